@@ -1,1 +1,1 @@
-"""The download service: files from the web to this machine, in turn, whole or not at all."""
+"""The download service: queue, transfers, HTTP client and address checks."""

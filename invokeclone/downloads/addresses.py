@@ -1,24 +1,26 @@
-"""Which addresses may be asked: those of the public internet. It knows numbers and names, and opens no connection.
+"""Classification of addresses and host names as public or private, against server-side request forgery.
 
-A server that fetches what people name must not be made to ask its own machine, its network or a cloud's metadata service.
+A server that downloads from URLs given by users must not be made to connect to its own machine, its network or a cloud
+metadata service.
 """
 
 import ipaddress
 from ipaddress import IPv4Address, IPv6Address
 
 _RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "fec0::/10")))
-"""What Python counts as public and is not: protocol assignments, old relays, Azure's own address, old site networks."""
+"""Networks that Python counts as public but are not: IETF protocol assignments, the 6to4 relay anycast prefix, Azure's
+virtual platform address, IPv6 site-local addresses."""
 _IPV4_EMBEDDING_NETWORKS = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
-"""Networks whose addresses end with an IPv4 address that a gateway connects to."""
+"""Networks whose addresses embed an IPv4 address that a gateway connects to: NAT64, IPv4-compatible IPv6."""
 _LOCAL_NAMES = (
     ".localhost", ".localdomain", ".local", ".internal", ".home.arpa", ".lan", ".home", ".corp", ".intranet", ".private", ".test",
     ".invalid",
 )  # fmt: skip
-"""Endings of names that only a machine or its network knows; the public DNS has none of them."""
+"""Suffixes of local host names; none of them is in the public DNS."""
 
 
 def is_public(address: str) -> bool:
-    """Tell whether the IP address may be asked, looking at every address that is wrapped in it too."""
+    """Return whether an IP address and every address embedded in it is public."""
     return all(_is_public(effective) for effective in _effective_addresses(ipaddress.ip_address(address)))
 
 
@@ -28,7 +30,7 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _effective_addresses(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """Return the address, or the IPv4 ones that it stands for."""
+    """Return the addresses that a connection to `address` may reach: itself or the embedded IPv4 addresses."""
     if isinstance(address, IPv4Address):
         return [address]
     if address.ipv4_mapped:
@@ -41,7 +43,7 @@ def _effective_addresses(address: IPv4Address | IPv6Address) -> list[IPv4Address
 
 
 def is_address(host: str) -> bool:
-    """Tell whether a host is given as an IP address."""
+    """Return whether a host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -50,6 +52,6 @@ def is_address(host: str) -> bool:
 
 
 def is_local_name(host: str) -> bool:
-    """Tell whether a host's name can only mean this machine or its network."""
+    """Return whether a host name is that of this machine or of its local network."""
     name = host.rstrip(".").lower()
     return name == "localhost" or name.endswith(_LOCAL_NAMES) or "." not in name

@@ -1,4 +1,4 @@
-"""The routes under /api/v1/download_queue, as of 6.8.1."""
+"""Routes under /api/v1/download_queue, as of InvokeAI 6.8.1."""
 
 from typing import Annotated, Any
 
@@ -19,13 +19,13 @@ _NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": 
 
 @router.get("/")
 async def list_downloads(downloads: NeedsDownloads) -> list[DownloadJob]:
-    """List downloads, also those of installations."""
+    """List the downloads, including those of model installs."""
     return downloads.jobs()
 
 
 @router.patch("/", status_code=204, responses=_NULL)
 async def prune_downloads(downloads: NeedsDownloads) -> Response:
-    """Forget the downloads that have ended."""
+    """Remove the downloads that have ended from the list."""
     downloads.prune()
     return Response(status_code=204)
 
@@ -33,25 +33,25 @@ async def prune_downloads(downloads: NeedsDownloads) -> Response:
 @router.post("/i/")
 async def download(
     downloads: NeedsDownloads,
-    source: Annotated[AnyHttpUrl, Body(description="Web address of the file")],
-    dest: Annotated[str, Body(description="File or folder for it, relative to the download cache")],
-    priority: Annotated[int, Body(description="Lower ones come first")] = 10,
-    access_token: Annotated[str | None, Body(description="Bearer token for the address")] = None,
+    source: Annotated[AnyHttpUrl, Body(description="URL of the file")],
+    dest: Annotated[str, Body(description="Destination file or folder, relative to the download cache")],
+    priority: Annotated[int, Body(description="Priority; lower values are downloaded first")] = 10,
+    access_token: Annotated[str | None, Body(description="Bearer token for the URL")] = None,
 ) -> DownloadJob:
-    """Begin a download. It may only go into the download cache, or into the models folder where no model lies."""
+    """Start a download. The destination must be in the download cache, or in the models folder outside of any model."""
     path, file = await downloads.resolve_destination(dest)
     return downloads.add(DownloadRequest(source=source, dest=path, file=file, priority=priority, token=access_token))
 
 
 @router.get("/i/{id}")
-async def get_download_job(downloads: NeedsDownloads, id: int) -> DownloadJob:  # noqa: A002  (the wire's word)
-    """Return a download."""
+async def get_download_job(downloads: NeedsDownloads, id: int) -> DownloadJob:  # noqa: A002  (name in the API)
+    """Get a download."""
     return downloads.get(id)
 
 
 @router.delete("/i/{id}", status_code=204, responses=_NULL)
-async def cancel_download_job(downloads: NeedsDownloads, id: int) -> Response:  # noqa: A002  (the wire's word)
-    """Cancel a download; one that has ended stays as it is."""
+async def cancel_download_job(downloads: NeedsDownloads, id: int) -> Response:  # noqa: A002  (name in the API)
+    """Cancel a download; has no effect on one that has ended."""
     downloads.cancel(id)
     return Response(status_code=204)
 

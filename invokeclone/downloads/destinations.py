@@ -1,4 +1,4 @@
-"""Where a client may have a file downloaded to: the download cache, or the models folder outside of registered models."""
+"""Check of download destinations: the download cache, and the models folder except for registered models."""
 
 import os
 from collections.abc import Iterable
@@ -11,9 +11,10 @@ from invokeclone.kit.files import paths
 
 
 def resolve_destination(settings: Settings, text: str, reserved: Iterable[Path]) -> tuple[Path, Path | None]:
-    """Return the folder or file that `text` means, and the file once more if it is one; relative to the download cache.
+    """Return the path of destination `text`, and the same path again if it names a file, else None.
 
-    `reserved` are files and folders that nothing may be written to. Blocking. Raises DestinationRefused, DestinationTaken.
+    `text` is relative to the download cache. `reserved` are files and folders that nothing may be written to. Blocking.
+    Raises DestinationRefused, DestinationTaken.
     """
     if not text or "\0" in text:
         raise DestinationRefused(f"not a path: {text!r}")
@@ -25,14 +26,14 @@ def resolve_destination(settings: Settings, text: str, reserved: Iterable[Path])
     if path.is_dir() or text.endswith((os.sep, "/")):
         return path, None
     if path.exists():
-        raise DestinationTaken(f"there is a file already: {text}")
+        raise DestinationTaken(f"the file exists already: {text}")
     if names.safe_name(path.name) != path.name:
-        raise DestinationRefused(f"not a name for a file: {path.name!r}")
+        raise DestinationRefused(f"not a valid file name: {path.name!r}")
     return path, path
 
 
 def _is_allowed(settings: Settings, path: Path) -> bool:
-    """Tell whether the real `path` is in the download cache, or in the models folder and not in a place of our own there."""
+    """Return whether `path` (resolved) is in the download cache or the models folder, except its internal folders."""
     if path.is_relative_to(paths.real(settings.download_cache_path)):
         return True
     models = paths.real(settings.models_path)

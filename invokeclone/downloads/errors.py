@@ -1,48 +1,48 @@
-"""What can go wrong with a download, each with its status; the class's name is the job's `error_type`."""
+"""Errors of downloads; the class name becomes the job's `error_type`."""
 
 from invokeclone.kit.errors import BadRequest, Conflict, InvokeCloneError, NotFound
 
 
 class UnknownDownload(NotFound):
-    """There is no download with this number (any more)."""
+    """No download has this id."""
 
 
 class DestinationRefused(BadRequest):
-    """The file may not be written there."""
+    """The destination is not allowed."""
 
 
 class DestinationTaken(Conflict):
-    """There is a file already, or another download is writing it."""
+    """The file exists already, or another download is writing it."""
 
 
 class AddressRefused(BadRequest):
-    """The address is none that this server may ask: private, of this machine, or not of the web."""
+    """The URL is not allowed: a private or local address, or not HTTP(S)."""
 
 
 class DownloadFailed(BadRequest):
-    """The file cannot be had; the text says why."""
+    """The file cannot be downloaded; the message gives the reason."""
 
 
 class AccessDenied(DownloadFailed):
-    """The other side wants a token, or a better one."""
+    """The server requires an access token, or rejects the one it got."""
 
 
 class NotAModelFile(DownloadFailed):
-    """A web page came instead of a file."""
+    """The server sent a web page instead of a file."""
 
 
 class ChecksumMismatch(DownloadFailed):
-    """The file has another checksum, or another size, than its source says."""
+    """The checksum or size of the file differs from what its source announced."""
 
 
 class DiskFull(DownloadFailed):
-    """The file would not fit on the disk."""
+    """There is not enough disk space for the file."""
 
 
 class TransientError(InvokeCloneError):
-    """Something passing went wrong; `after` seconds from now it may work. Raised inside the service only."""
+    """A temporary failure that is worth retrying. Raised and handled inside `downloads` only."""
 
     def __init__(self, text: str, retry_after: float | None = None) -> None:
-        """Say what went wrong, and when the other side wants to be asked again."""
+        """Set the message and, if the server gave one, the delay in seconds before the next attempt."""
         super().__init__(text)
         self.retry_after = retry_after

@@ -1,4 +1,4 @@
-"""What is told of downloads."""
+"""Events of downloads."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from invokeclone.kit.events import Audience, Event
 
 
 class DownloadStartedEvent(Event):
-    """A download began."""
+    """A download started."""
 
     name: ClassVar[str] = "download_started"
     audience: ClassVar[Audience] = "admin"
@@ -16,7 +16,7 @@ class DownloadStartedEvent(Event):
 
 
 class DownloadProgressEvent(Event):
-    """A download went on."""
+    """Progress of a download."""
 
     name: ClassVar[str] = "download_progress"
     audience: ClassVar[Audience] = "admin"
@@ -28,7 +28,7 @@ class DownloadProgressEvent(Event):
 
 
 class DownloadCompleteEvent(Event):
-    """A file is here, whole."""
+    """A download is complete."""
 
     name: ClassVar[str] = "download_complete"
     audience: ClassVar[Audience] = "admin"
@@ -39,7 +39,7 @@ class DownloadCompleteEvent(Event):
 
 
 class DownloadCancelledEvent(Event):
-    """Somebody cancelled a download."""
+    """A download was cancelled."""
 
     name: ClassVar[str] = "download_cancelled"
     audience: ClassVar[Audience] = "admin"
@@ -48,7 +48,7 @@ class DownloadCancelledEvent(Event):
 
 
 class DownloadPausedEvent(Event):
-    """Somebody paused a download."""
+    """A download was paused."""
 
     name: ClassVar[str] = "download_paused"
     audience: ClassVar[Audience] = "admin"

@@ -1,4 +1,4 @@
-"""A proxy on this machine, for as long as another program fetches something: it connects where downloads may go, and nowhere else."""
+"""A temporary local proxy for external programs such as git that enforces the address rules of downloads."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ _CONNECT = re.compile(rb"CONNECT (?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:]+)
 
 @dataclass
 class Gateway:
-    """An open gateway: its address with the password that it asks for, and why it refused connections."""
+    """An open gateway: its URL with its password, and the reasons of refused connections."""
 
     url: str
     refusals: list[str] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def open_gateway(web: WebClient, *, limit: int) -> AsyncIterator[Gateway]:
-    """Open a gateway for `limit` bytes in all; every connection ends with it."""
+    """Run a gateway that transfers at most `limit` bytes; its connections are closed on exit."""
     password = secrets.token_urlsafe(16)
     tunnels = _Tunnels(web, password, limit)
     server = await asyncio.start_server(tunnels.serve, "127.0.0.1", 0, limit=_MAX_HEADER)
@@ -41,7 +41,7 @@ async def open_gateway(web: WebClient, *, limit: int) -> AsyncIterator[Gateway]:
 
 
 class _Tunnels:
-    """The connections of one gateway."""
+    """The tunnels of one gateway."""
 
     def __init__(self, web: WebClient, password: str, limit: int) -> None:
         self.gateway = Gateway("")
@@ -50,20 +50,20 @@ class _Tunnels:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection; it has a task of its own."""
+        """Handle one client connection, in its own task."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
             await self._tunnel(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # either side has gone, or never spoke as a client of a proxy does
+            pass  # a side disconnected, or the client does not speak the proxy protocol
         finally:
             self._tasks.discard(task)
             writer.close()
 
     async def end(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -74,7 +74,7 @@ class _Tunnels:
             header = await reader.readuntil(b"\r\n\r\n")
         match = _CONNECT.match(header)
         if match is None or not 0 < int(match["port"]) < 2**16:
-            await _respond(writer, "405 Method Not Allowed", "Only https goes through here.")
+            await _respond(writer, "405 Method Not Allowed", "This proxy only tunnels https.")
             return
         if not self._is_authorized(header):
             await _respond(writer, "407 Proxy Authentication Required", "")
@@ -98,7 +98,7 @@ class _Tunnels:
         return any(value[:6].lower() + value[6:] == self._password for value in credentials)
 
     async def _relay(self, directions: tuple[tuple[asyncio.StreamReader, asyncio.StreamWriter], ...]) -> None:
-        """Copy both ways until one side ends, or all bytes are spent."""
+        """Copy in both directions until one side closes or the byte limit is reached."""
         tasks = [asyncio.ensure_future(self._copy(*direction)) for direction in directions]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -111,7 +111,7 @@ class _Tunnels:
         while data := await reader.read(_CHUNK_BYTES):
             self._remaining_bytes -= len(data)
             if self._remaining_bytes < 0:
-                self.gateway.refusals.append("it is larger than anything that is fetched this way")
+                self.gateway.refusals.append("the transfer exceeds the size limit")
                 return
             writer.write(data)
             await writer.drain()

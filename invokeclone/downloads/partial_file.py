@@ -1,6 +1,6 @@
-"""The unfinished file: `<name>.part` next to where it will be, and a note of which state of the source it is a part of.
+"""Partial files of downloads: `<name>.part` next to the target, and `<name>.part.json` with the state of the source.
 
-It knows bytes and disks and refuses to know the web. Every method blocks; call them in a thread, one at a time.
+Every method blocks; call them in a thread, one at a time.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from invokeclone.downloads.errors import ChecksumMismatch, DestinationTaken, Dis
 from invokeclone.kit.files.storage import write_file
 
 MIN_FREE_BYTES = 64 * 1024 * 1024
-"""Bytes that a download leaves free on the disk."""
+"""Disk space in bytes that a download leaves free."""
 _CHUNK = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """Which state of which source the bytes are of. Without a mark of that state they are worth nothing later."""
+    """URL and version of the source of a partial file; without ETag or Last-Modified it cannot be resumed."""
 
     url: str
     etag: str | None = None
@@ -31,27 +31,27 @@ class SourceState:
 
     @property
     def validator(self) -> str | None:
-        """The mark to send as If-Range: a strong ETag, else the time of the last change."""
+        """The value for If-Range: a strong ETag, else Last-Modified."""
         strong = self.etag if self.etag and not self.etag.startswith("W/") else None
         return strong or self.last_modified
 
     @property
     def is_identifiable(self) -> bool:
-        """Whether the state can be told from another."""
+        """Whether the state has an ETag or Last-Modified to compare."""
         return bool(self.etag or self.last_modified)
 
     def is_same_state(self, other: "SourceState") -> bool:
-        """Tell whether the other note is surely of the same state."""
+        """Return whether both states certainly are the same version of the source."""
         if self.etag or other.etag:
             return self.etag == other.etag
         return self.last_modified is not None and self.last_modified == other.last_modified
 
 
 class PartialFile:
-    """One unfinished file."""
+    """The partial file of one download."""
 
     def __init__(self, target: Path, sha256: str | None = None) -> None:
-        """Become the file `target` once whole, with this checksum if one is known."""
+        """Prepare the partial file of `target`; `sha256` is the expected checksum if known."""
         self.target = target
         self.path = target.with_name(f"{target.name}.part")
         self._state_path = target.with_name(f"{target.name}.part.json")
@@ -61,7 +61,7 @@ class PartialFile:
         self.complete = False
 
     def load_state(self) -> tuple[int, SourceState | None]:
-        """Return how many bytes an earlier attempt left, and the note of what they are; (0, None) without any."""
+        """Return the size and source state of the partial file of an earlier attempt; (0, None) if there is none."""
         try:
             state = SourceState(**json.loads(self._state_path.read_bytes()))
             size = self.path.stat().st_size
@@ -70,10 +70,10 @@ class PartialFile:
         return (size, state) if size else (0, None)
 
     def open(self, state: SourceState, offset: int) -> None:
-        """Go on after the first `keep` bytes, or anew with 0. Raises DestinationTaken, OSError."""
+        """Open the file, keeping the first `offset` bytes. Raises DestinationTaken, OSError."""
         self.close()
         if self.target.exists():
-            raise DestinationTaken(f"there is a file already: {self.target}")
+            raise DestinationTaken(f"the file exists already: {self.target}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._hash = hashlib.sha256() if self.sha256 else None
         self._file = self.path.open("r+b" if offset else "w+b")
@@ -85,7 +85,7 @@ class PartialFile:
         write_file(self._state_path, json.dumps(asdict(state)).encode())
 
     def write(self, data: bytes) -> None:
-        """Add bytes."""
+        """Append bytes."""
         assert self._file is not None
         self._file.write(data)
         self._file.flush()
@@ -93,36 +93,38 @@ class PartialFile:
             self._hash.update(data)
 
     def finish(self) -> None:
-        """Check the whole and give it its name. Raises ChecksumMismatch, DestinationTaken, OSError."""
+        """Verify the checksum and rename the file to its target. Raises ChecksumMismatch, DestinationTaken, OSError."""
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
         self.close()
         if self._hash is not None and self._hash.hexdigest() != self.sha256:
-            raise ChecksumMismatch(f"{self.target.name} has the checksum {self._hash.hexdigest()}, not {self.sha256}")
+            raise ChecksumMismatch(
+                f"{self.target.name} has the checksum {self._hash.hexdigest()} instead of {self.sha256}"
+            )
         if self.target.exists():
-            raise DestinationTaken(f"there is a file already: {self.target}")
+            raise DestinationTaken(f"the file exists already: {self.target}")
         self.path.rename(self.target)
         self.complete = True
         self._state_path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file; what is written stays for a later attempt."""
+        """Close the file, keeping it for a later attempt."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
 
     def drop(self) -> None:
-        """Remove what is here of it."""
+        """Remove the partial file and its state."""
         self.close()
         self.path.unlink(missing_ok=True)
         self._state_path.unlink(missing_ok=True)
 
 
 def check_space(folder: Path, required_bytes: int) -> None:
-    """Raise DiskFull unless `wanted` more bytes fit on the disk of a folder, which need not be there yet."""
+    """Raise DiskFull unless `required_bytes` more bytes fit on the disk of a folder, which need not exist yet."""
     existing_folder = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     free = shutil.disk_usage(existing_folder).free
     if required_bytes + MIN_FREE_BYTES > free:
-        raise DiskFull(f"{required_bytes} bytes more do not fit on the disk of {existing_folder}: {free} are free")
+        raise DiskFull(f"{required_bytes} bytes do not fit on the disk of {existing_folder}: {free} bytes are free")

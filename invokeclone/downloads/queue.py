@@ -1,6 +1,6 @@
-"""The queue of downloads: the most urgent first, a few at once; each can be cancelled, paused, resumed and begun anew.
+"""The download queue: runs downloads by priority, a few at once, and cancels, pauses, resumes and restarts them.
 
-One for a process's life. It knows jobs and events and refuses to know what the files are for; whoever does watches the jobs.
+There is one queue per process.
 """
 
 import asyncio
@@ -34,20 +34,20 @@ from invokeclone.kit.times import now
 
 MAX_CONCURRENT = 5
 PROGRESS_INTERVAL_S = 0.25
-"""Least time between two progress events of a download."""
+"""Minimum time between two progress events of a download."""
 
 _log = log.get("download")
 
 Watcher = Callable[[DownloadJob], None]
-"""Told of every change of a job, on the event loop; must return at once."""
+"""Callback for every change of a job; runs on the event loop and must not block."""
 
 Reserved = Callable[[], Awaitable[Iterable[Path]]]
-"""Returns the files and folders that no client may have a file downloaded to."""
+"""Returns the files and folders that clients may not download to."""
 
 
 @dataclass
 class DownloadRequest:
-    """What is to be fetched: the address, the file or folder for it, and what is known of it beforehand."""
+    """A file to download: its URL, its destination, and its checksum and size in bytes if known."""
 
     source: AnyHttpUrl
     dest: Path
@@ -56,7 +56,7 @@ class DownloadRequest:
     sha256: str | None = None
     size: int | None = None
     file: Path | None = None
-    """The file itself where that is known; else `dest` is a folder, and the other side says the name."""
+    """Path of the file if known; otherwise `dest` is a folder and the server determines the file name."""
 
 
 @dataclass
@@ -66,17 +66,20 @@ class _Entry:
     watch: Watcher | None
     task: asyncio.Task[None] | None = None
     started_task: asyncio.Task[None] | None = None
-    """The task, once it has begun: before that it isn't cancelled, but finds out by itself that it isn't wanted."""
+    """The task once it runs. A task that has not started yet is not cancelled; it checks the job's status itself."""
     ended_complete: bool = False
-    """Whether the file got its name just when the job was cancelled."""
+    """Whether the file was completed just before the cancellation took effect."""
     start_event_emitted: bool = False
-    """Whether the event of its start was emitted."""
+    """Whether DownloadStartedEvent was emitted."""
     pruned: bool = False
     progress_due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
 
 
 class DownloadQueue:
-    """Every download of this process. Whoever changes a job sets its status at once; the work on it follows that."""
+    """The downloads of this process.
+
+    Methods set the status of a job immediately; its task follows.
+    """
 
     def __init__(
         self,
@@ -87,10 +90,10 @@ class DownloadQueue:
         max_concurrent: int = MAX_CONCURRENT,
         initial_retry_delay: float = INITIAL_RETRY_DELAY_S,
     ) -> None:
-        """Make an empty queue.
+        """Create an empty queue.
 
-        `reserved` returns the files and folders that no client may name as a destination. `first_wait` is the pause in
-        seconds before a failed download is tried again; it doubles with each try.
+        `reserved` returns the files and folders that clients may not use as a destination. `initial_retry_delay` is the
+        delay in seconds before a failed download is retried; it doubles with each attempt.
         """
         self._settings = settings
         self._reserved = reserved
@@ -104,7 +107,7 @@ class DownloadQueue:
         self._stopping = False
 
     async def stop(self) -> None:
-        """End what runs, keeping what is here of it, and close every connection."""
+        """Stop the running downloads, keeping their partial files, and close all connections."""
         self._stopping = True
         tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
         for entry in self._entries.values():
@@ -114,7 +117,7 @@ class DownloadQueue:
         await self.web.close()
 
     async def resolve_destination(self, text: str) -> tuple[Path, Path | None]:
-        """Return the folder or file that a client's `text` means, and the file once more if it is one.
+        """Return the path of destination `text`, and the same path again if it names a file, else None.
 
         Raises DestinationRefused, DestinationTaken.
         """
@@ -122,7 +125,7 @@ class DownloadQueue:
         return await in_thread(destinations.resolve_destination, self._settings, text, reserved)
 
     def add(self, request: DownloadRequest, watch: Watcher | None = None, *, paused: bool = False) -> DownloadJob:
-        """Queue a download and return its job; a `held` one stays paused until it is resumed."""
+        """Queue a download and return its job; with `paused`, it waits until it is resumed."""
         url = str(request.source)
         job = DownloadJob(
             id=self._next,
@@ -143,18 +146,18 @@ class DownloadQueue:
         return job
 
     def jobs(self) -> list[DownloadJob]:
-        """Return every job that wasn't pruned, oldest first."""
+        """Return the jobs that were not pruned, oldest first."""
         return [entry.job for entry in self._entries.values() if not entry.pruned]
 
     def get(self, number: int) -> DownloadJob:
-        """Return a job; raises UnknownDownload."""
+        """Return a job. Raises UnknownDownload."""
         entry = self._entry(number)
         if entry.pruned:
             raise UnknownDownload(f"no download {number}")
         return entry.job
 
     def cancel(self, number: int) -> None:
-        """Cancel a job that hasn't ended, and remove what is here of its file. Raises UnknownDownload."""
+        """Cancel a job that has not ended and remove its partial file. Raises UnknownDownload."""
         entry = self._entry(number)
         if entry.job.ended:
             return
@@ -168,12 +171,12 @@ class DownloadQueue:
         self._start_jobs()
 
     def cancel_all(self) -> None:
-        """Cancel every job that hasn't ended."""
+        """Cancel every job that has not ended."""
         for job in self.jobs():
             self.cancel(job.id)
 
     def pause(self, number: int) -> None:
-        """Hold a job that waits or runs; what is here of its file stays. Raises UnknownDownload."""
+        """Pause a waiting or running job, keeping its partial file. Raises UnknownDownload."""
         entry = self._entry(number)
         if entry.job.status in {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}:
             self._cancel_task(entry)
@@ -182,18 +185,18 @@ class DownloadQueue:
             self._start_jobs()
 
     def resume(self, number: int) -> None:
-        """Let a paused or failed job go on from where it was. Raises UnknownDownload."""
+        """Queue a paused or failed job again; it continues its partial file. Raises UnknownDownload."""
         entry = self._entry(number)
         if entry.job.status in {DownloadJobStatus.PAUSED, DownloadJobStatus.ERROR}:
             self._queue(entry)
 
     def mark_complete(self, number: int, size: int) -> None:
-        """Count a held job as complete whose file is here already; emits no event. Raises UnknownDownload."""
+        """Mark a paused job as completed because its file exists already; emits no event. Raises UnknownDownload."""
         job = self._entry(number).job
         job.status, job.bytes, job.total_bytes = DownloadJobStatus.COMPLETED, size, size
 
     async def restart(self, number: int) -> None:
-        """Begin a job anew, without what is here of its file, unless it is complete or cancelled. Raises UnknownDownload."""
+        """Restart a job from the beginning, unless it is completed or cancelled. Raises UnknownDownload."""
         entry = self._entry(number)
         if entry.job.status in {DownloadJobStatus.COMPLETED, DownloadJobStatus.CANCELLED}:
             return
@@ -207,21 +210,21 @@ class DownloadQueue:
         self._queue(entry)
 
     async def wait_until_stopped(self, numbers: Iterable[int]) -> None:
-        """Wait until jobs that were cancelled or paused have let go of their files."""
+        """Wait until the tasks of cancelled or paused jobs have ended and closed their files."""
         entries = [self._entries[number] for number in numbers if number in self._entries]
         tasks = [entry.task for entry in entries if entry.task and entry.job.status is not DownloadJobStatus.RUNNING]
         if tasks:
             await asyncio.wait(tasks)
 
     def prune(self) -> None:
-        """Show the jobs that have ended no more; those that somebody watches stay known until they are forgotten."""
+        """Hide the jobs that have ended; watched jobs are kept until `forget` removes them."""
         for number, entry in list(self._entries.items()):
             entry.pruned = entry.pruned or entry.job.ended
             if entry.pruned and entry.watch is None:
                 del self._entries[number]
 
     def forget(self, numbers: Iterable[int]) -> None:
-        """Forget jobs that nobody needs any more."""
+        """Remove jobs from the queue's records."""
         for number in numbers:
             self._entries.pop(number, None)
 
@@ -243,7 +246,7 @@ class DownloadQueue:
         self._start_jobs()
 
     def _start_jobs(self) -> None:
-        """Start the most urgent jobs as long as there is room."""
+        """Start waiting jobs by priority while fewer than the maximum run."""
         running = sum(entry.job.status is DownloadJobStatus.RUNNING for entry in self._entries.values())
         while running < self._max_concurrent and self._waiting and not self._stopping:
             entry = self._entries.get(heapq.heappop(self._waiting)[1])
@@ -258,7 +261,7 @@ class DownloadQueue:
             entry.task.cancel()
 
     async def _run_job(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
-        """Fetch the file of one job. Whatever goes wrong becomes the job's error and never stops the others."""
+        """Download the file of one job; any exception becomes the job's error."""
         entry.started_task = task = asyncio.current_task()
         transfer = Transfer(
             self.web,
@@ -279,7 +282,7 @@ class DownloadQueue:
                 self._finish_interrupted(entry, transfer)
         except asyncio.CancelledError:
             self._finish_interrupted(entry, transfer)
-        except Exception as error:  # noqa: BLE001  (the queue's edge: one job's failure must not end the others)
+        except Exception as error:  # noqa: BLE001  (a failure of one job must not stop the others)
             if entry.task is task and entry.job.status is DownloadJobStatus.RUNNING:
                 self._fail(entry, error)
             else:
@@ -290,7 +293,7 @@ class DownloadQueue:
             self._start_jobs()
 
     def _finish_interrupted(self, entry: _Entry, transfer: Transfer) -> None:
-        """Leave things as whoever ended the work wants them; a file that was whole by then counts unless cancelled."""
+        """Update a job whose task was interrupted; it is completed if its file is complete and it is not cancelled."""
         is_complete = transfer.partial_file is not None and transfer.partial_file.complete
         if entry.job.status is DownloadJobStatus.CANCELLED:
             entry.ended_complete = is_complete
@@ -300,7 +303,7 @@ class DownloadQueue:
             entry.job.status = DownloadJobStatus.WAITING
 
     async def _remove_files(self, entry: _Entry, previous_task: asyncio.Task[None] | None) -> None:
-        """Remove what is here of the file of a cancelled job, once the work on it has ended."""
+        """Remove the partial or complete file of a cancelled job, once its task has ended."""
         if previous_task is not None:
             await wait_until_done(previous_task)
         if entry.ended_complete and entry.job.download_path is not None:
@@ -314,14 +317,14 @@ class DownloadQueue:
             await run_to_completion(PartialFile(entry.job.download_path).drop)
 
     def _claim(self, entry: _Entry, path: Path) -> None:
-        """Raise DestinationTaken when another download that hasn't ended writes the file."""
+        """Raise DestinationTaken if another active download writes to `path`."""
         for other in (entry.job for entry in self._entries.values()):
             if other.download_path == path and other.id != entry.job.id and not other.ended:
                 raise DestinationTaken(f"another download is writing {path}")
 
     def _progress(self, entry: _Entry) -> None:
         job = entry.job
-        if job.status is not DownloadJobStatus.RUNNING:  # it was ended, and what came before that is being written
+        if job.status is not DownloadJobStatus.RUNNING:  # interrupted, and the last buffer is being written
             return
         if not entry.start_event_emitted:
             entry.start_event_emitted = True
@@ -353,7 +356,7 @@ class DownloadQueue:
         job.error_type, job.error, job.job_ended = type(error).__name__, str(error), now()
         unexpected = not isinstance(error, InvokeCloneError | OSError)
         _log.warning(
-            "%s cannot be fetched: %s",
+            "download of %s failed: %s",
             without_query(str(job.source)),
             error,
             exc_info=error if unexpected else None,

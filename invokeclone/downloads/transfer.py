@@ -1,6 +1,6 @@
-"""One file from an address to a path: asked for, gone on with after a break, tried again, checked, put in place.
+"""Download of one file: request, resume, retry, verification and final rename.
 
-It fills in the job as it goes and calls `progress`; it knows nothing of queues and events.
+Updates the job and calls `progress`. Does not depend on the queue or on events.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
 MAX_TRIES = 6
-"""How often in a row a download may fail without having got on."""
+"""Number of consecutive failures without progress before a download is given up."""
 INITIAL_RETRY_DELAY_S = 1.0
 MAX_RETRY_DELAY_S = 60.0
 WRITE_BUFFER_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ _log = log.get("download")
 
 
 class Transfer:
-    """The work on one job. `run` it once; cancelling its task keeps what is here, `part.drop` removes that."""
+    """The transfer of one job. Call `run` once; if cancelled, it keeps the partial file."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Transfer:
         progress: Callable[[], None],
         initial_retry_delay: float = INITIAL_RETRY_DELAY_S,
     ) -> None:
-        """Fetch what `job` says; `claim` is told the file's path once known and raises if it is taken."""
+        """Prepare the transfer of `job`; `claim` is called with the file's path and raises if it is in use."""
         self._web = web
         self._job = job
         self._sha256 = sha256
@@ -58,7 +58,7 @@ class Transfer:
         self.partial_file: PartialFile | None = None
 
     async def run(self) -> None:
-        """Fetch the file. Raises the errors of this room, or OSError."""
+        """Download the file. Raises the errors of `downloads.errors`, or OSError."""
         failures, previous_bytes, attempts = 0, -1, 0
         while True:
             try:
@@ -66,27 +66,29 @@ class Transfer:
                     return
                 attempts += 1
                 if attempts >= MAX_TRIES:
-                    raise DownloadFailed(f"{without_query(str(self._job.source))} answers with what wasn't asked for")
+                    raise DownloadFailed(
+                        f"{without_query(str(self._job.source))} sends unusable responses to range requests"
+                    )
             except TransientError as error:
                 failures = failures + 1 if self._job.bytes <= previous_bytes else 1
                 previous_bytes = self._job.bytes
                 if failures >= MAX_TRIES:
                     raise DownloadFailed(f"{error} (given up after {failures} tries)") from error
                 delay = min(error.retry_after or self._initial_retry_delay * 2 ** (failures - 1), MAX_RETRY_DELAY_S)
-                _log.info("%s: %s; again in %.1f s", without_query(str(self._job.source)), error, delay)
+                _log.info("%s: %s; retrying in %.1f s", without_query(str(self._job.source)), error, delay)
                 await asyncio.sleep(delay)
             except ChecksumMismatch:
                 await self._drop()
                 if not self._resumed or self._restarted:
                     raise
                 self._restarted = True
-                self._reset_progress("the parts did not fit together")
+                self._reset_progress("the resumed file failed verification")
             finally:
                 if self.partial_file is not None:
                     await run_to_completion(self.partial_file.close)
 
     async def _attempt(self) -> bool:
-        """Ask once, from where the last attempt ended; return False if it must be asked again, in another way."""
+        """Send one request that continues the partial file; return False if another request is needed."""
         job, url = self._job, self._job.canonical_url or str(self._job.source)
         size, state = await self._load_partial(url)
         if state is not None and size == state.total:
@@ -111,7 +113,7 @@ class Transfer:
         return True
 
     async def _finish_partial(self, size: int, state: SourceState) -> None:
-        """Finish a file whose last byte had come when something broke."""
+        """Finish a partial file that already has all its bytes."""
         assert self.partial_file is not None
         self._resumed = True
         await run_to_completion(self.partial_file.open, state, size)
@@ -123,7 +125,7 @@ class Transfer:
             await run_to_completion(self.partial_file.drop)
 
     async def _load_partial(self, url: str) -> tuple[int, SourceState | None]:
-        """Return what is here already of this very address; a part of another one is worth nothing."""
+        """Return size and source state of the partial file if it can be resumed from `url`, else (0, None)."""
         if self.partial_file is None and self._job.download_path is not None:
             self._claim(self._job.download_path)
             self.partial_file = PartialFile(self._job.download_path, self._sha256)
@@ -134,7 +136,7 @@ class Transfer:
         return (size, state) if usable else (0, None)
 
     async def _resolve_path(self, response: "ClientResponse") -> None:
-        """Find out what file the job writes, as it only named a folder."""
+        """Set the path of the file from the response, as the job only names a folder."""
         name = names.file_name(response.headers.get("Content-Disposition"), str(self._job.source))
         path = self._job.dest / name
         self._claim(path)
@@ -142,17 +144,17 @@ class Transfer:
         self.partial_file = PartialFile(path, self._sha256)
 
     def _learn_checksum(self, hops: list[Mapping[str, str]]) -> None:
-        """Take the checksum that Hugging Face tells when it redirects to its storage, if none is known."""
+        """Use the checksum that Hugging Face sends in the redirect to its storage, if none is known."""
         matches = [_LINKED_CHECKSUM.fullmatch(headers.get("X-Linked-ETag", "")) for headers in hops]
         self._sha256 = self._sha256 or next((match[1] for match in matches if match), None)
         if self.partial_file is not None:
             self.partial_file.sha256 = self._sha256
 
     def _resume_offset(self, response: "ClientResponse", size: int, state: SourceState | None, url: str) -> int | None:
-        """Return how many bytes to keep of those that are here; None: none, and ask anew, as this answer is a part."""
+        """Return how many bytes of the partial file to keep; None if it and this response must be discarded."""
         if response.status == 200:  # noqa: PLR2004  (the whole file)
             if size:
-                self._reset_progress("the file has changed since, or the other side sends no parts")
+                self._reset_progress("the file has changed, or the server does not support range requests")
             return 0
         content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         current_state = self._source_state(response, url)
@@ -162,7 +164,7 @@ class Transfer:
         if response.status == 206 and content_range and int(content_range[1]) == size and is_unchanged:  # noqa: PLR2004  (a part)
             self._resumed = True
             return size
-        self._reset_progress("the file has changed since")
+        self._reset_progress("the file has changed")
         return None
 
     async def _receive(self, response: "ClientResponse", offset: int, url: str) -> None:
@@ -177,12 +179,12 @@ class Transfer:
         self._progress()
         await self._copy(response, first=offset == 0)
         if job.total_bytes and job.bytes != job.total_bytes:
-            raise ChecksumMismatch(f"{job.bytes} bytes came, and not {job.total_bytes}")
+            raise ChecksumMismatch(f"received {job.bytes} bytes instead of {job.total_bytes}")
         job.total_bytes = job.bytes
         await run_to_completion(self.partial_file.finish)
 
     async def _copy(self, response: "ClientResponse", *, first: bool) -> None:
-        """Write what comes, in large pieces; what came before a break is written too."""
+        """Write the response body in large blocks, including the rest before an interruption."""
         buffer = bytearray()
         checked_bytes = self._job.bytes
         try:
@@ -219,7 +221,7 @@ class Transfer:
         expected = job.expected_total_bytes
         if total and expected and total != expected:
             raise ChecksumMismatch(
-                f"{without_query(str(job.source))} has {total} bytes, and not {expected} as its source says"
+                f"{without_query(str(job.source))} has {total} bytes instead of the {expected} announced by its source"
             )
         job.total_bytes = total or expected or 0
 
@@ -230,11 +232,11 @@ class Transfer:
             raise NotAModelFile(f"{without_query(str(self._job.source))} is a web page, not a model file")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise DownloadFailed(
-                f"{without_query(str(self._job.source))} comes packed although it was asked for as it is"
+                f"{without_query(str(self._job.source))} is compressed although no encoding was requested"
             )
 
     def _reset_progress(self, reason: str) -> None:
-        self._job.resume_from_scratch, self._job.resume_message = True, f"began anew: {reason}"
+        self._job.resume_from_scratch, self._job.resume_message = True, f"restarted from the beginning: {reason}"
         self._job.bytes = 0
 
     def _source_state(self, response: "ClientResponse", url: str) -> SourceState:
@@ -243,7 +245,7 @@ class Transfer:
 
 
 def throttle(seconds: float) -> Callable[[], bool]:
-    """Return a function that says yes at most once in `seconds`."""
+    """Return a function that returns True at most once per `seconds`."""
     last = float("-inf")
 
     def due() -> bool:

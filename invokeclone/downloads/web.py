@@ -1,7 +1,7 @@
-"""Asking the web: a session that only reaches public addresses, follows redirects itself and keeps tokens to themselves.
+"""HTTP client that only connects to public addresses, follows redirects itself and sends a token to its origin only.
 
-The addresses a name resolves to are checked, and once more each address at the moment a socket is made for it, so that a
-name that changes its meaning in between gains nothing. It knows headers and refuses to know what a body means.
+The addresses that a host name resolves to are checked, and each address again when its socket is created, which defeats
+DNS rebinding.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ MAX_REDIRECTS = 10
 MAX_JSON_BYTES = 64 * 1024 * 1024
 JSON_TRIES = 3
 MAX_JSON_RETRY_DELAY_S = 5.0
-"""The longest pause before a question is asked again that somebody may be waiting for."""
+"""Longest delay before `get_json` retries, as a user may be waiting for the result."""
 CONNECT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 60.0
-"""How long the other side may send nothing."""
+"""How long the server may send nothing."""
 READ_BUFFER_BYTES = 1024 * 1024
 
 _REDIRECT_STATUSES = {301, 302, 303, 307, 308}
@@ -43,16 +43,17 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
 
 class _PrivateAddressError(OSError):
-    """No public address: raised inside the connector, whose callers know only OSError."""
+    """The address is not public. An OSError, as aiohttp's connector handles only those."""
 
 
 class WebClient:
-    """A session with the web. `get` may be called by many tasks at once; `close` ends it."""
+    """HTTP client. `get` may be called by many tasks at once; call `close` at the end."""
 
     def __init__(self, settings: Settings, initial_retry_delay: float = 1.0) -> None:
-        """Follow `allow_private_download_urls`, `download_proxy` and `remote_api_tokens`; nothing is opened yet.
+        """Take `allow_private_download_urls`, `download_proxy` and `remote_api_tokens` from the settings.
 
-        `first_wait` is the pause before a failed question is asked again.
+        `initial_retry_delay` is the delay in seconds before a failed request is retried. The session is opened on first
+        use.
         """
         self._initial_retry_delay = initial_retry_delay
         self._allow_private = settings.allow_private_download_urls
@@ -61,10 +62,10 @@ class WebClient:
         self._session: ClientSession | None = None
 
     def token_for(self, url: str) -> str | None:
-        """Return the token that the settings have for an address.
+        """Return the token configured for a URL.
 
-        A pattern must match within or from the scheme and host: one that only names a host is not met by an address
-        that has that name somewhere in its path or query.
+        The match of a pattern must start within the scheme and host, so that a URL which merely contains a host name in
+        its path or query does not get that host's token.
         """
         host_ends = re.match(r"[a-z]+://[^/?#]*", url)
         for pair in self._tokens:
@@ -82,24 +83,25 @@ class WebClient:
         headers: Mapping[str, str] | None = None,
         hops: list[Mapping[str, str]] | None = None,
     ) -> "AsyncIterator[ClientResponse]":
-        """Lend the answer to a GET, redirects followed; any status but a passing fault is the caller's to judge.
+        """Yield the response to a GET after following redirects, and close it afterwards.
 
-        The headers of the redirects are added to `hops`.
+        The headers of the redirects are appended to `hops`. Statuses other than temporary failures are left to the
+        caller.
 
-        Raises AddressRefused, DownloadFailed (no such host, no good certificate, redirects without end), TryAgain.
+        Raises AddressRefused, AccessDenied, DownloadFailed (invalid certificate, too many redirects), TransientError.
         """
         response = None
         try:
             response = await self._follow(url, token, dict(headers or {}), [] if hops is None else hops)
             if response.status in _TRANSIENT_STATUSES:
-                raise TransientError(f"{_host(response)} answered {response.status}", _retry_after(response))
+                raise TransientError(f"{_host(response)} returned status {response.status}", _retry_after(response))
             yield response
         finally:
             if response is not None:
                 response.close()
 
     async def get_json(self, url: str, *, token: str | None = None, tries: int = JSON_TRIES) -> Any:
-        """Return the JSON at an address. Raises DownloadFailed and its kinds, AddressRefused."""
+        """Return the JSON at a URL. Raises DownloadFailed and its subclasses, AddressRefused."""
         for failures in range(1, tries + 1):
             try:
                 text = await self._get_text(url, token)
@@ -114,7 +116,7 @@ class WebClient:
         try:
             return await in_thread(orjson.loads, text)
         except ValueError as error:
-            raise DownloadFailed(f"the answer of {without_query(url)} is not JSON") from error
+            raise DownloadFailed(f"the response of {without_query(url)} is not JSON") from error
 
     async def _get_text(self, url: str, token: str | None) -> bytearray:
         text = bytearray()
@@ -124,7 +126,7 @@ class WebClient:
                 async for chunk in response.content.iter_any():
                     text += chunk
                     if len(text) > MAX_JSON_BYTES:
-                        raise DownloadFailed(f"the answer of {without_query(url)} is too long")
+                        raise DownloadFailed(f"the response of {without_query(url)} is too large")
         return text
 
     async def close(self) -> None:
@@ -140,7 +142,7 @@ class WebClient:
         from yarl import URL
 
         if token and not _TOKEN.match(token):
-            raise AccessDenied("the token has characters that no token has")
+            raise AccessDenied("the access token contains invalid characters or is too long")
         url = original_url = URL(address, encoded=True)
         for _ in range(MAX_REDIRECTS + 1):
             await self._check(url)
@@ -155,12 +157,12 @@ class WebClient:
             hops.append(response.headers)
             response.close()
             url = _redirect_url(url, location)
-        raise DownloadFailed(f"{original_url.host} redirects without end")
+        raise DownloadFailed(f"{original_url.host} redirects too often")
 
     async def _open_session(self) -> "ClientSession":
         if self._session is None:
             await in_thread(importlib.import_module, "aiohttp")
-        if self._session is None:  # whoever waited longer for the import finds it open
+        if self._session is None:  # another task may have opened it during the import
             import aiohttp
 
             self._session = aiohttp.ClientSession(
@@ -174,7 +176,7 @@ class WebClient:
         return self._session
 
     def _connector(self) -> "TCPConnector":
-        """Return what makes connections; the operator's own proxy may have any address."""
+        """Return the connector; the proxy is set by the operator and may have any address."""
         import aiohttp
 
         if self._allow_private or self._proxy:
@@ -194,15 +196,15 @@ class WebClient:
         return aiohttp.TCPConnector(resolver=PublicOnly(), socket_factory=_public_socket)
 
     async def _check(self, url: "URL") -> None:
-        """Refuse an address by its form, before anything is asked."""
+        """Raise AddressRefused for a disallowed URL before connecting."""
         if url.scheme not in {"http", "https"} or not url.host:
-            raise AddressRefused(f"not a web address: {without_query(str(url))}")
+            raise AddressRefused(f"not an HTTP(S) URL: {without_query(str(url))}")
         if url.user or url.password:
-            raise AddressRefused("an address with a name or password in it is not asked; give an access token instead")
+            raise AddressRefused("URLs with a user name or password are not allowed; use an access token instead")
         await self._check_host(url.host)
 
     async def _check_host(self, host: str) -> None:
-        """Refuse a host that is private by its address or name, unless the settings allow such."""
+        """Raise AddressRefused for a private address or local name, unless the settings allow it."""
         if self._allow_private:
             return
         literal = addresses.is_address(host)
@@ -212,9 +214,9 @@ class WebClient:
             await self._check_for_proxy(host)
 
     async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Return a connection to a public address of `host`, or one through the proxy, for a program that speaks by itself.
+        """Open a TCP connection to a public address of `host`, through the proxy if one is configured.
 
-        Raises AddressRefused, TryAgain.
+        Raises AddressRefused, TransientError.
         """
         await self._check_host(host)
         with translate_errors():
@@ -232,7 +234,7 @@ class WebClient:
                 return await _connect_to_first(allowed_addresses, port)
 
     async def _check_for_proxy(self, host: str) -> None:
-        """Refuse a name that means a private address here; one that only the proxy can resolve is left to it."""
+        """Raise AddressRefused if a name resolves to a private address; unresolvable names are left to the proxy."""
         try:
             address_infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError:
@@ -242,20 +244,20 @@ class WebClient:
 
 
 def check_status(response: "ClientResponse") -> None:
-    """Raise DownloadFailed, or its kind that fits, unless the answer is a good one."""
+    """Raise AccessDenied or DownloadFailed for an error status; 416 is left to the caller."""
     status, host = response.status, _host(response)
     if status in {401, 403}:
-        hint = response.headers.get("X-Error-Message") or "it wants an access token, or another one"
-        raise AccessDenied(f"{host} refuses ({status}): {hint}")
+        hint = response.headers.get("X-Error-Message") or "an access token is missing or not accepted"
+        raise AccessDenied(f"{host} denied access ({status}): {hint}")
     if status == 404:  # noqa: PLR2004  (the status itself)
-        raise DownloadFailed(f"{host} has no {response.url.path} (404)")
+        raise DownloadFailed(f"{host} does not have {response.url.path} (404)")
     if status not in {200, 206, 416}:
-        raise DownloadFailed(f"{host} answered {status}")
+        raise DownloadFailed(f"{host} returned status {status}")
 
 
 @contextlib.contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn what aiohttp raises into our errors."""
+    """Convert aiohttp exceptions to this package's errors."""
     import aiohttp
 
     try:
@@ -263,17 +265,17 @@ def translate_errors() -> Iterator[None]:
     except aiohttp.ClientConnectorCertificateError as error:
         raise DownloadFailed(f"the certificate of {error.host} is not valid") from error
     except aiohttp.InvalidURL as error:
-        raise AddressRefused(f"not a web address: {error}") from error
+        raise AddressRefused(f"not a valid URL: {error}") from error
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, _PrivateAddressError):
             raise AddressRefused(str(error.os_error)) from error
         raise TransientError(f"no connection to {error.host}: {error.os_error}") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
-        raise TransientError(str(error) or "the other side is silent") from error
+        raise TransientError(str(error) or "the connection failed or timed out") from error
 
 
 def without_query(url: str) -> str:
-    """Return an address as logs may have it: without its query, where tokens and signatures stand."""
+    """Return a URL without query and fragment, for logs: a query may contain tokens and signatures."""
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
@@ -285,11 +287,11 @@ def _public_socket(info: Any) -> socket.socket:
 
 
 def _refusal(host: str) -> str:
-    return f"{host} is not on the public internet; the setting allow_private_download_urls would let it be asked"
+    return f"{host} is not on the public internet; to allow it, set allow_private_download_urls"
 
 
 async def _connect_to_first(hosts: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to the first of the addresses that answers."""
+    """Connect to the first address that accepts the connection."""
     for host in hosts[:-1]:
         with contextlib.suppress(OSError):
             return await asyncio.open_connection(host, port)
@@ -297,7 +299,7 @@ async def _connect_to_first(hosts: list[str], port: int) -> tuple[asyncio.Stream
 
 
 async def _connect_via_proxy(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Have an HTTP proxy connect to a host. Raises TryAgain, ConnectionError."""
+    """Open a tunnel to a host through an HTTP proxy. Raises TransientError, ConnectionError."""
     parts = urlsplit(proxy)
     secure = parts.scheme == "https"
     reader, writer = await asyncio.open_connection(
@@ -313,10 +315,10 @@ async def _connect_via_proxy(proxy: str, host: str, port: int) -> tuple[asyncio.
         answer = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         writer.close()
-        raise TransientError("the proxy does not answer as one does") from error
+        raise TransientError("the proxy sent an invalid response") from error
     if not re.match(rb"HTTP/1\.[01] 200\b", answer):
         writer.close()
-        raise TransientError(f"the proxy does not connect to {host}")
+        raise TransientError(f"the proxy refused to connect to {host}")
     return reader, writer
 
 
@@ -324,11 +326,11 @@ def _redirect_url(url: "URL", location: str) -> "URL":
     from yarl import URL
 
     if not location:
-        raise DownloadFailed(f"{url.host} redirects to nowhere")
+        raise DownloadFailed(f"{url.host} redirects without a Location header")
     try:
         target = url.join(URL(location, encoded=location.isascii() and " " not in location))
     except ValueError as error:
-        raise DownloadFailed(f"{url.host} redirects to what is no address") from error
+        raise DownloadFailed(f"{url.host} redirects to an invalid URL") from error
     if url.scheme == "https" and target.scheme == "http":
         raise AddressRefused(f"{url.host} redirects from https to http")
     return target

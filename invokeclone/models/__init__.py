@@ -1,1 +1,1 @@
-"""Models: `files` reads them, `configs` describes them, `identify` recognizes them, `records` keeps them, `install` adds them."""
+"""Models: file formats (`files`), record classes (`configs`), identification, records and installation."""

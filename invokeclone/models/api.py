@@ -1,4 +1,4 @@
-"""The routes under /api/v2/models. Each asks a store or service and adds nothing but the form of the answer."""
+"""Routes under /api/v2/models."""
 
 from typing import Annotated, Any
 
@@ -53,8 +53,8 @@ async def list_model_records(
     model_type: Annotated[ModelType | None, Query(description="Only this type")] = None,
     model_name: Annotated[str | None, Query(description="Only this exact name")] = None,
     model_format: Annotated[ModelFormat | None, Query(description="Only this format")] = None,
-    order_by: Annotated[ModelRecordOrderBy, Query(description="What to sort by")] = ModelRecordOrderBy.Name,
-    direction: Annotated[SQLiteDirection, Query(description="Which way to sort")] = SQLiteDirection.Ascending,
+    order_by: Annotated[ModelRecordOrderBy, Query(description="Sort key")] = ModelRecordOrderBy.Name,
+    direction: Annotated[SQLiteDirection, Query(description="Sort direction")] = SQLiteDirection.Ascending,
 ) -> Response:
     """List models."""
     records = await store.search_records(
@@ -76,7 +76,7 @@ async def list_model_records(
 
 @router.get("/missing", dependencies=USERS)
 async def list_missing_models(needs: Needs) -> ModelsList:
-    """List models whose files are not where their records say."""
+    """List the models whose files are missing."""
     return ModelsList(models=await changes.list_missing(needs))
 
 
@@ -85,10 +85,10 @@ async def get_model_records_by_attrs(
     needs: Needs,
     connection: Read,
     name: Annotated[str, Query(description="Name")],
-    type: Annotated[ModelType, Query(description="Type")],  # noqa: A002  (the wire's word)
+    type: Annotated[ModelType, Query(description="Type")],  # noqa: A002  (name in the API)
     base: Annotated[BaseModelType, Query(description="Base")],
 ) -> AnyModelConfig:
-    """Return the model with this name, type and base."""
+    """Get the model with a name, type and base."""
     config = await store.find_first(connection, name=name, type=type, bases=[base])
     return await in_thread(model_images.with_cover_image, needs.settings, config)
 
@@ -97,16 +97,16 @@ async def get_model_records_by_attrs(
 async def get_model_records_by_hash(
     needs: Needs,
     connection: Read,
-    hash: Annotated[str, Query(description="Hash")],  # noqa: A002  (the wire's word)
+    hash: Annotated[str, Query(description="Hash")],  # noqa: A002  (name in the API)
 ) -> AnyModelConfig:
-    """Return the model with this hash."""
+    """Get the model with a hash."""
     config = await store.find_first(connection, hash=hash)
     return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @router.get("/i/{key}", dependencies=USERS)
 async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
-    """Return a model."""
+    """Get a model."""
     return await in_thread(model_images.with_cover_image, needs.settings, await store.get(connection, key))
 
 
@@ -114,7 +114,7 @@ async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModel
 async def update_model_record(
     needs: Needs, guard: NeedsGuard, key: str, record_changes: ModelRecordChanges
 ) -> AnyModelConfig:
-    """Change fields of a model; those that are absent stay."""
+    """Change fields of a model; absent fields stay unchanged."""
     return await in_thread(
         model_images.with_cover_image, needs.settings, await changes.change(needs, guard, key, record_changes)
     )
@@ -122,13 +122,13 @@ async def update_model_record(
 
 @admin.delete("/i/{key}", status_code=204)
 async def delete_model(needs: Needs, guard: NeedsGuard, key: str) -> None:
-    """Delete a model, and its files if they lie in the models folder."""
+    """Delete a model, and its files if they are inside the models folder."""
     await changes.remove(needs, guard, key)
 
 
 @admin.post("/i/{key}/reidentify")
 async def reidentify_model(needs: Needs, guard: NeedsGuard, key: str) -> AnyModelConfig:
-    """Find out again what a model is."""
+    """Identify a model again and update its record."""
     return await in_thread(model_images.with_cover_image, needs.settings, await changes.reidentify(needs, guard, key))
 
 
@@ -145,14 +145,14 @@ async def bulk_delete_models(
 async def bulk_reidentify_models(
     needs: Needs, guard: NeedsGuard, request: BulkReidentifyModelsRequest
 ) -> BulkReidentifyModelsResponse:
-    """Find out again what several models are."""
+    """Identify several models again and update their records."""
     succeeded, failed = await changes.for_each(request.keys, lambda key: changes.reidentify(needs, guard, key))
     return BulkReidentifyModelsResponse(succeeded=succeeded, failed=failed)
 
 
 @router.get("/i/{key}/image", response_class=FileResponse, responses=_NULL)
 async def get_model_image(needs: Needs, key: str) -> FileResponse:
-    """Return a model's picture."""
+    """Get the image of a model."""
     path = await in_thread(model_images.find, needs.settings, key)
     return FileResponse(
         path,
@@ -165,53 +165,53 @@ async def get_model_image(needs: Needs, key: str) -> FileResponse:
 
 @admin.patch("/i/{key}/image", responses=_NULL)
 async def update_model_image(needs: Needs, guard: NeedsGuard, key: str, image: UploadFile) -> None:
-    """Give a model a picture."""
+    """Set the image of a model."""
     await changes.set_image(needs, guard, key, await image.read())
 
 
 @admin.delete("/i/{key}/image", status_code=204)
 async def delete_model_image(needs: Needs, guard: NeedsGuard, key: str) -> None:
-    """Take a model's picture away."""
+    """Remove the image of a model."""
     await changes.remove_image(needs, guard, key)
 
 
 @admin.get("/scan_folder")
 async def scan_for_models(
     needs: Needs,
-    scan_path: Annotated[str, Query(description="Folder of this machine")] = "",
+    scan_path: Annotated[str, Query(description="Folder on the server")] = "",
 ) -> list[FoundModel]:
-    """Look for models in a folder."""
+    """Search a folder for models."""
     return await scan.scan(needs, scan_path)
 
 
 @admin.put("/convert/{key}")
 async def convert_model(needs: Needs, guard: NeedsGuard, workers: NeedsWorkers, key: str) -> AnyModelConfig:
-    """Replace a Stable Diffusion model in one file by a folder as diffusers has them; the record gets a new key."""
+    """Convert a single-file Stable Diffusion model to a diffusers folder; the model gets a new key."""
     config = await conversion.convert(needs, guard, workers, key)
     return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @admin.get("/starter_models")
 async def get_starter_models(connection: Read) -> starters.StarterModelResponse:
-    """List the models to begin with, and which of them are installed."""
+    """List the starter models and whether they are installed."""
     return await in_thread(starters.list_starters, await store.list_installed(connection))
 
 
 @admin.get("/stats")
 async def get_stats(workers: NeedsWorkers) -> CacheStats | None:
-    """Return what the model caches did; null when no worker has any yet."""
+    """Get the statistics of the model caches; null if no worker has any."""
     return await caches.stats(workers)
 
 
 @admin.post("/empty_model_cache")
 async def empty_model_cache(workers: NeedsWorkers) -> None:
-    """Drop the models that are in memory and not in use."""
+    """Drop the models that are in memory but not in use."""
     await caches.empty_caches(workers)
 
 
 @admin.get("/sync/orphaned")
 async def get_orphaned_models(needs: Needs, installer: NeedsInstaller) -> list[OrphanedModelInfo]:
-    """List entries of the models folder that belong to no model."""
+    """List the entries of the models folder that belong to no model."""
     return await scan.find_orphans(needs, installer)
 
 
@@ -219,7 +219,7 @@ async def get_orphaned_models(needs: Needs, installer: NeedsInstaller) -> list[O
 async def delete_orphaned_models(
     needs: Needs, installer: NeedsInstaller, request: DeleteOrphanedModelsRequest
 ) -> DeleteOrphanedModelsResponse:
-    """Remove such entries; anything that belongs to a model is refused."""
+    """Remove orphaned entries of the models folder; entries that belong to a model are refused."""
     return await scan.remove_orphans(needs, installer, request.paths)
 
 

@@ -1,6 +1,6 @@
-"""A single file replaced by a folder of the same model: a worker writes it, then record, picture and relatives move over.
+"""Conversion of a single-file model to a diffusers folder, which a worker writes.
 
-The old record and its file go last, after everything else has succeeded. It refuses to know torch.
+Record, image and relationships are transferred; the old record and its file are removed last. Does not depend on torch.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ _COPIED_FIELDS = {
 }  # fmt: skip
 _STARTUP_S = 60.0
 _TIMEOUT_S = 3600.0
-"""Seconds for the worker to read and write a model."""
+"""Timeout in seconds for the worker to read and write a model."""
 
 
 class NothingToConvert(FailedDependency):
-    """There is no model with this key, or its file is gone."""
+    """The model does not exist, or its file is missing."""
 
 
 class NotConvertible(BadRequest):
-    """The model is not of a kind that can be converted, or its file does not hold what it should."""
+    """The model is not of a kind that can be converted, or the content of its file is not as expected."""
 
 
 async def convert(resources: Resources, guard: Guard, workers: Workers, key: str) -> ModelConfig:
-    """Return the record of the folder that has taken the place of the model `key`; it has a new key.
+    """Replace the model `key` with a diffusers folder and return the new record, which has a new key.
 
-    Raises NothingToConvert, NotConvertible, ModelBusy, and Unavailable without a worker; then nothing has changed.
+    Raises NothingToConvert, NotConvertible, ModelBusy, and Unavailable without a worker, leaving the model unchanged.
     """
     with guard.lock(key):
         old = await _load_convertible(resources, key)
@@ -73,7 +73,7 @@ async def _load_convertible(resources: Resources, key: str) -> ModelConfig:
     except UnknownModelException as error:
         raise NothingToConvert(str(error)) from error
     if (config.type, config.format) != (ModelType.Main, ModelFormat.Checkpoint) or config.base not in _BASES:
-        raise NotConvertible(f"{config.name} is no main model of Stable Diffusion 1, 2 or XL in a single file")
+        raise NotConvertible(f"{config.name} is not a single-file main model of Stable Diffusion 1, 2 or XL")
     if not await in_thread(paths.exists, placement.to_absolute_path(resources.settings.models_path, config.path)):
         raise NothingToConvert(f"the file of {config.name} is missing: {config.path}")
     return config

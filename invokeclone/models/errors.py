@@ -1,4 +1,4 @@
-"""What can go wrong with a model, each with its status; it knows no file and no row."""
+"""Errors of models."""
 
 from invokeclone.kit.errors import BadRequest, Conflict, NotFound
 
@@ -8,24 +8,24 @@ class UnknownModelException(NotFound):
 
 
 class ModelImageNotFound(NotFound):
-    """The model has no picture."""
+    """The model has no image."""
 
 
 class DuplicateModelException(Conflict):
-    """Another record has this path or key already."""
+    """Another record has the same path or key."""
 
 
 class ModelBusy(Conflict):
-    """Another operation on the same model is going on."""
+    """Another operation on the same model is in progress."""
 
 
 class InvalidModelRecord(Conflict):
-    """The record that would result is none that its type, format and base allow."""
+    """The changed record is not valid for its type, format and base."""
 
 
 class InvalidModel(BadRequest):
-    """The file or folder is no model that can be registered; the text says what is wrong with it."""
+    """The file or folder is not a model that can be registered; the message gives the reason."""
 
 
 class InstallCancelled(Conflict):
-    """The job was cancelled while it ran; raised inside the installer only."""
+    """The job was cancelled while it ran. Raised and handled inside the installer only."""

@@ -1,1 +1,1 @@
-"""Style presets, which are templates that a prompt is put into, and system prompts for language models."""
+"""Style presets (prompt templates) and system prompts for language models."""

@@ -1,4 +1,4 @@
-"""The routes of style presets; what is asked and answered, no SQL, no files."""
+"""Routes of style presets."""
 
 from typing import Annotated, Any
 
@@ -15,14 +15,16 @@ from invokeclone.users.current import Admin, CurrentUser, MediaUser
 routes = APIRouter(prefix="/api/v1/style_presets", tags=["style_presets"])
 
 PresetId = Annotated[str, Path(description="The id of the style preset.")]
-Data = Annotated[str, Form(description="JSON: name, positive_prompt, negative_prompt, type and, if wished, is_public.")]
-Image = Annotated[UploadFile | None, File(description="Its picture.")]
+Data = Annotated[
+    str, Form(description="JSON: name, positive_prompt, negative_prompt, type and, optionally, is_public.")
+]
+Image = Annotated[UploadFile | None, File(description="The image of the style preset.")]
 
 CSV: dict[int | str, dict[str, Any]] = {200: {"description": "The file", "content": {"text/csv": {}}}}
 IMAGE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture"},
-    400: {"description": "Not an id"},
-    404: {"description": "No such preset, or it has no picture"},
+    200: {"description": "The image"},
+    400: {"description": "Invalid id"},
+    404: {"description": "The preset does not exist or has no image"},
 }
 
 
@@ -32,7 +34,7 @@ async def _read_image(image: UploadFile | None) -> service.ImageUpload | None:
 
 @routes.get("/")
 async def list_style_presets(connection: Read, user: CurrentUser) -> list[StylePresetRecordWithImage]:
-    """List the style presets by name: a user's own, public ones and those that come with the application; admins see all."""
+    """List the style presets by name: the user's own, public and bundled ones; admins see all."""
     return await store.list_presets(connection, rights.scope(user))
 
 
@@ -40,13 +42,13 @@ async def list_style_presets(connection: Read, user: CurrentUser) -> list[StyleP
 async def create_style_preset(
     needs: Needs, user: CurrentUser, data: Data, image: Image = None
 ) -> StylePresetRecordWithImage:
-    """Make a style preset."""
+    """Create a style preset."""
     return await service.create(needs, data, await _read_image(image), user)
 
 
 @routes.get("/export", responses=CSV)
 async def export_style_presets(needs: Needs, user: Admin) -> Response:  # noqa: ARG001
-    """Get all style presets that users made as a CSV file."""
+    """Get all style presets created by users as a CSV file."""
     headers = {"Content-Disposition": "attachment; filename=prompt_templates.csv"}
     return Response(await service.export_csv(needs), media_type="text/csv", headers=headers)
 
@@ -55,7 +57,7 @@ async def export_style_presets(needs: Needs, user: Admin) -> Response:  # noqa: 
 async def import_style_presets(
     needs: Needs, user: Admin, file: Annotated[UploadFile, File(description="CSV or JSON.")]
 ) -> Any:
-    """Make style presets of the rows of a CSV or JSON file: name, prompt (or positive_prompt), negative_prompt."""
+    """Create style presets from a CSV or JSON file with name, prompt (or positive_prompt) and negative_prompt."""
     await service.import_file(needs, await file.read(), file.content_type, user)
 
 
@@ -71,7 +73,7 @@ async def get_style_preset(
 async def update_style_preset(
     needs: Needs, user: CurrentUser, style_preset_id: PresetId, data: Data, image: Image = None
 ) -> StylePresetRecordWithImage:
-    """Change a style preset; without a picture it has none afterwards."""
+    """Replace a style preset; without `image`, its image is removed."""
     return await service.update(needs, style_preset_id, data, await _read_image(image), user)
 
 
@@ -83,7 +85,7 @@ async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: 
 
 @routes.get("/i/{style_preset_id}/image", responses=IMAGE_RESPONSES)
 async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> FileResponse:
-    """Get a style preset's picture."""
+    """Get the image of a style preset."""
     return responses.thumbnail(await service.thumbnail_of(needs, style_preset_id, user), needs.settings)
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a request about presets and system prompts; the statuses are those clients know."""
+"""Errors of style presets and system prompts."""
 
 from invokeclone.kit.errors import BadRequest, Conflict, Forbidden, NotFound, UnsupportedMedia
 
@@ -7,7 +7,7 @@ class PresetNotFound(NotFound):
     """No style preset has this id."""
 
     def __init__(self, preset_id: str) -> None:
-        """Say which."""
+        """Name the id in the message."""
         super().__init__(f"no style preset has the id {preset_id!r}")
 
 
@@ -15,37 +15,37 @@ class PromptNotFound(NotFound):
     """No system prompt has this id."""
 
     def __init__(self, prompt_id: str) -> None:
-        """Say which."""
+        """Name the id in the message."""
         super().__init__(f"no system prompt has the id {prompt_id!r}")
 
 
 class PresetNotYours(Forbidden):
-    """It belongs to somebody else, or came with the application."""
+    """The preset or prompt belongs to another user or is bundled with the application."""
 
     def __init__(self) -> None:
-        """Say so."""
-        super().__init__("this preset or prompt belongs to somebody else")
+        """Use the fixed message."""
+        super().__init__("this preset or prompt belongs to another user")
 
 
 class PresetInvalid(BadRequest):
-    """What was sent does not make a style preset."""
+    """The submitted data is not a valid style preset."""
 
 
 class FileInvalid(BadRequest):
-    """The file of style presets cannot be read, or holds something that is none."""
+    """The import file cannot be read or contains an invalid style preset."""
 
 
 class FileUnknown(UnsupportedMedia):
-    """The file of style presets is neither CSV nor JSON."""
+    """The import file is neither CSV nor JSON."""
 
     def __init__(self, content_type: str | None) -> None:
-        """Say what it is."""
+        """Name the content type that was sent."""
         super().__init__(f"send text/csv or application/json, not {content_type!r}")
 
 
 class TooManyPresets(Conflict):
-    """The user has as many style presets as there may be."""
+    """The user has reached the limit of style presets."""
 
     def __init__(self, limit: int) -> None:
-        """Say how many, and what to do."""
-        super().__init__(f"there may be {limit} style presets of a user (setting limits.presets): delete some first")
+        """Name the limit and the setting it comes from."""
+        super().__init__(f"a user may have at most {limit} style presets (setting limits.presets): delete some first")

@@ -1,4 +1,4 @@
-"""System prompts: their rows, who may read and change them, and the ones that a new database begins with."""
+"""System prompts: SQL, access checks, and the prompts that a new database starts with."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 _SEEDED_KEY = "system_prompts_begun"
-"""The key in `app_state` that says that the database has had its first prompts."""
+"""Key in `app_state` that is set once the bundled prompts have been inserted."""
 
 _ALL = select(prompts).order_by(func.lower(prompts.c.name), prompts.c.name, prompts.c.id)
 _FOR_VIEWER = _ALL.where(or_(prompts.c.user_id == bindparam("viewer"), prompts.c.is_public.is_(True)))
@@ -32,14 +32,14 @@ def _prompt(row: Any) -> SystemPromptRecordDTO:
 
 
 async def list_prompts(connection: AsyncConnection, user: User) -> list[SystemPromptRecordDTO]:
-    """Return the prompts that `user` may read, by name."""
+    """Return the prompts that `user` may read, sorted by name."""
     if user.is_admin:
         return [_prompt(row) for row in await connection.execute(_ALL)]
     return [_prompt(row) for row in await connection.execute(_FOR_VIEWER, {"viewer": user.user_id})]
 
 
 async def get(connection: AsyncConnection, prompt_id: str, user: User) -> SystemPromptRecordDTO:
-    """Return a prompt that `user` may read; raises PromptNotFound, PresetNotYours."""
+    """Return a prompt that `user` may read. Raises PromptNotFound, PresetNotYours."""
     prompt = await _find(connection, prompt_id)
     if not rights.may_read(user, prompt.user_id, is_public=prompt.is_public):
         raise PresetNotYours
@@ -56,7 +56,7 @@ async def _find(connection: AsyncConnection, prompt_id: str) -> SystemPromptReco
 async def create(
     connection: AsyncConnection, prompt: SystemPromptWithoutId, user: User, *, is_public: bool
 ) -> SystemPromptRecordDTO:
-    """Make a prompt; several may have the same name."""
+    """Create a prompt; names need not be unique."""
     prompt_id, moment = str(uuid4()), now()
     columns = {"user_id": user.user_id, "is_public": is_public, "created_at": moment, "updated_at": moment}
     await connection.execute(insert(prompts).values(id=prompt_id, **prompt.model_dump(), **columns))
@@ -66,7 +66,7 @@ async def create(
 async def update_prompt(
     connection: AsyncConnection, prompt_id: str, changes: SystemPromptChanges, user: User
 ) -> SystemPromptRecordDTO:
-    """Change what `changes` sets of a prompt; raises PromptNotFound, PresetNotYours."""
+    """Update a prompt. Raises PromptNotFound, PresetNotYours."""
     await _require_owner(connection, prompt_id, user)
     values = changes.model_dump(exclude_none=True)
     await connection.execute(update(prompts).where(prompts.c.id == prompt_id).values(**values, updated_at=now()))
@@ -74,7 +74,7 @@ async def update_prompt(
 
 
 async def delete_prompt(connection: AsyncConnection, prompt_id: str, user: User) -> None:
-    """Delete a prompt; raises PromptNotFound, PresetNotYours."""
+    """Delete a prompt. Raises PromptNotFound, PresetNotYours."""
     await _require_owner(connection, prompt_id, user)
     await connection.execute(delete(prompts).where(prompts.c.id == prompt_id))
 
@@ -85,7 +85,7 @@ async def _require_owner(connection: AsyncConnection, prompt_id: str, user: User
 
 
 async def start(resources: Resources) -> None:
-    """Give a new database its first prompts, once in its life: who deletes or changes them is not given them again."""
+    """Insert the bundled prompts once per database, so that prompts deleted by users do not come back."""
     async with resources.database.read() as connection:
         if await connection.scalar(select(app_state.c.value).where(app_state.c.key == _SEEDED_KEY)) is not None:
             return

@@ -1,4 +1,4 @@
-"""The routes of system prompts; what is asked and answered, no SQL."""
+"""Routes of system prompts."""
 
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ async def list_system_prompts(connection: Read, user: CurrentUser) -> list[Syste
 async def create_system_prompt(
     needs: Needs, connection: Write, user: CurrentUser, prompt: SystemPromptWithoutId
 ) -> SystemPromptRecordDTO:
-    """Make a system prompt; with several users, others see it only when it is made public."""
+    """Create a system prompt; in multiuser mode it is private until it is made public."""
     return await prompts.create(connection, prompt, user, is_public=not needs.settings.multiuser)
 
 

@@ -1,4 +1,4 @@
-"""Style presets and system prompts as clients read and write them; it knows the form and no SQL."""
+"""Request and response schemas of style presets and system prompts."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 PLACEHOLDER = "{prompt}"
-"""Where in a preset's positive prompt the user's own words go; the client puts them there."""
+"""Placeholder for the user's prompt in a preset's template; the client substitutes it."""
 
 
 class PresetType(StrEnum):
-    """Whose a style preset is: a user's, or one that comes with the application."""
+    """Type of a style preset: created by a user or bundled with the application."""
 
     User = "user"
     Default = "default"
@@ -19,16 +19,18 @@ class PresetType(StrEnum):
 
 
 class PresetData(BaseModel):
-    """The two templates of a style preset."""
+    """The positive and the negative template of a style preset."""
 
     model_config = ConfigDict(extra="forbid")
 
-    positive_prompt: str = Field(description="What is wanted; `{prompt}` stands for the user's words.")
-    negative_prompt: str = Field(description="What is not wanted.")
+    positive_prompt: str = Field(
+        description="Template of the positive prompt; `{prompt}` is replaced with the user's prompt."
+    )
+    negative_prompt: str = Field(description="Template of the negative prompt.")
 
 
 class StylePresetRecordWithImage(BaseModel):
-    """A style preset with the address of its picture."""
+    """A style preset with the URL of its image."""
 
     name: str
     preset_data: PresetData
@@ -40,7 +42,7 @@ class StylePresetRecordWithImage(BaseModel):
 
 
 class PresetForm(BaseModel):
-    """A style preset as it is sent: the JSON of the form's field `data`."""
+    """A style preset as submitted: the JSON of the form field `data`."""
 
     name: str = Field(min_length=1)
     positive_prompt: str
@@ -50,7 +52,7 @@ class PresetForm(BaseModel):
 
 
 class PresetRow(BaseModel):
-    """A style preset in a file to import."""
+    """A style preset in an import file."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
@@ -63,7 +65,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class SystemPromptWithoutId(BaseModel):
-    """A system prompt before it has an id."""
+    """A system prompt to create."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,7 +74,7 @@ class SystemPromptWithoutId(BaseModel):
 
 
 class SystemPromptChanges(BaseModel):
-    """What may be changed of a system prompt; what is absent or null stays as it is."""
+    """Changes to a system prompt; absent or null fields stay unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Style presets beyond one statement: rights, pictures, and those that come with the application; it knows no HTTP."""
+"""Style preset operations: access checks, preview images, import and export, and the bundled presets."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images.encoding import record_images as pictures
+from invokeclone.images.encoding import record_images
 from invokeclone.images.encoding.record_images import StoredThumbnail
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
@@ -20,14 +20,14 @@ from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 BUNDLED = Path(__file__).parent / "bundled"
-"""Folder of what comes with the application."""
+"""Folder of the presets and prompts that are bundled with the application."""
 
 ImageUpload = tuple[bytes, str | None]
-"""An uploaded picture: its bytes and content type."""
+"""An uploaded image: its bytes and content type."""
 
 
 def parse(data: str, limits: Limits) -> PresetForm:
-    """Read the form's field `data`; raises PresetInvalid, and NotStorable or TooLarge as every JSON of clients does."""
+    """Parse the form field `data`. Raises PresetInvalid, NotStorable, TooLarge."""
     try:
         return PresetForm.model_validate(decode_text(data, limits))
     except json.JSONDecodeError as error:
@@ -37,7 +37,7 @@ def parse(data: str, limits: Limits) -> PresetForm:
 
 
 async def get(connection: AsyncConnection, preset_id: str, user: User) -> StylePresetRecordWithImage:
-    """Return a preset that `user` may read; raises PresetNotFound, PresetNotYours."""
+    """Return a preset that `user` may read. Raises PresetNotFound, PresetNotYours."""
     preset = await store.get(connection, preset_id)
     if not rights.may_read(user, preset.user_id, is_public=preset.is_public or preset.type is PresetType.Default):
         raise PresetNotYours
@@ -45,7 +45,7 @@ async def get(connection: AsyncConnection, preset_id: str, user: User) -> StyleP
 
 
 def _owns(user: User, preset: StylePresetRecordWithImage) -> bool:
-    """Tell whether `user` may change a preset: only admins may those that come with the application."""
+    """Return whether `user` may change a preset; only admins may change bundled ones."""
     return user.is_admin or (rights.owns(user, preset.user_id) and preset.type is not PresetType.Default)
 
 
@@ -58,10 +58,10 @@ async def _require_owner(resources: Resources, preset_id: str, user: User) -> St
 
 
 async def create(resources: Resources, data: str, image: ImageUpload | None, user: User) -> StylePresetRecordWithImage:
-    """Make a preset. Raises PresetInvalid, NotAnImage, TooManyPixels."""
+    """Create a preset. Raises PresetInvalid, TooManyPresets, NotAnImage, TooManyPixels."""
     form = parse(data, resources.settings.limits)
     if form.type is PresetType.Default:
-        raise PresetInvalid("only the application makes presets of the type 'default'")
+        raise PresetInvalid("presets of type 'default' cannot be created by users")
     preset_id = str(uuid4())
     version = await _store_thumbnail(resources, preset_id, image)
     async with resources.database.write() as connection:
@@ -72,55 +72,58 @@ async def create(resources: Resources, data: str, image: ImageUpload | None, use
 async def update(
     resources: Resources, preset_id: str, data: str, image: ImageUpload | None, user: User
 ) -> StylePresetRecordWithImage:
-    """Change a preset; without a picture it has none afterwards.
+    """Replace a preset; without `image`, its image is removed.
 
     Raises PresetNotFound, PresetNotYours, PresetInvalid, NotAnImage, TooManyPixels.
     """
     form = parse(data, resources.settings.limits)
     preset = await _require_owner(resources, preset_id, user)
     if (form.type is PresetType.Default) != (preset.type is PresetType.Default):
-        raise PresetInvalid("a preset that comes with the application stays one, and no other becomes one")
+        raise PresetInvalid("the type of a preset cannot be changed from or to 'default'")
     version = await _store_thumbnail(resources, preset_id, image)
     async with resources.database.write() as connection:
         changed = await store.update_preset(connection, preset_id, form, version)
     if version is None:
-        await pictures.remove(resources.settings.style_presets_path, preset_id)
+        await record_images.remove(resources.settings.style_presets_path, preset_id)
     return changed
 
 
 async def _check_limit(connection: AsyncConnection, resources: Resources, user: User, count: int) -> None:
-    """Raise TooManyPresets when the user has no room for more."""
+    """Raise TooManyPresets if `count` more presets exceed the user's limit."""
     limit = resources.settings.limits.presets
     if await store.count_of(connection, user.user_id) + count > limit:
         raise TooManyPresets(limit)
 
 
 async def _store_thumbnail(resources: Resources, preset_id: str, image: ImageUpload | None) -> str | None:
-    """Write the picture, if there is one, and return its mark."""
+    """Write the image, if there is one, and return its version."""
     if image is None:
         return None
-    webp = await pictures.make(*image, resources.settings.limits)
-    await pictures.save(resources.settings.style_presets_path, preset_id, webp)
-    return pictures.new_version()
+    webp = await record_images.make(*image, resources.settings.limits)
+    await record_images.save(resources.settings.style_presets_path, preset_id, webp)
+    return record_images.new_version()
 
 
 async def delete(resources: Resources, preset_id: str, user: User) -> None:
-    """Delete a preset and its picture; raises PresetNotFound, PresetNotYours."""
+    """Delete a preset and its image. Raises PresetNotFound, PresetNotYours."""
     await _require_owner(resources, preset_id, user)
     async with resources.database.write() as connection:
         await store.delete_preset(connection, preset_id)
-    await pictures.remove(resources.settings.style_presets_path, preset_id)
+    await record_images.remove(resources.settings.style_presets_path, preset_id)
 
 
 async def thumbnail_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:
-    """Return where a preset's image lies; raises PresetNotFound, PresetNotYours, NoThumbnail."""
+    """Return the stored image of a preset. Raises PresetNotFound, PresetNotYours, NoThumbnail."""
     async with resources.database.read() as connection:
         await get(connection, preset_id, user)
-    return await pictures.find(resources.settings.style_presets_path, preset_id)
+    return await record_images.find(resources.settings.style_presets_path, preset_id)
 
 
 async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:
-    """Make a preset of each row of a file, or none at all; raises FileUnknown, FileInvalid."""
+    """Create a preset from each row of a file, in one transaction.
+
+    Raises FileUnknown, FileInvalid, Unprocessable, TooLarge, TooManyPresets.
+    """
     limits = resources.settings.limits
     rows = await off_loop(lambda: transfer.read(data, content_type, limits))
     async with resources.database.write() as connection:
@@ -129,14 +132,14 @@ async def import_file(resources: Resources, data: bytes, content_type: str | Non
 
 
 async def export_csv(resources: Resources) -> bytes:
-    """Return the presets that users made as a CSV file."""
+    """Return the presets created by users as a CSV file."""
     async with resources.database.read() as connection:
         rows = await store.list_users(connection)
     return await in_thread(transfer.write, rows)
 
 
 async def start(resources: Resources) -> None:
-    """Bring the presets that come with the application up to this version's; they keep their ids."""
+    """Update the bundled presets in the database to those of this version, keeping their ids."""
     text = await in_thread((BUNDLED / "style_presets.json").read_text, "utf-8")
     bundled = {
         preset["id"]: (preset["name"], preset["positive_prompt"], preset["negative_prompt"])

@@ -1,4 +1,4 @@
-"""Style presets in SQL; it knows no files and decides nothing about rights."""
+"""SQL of style presets; access checks are in `service`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -47,13 +47,13 @@ def _preset(row: Any) -> StylePresetRecordWithImage:
 
 
 async def list_presets(connection: AsyncConnection, viewer: str | None) -> list[StylePresetRecordWithImage]:
-    """Return the presets that `viewer` may read, all for None, by name."""
+    """Return the presets that `viewer` may read, sorted by name; all presets if `viewer` is None."""
     rows = await connection.execute(_ALL if viewer is None else _FOR_VIEWER, {"viewer": viewer} if viewer else {})
     return [_preset(row) for row in rows]
 
 
 async def get(connection: AsyncConnection, preset_id: str) -> StylePresetRecordWithImage:
-    """Return a preset; raises PresetNotFound."""
+    """Return a preset. Raises PresetNotFound."""
     row = (await connection.execute(_ONE, {"wanted": preset_id})).one_or_none()
     if row is None:
         raise PresetNotFound(preset_id)
@@ -63,7 +63,7 @@ async def get(connection: AsyncConnection, preset_id: str) -> StylePresetRecordW
 async def create(
     connection: AsyncConnection, form: PresetForm, user_id: str, *, preset_id: str, image: str | None
 ) -> StylePresetRecordWithImage:
-    """Make a preset; several may have the same name."""
+    """Create a preset; names need not be unique."""
     values = {**form.model_dump(mode="json"), "is_public": bool(form.is_public)}
     await connection.execute(
         insert(presets).values(id=preset_id, user_id=user_id, image=image, **values, **_timestamps())
@@ -79,7 +79,7 @@ def _timestamps() -> dict[str, str]:
 async def update_preset(
     connection: AsyncConnection, preset_id: str, form: PresetForm, image: str | None
 ) -> StylePresetRecordWithImage:
-    """Change a preset, its picture's mark too; raises PresetNotFound."""
+    """Update a preset and its image version. Raises PresetNotFound."""
     values = form.model_dump(mode="json", exclude_none=True)
     statement = update(presets).where(presets.c.id == preset_id).values(**values, image=image, updated_at=now())
     await connection.execute(statement)
@@ -87,37 +87,37 @@ async def update_preset(
 
 
 async def delete_preset(connection: AsyncConnection, preset_id: str) -> None:
-    """Delete a preset, if there is one."""
+    """Delete a preset if it exists."""
     await connection.execute(delete(presets).where(presets.c.id == preset_id))
 
 
 async def create_many(connection: AsyncConnection, rows: Sequence[PresetRow], user_id: str) -> None:
-    """Make a user's preset of each row."""
+    """Create a preset of `user_id` from each row."""
     if rows:
         columns = {"user_id": user_id, "type": PresetType.User.value, "is_public": False, **_timestamps()}
         await connection.execute(insert(presets), [{"id": str(uuid4()), **row.model_dump(), **columns} for row in rows])
 
 
 async def count_of(connection: AsyncConnection, user_id: str) -> int:
-    """Return how many presets a user made."""
+    """Return the number of presets of a user, not counting bundled ones."""
     conditions = presets.c.user_id == user_id, presets.c.type != PresetType.Default.value
     return int(await connection.scalar(select(func.count()).select_from(presets).where(*conditions)) or 0)
 
 
 async def list_users(connection: AsyncConnection) -> list[tuple[str, str, str]]:
-    """Return name, positive and negative prompt of every preset that a user made, by name."""
+    """Return name, positive and negative prompt of every preset created by a user, sorted by name."""
     rows = await connection.execute(_ALL.where(presets.c.type == PresetType.User.value))
     return [(row.name, row.positive_prompt, row.negative_prompt) for row in rows]
 
 
 async def defaults(connection: AsyncConnection) -> dict[str, tuple[str, str, str]]:
-    """Return what the presets say that came with the application, by id."""
+    """Return name, positive and negative prompt of the bundled presets, by id."""
     rows = await connection.execute(_ALL.where(presets.c.type == PresetType.Default.value))
     return {row.id: (row.name, row.positive_prompt, row.negative_prompt) for row in rows}
 
 
 async def replace_default(connection: AsyncConnection, preset_id: str, texts: tuple[str, str, str], owner: str) -> None:
-    """Put in a preset that comes with the application, in place of what has its id."""
+    """Insert a bundled preset, replacing a preset with the same id."""
     await delete_preset(connection, preset_id)
     name, positive, negative = texts
     form = PresetForm(name=name, positive_prompt=positive, negative_prompt=negative, type=PresetType.Default)
@@ -125,5 +125,5 @@ async def replace_default(connection: AsyncConnection, preset_id: str, texts: tu
 
 
 async def delete_many(connection: AsyncConnection, preset_ids: Iterable[str]) -> None:
-    """Delete the presets of these ids."""
+    """Delete the presets with these ids."""
     await connection.execute(delete(presets).where(presets.c.id.in_(list(preset_ids))))

@@ -1,4 +1,4 @@
-"""Style presets as files: read from CSV and JSON, written as CSV; it knows no database. Every function blocks."""
+"""Import files (CSV, JSON) and export files (CSV) of style presets. Every function blocks."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ _ROWS = TypeAdapter(list[PresetRow])
 
 
 def first_error(error: ValidationError) -> str:
-    """Return the first mistake in a line."""
+    """Return the first error as one line."""
     first = error.errors(include_url=False, include_input=False)[0]
     location = ".".join(str(step) for step in first["loc"])
     return f"{location}: {first['msg']}" if location else first["msg"]
@@ -28,7 +28,8 @@ def first_error(error: ValidationError) -> str:
 def read(data: bytes, content_type: str | None, limits: Limits) -> list[PresetRow]:
     """Return the presets in a file.
 
-    Raises FileUnknown unless it is CSV or JSON, FileInvalid with what is wrong in it, Unprocessable or TooLarge over a limit.
+    Raises FileUnknown unless the file is CSV or JSON, FileInvalid if its content is invalid, Unprocessable or TooLarge
+    if it exceeds a limit.
     """
     try:
         if content_type == "application/json":
@@ -40,7 +41,7 @@ def read(data: bytes, content_type: str | None, limits: Limits) -> list[PresetRo
     except json.JSONDecodeError as error:
         raise FileInvalid(f"the file is not JSON: {error}") from error
     except ValidationError as error:
-        raise FileInvalid(f"not a file of style presets: {first_error(error)}") from error
+        raise FileInvalid(f"the file is not a list of style presets: {first_error(error)}") from error
     raise FileUnknown(content_type)
 
 
@@ -50,7 +51,7 @@ def _check_number(rows: int, limits: Limits) -> None:
 
 
 def _csv(data: bytes, limits: Limits) -> list[dict[str, str]]:
-    """Return the rows by the names of their columns, which the first line gives."""
+    """Return the rows as dictionaries; the first line names the columns."""
     try:
         text = check_text(data.decode("utf-8-sig"), "the file")
         lines = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)

@@ -125,7 +125,7 @@ async def test_a_repository_over_the_limit_is_not_fetched(
 ) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 3000)
     private = settings.model_copy(update={"allow_private_download_urls": True})
-    with pytest.raises(SourceError, match="larger"):
+    with pytest.raises(SourceError, match="exceeds the size limit"):
         await fetch(repositories[0], tmp_path / "target", private)
     assert not (tmp_path / "target").exists()
 

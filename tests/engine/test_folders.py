@@ -188,7 +188,7 @@ def test_an_index_cannot_lead_to_a_pickle_or_out_of_the_folder(tmp_path: Path, m
     (tmp_path / "vae" / "evil.bin").write_bytes(pickle.dumps(Runs(mark)))
     for name in ("evil.bin", "../other.safetensors"):
         change(tmp_path / "vae" / index, metadata={}, weight_map=dict.fromkeys(vae.state_dict(), name))
-        with pytest.raises(InvalidModel, match="safetensors file of this folder"):
+        with pytest.raises(InvalidModel, match="safetensors file in the same folder"):
             folders.load(tmp_path / "vae", type(vae), torch.float32, None)
     assert not mark.exists()
 

@@ -1,1 +1,1 @@
-"""The vocabulary of model records: fields, kinds, variants and default settings, of which families make record classes."""
+"""Building blocks of record classes: common fields, kinds, variants and default settings."""

@@ -1,11 +1,11 @@
-"""What models behind somebody else's service can do, in the words of the wire."""
+"""Schemas of the capabilities and controls of external models, which run at a third-party provider."""
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 PROVIDERS = ("alibabacloud", "gemini", "openai", "seedream")
-"""The services that are known."""
+"""The supported providers."""
 
 Mode = Literal["txt2img", "img2img", "inpaint"]
 
@@ -20,7 +20,7 @@ class ExternalImageSize(BaseModel):
 
 
 class ExternalResolutionPreset(BaseModel):
-    """A size that the service offers by a name."""
+    """A named size offered by the provider."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,7 +32,7 @@ class ExternalResolutionPreset(BaseModel):
 
 
 class ExternalModelCapabilities(BaseModel):
-    """What the service can do with this model."""
+    """The capabilities of an external model."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -53,7 +53,7 @@ class ExternalModelCapabilities(BaseModel):
 
 
 class ExternalModelPanelControl(BaseModel):
-    """One control that the user interface shows for the model."""
+    """A control of the user interface for the model."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +68,7 @@ class ExternalModelPanelControl(BaseModel):
 
 
 class ExternalModelPanelSchema(BaseModel):
-    """The controls by the panel that they are on."""
+    """The controls of the user interface, by panel."""
 
     model_config = ConfigDict(extra="forbid")
 

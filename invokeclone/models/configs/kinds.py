@@ -1,6 +1,7 @@
-"""What kinds of model and forms on disk add to a record. A record class is one kind, one form and one base put together.
+"""Mixins of record classes: the fields of each kind of model and of each form on disk.
 
-The order is `class X(<kind>, <form>, <base>)`; the base is a family's own subclass of ModelConfig. It refuses to know any family.
+A record class combines a kind, a form and a base: `class X(<kind>, <form>, <base>)`, where the base is a family's own
+subclass of ModelConfig. Does not depend on any family.
 """
 
 from typing import Literal
@@ -28,7 +29,7 @@ from invokeclone.models.configs.variants import AnyVariant
 
 
 class SubmodelDefinition(BaseModel):
-    """Where a part of a model lies."""
+    """The location of a part of a model."""
 
     path_or_prefix: str
     model_type: ModelType
@@ -41,23 +42,23 @@ class SubmodelDefinition(BaseModel):
 class CheckpointFile(BaseModel):
     """A single file of weights."""
 
-    config_path: str | None = Field(default=None, description="Configuration file to load it with")
+    config_path: str | None = Field(default=None, description="Configuration file to load the model with")
 
 
 class Checkpoint(CheckpointFile):
-    """A single file of weights as they were trained."""
+    """A single file of unquantized weights."""
 
     format: Literal[ModelFormat.Checkpoint] = ModelFormat.Checkpoint
 
 
 class PlainCheckpoint(BaseModel):
-    """The same, of a kind that needs no configuration file."""
+    """A single file of unquantized weights, of a kind that needs no configuration file."""
 
     format: Literal[ModelFormat.Checkpoint] = ModelFormat.Checkpoint
 
 
 class GGUF(CheckpointFile):
-    """A file in GGUF's form, quantized."""
+    """A quantized GGUF file."""
 
     format: Literal[ModelFormat.GGUFQuantized] = ModelFormat.GGUFQuantized
 
@@ -75,7 +76,7 @@ class SDNQFile(CheckpointFile):
 
 
 class DiffusersFolder(BaseModel):
-    """A folder as diffusers and transformers save it."""
+    """A folder in the layout of diffusers or transformers."""
 
     repo_variant: ModelRepoVariant = Field(default=ModelRepoVariant.Default, description="Variant of the weight files")
 
@@ -90,23 +91,23 @@ class SDNQFolder(DiffusersFolder):
     """A folder with weights quantized by SDNQ."""
 
     format: Literal[ModelFormat.SDNQQuantized] = ModelFormat.SDNQQuantized
-    submodels: dict[SubModelType, SubmodelDefinition] | None = Field(default=None, description="Its parts")
+    submodels: dict[SubModelType, SubmodelDefinition] | None = Field(default=None, description="Parts of the pipeline")
 
 
 class LyCORIS(BaseModel):
-    """A LoRA in one file, under any of the names that trainers give its tensors."""
+    """A LoRA in a single file, with the tensor names of any known trainer."""
 
     format: Literal[ModelFormat.LyCORIS] = ModelFormat.LyCORIS
 
 
 class OMI(BaseModel):
-    """A LoRA in one file whose tensors are named as the Open Model Initiative wants."""
+    """A LoRA in a single file with the tensor names of the Open Model Initiative."""
 
     format: Literal[ModelFormat.OMI] = ModelFormat.OMI
 
 
 class LoRAFolder(BaseModel):
-    """A folder with a LoRA as diffusers saves it."""
+    """A LoRA folder in the layout of diffusers."""
 
     format: Literal[ModelFormat.Diffusers] = ModelFormat.Diffusers
 
@@ -115,24 +116,26 @@ class LoRAFolder(BaseModel):
 
 
 class MainModel(BaseModel):
-    """A model that makes pictures by itself."""
+    """A model that generates images by itself."""
 
     type: Literal[ModelType.Main] = ModelType.Main
-    trigger_phrases: TriggerPhrases | None = Field(default=None, description="Words that it was trained to answer to")
-    default_settings: MainModelDefaultSettings | None = Field(default=None, description="What to start from")
+    trigger_phrases: TriggerPhrases | None = Field(
+        default=None, description="Trigger phrases the model was trained with"
+    )
+    default_settings: MainModelDefaultSettings | None = Field(default=None, description="Default settings")
 
 
 class StableDiffusionModel(MainModel):
     """A main model with the UNet of Stable Diffusion 1, 2 or XL."""
 
-    prediction_type: SchedulerPredictionType = Field(description="What the UNet predicts")
-    variant: ModelVariantType = Field(description="What the UNet takes besides noise and text")
+    prediction_type: SchedulerPredictionType = Field(description="Prediction type of the UNet")
+    variant: ModelVariantType = Field(description="Variant, by the additional inputs of the UNet")
 
 
 class CpuOnly(BaseModel):
-    """A model that may be kept on the CPU."""
+    """A model that can run on the CPU."""
 
-    cpu_only: bool | None = Field(default=None, description="Run it on the CPU")
+    cpu_only: bool | None = Field(default=None, description="Whether to run the model on the CPU")
 
 
 class VAEModel(CpuOnly):
@@ -142,60 +145,64 @@ class VAEModel(CpuOnly):
 
 
 class PiDDecoderModel(BaseModel):
-    """A decoder that makes pixels of latents by diffusion, at a higher resolution."""
+    """A diffusion decoder from latents to pixels at a higher resolution."""
 
     type: Literal[ModelType.PiDDecoder] = ModelType.PiDDecoder
-    variant: PiDDecoderVariantType = Field(description="Resolutions that it was trained for")
+    variant: PiDDecoderVariantType = Field(description="Resolutions the decoder was trained for")
 
 
 class LoRAModel(BaseModel):
-    """A small change to another model's weights."""
+    """A low-rank change to the weights of another model."""
 
     type: Literal[ModelType.LoRA] = ModelType.LoRA
-    trigger_phrases: TriggerPhrases | None = Field(default=None, description="Words that it was trained to answer to")
-    default_settings: LoraModelDefaultSettings | None = Field(default=None, description="What to start from")
+    trigger_phrases: TriggerPhrases | None = Field(
+        default=None, description="Trigger phrases the model was trained with"
+    )
+    default_settings: LoraModelDefaultSettings | None = Field(default=None, description="Default settings")
 
 
 class ControlSettings(BaseModel):
-    """A model that is steered by a picture."""
+    """A model that is controlled by an image."""
 
-    default_settings: ControlAdapterDefaultSettings | None = Field(default=None, description="What to start from")
+    default_settings: ControlAdapterDefaultSettings | None = Field(default=None, description="Default settings")
 
 
 class ControlLoRAModel(ControlSettings):
-    """A LoRA that lets a model be steered by a picture."""
+    """A LoRA that makes a model controllable by an image."""
 
     type: Literal[ModelType.ControlLoRa] = ModelType.ControlLoRa
-    trigger_phrases: TriggerPhrases | None = Field(default=None, description="Words that it was trained to answer to")
+    trigger_phrases: TriggerPhrases | None = Field(
+        default=None, description="Trigger phrases the model was trained with"
+    )
 
 
 class ControlNetModel(ControlSettings):
-    """A network beside a denoiser that steers it by a picture."""
+    """A network that controls a denoiser by an image."""
 
     type: Literal[ModelType.ControlNet] = ModelType.ControlNet
 
 
 class T2IAdapterModel(ControlSettings):
-    """A small network that steers a denoiser by a picture."""
+    """A small network that controls a denoiser by an image."""
 
     type: Literal[ModelType.T2IAdapter] = ModelType.T2IAdapter
 
 
 class IPAdapterModel(BaseModel):
-    """A network that lets a denoiser attend to a picture as to a prompt."""
+    """A network that lets a denoiser attend to an image prompt."""
 
     type: Literal[ModelType.IPAdapter] = ModelType.IPAdapter
 
 
 class IPAdapterFolder(IPAdapterModel):
-    """The same as a folder that names the image encoder to go with it."""
+    """An IP adapter folder that names its image encoder."""
 
     format: Literal[ModelFormat.InvokeAI] = ModelFormat.InvokeAI
-    image_encoder_model_id: str = Field(description="Repository of its image encoder")
+    image_encoder_model_id: str = Field(description="Repository of the image encoder")
 
 
 class EmbeddingFile(BaseModel):
-    """A textual inversion in one file."""
+    """A textual inversion in a single file."""
 
     type: Literal[ModelType.TextualInversion] = ModelType.TextualInversion
     format: Literal[ModelFormat.EmbeddingFile] = ModelFormat.EmbeddingFile
@@ -209,6 +216,6 @@ class EmbeddingFolder(BaseModel):
 
 
 class OfAnyBase(ModelConfig):
-    """A model that is tied to no architecture."""
+    """A model that is not specific to an architecture."""
 
     base: Literal[BaseModelType.Any] = BaseModelType.Any

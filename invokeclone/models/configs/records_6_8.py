@@ -1,7 +1,7 @@
-"""The names that version 6.8.1 gives the records, published for clients that were generated from it.
+"""Record classes of InvokeAI 6.8.1, published in the schema for clients generated from that version.
 
-There a class is a type and a format, whatever the base. Nothing is ever made of these: what is sent has the fields of
-version 6.14.2's classes, among them every field that 6.8.1 requires. It refuses to know any rule.
+In 6.8.1 a class is determined by type and format, regardless of the base. These classes are never instantiated:
+responses have the fields of the 6.14.2 classes, which include every field that 6.8.1 requires.
 """
 
 from typing import Literal
@@ -31,7 +31,7 @@ Checkpoints = Literal[ModelFormat.Checkpoint, ModelFormat.BnbQuantizednf4b, Mode
 
 
 class _Record(BaseModel):
-    """What every record of 6.8.1 has."""
+    """The fields common to all records of 6.8.1."""
 
     key: str
     hash: str
@@ -101,7 +101,7 @@ class MainBnbQuantized4bCheckpointConfig(_MainFile, _Checkpoint):
 
 
 class MainGGUFCheckpointConfig(_MainFile, _Checkpoint):
-    """A main model in GGUF's form."""
+    """A main model in a GGUF file."""
 
     format: Literal[ModelFormat.GGUFQuantized] = ModelFormat.GGUFQuantized
 
@@ -138,7 +138,7 @@ class LoRALyCORISConfig(_LoRA):
 
 
 class LoRAOmiConfig(_LoRA):
-    """A LoRA in one file with OMI's names."""
+    """A LoRA in one file with the tensor names of the Open Model Initiative."""
 
     format: Literal[ModelFormat.OMI] = ModelFormat.OMI
 
@@ -211,7 +211,7 @@ class T2IAdapterConfig(_Control, _Diffusers):
 
 
 class SpandrelImageToImageConfig(_Record):
-    """A model that makes pictures of pictures, mostly larger ones."""
+    """An image-to-image model, usually an upscaler."""
 
     type: Literal[ModelType.SpandrelImageToImage] = ModelType.SpandrelImageToImage
     format: Literal[ModelFormat.Checkpoint] = ModelFormat.Checkpoint
@@ -224,14 +224,14 @@ class CLIPVisionDiffusersConfig(_Diffusers):
 
 
 class CLIPLEmbedDiffusersConfig(_Diffusers):
-    """CLIP-L's text encoder."""
+    """A CLIP-L text encoder."""
 
     type: Literal[ModelType.CLIPEmbed] = ModelType.CLIPEmbed
     variant: Literal[ClipVariantType.L] = ClipVariantType.L
 
 
 class CLIPGEmbedDiffusersConfig(_Diffusers):
-    """CLIP-G's text encoder."""
+    """A CLIP-G text encoder."""
 
     type: Literal[ModelType.CLIPEmbed] = ModelType.CLIPEmbed
     variant: Literal[ClipVariantType.G] = ClipVariantType.G
@@ -244,7 +244,7 @@ class SigLIPConfig(_Diffusers):
 
 
 class FluxReduxConfig(_Record):
-    """FLUX Redux."""
+    """A FLUX Redux model."""
 
     type: Literal[ModelType.FluxRedux] = ModelType.FluxRedux
     format: Literal[ModelFormat.Checkpoint] = ModelFormat.Checkpoint
@@ -257,13 +257,13 @@ class LlavaOnevisionConfig(_Diffusers):
 
 
 class ApiModelConfig(_Main, _Record):
-    """A model behind somebody else's service."""
+    """A model of an external provider."""
 
     format: Literal["api"] = "api"
 
 
 class VideoApiModelConfig(_Record):
-    """A model for videos behind somebody else's service."""
+    """A video model of an external provider."""
 
     type: Literal["video"] = "video"
     format: Literal["api"] = "api"
@@ -275,4 +275,4 @@ class VideoApiModelConfig(_Record):
 RECORDS_6_8: tuple[type[BaseModel], ...] = tuple(
     record_class for name, record_class in list(globals().items()) if name.endswith("Config")
 )
-"""Every class of 6.8.1."""
+"""All record classes of 6.8.1."""

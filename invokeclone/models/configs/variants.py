@@ -1,4 +1,4 @@
-"""Every word that a record's `variant` may be, as one type."""
+"""The union of all types of a record's `variant`."""
 
 from invokeclone.graph.vocabulary.taxonomy import (
     ClipVariantType,

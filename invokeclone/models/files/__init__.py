@@ -1,1 +1,1 @@
-"""Model files as they lie on disk: headers, hashes and sidecar files, read without torch and without running anything."""
+"""Readers of model files: headers, hashes and sidecar files, without torch and without executing code."""

@@ -1,6 +1,6 @@
-"""What tensors and facts a GGUF file declares; only its header is read, and checked against the file's length.
+"""GGUF headers: tensors and metadata. Only the header is read and checked against the file's length.
 
-The number types are the gguf library's. Its reader is not used: docs/decisions/0010.
+The quantization types are those of the gguf library; docs/decisions/0010 explains why its reader is not used.
 """
 
 import math
@@ -17,7 +17,7 @@ _VERSIONS = (2, 3)
 _MAX_HEADER_BYTES = 50_000_000
 _MAX_DIMENSIONS = 8
 _MAX_VALUES = 2_000_000
-"""Texts and numbers that a header may have; vocabularies have up to 300 000."""
+"""Maximum number of metadata entries and strings in a header; vocabularies have up to 300 000."""
 _MAX_TENSORS = 200_000
 _ALIGNMENT = 32
 _STRING, _ARRAY = 8, 9
@@ -26,14 +26,14 @@ _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 
 @cache
 def _types() -> dict[int, tuple[str, int, int]]:
-    """Return name, elements of a block and bytes of a block for each number type; imported when a file is first read."""
+    """Return (name, elements per block, bytes per block) by type; gguf is imported when the first file is read."""
     from gguf.constants import GGML_QUANT_SIZES
 
     return {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
 
 
 class _Range(NamedTuple):
-    """Where a tensor's bytes lie behind the header."""
+    """Byte range of a tensor, relative to the end of the header."""
 
     begin: int
     end: int
@@ -41,7 +41,7 @@ class _Range(NamedTuple):
 
 
 class _Header:
-    """Reads values one after the other and never beyond the limits."""
+    """Sequential reader of header values within the limits."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._remaining_bytes, self._remaining_values = file, _MAX_HEADER_BYTES, _MAX_VALUES
@@ -49,16 +49,16 @@ class _Header:
 
     @property
     def length(self) -> int:
-        """The bytes read so far."""
+        """The number of bytes read so far."""
         return _MAX_HEADER_BYTES - self._remaining_bytes
 
     def read_bytes(self, length: int) -> bytes:
         if length > self._remaining_bytes:
-            raise InvalidModel("a GGUF header larger than any model's")
+            raise InvalidModel("its header is too large")
         self._remaining_bytes -= length
         data = self._file.read(length)
         if len(data) < length:
-            raise InvalidModel("it is cut off")
+            raise InvalidModel("it is truncated")
         return data
 
     def read_number(self, struct_format: str) -> Any:
@@ -68,23 +68,23 @@ class _Header:
         return self.read_bytes(self.read_number("<Q")).decode("utf-8", "replace")
 
     def read_counts(self) -> tuple[int, int]:
-        """Return how many tensors and facts there are."""
+        """Return the number of tensors and of metadata entries."""
         if self.read_bytes(4) != _MAGIC or self.read_number("<I") not in _VERSIONS:
-            raise InvalidModel("it does not begin as one does")
+            raise InvalidModel("its magic number or version is not supported")
         tensors, metadata_count = self.read_number("<Q"), self.read_number("<Q")
         if tensors > _MAX_TENSORS:
-            raise InvalidModel("it declares more tensors than any model has")
+            raise InvalidModel("it declares too many tensors")
         self._count(metadata_count)
         return tensors, metadata_count
 
     def read_value(self, kind: int) -> Any:
-        """Return a number or text; of a list only that it is one."""
+        """Return a number or string; None for a list, which is skipped."""
         if kind == _STRING:
             return self.read_text()
         if kind in _NUMBERS:
             return self.read_number(_NUMBERS[kind])
         if kind != _ARRAY:
-            raise InvalidModel(f"it has a value of the unknown kind {kind}")
+            raise InvalidModel(f"it has a value of unknown type {kind}")
         inner, length = self.read_number("<I"), self.read_number("<Q")
         if inner in _NUMBERS:
             self.read_bytes(length * struct.calcsize(_NUMBERS[inner]))
@@ -93,13 +93,13 @@ class _Header:
             for _ in range(length):
                 self.read_text()
         else:
-            raise InvalidModel(f"it has a list of the unknown kind {inner}")
+            raise InvalidModel(f"it has a list of unknown type {inner}")
         return None
 
     def read_tensors(self, count: int) -> dict[str, Tensor]:
         tensors = dict(self.read_tensor() for _ in range(count))
         if len(tensors) < count:
-            raise InvalidModel("it has two tensors of the same name")
+            raise InvalidModel("it has two tensors with the same name")
         return tensors
 
     def read_tensor(self) -> tuple[str, Tensor]:
@@ -116,13 +116,13 @@ class _Header:
     def _count(self, values: int) -> None:
         self._remaining_values -= values
         if self._remaining_values < 0:
-            raise InvalidModel("it has more texts than any model's header")
+            raise InvalidModel("its header has too many values")
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of the file at `path`, shaped as torch has them, and its numbers and texts.
+    """Return the tensors of a GGUF file, with shapes in torch's order, and its scalar metadata.
 
-    Raises InvalidModel for damaged headers, and for tensors whose bytes are not all in the file, each at its own place.
+    Raises InvalidModel if the header is damaged, or tensors overlap or exceed the file.
     """
     with path.open("rb") as file:
         header = _Header(file)
@@ -140,31 +140,35 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _size(name: str, kind: int, shape: tuple[int, ...]) -> int:
-    """Return a tensor's bytes; of an unknown number type the fewest that it can have."""
+    """Return the size of a tensor in bytes; for an unknown type, a lower bound."""
     elements = math.prod(shape)
     if kind not in _types():
         return elements // 8
     _, block, size = _types()[kind]
     if shape and shape[0] % block:
-        raise InvalidModel(f"tensor {name} has rows of {shape[0]}, which are not whole blocks of {block}")
+        raise InvalidModel(
+            f"tensor {name} has rows of {shape[0]} elements, which is not a multiple of the block size {block}"
+        )
     return elements // block * size
 
 
 def _alignment(metadata: dict[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= 2**20 or alignment & (alignment - 1):
-        raise InvalidModel(f"its alignment is {alignment}, which is no power of two")
+        raise InvalidModel(f"its alignment is {alignment}, which is not a power of two")
     return alignment
 
 
 def _check_ranges(ranges: list[_Range], size: int, alignment: int) -> None:
-    """Raise InvalidModel unless every tensor lies within `size` bytes, and none on another."""
+    """Raise InvalidModel unless the tensors are aligned, within `size` bytes and do not overlap."""
     end, last_name = 0, ""
     for begin, tensor_end, name in sorted(ranges):
         if begin % alignment:
-            raise InvalidModel(f"tensor {name} does not begin at a multiple of {alignment}")
+            raise InvalidModel(f"tensor {name} does not start at a multiple of {alignment}")
         if begin < end:
             raise InvalidModel(f"the tensors {last_name} and {name} overlap")
         if tensor_end > size:
-            raise InvalidModel(f"it is cut off: tensor {name} ends {tensor_end - size} bytes behind its end")
+            raise InvalidModel(
+                f"it is truncated: tensor {name} ends {tensor_end - size} bytes after the end of the file"
+            )
         end, last_name = tensor_end, name

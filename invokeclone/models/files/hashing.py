@@ -1,4 +1,4 @@
-"""Hashes of models: a file's bytes, or a folder's weight files taken together; it knows nothing of records."""
+"""Hashes of models: of a file's bytes, or of a folder's weight files."""
 
 import hashlib
 import secrets
@@ -20,10 +20,10 @@ class _Hasher(Protocol):
 
 
 def hash_model(model: ModelFiles, algorithm: str, is_cancelled: Callable[[], bool] = lambda: False) -> str:
-    """Return `<algorithm>:<hex>` of a model. Blocking: reads every weight byte.
+    """Return the hash of a model as `<algorithm>:<hex>`. Blocking: reads all weights.
 
-    A file is hashed as it is; a folder is blake3 over the hex digests of its weight files, sorted by path. `algorithm`
-    is one of the setting's words; `random` reads nothing. Raises InstallCancelled once `stopped()` is true.
+    The hash of a folder is blake3 over the hex digests of its weight files, sorted by path. `algorithm` is a value of
+    the setting `hashing_algorithm`; `random` reads nothing. Raises InstallCancelled once `is_cancelled()` returns True.
     """
     if algorithm == "random":
         return f"random:{secrets.token_hex(32)}"
@@ -53,5 +53,5 @@ def _feed(hasher: _Hasher, path: Path, is_cancelled: Callable[[], bool]) -> None
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             if is_cancelled():
-                raise InstallCancelled("cancelled while it was read")
+                raise InstallCancelled("cancelled while hashing")
             hasher.update(chunk)

@@ -1,7 +1,4 @@
-"""A model as it lies on disk, read without torch and without running anything in it: headers of weight files and JSON files.
-
-It knows forms of files and refuses to know what model has which tensors; that is in the families' rules.
-"""
+"""Headers, JSON files and integrity checks of a model, without torch and without executing code."""
 
 import functools
 import itertools
@@ -26,9 +23,9 @@ MAX_JSON_BYTES = 50_000_000
 
 
 def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors that the weight file at `path` declares, and its texts and numbers beside them.
+    """Return the tensors and the scalar metadata in the header of a weight file.
 
-    Raises InvalidModel when it is damaged, cut off, or a pickle that could run code.
+    Raises InvalidModel if the file is damaged, truncated, or a pickle that could execute code.
     """
     ending = path.suffix.lower()
     if ending == ".safetensors":
@@ -39,7 +36,7 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what the JSON file at `path` holds; raises InvalidModel when it cannot be read as JSON."""
+    """Return the content of a JSON file. Raises InvalidModel if it is too large or not valid JSON."""
     if path.stat().st_size > MAX_JSON_BYTES:
         raise InvalidModel(f"{path.name} is too large")
     try:
@@ -49,31 +46,31 @@ def read_json(path: Path) -> Any:
 
 
 def index_suffix(name: str) -> str | None:
-    """Return the ending of the weight files that a file of this name is the index of, None for any other file."""
+    """Return the suffix of the weight files listed by an index file with this name; None if it is not an index."""
     match = _INDEX.search(name)
     return match["ending"] if match else None
 
 
 def check_index(path: Path) -> None:
-    """Raise InvalidModel unless an index of weights names files of its own folder, of the form that its own name says.
+    """Raise InvalidModel unless a weight index names only files in its own folder with the suffix in its own name.
 
-    Libraries give files with any other ending to torch.load.
+    Libraries pass files with any other suffix to torch.load.
     """
     content = read_json(path)
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict):
-        raise InvalidModel(f"{path.name} is not an index of weights")
+        raise InvalidModel(f"{path.name} is not a weight index")
     ending = index_suffix(path.name) or ""
     for name in sorted({str(name) for name in names.values()}):
         if Path(name).name != name or "\\" in name or not name.endswith(ending):
-            raise InvalidModel(f"{path.name} names {name!r}, which is no {ending} file of this folder")
+            raise InvalidModel(f"{path.name} names {name!r}, which is not a {ending} file in the same folder")
 
 
 class ModelFiles:
-    """A file or folder that may be a model. Everything is read when first asked for, and kept."""
+    """A file or folder that may be a model. Contents are read lazily and cached."""
 
     def __init__(self, path: Path) -> None:
-        """Look at `path`; nothing is read yet."""
+        """Set the path; nothing is read yet."""
         self.path = path
         self._json: dict[str, dict[str, Any]] = {}
         self._stripped_tensors: dict[tuple[str, ...], dict[str, Tensor]] = {}
@@ -81,23 +78,23 @@ class ModelFiles:
 
     @functools.cached_property
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
+        """Whether the model is a folder."""
         return self.path.is_dir()
 
     @property
     def name(self) -> str:
-        """The name without a weight file's ending."""
+        """The name, without the suffix of a weight file."""
         weights = not self.is_folder and self.path.suffix.lower() in {".safetensors", ".bin", ".pt", ".ckpt"}
         return self.path.stem if weights else self.path.name
 
     @functools.cached_property
     def files(self) -> list[Path]:
-        """Every file of it, sorted; a single one for a file."""
+        """All files of a folder, sorted, or the file itself."""
         return sorted(walk(self.path)) if self.is_folder else [self.path]
 
     @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Total size of the files in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
     @functools.cached_property
@@ -111,11 +108,11 @@ class ModelFiles:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Texts and numbers that a single weight file carries beside its tensors."""
+        """The scalar metadata of a single weight file; empty for a folder."""
         return self._header[1]
 
     def without_prefixes(self, *prefixes: str) -> Mapping[str, Tensor]:
-        """Return the tensors under names without the first of `prefixes` that fits."""
+        """Return the tensors with the first matching prefix of `prefixes` removed from each name."""
         if prefixes not in self._stripped_tensors:
             self._stripped_tensors[prefixes] = {
                 name.removeprefix(next((prefix for prefix in prefixes if name.startswith(prefix)), "")): tensor
@@ -124,22 +121,22 @@ class ModelFiles:
         return self._stripped_tensors[prefixes]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor; empty when there is none of this name."""
+        """Return the shape of a tensor; empty if it does not exist."""
         tensor = self.tensors.get(name)
         return tensor.shape if tensor else ()
 
     def has_prefix(self, *prefixes: str) -> bool:
-        """Tell whether a tensor's name begins with one of `prefixes`."""
+        """Return whether the name of any tensor starts with one of `prefixes`."""
         return any(name.startswith(prefixes) for name in self.tensors)
 
     def child(self, name: str) -> "ModelFiles":
-        """Return a file or folder of this folder as a model of its own; it needs not be there."""
+        """Return a file or folder in this folder as ModelFiles; it need not exist."""
         if name not in self._children:
             self._children[name] = ModelFiles(self.path / name)
         return self._children[name]
 
     def json(self, name: str) -> dict[str, Any]:
-        """Return the object in the JSON file `name` of the folder; empty when there is none or it holds something else."""
+        """Return the object in the JSON file `name` of the folder; empty if it does not exist or is not an object."""
         if name not in self._json:
             path = self.path / name
             value = read_json(path) if self.is_folder and path.is_file() else {}
@@ -148,7 +145,7 @@ class ModelFiles:
 
     @property
     def class_name(self) -> str | None:
-        """The class that a folder says it is of: `_class_name`, or the first of `architectures`."""
+        """The class declared by a folder's configuration: `_class_name`, or the first of `architectures`."""
         for name in FOLDER_CONFIGS:
             config = self.json(name)
             architectures = config.get("architectures")
@@ -159,9 +156,9 @@ class ModelFiles:
         return None
 
     def check(self) -> None:
-        """Raise InvalidModel unless this can be a model whose files are whole and are safe to read."""
+        """Raise InvalidModel unless this can be a model and its files are complete and safe to load."""
         if not self.is_folder and not self.path.is_file():
-            raise InvalidModel(f"{self.path} is no file or folder")
+            raise InvalidModel(f"{self.path} does not exist")
         if not self.is_folder and self.path.suffix.lower() not in MODEL_FILES:
             raise InvalidModel(
                 f"{self.path.name} is not a model file: its name must end with {_format_names(MODEL_FILES)}"
@@ -192,7 +189,7 @@ class ModelFiles:
         shallow_files = (file for file in self.files if len(file.relative_to(self.path).parts) <= 2)  # noqa: PLR2004
         if not any(file.suffix.lower() in MODEL_FILES for file in shallow_files):
             raise InvalidModel(
-                f"{self.path.name} is a folder without a model: no {_format_names(FOLDER_CONFIGS)}, no weights"
+                f"{self.path.name} is not a model folder: it has no {_format_names(FOLDER_CONFIGS)} and no weights"
             )
 
 
@@ -201,7 +198,7 @@ def _format_names(words: Iterable[str]) -> str:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file under `folder` that is not hidden, following links to folders once each."""
+    """Yield every non-hidden file under `folder`, following each link to a folder once."""
     visited: set[Path] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = Path(os.path.realpath(parent))

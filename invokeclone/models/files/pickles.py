@@ -1,7 +1,7 @@
-"""Files of torch's own form (.pt, .pth, .ckpt, .bin), read without torch and without running anything in them.
+"""Reader of torch pickle files (.pt, .pth, .ckpt, .bin), without torch and without executing code.
 
-`read` says which tensors a file declares, `content` also where their bytes lie. A file that names anything but tensors is
-refused, as is one whose tensors are not wholly there.
+`read` returns the declared tensors, `read_content` also the location of their bytes. Files that refer to anything but
+tensors, and truncated files, are refused.
 """
 
 import pickle
@@ -25,24 +25,24 @@ from invokeclone.models.files.unpickler import (
 )
 
 MAX_DIRECTORY_BYTES = 64_000_000
-"""Bytes of the list of files in a zip file."""
+"""Maximum size in bytes of the central directory of a zip file."""
 _MAX_DEPTH = 4
 _MAX_ENTRIES = 400_000
 _MAX_TEXT_LENGTH = 10_000_000
-"""Characters of a text beside the tensors."""
+"""Maximum length in characters of a metadata string."""
 _MAGIC = 0x1950A86A20F9469CFC6C
 _WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict")
-"""Names under which trainers put the tensors; what lies beside them are their own notes."""
+"""Keys under which trainers store the tensors; other keys are metadata of the trainer."""
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Of the header before a file in a zip file: signature, length of its name, length of what follows that."""
+"""Local file header of a zip entry: signature, length of the name, length of the extra field."""
 _COUNT = struct.Struct("<q")
 _DIRECTORY_SIZE = 5
-"""Where `zipfile` keeps the size of the list of files, among what it reads at a zip file's end."""
+"""Index of the central directory's size in the end record read by `zipfile`."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Bytes of a file."""
+    """A byte range of a file."""
 
     offset: int
     size: int
@@ -50,16 +50,16 @@ class Extent:
 
 @dataclass(frozen=True)
 class PickleContent:
-    """What a file holds: nested mappings of StoredTensor and plain values, and where in the file the storages lie, by key."""
+    """Content of a file: nested mappings of StoredTensor and plain values, and the extents of the storages by key."""
 
     values: Mapping[Any, Any]
     extents: Mapping[str, Extent] = field(default_factory=dict)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of the file at `path` by name, and the plain numbers and texts that lie beside them.
+    """Return the tensors of a file by name, and its scalar metadata.
 
-    Blocking. Raises InvalidModel for anything that is no such file, is cut off, or could run code.
+    Blocking. Raises InvalidModel if the file is not a torch file, is truncated, or could execute code.
     """
     values = read_content(path).values
     metadata = {str(name): str(value) for name, value in values.items() if _is_metadata_value(value)}
@@ -69,17 +69,15 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_content(path: Path) -> PickleContent:
-    """Return what the file at `path` holds and where. Blocking. Raises InvalidModel as `read` does."""
+    """Return the content of a file and the location of its storages. Blocking. Raises InvalidModel as `read` does."""
     with path.open("rb") as file:
         try:
             values, extents, storages = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
             _check_extents(extents, storages)
-        except (
-            Exception
-        ) as error:  # what damaged files make the readers of pickles and zip files raise is of many kinds
+        except Exception as error:  # damaged files make pickle and zipfile raise many kinds of exceptions
             raise InvalidModel(f"{path.name} is a pickle file that cannot be read safely: {error}") from error
     if not isinstance(values, Mapping):
-        raise InvalidModel(f"{path.name} is a pickle file that holds no tensors by name")
+        raise InvalidModel(f"{path.name} is a pickle file without named tensors")
     return PickleContent(values, extents)
 
 
@@ -87,9 +85,9 @@ _ReadResult = tuple[object, dict[str, Extent], dict[str, Storage]]
 
 
 def _read_zip(file: IO[bytes]) -> _ReadResult:
-    directory = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  (else it is read whole, whatever its size)
+    directory = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  (else any size is read)
     if directory is None or directory[_DIRECTORY_SIZE] > MAX_DIRECTORY_BYTES:
-        raise zipfile.BadZipFile("it is a zip file with a longer list of files than any model's")
+        raise zipfile.BadZipFile("its zip directory is too large")
     with zipfile.ZipFile(file) as archive:
         data_member = next((info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl"), None)
         if data_member is None or data_member.file_size > MAX_BYTES:
@@ -111,31 +109,31 @@ def _read_zip(file: IO[bytes]) -> _ReadResult:
 def _check_byte_order(archive: zipfile.ZipFile, folder: str) -> None:
     name = f"{folder}byteorder"
     if name in archive.namelist() and archive.read(name)[:10].strip() != b"little":
-        raise zipfile.BadZipFile("its numbers are in the byte order of another kind of machine")
+        raise zipfile.BadZipFile("it is not in little-endian byte order")
 
 
 def _extent(file: IO[bytes], info: zipfile.ZipInfo) -> Extent:
-    """Return where the bytes of a file in a zip file lie; torch stores them as they are."""
+    """Return the location of a zip entry's bytes, which torch stores uncompressed."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise zipfile.BadZipFile("its tensors are packed, which torch never does")
+        raise zipfile.BadZipFile("its tensors are compressed or encrypted, which torch never does")
     file.seek(info.header_offset)
     signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     offset = info.header_offset + _LOCAL_HEADER.size + name + extra
     if signature != b"PK\x03\x04" or offset + info.file_size > _file_length(file):
-        raise zipfile.BadZipFile("it is cut off")
+        raise zipfile.BadZipFile("it is truncated")
     return Extent(offset, info.file_size)
 
 
 def _read_legacy(file: IO[bytes]) -> _ReadResult:
-    """Read a file as torch wrote it before version 1.6: several pickles one after the other, then the storages."""
+    """Read the format of torch before version 1.6: several consecutive pickles, then the storages."""
     file.seek(0)
     limited = LimitedFile(file)
     if Unpickler(limited).load() != _MAGIC:
         raise pickle.UnpicklingError("it was not written by torch")
-    Unpickler(limited).load()  # the version of the form
+    Unpickler(limited).load()  # the format version
     system_info = Unpickler(limited).load()
     if isinstance(system_info, dict) and system_info.get("little_endian") is False:
-        raise pickle.UnpicklingError("its numbers are in the byte order of another kind of machine")
+        raise pickle.UnpicklingError("it is not in little-endian byte order")
     reader = Unpickler(limited)
     values = reader.load()
     keys = Unpickler(limited).load()
@@ -144,13 +142,13 @@ def _read_legacy(file: IO[bytes]) -> _ReadResult:
 
 def _sequential_extents(file: IO[bytes], keys: object, storages: Mapping[str, Storage]) -> dict[str, Extent]:
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
-        raise pickle.UnpicklingError("it does not say which storages it holds")
+        raise pickle.UnpicklingError("its list of storages is not valid")
     extents = {}
     for key in keys:
         count = _COUNT.unpack(file.read(_COUNT.size))[0]
         extent = Extent(file.tell(), count * ITEM_BYTES[storages[key].dtype])
         if count < 0 or extent.offset + extent.size > _file_length(file):
-            raise pickle.UnpicklingError("it is cut off")
+            raise pickle.UnpicklingError("it is truncated")
         extents[key] = extent
         file.seek(extent.size, 1)
     return extents
@@ -164,10 +162,10 @@ def _file_length(file: IO[bytes]) -> int:
 
 
 def _check_extents(extents: Mapping[str, Extent], storages: Mapping[str, Storage]) -> None:
-    """Raise UnpicklingError unless every storage is in the file, in its whole size."""
+    """Raise UnpicklingError unless every storage is completely in the file."""
     for key, storage in storages.items():
         if key not in extents or storage.count * ITEM_BYTES[storage.dtype] > extents[key].size:
-            raise pickle.UnpicklingError(f"it is cut off: storage {key} is not all there")
+            raise pickle.UnpicklingError(f"it is truncated: storage {key} is incomplete")
 
 
 def _is_metadata_value(value: object) -> bool:
@@ -177,7 +175,7 @@ def _is_metadata_value(value: object) -> bool:
 
 
 def _flatten(content: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
-    """Collect the tensors in nested mappings under names joined by dots; mappings that never end are followed no further."""
+    """Collect the tensors of nested mappings under dotted names; the depth limit stops at recursive mappings."""
     stack = [(prefix, content, 0)]
     entries = 0
     while stack:
@@ -187,6 +185,6 @@ def _flatten(content: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
         elif isinstance(value, Mapping) and depth < _MAX_DEPTH:
             entries += len(value)
             if entries > _MAX_ENTRIES or len(tensors) > MAX_TENSORS:
-                raise InvalidModel("the file declares more tensors than any model has")
+                raise InvalidModel("the file declares too many tensors")
             inner = [(f"{name}.{key}" if name else str(key), child, depth + 1) for key, child in value.items()]
             stack += reversed(inner)

@@ -1,4 +1,4 @@
-"""What a safetensors file declares: only its header is read, and checked against the file's length before anything else is."""
+"""Safetensors headers: tensors and metadata. Only the header is read and checked against the file's length."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.tensors import Tensor
 
 MAX_HEADER_BYTES = 20_000_000
-"""Bytes of a header; the format allows five times as many, the largest models have about 1 000 000."""
+"""Maximum header size in bytes; the format allows five times as many, the largest models have about 1 000 000."""
 MAX_TENSORS = 200_000
 _MAX_DIMENSIONS = 16
 _LENGTH = struct.Struct("<Q")
@@ -23,21 +23,21 @@ _BITS = {
 
 
 class _InvalidHeader(ValueError):
-    """What is wrong with a header."""
+    """The header is damaged; the message gives the reason."""
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of the file at `path`, and its texts. Blocking.
+    """Return the tensors and the metadata of a safetensors file. Blocking.
 
-    Raises InvalidModel when a byte of it is not there (it may be an error page, or a Git LFS pointer), or when names, shapes
-    and offsets do not describe the file exactly.
+    Raises InvalidModel if the file is truncated or of another kind (such as a web page or a Git LFS pointer), or if
+    names, shapes and offsets do not describe the file exactly.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
         if not 0 < length <= min(size - _LENGTH.size, MAX_HEADER_BYTES):
-            raise InvalidModel(f"{path.name} is not a safetensors file, or is cut off: {_guess_cause(start)}")
+            raise InvalidModel(f"{path.name} is not a safetensors file, or is truncated: {_guess_cause(start)}")
         text = file.read(length)
     try:
         entries = _parse(text)
@@ -55,45 +55,47 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _parse(text: bytes) -> dict[str, Any]:
     entries = json.loads(text, object_pairs_hook=_without_duplicates)
     if not isinstance(entries, dict):
-        raise _InvalidHeader("it is no mapping")
+        raise _InvalidHeader("it is not an object")
     return entries
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_TENSORS:
-        raise _InvalidHeader("it declares more tensors than any model has")
+        raise _InvalidHeader("it declares too many tensors")
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        raise _InvalidHeader("it has the same name twice")
+        raise _InvalidHeader("it has a duplicate name")
     return entries
 
 
 def _range(name: str, entry: Any) -> tuple[int, int, str]:
-    """Return where the bytes of a tensor begin and end, which its shape and number type must agree with."""
+    """Return (begin, end, name) of a tensor's bytes, checked against its shape and dtype."""
     if not isinstance(entry, dict):
-        raise _InvalidHeader(f"{name} is not described")
+        raise _InvalidHeader(f"the entry {name} is not an object")
     shape, offsets, dtype = entry.get("shape"), entry.get("data_offsets"), entry.get("dtype")
     if not isinstance(dtype, str) or not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:  # noqa: PLR2004
-        raise _InvalidHeader(f"{name} has no number type, shape or location")
+        raise _InvalidHeader(f"{name} has no valid dtype, shape or offsets")
     if dtype in _BITS and (offsets[1] - offsets[0]) * 8 != math.prod(shape) * _BITS[dtype]:
-        raise _InvalidHeader(f"{name} has {offsets[1] - offsets[0]} bytes, which are not {dtype} of shape {shape}")
+        raise _InvalidHeader(
+            f"{name} has {offsets[1] - offsets[0]} bytes, which does not match {dtype} of shape {shape}"
+        )
     if offsets[1] < offsets[0]:
         raise _InvalidHeader(f"{name} ends before it begins")
     return offsets[0], offsets[1], name
 
 
 def _check_ranges(path: Path, ranges: list[tuple[int, int, str]], size: int) -> None:
-    """Raise InvalidModel unless the tensors lie one behind the other from the header's end to the file's."""
+    """Raise InvalidModel unless the tensors are contiguous from the end of the header to the end of the file."""
     end = 0
     for begin, tensor_end, name in ranges:
         if begin != end:
-            problem = "overlaps another tensor" if begin < end else "leaves a hole before it"
+            problem = "overlaps another tensor" if begin < end else "has a gap before it"
             raise InvalidModel(f"{path.name} has a damaged safetensors header: {name} {problem}")
         end = tensor_end
     if end > size:
-        raise InvalidModel(f"{path.name} is cut off: {end - size} bytes of its tensors are missing")
+        raise InvalidModel(f"{path.name} is truncated: {end - size} bytes of its tensors are missing")
     if end < size:
-        raise InvalidModel(f"{path.name} has {size - end} bytes that are of no tensor: download it again")
+        raise InvalidModel(f"{path.name} has {size - end} bytes that belong to no tensor: download it again")
 
 
 def _are_counts(value: Any) -> TypeGuard[list[int]]:
@@ -106,5 +108,5 @@ def _guess_cause(start: bytes) -> str:
     if start[:1] == b"<":
         return "it looks like a web page"
     if start.startswith(b"version "):
-        return "it looks like a Git LFS pointer; the real file was not downloaded"
+        return "it looks like a Git LFS pointer; download the real file"
     return "its header cannot be read"

@@ -1,6 +1,6 @@
-"""What may lie beside a LoRA's file: `<name>.json` with a description and trigger words, and a picture. All of it blocks.
+"""Sidecar files of LoRAs: `<name>.json` with description and trigger phrases, and a preview image.
 
-Other programs write these files, each a little differently; what cannot be read is left out.
+Other programs write these files in slightly different formats; unreadable ones are skipped. Every function blocks.
 """
 
 from pathlib import Path
@@ -17,13 +17,13 @@ _MAX_IMAGE_BYTES = 50_000_000
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """Return what the JSON file beside `path` says: `description` and `trigger_phrases`, those that it has."""
+    """Return `description` and `trigger_phrases` from the JSON file next to `path`, if present."""
     try:
         content = read_json(path.with_suffix(".json"))
     except FileNotFoundError:
         return {}
     except (InvalidModel, OSError) as error:
-        _log.warning("the notes beside %s are left out: %s", path.name, error)
+        _log.warning("the JSON file next to %s is skipped: %s", path.name, error)
         return {}
     if not isinstance(content, dict):
         return {}
@@ -41,7 +41,7 @@ def _trigger_phrases(content: dict[str, Any]) -> list[str]:
 
 
 def read_image(path: Path) -> bytes | None:
-    """Return the picture beside `path`, if there is one."""
+    """Return the bytes of the preview image next to `path`, if there is one."""
     candidates = (path.with_suffix(ending) for ending in _IMAGE_SUFFIXES)
     try:
         image_file = next(
@@ -49,5 +49,5 @@ def read_image(path: Path) -> bytes | None:
         )
         return image_file.read_bytes() if image_file else None
     except OSError as error:
-        _log.warning("the picture beside %s is left out: %s", path.name, error)
+        _log.warning("the preview image next to %s is skipped: %s", path.name, error)
         return None

@@ -1,11 +1,11 @@
-"""What a weight file declares of a tensor: its number type and shape."""
+"""Tensor declarations in weight files."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: the name of its number type and its shape."""
+    """Data type and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -1,8 +1,8 @@
-"""A reader of pickles that builds tensor descriptions, texts, numbers and collections, and calls nothing that a file names.
+"""A safe unpickler that builds tensor descriptions and plain values, and calls no function that a file names.
 
-Pickle is a program: it names functions to call and attributes to set. Only the names that torch writes for tensors are
-resolved here, to constructors of descriptions; keys of mappings are plain values, so that no hash runs without end; and
-the number of instructions is limited, so that a small file cannot fill the memory.
+A pickle is a program that names functions to call and attributes to set. Only the names that torch writes for tensors
+are resolved, to constructors of descriptions. Mapping keys must be plain values, as hashing nested ones could take
+forever. The number of instructions is limited, so that a small file cannot exhaust memory.
 """
 
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO, Any, ClassVar, TypeGuard
 
 MAX_BYTES = 64_000_000
-"""Bytes of a pickle; those of a whole Stable Diffusion checkpoint have about 500 000."""
+"""Maximum size of a pickle in bytes; that of a complete Stable Diffusion checkpoint has about 500 000."""
 MAX_INSTRUCTIONS = 4_000_000
 MAX_TENSORS = 200_000
 MAX_DIMENSIONS = 16
@@ -22,7 +22,7 @@ ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "C64": 8,
     "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "U32": 4, "U64": 8,
 }  # fmt: skip
-"""Bytes of one element by the name of its number type."""
+"""Bytes per element by dtype."""
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
     "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
@@ -42,13 +42,13 @@ INERT_NAMES = (
     ("numpy._core.multiarray", "scalar"),
     ("numpy", "dtype"),
 )
-"""Names of what lies beside the tensors in published checkpoints of Stable Diffusion 1 and 2."""
+"""Names of other objects in published checkpoints of Stable Diffusion 1 and 2, which become `Inert`."""
 _PLAIN_KEYS = (str, int, float, bytes, type(None))
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Elements in a row, somewhere in the file: `count` of the number type, the first of them `start` after the key's."""
+    """`count` consecutive elements of a storage in the file, starting at element `start`."""
 
     key: str
     dtype: str
@@ -58,7 +58,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A view of a storage; shape, strides and offset are in elements, and are known to lie within it."""
+    """A view of a storage; shape, strides and offset are in elements and verified to be within the storage."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -68,32 +68,32 @@ class StoredTensor:
 
 
 class PickledParameters(dict[str, Any]):
-    """What a torch.nn.ParameterDict holds; made empty, so that nothing is hashed before its keys were checked."""
+    """The content of a torch.nn.ParameterDict; created empty, so that no key is hashed before it is checked."""
 
     def __init__(self) -> None:
-        """Hold nothing."""
+        """Create an empty mapping."""
         super().__init__()
 
 
 class Inert:
-    """In the place of a trainer's object in a published checkpoint, which is neither imported nor made."""
+    """Placeholder for a trainer's object in a checkpoint, whose class is neither imported nor instantiated."""
 
     def __init__(self, *_: object) -> None:
-        """Leave everything out."""
+        """Ignore all arguments."""
 
 
 class LimitedFile:
-    """The beginning of a file, of which no more can be read than MAX_BYTES, in no more than MAX_INSTRUCTIONS pieces."""
+    """A file of which at most MAX_BYTES can be read, in at most MAX_INSTRUCTIONS reads."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Begin at the file's position."""
+        """Start at the current position of `file`."""
         self._file, self._remaining_bytes, self._reads = file, MAX_BYTES, 0
 
     def _count_read(self, data: bytes) -> bytes:
         self._remaining_bytes -= len(data)
         self._reads += 1
         if self._reads > MAX_INSTRUCTIONS:
-            raise pickle.UnpicklingError("it has more instructions than any model's file")
+            raise pickle.UnpicklingError("it has too many pickle instructions")
         return data
 
     def read(self, size: int = -1) -> bytes:
@@ -103,12 +103,12 @@ class LimitedFile:
         )
 
     def readline(self) -> bytes:
-        """Return the bytes up to the next line's beginning."""
+        """Return the bytes up to and including the next newline."""
         return self._count_read(self._file.readline(self._remaining_bytes))
 
 
-class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates what a file asks for)
-    """Reads one pickle; raises UnpicklingError, or what a damaged one makes the reader raise, of any kind."""
+class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the C implementation allocates any size a file declares)
+    """Reader of one pickle. Raises UnpicklingError; damaged pickles may raise other exceptions."""
 
     dispatch: ClassVar[dict[int, Callable[..., Any]]] = dict(pickle._Unpickler.dispatch)  # noqa: SLF001
     stack: list[Any]
@@ -138,23 +138,23 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
         }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name; raises UnpicklingError for any other."""
+        """Return the replacement of an allowed name. Raises UnpicklingError for all others."""
         if (module, name) not in self._names:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, and what it would do is not known to be harmless")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not known to be safe")
         return self._names[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return a storage; `pid` is `("storage", type, key, device, elements[, view])`, a view `(key, offset, elements)`.
+        """Return the storage of a persistent id `("storage", type, key, device, elements[, view])`.
 
-        Of a module's class, `("module", class, file, code)`, it is that class; the code is not looked at.
+        A view is `(key, offset, elements)`. For `("module", class, file, code)`, return the class; the code is ignored.
         """
         if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
             return pid[1]
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":  # noqa: PLR2004
-            raise pickle.UnpicklingError("it refers to something that is no storage")
+            raise pickle.UnpicklingError("it has a persistent id that is not a storage")
         dtype, key, count = pid[1], pid[2], pid[4]
         if not (isinstance(dtype, str) and dtype in ITEM_BYTES and isinstance(key, str) and _is_count(count)):
-            raise pickle.UnpicklingError("it has a storage without type, name or size")
+            raise pickle.UnpicklingError("it has a storage without valid type, key or size")
         storage = Storage(key, dtype, count)
         if self.storages.setdefault(key, storage) != storage:
             raise pickle.UnpicklingError(f"its storage {key} has two sizes or types")
@@ -172,17 +172,17 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
     def _build_tensor(
         self, storage: object, offset: object, shape: object, strides: object, dtype: object
     ) -> StoredTensor:
-        """Return a tensor after checking that all its elements lie in the storage."""
+        """Return a tensor after checking that all its elements are within the storage."""
         self._tensors += 1
         if self._tensors > MAX_TENSORS:
-            raise pickle.UnpicklingError("it declares more tensors than any model has")
+            raise pickle.UnpicklingError("it declares too many tensors")
         if not isinstance(storage, Storage) or not _is_count(offset):
             raise pickle.UnpicklingError("it has a tensor without a storage")
         if not (_are_counts(shape) and _are_counts(strides) and len(shape) == len(strides)):
-            raise pickle.UnpicklingError("a tensor without a shape")
+            raise pickle.UnpicklingError("it has a tensor without a valid shape")
         kind = storage.dtype if dtype is None else dtype
         if not isinstance(kind, str) or kind not in ITEM_BYTES:
-            raise pickle.UnpicklingError("a tensor without a number type")
+            raise pickle.UnpicklingError("it has a tensor without a valid dtype")
         available = storage.count * ITEM_BYTES[storage.dtype] // ITEM_BYTES[kind]
         elements = math.prod(shape)
         end = (
@@ -191,9 +191,7 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the one in C allocates wha
             else 0
         )
         if max(end, elements) > available:
-            raise pickle.UnpicklingError(
-                f"a tensor of shape {list(shape)} lies beyond its storage of {available} elements"
-            )
+            raise pickle.UnpicklingError(f"a tensor of shape {list(shape)} exceeds its storage of {available} elements")
         return StoredTensor(kind, tuple(shape), tuple(strides), offset, storage)
 
 
@@ -215,27 +213,27 @@ def _make_dict(reader: Unpickler) -> None:
 
 
 def _make_set(_reader: Unpickler) -> None:
-    raise pickle.UnpicklingError("it has a set, which no tensor needs")
+    raise pickle.UnpicklingError("it contains a set, which is not allowed")
 
 
 def _build(reader: Unpickler) -> None:
-    """Take over the entries of a ParameterDict; the attributes of any other object are left out."""
+    """Copy the entries of a ParameterDict; the attributes of any other object are ignored."""
     state = reader.stack.pop()
     target = reader.stack[-1]
     if not isinstance(target, dict | Inert):
-        raise pickle.UnpicklingError("it sets attributes of something that has none")
+        raise pickle.UnpicklingError("it sets attributes of an object that has none")
     entries = state.get("_parameters") if isinstance(state, dict) else None
     if isinstance(target, PickledParameters) and isinstance(entries, dict):
         target.update(entries)
 
 
 def _skip_frame(reader: Unpickler) -> None:
-    """Read on without the frame, whose content would be read past the limits."""
+    """Skip the frame header; buffering a frame would bypass the read limits."""
     reader.read(8)
 
 
 def _refuse_buffer(_reader: Unpickler) -> None:
-    raise pickle.UnpicklingError("it has a buffer, which no tensor needs")
+    raise pickle.UnpicklingError("it contains a buffer, which is not allowed")
 
 
 for _code, _action in (
@@ -255,10 +253,10 @@ for _code, _action in (
 
 def _set_entries(target: object, keys: Iterable[Any], values: Iterable[Any]) -> None:
     if not isinstance(target, dict):
-        raise pickle.UnpicklingError("it puts entries into something that is no mapping")
+        raise pickle.UnpicklingError("it sets items of an object that is not a mapping")
     for key, value in zip(keys, values, strict=True):
         if not isinstance(key, _PLAIN_KEYS) and key is not Inert:
-            raise pickle.UnpicklingError("it has a mapping whose keys are no names")
+            raise pickle.UnpicklingError("it has a mapping with keys that are not plain values")
         target[key] = value
 
 
@@ -266,13 +264,13 @@ def _make_ordered_dict(pairs: object = ()) -> OrderedDict[Any, Any]:
     mapping: OrderedDict[Any, Any] = OrderedDict()
     entries: list[Any] = list(pairs) if isinstance(pairs, list | tuple) else [None]
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in entries):  # noqa: PLR2004
-        raise pickle.UnpicklingError("it has a mapping of something else than pairs")
+        raise pickle.UnpicklingError("it has a mapping that is not built from pairs")
     _set_entries(mapping, [pair[0] for pair in entries], [pair[1] for pair in entries])
     return mapping
 
 
 def _members(values: object = ()) -> object:
-    """Return a set's members as they are: they are never looked at, and hashing them could take for ever."""
+    """Return a set's members unchanged: they are never used, and hashing them could take forever."""
     return values
 
 
@@ -282,9 +280,9 @@ def _first_argument(value: object, *_: object) -> object:
 
 def _view(storage: Storage, view: object) -> Storage:
     if not isinstance(view, tuple) or len(view) != 3 or not _is_count(view[1]) or not _is_count(view[2]):  # noqa: PLR2004
-        raise pickle.UnpicklingError("it has a view without offset or size")
+        raise pickle.UnpicklingError("it has a view without valid offset or size")
     if view[1] + view[2] > storage.count:
-        raise pickle.UnpicklingError("it has a view that lies beyond its storage")
+        raise pickle.UnpicklingError("it has a view that exceeds its storage")
     return Storage(storage.key, storage.dtype, view[2], view[1])
 
 

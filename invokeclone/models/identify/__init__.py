@@ -1,1 +1,1 @@
-"""What a file or folder is: the rules and record classes of every family, and the signatures that they share."""
+"""Identification of model files and folders: the rules of all families and the signatures that they share."""

@@ -1,4 +1,4 @@
-"""What a file or folder is: every family's rules are tried on it. Nothing is written; it refuses to know where models live."""
+"""Identification of a model file or folder: tries the rules of every family and builds the record. Writes nothing."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from invokeclone.models.identify import registry
 from invokeclone.models.identify.rules import Mismatch, Rule, require
 
 _PREFERRED_TYPES = (ModelType.Main, ModelType.LoRA, ModelType.CLIPEmbed)
-"""Types that win, in this order, when a model is several things at once."""
+"""Types that take precedence, in this order, when several rules match."""
 
 _MALFORMED_ERRORS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
-"""What rules stumble over where a model's settings have values of other types than they expect."""
+"""Exceptions raised by rules when a model's JSON files contain values of unexpected types."""
 
 _FALLBACK_TYPES = (ModelType.TextLLM, ModelType.SpandrelImageToImage, ModelType.TextualInversion)
-"""Types that say the least of a model, so that any other wins."""
+"""The least specific types: any other takes precedence."""
 
 
 def identify(
@@ -26,9 +26,9 @@ def identify(
 ) -> ModelConfig:
     """Return the record of `model`. Blocking: reads headers and JSON files.
 
-    `facts` are fields of every record (key, hash, path, …). `stated` are the fields that somebody vouches for; they
-    replace what would be detected and must fit the class. Raises InvalidModel when the files are damaged or of no
-    known kind (with `allow_unknown` that makes an Unknown_Config instead, unless more than that was stated).
+    `record_fields` are the fields common to all records (key, hash, path, …). `overrides` are fields set by the user;
+    they replace detected values and must be valid for the class. Raises InvalidModel if the files are damaged or match
+    no rule. With `allow_unknown`, files that match no rule give an Unknown_Config unless `overrides` exclude that.
     """
     model.check()
     matches, reasons = [], []
@@ -40,7 +40,7 @@ def identify(
         except Mismatch as mismatch:
             reasons.append(f"{rule.config.__name__}: {mismatch}")
         except _MALFORMED_ERRORS as error:
-            reasons.append(f"{rule.config.__name__}: its settings are malformed ({error})")
+            reasons.append(f"{rule.config.__name__}: its configuration files are malformed ({error})")
     if matches:
         return min(matches, key=_rank)
     unmatched_fields = set(overrides) - set(Unknown_Config.model_fields) | {
@@ -49,12 +49,12 @@ def identify(
     if allow_unknown and all(overrides.get(name) == "unknown" for name in unmatched_fields):
         return Unknown_Config.model_validate(record_fields | overrides)
     claim = (
-        f" that has {', '.join(f'{name} {overrides[name]}' for name in sorted(unmatched_fields))}"
+        f" with {', '.join(f'{name} {overrides[name]}' for name in sorted(unmatched_fields))}"
         if unmatched_fields
         else ""
     )
     raise InvalidModel(
-        f"{model.path.name} is no model of a known kind{claim}" + "".join(f"; {reason}" for reason in reasons)
+        f"{model.path.name} is not a model of a known kind{claim}" + "".join(f"; {reason}" for reason in reasons)
     )
 
 
@@ -65,7 +65,7 @@ def _rank(config: ModelConfig) -> int:
 
 
 def _matches_rule(rule: Rule, model: ModelFiles, overrides: dict[str, Any]) -> bool:
-    """Tell whether the model is of the rule's kind and the kind has the fields that are stated."""
+    """Return whether the rule recognizes the model and its record class allows the overrides."""
     tag, fields = registry.tag_fields(rule.config), rule.config.model_fields
     if any(name not in fields or tag.get(name, value) != value for name, value in overrides.items()):
         return False
@@ -79,11 +79,11 @@ def _matches_rule(rule: Rule, model: ModelFiles, overrides: dict[str, Any]) -> b
 def _build_record(
     rule: Rule, model: ModelFiles, record_fields: dict[str, Any], overrides: dict[str, Any]
 ) -> ModelConfig:
-    """Return the record that `rule` makes of a model of its kind; raises Mismatch when it makes none."""
+    """Return the record of a model that `rule` recognizes. Raises Mismatch if base or fields are not valid for it."""
     rule_base = registry.tag_fields(rule.config)["base"]
     detected_base = rule.base(model) if rule.base else rule_base
     base = overrides.get("base") or detected_base if rule.base_is_guess else detected_base or overrides.get("base")
-    require(base, "its base cannot be seen; state it")
+    require(base, "its base cannot be detected; specify it")
     require(base == rule_base, f"its base is {rule_base}, the model's is {base}")
     detected = {name: detect(model) for name, detect in rule.detectors.items() if name not in overrides}
     try:

@@ -1,6 +1,6 @@
 """Rules, record classes and architectures of every family and component, from their `spec` modules.
 
-It imports only `spec` modules, which are free of torch. Adding a folder is enough.
+Imports only `spec` modules, which do not import torch. New folders are discovered automatically.
 """
 
 import functools
@@ -39,7 +39,7 @@ def rules() -> tuple[Rule, ...]:
 
 @functools.cache
 def config_classes() -> tuple[type[ModelConfig], ...]:
-    """Return every record class that a `spec` declares publicly, each once; the one for unknown models is last."""
+    """Return every public record class that a `spec` declares; the one for unknown models is last."""
     return (
         *(config for spec in _specs() for config in vars(spec).values() if _is_declared(config, spec)),
         Unknown_Config,
@@ -54,7 +54,7 @@ def _is_declared(value: object, spec: ModuleType) -> bool:
 
 @functools.cache
 def tag_fields(config: type[ModelConfig]) -> Mapping[str, Any]:
-    """Return the fields that make up the class's tag: those of type, format, base and variant that have one value only."""
+    """Return the tag of a record class: its fields type, format, base and variant where they are literals."""
     tag = {
         name: config.model_fields[name] for name in ("type", "format", "base", "variant") if name in config.model_fields
     }
@@ -66,11 +66,10 @@ def _tag(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(record: object) -> ModelConfig:
-    """Return `record` (a mapping) as the class that its type, format, base and variant belong to.
+    """Return `record` (a mapping) as an instance of the class with its type, format, base and variant.
 
-    Where they belong to several (a file and a folder of the same), it is the class that has the record's other fields.
-
-    Raises ValueError (pydantic's is one) when there is no such class or a field does not fit it.
+    If several classes match (a file and a folder of the same kind), the one whose fields are closest to the record's is
+    used. Raises ValueError (pydantic's ValidationError is one) if there is no such class or a field is invalid.
     """
     if not isinstance(record, Mapping):
         raise ValueError("a model record must be an object")  # noqa: TRY004  (pydantic reports ValueErrors)

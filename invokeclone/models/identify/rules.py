@@ -1,7 +1,6 @@
-"""How a family says what its models look like: one rule for each config class, made of small functions.
+"""Identification rules: one rule per record class, composed of small functions.
 
-A rule is tried on a file or folder. Its `recognises` says no by raising Mismatch; its `detects` fill the record's fields
-unless whoever installs the model has stated them. It refuses to know any family.
+Does not depend on any family.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,16 +14,17 @@ from invokeclone.models.files.model_files import ModelFiles
 
 
 class Mismatch(Exception):
-    """The model is not of the kind that the rule describes; the text says why."""
+    """The model does not match the rule; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a file or folder must be like to get a record of class `config`.
+    """Criteria for a file or folder to get a record of class `config`.
 
-    `recognises` raises Mismatch unless the model is of this kind. `base` tells the architecture as far as the model shows
-    it, None when it doesn't: then whoever installs it must say it; without a `base`, what is recognised is of the class's
-    own. Where `base` only guesses, by a name say, what is stated wins. `detects` finds the values of further fields.
+    `recognizes` raises Mismatch unless the model is of this kind. `base` returns the detected architecture, or None if
+    it cannot be detected and the user must specify it; without `base`, the architecture is that of the class. With
+    `base_is_guess`, the detected base is only a guess (by name, for example), and a user's override takes precedence.
+    `detectors` return the values of further fields that the user has not set.
     """
 
     config: type[ModelConfig]
@@ -36,11 +36,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Family:
-    """What the `spec.py` of a family or component exports as `FAMILY`. Record classes are found in the module itself."""
+    """The export `FAMILY` of the `spec.py` of a family or component; record classes are read from the module itself."""
 
     rules: tuple[Rule, ...]
     architectures: tuple[Architecture, ...] = ()
-    """One for each base that the family makes images for."""
+    """One per base that the family generates images for."""
 
 
 def require(condition: object, reason: str) -> None:

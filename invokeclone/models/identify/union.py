@@ -1,6 +1,7 @@
 """`AnyModelConfig`: the union of every registered record class.
 
-It asks the registry when a value is validated or the schema is published, so that adding a class needs no edit here.
+The classes are read from the registry when a value is validated or the schema is generated, so that adding a class
+needs no edit here.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from invokeclone.models.identify import registry
 
 
 def _by_name(config: type[BaseModel]) -> CoreSchema:
-    """Return the class's core schema in the form that is published under its name instead of being written out."""
+    """Return the core schema of a class as a reference, so that the JSON schema names it instead of inlining it."""
     schema = config.__pydantic_core_schema__
     definitions: list[CoreSchema] = []
     if schema["type"] == "definitions":
@@ -29,7 +30,7 @@ def _by_name(config: type[BaseModel]) -> CoreSchema:
 
 
 class _AnyRegistered:
-    """Makes `AnyModelConfig` of whatever the registry holds at the time of asking."""
+    """Annotation that builds the schemas of `AnyModelConfig` from the current registry."""
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> CoreSchema:
         def dump(config: ModelConfig, info: core_schema.SerializationInfo) -> dict[str, Any]:
@@ -49,6 +50,6 @@ if TYPE_CHECKING:
     AnyModelConfig = ModelConfig
 else:
     AnyModelConfig = Annotated[Any, _AnyRegistered()]
-    """A record of any registered class: validated by its type, format and base, published as the union of them all.
+    """A record of any registered class: validated by its type, format, base and variant, published as a union.
 
-    Version 6.8.1's classes are published too: a record is of one class of either version."""
+    The schema includes the classes of InvokeAI 6.8.1: a record matches one class of each version."""

@@ -1,1 +1,1 @@
-"""Installing models: sources, downloads, registration, and scans of folders."""
+"""Installation of models: sources, downloads, registration, and folder scans."""

@@ -1,4 +1,4 @@
-"""The routes of installations, of Hugging Face's repositories and of the login there, all for admins."""
+"""Routes of installations, Hugging Face repositories and the Hugging Face login; all for admins."""
 
 from html import escape
 from typing import Annotated, Any
@@ -24,12 +24,12 @@ _NULL: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": 
 @router.post("/install", status_code=201)
 async def install_model(
     installer: NeedsInstaller,
-    source: Annotated[str, Query(description="Path, repository or web address")],
-    config: Annotated[ModelRecordChanges, Body(description="Fields of the record that need not be found out")],
-    inplace: Annotated[bool | None, Query(description="Leave local files where they are")] = False,
-    access_token: Annotated[str | None, Query(description="Token for a web address")] = None,
+    source: Annotated[str, Query(description="Path, repository or URL")],
+    config: Annotated[ModelRecordChanges, Body(description="Fields of the record to set instead of detecting them")],
+    inplace: Annotated[bool | None, Query(description="Whether to leave local files in their location")] = False,
+    access_token: Annotated[str | None, Query(description="Access token for a URL or repository")] = None,
 ) -> ModelInstallJob:
-    """Begin to install a model from a path, from Hugging Face (`owner/name[:variant[:subfolder]]`) or a web address.
+    """Start to install a model from a path, from Hugging Face (`owner/name[:variant[:subfolder]]`) or from a URL.
 
     Local files are moved into the models folder unless `inplace` is true.
     """
@@ -38,13 +38,13 @@ async def install_model(
 
 @router.get("/install")
 async def list_model_installs(installer: NeedsInstaller) -> list[ModelInstallJob]:
-    """List install jobs."""
+    """List the install jobs."""
     return installer.jobs()
 
 
 @router.delete("/install", status_code=204, responses=_NULL)
 async def prune_model_install_jobs(installer: NeedsInstaller) -> Response:
-    """Forget the install jobs that have ended."""
+    """Remove the install jobs that have ended from the list."""
     await installer.prune()
     return Response(status_code=204)
 
@@ -55,7 +55,7 @@ async def install_hugging_face_model(
     installer: NeedsInstaller,
     source: Annotated[str, Query(description="Hugging Face repository")],
 ) -> HTMLResponse:
-    """Begin to install a model of Hugging Face, and say so on a page: for a link that is clicked there."""
+    """Start to install a model from Hugging Face and return a page with the result; for links on Hugging Face."""
     page = await install_link.accept(installer, source, request.headers)
     title, text = escape(page.title), escape(page.text)
     return HTMLResponse(
@@ -67,14 +67,14 @@ async def install_hugging_face_model(
 
 
 @router.get("/install/{id}")
-async def get_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002  (the wire's word)
-    """Return an install job."""
+async def get_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002  (name in the API)
+    """Get an install job."""
     return installer.get(id)
 
 
 @router.delete("/install/{id}", status_code=201)
-async def cancel_model_install_job(installer: NeedsInstaller, id: int) -> None:  # noqa: A002  (the wire's word)
-    """Cancel an install job; one that has ended stays as it is."""
+async def cancel_model_install_job(installer: NeedsInstaller, id: int) -> None:  # noqa: A002  (name in the API)
+    """Cancel an install job; has no effect on one that has ended."""
     await installer.cancel(id)
 
 
@@ -86,23 +86,23 @@ async def pause_model_install_job(installer: NeedsInstaller, id: int) -> ModelIn
 
 @router.post("/install/{id}/resume", status_code=201)
 async def resume_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
-    """Let a paused install job go on."""
+    """Resume a paused install job."""
     return await installer.resume(id)
 
 
 @router.post("/install/{id}/restart_failed", status_code=201)
 async def restart_failed_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
-    """Go on with the failed downloads of an install job."""
+    """Retry the failed downloads of an install job."""
     return await installer.restart_failed(id)
 
 
 @router.post("/install/{id}/restart_file", status_code=201)
 async def restart_model_install_file(
     installer: NeedsInstaller,
-    id: int,  # noqa: A002  (the wire's word)
-    file_source: Annotated[AnyHttpUrl, Body(description="Address of the file")],
+    id: int,  # noqa: A002  (name in the API)
+    file_source: Annotated[AnyHttpUrl, Body(description="URL of the file")],
 ) -> ModelInstallJob:
-    """Begin one download of an install job anew."""
+    """Restart one download of an install job from the beginning."""
     return await installer.restart_file(id, str(file_source))
 
 
@@ -111,26 +111,26 @@ async def get_hugging_face_models(
     installer: NeedsInstaller,
     hugging_face_repo: Annotated[str, Query(description="Hugging Face repository")] = "",
 ) -> HuggingFaceModels:
-    """Say which single-file models a repository of Hugging Face has, and whether it is a folder of diffusers."""
+    """Get the single-file models of a Hugging Face repository, and whether it is a diffusers pipeline."""
     metadata = await installer.hub.metadata(hugging_face_repo)
     return HuggingFaceModels(urls=metadata.ckpt_urls, is_diffusers=metadata.is_diffusers)
 
 
 @router.get("/hf_login")
 async def get_hf_login_status(installer: NeedsInstaller) -> HFTokenStatus:
-    """Say whether there is a Hugging Face token that works; `unknown` when Hugging Face can't be asked."""
+    """Get the status of the Hugging Face token; `unknown` if Hugging Face cannot be reached."""
     return await installer.hub.status()
 
 
 @router.post("/hf_login")
 async def do_hf_login(
-    installer: NeedsInstaller, token: Annotated[str, Body(embed=True, description="Token")]
+    installer: NeedsInstaller, token: Annotated[str, Body(embed=True, description="Access token")]
 ) -> HFTokenStatus:
-    """Keep a Hugging Face token, if Hugging Face says that it works."""
+    """Store a Hugging Face token if it is valid."""
     return await installer.hub.login(token)
 
 
 @router.delete("/hf_login")
 async def reset_hf_token(installer: NeedsInstaller) -> HFTokenStatus:
-    """Forget the Hugging Face token."""
+    """Remove the Hugging Face token and get the status of the remaining one."""
     return await installer.hub.logout()

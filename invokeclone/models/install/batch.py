@@ -1,4 +1,4 @@
-"""The downloads of one plan, as one: added, held, resumed, counted, waited for and cancelled together."""
+"""The downloads of one plan as a group: add, pause, resume, wait, cancel."""
 
 import asyncio
 import contextlib
@@ -17,10 +17,10 @@ _ACTIVE = {DownloadJobStatus.WAITING, DownloadJobStatus.RUNNING}
 
 
 class DownloadBatch:
-    """One per plan. `parts` is empty until `add`."""
+    """The downloads of one plan. `parts` is empty until `add`."""
 
     def __init__(self, downloads: DownloadQueue, hub: Hub, watch: Watcher) -> None:
-        """Add to `downloads`; `watch` is called at every change of a part, on the event loop, and must return at once."""
+        """Use the queue `downloads`; `watch` is called on the event loop at every change of a part. It must not block."""
         self.parts: list[DownloadJob] = []
         self._downloads = downloads
         self._hub = hub
@@ -28,9 +28,9 @@ class DownloadBatch:
         self._end_event = asyncio.Event()
 
     async def add(self, plan: DownloadPlan, folder: Path, token: str | None) -> None:
-        """Add a held download into `folder` for every file of `plan`; those that are here already are complete.
+        """Add a paused download into `folder` for every file of `plan`; existing files are marked as completed.
 
-        Raises DiskFull when they would not fit together. Cancelled or failed, it has added none.
+        Raises DiskFull if there is not enough space for all files. Adds none when cancelled or failed.
         """
         existing_sizes = await in_thread(_sizes, folder, plan.files)
         await in_thread(check_space, folder, plan.size - sum(existing_sizes.values()))
@@ -49,17 +49,17 @@ class DownloadBatch:
 
     @property
     def complete(self) -> bool:
-        """Whether every file is here."""
+        """Whether every part is completed."""
         return {part.status for part in self.parts} == {DownloadJobStatus.COMPLETED}
 
     @property
     def active(self) -> bool:
-        """Whether any part waits or is being fetched."""
+        """Whether any part waits or runs."""
         return any(part.status in _ACTIVE for part in self.parts)
 
     @property
     def failed(self) -> DownloadJob | None:
-        """The first part that failed."""
+        """The first failed part, or None."""
         return next((part for part in self.parts if part.status is DownloadJobStatus.ERROR), None)
 
     @property
@@ -68,39 +68,39 @@ class DownloadBatch:
         return self.failed is not None or all(part.ended for part in self.parts)
 
     def resume(self) -> None:
-        """Go on with every part that is held or has failed."""
+        """Resume every part that is paused or has failed."""
         self._end_event.clear()
         for part in self.parts:
             self._downloads.resume(part.id)
 
     def pause(self) -> None:
-        """Hold every part that waits or is being fetched; what is here of them stays."""
+        """Pause every part that waits or runs, keeping partial files."""
         for part in self.parts:
             self._downloads.pause(part.id)
 
     async def restart(self, part: DownloadJob) -> None:
-        """Download one part again, without what is here of it."""
+        """Download one part again from the beginning."""
         self._end_event.clear()
         await self._downloads.restart(part.id)
 
     async def wait(self) -> None:
-        """Return once the batch is over."""
+        """Wait until the batch has ended."""
         while not self.has_ended:
             self._end_event.clear()
             await self._end_event.wait()
 
     async def cancel(self) -> None:
-        """Cancel what has not ended, and return once no download touches its file any more."""
+        """Cancel the parts that have not ended, and wait until no download uses its file."""
         if not self.parts:
             return
         numbers = [part.id for part in self.parts]
         for number in numbers:
-            with contextlib.suppress(NotFound):  # forgotten, as somebody pruned the jobs meanwhile
+            with contextlib.suppress(NotFound):  # the jobs were pruned in the meantime
                 self._downloads.cancel(number)
         await self._downloads.wait_until_stopped(numbers)
 
     def forget(self) -> None:
-        """Have the queue forget the parts."""
+        """Remove the parts from the queue."""
         self._downloads.forget(part.id for part in self.parts)
 
     def _on_change(self, part: DownloadJob) -> None:
@@ -110,6 +110,6 @@ class DownloadBatch:
 
 
 def _sizes(folder: Path, files: list[RemoteModelFile]) -> dict[Path, int]:
-    """Return the sizes of those files that are here: they got their names when they were whole."""
+    """Return the sizes of the existing files; a file gets its name only once it is complete."""
     paths = {file.path: folder / file.path for file in files if file.path != Path()}
     return {name: path.stat().st_size for name, path in paths.items() if path.is_file()}

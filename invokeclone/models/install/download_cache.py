@@ -1,6 +1,7 @@
-"""The download cache: what nodes fetch by address or repository, once for all workers, without a record.
+"""The download cache: models that nodes download by URL or repository, shared by all workers, without a record.
 
-A model lies alone in a folder named after its source; it is fetched beside that and gets its name when it is whole.
+Each model is in a folder of its own named after the hash of its source; it is downloaded to a temporary folder, which
+is renamed once complete.
 """
 
 import asyncio
@@ -23,25 +24,25 @@ from invokeclone.models.install.plans import RemoteSource, make_plan
 from invokeclone.models.install.sources.hub import Hub
 
 POLL_S = 0.2
-"""How often to look whether another process is done with the same model, in seconds."""
+"""Polling interval in seconds for the lock of a model that another process downloads."""
 PROGRESS_INTERVAL_S = 0.5
 
 Progress = Callable[[float | None], None]
-"""Called now and then with the share that is here, 0 to 1, or None while the size is unknown."""
+"""Callback with the downloaded fraction from 0 to 1, or None while the size is unknown."""
 
 
 class DownloadCache:
-    """The cache in the settings' folder; any number of processes may use it at once."""
+    """The cache in the folder given by the settings; any number of processes may use it at once."""
 
     def __init__(self, resources: Resources) -> None:
-        """Fetch as the settings of `resources` say, emitting its events."""
+        """Use the settings of `resources`, and emit events of downloads to it."""
         self._resources = resources
 
     async def fetch(self, text: str, progress: Progress = lambda _: None) -> Path:
-        """Return the file or folder of the model that `text` names (an address or a repository), fetched if need be.
+        """Return the file or folder of the model with the URL or repository `text`, downloading it if necessary.
 
-        When cancelled, the next call resumes with what is here. Raises UnsupportedSource, DownloadFailed and
-        its kinds, AddressRefused, OSError.
+        After a cancellation, the next call resumes the download. Raises UnsupportedSource, DownloadFailed and its
+        subclasses, AddressRefused, OSError.
         """
         source = parse_remote(text)
         cache = self._resources.settings.download_cache_path
@@ -86,7 +87,7 @@ class DownloadCache:
 
 
 def _find_model(target: Path) -> Path | None:
-    """Return the model in its folder, None without any. Blocking."""
+    """Return the model in its folder, or None. Blocking."""
     try:
         return next(iter(sorted(entry for entry in target.iterdir() if not entry.name.startswith("."))), None)
     except FileNotFoundError:
@@ -94,18 +95,18 @@ def _find_model(target: Path) -> Path | None:
 
 
 def _finalize(folder: Path, model: Path, target: Path) -> None:
-    """Leave nothing but the model in its folder, and give that its name. Blocking."""
+    """Remove everything but the model from `folder`, and rename the folder to `target`. Blocking."""
     for entry in folder.iterdir():
         if entry != model:
             paths.erase(entry)
-    if target.exists():  # an empty one: somebody emptied it by hand
+    if target.exists():  # an empty folder, for example emptied by hand
         paths.erase(target)
     folder.rename(target)
 
 
 @contextlib.asynccontextmanager
 async def _file_lock(file: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes, and between tasks of this one; waiting for it can be cancelled."""
+    """Hold a lock between processes and between tasks of this process; waiting can be cancelled."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(file, thread_local=False)

@@ -1,4 +1,4 @@
-"""The model that ships with the package: registered once in a database's life, followed when the package moves."""
+"""Registration of the embedded model, which ships with the package, and update of its record when its files change."""
 
 import json
 import uuid
@@ -25,19 +25,19 @@ from invokeclone.tables import app_state
 _log = log.get("models")
 
 EMBEDDED = Path(__file__).parents[2] / "families" / "stable_diffusion" / "embedded"
-"""Folder of the model that ships with the package (`model/`) and of what its record states (`defaults.json`)."""
+"""Folder of the embedded model (`model/`) and of the fields of its record (`defaults.json`)."""
 
 EMBEDDED_KEY = str(uuid.uuid5(uuid.NAMESPACE_URL, "invokeclone:embedded"))
-"""The embedded model's key, the same everywhere, so that graphs that name it can be passed on."""
+"""Key of the embedded model, the same in every installation, so that graphs with it can be shared."""
 
 _REGISTERED_KEY = "embedded_model_registered"
 
 
 async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> ModelConfig | None:
-    """Register the model that ships with the package, once in a database's life; return its record if there is one.
+    """Register the embedded model once per database, or update its record; return the record if there is one.
 
-    Somebody who deletes the record is not given it again. When the package has moved or brings another version of
-    the model, the record follows. Without the model's files, or with damaged ones, nothing happens but a line in the log.
+    A deleted record is not added again. If the package has moved or contains another version of the model, the record
+    is updated. Missing or damaged files are only logged.
     """
     files = folder / "model"
     if not await in_thread(files.is_dir):
@@ -69,7 +69,7 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
 
 
 async def _update_record(resources: Resources, files: Path) -> ModelConfig | None:
-    """Bring path, hash and size of the embedded model's record up to the files at `files`; None when it was deleted."""
+    """Update path, hash and size of the embedded model's record from its files; return None if it was deleted."""
     try:
         async with resources.database.read() as connection:
             config = await store.get(connection, EMBEDDED_KEY)

@@ -8,7 +8,7 @@ from invokeclone.models.install.jobs import ModelSource
 
 
 class ModelInstallDownloadStartedEvent(Event):
-    """The downloads of an installation began."""
+    """The downloads of an installation started."""
 
     name: ClassVar[str] = "model_install_download_started"
     audience: ClassVar[Audience] = "admin"
@@ -22,7 +22,7 @@ class ModelInstallDownloadStartedEvent(Event):
 
 
 class ModelInstallDownloadProgressEvent(Event):
-    """The downloads of an installation went on."""
+    """Progress of the downloads of an installation."""
 
     name: ClassVar[str] = "model_install_download_progress"
     audience: ClassVar[Audience] = "admin"
@@ -36,7 +36,7 @@ class ModelInstallDownloadProgressEvent(Event):
 
 
 class ModelInstallDownloadsCompleteEvent(Event):
-    """Everything that an installation needs is here."""
+    """The downloads of an installation are complete."""
 
     name: ClassVar[str] = "model_install_downloads_complete"
     audience: ClassVar[Audience] = "admin"
@@ -46,7 +46,7 @@ class ModelInstallDownloadsCompleteEvent(Event):
 
 
 class ModelInstallStartedEvent(Event):
-    """An installation began its work on the files."""
+    """The registration of an installation started."""
 
     name: ClassVar[str] = "model_install_started"
     audience: ClassVar[Audience] = "admin"
@@ -56,7 +56,7 @@ class ModelInstallStartedEvent(Event):
 
 
 class ModelInstallCompleteEvent(Event):
-    """A model is registered."""
+    """A model was installed and registered."""
 
     name: ClassVar[str] = "model_install_complete"
     audience: ClassVar[Audience] = "admin"
@@ -69,7 +69,7 @@ class ModelInstallCompleteEvent(Event):
 
 
 class ModelInstallCancelledEvent(Event):
-    """Somebody cancelled an installation."""
+    """An installation was cancelled."""
 
     name: ClassVar[str] = "model_install_cancelled"
     audience: ClassVar[Audience] = "admin"

@@ -1,4 +1,4 @@
-"""The folders that downloads of installations go into: made, matched with their models after a crash, and removed. Every function blocks."""
+"""Download folders of installations: creation, removal, and recovery after a crash. Every function blocks."""
 
 import contextlib
 import os
@@ -16,19 +16,19 @@ _TOKEN = ".token"  # noqa: S105  (the file's name)
 
 
 def new_folder(models: Path) -> Path:
-    """Return a folder for the files of an installation (not made yet); its name says which process it is of."""
+    """Return the path of a new download folder, not created yet; its name contains the id of this process."""
     return models / f"{FOLDER_PREFIX}{os.getpid()}_{secrets.token_hex(6)}"
 
 
 def create(folder: Path, token: str | None) -> None:
-    """Make a folder, with the token beside the files for this user of the machine alone."""
+    """Create a download folder, and store the access token in it, readable only by the current OS user."""
     folder.mkdir(parents=True, exist_ok=True)
     if token:
         write_file(folder / _TOKEN, token.encode(), 0o600)
 
 
 def read_token(folder: Path) -> str | None:
-    """Return the token that an installation was given, if any."""
+    """Return the access token stored in a download folder, or None."""
     try:
         return (folder / _TOKEN).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
@@ -36,13 +36,13 @@ def read_token(folder: Path) -> str | None:
 
 
 def erase(folder: Path) -> None:
-    """Remove a folder, if there is one."""
+    """Remove a folder if it exists."""
     if folder.exists():
         paths.erase(folder)
 
 
 def remove_strays(folder: Path, plan: DownloadPlan) -> None:
-    """Remove from the model in a download's folder what a process that died left beside the files of `plan`."""
+    """Remove files from a downloaded model that are not in `plan`, such as those left by a crashed process."""
     if plan.root is None:
         return
     planned = {folder / file.path for file in plan.files}
@@ -52,7 +52,7 @@ def remove_strays(folder: Path, plan: DownloadPlan) -> None:
 
 
 def remove_abandoned(models: Path, needed: set[str]) -> None:
-    """Remove folders of installations that nobody goes on with: not `needed`, and of no other running process."""
+    """Remove the download folders that are not `needed` and not of another running process."""
     for folder in models.glob(f"{FOLDER_PREFIX}*"):
         pid = folder.name.removeprefix(FOLDER_PREFIX).partition("_")[0]
         if folder.name not in needed and (pid == str(os.getpid()) or not processes.is_running(pid)):
@@ -61,7 +61,7 @@ def remove_abandoned(models: Path, needed: set[str]) -> None:
 
 
 def restore_downloads(models: Path, key: str, folder: Path, plan: DownloadPlan) -> None:
-    """Bring files back that a server moved to where the model `key` belongs, and died before it wrote the record."""
+    """Undo a crashed registration: move downloaded files from the folder of model `key` back to `folder`."""
     model_folder = models / key
     if plan.root is None or not model_folder.is_dir():
         return
@@ -74,7 +74,7 @@ def restore_downloads(models: Path, key: str, folder: Path, plan: DownloadPlan) 
 
 
 def restore_local(models: Path, key: str, source: Path) -> None:
-    """Bring a user's file or folder back to `source` that was moved to where the model `key` belongs, without a record."""
+    """Undo a crashed registration: move a local model from the folder of model `key` back to `source`."""
     model_folder = models / key
     if not model_folder.is_dir():
         return
@@ -88,7 +88,7 @@ def restore_local(models: Path, key: str, source: Path) -> None:
 
 
 def _has_files(model_folder: Path, plan: DownloadPlan, *, single: bool) -> bool:
-    """Tell whether a folder has every file of a plan, in the size that the plan says."""
+    """Return whether a folder has every file of a plan, with the sizes in the plan."""
     assert plan.root is not None
     for file in plan.files:
         path = model_folder / (file.path if single else file.path.relative_to(plan.root))
@@ -98,6 +98,6 @@ def _has_files(model_folder: Path, plan: DownloadPlan, *, single: bool) -> bool:
 
 
 def _remove_empty(model_folder: Path) -> None:
-    """Remove a folder that was made for a model which never came into it."""
+    """Remove a model's folder if it is empty."""
     with contextlib.suppress(OSError):
         model_folder.rmdir()

@@ -1,4 +1,4 @@
-"""Installing by a link: somebody clicks "use this model" at Hugging Face, and a page says what became of it."""
+"""Installation by link: "use this model" on Hugging Face opens a page that starts the installation."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from invokeclone.models.records.schemas import ModelRecordChanges
 
 
 class InstallPage(NamedTuple):
-    """What the page says, and its HTTP status."""
+    """Title, text and HTTP status of the page."""
 
     title: str
     text: str
@@ -18,26 +18,27 @@ class InstallPage(NamedTuple):
 
 
 async def accept(installer: Installer, source: str, headers: Mapping[str, str]) -> InstallPage:
-    """Begin to install a repository; the page's status is 201, 400 for no repository, 409 for one that is installed."""
+    """Start to install a repository; the page's status is 201, 400 if it is invalid, 409 if it is installed."""
     try:
         if not await is_repository(source):
-            raise NotARepository(f"{source!r} is not the name of a repository (owner/name)")
+            raise NotARepository(f"{source!r} is not a repository name (owner/name)")
         if _is_cross_site(headers):
-            return InstallPage("Not begun", "This can only be asked for by following a link.", 400)
+            return InstallPage("Not started", "An installation can only be started by following a link.", 400)
         if source in await installer.list_sources():
             return InstallPage("Already installed", f"{source} is installed already.", 409)
         await installer.add(source, ModelRecordChanges())
     except InvokeCloneError as error:
-        return InstallPage("Not begun", str(error), error.status)
+        return InstallPage("Not started", str(error), error.status)
     return InstallPage(
         "Installing", f"{source} is being installed. You can close this page and watch it in the models tab.", 201
     )
 
 
 def _is_cross_site(headers: Mapping[str, str]) -> bool:
-    """Tell whether a browser says that another site's page made it ask by itself: as a picture, a frame, a script.
+    """Return whether another site's page made the browser send the request, as an image, a frame or a script.
 
-    Over plain http browsers send no `Sec-Fetch-*`; there `Upgrade-Insecure-Requests`, which no page can set, marks what the user opens.
+    Over plain HTTP browsers send no `Sec-Fetch-*` headers; there `Upgrade-Insecure-Requests`, which no page can set,
+    marks navigations of the user.
     """
     site = headers.get("sec-fetch-site")
     if site is None:

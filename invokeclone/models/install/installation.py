@@ -1,4 +1,4 @@
-"""One installation: the job that clients see, and what the server needs beside it to go on with the job."""
+"""State of one installation: the job shown to clients, and the server's own data for it."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,49 +21,49 @@ from invokeclone.models.install.plans import DownloadPlan, RemoteSource
 
 @dataclass(eq=False)
 class Installation:
-    """A job and its work. `states.apply` is the only place that changes `state`."""
+    """An install job with its internal state. Only `states.apply` changes `state`."""
 
     job: ModelInstallJob
     key: str
-    """The key that the model will have."""
+    """Key of the model to be registered."""
     folder: Path
-    """Where downloads go; its name is the key of the row, also for an installation that downloads nothing."""
+    """Folder of the downloads; its name is the key of the row, even if nothing is downloaded."""
     batch: DownloadBatch
     persistent: bool = False
-    """Whether a later server goes on with the job where this one ends."""
+    """Whether the job is resumed after a server restart."""
     plan: DownloadPlan | None = None
     state: InstallStatus | None = None
-    """The job's status; None before the first transition and once the job is pruned."""
+    """The job's status; None before the first transition and after the job is pruned."""
     has_folder: bool = True
-    """Whether row and folder are needed."""
+    """Whether row and folder are still needed."""
     recovered: bool = False
-    """Whether an earlier server may have died while it moved the files."""
+    """Whether an earlier server process may have crashed while it moved the files."""
     cancel_requested: bool = False
     start_event_emitted: bool = False
-    """Whether the event of the downloads' start was emitted by this process."""
+    """Whether this process has emitted ModelInstallDownloadStartedEvent."""
     progress_due: Callable[[], bool] = field(default_factory=lambda: throttle(PROGRESS_INTERVAL_S))
     saved_entry: InstallEntry | None = None
-    """The row as the database has it."""
+    """The row in the database."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while row or folder change."""
+    """Held while row or folder are changed."""
     task: asyncio.Task[None] | None = None
-    """The work on the job; None while it is paused or has ended."""
+    """The task that processes the job; None while it is paused or has ended."""
     last_task: asyncio.Task[None] | None = None
-    """Earlier work, which may still be ending."""
+    """The previous task, which may not have ended yet."""
 
     @property
     def remote(self) -> RemoteSource | None:
-        """The source, if it is one on the web."""
+        """The source if it is remote, else None."""
         source = self.job.source
         return source if isinstance(source, HFModelSource | URLModelSource) else None
 
     @property
     def moves_files(self) -> bool:
-        """Whether files of the user's own change their place."""
+        """Whether local files of the user are moved."""
         return isinstance(self.job.source, LocalModelSource) and not self.job.inplace
 
     def entry(self) -> InstallEntry | None:
-        """Return the row that the database should have of this state; None: none."""
+        """Return the row that the database should have in this state, or None."""
         registering = self.moves_files and self.state is InstallStatus.RUNNING
         if not (self.has_folder and self.persistent and (self.remote or registering)):
             return None
@@ -78,12 +78,12 @@ class Installation:
         )
 
     def update_bytes(self) -> None:
-        """Bring the job's bytes up to those of its downloads."""
+        """Update the job's byte counts from its downloads."""
         self.job.bytes = sum(part.bytes for part in self.batch.parts)
         self.job.total_bytes = sum(part.total_bytes for part in self.batch.parts)
 
     def set_file_name(self, path: Path | None) -> None:
-        """Take the name of the only file once the server has sent it: a later process must know it."""
+        """Set the name of the only file once the server has sent it; it is saved for a restart."""
         if self.plan is None or self.plan.root is not None or path is None:
             return
         name = Path(path.name)
@@ -92,7 +92,7 @@ class Installation:
         self.job.local_path = path
 
     def interrupt(self) -> None:
-        """End the work on the job, unless that is what calls this and ends by itself."""
+        """Cancel the task of the job, unless it is the current task, which ends by itself."""
         if self.task is not None:
             if self.task is not asyncio.current_task():
                 self.task.cancel()

@@ -1,4 +1,4 @@
-"""Install jobs and the sources that they install from, as the wire knows them; it knows the grammar of sources."""
+"""Schemas of install jobs and model sources, and the parser of source texts."""
 
 import re
 from enum import StrEnum
@@ -17,7 +17,7 @@ from invokeclone.models.records.schemas import ModelRecordChanges
 
 
 class LocalModelSource(BaseModel, frozen=True):
-    """A file or folder of this machine."""
+    """A file or folder on the server."""
 
     path: str | Path
     inplace: bool | None = False
@@ -55,12 +55,12 @@ class URLModelSource(BaseModel, frozen=True):
     _no_token = field_serializer("access_token")(hide_token)
 
     def __str__(self) -> str:
-        """Return the address."""
+        """Return the URL."""
         return str(self.url)
 
 
 class ExternalModelSource(BaseModel, frozen=True):
-    """A model behind somebody else's service."""
+    """A model of an external provider."""
 
     provider_id: str
     provider_model_id: str
@@ -84,7 +84,7 @@ SOURCE_TYPES = {
 
 
 class InstallStatus(StrEnum):
-    """How far an installation is."""
+    """Status of an install job."""
 
     WAITING = "waiting"
     DOWNLOADING = "downloading"
@@ -100,53 +100,53 @@ TERMINAL = frozenset({InstallStatus.COMPLETED, InstallStatus.ERROR, InstallStatu
 
 
 class ModelInstallJob(BaseModel):
-    """One installation, kept in memory until it is pruned or the server ends."""
+    """An installation, kept in memory until it is pruned or the server stops."""
 
-    id: int = Field(description="Number of the job")
-    status: InstallStatus = Field(default=InstallStatus.WAITING, description="How far it is")
-    error_reason: str | None = Field(default=None, description="Kind of error that ended it")
-    config_in: ModelRecordChanges = Field(default_factory=ModelRecordChanges, description="Fields that were stated")
-    config_out: AnyModelConfig | None = Field(default=None, description="The record that it made")
-    inplace: bool = Field(default=False, description="Leave the files where they are")
-    source: ModelSource = Field(description="What is installed")
-    local_path: Path = Field(description="Where the files are")
-    bytes: int = Field(default=0, description="Bytes that are here")
-    total_bytes: int = Field(default=0, description="Bytes in all")
-    source_metadata: AnyMetadata | None = Field(default=None, description="What the source says of the model")
+    id: int = Field(description="Id of the job")
+    status: InstallStatus = Field(default=InstallStatus.WAITING, description="Status of the job")
+    error_reason: str | None = Field(default=None, description="Type of the error that ended the job")
+    config_in: ModelRecordChanges = Field(default_factory=ModelRecordChanges, description="Fields set by the user")
+    config_out: AnyModelConfig | None = Field(default=None, description="Record of the installed model")
+    inplace: bool = Field(default=False, description="Whether to leave the files in their location")
+    source: ModelSource = Field(description="Source of the model")
+    local_path: Path = Field(description="Path of the files")
+    bytes: int = Field(default=0, description="Bytes downloaded so far")
+    total_bytes: int = Field(default=0, description="Total size in bytes")
+    source_metadata: AnyMetadata | None = Field(default=None, description="Metadata of the source")
     download_parts: Annotated[list[DownloadJob], Field(json_schema_extra={"uniqueItems": True})] = Field(
-        default_factory=list, description="Downloads that belong to it"
+        default_factory=list, description="Downloads of the job"
     )
-    error: str | None = Field(default=None, description="Text of the error that ended it")
-    error_traceback: str | None = Field(default=None, description="Where that error came from")
+    error: str | None = Field(default=None, description="Message of the error that ended the job")
+    error_traceback: str | None = Field(default=None, description="Traceback of the error that ended the job")
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end, good or bad."""
+        """Whether the job is completed, cancelled or failed."""
         return self.status in TERMINAL
 
     @property
     def log_fields(self) -> dict[str, Any]:
-        """What lines of the log about the job carry."""
+        """Structured fields of log lines about the job."""
         return {"action": "install_model", "install_id": self.id}
 
 
 class UnsupportedSource(Conflict):
-    """The text names no place that a model can come from."""
+    """The text is not a source that models can be installed from."""
 
 
 _REPO = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<variant>[a-z0-9]*)(?::(?P<subfolder>[^:]+))?)?$")
 
 
 def parse_source(text: str, *, inplace: bool, access_token: str | None) -> ModelSource:
-    """Return the source that `text` names: an existing path, `owner/name[:variant[:subfolder]]`, a web address.
+    """Parse a source: an existing path, `owner/name[:variant[:subfolder]]`, a URL, or `external://provider/model`.
 
-    Looks at the file system for whether a path exists, so call it in a thread. Raises UnsupportedSource.
+    Checks whether a path exists, so call it in a thread. Raises UnsupportedSource.
     """
     text = text.strip("\"' ")
     provider, separator, model = text.removeprefix("external://").partition("/")
     if text.startswith("external://") and provider and separator and model:
         if provider not in PROVIDERS:
-            raise UnsupportedSource(f"no service is called {provider!r}; there are {', '.join(PROVIDERS)}")
+            raise UnsupportedSource(f"unknown provider {provider!r}; supported are {', '.join(PROVIDERS)}")
         return ExternalModelSource(provider_id=provider, provider_model_id=model)
     if text and "\0" not in text and _exists(text):
         return LocalModelSource(path=text, inplace=inplace)
@@ -154,7 +154,7 @@ def parse_source(text: str, *, inplace: bool, access_token: str | None) -> Model
 
 
 def parse_remote(text: str, *, access_token: str | None = None) -> HFModelSource | URLModelSource:
-    """Return the source on the web that `text` names. Raises UnsupportedSource."""
+    """Parse a remote source: a repository or a URL. Raises UnsupportedSource."""
     repo = _REPO.match(text)
     if repo and (repo["variant"] or "") in set(ModelRepoVariant):
         variant = ModelRepoVariant(repo["variant"]) if repo["variant"] else None
@@ -164,8 +164,8 @@ def parse_remote(text: str, *, access_token: str | None = None) -> HFModelSource
         try:
             return URLModelSource(url=AnyHttpUrl(text), access_token=access_token)
         except ValidationError as error:
-            raise UnsupportedSource(f"not a web address: {text!r}") from error
-    raise UnsupportedSource(f"no such file, folder, repository or web address: {text!r}")
+            raise UnsupportedSource(f"not a valid URL: {text!r}") from error
+    raise UnsupportedSource(f"no such file, folder, repository or URL: {text!r}")
 
 
 def _exists(text: str) -> bool:

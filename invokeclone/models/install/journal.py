@@ -1,4 +1,4 @@
-"""SQL for installations that haven't ended; the rows are what a restart goes on with. Tokens are not in them."""
+"""SQL for unfinished installations, which a restart resumes. The rows do not contain access tokens."""
 
 from dataclasses import asdict, dataclass
 
@@ -12,7 +12,7 @@ from invokeclone.tables import model_installs
 
 @dataclass(frozen=True)
 class InstallEntry:
-    """One installation: its folder, the key of the model to be, and JSON of source, stated fields and plan."""
+    """An unfinished installation: its folder, its model's key, and JSON of source, overrides (`stated`) and plan."""
 
     folder: str
     key: str
@@ -24,19 +24,19 @@ class InstallEntry:
 
 
 async def save(connection: AsyncConnection, entry: InstallEntry) -> None:
-    """Write the row of an installation, whether there is one or not."""
+    """Insert or update the row of an installation."""
     row = asdict(entry)
     statement = insert(model_installs).values(created_at=now(), **row)
     await connection.execute(statement.on_conflict_do_update(index_elements=["folder"], set_=row))
 
 
 async def remove(connection: AsyncConnection, folder: str) -> None:
-    """Forget an installation."""
+    """Delete the row of an installation."""
     await connection.execute(delete(model_installs).where(model_installs.c.folder == folder))
 
 
 async def entries(connection: AsyncConnection) -> list[InstallEntry]:
-    """Return every installation that hasn't ended, oldest first."""
+    """Return the unfinished installations, oldest first."""
     columns = [model_installs.c[name] for name in InstallEntry.__dataclass_fields__]
     result = await connection.execute(select(*columns).order_by(model_installs.c.created_at, model_installs.c.folder))
-    return [InstallEntry(**row._mapping) for row in result]  # noqa: SLF001  (SQLAlchemy's public name for it)
+    return [InstallEntry(**row._mapping) for row in result]  # noqa: SLF001  (SQLAlchemy's documented name)

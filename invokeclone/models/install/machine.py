@@ -1,6 +1,7 @@
-"""The work on one installation, plan → download → register, and what its transitions write: one task for each job.
+"""Processing of install jobs, one task per job: plan, download, register.
 
-`states.py` has the table of transitions. Rows and folders change in the background, in order, and again at `stop` if that failed.
+`states` has the table of transitions. Changes of rows and folders run in the background, in order, and are retried at
+`stop` if they failed.
 """
 
 import asyncio
@@ -47,10 +48,10 @@ _log = log.get("models")
 
 
 class InstallMachine:
-    """Makes the transitions of all jobs, works on those that wait, and registers one after the other."""
+    """Processes install jobs: performs their transitions, and registers one model at a time."""
 
     def __init__(self, resources: Resources, downloads: DownloadQueue, hub: Hub, guard: Guard) -> None:
-        """Nothing is registered before `ready` is set."""
+        """Create a machine that registers nothing before `ready` is set."""
         self.ready = asyncio.Event()
         self.stopping = False
         self._resources = resources
@@ -62,7 +63,7 @@ class InstallMachine:
         self._pending_removals: set[Installation] = set()
 
     def change_state(self, job: Installation, to: InstallStatus | None, **fields: Any) -> None:
-        """Make a transition; its row and folder follow in the background. Raises TransitionRefused."""
+        """Perform a transition; row and folder are changed in the background. Raises TransitionRefused."""
         transition = states.apply(job, to, self._resources.events, fields)
         if to not in states.WORKING:
             job.interrupt()
@@ -73,7 +74,7 @@ class InstallMachine:
             self._in_background(job, self._save_or_log(job))
 
     async def save(self, job: Installation) -> None:
-        """Bring the job's row up to its state; nothing is written when it is."""
+        """Write the job's row if it differs from the job's state."""
         async with job.lock:
             entry = job.entry()
             if entry == job.saved_entry:
@@ -86,16 +87,16 @@ class InstallMachine:
             job.saved_entry = entry
 
     def start(self, job: Installation) -> None:
-        """Begin the work on a job that waits, or go on with it."""
+        """Start or resume processing a job."""
         if job.batch.parts:
             job.batch.resume()
-            self._check_downloads(job)  # the last part may have become whole just when it was held
+            self._check_downloads(job)  # the last part may have been completed just when it was paused
         if job.task is None and job.state in states.WORKING:
             with log.fields(**job.job.log_fields):
                 job.task = asyncio.create_task(self._run(job, job.last_task), name=f"install {job.job.id}")
 
     async def stop(self, jobs: list[Installation]) -> None:
-        """End the work on `jobs`: whoever moves files completes that, downloads stay for the next start."""
+        """Stop processing `jobs`: file moves are completed, downloads are kept for the next start."""
         self.stopping = True
         for job in jobs:
             if job.state is not RUNNING:
@@ -109,12 +110,12 @@ class InstallMachine:
             await self._remove(job)
 
     async def wait_for_background(self) -> None:
-        """Wait until nothing is left to do in the background."""
+        """Wait until all background tasks have ended."""
         while self._background:
             await asyncio.wait(self._background)
 
     async def restart(self, job: Installation, part: DownloadJob) -> None:
-        """Download one part again. If it can't be begun (OSError, raised to the caller, too) the job fails."""
+        """Download one part again. If that cannot be started, the job fails and the error is raised."""
         if job.state is not WAITING:
             self.change_state(job, WAITING)
         try:
@@ -130,7 +131,7 @@ class InstallMachine:
             job.batch.pause()
 
     def watch(self, job: Installation, part: DownloadJob) -> None:
-        """Follow the change of one part of a job's downloads; called on the event loop, returns at once."""
+        """Handle a change of one download of a job; called on the event loop, does not block."""
         if job.state not in UNDER_WAY or self.stopping:
             return
         job.update_bytes()
@@ -150,7 +151,7 @@ class InstallMachine:
             self.change_state(job, DOWNLOADING)
 
     def _check_downloads(self, job: Installation) -> None:
-        """Go on with a job whose downloads are all here, and end one that waits for none but has a failed one."""
+        """Advance a job whose downloads are complete, and fail one that has a failed but no active download."""
         if job.batch.complete:
             if job.state is WAITING:
                 self.change_state(job, DOWNLOADING)
@@ -159,7 +160,7 @@ class InstallMachine:
             self._fail_download(job, part)
 
     def _fail_download(self, job: Installation, part: DownloadJob) -> None:
-        _log.warning("%s cannot be fetched: %s", without_query(str(job.job.source)), part.error)
+        _log.warning("download of %s failed: %s", without_query(str(job.job.source)), part.error)
         self._fail(job, part.error_type or "DownloadFailed", part.error or "", None)
         job.batch.pause()
 
@@ -167,7 +168,7 @@ class InstallMachine:
         self.change_state(job, ERROR, error_reason=kind, error=text, error_traceback=error_traceback)
 
     async def _run(self, job: Installation, previous_task: "asyncio.Task[None] | None") -> None:
-        """Take a job from where it is to its end. Whatever goes wrong becomes the job's error."""
+        """Process a job from its current state to its end; failures become the job's error."""
         if previous_task is not None:
             await wait_until_done(previous_task)
         if job.state in UNDER_WAY and (source := job.remote) is not None:
@@ -180,7 +181,7 @@ class InstallMachine:
                 await self._register(job)
 
     async def _download(self, job: Installation, source: RemoteSource) -> None:
-        """Plan, unless that was done, and fetch what is not here; returns with DOWNLOADS_DONE, or the job has ended."""
+        """Plan the downloads unless that is done, and wait for them; the job is then DOWNLOADS_DONE or has ended."""
         try:
             if not job.batch.parts:
                 await self._plan(job, source)
@@ -189,7 +190,7 @@ class InstallMachine:
                 return
             expected = isinstance(error, InvokeCloneError | OSError)
             error_traceback = None if expected else "".join(traceback.format_exception(error))
-            _log.warning("%s cannot be fetched: %s", without_query(str(source)), error_traceback or error)
+            _log.warning("download of %s failed: %s", without_query(str(source)), error_traceback or error)
             self._fail(job, type(error).__name__, str(error), error_traceback)
             return
         await job.batch.wait()
@@ -214,12 +215,12 @@ class InstallMachine:
     async def _register(self, job: Installation) -> None:
         self.change_state(job, RUNNING)
         try:
-            await self.save(job)  # whoever finds moved files after a crash needs the row
+            await self.save(job)  # the recovery of moved files after a crash needs the row
             config = await self._register_files(job)
         except InstallCancelled:
-            # What was fetched is registered at the next start.
+            # Downloaded files are registered at the next start.
             self.change_state(job, DOWNLOADS_DONE if self.stopping and job.remote else CANCELLED)
-        except Exception as error:  # noqa: BLE001  (the loop's edge: one job's failure must not end the others)
+        except Exception as error:  # noqa: BLE001  (a failure of one job must not stop the others)
             unexpected = not isinstance(error, InvokeCloneError | OSError)
             source = without_query(str(job.job.source))
             _log.warning("installing %s failed: %s", source, error, exc_info=error if unexpected else None)
@@ -231,13 +232,13 @@ class InstallMachine:
             self.change_state(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
 
     async def _register_files(self, job: Installation) -> ModelConfig:
-        """Register the files of a job, and return the record."""
+        """Register the files of a job and return the record."""
         client_job = job.job
         overrides = client_job.config_in.explicit_fields()
         if isinstance(client_job.source, ExternalModelSource):
             return await register_external(self._resources, self._guard, client_job.source, overrides)
         if not (job.remote or isinstance(client_job.source, LocalModelSource)):
-            raise UnsupportedSource(f"{client_job.source} names no files to install")
+            raise UnsupportedSource(f"{client_job.source} has no files to install")
         if job.plan is not None:
             await run_to_completion(folders.remove_strays, job.folder, job.plan)
         if isinstance(client_job.source_metadata, HuggingFaceMetadata):
@@ -255,11 +256,11 @@ class InstallMachine:
     async def _save_or_log(self, job: Installation) -> None:
         try:
             await self.save(job)
-        except Exception as error:  # noqa: BLE001  (the row is written with the next transition, or at the end)
+        except Exception as error:  # noqa: BLE001  (the row is written with the next transition or at `stop`)
             _log.warning("the state of install job %s cannot be saved: %s", job.job.id, error)
 
     async def _remove(self, job: Installation) -> None:
-        """Remove row and folder of a job that needs them no longer."""
+        """Remove the row and folder of a job that no longer needs them."""
         try:
             if job.last_task is not None:
                 await asyncio.wait([job.last_task])
@@ -267,8 +268,8 @@ class InstallMachine:
             await self.save(job)
             async with job.lock:
                 await run_to_completion(folders.erase, job.folder)
-        except Exception as error:  # noqa: BLE001  (tried again at the end; a folder without a row at the next start)
-            _log.warning("what is left of install job %s cannot be removed: %s", job.job.id, error)
+        except Exception as error:  # noqa: BLE001  (retried at `stop`, and folders without a row at the next start)
+            _log.warning("the row or folder of install job %s cannot be removed: %s", job.job.id, error)
         else:
             self._pending_removals.discard(job)
 

@@ -1,4 +1,4 @@
-"""From a source on the web to the list of files to fetch, and where each belongs in the folder of the download."""
+"""Download plans: the files of a remote source to download, and their paths in the download folder."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ RemoteSource = HFModelSource | URLModelSource
 
 
 class DownloadPlan(BaseModel):
-    """What is to be fetched. Paths are relative to the folder of the download."""
+    """The files to download. Paths are relative to the download folder."""
 
     files: list[RemoteModelFile]
     root: Path | None = None
-    """The file or folder that is the model; None: the only file, whose name the other side says."""
+    """The file or folder of the model; None for a single file whose name the server determines."""
     metadata: AnyMetadata | None = None
 
     @property
     def size(self) -> int:
-        """Bytes in all, as far as they are known."""
+        """Total size in bytes of the files whose size is known."""
         return sum(file.size or 0 for file in self.files)
 
 
 async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> DownloadPlan:
-    """Find out what to fetch. Raises DownloadFailed and its kinds, NotARepository, AddressRefused."""
+    """Return the plan for a source. Raises DownloadFailed and its subclasses, NotARepository, AddressRefused."""
     if isinstance(source, URLModelSource):
         url = AnyHttpUrl(hub.file_url(str(source.url)))
         return DownloadPlan(files=[RemoteModelFile(url=url, path=Path(), size=None)])
@@ -49,17 +49,17 @@ async def make_plan(source: RemoteSource, hub: Hub, settings: Settings) -> Downl
 
 
 def default_variant(settings: Settings) -> ModelRepoVariant:
-    """Return the variant to fetch when none is named: the small one, unless this machine surely computes otherwise."""
+    """Return the default variant: fp16, unless the settings or a CPU device imply another precision."""
     full = settings.precision in {"float32", "bfloat16"} or (settings.precision == "auto" and settings.device == "cpu")
     return ModelRepoVariant.Default if full else ModelRepoVariant.FP16
 
 
 def _folder_name(source: HFModelSource) -> str:
-    """Return the repository's name, and the part's if it is only one."""
+    """Return the folder name of the model: the name of the repository and of its subfolder."""
     part = [] if source.subfolder is None else [source.subfolder.as_posix().replace("/", "_")]
     return "_".join([source.repo_id.partition("/")[2], *part])
 
 
 def _path_in_model(source: HFModelSource, path: Path) -> Path:
-    """Return where a file belongs in the model's folder; the contents of a single subfolder are the model's own."""
+    """Return the path of a file in the model's folder; a requested subfolder becomes the model's folder."""
     return path.relative_to(source.subfolder) if source.subfolder and path.is_relative_to(source.subfolder) else path

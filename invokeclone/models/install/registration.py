@@ -1,6 +1,6 @@
-"""From a path to a record: examine, hash, put in place, insert; used by the installer and for the embedded model.
+"""Registration of a model: examine, hash, move the files, insert the record.
 
-Either all of it happens or nothing: what was moved is moved back when the record can't be inserted.
+Atomic: moved files are moved back if the record cannot be inserted. Used by the installer and for the embedded model.
 """
 
 import asyncio
@@ -30,20 +30,20 @@ from invokeclone.models.records.guard import Guard
 _log = log.get("models")
 
 _DETECTED_FIELDS = {"key", "path", "hash", "file_size"}
-"""Fields that are found out and not taken from what somebody states."""
+"""Fields that are always detected and cannot be overridden."""
 
 _KEY = re.compile(r"[\w-][\w .-]{0,199}\Z")
-"""A key names a folder of the models folder and a picture, so that it must be a plain and short file name."""
+"""A key names a folder in the models folder and an image, and so must be a plain and short file name."""
 
 
 def is_key(text: str) -> bool:
-    """Tell whether a model may have this key."""
+    """Return whether a text is a valid model key."""
     return bool(_KEY.match(text)) and text != placement.IMAGES_FOLDER
 
 
 @dataclass(frozen=True)
 class RegistrationRequest:
-    """What is to be registered: the absolute `path`, where it is from, the fields that somebody states, and how."""
+    """A model to register: its absolute `path`, its source, fields set by the user, and options."""
 
     path: Path
     source: str
@@ -56,8 +56,8 @@ class RegistrationRequest:
 async def register(resources: Resources, guard: Guard, request: RegistrationRequest) -> ModelConfig:
     """Register the model and return its record.
 
-    Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.stopped()`;
-    after any of these the files are where they were and there is no record.
+    Raises InvalidModel, DuplicateModelException, ModelBusy, OSError, and InstallCancelled once `request.is_cancelled()`
+    returns True; after an error the files are unchanged and there is no record.
     """
     key = str(request.overrides.get("key") or new_key())
     if not is_key(key):
@@ -68,7 +68,7 @@ async def register(resources: Resources, guard: Guard, request: RegistrationRequ
         async with guard.placement_lock:
             await _check_free(resources, request.path, key)
             if request.is_cancelled():
-                raise InstallCancelled("cancelled before the files were touched")
+                raise InstallCancelled("cancelled before any files were moved")
             image_data = await in_thread(_sidecar_image, request.path, config)
             config = await _insert(resources, request, config)
         if image_data is not None:
@@ -88,13 +88,13 @@ def _save_image(settings: Settings, key: str, data: bytes) -> None:
     try:
         model_images.save(settings, key, data)
     except (model_images.InvalidModelImage, OSError) as error:
-        _log.warning("the picture beside model %s is left out: %s", key, error)
+        _log.warning("the preview image next to model %s is skipped: %s", key, error)
 
 
 async def register_external(
     resources: Resources, guard: Guard, source: ExternalModelSource, overrides: dict[str, Any]
 ) -> ModelConfig:
-    """Register a model behind somebody else's service, which has no files; its key is made of the service and its name.
+    """Register an external model, which has no files; its default key is derived from provider and model name.
 
     Raises InvalidModel, DuplicateModelException, ModelBusy.
     """
@@ -123,7 +123,7 @@ async def register_external(
 
 
 def examine(settings: Settings, request: RegistrationRequest, key: str) -> ModelConfig:
-    """Return the record that the model at `request.path` would get where it lies. Blocking: reads all its weights."""
+    """Return the record for the model at its current path. Blocking: reads all weights."""
     model = ModelFiles(request.path)
     record_fields = {
         "key": key,
@@ -148,7 +148,7 @@ def examine(settings: Settings, request: RegistrationRequest, key: str) -> Model
 
 
 async def _check_free(resources: Resources, path: Path, key: str) -> None:
-    """Raise DuplicateModelException when a record has this path (under whatever name) or key."""
+    """Raise DuplicateModelException if a record has the same key or the same path after resolving links."""
     models = resources.settings.models_path
     async with resources.database.read() as connection:
         recorded_paths = await store.paths(connection)

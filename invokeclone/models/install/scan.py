@@ -1,4 +1,4 @@
-"""Looking for models in folders: those somebody might install, and those in the models folder that no record knows."""
+"""Folder scans: installable models, unregistered models and orphaned entries of the models folder."""
 
 import os
 from collections.abc import Iterator
@@ -26,17 +26,17 @@ _FOLDER_MARKERS = {
     "pytorch_lora_weights.bin",
     "image_encoder.txt",
 }
-"""Files that make a folder one model."""
+"""Files that mark a folder as one model."""
 
 _MAX_DEPTH = 20
 
 
 class NotAFolder(BadRequest):
-    """There is no folder of this name to scan."""
+    """The path is not a folder."""
 
 
 async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
-    """Return what may be models under `folder`, with whether each is registered. Raises NotAFolder."""
+    """Return the possible models under `folder` and whether each is registered. Raises NotAFolder."""
     path = await in_thread(_folder, folder or "")
     models = resources.settings.models_path
     async with resources.database.read() as connection:
@@ -53,7 +53,7 @@ async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
 
 
 async def install_unregistered(resources: Resources, installer: Installer) -> None:
-    """Begin to install, where they lie, the models of the models folder that no record knows."""
+    """Start to install in place the unregistered models in the models folder."""
     models = resources.settings.models_path
     if not await in_thread(models.is_dir):
         return
@@ -87,7 +87,7 @@ def _folder(text: str) -> Path:
 
 
 def _candidates(folder: Path, depth: int, visited: set[Path]) -> Iterator[Path]:
-    """Yield model files and model folders under `folder`; hidden entries and folders that can't be read are left out."""
+    """Yield model files and model folders under `folder`, skipping hidden entries and unreadable folders."""
     real = paths.real(folder)
     if depth > _MAX_DEPTH or real in visited:
         return
@@ -107,10 +107,12 @@ def _candidates(folder: Path, depth: int, visited: set[Path]) -> Iterator[Path]:
 
 
 async def find_orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
-    """Return the entries of the models folder that hold model files and nothing of any record or running installation."""
+    """Return entries of the models folder with model files that no record and no active installation uses."""
     models = resources.settings.models_path
     used_paths = [models / key for key in installer.guard.keys_in_use()] + installer.paths_in_use()
-    async with resources.database.read() as connection:  # after the above: what ends meanwhile has its row by now
+    async with (
+        resources.database.read() as connection
+    ):  # after the above: jobs that end in the meantime have their record by now
         used_paths += [placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()]
 
     def find() -> list[OrphanedModelInfo]:
@@ -138,7 +140,7 @@ def _info(entry: Path) -> OrphanedModelInfo:
 
 
 async def remove_orphans(resources: Resources, installer: Installer, names: list[str]) -> DeleteOrphanedModelsResponse:
-    """Remove orphaned entries. A name that is none, above all an installed model's, is refused in `errors`."""
+    """Remove orphaned entries; other names, especially those of installed models, are refused in `errors`."""
     response = DeleteOrphanedModelsResponse(deleted=[], errors={})
     async with installer.guard.placement_lock:
         orphaned = {info.path for info in await find_orphans(resources, installer)}

@@ -1,4 +1,4 @@
-"""The installer: install jobs in memory, what clients may do with them, and those that an earlier server left."""
+"""The installer: create, list, pause, resume, cancel and prune install jobs, and recover them after a restart."""
 
 import asyncio
 import json
@@ -43,26 +43,26 @@ _SOURCE = TypeAdapter[HFModelSource | URLModelSource | LocalModelSource](
 
 
 class UnknownInstall(NotFound):
-    """There is no install job with this number (any more)."""
+    """No install job has this id."""
 
 
 class NoInstallToChange(UnsupportedMedia):
-    """The same, as it is answered to whoever wants to change the job."""
+    """No install job has this id; raised by requests that change a job."""
 
 
 class UnknownPart(NotFound):
-    """The installation downloads no such file."""
+    """The install job has no download with this URL."""
 
 
 class Installer:
-    """Installs models: downloads several at once, registers one after the other. `start` and `stop` belong to its life."""
+    """Installs models: concurrent downloads, sequential registration. Call `start` first and `stop` at the end."""
 
     def __init__(
         self, resources: Resources, downloads: DownloadQueue | None = None, *, persistent: bool = False
     ) -> None:
-        """Make an installer that registers nothing yet.
+        """Create an installer; it registers nothing before `start`.
 
-        `lasting`: it goes on at its start with what an earlier one left, and leaves what isn't done to the next one.
+        With `persistent`, unfinished jobs are saved and resumed by the next installer at its start.
         """
         self.guard = Guard()
         self.downloads = downloads or DownloadQueue(resources.settings, resources.events)
@@ -77,13 +77,13 @@ class Installer:
         self._startup_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to work off jobs on the running event loop."""
+        """Start processing jobs on the running event loop."""
         if self._persistent:
             await self._recover()
         self._startup_task = asyncio.create_task(self._start_up(), name="installer")
 
     async def stop(self) -> None:
-        """Finish: a job that still reads files is cancelled, one that moves them is completed first, downloads break off."""
+        """Stop: registrations are cancelled unless they are moving files already, and downloads are interrupted."""
         if self._startup_task is not None:
             await self._startup_task
         await self._machine.stop(list(self._installations.values()))
@@ -93,7 +93,7 @@ class Installer:
     async def add(
         self, text: str, overrides: ModelRecordChanges, *, inplace: bool = False, access_token: str | None = None
     ) -> ModelInstallJob:
-        """Return a new job for the source that `text` names, or the one that is at it already. Raises UnsupportedSource."""
+        """Return a new job for the source `text`, or the active job for the same source. Raises UnsupportedSource."""
         source = await in_thread(parse_source, text, inplace=inplace, access_token=access_token)
         async with self._adding:
             for job in self.jobs():
@@ -107,17 +107,17 @@ class Installer:
         return installation.job
 
     def jobs(self) -> list[ModelInstallJob]:
-        """Return every job, oldest first."""
+        """Return all jobs, oldest first."""
         return [installation.job for installation in self._installations.values()]
 
     def get(self, number: int) -> ModelInstallJob:
-        """Return a job; raises UnknownInstall."""
+        """Return a job. Raises UnknownInstall."""
         if number not in self._installations:
             raise UnknownInstall(f"no install job {number}")
         return self._installations[number].job
 
     async def cancel(self, number: int) -> None:
-        """Cancel a job that hasn't ended; one that moves files already is completed. Raises NoInstallToChange."""
+        """Cancel a job that has not ended; one that is moving files is completed. Raises NoInstallToChange."""
         job = self._get_for_change(number)
         if job.state is RUNNING:
             job.cancel_requested = True
@@ -126,7 +126,7 @@ class Installer:
             await self._machine.save(job)
 
     async def pause(self, number: int) -> ModelInstallJob:
-        """Hold a job that waits or downloads; any other stays as it is. Raises NoInstallToChange."""
+        """Pause a job that waits or downloads; has no effect in other states. Raises NoInstallToChange."""
         job = self._get_for_change(number)
         if job.state in UNDER_WAY:
             self._machine.change_state(job, PAUSED)
@@ -135,34 +135,34 @@ class Installer:
         return job.job
 
     async def resume(self, number: int) -> ModelInstallJob:
-        """Let a paused job go on; any other stays as it is. Raises NoInstallToChange."""
+        """Resume a paused job; has no effect in other states. Raises NoInstallToChange."""
         job = self._get_for_change(number)
         if job.state is PAUSED:
             await self._resume_work(job)
         return job.job
 
     async def restart_failed(self, number: int) -> ModelInstallJob:
-        """Go on with the failed downloads of a job; without any it stays as it is. Raises NoInstallToChange."""
+        """Retry the failed downloads of a job; has no effect without any. Raises NoInstallToChange."""
         job = self._get_for_change(number)
         if job.state is ERROR and job.has_folder:
             await self._resume_work(job)
         return job.job
 
     async def restart_file(self, number: int, url: str) -> ModelInstallJob:
-        """Download one file of a job again; a job past its downloads stays as it is. Raises NoInstallToChange, UnknownPart."""
+        """Download one file of a job again, unless its downloads are done. Raises NoInstallToChange, UnknownPart."""
         job = self._get_for_change(number)
         if job.state not in states.RESTARTABLE or not job.has_folder or job.remote is None:
             return job.job
         part = next((part for part in job.batch.parts if str(part.source) == url), None)
         if part is None:
-            raise UnknownPart(f"install job {number} downloads no {url}")
+            raise UnknownPart(f"install job {number} has no download of {url}")
         if part.status is not DownloadJobStatus.COMPLETED:
             await self._machine.restart(job, part)
             await self._machine.save(job)
         return job.job
 
     async def prune(self) -> None:
-        """Forget the jobs that have ended, and what is here of failed ones."""
+        """Remove the jobs that have ended, and the partial files of failed ones."""
         for number, job in list(self._installations.items()):
             if job.job.ended:
                 del self._installations[number]
@@ -171,12 +171,12 @@ class Installer:
         await self._machine.wait_for_background()
 
     async def list_sources(self) -> set[str]:
-        """Return what the registered models were installed from."""
+        """Return the sources of the registered models."""
         async with self._resources.database.read() as connection:
             return await store.sources(connection)
 
     def paths_in_use(self) -> list[Path]:
-        """Return where the files of the jobs are that haven't ended, and of those that may be resumed."""
+        """Return the paths used by jobs that have not ended or may be resumed."""
         models, jobs = self._resources.settings.models_path, self._installations.values()
         local = [job.job.local_path for job in jobs if not job.job.ended and job.job.source.type == "local"]
         remote = [job for job in jobs if job.remote and job.has_folder]
@@ -215,18 +215,18 @@ class Installer:
         await self._machine.save(job)
 
     async def _start_up(self) -> None:
-        """Clear away what a crash left, tell the log of models whose files are gone, and let jobs be registered."""
+        """Remove leftovers of a crash, log models with missing files, and enable registration."""
         try:
             await in_thread(placement.remove_abandoned_copies, self._resources.settings.models_path)
             for config in await list_missing(self._resources):
                 _log.warning("the files of model %s are missing: %s", config.name, config.path)
-        except Exception as error:  # noqa: BLE001  (whatever it is, models can be installed)
+        except Exception as error:  # noqa: BLE001  (no failure here may prevent installations)
             _log.warning("the models folder cannot be checked: %s", error)
         finally:
             self._machine.ready.set()
 
     async def _recover(self) -> None:
-        """Go on with the installations that an earlier server left, and clear away what belongs to none."""
+        """Resume the installations of an earlier server, and remove folders that belong to none."""
         models = self._resources.settings.models_path
         async with self._resources.database.read() as connection:
             entries = await journal.entries(connection)
@@ -245,7 +245,7 @@ class Installer:
                 self._resume_after_restart(job, entry)
 
     async def _is_needed(self, job: Installation) -> bool:
-        """Tell whether to go on with a job; one of a user's own files ends here, with the files where they were."""
+        """Return whether to resume a job; an interrupted move of local files is undone and not resumed."""
         if job.remote:
             return True
         if not is_key(job.key):
@@ -254,12 +254,12 @@ class Installer:
         try:
             await in_thread(folders.restore_local, models, job.key, source)
         except OSError as error:
-            _log.warning("%s cannot be brought back from %s: %s", source, models / job.key, error)
+            _log.warning("%s cannot be restored from %s: %s", source, models / job.key, error)
             return True
         return False
 
     def _load_entry(self, entry: InstallEntry) -> Installation | None:
-        """Return the job that a row is of, None if it can't be read. Blocking."""
+        """Return the job of a row, or None if the row cannot be parsed. Blocking."""
         folder = self._resources.settings.models_path / entry.folder
         try:
             token = folders.read_token(folder)

@@ -1,6 +1,6 @@
-"""The states of an installation: which follows which, and what each transition does, in one table.
+"""State machine of an installation: a table of the allowed transitions and their effects.
 
-`apply` is the only function that changes a job's status; a transition that is not in the table is refused.
+Only `apply` changes a job's status; transitions that are not in the table are refused.
 """
 
 from collections.abc import Callable
@@ -23,45 +23,45 @@ ERROR = InstallStatus.ERROR
 CANCELLED = InstallStatus.CANCELLED
 
 UNDER_WAY = frozenset({WAITING, DOWNLOADING})
-"""States in which a job plans or downloads."""
+"""States in which a job plans its downloads or downloads."""
 RESTARTABLE = UNDER_WAY | {PAUSED, ERROR}
-"""States in which one file of a job can be downloaded again."""
+"""States in which a single file of a job can be downloaded again."""
 WORKING = UNDER_WAY | {DOWNLOADS_DONE, RUNNING}
-"""States in which a task works on the job or waits for its turn; every other ends that task."""
+"""States in which a task processes the job or waits its turn; every other state ends that task."""
 
 
 class RowChange(StrEnum):
-    """What becomes of the job's row in `model_installs`."""
+    """Effect of a transition on the job's row in `model_installs`."""
 
     UNCHANGED = "unchanged"
     SAVED = "saved"
-    """Written if it differs: source, stated fields, plan, whether it is paused, and the error."""
+    """Source, overrides, plan, paused flag and error are written if they differ."""
     REMOVED = "removed"
 
 
 class FolderChange(StrEnum):
-    """What becomes of the folder of the downloads and of what is in it."""
+    """Effect of a transition on the folder of the downloads and its content."""
 
     UNCHANGED = "unchanged"
     REMOVED = "removed"
-    """After the row: a folder without a row is removed at the next start."""
+    """Removed after the row: a folder without a row is removed at the next start."""
 
 
 class TransitionRefused(RuntimeError):
-    """The table has no such transition, or other fields belong to it."""
+    """The transition is not in the table, or its fields are not those in the table."""
 
 
 @dataclass(frozen=True)
 class Transition:
-    """What one transition does beside changing the status. Events go out after the fields have changed."""
+    """Effects of a transition besides the status change. The event is emitted after the fields are set."""
 
     event: Callable[[Installation], Event | None] | None = None
     row: RowChange = RowChange.UNCHANGED
     folder: FolderChange = FolderChange.UNCHANGED
     fields: frozenset[str] = frozenset()
-    """Fields of the job that whoever makes the transition has to give."""
+    """Fields of the job that the caller must provide."""
     clears: frozenset[str] = frozenset()
-    """Fields of the job that become None."""
+    """Fields of the job that are set to None."""
 
 
 def _progress(job: Installation) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _source(job: Installation) -> dict[str, Any]:
 
 
 def _download_start_event(job: Installation) -> Event | None:
-    """Return the event the first time, not again after a pause."""
+    """Return the event only the first time, not again after a pause."""
     if job.start_event_emitted:
         return None
     job.start_event_emitted = True
@@ -137,20 +137,22 @@ _CONTINUE = Transition(None, RowChange.SAVED, clears=_ERROR_FIELDS)
 _DOWNLOAD_FAILED = Transition(_error_event, RowChange.SAVED, fields=_ERROR_FIELDS)
 
 TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
-    # from, to: event, row, folder; None is no job
-    # A new job is not begun unless its row could be written; a recovered one has it.
+    # (from, to): event, row, folder; None means no job
+    # A new job is not started unless its row can be written; a recovered one has a row.
     (None, WAITING): Transition(None, RowChange.SAVED),
     (None, PAUSED): Transition(),  # recovered
     (None, ERROR): Transition(None, RowChange.UNCHANGED, fields=_ERROR_FIELDS),  # recovered
-    (WAITING, WAITING): Transition(None, RowChange.SAVED, fields=_PLAN_FIELDS),  # the plan is made; the folder is there
-    (WAITING, DOWNLOADING): Transition(_download_start_event, RowChange.SAVED),  # a single file has its name by now
+    (WAITING, WAITING): Transition(
+        None, RowChange.SAVED, fields=_PLAN_FIELDS
+    ),  # the plan is complete and the folder exists
+    (WAITING, DOWNLOADING): Transition(_download_start_event, RowChange.SAVED),  # a single file has its name now
     (DOWNLOADING, DOWNLOADING): Transition(_download_progress_event),
     (DOWNLOADING, WAITING): _CONTINUE,  # one file is downloaded again
     (DOWNLOADING, DOWNLOADS_DONE): Transition(_downloads_complete_event),
     (DOWNLOADS_DONE, RUNNING): Transition(_start_event),
-    # Without downloads. The row of files that move is written before they do.
+    # Without downloads. The row is written before any files are moved.
     (WAITING, RUNNING): Transition(_start_event, RowChange.SAVED),
-    (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next one registers what is here
+    (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next start registers the files
     (RUNNING, COMPLETED): Transition(_complete_event, RowChange.REMOVED, FolderChange.REMOVED, fields=_RESULT_FIELDS),
     (RUNNING, ERROR): Transition(_error_event, RowChange.REMOVED, FolderChange.REMOVED, fields=_ERROR_FIELDS),
     (WAITING, ERROR): _DOWNLOAD_FAILED,
@@ -158,7 +160,7 @@ TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
     (WAITING, PAUSED): _PAUSE,
     (DOWNLOADING, PAUSED): _PAUSE,
     (PAUSED, WAITING): _CONTINUE,
-    (ERROR, WAITING): _CONTINUE,  # only while it has its folder
+    (ERROR, WAITING): _CONTINUE,  # only while the folder exists
     (WAITING, CANCELLED): _CANCEL,
     (DOWNLOADING, CANCELLED): _CANCEL,
     (DOWNLOADS_DONE, CANCELLED): _CANCEL,
@@ -171,15 +173,16 @@ TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
 
 
 def apply(job: Installation, to: InstallStatus | None, emitter: Emitter, fields: dict[str, Any]) -> Transition:
-    """Change the job's status and fields, emit the event, and return what else the transition asks for.
+    """Change the job's status and fields, emit the event, and return the transition.
 
-    Row and folder are the caller's: they take time. Raises TransitionRefused with the job unchanged.
+    The caller applies the changes of row and folder, which take time. Raises TransitionRefused, leaving the job
+    unchanged.
     """
     transition = TABLE.get((job.state, to))
     if transition is None or (to is WAITING and not job.has_folder):
         raise TransitionRefused(f"install job {job.job.id} cannot go from {job.state} to {to}")
     if fields.keys() != transition.fields:
-        raise TransitionRefused(f"from {job.state} to {to} takes {set(transition.fields)}, not {set(fields)}")
+        raise TransitionRefused(f"{job.state} to {to} requires the fields {set(transition.fields)}, got {set(fields)}")
     job.state = to
     if to is not None:
         job.job.status = to

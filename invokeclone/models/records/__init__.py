@@ -1,1 +1,1 @@
-"""Registered models: their rows, changes to them, images, relationships, and where their files lie."""
+"""Registered models: records, changes, images, relationships, and the location of their files."""

@@ -1,11 +1,11 @@
-"""The model caches of all workers, seen together."""
+"""Statistics and clearing of the model caches of all workers."""
 
 from invokeclone.kit.workers import Workers
 from invokeclone.models.records.schemas import CacheStats
 
 
 async def stats(workers: Workers) -> CacheStats | None:
-    """Return what all model caches did, added up; None when no worker has anything to tell."""
+    """Return the summed statistics of all model caches; None if no worker has any."""
     answers = [CacheStats.model_validate(answer) for answer in await workers.ask_all("model_cache_stats", {}) if answer]
     if not answers:
         return None
@@ -19,5 +19,5 @@ async def stats(workers: Workers) -> CacheStats | None:
 
 
 async def empty_caches(workers: Workers) -> None:
-    """Let every worker drop the models that it doesn't use at the moment."""
+    """Make every worker drop the models that are not in use."""
     await workers.ask_all("empty_model_cache", {})

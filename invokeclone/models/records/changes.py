@@ -1,4 +1,4 @@
-"""What is done to registered models besides reading their rows: change, delete, identify anew, look for missing files."""
+"""Operations on registered models: change, delete, reidentify, set images, find missing files."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,29 +25,29 @@ _log = log.get("models")
 
 
 class MissingFiles(NotFound):
-    """The record's files are not where it says."""
+    """The files of the model do not exist."""
 
 
 class KeyIsFixed(Unprocessable):
-    """A record's key can't be changed."""
+    """The key of a record cannot be changed."""
 
 
 async def list_model_paths(resources: Resources) -> list[Path]:
-    """Return the files and folders that belong to registered models or to their images: no download may go there."""
+    """Return the files and folders of registered models and their images, which downloads must not write to."""
     async with resources.database.read() as connection:
         recorded_paths = await store.paths(connection)
     return placement.all_model_paths(resources.settings.models_path, recorded_paths)
 
 
 async def change(resources: Resources, guard: Guard, key: str, changes: ModelRecordChanges) -> ModelConfig:
-    """Change the fields that were given and return the record.
+    """Change the fields set in `changes` and return the record.
 
-    Raises UnknownModelException, KeyIsFixed, ModelBusy, DuplicateModelException (path), and ModelDoesNotFit when the
-    result is no record of any class.
+    Raises UnknownModelException, KeyIsFixed, ModelBusy, DuplicateModelException (path), and InvalidModelRecord if the
+    result is not valid for any class.
     """
     fields = changes.explicit_fields()
     if fields.pop("key", key) not in (key, None):
-        raise KeyIsFixed("the key of a model can't be changed")
+        raise KeyIsFixed("the key of a model cannot be changed")
     with guard.lock(key):
         async with resources.database.write() as connection:
             config = _apply_changes(await store.get(connection, key), fields)
@@ -69,16 +69,16 @@ def _apply_changes(config: ModelConfig, fields: dict[str, Any]) -> ModelConfig:
 
 
 async def remove(resources: Resources, guard: Guard, key: str) -> None:
-    """Delete a record, its picture, and its files if they lie in the models folder.
+    """Delete a record, its image, and its files if they are inside the models folder.
 
-    Raises UnknownModelException, ModelBusy. Files that can't be removed stay as orphans and are logged.
+    Raises UnknownModelException, ModelBusy. Files that cannot be removed stay as orphans and are logged.
     """
     with guard.lock(key):
         await remove_locked(resources, key)
 
 
 async def remove_locked(resources: Resources, key: str, successor: str | None = None) -> None:
-    """Do the same for a model that is held already; its relatives become those of the model `heir`, if there is one."""
+    """Delete a model whose lock is held; its relationships are transferred to the model `successor`, if given."""
     settings = resources.settings
     async with resources.database.write() as connection:
         if successor is not None:
@@ -99,10 +99,10 @@ def _remove_files(settings: Settings, path: Path, key: str, other_paths: list[st
 
 
 async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfig:
-    """Find out again what a model is, and return its record with the same key, name, description, source and settings.
+    """Identify a model again and return its record, which keeps its key, name, description, source and settings.
 
-    A base that only its record knew is kept. Raises UnknownModelException, MissingFiles, ModelBusy, and InvalidModel
-    (with the record left as it was) when nothing can be made of the files.
+    A base that cannot be detected is kept from the record. Raises UnknownModelException, MissingFiles, ModelBusy, and
+    InvalidModel (leaving the record unchanged) if the files cannot be identified.
     """
     models = resources.settings.models_path
     with guard.lock(key):
@@ -139,7 +139,7 @@ def _identify_again(model: ModelFiles, config: ModelConfig) -> ModelConfig:
 
 
 async def for_each(keys: list[str], work: Callable[[str], Awaitable[object]]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Do `work` for every key; return the keys for which it went well, and `{key, error}` for the others."""
+    """Run `work` for every key; return the keys that succeeded, and `{key, error}` for those that failed."""
     succeeded: list[str] = []
     failed: list[dict[str, Any]] = []
     for key in keys:
@@ -153,7 +153,7 @@ async def for_each(keys: list[str], work: Callable[[str], Awaitable[object]]) ->
 
 
 async def list_missing(resources: Resources) -> list[ModelConfig]:
-    """Return the records whose files are not where they say."""
+    """Return the records whose files are missing."""
     async with resources.database.read() as connection:
         configs = await store.search(connection)
     models = resources.settings.models_path
@@ -166,7 +166,7 @@ async def list_missing(resources: Resources) -> list[ModelConfig]:
 
 
 async def set_image(resources: Resources, guard: Guard, key: str, data: bytes) -> None:
-    """Keep a picture for a model; raises UnknownModelException, NotAPicture, ModelBusy."""
+    """Store the image of a model. Raises UnknownModelException, InvalidModelImage, ModelBusy."""
     with guard.lock(key):
         async with resources.database.read() as connection:
             await store.get(connection, key)
@@ -174,7 +174,7 @@ async def set_image(resources: Resources, guard: Guard, key: str, data: bytes) -
 
 
 async def remove_image(resources: Resources, guard: Guard, key: str) -> None:
-    """Remove a model's picture; raises UnknownPicture when it has none, ModelBusy."""
+    """Remove the image of a model. Raises ModelImageNotFound, ModelBusy."""
     with guard.lock(key):
         await in_thread(model_images.find, resources.settings, key)
         await in_thread(model_images.remove, resources.settings, key)

@@ -1,4 +1,4 @@
-"""Events of registered models: changes of their records, and the loads that workers do."""
+"""Events of registered models: changes of their records, and loads by workers."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from invokeclone.models.identify.union import AnyModelConfig
 
 
 class ModelLoadStartedEvent(Event):
-    """A node began to load a model."""
+    """A node started to load a model."""
 
     name: ClassVar[str] = "model_load_started"
     audience: ClassVar[Audience] = "owner"
@@ -19,7 +19,7 @@ class ModelLoadStartedEvent(Event):
 
 
 class ModelLoadCompleteEvent(Event):
-    """A model, or a part of it, is loaded."""
+    """A model or a part of it was loaded."""
 
     name: ClassVar[str] = "model_load_complete"
     audience: ClassVar[Audience] = "owner"
@@ -30,7 +30,7 @@ class ModelLoadCompleteEvent(Event):
 
 
 class ModelsChangedEvent(Event):
-    """Records were changed or deleted: what workers have loaded by them must not be used again."""
+    """Records were changed or deleted; workers must not reuse models loaded from them."""
 
     name: ClassVar[str] = "models_changed"
     audience: ClassVar[Audience] = "internal"

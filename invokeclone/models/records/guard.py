@@ -1,4 +1,4 @@
-"""Which models are being worked on: two operations on one model at once are refused instead of mixed up."""
+"""Locks of models: a second concurrent operation on the same model is refused."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ from invokeclone.models.errors import ModelBusy
 
 
 class Guard:
-    """Keys in use, and the lock between whoever puts models into place and whoever removes what nobody owns.
+    """The locked model keys, and the lock between the placement of models and the removal of orphans.
 
-    One for the server's life.
+    There is one instance per server.
     """
 
     def __init__(self) -> None:
@@ -18,14 +18,14 @@ class Guard:
         self.placement_lock = asyncio.Lock()
 
     def keys_in_use(self) -> frozenset[str]:
-        """Return the keys of the models that are held now."""
+        """Return the keys of the models that are locked."""
         return frozenset(self._keys)
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold the model `key`; raises ModelBusy when somebody holds it already."""
+        """Lock the model `key`. Raises ModelBusy if it is locked already."""
         if key in self._keys:
-            raise ModelBusy(f"another operation on model {key} is going on")
+            raise ModelBusy(f"another operation on model {key} is in progress; try again later")
         self._keys.add(key)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Which model a name means, for every API that has names and no keys."""
+"""Lookup of models by name, for APIs that do not use keys."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -6,7 +6,7 @@ from pathlib import PurePath
 from invokeclone.models.configs.model_config import ModelConfig
 
 HASH_DIGITS = 10
-"""The first digits of a hash that clients name models by."""
+"""Number of leading hash digits by which clients refer to models."""
 
 
 def hash_digits(config: ModelConfig) -> str:
@@ -15,9 +15,9 @@ def hash_digits(config: ModelConfig) -> str:
 
 
 def find_by_name(configs: Sequence[ModelConfig], name: str, base: str | None = None) -> ModelConfig | None:
-    """Return the model of this key or name, else of this name, file or hash whatever the letters' case; None: there is none.
+    """Return the model with this key or name, else with this name, file or hash ignoring case; None if there is none.
 
-    Of several, one of `base` comes first, and then the first of `known`.
+    Among several, models of `base` take precedence, then the order of `configs`.
     """
     candidates = sorted(configs, key=lambda config: base is not None and config.base != base)
     exact = name.strip()

@@ -1,4 +1,4 @@
-"""Pictures of models: one small WEBP for each key in the models folder; it knows no record. Every function blocks."""
+"""Images of models: one small WEBP per key in the models folder. Every function blocks."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ _EDGE = 256
 
 
 class InvalidModelImage(UnsupportedMedia):
-    """The upload can't be read as a picture."""
+    """The upload cannot be read as an image."""
 
 
 def _file(settings: Settings, key: str) -> Path:
@@ -24,40 +24,40 @@ def _file(settings: Settings, key: str) -> Path:
 
 
 def find(settings: Settings, key: str) -> Path:
-    """Return the file of the model's picture; raises UnknownPicture."""
+    """Return the file of the model's image. Raises ModelImageNotFound."""
     path = _file(settings, key)
     if not paths.exists(path):
-        raise ModelImageNotFound(f"model {key} has no picture")
+        raise ModelImageNotFound(f"model {key} has no image")
     return path
 
 
 def save(settings: Settings, key: str, data: bytes) -> None:
-    """Keep the picture in `data`, in a format of uploads, at most 256 pixels wide and high. Raises NotAPicture."""
+    """Store an uploaded image, scaled down to at most 256 × 256 pixels. Raises InvalidModelImage."""
     try:
         with open_image(io.BytesIO(data), limit=settings.limits.image_pixels) as image:
             image.thumbnail((_EDGE, _EDGE))
             thumbnail = image.convert("RGBA" if image.has_transparency_data else "RGB")
     except Exception as error:
-        raise InvalidModelImage(f"the upload is not an image that can be read: {error}") from error
+        raise InvalidModelImage(f"the upload cannot be read as an image: {error}") from error
     buffer = io.BytesIO()
     thumbnail.save(buffer, format="webp")
     write_file(_file(settings, key), buffer.getvalue())
 
 
 def remove(settings: Settings, key: str) -> None:
-    """Remove the model's picture, if it has one."""
+    """Remove the model's image, if it has one."""
     remove_file(_file(settings, key))
 
 
 def move(settings: Settings, old: str, new: str) -> None:
-    """Give the picture of one model, if it has one, to another that has none."""
+    """Move the image of the model `old`, if it has one, to the model `new`."""
     path = _file(settings, old)
     if paths.exists(path):
         path.replace(_file(settings, new))
 
 
 def with_cover_image(settings: Settings, config: ModelConfig) -> ModelConfig:
-    """Return `config` with the address of its picture, which changes when the picture does."""
+    """Return `config` with the URL of its image, which changes with the image."""
     try:
         modified_ns = _file(settings, config.key).stat().st_mtime_ns
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def with_cover_image(settings: Settings, config: ModelConfig) -> ModelConfig:
 
 
 def with_cover_images(settings: Settings, configs: list[ModelConfig]) -> list[ModelConfig]:
-    """Return `configs` with the addresses of their pictures."""
+    """Return `configs` with the URLs of their images."""
     if not (settings.models_path / IMAGES_FOLDER).is_dir():
         return configs
     return [with_cover_image(settings, config) for config in configs]

@@ -1,6 +1,6 @@
-"""Where models lie: recorded paths, moving a model into the models folder, removing one from it.
+"""Location of model files: recorded paths, moving a model into the models folder, removing one from it.
 
-It knows folders and refuses to know what is in the files. Every function blocks; call them in a thread.
+Every function blocks; call them in a thread.
 """
 
 import errno
@@ -19,12 +19,12 @@ _COPY_PREFIX = ".copying_"
 
 
 def to_absolute_path(models: Path, record_path: str) -> Path:
-    """Return the place that a record's `path` means: relative ones are taken from the models folder."""
+    """Return a record's `path` as an absolute path; relative ones are relative to the models folder."""
     return models / record_path
 
 
 def all_model_paths(models: Path, recorded_paths: Mapping[str, str]) -> list[Path]:
-    """Return the files and folders of the models folder that belong to records (`recorded`: paths by key) or to their images."""
+    """Return the files and folders of all models and of their images; `recorded_paths` are paths by key."""
     model_paths = [models / key for key in recorded_paths] + [
         to_absolute_path(models, path) for path in recorded_paths.values()
     ]
@@ -32,18 +32,18 @@ def all_model_paths(models: Path, recorded_paths: Mapping[str, str]) -> list[Pat
 
 
 def to_record_path(models: Path, path: Path) -> str:
-    """Return `path` as records have it: relative to the models folder when inside it, otherwise absolute."""
+    """Return `path` as stored in records: relative to the models folder if inside it, otherwise absolute."""
     inside = path.is_relative_to(models) and path != models
     return PurePosixPath(path.relative_to(models) if inside else path).as_posix()
 
 
 def move_in(models: Path, source: Path, key: str) -> Path:
-    """Move the model at `source` into the folder `key` of the models folder, and return where it lies then.
+    """Move the model at `source` into the folder `key` of the models folder, and return its new path.
 
-    A file goes to `<key>/<file name>`, the contents of a folder directly into `<key>`. On the same file system that is
-    one rename; across file systems a hidden copy is renamed when it is whole, and then the source is removed. A crash
-    leaves the source or the target. Raises DuplicateModelException when the folder exists, OSError (disk full, no
-    permission) with the source untouched.
+    A file becomes `<key>/<file name>`, a folder becomes `<key>`. On the same file system this is one rename; across
+    file systems, a hidden copy is renamed once complete, and then the source is removed. A crash leaves the source or
+    the target. Raises DuplicateModelException if the folder exists, OSError (disk full, no permission) with the source
+    unchanged.
     """
     folder = safe_join(models, key)
     if folder.exists():
@@ -62,7 +62,7 @@ def move_in(models: Path, source: Path, key: str) -> Path:
 
 
 def move_back(models: Path, location: Path, source: Path, key: str) -> None:
-    """Undo `move_in`: put what lies at `placed` back to `source`."""
+    """Undo `move_in`: move the model at `location` back to `source`."""
     _rename_or_copy(location, source, _partial_copy(source.parent, key))
     folder = models / key
     if folder.is_dir():
@@ -71,7 +71,7 @@ def move_back(models: Path, location: Path, source: Path, key: str) -> None:
 
 def _rename_or_copy(source: Path, target: Path, partial_copy: Path) -> None:
     try:
-        os.rename(source, target)  # noqa: PTH104  (Path.rename would follow the same call; this one says what it is)
+        os.rename(source, target)  # noqa: PTH104  (same system call as Path.rename)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -90,7 +90,7 @@ def _rename_or_copy(source: Path, target: Path, partial_copy: Path) -> None:
 
 
 def remove_abandoned_copies(models: Path) -> None:
-    """Remove copies that a crash left half-way: those of this process, which may be moving nothing, and of ended ones."""
+    """Remove the incomplete copies of ended processes, and of this process, which must not be moving any model."""
     for partial_copy in models.glob(f"{_COPY_PREFIX}*"):
         pid = partial_copy.name.removeprefix(_COPY_PREFIX).partition("_")[0]
         if pid == str(os.getpid()) or not processes.is_running(pid):
@@ -98,32 +98,30 @@ def remove_abandoned_copies(models: Path) -> None:
 
 
 def scratch_folder(models: Path, key: str) -> Path:
-    """Return a place for a folder that is being written for the model `key`; `sweep` removes it after a crash."""
+    """Return the path of a temporary folder for the model `key`; `remove_abandoned_copies` removes it after a crash."""
     models.mkdir(parents=True, exist_ok=True)
     return _partial_copy(models, f"new_{key}")
 
 
 def _partial_copy(folder: Path, key: str) -> Path:
-    """Return the place for a copy that is not whole yet; its name says which process writes it."""
+    """Return the path of an incomplete copy; its name contains the id of the process that writes it."""
     return folder / f"{_COPY_PREFIX}{os.getpid()}_{key}"
 
 
 def check_movable(models: Path, source: Path, other_models: list[Path]) -> None:
-    """Raise InvalidModel when moving `source` would take along or break one of the registered models at `others`."""
+    """Raise InvalidModel if moving `source` would move or break a registered model at one of `other_models`."""
     real_source = paths.real(source)
     if paths.real(models).is_relative_to(real_source):
-        raise InvalidModel(f"{source} holds the models folder")
+        raise InvalidModel(f"{source} contains the models folder")
     for other in map(paths.real, other_models):
         if other != real_source and (other.is_relative_to(real_source) or real_source.is_relative_to(other)):
-            raise InvalidModel(
-                f"{source} and the registered model at {other} lie inside each other; install it in place"
-            )
+            raise InvalidModel(f"{source} contains or is inside the registered model at {other}; install it in place")
 
 
 def remove(models: Path, path: Path, key: str, other_models: list[Path]) -> None:
-    """Remove the files of the model at `path`, and its folder `<models>/<key>`, if they lie inside the models folder.
+    """Remove the files of the model at `path`, and its folder `<models>/<key>`, if they are inside the models folder.
 
-    What lies elsewhere stays, and so does anything that one of the registered models at `others` lies in.
+    Files elsewhere are kept, as are folders that contain one of the registered models at `other_models`.
     """
     folder = models / key
     target = folder if path.is_relative_to(folder) else path
@@ -136,7 +134,7 @@ def remove(models: Path, path: Path, key: str, other_models: list[Path]) -> None
 
 
 def is_inside(models: Path, path: Path) -> bool:
-    """Tell whether `path`, taken as itself even when it is a link, lies inside the models folder."""
+    """Return whether `path` is inside the models folder; a link at `path` itself is not followed."""
     normal = Path(os.path.normpath(path))
     inside = (paths.real(normal.parent) / normal.name).is_relative_to(paths.real(models))
     return inside and paths.real(normal) != paths.real(models)

@@ -1,4 +1,4 @@
-"""SQL for pairs of models that belong together; a pair has no direction and is kept once, with the smaller key first."""
+"""SQL for relationships of models: undirected pairs, stored once with the smaller key first."""
 
 from collections.abc import Iterable
 
@@ -15,21 +15,21 @@ from invokeclone.tables import model_relationships
 
 _first, _second = model_relationships.c.model_key_1, model_relationships.c.model_key_2
 _KEYS_PER_QUERY = 400
-"""Keys asked for in one query; SQLite limits how many values one may carry."""
+"""Keys per query; SQLite limits the number of bound values."""
 
 
 class SameModel(BadRequest):
-    """A model can't be related to itself."""
+    """A model cannot be related to itself."""
 
 
 class ModelRelationshipCreateRequest(BaseModel):
-    """Two models."""
+    """The keys of two models."""
 
     model_key_1: str
     model_key_2: str
 
     def pair(self) -> tuple[str, str]:
-        """Return both keys, the smaller one first; raises SameModel."""
+        """Return both keys, the smaller one first. Raises SameModel."""
         if self.model_key_1 == self.model_key_2:
             raise SameModel("a model cannot be related to itself")
         first, second = sorted((self.model_key_1, self.model_key_2))
@@ -37,13 +37,13 @@ class ModelRelationshipCreateRequest(BaseModel):
 
 
 class ModelRelationshipBatchRequest(BaseModel):
-    """Any number of models."""
+    """The keys of any number of models."""
 
     model_keys: list[str]
 
 
 async def add(connection: AsyncConnection, pair: tuple[str, str]) -> None:
-    """Relate two models, if they aren't yet; raises UnknownModelException."""
+    """Relate two models unless they are related already. Raises UnknownModelException."""
     for key in pair:
         if not await store.exists(connection, key):
             raise UnknownModelException(f"no model with key {key}")
@@ -52,12 +52,12 @@ async def add(connection: AsyncConnection, pair: tuple[str, str]) -> None:
 
 
 async def remove(connection: AsyncConnection, pair: tuple[str, str]) -> None:
-    """Take the relation of two models away, if there is one."""
+    """Remove the relationship of two models, if there is one."""
     await connection.execute(sql_delete(model_relationships).where(_first == pair[0], _second == pair[1]))
 
 
 async def list_related(connection: AsyncConnection, keys: Iterable[str]) -> list[str]:
-    """Return the keys of the models that are related to any of `keys`, each once, sorted; unknown keys have none."""
+    """Return the keys of the models related to any of `keys`, sorted, without duplicates; unknown keys have none."""
     unique_keys = list(dict.fromkeys(keys))
     related_keys: set[str] = set()
     for start in range(0, len(unique_keys), _KEYS_PER_QUERY):
@@ -68,7 +68,7 @@ async def list_related(connection: AsyncConnection, keys: Iterable[str]) -> list
 
 
 async def transfer(connection: AsyncConnection, old: str, new: str) -> None:
-    """Make what is related to the model `old` related to the model `new` instead."""
+    """Transfer the relationships of the model `old` to the model `new`."""
     related_keys = await list_related(connection, [old])
     await connection.execute(sql_delete(model_relationships).where(or_(_first == old, _second == old)))
     for other in related_keys:

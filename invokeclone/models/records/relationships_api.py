@@ -1,4 +1,4 @@
-"""The routes under /api/v1/model_relationships: which models belong together, so that a page can offer them side by side."""
+"""Routes under /api/v1/model_relationships."""
 
 from fastapi import APIRouter, Depends
 
@@ -14,7 +14,7 @@ _ADMINS = [Depends(current.admin)]
 
 @router.get("/i/{model_key}", dependencies=_USERS)
 async def get_related_models(connection: Read, model_key: str) -> list[str]:
-    """List the keys of the models related to a model; a model that is unknown has none."""
+    """List the keys of the models related to a model; an unknown model has none."""
     return await relationships.list_related(connection, [model_key])
 
 
@@ -25,7 +25,7 @@ async def get_related_models(connection: Read, model_key: str) -> list[str]:
     dependencies=_ADMINS,
 )
 async def add_model_relationship(connection: Write, request: ModelRelationshipCreateRequest) -> None:
-    """Relate two models to each other. Doing so twice changes nothing."""
+    """Relate two models to each other; has no effect if they are related already."""
     await relationships.add(connection, request.pair())
 
 
@@ -36,11 +36,11 @@ async def add_model_relationship(connection: Write, request: ModelRelationshipCr
     dependencies=_ADMINS,
 )
 async def remove_model_relationship(connection: Write, request: ModelRelationshipCreateRequest) -> None:
-    """Take the relation of two models away. Without one nothing changes."""
+    """Remove the relationship of two models; has no effect if there is none."""
     await relationships.remove(connection, request.pair())
 
 
 @router.post("/batch", dependencies=_USERS)
 async def get_related_models_batch(connection: Read, request: ModelRelationshipBatchRequest) -> list[str]:
-    """List the keys of the models related to any of several models, each once."""
+    """List the keys of the models related to any of several models, without duplicates."""
     return await relationships.list_related(connection, request.model_keys)

@@ -1,4 +1,4 @@
-"""What goes over the wire about models besides the records themselves."""
+"""Request and response schemas of models, except the records themselves."""
 
 from enum import StrEnum
 from typing import Any
@@ -15,39 +15,45 @@ from invokeclone.models.identify.union import AnyModelConfig as AnyModelConfig
 
 
 class ModelRecordChanges(BaseModel):
-    """Fields of a record that somebody states. Those that are absent stay, or are found out at installation."""
+    """Fields of a record set by the user. Absent fields stay unchanged, or are detected at installation."""
 
-    source: str | None = Field(default=None, description="Where it came from")
-    source_type: ModelSourceType | None = Field(default=None, description="What kind of place that is")
-    source_api_response: str | None = Field(default=None, description="What the source's service said of it, as JSON")
+    source: str | None = Field(default=None, description="Path, URL or repository the model was installed from")
+    source_type: ModelSourceType | None = Field(default=None, description="Type of the source")
+    source_api_response: str | None = Field(
+        default=None, description="Response of the source's API about the model, as JSON"
+    )
     source_url: SourceUrl = Field(default=None, description="Web page of the model")
-    name: str | None = Field(default=None, description="Name shown to people")
-    path: str | None = Field(default=None, description="Where it lies")
-    description: str | None = Field(default=None, description="What it is, in words")
+    name: str | None = Field(default=None, description="Display name")
+    path: str | None = Field(default=None, description="Path of the model")
+    description: str | None = Field(default=None, description="Description of the model")
     base: BaseModelType | None = Field(default=None, description="Architecture")
-    type: ModelType | None = Field(default=None, description="What part of the work it does")
+    type: ModelType | None = Field(default=None, description="Type of the model")
     key: str | None = Field(default=None, description="Key of the record")
     hash: str | None = Field(default=None, description="Hash of the weights")
-    file_size: int | None = Field(default=None, description="Bytes on disk")
-    format: str | None = Field(default=None, description="How it lies on disk")
-    trigger_phrases: TriggerPhrases | None = Field(default=None, description="Words that it was trained to answer to")
-    default_settings: AnyDefaultSettings | None = Field(default=None, description="What to start from")
-    provider_id: str | None = Field(default=None, description="Service of an external model")
-    provider_model_id: str | None = Field(default=None, description="Its name at that service")
-    capabilities: ExternalModelCapabilities | None = Field(default=None, description="What an external model can do")
-    cpu_only: bool | None = Field(default=None, description="Run it on the CPU")
-    variant: AnyVariant | None = Field(default=None, description="Which kind of its family it is")
-    prediction_type: SchedulerPredictionType | None = Field(default=None, description="What the UNet predicts")
-    upcast_attention: bool | None = Field(default=None, description="Compute attention in 32 bits")
+    file_size: int | None = Field(default=None, description="Size on disk in bytes")
+    format: str | None = Field(default=None, description="Storage format")
+    trigger_phrases: TriggerPhrases | None = Field(
+        default=None, description="Trigger phrases the model was trained with"
+    )
+    default_settings: AnyDefaultSettings | None = Field(default=None, description="Default settings")
+    provider_id: str | None = Field(default=None, description="Provider of an external model")
+    provider_model_id: str | None = Field(default=None, description="Name of the model at its provider")
+    capabilities: ExternalModelCapabilities | None = Field(
+        default=None, description="Capabilities of an external model"
+    )
+    cpu_only: bool | None = Field(default=None, description="Whether to run the model on the CPU")
+    variant: AnyVariant | None = Field(default=None, description="Variant of the model")
+    prediction_type: SchedulerPredictionType | None = Field(default=None, description="Prediction type of the UNet")
+    upcast_attention: bool | None = Field(default=None, description="Whether to compute attention in 32 bits")
     config_path: str | None = Field(default=None, description="Configuration file of a checkpoint")
 
     def explicit_fields(self) -> dict[str, Any]:
-        """Return the fields that were given, as plain data; settings only with what was set in them."""
+        """Return the fields that were set, as plain data; nested settings contain only the fields set in them."""
         return self.model_dump(exclude_unset=True)
 
 
 class ModelRecordOrderBy(StrEnum):
-    """What a list of records is sorted by."""
+    """Sort order of a list of records."""
 
     Default = "default"
     Type = "type"
@@ -61,20 +67,20 @@ class ModelRecordOrderBy(StrEnum):
 
 
 class ModelsList(BaseModel):
-    """Records."""
+    """A list of model records."""
 
     models: list[AnyModelConfig]
 
 
 class FoundModel(BaseModel):
-    """Something in a scanned folder that may be a model."""
+    """A possible model in a scanned folder."""
 
-    path: str = Field(description="Where it lies")
-    is_installed: bool = Field(description="Whether it is registered")
+    path: str = Field(description="Absolute path")
+    is_installed: bool = Field(description="Whether the model is registered")
 
 
 class CacheStats(BaseModel):
-    """What the workers' model caches did."""
+    """Statistics of the workers' model caches."""
 
     hits: int = 0
     misses: int = 0
@@ -86,7 +92,7 @@ class CacheStats(BaseModel):
 
 
 class HFTokenStatus(StrEnum):
-    """Whether there is a Hugging Face token that works."""
+    """Status of the Hugging Face token."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -94,33 +100,33 @@ class HFTokenStatus(StrEnum):
 
 
 class HuggingFaceModels(BaseModel):
-    """What a repository of Hugging Face offers."""
+    """The models in a Hugging Face repository."""
 
-    urls: list[AnyHttpUrl] | None = Field(description="Single-file models in it")
-    is_diffusers: bool = Field(description="Whether it is a folder as diffusers saves it")
+    urls: list[AnyHttpUrl] | None = Field(description="URLs of the single-file models")
+    is_diffusers: bool = Field(description="Whether the repository is a diffusers pipeline")
 
 
 class BulkDeleteModelsRequest(BaseModel):
-    """Records to delete."""
+    """The keys of the records to delete."""
 
     keys: list[str]
 
 
 class BulkDeleteModelsResponse(BaseModel):
-    """What became of each; `failed` holds objects with `key` and `error`."""
+    """The results; `failed` contains objects with `key` and `error`."""
 
     deleted: list[str]
     failed: list[dict[str, Any]]
 
 
 class BulkReidentifyModelsRequest(BaseModel):
-    """Records to identify anew."""
+    """The keys of the records to reidentify."""
 
     keys: list[str]
 
 
 class BulkReidentifyModelsResponse(BaseModel):
-    """What became of each; `failed` holds objects with `key` and `error`."""
+    """The results; `failed` contains objects with `key` and `error`."""
 
     succeeded: list[str]
     failed: list[dict[str, Any]]
@@ -130,19 +136,19 @@ class OrphanedModelInfo(BaseModel):
     """An entry of the models folder that belongs to no record."""
 
     path: str = Field(description="Name of the entry")
-    absolute_path: str = Field(description="Where it lies")
-    files: list[str] = Field(description="Model files in it")
-    size_bytes: int = Field(description="Bytes of all files in it")
+    absolute_path: str = Field(description="Absolute path")
+    files: list[str] = Field(description="Model files in the entry")
+    size_bytes: int = Field(description="Size of all files in the entry, in bytes")
 
 
 class DeleteOrphanedModelsRequest(BaseModel):
-    """Entries to remove."""
+    """The paths of the orphaned entries to remove."""
 
     paths: list[str]
 
 
 class DeleteOrphanedModelsResponse(BaseModel):
-    """What became of each."""
+    """The results; `errors` contains messages by path."""
 
     deleted: list[str]
     errors: dict[str, str]

@@ -1,4 +1,4 @@
-"""The models to begin with, listed in a `starters.yaml` beside the `spec.py` of each family and component."""
+"""Starter models, listed in a `starters.yaml` next to the `spec.py` of each family and component."""
 
 import functools
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ FILE_NAME = "starters.yaml"
 
 
 class StarterModelWithoutDependencies(BaseModel):
-    """A model to begin with."""
+    """A starter model."""
 
     description: str
     source: str
@@ -35,27 +35,27 @@ class StarterModelWithoutDependencies(BaseModel):
 
 
 class StarterModel(StarterModelWithoutDependencies):
-    """A model to begin with, and those that it needs and that are not installed."""
+    """A starter model and its dependencies that are not installed."""
 
     dependencies: list[StarterModelWithoutDependencies] | None = None
 
 
 class StarterModelBundle(BaseModel):
-    """Models that go together."""
+    """A bundle of starter models."""
 
     name: str
     models: list[StarterModel]
 
 
 class StarterModelResponse(BaseModel):
-    """Every model to begin with, and the bundles by their base."""
+    """All starter models, and the bundles by base."""
 
     starter_models: list[StarterModel]
     starter_bundles: dict[str, StarterModelBundle]
 
 
 class _Entry(StarterModelWithoutDependencies):
-    """A model as the file has it."""
+    """A starter model in a `starters.yaml`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,21 +64,21 @@ class _Entry(StarterModelWithoutDependencies):
 
 
 class _Bundle(BaseModel):
-    """A bundle as the file has it."""
+    """A bundle in a `starters.yaml`."""
 
     name: str
     models: list[str]
 
 
 class _StarterFile(BaseModel):
-    """A file."""
+    """The content of a `starters.yaml`."""
 
     models: list[_Entry]
     bundles: dict[str, _Bundle] = {}
 
 
 class InstalledModel(NamedTuple):
-    """What a starter model is compared with: where a registered model came from, and what it is."""
+    """The fields of a registered model that starter models are compared with."""
 
     source: str
     name: str
@@ -87,7 +87,7 @@ class InstalledModel(NamedTuple):
 
 
 def files() -> list[Path]:
-    """Return the files of families and components that have one."""
+    """Return the `starters.yaml` files of families and components."""
     files = [Path(str(spec.__file__)).with_name(FILE_NAME) for spec in discovery.modules("spec")]
     return [file for file in files if file.is_file()]
 
@@ -102,7 +102,7 @@ def _load_files() -> _StarterFile:
 
 
 def list_starters(installed: Iterable[InstalledModel], content: _StarterFile | None = None) -> StarterModelResponse:
-    """Return the starter models with whether each is installed, and with those that it needs and that are not. Blocking."""
+    """Return the starter models, whether each is installed, and their missing dependencies. Blocking."""
     content = content or _load_files()
     entries = {entry.id: entry for entry in content.models}
     registered = list(installed)

@@ -1,4 +1,7 @@
-"""SQL for model records. A row's `config` is the whole record; rows that can't be read as one are skipped and logged."""
+"""SQL for model records: get, search, add, update, delete.
+
+The column `config` contains the whole record; rows whose record cannot be parsed are skipped and logged.
+"""
 
 import json
 from collections.abc import Iterable
@@ -41,7 +44,7 @@ _ORDERS: dict[ModelRecordOrderBy, tuple[ColumnElement[Any], ...]] = {
 
 
 async def get(source: Source, key: str) -> ModelConfig:
-    """Return the record `key`; raises UnknownModelException."""
+    """Return the record `key`. Raises UnknownModelException."""
     records = _records(await _ONE.rows(source, key=key))
     if not records:
         raise UnknownModelException(f"no model with key {key}")
@@ -52,12 +55,12 @@ _ONE = PreparedStatement(select(models.c.key, models.c.config).where(models.c.ke
 
 
 async def exists(connection: AsyncConnection, key: str) -> bool:
-    """Tell whether there is a record `key`."""
+    """Return whether the record `key` exists."""
     return await connection.scalar(select(models.c.key).where(models.c.key == key)) is not None
 
 
 async def search(source: Source, **attributes: Any) -> list[ModelConfig]:
-    """Return the records that have every given attribute (see `search_records`)."""
+    """Return the records that match every given attribute (see `search_records`)."""
     return [record.config for record in await search_records(source, **attributes)]
 
 
@@ -66,14 +69,14 @@ async def search_records(
     *,
     name: str | None = None,
     bases: Iterable[BaseModelType] | None = None,
-    type: ModelType | None = None,  # noqa: A002  (the wire's word)
-    format: ModelFormat | None = None,  # noqa: A002  (the wire's word)
+    type: ModelType | None = None,  # noqa: A002  (name in the API)
+    format: ModelFormat | None = None,  # noqa: A002  (name in the API)
     path: str | None = None,
-    hash: str | None = None,  # noqa: A002  (the wire's word)
+    hash: str | None = None,  # noqa: A002  (name in the API)
     order_by: ModelRecordOrderBy = ModelRecordOrderBy.Default,
     direction: SQLiteDirection = SQLiteDirection.Ascending,
 ) -> "list[ModelRow]":
-    """Return the records that have every given attribute. `path` is as recorded; no `bases` means every base."""
+    """Return the records that match every given attribute. `path` is as recorded; no `bases` means every base."""
     filters = {"name": name, "type": type, "format": format, "path": path, "hash": hash}
     values: dict[str, Any] = {column: value for column, value in filters.items() if value is not None}
     if base_list := list(bases or ()):
@@ -94,7 +97,7 @@ def _search(attributes: frozenset[str], order_by: ModelRecordOrderBy, direction:
 
 
 async def find_first(source: Source, **attributes: Any) -> ModelConfig:
-    """Return the first record that has the attributes (see `search`); raises UnknownModelException."""
+    """Return the first record that matches the attributes (see `search_records`). Raises UnknownModelException."""
     configs = await search(source, **attributes)
     if not configs:
         raise UnknownModelException(
@@ -104,35 +107,35 @@ async def find_first(source: Source, **attributes: Any) -> ModelConfig:
 
 
 async def paths(connection: AsyncConnection) -> dict[str, str]:
-    """Return the recorded path of every record by its key, those too that can't be read otherwise."""
+    """Return the recorded path of every row by key, including rows whose record cannot be parsed."""
     return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
 
 
 async def creation_times(connection: AsyncConnection) -> dict[str, datetime]:
-    """Return when each record was made, by its key."""
+    """Return the creation time of each record, by key."""
     rows = await connection.execute(select(models.c.key, models.c.created_at))
     return {row.key: datetime.fromisoformat(f"{row.created_at}+00:00") for row in rows}
 
 
 async def keys_by_source(connection: AsyncConnection, prefix: str) -> list[str]:
-    """Return the keys of the records whose source begins so, those too that can't be read otherwise."""
+    """Return the keys of the rows whose source starts with `prefix`, including rows whose record cannot be parsed."""
     has_prefix = func.substr(models.c.source, 1, len(prefix)) == prefix
     return list(await connection.scalars(select(models.c.key).where(has_prefix).order_by(models.c.key)))
 
 
 async def sources(connection: AsyncConnection) -> set[str]:
-    """Return what every record was installed from."""
+    """Return the sources of all records."""
     return set((await connection.scalars(select(models.c.source))).all())
 
 
 async def list_installed(connection: AsyncConnection) -> list[InstalledModel]:
-    """Return where every record came from and what it is."""
+    """Return source, name, base and type of every record."""
     rows = await connection.execute(select(models.c.source, models.c.name, models.c.base, models.c.type))
     return [InstalledModel(*row) for row in rows]
 
 
 async def add(connection: AsyncConnection, config: ModelConfig) -> None:
-    """Add a record; raises DuplicateModelException when its key or path is taken."""
+    """Add a record. Raises DuplicateModelException if its key or path exists."""
     time = now()
     row = {"key": config.key, "created_at": time, "updated_at": time, **_columns(config)}
     try:
@@ -144,7 +147,7 @@ async def add(connection: AsyncConnection, config: ModelConfig) -> None:
 
 
 async def update(connection: AsyncConnection, config: ModelConfig) -> None:
-    """Replace the record that has the key of `config`; raises UnknownModelException, DuplicateModelException."""
+    """Replace the record with the key of `config`. Raises UnknownModelException, DuplicateModelException."""
     values = {"updated_at": now(), **_columns(config)}
     try:
         result = await connection.execute(sql_update(models).where(models.c.key == config.key).values(values))
@@ -155,7 +158,7 @@ async def update(connection: AsyncConnection, config: ModelConfig) -> None:
 
 
 async def delete(connection: AsyncConnection, key: str) -> str:
-    """Delete the record `key` and return its recorded path; raises UnknownModelException."""
+    """Delete the record `key` and return its recorded path. Raises UnknownModelException."""
     path = await connection.scalar(sql_delete(models).where(models.c.key == key).returning(models.c.path))
     if path is None:
         raise UnknownModelException(f"no model with key {key}")
@@ -171,7 +174,7 @@ def _columns(config: ModelConfig) -> dict[str, Any]:
 
 
 class ModelRow(NamedTuple):
-    """A record, and what clients read of it as JSON."""
+    """A record and its JSON for responses."""
 
     config: ModelConfig
     json: bytes
@@ -183,12 +186,12 @@ def _records(rows: Rows) -> list[ModelRow]:
         try:
             records.append(_parse(text))
         except (ValidationError, ValueError) as error:
-            _log.warning("the record of model %s cannot be read and is left out: %s", key, error)
+            _log.warning("the record of model %s cannot be read and is skipped: %s", key, error)
     return records
 
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> ModelRow:
-    """Return the record of a text, each text read once: records are frozen, and every list asks for all of them."""
+    """Parse a record; cached because every list parses all records, and safe because records are frozen."""
     config = registry.parse(json.loads(text))
     return ModelRow(config, config.model_dump_json().encode())

@@ -320,7 +320,7 @@ def test_every_class_that_files_lead_to_is_tried_here():
     ],
 )
 def test_relatives_that_nothing_here_would_run_are_refused(make, name, shapes):
-    with pytest.raises(InvalidModel, match="no model of a known kind"):
+    with pytest.raises(InvalidModel, match="not a model of a known kind"):
         identify(ModelFiles(make.header(f"{name}.safetensors", shapes)), FACTS, {}, allow_unknown=False)
 
 
@@ -330,5 +330,5 @@ def test_a_text_encoder_of_a_whole_pipeline_is_not_taken_for_the_model(make):
     make.json("a/text_encoder_2/config.json", {"architectures": ["T5EncoderModel"]})
     make.json("a/text_encoder_2/model.safetensors.index.json", {"weight_map": {}})
     make.header("a/model.safetensors", {"x": (1,)})
-    with pytest.raises(InvalidModel, match="no model of a known kind"):
+    with pytest.raises(InvalidModel, match="not a model of a known kind"):
         identify(ModelFiles(make.folder / "a"), FACTS, {}, allow_unknown=False)

@@ -132,16 +132,16 @@ def tensor(shape: list[int], begin: int, end: int, dtype: str = "F16") -> dict[s
     [
         ({"a": tensor([2], 0, 4), "b": tensor([2], 2, 6)}, 6, "overlaps"),
         ({"a": tensor([2], 0, 4), "b": tensor([2], 0, 4)}, 4, "overlaps"),
-        ({"a": tensor([2], 4, 8)}, 8, "hole"),
-        ({"a": tensor([2], 0, 4)}, 9, "of no tensor"),
-        ({"a": tensor([2], 0, 4)}, 3, "cut off"),
+        ({"a": tensor([2], 4, 8)}, 8, "gap"),
+        ({"a": tensor([2], 0, 4)}, 9, "to no tensor"),
+        ({"a": tensor([2], 0, 4)}, 3, "truncated"),
         ({"a": tensor([3], 0, 4)}, 4, "4 bytes"),
-        ({"a": tensor([-2], 4, 0)}, 4, "no number type, shape or location"),
-        ({"a": tensor([-1, -2], 0, 4)}, 4, "no number type, shape or location"),
+        ({"a": tensor([-2], 4, 0)}, 4, "no valid dtype, shape or offsets"),
+        ({"a": tensor([-1, -2], 0, 4)}, 4, "no valid dtype, shape or offsets"),
         ({"a": tensor([2**32, 2**32], 0, 0)}, 0, "0 bytes"),
         ({"a": tensor([2**33, 2**31], 0, 0)}, 0, "0 bytes"),
         ({"a": tensor([0], 2, 0)}, 2, "bytes"),
-        ({"a": tensor([2], 0, 4) | {"shape": [True, True]}}, 4, "no number type, shape or location"),
+        ({"a": tensor([2], 0, 4) | {"shape": [True, True]}}, 4, "no valid dtype, shape or offsets"),
     ],
 )
 def test_offsets_and_shapes_must_describe_the_file(
@@ -187,14 +187,14 @@ def gguf_file(
         ([("a", (16,), 1, 0), ("b", (16,), 1, 0)], 64, "overlap"),
         ([("a", (32,), 1, 0), ("b", (16,), 1, 32)], 64, "overlap"),
         ([("a", (16,), 1, 0), ("a", (16,), 1, 32)], 64, "same name"),
-        ([("a", (16,), 1, 32)], 32, "cut off"),
-        ([("a", (16,), 1, 2**63)], 32, "cut off"),
+        ([("a", (16,), 1, 32)], 32, "truncated"),
+        ([("a", (16,), 1, 2**63)], 32, "truncated"),
         ([("a", (16,), 1, 8)], 64, "multiple of 32"),
-        ([("a", (2**32, 2**32), 0, 0)], 64, "cut off"),
-        ([("a", (2**62, 4), 1, 0)], 64, "cut off"),
-        ([("a", (31,), 2, 0)], 64, "whole blocks"),
-        ([("a", (256, 2), 12, 0)], 256, "cut off"),
-        ([("a", (2**40,), 99, 0)], 64, "cut off"),
+        ([("a", (2**32, 2**32), 0, 0)], 64, "truncated"),
+        ([("a", (2**62, 4), 1, 0)], 64, "truncated"),
+        ([("a", (31,), 2, 0)], 64, "multiple of the block size"),
+        ([("a", (256, 2), 12, 0)], 256, "truncated"),
+        ([("a", (2**40,), 99, 0)], 64, "truncated"),
     ],
 )
 def test_gguf_tensors_must_lie_in_the_file(tmp_path: Path, tensors: list[Any], size: int, reason: str) -> None:
@@ -214,17 +214,17 @@ def test_gguf_tensors_that_lie_in_the_file_are_read(tmp_path: Path) -> None:
 def test_gguf_number_types_are_the_librarys(tmp_path: Path, kind: int, name: str, elements: int, length: int) -> None:
     tensors, _ = read_header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
     assert tensors == {"x": Tensor(name, (elements,))}
-    with pytest.raises(InvalidModel, match="cut off"):
+    with pytest.raises(InvalidModel, match="truncated"):
         read_header(gguf_file(tmp_path / "b.gguf", [("x", (elements,), kind, 0)], length - 1))
 
 
 def test_gguf_counts_are_limited(tmp_path: Path) -> None:
     path = gguf_file(tmp_path / "a.gguf", [], 4096, count=gguf._MAX_TENSORS + 1)
-    with pytest.raises(InvalidModel, match="more tensors"):
+    with pytest.raises(InvalidModel, match="too many tensors"):
         read_header(path)
     lists = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 2**40)
     (tmp_path / "b.gguf").write_bytes(lists + bytes(4096))
-    with pytest.raises(InvalidModel, match="more texts"):
+    with pytest.raises(InvalidModel, match="too many values"):
         read_header(tmp_path / "b.gguf")
 
 
@@ -260,18 +260,18 @@ SIZED = struct.pack("<Q", 2**40)
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        (b"}" + NESTED + b"K\x01s.", "keys are no names"),
-        (b"}(" + NESTED + b"K\x01u.", "keys are no names"),
-        (b"(" + NESTED + b"K\x01d.", "keys are no names"),
-        (b"ccollections\nOrderedDict\n((" + NESTED + b"K\x01\x86ltR.", "keys are no names"),
+        (b"}" + NESTED + b"K\x01s.", "not plain values"),
+        (b"}(" + NESTED + b"K\x01u.", "not plain values"),
+        (b"(" + NESTED + b"K\x01d.", "not plain values"),
+        (b"ccollections\nOrderedDict\n((" + NESTED + b"K\x01\x86ltR.", "not plain values"),
         (b"ctorch.nn.modules.container\nParameterDict\n((" + NESTED + b"K\x01\x86ltR.", "argument"),
         (b"\x8f(" + NESTED + b"\x90.", "set"),
         (b"\x96" + SIZED + b"x.", "buffer"),
         (b"\x8e" + SIZED + b"x.", "cannot be read safely"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n}\x8c\x0c__defaults__K\x01sb.", "attributes"),
         (b"ctorch.nn.modules.container\nParameterDict\nN}\x8c\x08__init__K\x01s\x86b.", "attributes"),
-        (b"cposixpath\nexists\n.", "names posixpath.exists"),
-        (b"\x8c\x05posix\x8c\x06system\x93.", "names posix.system"),
+        (b"cposixpath\nexists\n.", "refers to posixpath.exists"),
+        (b"\x8c\x05posix\x8c\x06system\x93.", "refers to posix.system"),
     ],
 )  # fmt: skip
 def test_hostile_instructions_are_refused(tmp_path: Path, program: bytes, reason: str) -> None:
@@ -289,7 +289,7 @@ def test_instructions_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     framed = b"\x80\x04\x95" + struct.pack("<Q", len(lists)) + lists
     for program in (lists, framed):
         path = write_archive(tmp_path / "a.pt", program, method=zipfile.ZIP_DEFLATED)
-        with pytest.raises(InvalidModel, match="more instructions"):
+        with pytest.raises(InvalidModel, match="too many pickle instructions"):
             read_header(path)
 
 
@@ -299,7 +299,7 @@ def test_mappings_that_hold_each_other_are_followed_in_bounded_steps(tmp_path: P
     program = b"}q\x00"
     for level in range(4):
         program += b"0}(" + names.replace(b"h%c", b"h" + bytes([level])) + b"uq" + bytes([level + 1])
-    with pytest.raises(InvalidModel, match="more tensors"):
+    with pytest.raises(InvalidModel, match="too many tensors"):
         read_header(write_archive(tmp_path / "a.pt", program + b"."))
 
 
@@ -364,10 +364,10 @@ def test_what_lies_in_its_storage_is_located(tmp_path: Path) -> None:
 
 def test_packed_tensors_and_long_lists_of_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_archive(tmp_path / "a.pt", view((4,), (1,), 0, 4), bytes(8), zipfile.ZIP_DEFLATED)
-    with pytest.raises(InvalidModel, match="packed"):
+    with pytest.raises(InvalidModel, match="compressed"):
         pickles.read_content(path)
     monkeypatch.setattr(pickles, "MAX_DIRECTORY_BYTES", 50)
-    with pytest.raises(InvalidModel, match="longer list of files"):
+    with pytest.raises(InvalidModel, match="directory is too large"):
         pickles.read_content(path)
 
 
@@ -432,7 +432,7 @@ def test_an_index_must_name_weights_of_its_own_folder(make: Make) -> None:
     for number, name in enumerate(["evil.bin", "../other.safetensors", "/etc/x.safetensors", "a\\..\\b.safetensors"]):
         for index in ("diffusion_pytorch_model.safetensors.index.json", f"model.safetensors.index.fp{number}.json"):
             path = make.json(f"{folder.name}/{index}", {"weight_map": {"x": name}})
-            with pytest.raises(InvalidModel, match="safetensors file of this folder"):
+            with pytest.raises(InvalidModel, match="safetensors file in the same folder"):
                 ModelFiles(folder).check()
             path.unlink()
     ModelFiles(folder).check()

@@ -83,7 +83,7 @@ def test_what_no_rule_knows_is_unknown_or_refused(make, build):
     config = record(path)
     assert isinstance(config, Unknown_Config)
     assert (config.type, config.format, config.base) == ("unknown", "unknown", "unknown")
-    with pytest.raises(InvalidModel, match="no model of a known kind"):
+    with pytest.raises(InvalidModel, match="not a model of a known kind"):
         record(path, allow_unknown=False)
 
 

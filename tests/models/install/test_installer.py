@@ -126,7 +126,7 @@ async def test_no_model_at_all(resources, install, make):
     (make.folder / "empty").mkdir(parents=True)
     (make.folder / "notes.txt").write_text("x")
     (make.folder / "old.ckpt").write_bytes(b"x")
-    for name, reason in (("empty", "without a model"), ("notes.txt", "not a model file"), ("old.ckpt", "pickle")):
+    for name, reason in (("empty", "is not a model folder"), ("notes.txt", "not a model file"), ("old.ckpt", "pickle")):
         assert reason in (await fails(resources, install, make.folder / name)).error
 
 
@@ -159,7 +159,7 @@ async def test_parts_of_registered_models_are_not_moved(resources, install, make
     folder = make.pipeline()
     await install(folder)
     part = make.vae_folder("pipeline/vae")
-    assert "inside each other" in (await fails(resources, install, part)).error
+    assert "is inside the registered model" in (await fails(resources, install, part)).error
     assert (await install(part)).status == "completed"
 
 
@@ -167,7 +167,7 @@ async def test_the_models_folder_itself_is_not_moved(resources, install):
     models = resources.settings.models_path
     models.mkdir(parents=True)
     (models / "config.json").write_text("{}")
-    assert "holds the models folder" in (await fails(resources, install, models)).error
+    assert "contains the models folder" in (await fails(resources, install, models)).error
 
 
 async def test_a_disk_that_fails(resources, install, make, monkeypatch):

@@ -73,7 +73,7 @@ def test_subfolders_and_files():
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     ]
-    with pytest.raises(NothingToInstall, match="has no nowhere; it has README"):
+    with pytest.raises(NothingToInstall, match="has no nowhere; its files are README"):
         select_names(PIPELINE, None, "nowhere")
     with pytest.raises(NothingToInstall):
         select_names(PIPELINE, None, "va")
@@ -108,9 +108,9 @@ def test_what_is_safe_to_read_comes_before_the_variant():
 
 def test_a_repository_of_single_files():
     assert select_names(["README.md", "sdxl-x.safetensors", "x.txt"]) == ["sdxl-x.safetensors"]
-    with pytest.raises(NothingToInstall, match=r"name one of them: a\.safetensors, b\.safetensors"):
+    with pytest.raises(NothingToInstall, match=r"specify one of them: a\.safetensors, b\.safetensors"):
         select_names(["a.safetensors", "b.safetensors"])
-    with pytest.raises(NothingToInstall, match=r"holds no model, only README\.md"):
+    with pytest.raises(NothingToInstall, match=r"has no model, only README\.md"):
         select_names(["README.md"])
     with pytest.raises(NothingToInstall):
         select_names([])

@@ -1,1 +1,1 @@
-"""How files and folders of a kind look that several families have; what only one family knows is in its `spec.py`."""
+"""Signatures of model kinds that several families share; those of a single family are in its `spec.py`."""

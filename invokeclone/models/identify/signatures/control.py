@@ -1,4 +1,4 @@
-"""ControlNets, T2I adapters and IP adapters of UNets, and which preprocessor a control model wants by its name."""
+"""Rules for ControlNets, T2I adapters and IP adapters of UNets; the preprocessor of a control model by its name."""
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import ControlAdapterDefaultSettings
@@ -48,7 +48,7 @@ _IP_PREFIXES = ("image_proj.", "ip_adapter.", "ip_adapter_proj_model.")
 
 
 def control_settings(model: ModelFiles) -> ControlAdapterDefaultSettings:
-    """Return the settings of a control model: the preprocessor that its name speaks of."""
+    """Return the default settings of a control model: the preprocessor that its name suggests."""
     name = model.name.lower()
     return ControlAdapterDefaultSettings(preprocessor=next((full for word, full in _PROCESSORS if word in name), None))
 
@@ -126,7 +126,7 @@ def _is_ip_file(model: ModelFiles) -> None:
 
 
 def is_flux_ip_adapter(model: ModelFiles) -> bool:
-    """Tell whether a file is an IP adapter of FLUX.1."""
+    """Return whether a file is an IP adapter for FLUX.1."""
     return model.has_prefix("ip_adapter_proj_model.") and any(
         ".processor.ip_adapter_double_stream" in n for n in model.tensors
     )

@@ -1,4 +1,4 @@
-"""Textual inversions: a few vectors as wide as the text encoder's tokens."""
+"""Rules for textual inversions: a few vectors of the width of the text encoder's token embeddings."""
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
@@ -35,7 +35,7 @@ def _is_folder(model: ModelFiles) -> None:
 def _is_file(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     has_known_name = model.path.name in _NAMES or any(name.split(".")[0] in _MARKS for name in model.tensors)
-    require(has_known_name or _has_few_vectors(model), "it has no vectors for tokens")
+    require(has_known_name or _has_few_vectors(model), "it has no token embeddings")
 
 
 def _has_few_vectors(model: ModelFiles) -> bool:

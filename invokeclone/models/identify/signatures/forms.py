@@ -1,4 +1,4 @@
-"""Forms on disk: folders by their class, single files by how their weights are stored. It knows no kind of model."""
+"""Checks of the on-disk form of models: the class of folders, the storage format of single files."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,13 +12,13 @@ from invokeclone.models.identify.rules import require
 V = TypeVar("V")
 
 COMFY_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "net.")
-"""What user interfaces put before the names of a denoiser's tensors."""
+"""Prefixes of denoiser tensor names in files saved by other user interfaces."""
 
 _NF4 = "quant_state.bitsandbytes__nf4"
 
 
 def is_folder_of(*classes: str) -> Callable[[ModelFiles], None]:
-    """Return the test for a folder whose class is one of `classes`."""
+    """Return a check for a folder whose class is one of `classes`."""
 
     def recognizes(model: ModelFiles) -> None:
         require(model.is_folder, "it is not a folder")
@@ -28,7 +28,7 @@ def is_folder_of(*classes: str) -> Callable[[ModelFiles], None]:
 
 
 def is_pipeline_of(*classes: str, sdnq: bool = False) -> Callable[[ModelFiles], None]:
-    """Return the same for main models, whose transformer is quantized by SDNQ or not as `sdnq` says."""
+    """Return a check for a pipeline of one of `classes`, with a transformer quantized by SDNQ if `sdnq`, else not."""
     is_of_class = is_folder_of(*classes)
 
     def recognizes(model: ModelFiles) -> None:
@@ -39,7 +39,7 @@ def is_pipeline_of(*classes: str, sdnq: bool = False) -> Callable[[ModelFiles], 
 
 
 def is_file_stored_as(form: ModelFormat) -> Callable[[ModelFiles], None]:
-    """Return the test for a single file whose weights are stored as `form`."""
+    """Return a check for a single file whose weights are stored as `form`."""
 
     def recognizes(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
@@ -49,7 +49,7 @@ def is_file_stored_as(form: ModelFormat) -> Callable[[ModelFiles], None]:
 
 
 def is_file_of(form: ModelFormat, check: Callable[[ModelFiles], None]) -> Callable[[ModelFiles], None]:
-    """Return the test for a single file stored as `form` that passes `check` too."""
+    """Return a check for a single file stored as `form` that passes `check` too."""
     is_stored = is_file_stored_as(form)
 
     def recognizes(model: ModelFiles) -> None:
@@ -62,12 +62,12 @@ def is_file_of(form: ModelFormat, check: Callable[[ModelFiles], None]) -> Callab
 def settings_of(
     variant: Callable[[ModelFiles], V], settings: Mapping[V, MainModelDefaultSettings]
 ) -> Callable[[ModelFiles], MainModelDefaultSettings | None]:
-    """Return what finds a model's settings in a table by its variant."""
+    """Return a detector that looks up default settings by the model's variant."""
     return lambda model: settings.get(variant(model))
 
 
 def storage(model: ModelFiles) -> ModelFormat:
-    """Return how a single file's weights are stored."""
+    """Return the storage format of a single file's weights."""
     if model.path.suffix.lower() == ".gguf":
         return ModelFormat.GGUFQuantized
     if any(name.endswith(_NF4) for name in model.tensors):
@@ -81,7 +81,7 @@ def _has_sdnq_scales(model: ModelFiles) -> bool:
 
 
 def is_quantized_folder(model: ModelFiles, part: str = "") -> bool:
-    """Tell whether a folder, or its folder `part` if it has one, holds weights quantized by SDNQ."""
+    """Return whether the weights of a folder, or of its subfolder `part` if it exists, are quantized by SDNQ."""
     folder = model.child(part) if part and model.child(part).is_folder else model
     quantization = folder.json("config.json").get("quantization_config")
     if isinstance(quantization, dict) and "sdnq" in str(quantization.get("quant_method", "")).lower():
@@ -92,22 +92,22 @@ def is_quantized_folder(model: ModelFiles, part: str = "") -> bool:
 
 
 def part_config(model: ModelFiles, part: str) -> dict[str, Any]:
-    """Return the configuration of a pipeline's part, or of the folder itself when it is that part."""
+    """Return the configuration of a pipeline's part, or of the folder itself if it is that part."""
     return model.json(f"{part}/config.json") or model.json("config.json")
 
 
 def number(config: dict[str, Any], *names: str) -> int | None:
-    """Return the first of the fields `names` that holds a whole number."""
+    """Return the first of the fields `names` that is an integer."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
 def has_word(model: ModelFiles, *words: str) -> bool:
-    """Tell whether one of `words` stands alone in the name, between anything but letters and digits."""
+    """Return whether the model's name contains one of `words` as a whole word, delimited by non-alphanumerics."""
     return bool(set(re.split(r"[^a-z0-9]+", model.name.lower())) & set(words))
 
 
 def repo_variant(model: ModelFiles) -> ModelRepoVariant:
-    """Return which variant of the weights a folder holds."""
+    """Return the variant of the weights in a folder."""
     names = [file.name for file in model.files]
     if any(".fp16." in name for name in names):
         return ModelRepoVariant.FP16
@@ -124,7 +124,7 @@ _PARTS = {"CLIPText": ModelType.CLIPEmbed, "T5Encoder": ModelType.T5Encoder, "Au
 
 
 def submodels(model: ModelFiles) -> dict[SubModelType, dict[str, Any]] | None:
-    """Return the parts of a pipeline that hold weights, by the names of its model_index.json."""
+    """Return the parts of a pipeline that have weights, by their names in model_index.json."""
     definitions: dict[SubModelType, dict[str, Any]] = {}
     for name, value in model.json("model_index.json").items():
         if name in set(SubModelType) and isinstance(value, list) and value:

@@ -1,4 +1,4 @@
-"""LoRAs: how trainers name their tensors, and what the widths in them tell. A LoRA's folder holds one file of weights."""
+"""Rules for LoRAs: tensor names of the known trainers, and the base by layer widths. A folder has one weights file."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -41,17 +41,17 @@ TensorTest = Callable[[ModelFiles], bool]
 
 
 def is_lora(model: ModelFiles) -> bool:
-    """Tell whether a file's tensors are named as those of a LoRA."""
+    """Return whether a file has tensor names of a LoRA."""
     return any(name.startswith(_PREFIXES) or name.endswith(_SUFFIXES) for name in model.tensors)
 
 
 def is_omi(model: ModelFiles) -> bool:
-    """Tell whether a file says that its tensors have the Open Model Initiative's names."""
+    """Return whether a file's metadata declares tensor names of the Open Model Initiative."""
     return "modelspec.sai_model_spec" in model.metadata and model.metadata.get("ot_branch", "").startswith("omi_format")
 
 
 def weights_of(model: ModelFiles) -> ModelFiles:
-    """Return the file of a LoRA's folder, or the model itself."""
+    """Return the weights file of a LoRA folder, or the model itself."""
     if not model.is_folder:
         return model
     return next((file for file in map(model.child, WEIGHTS) if file.path.is_file()), model)
@@ -63,15 +63,15 @@ def rule(
     base: Callable[[ModelFiles], BaseModelType | None] | None = None,
     **detectors: Callable[[ModelFiles], object],
 ) -> Rule:
-    """Return the rule for a file or folder, as the class's format says, whose tensors `recognises` knows."""
+    """Return the rule for a LoRA file or folder (by the class's name) whose weights pass `recognizes`."""
     folder = config.__name__.startswith("LoRA_Diffusers")
 
     def check(model: ModelFiles) -> None:
         weights = weights_of(model)
-        require(model.is_folder == folder, f"it is a folder: {model.is_folder}")
+        require(model.is_folder == folder, f"is a folder: {model.is_folder}")
         require(not weights.is_folder, "it has no LoRA weights")
         require(is_lora(weights), "it has no tensors of a LoRA")
-        require(not is_omi(weights), "it has the Open Model Initiative's names")
+        require(not is_omi(weights), "it has tensor names of the Open Model Initiative")
         require(recognizes(weights), "its tensors are of another architecture")
 
     weight_detectors = {name: _of_weights(detect) for name, detect in detectors.items()}
@@ -84,11 +84,11 @@ def _of_weights(detect: Callable[[ModelFiles], T]) -> Callable[[ModelFiles], T]:
 
 
 def omi_rule(config: type[ModelConfig]) -> Rule:
-    """Return the rule for a file with the Open Model Initiative's names; it says itself what it is for."""
+    """Return the rule for a file with the Open Model Initiative's tensor names; the base is read from its metadata."""
 
     def check(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
-        require(is_omi(model), "it does not say that it has the Open Model Initiative's names")
+        require(is_omi(model), "its metadata does not declare tensor names of the Open Model Initiative")
 
     def base(model: ModelFiles) -> BaseModelType | None:
         return _OMI_BASES.get(model.metadata.get("modelspec.architecture", "").lower().partition("/")[0])
@@ -104,7 +104,7 @@ def stable_diffusion_rules(file: type[ModelConfig], folder: type[ModelConfig]) -
 
 
 def names_match(pattern: str) -> TensorTest:
-    """Return the test for a file of which some name, without the prefixes that trainers put first, begins as `pattern`."""
+    """Return a test for a file with a tensor name that matches `pattern` after the prefixes added by trainers."""
     begins = re.compile(
         r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet__?|lora_transformer_|unet\.|net\.)*"
         f"(?:{pattern})"
@@ -118,12 +118,12 @@ _is_for_transformer = names_match(
 
 
 def is_for_unet(model: ModelFiles) -> bool:
-    """Tell whether nothing says that a LoRA is for another denoiser than a UNet."""
+    """Return whether a LoRA has no tensor names of a transformer."""
     return not _is_for_transformer(model)
 
 
 def base_of_unet(model: ModelFiles) -> BaseModelType | None:
-    """Return the architecture by the width of the text, or by the depth of the UNet."""
+    """Return the architecture by the width of the text embeddings, or by the depth of the UNet."""
     width = next((width for name, width in inputs(model) if re.search(r"attn2[._](?:to_k|to_v|processor)", name)), None)
     if width is None:
         width = _width_of_text_encoders(model)
@@ -138,7 +138,7 @@ def _width_of_text_encoders(model: ModelFiles) -> int | None:
 
 
 def inputs(model: ModelFiles) -> Iterator[tuple[str, int]]:
-    """Yield each changed layer's name (as the file has it) and the width of what goes into it."""
+    """Yield the name of each changed layer (as in the file) and the width of its input."""
     for name, tensor in model.tensors.items():
         if name.endswith((*_DOWN, _PARTS_OF_LOHA)) and len(tensor.shape) > 1:
             yield name, tensor.shape[1]
@@ -150,6 +150,6 @@ def inputs(model: ModelFiles) -> Iterator[tuple[str, int]]:
 
 
 def input_of(model: ModelFiles, pattern: str) -> int | None:
-    """Return the width of what goes into the first layer whose name holds `pattern`."""
+    """Return the input width of the first layer whose name contains `pattern`."""
     regex = re.compile(pattern)
     return next((width for name, width in inputs(model) if regex.search(name)), None)

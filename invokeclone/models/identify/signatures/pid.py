@@ -1,4 +1,4 @@
-"""PiD decoders: the channels of the latents that they take, the name where several families have as many."""
+"""Rules for PiD decoders: the base by the number of latent channels, or by name where several bases share it."""
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, PiDDecoderVariantType
 from invokeclone.models.configs.model_config import ModelConfig

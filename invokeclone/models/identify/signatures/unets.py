@@ -1,4 +1,4 @@
-"""Main models with the UNet of Stable Diffusion 1, 2 or XL: pipelines and checkpoints. The width of the text tells them apart."""
+"""Rules for main models with a UNet (Stable Diffusion 1, 2, XL): the base by the width of the text embeddings."""
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelVariantType, SchedulerPredictionType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
@@ -19,24 +19,24 @@ BASE_OF_WIDTH = {
     1280: BaseModelType.StableDiffusionXLRefiner,
     2048: BaseModelType.StableDiffusionXL,
 }
-"""The architecture by the width of the text that its UNet attends to."""
+"""The architecture by the width of the text embeddings that its UNet attends to."""
 
 VARIANT_OF_CHANNELS = {4: ModelVariantType.Normal, 5: ModelVariantType.Depth, 9: ModelVariantType.Inpaint}
-"""The kind of UNet by the channels that go into it."""
+"""The variant by the number of input channels of the UNet."""
 
 EDGES = {
     BaseModelType.StableDiffusion1: 512,
     BaseModelType.StableDiffusion2: 768,
     BaseModelType.StableDiffusionXL: 1024,
 }
-"""Width and height that it was trained for."""
+"""Width and height in pixels that the models were trained for."""
 
 _UNET = "model.diffusion_model.input_blocks"
 _ATTENTION = f"{_UNET}.2.1.transformer_blocks.0.attn2.to_k.weight"
 _XL_ATTENTION = f"{_UNET}.4.1.transformer_blocks.0.attn2.to_k.weight"
 _STEPS_OF_SD2_BASE = "220000"
 _VELOCITY_MARK = "v_pred"
-"""An empty tensor in files of models that predict velocities, beside `ztsnr` for a zero terminal signal-to-noise ratio."""
+"""Empty tensor that marks v-prediction checkpoints, next to `ztsnr` for zero terminal signal-to-noise ratio."""
 _LATENT_CHANNELS = 4
 
 
@@ -89,7 +89,7 @@ def _base_of_pipeline(model: ModelFiles) -> BaseModelType | None:
 
 def _variant_of_pipeline(model: ModelFiles) -> ModelVariantType:
     channels = model.json("unet/config.json").get("in_channels", _LATENT_CHANNELS)
-    require(channels in VARIANT_OF_CHANNELS, f"its UNet takes {channels} channels")
+    require(channels in VARIANT_OF_CHANNELS, f"its UNet has {channels} input channels")
     return VARIANT_OF_CHANNELS[channels]
 
 
@@ -113,5 +113,5 @@ def _base_of_checkpoint(model: ModelFiles) -> BaseModelType | None:
 def _variant_of_checkpoint(model: ModelFiles) -> ModelVariantType:
     first = model.shape(f"{_UNET}.0.0.weight")
     channels = first[1] if len(first) > 1 else None
-    require(channels in VARIANT_OF_CHANNELS, f"its UNet takes {channels} channels")
+    require(channels in VARIANT_OF_CHANNELS, f"its UNet has {channels} input channels")
     return VARIANT_OF_CHANNELS[channels or _LATENT_CHANNELS]

@@ -1,4 +1,4 @@
-"""Autoencoders: what the first layer of the decoder tells, and where it doesn't, the name."""
+"""Rules for autoencoders: the base by the first layer of the decoder, and by name where that is ambiguous."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,12 +20,12 @@ _PLANE, _VOLUME = 4, 5
 def file_rule(
     config: type[ModelConfig], base: BaseModelType, detectors: Mapping[str, Callable[[ModelFiles], Any]] | None = None
 ) -> Rule:
-    """Return the rule for a single file of `base`; which of the architectures with such tensors it is, is guessed."""
+    """Return the rule for a single file of `base`; among architectures with the same tensors, the base is a guess."""
 
     def recognizes(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
         require(model.has_prefix(*_NAMES, *_NATIVE_NAMES), "it has no tensors of a VAE")
-        require(base in _bases(model), f"its decoder begins with a tensor of shape {_first_decoder_shape(model)}")
+        require(base in _bases(model), f"the first tensor of its decoder has shape {_first_decoder_shape(model)}")
 
     return Rule(config=config, recognizes=recognizes, base=_base_of_file, detectors=detectors or {}, base_is_guess=True)
 
@@ -35,14 +35,14 @@ def _first_decoder_shape(model: ModelFiles) -> tuple[int, ...]:
 
 
 def latent_channels(model: ModelFiles) -> int:
-    """Return the channels of a file's latents."""
+    """Return the number of latent channels of a VAE file."""
     shape = _first_decoder_shape(model)
     require(len(shape) > 1, "it has no decoder")
     return shape[1]
 
 
 def _bases(model: ModelFiles) -> tuple[BaseModelType, ...]:
-    """Return the architectures that the tensors allow, likeliest first."""
+    """Return the architectures that the tensors are compatible with, most likely first."""
     shape = _first_decoder_shape(model)
     channels = shape[1] if len(shape) > 1 else 0
     if model.has_prefix("bn.running_") or (len(shape) == _PLANE and channels == _FLUX2_CHANNELS):
@@ -76,7 +76,7 @@ def _base_of_file(model: ModelFiles) -> BaseModelType | None:
 
 
 def kl_rule(config: type[ModelConfig]) -> Rule:
-    """Return the rule for a folder with the autoencoder of Stable Diffusion."""
+    """Return the rule for a folder with an autoencoder of Stable Diffusion."""
     return Rule(
         config=config,
         recognizes=_is_kl_folder,

@@ -1,1 +1,1 @@
-"""Sources of models on the web: repositories, their metadata, which of their files to fetch."""
+"""Remote model sources: repositories, their metadata, and the selection of files to download."""

@@ -1,7 +1,7 @@
-"""Hugging Face: which token to use, what a repository holds, where its files are.
+"""Client of the Hugging Face Hub: token, login, repository metadata.
 
-The address is `HF_ENDPOINT`'s, as for Hugging Face's own library. The library checks names and makes addresses; what goes over
-the network goes through `Web` (docs/decisions/0009). Does not depend on which files are selected.
+The endpoint is `HF_ENDPOINT`, as for the huggingface_hub library. The library validates names and builds URLs; requests
+are sent by WebClient (docs/decisions/0009).
 """
 
 import os
@@ -29,60 +29,60 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class NotARepository(BadRequest):
-    """The text is no `owner/name`."""
+    """The text is not a repository name `owner/name`."""
 
 
 class Hub:
-    """One for a process's life, or for each question: it keeps nothing."""
+    """Client of the Hugging Face Hub. Stateless: instances may be kept or created per request."""
 
     def __init__(self, settings: Settings, web: WebClient, environment: Mapping[str, str] | None = None) -> None:
-        """Ask through `web`; the environment says where the hub is, and where Hugging Face's own token lies."""
+        """Send requests through `web`; `environment` gives the endpoint and the location of the library's token."""
         self._environment = os.environ if environment is None else environment
         self._web = web
         self._file = settings.root / TOKEN_FILE
         self.endpoint = (self._environment.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
     def token(self) -> str | None:
-        """Return the token to use: the one that was logged in with here, else Hugging Face's own. Blocking."""
+        """Return the token to use: that of `login`, else that of the environment or the library. Blocking."""
         stored_token = _read(self._file)
         environment = self._environment.get("HF_TOKEN") or self._environment.get("HUGGING_FACE_HUB_TOKEN")
         return stored_token or environment or _read(self._library_file())
 
     async def token_for(self, url: str) -> str | None:
-        """Return the token for an address: only the hub's own ones get any."""
+        """Return the token for a URL; None unless the URL is on the hub."""
         if _origin(url) != _origin(self.endpoint):
             return None
         return await in_thread(self.token)
 
     async def status(self) -> HFTokenStatus:
-        """Say whether the token that would be used works."""
+        """Return the status of the token in use."""
         return await self._check(await in_thread(self.token))
 
     async def login(self, token: str) -> HFTokenStatus:
-        """Keep a token if the hub says that it works, for this user of the machine alone to read."""
+        """Store a token if it is valid, readable only by the current OS user; return its status."""
         status = await self._check(token.strip())
         if status is HFTokenStatus.VALID:
             await in_thread(write_file, self._file, token.strip().encode(), 0o600)
         return status
 
     async def logout(self) -> HFTokenStatus:
-        """Forget the token that was logged in with; the answer is of the one that would be used now."""
+        """Remove the token of `login`; return the status of the token in use now."""
         await in_thread(remove_file, self._file)
         return await self.status()
 
     async def metadata(self, repo: str, token: str | None = None) -> HuggingFaceMetadata:
-        """Return what is in the newest state of a repository. Raises NotARepository, DownloadFailed and its kinds."""
+        """Return the metadata of the latest revision. Raises NotARepository, AddressRefused, DownloadFailed."""
         if not await is_repository(repo):
-            raise NotARepository(f"not the name of a repository (owner/name): {repo!r}")
+            raise NotARepository(f"not a repository name (owner/name): {repo!r}")
         token = token or await in_thread(self.token)
         try:
             answer = await self._web.get_json(f"{self.endpoint}/api/models/{repo}?blobs=true", token=token)
         except AccessDenied as error:
-            raise AccessDenied(f"{repo}: no such repository, or one that wants a login with access to it") from error
+            raise AccessDenied(f"{repo} does not exist, or requires a login with access to it") from error
         return await in_thread(self._parse_metadata, repo, answer)
 
     def file_url(self, url: str) -> str:
-        """Return the address of the file that a hub's page at `url` shows; any other address stays as it is."""
+        """Return the download URL of the file shown on a hub page (`/blob/`); other URLs are returned unchanged."""
         if _origin(url) != _origin(self.endpoint):
             return url
         return re.sub(r"^(https?://[^/]+/[^/]+/[^/?#]+)/blob/", r"\1/resolve/", url)
@@ -90,7 +90,7 @@ class Hub:
     def _parse_metadata(self, repo: str, answer: Any) -> HuggingFaceMetadata:
         siblings = answer.get("siblings") if isinstance(answer, dict) else None
         if not isinstance(siblings, list):
-            raise DownloadFailed(f"{self.endpoint} doesn't say what files {repo} has")
+            raise DownloadFailed(f"the response of {self.endpoint} does not list the files of {repo}")
         revision = str(answer.get("sha") or "main")
         files = [self._file_of(repo, revision, entry) for entry in siblings if isinstance(entry, dict)]
         folders = any(file.path.as_posix() == "model_index.json" for file in files)
@@ -134,7 +134,7 @@ class Hub:
 
 
 async def is_repository(text: str) -> bool:
-    """Tell whether the text has the form of a repository's name, `owner/name`."""
+    """Return whether the text is a valid repository name `owner/name`."""
     return "/" in text and await in_thread(_is_valid, text)
 
 
@@ -150,7 +150,7 @@ def _is_valid(name: str) -> bool:
 
 
 def _checkpoints(files: list[RemoteModelFile], *, only_top: bool) -> list[AnyHttpUrl] | None:
-    """Return the single-file models: in a repository of folders only those beside the folders."""
+    """Return the URLs of the single-file models; with `only_top`, only those at the top level."""
     urls = [
         file.url
         for file in files

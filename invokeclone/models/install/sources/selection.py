@@ -1,6 +1,6 @@
-"""Which files of a repository make up the model: configurations and, in each folder, one set of weights.
+"""Selection of the files of a repository to download: configurations and one set of weights per folder.
 
-Pure functions over paths; it asks nobody.
+Pure functions over paths.
 """
 
 import re
@@ -15,14 +15,14 @@ from invokeclone.models.files.model_files import PICKLES
 
 _TEXT_SUFFIXES = {".json", ".txt", ".model", ".jinja"}
 _WEIGHT_SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
-"""Endings of weights, the ones to prefer first."""
+"""Suffixes of weight files, in order of preference."""
 _FORMAT_SUFFIXES = {
     ModelRepoVariant.ONNX: (".onnx", ".onnx_data"),
     ModelRepoVariant.OpenVINO: (".xml", ".bin"),
     ModelRepoVariant.Flax: (".msgpack",),
 }
 _WEIGHT_NAME = re.compile(r"(?i)model|lora_weights|learned_embeds|adapter|^weights?\b")
-"""What a weight file is called that belongs to a folder; others are models of their own."""
+"""Names of weight files that belong to a model folder; others are single-file models."""
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _VARIANT = re.compile(r"\.(fp16|fp32|bf16|non_ema)\b")
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")
@@ -30,12 +30,12 @@ _PREFERRED_NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
 class NothingToInstall(DownloadFailed):
-    """The repository, or the part that was asked for, has no model; the text says what it has."""
+    """The repository or the requested part has no model or several; the message lists its files."""
 
 
 @dataclass(frozen=True, order=True)
 class _WeightSet:
-    """One set of weights: a file, or the shards of one."""
+    """A set of weights: a file or its shards."""
 
     folder: str
     stem: str
@@ -44,9 +44,9 @@ class _WeightSet:
 
 
 def select(paths: Iterable[Path], variant: ModelRepoVariant | None, subfolder: Path | None) -> list[Path]:
-    """Return the paths of the files to fetch, in the given order. Raises NothingToInstall.
+    """Return the paths of the files to download, in the given order. Raises NothingToInstall.
 
-    `subfolder` is a folder, a file (then just that), or several joined with `+`.
+    `subfolder` is a folder, a single file, or several of these joined with `+`.
     """
     available = list(paths)
     if subfolder is None:
@@ -62,7 +62,7 @@ def _select_part(available: list[Path], variant: ModelRepoVariant | None, part: 
         return [Path(part)]
     part_paths = [path for path in available if path.is_relative_to(part)]
     if not part_paths:
-        raise NothingToInstall(f"the repository has no {part}; it has {_format_paths(available)}")
+        raise NothingToInstall(f"the repository has no {part}; its files are {_format_paths(available)}")
     return _select_model(part_paths, variant, str(part))
 
 
@@ -76,18 +76,16 @@ def _select_model(available: list[Path], variant: ModelRepoVariant | None, locat
 
 
 def _select_single(available: list[Path], location: str) -> list[Path]:
-    """Return the one weight file, whatever its name: it is a model by itself."""
+    """Return the only weight file, whatever its name, as a single-file model."""
     weights = [path for path in available if path.suffix.lower() in _WEIGHT_SUFFIXES]
     if len(weights) == 1:
         return weights
-    several = f"holds several models; name one of them: {_format_paths(weights)}"
-    raise NothingToInstall(
-        f"{location} " + (several if weights else f"holds no model, only {_format_paths(available)}")
-    )
+    several = f"has several models; specify one of them: {_format_paths(weights)}"
+    raise NothingToInstall(f"{location} " + (several if weights else f"has no model, only {_format_paths(available)}"))
 
 
 def _select_weights(available: list[Path], variant: ModelRepoVariant | None) -> set[Path]:
-    """Return the best set of weights of each folder."""
+    """Return the files of the best set of weights in each folder."""
     folders: dict[str, dict[_WeightSet, list[Path]]] = defaultdict(lambda: defaultdict(list))
     forms = {ending for endings in _FORMAT_SUFFIXES.values() for ending in endings} | set(_WEIGHT_SUFFIXES)
     for path in available:
@@ -114,7 +112,7 @@ _UNUSABLE = 9
 
 
 def _rank(weight_set: _WeightSet, variant: ModelRepoVariant | None) -> tuple[int, bool, int, int, int, str]:
-    """Return what the sets of a folder are sorted by: wanted form, safe to read, wanted numbers, ending, usual name."""
+    """Return the sort key of a folder's sets: requested format, safety, requested precision, suffix, usual name."""
     set_format = next((kind for kind, endings in _FORMAT_SUFFIXES.items() if weight_set.ending == endings[0]), None)
     requested_format = variant if variant in _FORMAT_SUFFIXES else None
     form = (0 if set_format is requested_format else 1) if set_format in {requested_format, None} else _UNUSABLE
@@ -128,7 +126,7 @@ def _rank(weight_set: _WeightSet, variant: ModelRepoVariant | None) -> tuple[int
 
 
 def _is_index_of(index: Path, weights: set[Path]) -> bool:
-    """Tell whether an index is of the shards that were chosen: of others it would only mislead."""
+    """Return whether an index lists the selected shards; others would mislead loaders."""
     match = _VARIANT.search(index.name)
     base_name, variant = _VARIANT.sub("", index.name), match[1] if match else ""
     shards = [_weight_set_of(path) for path in weights if path.parent == index.parent and _SHARD.search(path.name)]

@@ -59,7 +59,7 @@ def test_every_other_transition_is_refused(before: Any, to: Any, tmp_path: Any, 
 def test_a_transition_takes_its_fields_and_no_other(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
     install = job(tmp_path)
     install.state = before
-    with pytest.raises(states.TransitionRefused, match="takes"):
+    with pytest.raises(states.TransitionRefused, match="requires the fields"):
         states.apply(install, to, events, dict.fromkeys(states.TABLE[before, to].fields ^ {"description"}))
     assert (install.state, events.sent) == (before, [])
 
