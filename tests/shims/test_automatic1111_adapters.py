@@ -108,7 +108,7 @@ async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources
         ({"model": "ip-adapter_sdxl"}, "for sdxl models, m is sd-1"),
         ({"module": "ip-adapter_face_id"}, "preprocessor 'ip-adapter_face_id' is not supported: .*ip-adapter-auto"),
         ({"mask": EDGES}, "masks are not supported"),
-        ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin before it ends"),
+        ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin must be less than end"),
         ({"image": None}, "no image"),
     ],
 )
