@@ -57,7 +57,7 @@ LISTED = (
     "judged_by",
 )
 _LIST = select(*[table.c[name] for name in LISTED])
-_ID = table.c.workflow_id == bindparam("wanted")
+_ID = table.c.workflow_id == bindparam("workflow_id")
 _ONE = select(*[table.c[name] for name in LISTED], table.c.workflow).where(_ID)
 SHAPES = 128
 """Number of cached statements per kind of query."""
@@ -242,7 +242,7 @@ def record(row: Any, *, whole: bool) -> bytes:
 
 async def get(connection: AsyncConnection, workflow_id: str) -> Any:
     """Return a row with the columns LISTED and the workflow as JSON text. Raises WorkflowNotFound."""
-    row = (await connection.execute(_ONE, {"wanted": workflow_id})).one_or_none()
+    row = (await connection.execute(_ONE, {"workflow_id": workflow_id})).one_or_none()
     if row is None:
         raise WorkflowNotFound(workflow_id)
     return row
