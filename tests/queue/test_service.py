@@ -382,7 +382,7 @@ class TestRedaction:
         (item_id,) = await add(batch_id="b", origin="o", destination="d", user=ALICE)
         await take(resources)
         await service.finish(resources, item_id, "failed", error=("ValueError", "no", "trace"))
-        enqueued, started, failed = (event.redacted().model_dump() for event in events.sent)
+        enqueued, started, failed = (event.redact().model_dump() for event in events.sent)
         assert (enqueued["user_id"], enqueued["batch_id"], enqueued["origin"]) == ("redacted", "redacted", None)
         for event in (started, failed):
             assert (event["item_id"], event["user_id"]) == (item_id, "redacted")
@@ -398,7 +398,7 @@ class TestRedaction:
         await service.cancel_idle(resources, ALL)
         await service.retry(resources, "default", ids)
         await service.clear(resources, ItemFilter(queue_id="default", owner="alice"))
-        canceled, retried, cleared = (event.redacted().model_dump(exclude={"timestamp"}) for event in events.sent[1:])
+        canceled, retried, cleared = (event.redact().model_dump(exclude={"timestamp"}) for event in events.sent[1:])
         assert (canceled["canceled_item_ids"], canceled["user_ids"], canceled["canceled_item_ids_by_user"]) == (
             [],
             [],

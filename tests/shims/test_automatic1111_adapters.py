@@ -247,7 +247,7 @@ async def test_a_refiner_ends_the_runs(library: Resources) -> None:
 async def test_refiners_that_cannot_be_are_refused(library: Resources) -> None:
     for main, refiner, problem in (
         ("m", "xl refiner", "sd-1 models do not support refiners"),
-        ("xl", "m", "m is sd-1: xl takes a refiner of sdxl-refiner"),
+        ("xl", "m", "m is sd-1: xl requires a refiner of sdxl-refiner"),
         ("xl", "nothing", "there is no refiner 'nothing'"),
     ):
         with pytest.raises((generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):

@@ -308,7 +308,7 @@ async def test_a_workflow_that_calls_itself_comes_to_an_end(queue: Queue, call: 
     caller = await call(workflow_id)
     await queue.drain()
     assert await queue.statuses() == ["failed"] * 5
-    assert "4 deep" in (await queue.row(caller))["error_message"]
+    assert "at most 4 levels deep" in (await queue.row(caller))["error_message"]
 
 
 async def test_only_who_may_read_a_workflow_may_call_it(tools: Tools, call: Call) -> None:
