@@ -108,7 +108,7 @@ def begin(*, positive: str | None) -> Sheet:
     sheet.node("compel-positive", (1, 0), "Positive Prompt", **prompt)
     sheet.node("compel-negative", (1, 1), "Negative Prompt", prompt="")
     sheet.node("denoise_latents", (3, 0.5), steps=20, cfg_scale=4.0, scheduler="euler")
-    sheet.node("l2i", (4, 0.5), "Picture", keep=True)
+    sheet.node("l2i", (4, 0.5), "Image", keep=True)
     sheet.wire(
         "main_model_loader:clip > compel-positive:clip",
         "main_model_loader:clip > compel-negative:clip",
@@ -140,7 +140,7 @@ def add_size_inputs(sheet: Sheet, node_id: str) -> None:
 
 
 def text_to_image() -> None:
-    """Draw: a prompt becomes a picture."""
+    """Draw: text to image."""
     sheet = begin(positive="a red circle on a blue background")
     sheet.node("rand_int", (1, 2), "Random Seed")
     sheet.node("noise", (2, 1.5), width=SIDE, height=SIDE)
@@ -151,14 +151,14 @@ def text_to_image() -> None:
         "text_to_image_sd1",
         "Text to Image - SD1.5",
         "sd1.5, text to image",
-        "Makes a picture from a prompt with a Stable Diffusion 1 model.",
+        "Generates an image from a prompt with a Stable Diffusion 1 model.",
     )
 
 
 def image_to_image() -> None:
-    """Draw: a picture is made anew after a prompt."""
+    """Draw: image to image."""
     sheet = begin(positive="a red circle on a blue background")
-    sheet.node("img_resize", (1, 2), "Start Picture", width=SIDE, height=SIDE)
+    sheet.node("img_resize", (1, 2), "Initial Image", width=SIDE, height=SIDE)
     sheet.node("i2l", (2, 2))
     sheet.node("rand_int", (1, 3), "Random Seed")
     sheet.node("noise", (3, 2))
@@ -172,15 +172,15 @@ def image_to_image() -> None:
         "rand_int:value > noise:seed",
         "i2l:latents > denoise_latents:latents",
     )
-    sheet.ask("img_resize:image", "Start Picture")
+    sheet.ask("img_resize:image", "Initial Image")
     add_size_inputs(sheet, "img_resize")
-    sheet.ask("denoise_latents:denoising_start", "Kept of the Picture", "float", "number-input-and-slider")
+    sheet.ask("denoise_latents:denoising_start", "Denoising Start", "float", "number-input-and-slider")
     finish(sheet)
     sheet.save(
         "image_to_image_sd1",
         "Image to Image - SD1.5",
         "sd1.5, image to image",
-        "Draws a picture anew after a prompt; how much of it is kept is up to you.",
+        "Generates an image from an initial image and a prompt. A higher denoising start keeps more of the initial image.",
     )
 
 
@@ -190,8 +190,8 @@ def seed_sweep() -> None:
     sheet.node("range_of_size", (0, 2), "Seeds", start=1, size=4, step=1)
     sheet.node("iterate", (1, 2), "Each Seed")
     sheet.node("noise", (2, 1.5), width=SIDE, height=SIDE)
-    sheet.node("collect", (5, 0.5), "All Pictures")
-    sheet.node("image_collection", (6, 0.5), "Pictures")
+    sheet.node("collect", (5, 0.5), "All Images")
+    sheet.node("image_collection", (6, 0.5), "Images")
     sheet.wire(
         "range_of_size:collection > iterate:collection",
         "iterate:item > noise:seed",
@@ -206,7 +206,7 @@ def seed_sweep() -> None:
         "seed_sweep_sd1",
         "Seed Sweep - SD1.5",
         "sd1.5, text to image, iterate",
-        "Makes a picture from the same prompt with each of several seeds, and collects them.",
+        "Generates an image from the same prompt for each of several seeds, and collects the images.",
     )
 
 
@@ -230,7 +230,7 @@ def prompt_list() -> None:
         "prompt_list_sd1",
         "Prompt List - SD1.5",
         "sd1.5, text to image, batch",
-        "Makes a picture from each prompt of a list, all with one seed; each becomes a queue item of its own.",
+        "Generates an image for each prompt of a list with the same seed; each is a separate queue item.",
     )
 
 

@@ -1,1 +1,1 @@
-"""Nodes and their fields as words, graphs and their rules, and how a graph is run step by step (without running it)."""
+"""Node and field vocabulary, graphs and their validation, execution state, and the recipes that build graphs."""

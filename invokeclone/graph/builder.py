@@ -1,4 +1,4 @@
-"""A graph while it is built: nodes, and the edges that follow from inputs that are other nodes' outputs."""
+"""Builder for graphs: nodes, and the edges implied by inputs that are outputs of other nodes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ class NodeOutput:
 
 @dataclass
 class GraphBuilder:
-    """Collects nodes and edges. `scope` is put in front of the ids of nodes that are added."""
+    """Collects nodes and edges; `scope` is the prefix of the ids of added nodes."""
 
     graph_id: str
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -22,11 +22,11 @@ class GraphBuilder:
     scope: str = ""
 
     def with_scope(self, scope: str) -> "GraphBuilder":
-        """Return a builder of the same graph that puts `scope` in front of ids."""
+        """Return a builder of the same graph that prefixes node ids with `scope`."""
         return GraphBuilder(self.graph_id, self.nodes, self.edges, scope)
 
     def node(self, node_id: str, node_type: str, **inputs: Any) -> str:
-        """Add a node whose results are intermediate; returns its id. A NodeOutput becomes an edge, None is left out."""
+        """Add a node with intermediate results and return its id. A NodeOutput becomes an edge; None is omitted."""
         node_id = self.scope + node_id
         node: dict[str, Any] = {"id": node_id, "type": node_type, "is_intermediate": True, "use_cache": True}
         self.nodes[node_id] = node
@@ -38,7 +38,7 @@ class GraphBuilder:
         return node_id
 
     def connect(self, source: NodeOutput, node_id: str, name: str) -> None:
-        """Lead an output to an input."""
+        """Add an edge from an output to the input `name` of a node."""
         self.edges.append(
             {
                 "source": {"node_id": source.node_id, "field": source.field},
@@ -47,15 +47,15 @@ class GraphBuilder:
         )
 
     def output(self, node_id: str, node_type: str, output: str, **inputs: Any) -> NodeOutput:
-        """Add a node as `node` does; returns one of its outputs."""
+        """Add a node as `node` does and return one of its outputs."""
         return NodeOutput(self.node(node_id, node_type, **inputs), output)
 
     def result(self, node_id: str, board_id: str | None) -> None:
-        """Let a node's image be the result: kept in the gallery, made anew each time."""
+        """Make a node's image the result: saved to the gallery and never taken from the invocation cache."""
         self.nodes[node_id] |= {"is_intermediate": False, "use_cache": False}
         if board_id:
             self.nodes[node_id]["board"] = {"board_id": board_id}
 
     def graph(self) -> dict[str, Any]:
-        """Return the graph."""
+        """Return the graph as a dict of `id`, `nodes` and `edges`."""
         return {"id": self.graph_id, "nodes": self.nodes, "edges": self.edges}

@@ -1,7 +1,7 @@
-"""Checkpoints: points in a node's work at which it stops when its queue item has been canceled.
+"""Checkpoints: points in a node's execution at which it stops if its queue item has been canceled.
 
-They are passed on each call of the InvocationContext, each denoise step, each module of a network while a cancel is pending, and
-each tensor read while a model loads. A thread that runs no node passes them without effect.
+Checkpoints are reached on each call of the InvocationContext, each denoise step, each module of a network while a
+cancel is pending, and each tensor read while a model loads. They have no effect in a thread that runs no node.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from typing import Protocol
 from invokeclone.graph.context import CanceledException
 
 POLL_INTERVAL_S = 0.2
-"""Seconds between two looks at the cancel flag of a thread that waits."""
+"""Seconds between two checks of the cancel flag by a waiting thread."""
 
 
 class Lock(Protocol):
@@ -24,7 +24,7 @@ class Lock(Protocol):
 
 
 class _Running(threading.local):
-    """The cancel flag of the node that a thread runs, and what is called when the flag is noticed."""
+    """The cancel flag of the node that a thread runs, and the callback for when a checkpoint finds it set."""
 
     canceled: threading.Event | None = None
     on_cancel: Callable[[], None] | None = None
@@ -35,7 +35,7 @@ _running = _Running()
 
 @contextlib.contextmanager
 def watch_cancellation(canceled: threading.Event, on_cancel: Callable[[], None] | None = None) -> Iterator[None]:
-    """Have this thread's checkpoints look at `canceled` inside the block; `noticed` is called before each raise."""
+    """Make this thread's checkpoints check `canceled` inside the block; `on_cancel` is called before each raise."""
     previous = _running.canceled, _running.on_cancel
     _running.canceled, _running.on_cancel = canceled, on_cancel
     try:
@@ -46,7 +46,7 @@ def watch_cancellation(canceled: threading.Event, on_cancel: Callable[[], None] 
 
 @contextlib.contextmanager
 def acquire_lock(lock: Lock) -> Iterator[None]:
-    """Hold `lock` inside the block; waiting for it passes checkpoints."""
+    """Hold `lock` inside the block; raise CanceledException if the item is canceled while waiting for it."""
     while not lock.acquire(timeout=POLL_INTERVAL_S):
         checkpoint()
     try:
@@ -56,7 +56,7 @@ def acquire_lock(lock: Lock) -> Iterator[None]:
 
 
 def checkpoint() -> None:
-    """Raise CanceledException when the queue item whose node this thread runs has been canceled."""
+    """Raise CanceledException if the queue item whose node this thread runs has been canceled."""
     if _running.canceled is not None and _running.canceled.is_set():
         if _running.on_cancel is not None:
             _running.on_cancel()

@@ -1,6 +1,6 @@
-"""What a node may ask of the application: InvokeAI's nine faces and one for presets, as Protocols.
+"""The InvocationContext: Protocols of InvokeAI's nine interfaces, and of one for presets, that nodes use.
 
-The worker fills them. Nothing here knows how images, tensors or models are stored, or what runs the node.
+The worker implements them.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Tensor = Any
-"""A torch.Tensor; this room does without torch, even to name it."""
+"""A torch.Tensor; this package does not import torch, not even for annotations."""
 
 ImageMode = Literal["L", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
 
 
 class CanceledException(Exception):
-    """The queue item was canceled; raised inside a node to stop it."""
+    """The queue item has been canceled; raised inside a node to stop it."""
 
 
 class ImageLike(Protocol):
-    """What nodes read of an image record."""
+    """Attributes of an image record that nodes use."""
 
     @property
     def image_name(self) -> str:
@@ -43,7 +43,7 @@ class ImageLike(Protocol):
 
 
 class BoardLike(Protocol):
-    """What nodes read of a board record."""
+    """Attributes of a board record that nodes use."""
 
     @property
     def board_id(self) -> str:
@@ -55,7 +55,7 @@ class BoardLike(Protocol):
 
 
 class LoadedModel(Protocol):
-    """A model held in the cache; entered, it stays on the device and is the model itself."""
+    """A model in the model cache; as a context manager it keeps the model on the device and yields it."""
 
     @property
     def config(self) -> Any:
@@ -63,7 +63,7 @@ class LoadedModel(Protocol):
 
     @property
     def model(self) -> Any:
-        """The model, wherever it is."""
+        """The model, on whichever device it currently is."""
 
     def __enter__(self) -> Any: ...
 
@@ -72,15 +72,15 @@ class LoadedModel(Protocol):
     def model_on_device(
         self, working_mem_bytes: int | None = None
     ) -> AbstractContextManager[tuple[dict[str, Any] | None, Any]]:
-        """Return the state dict in RAM, if there is one, and the model on the device."""
+        """Return a context manager that yields the state dict in RAM (or None) and the model on the device."""
 
 
 class LoadedModelWithoutConfig(Protocol):
-    """A model that was loaded from a file and has no record."""
+    """A model loaded from a file, without a record."""
 
     @property
     def model(self) -> Any:
-        """The model, wherever it is."""
+        """The model, on whichever device it currently is."""
 
     def __enter__(self) -> Any: ...
 
@@ -89,12 +89,12 @@ class LoadedModelWithoutConfig(Protocol):
     def model_on_device(
         self, working_mem_bytes: int | None = None
     ) -> AbstractContextManager[tuple[dict[str, Any] | None, Any]]:
-        """Return the state dict in RAM, if there is one, and the model on the device."""
+        """Return a context manager that yields the state dict in RAM (or None) and the model on the device."""
 
 
 @dataclass
 class PipelineIntermediateState:
-    """Where a denoise loop stands."""
+    """State of a denoise loop after a step."""
 
     step: int
     order: int
@@ -106,7 +106,7 @@ class PipelineIntermediateState:
 
 @dataclass(frozen=True)
 class ItemData:
-    """The queue item that is being run (the context's ninth face)."""
+    """The running queue item (the context's ninth interface)."""
 
     queue_item: Any
     invocation: Any
@@ -114,7 +114,7 @@ class ItemData:
 
 
 class ImagesInterface(Protocol):
-    """Images."""
+    """Reads and saves images."""
 
     def save(
         self,
@@ -123,10 +123,10 @@ class ImagesInterface(Protocol):
         image_category: ImageCategory = ImageCategory.GENERAL,
         metadata: MetadataField | None = None,
     ) -> ImageLike:
-        """Save a PIL image; board and metadata come from the node's own fields unless given."""
+        """Save a PIL image; board and metadata default to those in the node's own fields."""
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
-        """Return a copy of the image, converted when a mode is given."""
+        """Return a copy of the image, converted to `mode` if given."""
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
         """Return the image's metadata, if it has any."""
@@ -135,105 +135,105 @@ class ImagesInterface(Protocol):
         """Return the image's record."""
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
-        """Path of the file, or of its thumbnail."""
+        """Return the path of the file, or of its thumbnail."""
 
 
 class TensorsInterface(Protocol):
-    """Tensors that pass between nodes."""
+    """Saves and loads tensors that pass between nodes."""
 
     def save(self, tensor: Tensor) -> str:
-        """Keep a tensor; returns its name."""
+        """Save a tensor and return its name."""
 
     def load(self, name: str) -> Tensor:
         """Return a copy of the tensor."""
 
 
 class ConditioningInterface(Protocol):
-    """Text conditionings that pass between nodes."""
+    """Saves and loads text conditionings that pass between nodes."""
 
     def save(self, conditioning_data: Any) -> str:
-        """Keep a ConditioningFieldData; returns its name."""
+        """Save a ConditioningFieldData and return its name."""
 
     def load(self, name: str) -> Any:
         """Return a copy of the ConditioningFieldData."""
 
 
 class ModelsInterface(Protocol):
-    """Models: records and loading."""
+    """Reads model records and loads models."""
 
     def exists(self, identifier: str | ModelIdentifierField) -> bool:
-        """Whether a model is known."""
+        """Return whether the model has a record."""
 
     def load(self, identifier: str | ModelIdentifierField, submodel_type: SubModelType | None = None) -> LoadedModel:
-        """Load a model or a part of it."""
+        """Load a model or one of its submodels."""
 
     def load_by_attrs(
         self,
         name: str,
         base: BaseModelType,
-        type: ModelType,  # noqa: A002 - the contract's word
+        type: ModelType,  # noqa: A002 - InvokeAI's parameter name
         submodel_type: SubModelType | None = None,
     ) -> LoadedModel:
-        """Load the one model with these attributes; several or none is an error."""
+        """Load the only model with these attributes; raise an error if there is none or more than one."""
 
     def get_config(self, identifier: str | ModelIdentifierField) -> Any:
-        """Return the model's record; unknown: UnknownModelException."""
+        """Return the model's record; raise UnknownModelException if there is none."""
 
     def search_by_path(self, path: Path) -> list[Any]:
-        """Return records of models at a path."""
+        """Return the records of models at a path."""
 
     def search_by_attrs(
         self,
         name: str | None = None,
         base: BaseModelType | None = None,
-        type: ModelType | None = None,  # noqa: A002 - the contract's word
-        format: ModelFormat | None = None,  # noqa: A002 - the contract's word
+        type: ModelType | None = None,  # noqa: A002 - InvokeAI's parameter name
+        format: ModelFormat | None = None,  # noqa: A002 - InvokeAI's parameter name
     ) -> list[Any]:
-        """Return records of models with these attributes."""
+        """Return the records of models with these attributes."""
 
     def get_absolute_path(self, config_or_path: Any) -> Path:
-        """Return an absolute path; relative ones are taken from the models folder."""
+        """Return an absolute path; relative paths are resolved against the models folder."""
 
     def download_and_cache_model(self, source: str) -> Path:
-        """Download a URL or repo id once; not registered as a model."""
+        """Download a URL or repo id, unless cached, and return its path; it is not registered as a model."""
 
     def load_local_model(
         self, model_path: Path, loader: Callable[[Path], Any] | None = None
     ) -> LoadedModelWithoutConfig:
-        """Load a file; without a loader as safetensors or with weights_only."""
+        """Load a file with `loader`, or by default as safetensors or with torch.load and weights_only."""
 
     def load_remote_model(self, source: str, loader: Callable[[Path], Any] | None = None) -> LoadedModelWithoutConfig:
-        """Load the same, after downloading or from the download cache."""
+        """Load a URL or repo id as `load_local_model` does, downloading it first if it is not in the download cache."""
 
 
 class LoggerInterface(Protocol):
-    """The log."""
+    """Writes to the log."""
 
     def debug(self, message: str) -> None:
-        """Log for developers."""
+        """Log a debug message."""
 
     def info(self, message: str) -> None:
-        """Log what happens."""
+        """Log an informational message."""
 
     def warning(self, message: str) -> None:
-        """Log what is odd."""
+        """Log a warning."""
 
     def error(self, message: str) -> None:
-        """Log what went wrong."""
+        """Log an error."""
 
 
 class ConfigInterface(Protocol):
-    """The settings."""
+    """Gives access to the settings and to files of the server."""
 
     def get(self) -> Any:
         """Return the app's settings."""
 
     def open_text(self, path: str) -> AbstractContextManager[TextIO]:
-        """Open a text file of the server's machine that the item's user may read: the only way for nodes to a named file."""
+        """Open a text file on the server that the item's user may read. Nodes open user-named files only this way."""
 
 
 class UtilInterface(Protocol):
-    """Progress and cancelling."""
+    """Reports progress and checks for cancellation."""
 
     def signal_progress(
         self,
@@ -242,26 +242,26 @@ class UtilInterface(Protocol):
         image: "Image | None" = None,
         image_size: tuple[int, int] | None = None,
     ) -> None:
-        """Tell how far the node is: 0 to 1, or None when unknown."""
+        """Report the node's progress: a fraction from 0 to 1, or None if unknown."""
 
     def sd_step_callback(self, intermediate_state: PipelineIntermediateState, base_model: BaseModelType) -> None:
-        """Tell how far a denoise loop is, with a preview; raises CanceledException when canceled."""
+        """Report a denoise step with a preview; raise CanceledException if the item has been canceled."""
 
     def flux_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
-        """Do the same for FLUX."""
+        """Report a denoise step of FLUX, as `sd_step_callback` does."""
 
     def flux2_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
-        """Do the same for FLUX.2."""
+        """Report a denoise step of FLUX.2, as `sd_step_callback` does."""
 
     def is_canceled(self) -> bool:
-        """Whether the queue item was canceled."""
+        """Return whether the queue item has been canceled."""
 
 
 class BoardsInterface(Protocol):
-    """Boards of the item's user."""
+    """Reads and changes the boards of the item's user."""
 
     def create(self, board_name: str) -> BoardLike:
-        """Make a board."""
+        """Create a board."""
 
     def get_dto(self, board_id: str) -> BoardLike:
         """Return a board's record."""
@@ -270,10 +270,10 @@ class BoardsInterface(Protocol):
         """Return the boards the user may see."""
 
     def add_image_to_board(self, board_id: str, image_name: str) -> None:
-        """Put an image on a board."""
+        """Add an image to a board."""
 
     def get_all_image_names_for_board(self, board_id: str) -> list[str]:
-        """Names of the images on a board."""
+        """Return the names of the images on a board."""
 
 
 class PresetTexts(Protocol):
@@ -281,15 +281,15 @@ class PresetTexts(Protocol):
 
     @property
     def positive_prompt(self) -> str:
-        """What is wanted."""
+        """Template of the positive prompt."""
 
     @property
     def negative_prompt(self) -> str:
-        """What is not wanted."""
+        """Template of the negative prompt."""
 
 
 class PresetsInterface(Protocol):
-    """Style presets and system prompts that the item's user may read."""
+    """Reads style presets and system prompts that the item's user may read."""
 
     def style_preset(self, style_preset_id: str) -> PresetTexts:
         """Return a style preset's templates."""
@@ -299,7 +299,7 @@ class PresetsInterface(Protocol):
 
 
 class InvocationContext(Protocol):
-    """What `invoke` is given."""
+    """The interfaces that a node's `invoke` receives."""
 
     @property
     def images(self) -> ImagesInterface:
@@ -327,7 +327,7 @@ class InvocationContext(Protocol):
 
     @property
     def util(self) -> UtilInterface:
-        """Progress and cancelling."""
+        """Progress and cancellation."""
 
     @property
     def boards(self) -> BoardsInterface:
@@ -339,4 +339,4 @@ class InvocationContext(Protocol):
 
     @property
     def data(self) -> ItemData:
-        """The queue item that is being run."""
+        """The running queue item."""

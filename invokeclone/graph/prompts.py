@@ -1,4 +1,4 @@
-"""A prompt as clients of any API state it: segments with weights, or text in the model's own prompt language."""
+"""Prompts independent of a model's prompt language: weighted segments, or text in the model's own prompt language."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PromptSegment:
-    """Some text, every character of which means itself, and its weight; 1 is usual."""
+    """Literal text, without prompt syntax, and its weight (1 is neutral)."""
 
     text: str
     weight: float = 1.0
@@ -14,12 +14,12 @@ class PromptSegment:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What an image is to show. A family's recipe writes it in the prompt language of its models."""
+    """A prompt for an image. A family's recipe converts it to the prompt language of its models."""
 
     chunks: tuple[tuple[PromptSegment, ...], ...] = ()
-    """Chunks are encoded apart from each other and put behind each other, where a family can do that."""
+    """Chunks are encoded separately and concatenated, where a family supports that."""
     native: str | None = None
-    """Text in the model's own prompt language; there are no chunks then."""
+    """Text in the model's own prompt language; `chunks` is then empty."""
 
     @classmethod
     def plain(cls, text: str) -> "Prompt":
@@ -33,12 +33,12 @@ class Prompt:
 
     @property
     def raw_text(self) -> str:
-        """All that was given, as it was given."""
+        """The text as it was given."""
         return self.native or "".join(segment.text for chunk in self.chunks for segment in chunk)
 
     @property
     def text(self) -> str:
-        """The words alone: native text as it stands, or the segments without their weights, on one line."""
+        """The native text unchanged, or the segments without their weights on one line."""
         if self.native is not None:
             return self.native
         return " ".join(" ".join(segment.text.split()) for chunk in self.chunks for segment in chunk).strip()

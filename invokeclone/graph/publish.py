@@ -1,6 +1,6 @@
-"""Adds the node vocabulary to an OpenAPI document: every node, output and field class, and the unions of them.
+"""Adds the node vocabulary to an OpenAPI document: every node, output and field class, and their unions.
 
-The document may be any dict with or without components; what is there already stays, but for the marks `unions` leaves.
+Existing components of the document are preserved; the placeholders that `unions` leaves are replaced.
 """
 
 from typing import Any
@@ -27,11 +27,11 @@ _EXTRA_CLASSES: tuple[type[BaseModel], ...] = (
     OutputFieldJSONSchemaExtra,
     UIConfigBase,
 )
-"""Classes that are published although no node may use them."""
+"""Classes that are published even if no node uses them."""
 
 
 def publish(document: Schema) -> Schema:
-    """Add the vocabulary to `document` and return it; its components end up sorted by name.
+    """Add the vocabulary to `document` and return it, with its components sorted by name.
 
     Imports no nodes: call `registry.discover()` first.
     """
@@ -55,7 +55,7 @@ def publish(document: Schema) -> Schema:
 
 
 def _schemas(classes: list[type[BaseModel]]) -> tuple[dict[type[BaseModel], str], dict[str, Schema]]:
-    """Return the component name of each class, and the schemas of all they need."""
+    """Return the component name of each class, and the schemas of the classes and of everything they refer to."""
     pairs = [(cls, "serialization") for cls in classes]
     references, document = models_json_schema(pairs, ref_template=_REF + "{model}")  # type: ignore[arg-type]
     names = {cls: schema["$ref"].removeprefix(_REF) for (cls, _), schema in references.items()}
@@ -86,7 +86,7 @@ def _finish_output(schema: Schema) -> None:
 
 
 def _output_map(nodes: dict[str, type[BaseInvocation]], references: dict[type[BaseModel], str]) -> Schema:
-    """Which output each node type has."""
+    """Return a schema that maps each node type to its output."""
     names = sorted(nodes)
     return {
         "type": "object",
@@ -96,7 +96,7 @@ def _output_map(nodes: dict[str, type[BaseInvocation]], references: dict[type[Ba
 
 
 def _union(classes: dict[str, Any], references: dict[type[BaseModel], str]) -> Schema:
-    """One of the classes, told apart by `type`."""
+    """Return the union of the classes, discriminated by `type`."""
     by_type = {name: _REF + references[cls] for name, cls in classes.items()}
     return {
         "oneOf": [{"$ref": reference} for reference in sorted(set(by_type.values()))],
@@ -105,7 +105,7 @@ def _union(classes: dict[str, Any], references: dict[type[BaseModel], str]) -> S
 
 
 def _fill_events(schemas: dict[str, Schema], unions: dict[str, Schema]) -> None:
-    """Events carry nodes and outputs as plain objects inside; outside they are what they are."""
+    """Publish the node and output of invocation events, which are plain dicts in code, as the unions."""
     for name, schema in schemas.items():
         if not (name.startswith("Invocation") and name.endswith("Event")):
             continue
@@ -117,7 +117,7 @@ def _fill_events(schemas: dict[str, Schema], unions: dict[str, Schema]) -> None:
 
 
 def _replace_marks(value: Any, unions: dict[str, Schema]) -> None:
-    """Put unions where their marks are, anywhere in a document."""
+    """Replace the placeholders by the unions, anywhere in a document."""
     if isinstance(value, dict):
         if MARK in value:
             value |= unions[value.pop(MARK)]

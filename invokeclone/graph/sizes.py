@@ -1,4 +1,4 @@
-"""The size of the image that a node is asked for, as far as its fields say it: over the limits it is refused, not tried."""
+"""Check of the image size in a node's fields against the limits."""
 
 from functools import cache
 
@@ -6,11 +6,11 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError
 from invokeclone.kit.config.limits import Limits
 
 PAIRS = (("width", "height"), ("image_width", "image_height"))
-"""Names of fields that are a width and a height in pixels, or in grid cells, which are fewer."""
+"""Names of fields that are a width and a height, in pixels or in grid cells (of which there are fewer)."""
 
 
 class SizeOverLimit(NodeError):
-    """A node is asked for an image that is too large."""
+    """A node requests an image over the size limits."""
 
 
 @cache
@@ -19,7 +19,7 @@ def _pairs(kind: type[BaseInvocation]) -> tuple[tuple[str, str], ...]:
 
 
 def check_size(node: BaseInvocation, limits: Limits) -> None:
-    """Raise SizeOverLimit when the node is asked for more pixels, or a longer side, than the limits allow."""
+    """Raise SizeOverLimit if the node requests more pixels, or a longer side, than the limits allow."""
     for names in _pairs(type(node)):
         width, height = (getattr(node, name) for name in names)
         if isinstance(width, int) and isinstance(height, int):
@@ -27,10 +27,10 @@ def check_size(node: BaseInvocation, limits: Limits) -> None:
 
 
 def check_pixels(width: int, height: int, limits: Limits, subject: str) -> None:
-    """Raise SizeOverLimit for an image of this size."""
+    """Raise SizeOverLimit if an image of this size is over the limits."""
     if width * height > limits.node_pixels or max(width, height) > limits.image_side:
         message = (
-            f"{subject} is asked for {width}×{height}, over the limit of {limits.node_pixels} pixels, {limits.image_side} a side "
+            f"{subject} requests {width}×{height}, over the limit of {limits.node_pixels} pixels, {limits.image_side} a side "
             "(settings limits.node_pixels, limits.image_side)"
         )
         raise SizeOverLimit(message)

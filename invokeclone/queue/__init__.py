@@ -1,1 +1,1 @@
-"""Batches and the items they become: enqueue, claim, finish, cancel, retry, count."""
+"""The queue: batches and their items, which are enqueued, claimed, finished, canceled, retried and counted."""

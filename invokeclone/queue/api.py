@@ -1,4 +1,4 @@
-"""The queue's routes. Items leave as JSON text made from their rows: no session is read on the way."""
+"""Routes of the queue. Items are returned as JSON text built from their rows, without parsing sessions."""
 
 from typing import Annotated
 
@@ -36,10 +36,10 @@ from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/queue", tags=["queue"])
 
-QueueId = Annotated[str, Path(description="The queue's name: a label that needs no making.")]
-ItemId = Annotated[int, Path(description="The item's id.")]
-ItemIds = Annotated[list[int], Body(embed=True, max_length=1000, description="The items' ids.")]
-Destination = Annotated[str, Query(description="The destination of the items.")]
+QueueId = Annotated[str, Path(description="Name of the queue: an arbitrary label, which need not be created.")]
+ItemId = Annotated[int, Path(description="Id of the item.")]
+ItemIds = Annotated[list[int], Body(embed=True, max_length=1000, description="Ids of the items.")]
+Destination = Annotated[str, Query(description="Destination of the items.")]
 
 
 def _json(text: str) -> Response:
@@ -56,13 +56,13 @@ async def enqueue_batch(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    batch: Annotated[Batch, LATER, Body(description="What to run.")],
-    prepend: Annotated[bool, Body(description="Run it before all that is pending.")] = False,
-    validation_run_data: Annotated[  # noqa: ARG001  (older clients may send it)
-        ValidationRunData | None, Body(description="Read and not used.")
+    batch: Annotated[Batch, LATER, Body(description="The batch to run.")],
+    prepend: Annotated[bool, Body(description="Whether to run it before all pending items.")] = False,
+    validation_run_data: Annotated[  # noqa: ARG001  (older clients send it)
+        ValidationRunData | None, Body(description="Ignored.")
     ] = None,
 ) -> Response:
-    """Enqueue a batch: the graph once for each combination of its data, `runs` times over."""
+    """Enqueue a batch: an item for each combination of its data, `runs` times."""
     checked = await batch_json.read_batch(batch, needs.settings.limits)
     result = await service.enqueue(needs, queue_id, checked, prepend=prepend, user=user)
     return _json(await batch_json.dump_result(result))
@@ -73,10 +73,10 @@ async def enqueue_prompt(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    request: Annotated[GenerationRequest, Body(description="What is stated of the images.")],
-    prepend: Annotated[bool, Query(description="Run it before all that is pending.")] = False,
+    request: Annotated[GenerationRequest, Body(description="The images to generate.")],
+    prepend: Annotated[bool, Query(description="Whether to run it before all pending items.")] = False,
 ) -> Response:
-    """Enqueue images of a prompt, without a graph: model, size and the rest are resolved where they are left open."""
+    """Enqueue images of a prompt, without a graph; missing settings default to those of the model."""
     for prompt, what in ((request.prompt, "the prompt"), (request.negative_prompt, "the negative prompt")):
         check_prompt(prompt if isinstance(prompt, str) else prompt.raw_text, needs.settings.limits, what)
     async with needs.database.read() as connection:
@@ -92,9 +92,9 @@ async def list_all_queue_items(
     user: CurrentUser,
     source: Reads,
     queue_id: QueueId,
-    destination: Annotated[str | None, Query(description="Only items with this destination.")] = None,
+    destination: Annotated[str | None, Query(description="List only items with this destination.")] = None,
 ) -> Response:
-    """List all items, those of high priority first."""
+    """List all items, the highest priority first."""
     viewer = rights.scope(user)
     item_ids = await store.list_order(source, queue_id, destination, viewer)
     if len(item_ids) <= store.CHUNK_ITEMS:
@@ -107,11 +107,11 @@ async def get_queue_item_ids(
     _user: CurrentUser,
     source: Reads,
     queue_id: QueueId,
-    order_dir: Annotated[SQLiteDirection, Query(description="Whether the newest come last or first.")] = (
+    order_dir: Annotated[SQLiteDirection, Query(description="Order by time of creation.")] = (
         SQLiteDirection.Descending
     ),
 ) -> ItemIdsResult:
-    """List the ids of all items by the time they were made."""
+    """List the ids of all items by time of creation."""
     newest_first = order_dir is SQLiteDirection.Descending
     item_ids = await store.list_ids(source, queue_id, newest_first=newest_first)
     return ItemIdsResult(item_ids=item_ids, total_count=len(item_ids))
@@ -123,7 +123,7 @@ async def get_queue_item_ids(
 async def get_queue_items_by_item_ids(
     user: CurrentUser, source: Reads, queue_id: QueueId, item_ids: ItemIds
 ) -> Response:
-    """Get items in the order asked for; ids that the queue does not have are left out."""
+    """Get items in the order of the given ids; unknown ids are skipped."""
     return _json(await store.get_many_json(source, queue_id, item_ids, rights.scope(user)))
 
 
@@ -135,32 +135,32 @@ async def get_queue_items_by_item_ids(
 async def get_queue_item_summaries_by_ids(
     user: CurrentUser, source: Reads, queue_id: QueueId, item_ids: ItemIds
 ) -> Response:
-    """Get items without their sessions, in the order asked for; ids that the queue does not have are left out."""
+    """Get items without their sessions, in the order of the given ids; unknown ids are skipped."""
     return _json(await store.get_summaries_json(source, queue_id, item_ids, rights.scope(user)))
 
 
 @router.put("/{queue_id}/processor/resume", operation_id="resume")
 async def resume(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionProcessorStatus:  # noqa: ARG001
-    """Have the workers take items again, of every queue."""
+    """Resume the workers, for all queues."""
     return await processor.resume(needs, user=user)
 
 
 @router.put("/{queue_id}/processor/pause", operation_id="pause")
 async def pause(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionProcessorStatus:  # noqa: ARG001
-    """Have the workers take no more items, of any queue; an item that is being run goes on to its end."""
+    """Pause the workers, for all queues; running items are completed."""
     return await processor.pause(needs, user=user)
 
 
 @router.put("/{queue_id}/cancel_all_except_current", operation_id="cancel_all_except_current")
 async def cancel_all_except_current(needs: Needs, user: CurrentUser, queue_id: QueueId) -> CancelAllExceptCurrentResult:
-    """Cancel all items that wait."""
+    """Cancel all pending and waiting items."""
     canceled = await service.cancel_idle(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return CancelAllExceptCurrentResult(canceled=canceled)
 
 
 @router.put("/{queue_id}/delete_all_except_current", operation_id="delete_all_except_current")
 async def delete_all_except_current(needs: Needs, user: CurrentUser, queue_id: QueueId) -> DeleteAllExceptCurrentResult:
-    """Delete all items that wait."""
+    """Delete all pending and waiting items."""
     deleted = await service.delete_idle(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return DeleteAllExceptCurrentResult(deleted=deleted)
 
@@ -170,9 +170,9 @@ async def cancel_by_batch_ids(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    batch_ids: Annotated[list[str], Body(embed=True, description="The batches' ids.")],
+    batch_ids: Annotated[list[str], Body(embed=True, description="Ids of the batches.")],
 ) -> CancelByBatchIDsResult:
-    """Cancel the items of batches."""
+    """Cancel the items of some batches."""
     items = ItemFilter(queue_id=queue_id, batch_ids=batch_ids, owner=rights.scope(user))
     return CancelByBatchIDsResult(canceled=await service.cancel_many(needs, items))
 
@@ -191,41 +191,41 @@ async def retry_items_by_id(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    item_ids: Annotated[list[int], Body(description="The items' ids.")],
+    item_ids: Annotated[list[int], Body(description="Ids of the items.")],
 ) -> RetryItemsResult:
-    """Enqueue items once more that failed or were canceled; others are left out."""
+    """Enqueue failed and canceled items again; other items are skipped."""
     return await service.retry(needs, queue_id, item_ids, user=user)
 
 
 @router.put("/{queue_id}/clear", operation_id="clear")
 async def clear(needs: Needs, user: CurrentUser, queue_id: QueueId) -> ClearResult:
-    """Delete all items, canceling what is being run."""
+    """Delete all items; running items are canceled first."""
     deleted = await service.clear(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return ClearResult(deleted=deleted)
 
 
 @router.put("/{queue_id}/prune", operation_id="prune")
 async def prune(needs: Needs, user: CurrentUser, queue_id: QueueId) -> PruneResult:
-    """Delete the items that have ended."""
+    """Delete the completed, failed and canceled items."""
     deleted = await service.prune(needs, ItemFilter(queue_id=queue_id, owner=rights.scope(user)))
     return PruneResult(deleted=deleted)
 
 
 @router.get("/{queue_id}/current", operation_id="get_current_queue_item", response_model=SessionQueueItem | None)
 async def get_current_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId) -> Response:
-    """Get an item that is being run, or null."""
+    """Get a running item, or null."""
     return _json(await store.current_json(source, queue_id, rights.scope(user)))
 
 
 @router.get("/{queue_id}/next", operation_id="get_next_queue_item", response_model=SessionQueueItem | None)
 async def get_next_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId) -> Response:
-    """Get the first item that waits, or null."""
+    """Get the first pending item, or null."""
     return _json(await store.next_json(source, queue_id, rights.scope(user)))
 
 
 @router.get("/{queue_id}/status", operation_id="get_queue_status")
 async def get_queue_status(needs: Needs, user: CurrentUser, queue_id: QueueId) -> SessionQueueAndProcessorStatus:
-    """Get the state of the queue and of the workers."""
+    """Get the status of the queue and of the workers."""
     return await processor.status(needs, queue_id, user=user)
 
 
@@ -234,9 +234,9 @@ async def get_batch_status(
     user: CurrentUser,
     source: Reads,
     queue_id: QueueId,
-    batch_id: Annotated[str, Path(description="The batch's id.")],
+    batch_id: Annotated[str, Path(description="Id of the batch.")],
 ) -> BatchStatus:
-    """Get the state of a batch; one that nobody knows has no items."""
+    """Get the status of a batch; for an unknown batch all counts are 0."""
     return await counts.of_batch(source, queue_id, batch_id, rights.scope(user))
 
 
@@ -244,25 +244,25 @@ async def get_batch_status(
 async def counts_by_destination(
     user: CurrentUser, source: Reads, queue_id: QueueId, destination: Destination
 ) -> SessionQueueCountsByDestination:
-    """Count the items with a destination."""
+    """Count the items with a destination by status."""
     return await counts.of_destination(source, queue_id, destination, rights.scope(user))
 
 
 @router.get("/{queue_id}/i/{item_id}", operation_id="get_queue_item", response_model=SessionQueueItem)
 async def get_queue_item(user: CurrentUser, source: Reads, queue_id: QueueId, item_id: ItemId) -> Response:
-    """Get an item, without the fields that are null."""
+    """Get an item, without null fields."""
     return _json(await store.get_json(source, queue_id, item_id, nulls=False, viewer=rights.scope(user)))
 
 
 @router.delete("/{queue_id}/i/{item_id}", operation_id="delete_queue_item")
 async def delete_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, item_id: ItemId) -> None:
-    """Delete an item, canceling it if it is being run."""
+    """Delete an item; a running item is canceled first."""
     await service.delete(needs, queue_id, item_id, user=user)
 
 
 @router.put("/{queue_id}/i/{item_id}/cancel", operation_id="cancel_queue_item", response_model=SessionQueueItem)
 async def cancel_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, item_id: ItemId) -> Response:
-    """Cancel an item; one that has ended stays as it is."""
+    """Cancel an item; an item that has ended is not changed."""
     return _json(await service.cancel(needs, queue_id, item_id, user=user))
 
 
@@ -271,8 +271,8 @@ async def delete_by_destination(
     needs: Needs,
     user: CurrentUser,
     queue_id: QueueId,
-    destination: Annotated[str, Path(description="The destination of the items.")],
+    destination: Annotated[str, Path(description="Destination of the items.")],
 ) -> DeleteByDestinationResult:
-    """Delete all items with a destination, canceling what is being run."""
+    """Delete all items with a destination; running items are canceled first."""
     items = ItemFilter(queue_id=queue_id, destination=destination, owner=rights.scope(user))
     return DeleteByDestinationResult(deleted=await service.delete_many(needs, items))

@@ -1,4 +1,4 @@
-"""Batches on their way in: sizes first, then validation, off the event loop when the graph or its data are large."""
+"""Validation of batches in requests and serialization of the result, off the event loop if they are large."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _VALUES = TypeAdapter(list[BatchValue])
 
 
 async def read_batch(body: Any, limits: Limits) -> Batch:
-    """Return the batch in a request's body. Raises RequestValidationError, and Unprocessable for what is over a limit."""
+    """Return the batch in a request body. Raises RequestValidationError, and Unprocessable for sizes over a limit."""
     sizes = _sizes(body)
     sizes.check(limits)
     with validating("batch"):
@@ -30,7 +30,7 @@ async def read_batch(body: Any, limits: Limits) -> Batch:
 
 
 async def dump_result(result: EnqueueBatchResult) -> str:
-    """Return the result as JSON text; it repeats the batch."""
+    """Return the result, which includes the batch, as JSON text."""
     if not result.batch.is_large:
         return result.model_dump_json()
     return await off_loop(lambda: _result_json(result))
@@ -49,7 +49,7 @@ def _graph_json(graph: Graph) -> str:
 
 
 def _large_parts(batch: Batch) -> dict[str, str]:
-    """Return the texts of the data and of the workflow, where there are any."""
+    """Return the JSON texts of the data and of the workflow, if there are any."""
     parts = {} if batch.workflow_json is None else {"workflow": batch.workflow_json}
     if batch.data is None:
         return parts
@@ -59,7 +59,7 @@ def _large_parts(batch: Batch) -> dict[str, str]:
 
 
 def _sizes(body: Any) -> Sizes:
-    """Count what a body holds, whatever its form; what has another form than a batch fails in validation."""
+    """Count the parts of an unvalidated body; parts of an unexpected type count as 0 and fail in validation."""
     graph = _member(body, "graph")
     data = [datum for zipped in _list(_member(body, "data")) for datum in _list(zipped)]
     values = sum(len(_list(_member(datum, "items"))) for datum in data)

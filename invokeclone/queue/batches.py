@@ -1,8 +1,8 @@
-"""A batch: one graph, the values to put into it, and the queue items that come of it.
+"""Batches: one graph, the values to substitute into it, and their expansion into queue items.
 
-It checks and expands; it refuses to know where items are kept. A value of the wrong type is refused here, because an item
-that cannot be read again would stand in everybody's way. Expansion never builds a graph again: the graph is written out
-once, cut at the places where values go, and each item is those pieces joined around its own values.
+Values of the wrong type are rejected here, because an item that cannot be loaded would block the queue. Expansion does
+not build the graph again: its JSON is written once, split where values are substituted, and each item joins the pieces
+with its own values.
 """
 
 import itertools
@@ -39,45 +39,45 @@ BatchValue = Scalar | list[Scalar]
 
 
 class BatchZippedLengthError(ValueError):
-    """Lists that are zipped together differ in length."""
+    """Zipped lists differ in length."""
 
 
 class BatchItemsTypeError(ValueError):
-    """The items of one datum are not of one type."""
+    """The items of a datum are of different types."""
 
 
 class BatchDuplicateNodeFieldError(ValueError):
-    """Two data aim at the same field of the same node."""
+    """Two data have the same field of the same node."""
 
 
 class BatchValueError(ValueError):
-    """A value does not fit the field it is meant for."""
+    """A value is not valid for its field."""
 
 
 class NodeFieldValue(BaseModel):
-    """A value and the node field it was put into."""
+    """A value substituted into a field of a node."""
 
-    node_path: str = Field(description="The node's id in the graph.")
-    field_name: str = Field(description="The field of that node.")
+    node_path: str = Field(description="Id of the node in the graph.")
+    field_name: str = Field(description="Name of the node's field.")
     value: BatchValue = Field(description="The value.")
 
 
 class BatchDatum(BaseModel):
-    """The values that one field of one node takes over the items of a batch."""
+    """The values of one field of a node in the items of a batch."""
 
-    node_path: str = Field(description="The node's id in the graph.")
-    field_name: str = Field(description="The field of that node.")
+    node_path: str = Field(description="Id of the node in the graph.")
+    field_name: str = Field(description="Name of the node's field.")
     items: Annotated[list[BatchValue], WrapValidator(in_slices)] = Field(
-        default_factory=list, description="The values, one after the other."
+        default_factory=list, description="The values, in order."
     )
 
 
 THREAD_THRESHOLD = 200
-"""Nodes, edges or values up to which a thread would cost more than it saves."""
+"""Number of nodes, edges or values up to which the work stays on the event loop: a thread would cost more."""
 
 
 class Sizes(NamedTuple):
-    """How much a batch holds."""
+    """Numbers of a batch's parts."""
 
     nodes: int
     edges: int
@@ -86,7 +86,7 @@ class Sizes(NamedTuple):
 
     @property
     def are_large(self) -> bool:
-        """Whether a thread costs less than it saves."""
+        """Whether the work should be done in a thread."""
         return max(self) > THREAD_THRESHOLD
 
     def check(self, limits: Limits) -> None:
@@ -99,19 +99,19 @@ class Sizes(NamedTuple):
 
 
 class Batch(BaseModel):
-    """A graph, how often to run it, and what to change in it each time.
+    """A graph and the values to substitute into it for each item.
 
-    The data of an inner list advance together; the inner lists are combined with each other, the last one fastest; the
-    whole is done `runs` times.
+    The data of an inner list are zipped. The inner lists are combined as a Cartesian product, in which the last one
+    varies fastest. The whole is repeated `runs` times.
     """
 
-    batch_id: str = Field(default_factory=lambda: str(uuid.uuid4()), description="The batch's id.")
-    origin: str | None = Field(default=None, description="Where the batch comes from; a client's own word.")
-    destination: str | None = Field(default=None, description="What the results are for; a client's own word.")
-    data: list[list[BatchDatum]] | None = Field(default=None, description="The values to put into the graph.")
-    graph: Graph = Field(description="The graph that each item runs.")
-    workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow the graph was made from.")
-    runs: int = Field(default=1, ge=1, description="How often the whole is done.")
+    batch_id: str = Field(default_factory=lambda: str(uuid.uuid4()), description="Id of the batch.")
+    origin: str | None = Field(default=None, description="Origin of the batch; chosen by the client.")
+    destination: str | None = Field(default=None, description="Destination of the results; chosen by the client.")
+    data: list[list[BatchDatum]] | None = Field(default=None, description="The values to substitute into the graph.")
+    graph: Graph = Field(description="The graph of each item.")
+    workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow that the graph was made from.")
+    runs: int = Field(default=1, ge=1, description="Number of repetitions.")
 
     _template: str | None = PrivateAttr(default=None)
     _workflow_json: str | None = PrivateAttr(default=None)
@@ -136,7 +136,7 @@ class Batch(BaseModel):
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
         if self._template is not None:
-            return self  # a batch that is put into an answer is asked again
+            return self  # already validated: a batch in a response is validated again
         for datum in itertools.chain.from_iterable(self.data or []):
             _check_values(self.graph, datum)
         self._template = _template(self)
@@ -147,29 +147,29 @@ class Batch(BaseModel):
 
     @property
     def template(self) -> str:
-        """The graph's JSON text, with places for the values of an item (see `sessions`)."""
+        """The JSON text of the graph, with placeholders for an item's values (see `sessions`)."""
         assert self._template is not None
         return self._template
 
     @property
     def workflow_json(self) -> str | None:
-        """The workflow's JSON text, where there is one."""
+        """The JSON text of the workflow, if there is one."""
         return self._workflow_json
 
     @property
     def sizes(self) -> Sizes:
-        """How much it holds."""
+        """Numbers of the batch's parts."""
         data = list(itertools.chain.from_iterable(self.data or []))
         values = sum(len(datum.items) for datum in data)
         return Sizes(len(self.graph.nodes), len(self.graph.edges), len(data), values)
 
     @property
     def is_large(self) -> bool:
-        """Whether what is done with the whole of it should leave the event loop."""
+        """Whether work on the whole batch should leave the event loop."""
         return self.workflow is not None or self.sizes.are_large
 
     def check(self, limits: Limits) -> None:
-        """Raise Unprocessable for a size over its limit."""
+        """Raise Unprocessable if a size is over its limit."""
         self.sizes.check(limits)
         try:
             for node in self.graph.nodes.values():
@@ -178,17 +178,17 @@ class Batch(BaseModel):
             raise Unprocessable(str(error)) from error
 
     def check_capacity(self, limits: Limits, capacity: int) -> None:
-        """Raise TooLarge for the sessions of the items that `room` items leave space for."""
+        """Raise TooLarge if the sessions of the items, `capacity` at most, are over the limit in bytes."""
         count = min(self.requested, capacity)
         if count * self._session_bytes > limits.batch_mib * MIB:
             raise TooLarge(
                 f"{count} items with sessions of {self._session_bytes // 1024} KiB are over {limits.batch_mib} MiB "
-                "(setting limits.batch_mib): enqueue fewer at a time"
+                "(setting limits.batch_mib): enqueue fewer items at a time"
             )
 
     @property
     def requested(self) -> int:
-        """How many items the batch asks for."""
+        """Number of items that the batch requests."""
         return self.runs * math.prod(len(zipped[0].items) if zipped else 0 for zipped in self.data or [])
 
 
@@ -196,7 +196,7 @@ def _check_lengths(zipped: list[BatchDatum]) -> None:
     for datum in zipped:
         if len(datum.items) != len(zipped[0].items):
             raise BatchZippedLengthError(
-                f"data that are zipped need as many items each: {_name(zipped[0])} has {len(zipped[0].items)}, "
+                f"zipped data must have the same number of items: {_name(zipped[0])} has {len(zipped[0].items)}, "
                 f"{_name(datum)} has {len(datum.items)}"
             )
 
@@ -213,19 +213,19 @@ def _check_no_duplicates(data: list[list[BatchDatum]]) -> None:
     for datum in itertools.chain.from_iterable(data):
         target = (datum.node_path, datum.field_name)
         if target in targets:
-            raise BatchDuplicateNodeFieldError(f"{_name(datum)} is given twice")
+            raise BatchDuplicateNodeFieldError(f"{_name(datum)} occurs twice in the data")
         targets.add(target)
 
 
 def _check_values(graph: Graph, datum: BatchDatum) -> None:
-    """Look the field up and let it judge each value, without validating the graph again."""
+    """Validate each value with its field, without validating the graph again."""
     node = graph.nodes.get(datum.node_path)
     if node is None:
         raise NodeNotFoundError(f"the graph has no node {datum.node_path}")
     if datum.field_name not in type(node).model_fields:
         raise NodeNotFoundError(f"node {datum.node_path} ({node.get_type()}) has no field {datum.field_name}")
     if datum.field_name in ("id", "type"):
-        raise BatchValueError(f"{_name(datum)} is what the node is and may not be changed")
+        raise BatchValueError(f"{_name(datum)} identifies the node and cannot be changed by a batch")
     trial = node.model_copy()
     validator = type(node).__pydantic_validator__
     for position, item in enumerate(datum.items):
@@ -237,7 +237,7 @@ def _check_values(graph: Graph, datum: BatchDatum) -> None:
 
 
 def _mean_length(datum: BatchDatum) -> int:
-    """Return how long the JSON text of an item is, about."""
+    """Return the approximate mean length of the JSON text of a value."""
     total = sum(len(item) if isinstance(item, str) else 8 for item in datum.items)
     lists = sum(len(str(item)) for item in datum.items if isinstance(item, list))
     return (total + lists) // max(1, len(datum.items))
@@ -248,23 +248,23 @@ def _name(datum: BatchDatum) -> str:
 
 
 def to_json_value(value: BatchValue) -> object:
-    """Return `value` as JSON knows it."""
+    """Return `value` as a JSON value."""
     if isinstance(value, list):
         return [to_json_value(item) for item in value]
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 class NewItem(NamedTuple):
-    """An item about to be stored."""
+    """An item to be inserted."""
 
     row: tuple[str, str | None, str]
-    """Its session's id, the JSON texts of its values as `sessions` stores them, and their record."""
+    """Session id, JSON texts of the values as `sessions` stores them, and `field_values` as JSON text."""
     template: str
-    """The graph of the batch, with places for the values."""
+    """The JSON text of the batch's graph, with placeholders for the values."""
 
     @property
     def field_values(self) -> str:
-        """The record of its values as JSON text."""
+        """The item's `field_values` as JSON text."""
         return self.row[2]
 
     @property
@@ -275,7 +275,7 @@ class NewItem(NamedTuple):
 
 
 def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
-    """Yield the items of `batch` in order, `limit` at most."""
+    """Yield the items of `batch` in order, at most `limit`."""
     per_run = [_zip(zipped) for zipped in batch.data or []]
     ids, template = _new_ids(), batch.template
     for _ in range(min(batch.runs, limit)):
@@ -287,7 +287,7 @@ def expand(batch: Batch, limit: int) -> Iterator[NewItem]:
 
 
 def _new_ids() -> Iterator[str]:
-    """Yield random ids of the form of uuid4, a hundred for one call to the system: a batch may need thousands."""
+    """Yield random ids in the format of uuid4, 100 per call of os.urandom: a batch may need thousands."""
     while True:
         digits = os.urandom(16 * 100).hex()
         for start in range(0, len(digits), 32):
@@ -296,12 +296,12 @@ def _new_ids() -> Iterator[str]:
 
 
 class _Choices(NamedTuple):
-    """What one inner list contributes to its items, one after the other."""
+    """The rows of one inner list, in order."""
 
     values: list[str]
-    """JSON texts, those of one item with marks in between."""
+    """JSON texts of the values; those of one row are separated by MARK."""
     records: list[str]
-    """The same as field values."""
+    """The same as elements of `field_values`."""
 
 
 def _zip(zipped: list[BatchDatum]) -> _Choices:
@@ -318,11 +318,11 @@ def _records(datum: BatchDatum, texts: list[str]) -> list[str]:
 
 
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-"""Writes integers of any size, which faster encoders refuse, and raises ValueError for NaN and infinity."""
+"""Supports integers of any size, unlike faster encoders, and raises ValueError for NaN and infinity."""
 
 
 NODES_AT_ONCE, EDGES_AT_ONCE = 4, 200
-"""How many are written in one go."""
+"""Number of nodes and of edges written in one step."""
 
 
 def _slices(values: Iterable[Any], length: int) -> Iterator[list[Any]]:
@@ -332,14 +332,14 @@ def _slices(values: Iterable[Any], length: int) -> Iterator[list[Any]]:
 
 
 def _graph_json(graph: dict[str, Any]) -> str:
-    """Write a graph a few nodes and edges at a time, so that other threads can run in between."""
+    """Return the JSON text of a graph, in steps of a few nodes and edges so that other threads can run in between."""
     nodes = ",".join([_json(dict(chunk))[1:-1] for chunk in _slices(graph["nodes"].items(), NODES_AT_ONCE)])
     edges = ",".join([_json(chunk)[1:-1] for chunk in _slices(graph["edges"], EDGES_AT_ONCE)])
     return f'{{"id":{_json(graph["id"])},"nodes":{{{nodes}}},"edges":[{edges}]}}'
 
 
 def _template(batch: Batch) -> str:
-    """Write the batch's graph without nulls, with a place for each datum. ValueError for a number JSON has no word for."""
+    """Return the graph as JSON text, with a placeholder per datum and no nulls. Raises ValueError for NaN, infinity."""
     graph = batch.graph.to_json_dict()
     mark = f"@{uuid.uuid4()}@"
     for number, datum in enumerate(itertools.chain.from_iterable(batch.data or [])):

@@ -1,7 +1,7 @@
-"""Changes of many items at once: which are meant, canceling those that wait, deleting.
+"""Bulk changes of items: selecting, canceling, deleting.
 
-Each is one statement, or two. Deletions are counted here and not by a trigger: without one SQLite empties a whole table at
-the cost of its pages, where a thousand items one by one are as dear as having made them.
+Each takes one or two statements. Deletions update the counts here and not by a trigger: without one SQLite truncates a
+whole table at the cost of its pages, while deleting 1000 rows one by one costs as much as inserting them.
 """
 
 import itertools
@@ -25,12 +25,12 @@ from invokeclone.queue.statements import status_values
 from invokeclone.tables import queue_counts, session_graphs, session_queue
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
-"""Statuses that end without a worker having to be told."""
+"""Active statuses that can be ended without notifying a worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemFilter:
-    """Which items of a queue are meant: those of batches, of a destination, of a user, or all."""
+    """Selects items of a queue by batches, destination and owner; None: any."""
 
     queue_id: str
     batch_ids: Sequence[str] | None = None
@@ -39,7 +39,7 @@ class ItemFilter:
 
     @property
     def values(self) -> dict[str, str]:
-        """What is stated, for the parameters of `_conditions`."""
+        """Parameters for `_conditions`."""
         parameters: dict[str, str | None] = {
             "queue_id": self.queue_id,
             "destination": self.destination,
@@ -51,7 +51,7 @@ class ItemFilter:
 
 
 def _conditions(filter_names: frozenset[str]) -> list[ColumnElement[bool]]:
-    """Return what a row must meet, for the names of what an `ItemFilter` states."""
+    """Return the conditions of an `ItemFilter` with these parameters."""
     conditions: list[ColumnElement[bool]] = [statements.IN_QUEUE]
     if "batch_ids" in filter_names:
         conditions.append(columns.batch_id.in_(members("batch_ids")))
@@ -63,7 +63,7 @@ def _conditions(filter_names: frozenset[str]) -> list[ColumnElement[bool]]:
 
 
 def _not_in_a_running_call() -> ColumnElement[bool]:
-    """Match items that have nothing to do with one being run: not called by it, not waiting for it, not its siblings."""
+    """Match items outside the call chains of running items: not called by one, not waiting for one, not siblings."""
     running = session_queue.alias("running").c
     busy = select(func.coalesce(running.root_item_id, running.item_id)).where(
         running.queue_id == parameter("queue_id"), has_status(running, "in_progress")
@@ -77,9 +77,9 @@ def _not_in_a_running_call() -> ColumnElement[bool]:
 async def cancel_idle(
     connection: Changes, item_filter: ItemFilter, *, spare_running: bool = False
 ) -> list[tuple[int, str]]:
-    """Cancel the chosen items that no worker runs; return their ids and owners.
+    """Cancel the selected pending and waiting items; return their ids and owners.
 
-    `spare_running` leaves out those that belong to the same chain of calls as one being run.
+    `spare_running` excludes items in the call chain of a running item.
     """
     canceled: list[tuple[int, str]] = []
     changes: Counter[CountKey] = Counter()
@@ -98,11 +98,11 @@ async def cancel_idle(
 
 @cache
 def _idle(filter_names: frozenset[str], status: Status, *, spare_running: bool) -> PreparedStatement:
-    """Select what the items are counted by, how many they are, and their ids as a JSON list: to return each row costs more."""
+    """Select count keys, numbers of items and their ids as a JSON list, which costs less than a row per item."""
     conditions = [*_conditions(filter_names), has_status(columns, status)]
     if spare_running:
         conditions.append(_not_in_a_running_call())
-    if status == "waiting":  # seldom any: an index of just these says so, before those of a batch are looked through
+    if status == "waiting":  # rarely any: check the partial index first, before scanning the items of a batch
         conditions.append(
             select(literal_column("1")).select_from(_waiting).where(has_status(_waiting.c, status)).exists()
         )
@@ -122,7 +122,7 @@ _waiting = session_queue.alias("waiting")
 
 
 async def cancel_interrupted(connection: Changes) -> int:
-    """Cancel every item that a worker was busy with; return how many."""
+    """Cancel every running and waiting item; return their number."""
     return len(await _CANCEL_INTERRUPTED.rows(connection, at=now()))
 
 
@@ -134,13 +134,13 @@ _CANCEL_INTERRUPTED = PreparedStatement(
 )
 
 
-# Being run
+# Running
 
 
 async def list_running(
     connection: Changes, item_filter: ItemFilter | None = None, device: str | None = None
 ) -> list[int]:
-    """Return the ids of items being run: the chosen ones, or those on `device`."""
+    """Return the ids of running items, of the selected ones or of those on `device`."""
     values = item_filter.values if item_filter else {}
     statement = _running(frozenset(values), on_device=device is not None)
     return [row[0] for row in await statement.rows(connection, **values, device=device)]
@@ -158,7 +158,7 @@ def _running(filter_names: frozenset[str], *, on_device: bool) -> PreparedStatem
 
 
 async def delete_items(connection: Changes, queue_id: str, item_ids: Iterable[int]) -> None:
-    """Delete items of a queue; those that are gone are left out."""
+    """Delete items of a queue; unknown ids are ignored."""
     rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
     await _decrease_counts(connection, queue_id, rows)
 
@@ -170,10 +170,10 @@ async def delete_many(
     *,
     spare_running: bool = False,
 ) -> list[tuple[int, str]]:
-    """Delete the chosen items (with one of `statuses` where given); return their ids and owners.
+    """Delete the selected items (with one of `statuses`, if given); return their ids and owners.
 
-    `spare_running` leaves out those that belong to the same chain of calls as one being run. Of those that have ended, the
-    ones stay that somebody still waits for the rest of.
+    `spare_running` excludes items in the call chain of a running item. With TERMINAL statuses, items whose caller is
+    still waiting are kept.
     """
     values = item_filter.values
     of_status = None if statuses is None else tuple(statuses)
@@ -183,7 +183,7 @@ async def delete_many(
 
 
 async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
-    """Delete as `delete_many` does and return how many; at once where the table holds nothing else."""
+    """Delete as `delete_many` does and return the number; truncate the tables if they hold no other items."""
     if set(item_filter.values) == {"queue_id"} and statuses in (None, TERMINAL):
         row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=item_filter.queue_id)
         if row and row[0]:
@@ -194,19 +194,19 @@ async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence
 
 
 async def keep_newest(connection: Changes, queue_id: str, count: int) -> None:
-    """Delete the finished items of a queue but the `count` newest."""
+    """Delete the ended items of a queue except the `count` newest."""
     rows = await _DELETE_OLDEST.rows(connection, queue_id=queue_id, kept=count)
     await _decrease_counts(connection, queue_id, rows)
 
 
 def _deletion() -> Delete:
-    """Delete items and return what `_uncount` takes."""
+    """Return a DELETE statement that returns the columns for `_decrease_counts`."""
     counted = (columns.batch_id, columns.destination, columns.user_id, columns.status)
     return delete(session_queue).returning(columns.item_id, columns.graph_id, *counted)  # type: ignore[return-value]
 
 
 async def _decrease_counts(connection: Changes, queue_id: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Count deleted items no more, and remove the graphs that no other item has."""
+    """Decrease the counts of deleted items, and remove graphs that no other item uses."""
     if not rows:
         return
     numbers = Counter([row[2:] for row in rows])
@@ -230,14 +230,14 @@ def _delete_many(
 
 
 def _not_awaited() -> ColumnElement[bool]:
-    """Match items that no waiting item has called."""
+    """Match items that were not called by an item that is still waiting."""
     caller = session_queue.alias("caller").c
     waits = select(caller.item_id).where(caller.item_id == columns.parent_item_id, caller.status == "waiting")
     return columns.parent_item_id.is_(None) | ~waits.exists()
 
 
 def _count_unless(*exclusions: ColumnElement[bool]) -> PreparedStatement:
-    """Count all items, if they are of `queue_id` and none of the `others` is there; each is looked for in an index."""
+    """Count all items if all are of `queue_id` and none matches an exclusion; each condition uses an index."""
     first, last = [select(bound(columns.queue_id)).scalar_subquery() for bound in (func.min, func.max)]
     alone = [first == parameter("queue_id"), last == parameter("queue_id")]
     none = [~select(columns.item_id).where(exclusion).exists() for exclusion in exclusions]
@@ -247,7 +247,7 @@ def _count_unless(*exclusions: ColumnElement[bool]) -> PreparedStatement:
 
 
 def _delete_oldest() -> PreparedStatement:
-    """Delete the finished items of a queue but the newest `kept`."""
+    """Delete the ended items of a queue except the newest `kept`."""
     finished = (statements.IN_QUEUE, columns.status.in_(TERMINAL))
     ended = func.coalesce(columns.completed_at, columns.updated_at, columns.created_at)
     newest = select(columns.item_id).where(*finished).order_by(ended.desc(), columns.item_id.desc())

@@ -1,7 +1,8 @@
-"""Counting many items at once: a trigger for each of a thousand rows costs as much as the rows themselves.
+"""Bulk updates of `queue_counts`: a trigger per row costs as much as changing the rows.
 
-Within `apart` the trigger of `queue_counts` rests, and whoever changes rows says afterwards what has changed. Insertions and
-deletions have no triggers: `store`, `calls` and `bulk` say what has come and gone. All of it is one transaction, so nobody else ever sees a queue that is counted by halves.
+Inside `without_trigger` the trigger is disabled, and the caller updates the counts with `update_counts`. Insertions and
+deletions have no triggers: `store`, `calls` and `bulk` update the counts. Rows and counts change in one transaction, so
+other connections always see consistent counts.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from invokeclone.queue.schemas import Status
 from invokeclone.tables import app_state, queue_counts, session_graphs, session_queue
 
 TRIGGER_PAUSED_KEY = "queue_counted_apart"
-"""The key in `app_state` whose presence has the trigger rest."""
+"""Key in `app_state` that disables the trigger while it exists."""
 
 _DISABLE_TRIGGER = PreparedStatement(
     insert(app_state).values(key=literal_column(f"'{TRIGGER_PAUSED_KEY}'"), value=literal_column("'1'"))
@@ -33,7 +34,7 @@ _FORGET_EMPTY = PreparedStatement(delete(queue_counts).where(queue_counts.c.numb
 
 
 class CountKey(NamedTuple):
-    """What an item is counted by."""
+    """Columns that items are counted by."""
 
     batch_id: str
     destination: str | None
@@ -43,14 +44,14 @@ class CountKey(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def without_trigger(connection: Changes) -> AsyncIterator[None]:
-    """Have the trigger rest; after an error the transaction is rolled back anyway."""
+    """Disable the trigger inside the block; after an error the transaction is rolled back anyway."""
     await _DISABLE_TRIGGER.rows(connection)
     yield
     await _ENABLE_TRIGGER.rows(connection)
 
 
 async def update_counts(connection: Changes, queue_id: str, changes: Mapping[CountKey, int]) -> None:
-    """Count so many more (or fewer) items of each kind."""
+    """Add `changes` to the counts of the queue, its batches and its destinations."""
     numbers: Counter[tuple[str, str, str, str]] = Counter()
     for (batch_id, destination, user_id, status), number in changes.items():
         for scope, name in (("queue", ""), ("batch", batch_id), ("destination", destination or "")):
@@ -59,7 +60,7 @@ async def update_counts(connection: Changes, queue_id: str, changes: Mapping[Cou
 
 
 async def remove_unused(connection: Changes, batch_ids: Iterable[str], graph_ids: Iterable[int | None]) -> None:
-    """Remove the graphs that no item refers to any more, and counts of batches and destinations that are gone."""
+    """Delete those of the graphs that no item refers to, and all counts that are 0."""
     graphs, batches = [
         json_list(sorted({unused_id for unused_id in ids if unused_id})) for ids in (graph_ids, batch_ids)
     ]
@@ -75,4 +76,4 @@ _FORGET_GRAPHS = PreparedStatement(
         session_graphs.c.graph_id.in_(members("graphs")), ~_USED.correlate(session_graphs).exists()
     )
 )
-"""Items of one graph are of one batch, repeats too."""
+"""All items of a graph belong to one batch, including retries, so only these batches are searched."""

@@ -1,6 +1,7 @@
-"""How many items are in each status: of a queue, of a batch, of a destination.
+"""Numbers of items by status: of a queue, of a batch, of a destination.
 
-Each answer is one statement over `queue_counts`, which changes of items keep: it costs the same however long the queue is.
+Each is one statement on `queue_counts`, which is maintained on changes of items: its cost does not depend on the length
+of the queue.
 """
 
 from typing import Any
@@ -23,7 +24,7 @@ from invokeclone.tables import app_state, queue_counts, session_queue
 
 columns = session_queue.c
 PAUSED = "paused"
-"""The key in `app_state` whose presence says that workers take no items."""
+"""Key in `app_state` that pauses the workers while it exists."""
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
 IN_BATCH = (columns.batch_id == parameter("batch_id"), IN_QUEUE)
@@ -34,7 +35,7 @@ _OF_OWNER = or_(parameter("owner").is_(None), _counts.user_id == parameter("owne
 
 
 def _counts_of(scope: str) -> tuple[ColumnElement[bool], ...]:
-    """Match what is counted of the queue, of `batch_id` or of `destination` in it."""
+    """Match the counts of the queue, of `batch_id` or of `destination` in it."""
     name = literal_column("''") if scope == "queue" else parameter("batch_id" if scope == "batch" else scope)
     return (
         _counts.queue_id == parameter("queue_id"),
@@ -44,7 +45,7 @@ def _counts_of(scope: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def number_in_queue(status: Status) -> ScalarSelect[Any]:
-    """Select how many items of a queue are in a status."""
+    """Select the number of items of a queue in a status."""
     number = func.coalesce(func.sum(_counts.number), 0)
     return select(number).where(*_counts_of("queue"), _counts.status == literal_column(f"'{status}'")).scalar_subquery()
 
@@ -59,7 +60,7 @@ def _status_counts(scope: str, *conditions: ColumnElement[bool]) -> ScalarSelect
 
 
 def _first_row_json(*selected: ColumnElement[Any], conditions: tuple[ColumnElement[bool], ...]) -> ScalarSelect[Any]:
-    """Select columns of any one of the rows as a JSON array."""
+    """Select columns of any one matching row as a JSON array."""
     return select(func.json_array(*selected)).where(*conditions).limit(1).scalar_subquery()
 
 
@@ -83,9 +84,9 @@ PROCESSOR = PreparedStatement(select(*_PROCESSOR))
 async def of_queue(
     source: Source, queue_id: str, user_id: str | None = None, owner: str | None = None
 ) -> SessionQueueAndProcessorStatus:
-    """Return the state of a queue and of the workers; with `user_id`, also how many of the items are that user's.
+    """Return the status of a queue and of the workers; with `user_id`, also the numbers of that user's items.
 
-    What is being run is told of `owner`'s items only, where given.
+    With `owner`, the current item is reported only if it is that user's.
     """
     row = await QUEUE.first(source, queue_id=queue_id, user_id=user_id, owner=owner)
     assert row
@@ -96,14 +97,14 @@ async def of_queue(
 
 
 async def of_item(source: Source, item: Item) -> tuple[BatchStatus, SessionQueueStatus]:
-    """Return the states of an item's batch and queue, with its owner's own counts, and which of their items is run."""
+    """Return the statuses of an item's batch and queue, with the counts and the running item of its owner."""
     row = await ITEM.first(source, queue_id=item.queue_id, batch_id=item.batch_id, user_id=item.user_id)
     assert row
     return _batch_status(item.queue_id, item.batch_id, row[0], row[1]), _queue_status(item.queue_id, row[2], row[3])
 
 
 async def of_batch(source: Source, queue_id: str, batch_id: str, owner: str | None = None) -> BatchStatus:
-    """Return the state of a batch (only of `owner`'s items where given); zeros for a batch that nobody knows."""
+    """Return the status of a batch (with `owner`, of that user's items only); all 0 for an unknown batch."""
     row = await BATCH.first(source, queue_id=queue_id, batch_id=batch_id, owner=owner, user_id=None)
     assert row
     return _batch_status(queue_id, batch_id, row[0], row[1])
@@ -112,14 +113,14 @@ async def of_batch(source: Source, queue_id: str, batch_id: str, owner: str | No
 async def of_destination(
     source: Source, queue_id: str, destination: str, owner: str | None = None
 ) -> SessionQueueCountsByDestination:
-    """Return how many items with a destination are in each status (only `owner`'s where given)."""
+    """Return the numbers of items with a destination by status (with `owner`, of that user's items only)."""
     row = await DESTINATION.first(source, queue_id=queue_id, destination=destination, owner=owner, user_id=None)
     assert row
     return SessionQueueCountsByDestination(queue_id=queue_id, destination=destination, **_totals(row[0])[0])
 
 
 async def of_processor(source: Source) -> SessionProcessorStatus:
-    """Return whether workers take items, and whether any item is being run."""
+    """Return whether the workers take items, and whether any item is running."""
     row = await PROCESSOR.first(source)
     assert row
     return SessionProcessorStatus(is_started=not row[0], is_processing=bool(row[1]))
@@ -148,7 +149,7 @@ def _batch_status(queue_id: str, batch_id: str, counts_json: str, labels: str | 
 
 
 def _totals(counts_json: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the number of items by status, with `total`, and the number of the user's own."""
+    """Return the numbers of items by status, with `total`, and those of the user's own items."""
     rows = orjson.loads(counts_json)
     totals = dict.fromkeys(STATUSES, 0) | {status: count for status, count, _ in rows}
     return totals | {"total": sum(totals.values())}, {status: user_count or 0 for status, _, user_count in rows}

@@ -1,7 +1,7 @@
-"""What the queue tells of: batches, changes of status, and the nodes of an item as they run.
+"""Events of the queue: batches, changes of status, and the execution of nodes.
 
-Node and result travel as plain dicts: these events are made for every node and every step, and whoever makes them has the
-dict at hand. The published schema names the node classes in their place.
+Nodes and results are plain dicts, because these events are emitted for every node and step and the emitter already has
+the dict. The published schema has the unions of node and output classes instead.
 """
 
 import itertools
@@ -22,7 +22,7 @@ AnyOutput = Annotated[dict[str, Any], WithJsonSchema({MARK: "outputs"})]
 
 
 class QueueEvent(Event):
-    """Something about a queue."""
+    """Event of a queue."""
 
     audience: ClassVar[Audience] = "queue"
 
@@ -30,7 +30,7 @@ class QueueEvent(Event):
 
 
 class QueueItemEvent(QueueEvent):
-    """Something about an item."""
+    """Event of an item."""
 
     item_id: int
     batch_id: str
@@ -40,7 +40,7 @@ class QueueItemEvent(QueueEvent):
 
 
 class QueueItemStatusChangedEvent(QueueItemEvent):
-    """An item has another status."""
+    """The status of an item has changed."""
 
     name: ClassVar[str] = "queue_item_status_changed"
 
@@ -59,7 +59,7 @@ class QueueItemStatusChangedEvent(QueueItemEvent):
 
     @classmethod
     def of(cls, item: Item, batch_status: BatchStatus, queue_status: SessionQueueStatus) -> Self:
-        """Tell of `item` as it is now."""
+        """Return the event for the current state of `item`."""
         return cls(
             queue_id=item.queue_id,
             item_id=item.item_id,
@@ -82,7 +82,7 @@ class QueueItemStatusChangedEvent(QueueItemEvent):
         )
 
     def redact(self) -> Self:
-        """Leave the item's number, its status and its times."""
+        """Return a copy with only the item's id, status and times, and the counts."""
         hidden_words = {"origin": None, "destination": None}
         batch = self.batch_status.model_copy(update={"batch_id": REDACTED, **hidden_words})
         current = {} if self.queue_status.item_id is None else {"item_id": None, "batch_id": None, "session_id": None}
@@ -93,7 +93,7 @@ class QueueItemStatusChangedEvent(QueueItemEvent):
 
 
 class BatchEnqueuedEvent(QueueEvent):
-    """A batch has become items."""
+    """A batch has been enqueued."""
 
     name: ClassVar[str] = "batch_enqueued"
 
@@ -105,12 +105,12 @@ class BatchEnqueuedEvent(QueueEvent):
     user_id: str = "system"
 
     def redact(self) -> Self:
-        """Leave the counts."""
+        """Return a copy with only the counts and the priority."""
         return self.model_copy(update={"user_id": REDACTED, "batch_id": REDACTED, "origin": None})
 
 
 def group_by_user(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    """Sort (item id, user id) pairs by user."""
+    """Group the item ids of (item id, user id) pairs by user."""
     ids_by_user: defaultdict[str, list[int]] = defaultdict(list)
     for user_id, user_pairs in itertools.groupby(pairs, itemgetter(1)):
         ids_by_user[user_id] += map(itemgetter(0), user_pairs)
@@ -118,7 +118,7 @@ def group_by_user(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
 
 
 class QueueItemsRetriedEvent(QueueEvent):
-    """Items have been repeated; the ids are those of the items, not of the repeats."""
+    """Items have been retried; the ids are those of the original items."""
 
     name: ClassVar[str] = "queue_items_retried"
 
@@ -128,17 +128,17 @@ class QueueItemsRetriedEvent(QueueEvent):
 
     @classmethod
     def of(cls, queue_id: str, items: list[tuple[int, str]]) -> Self:
-        """Tell of (item id, user id) pairs."""
+        """Return the event for (item id, user id) pairs."""
         owned = group_by_user(items)
         ids = [item_id for item_id, _ in items]
         return cls(queue_id=queue_id, retried_item_ids=ids, user_ids=list(owned), retried_item_ids_by_user=owned)
 
     def redact(self) -> Self:
-        """Leave that something was repeated."""
+        """Return a copy without ids."""
         return self.model_copy(update={"retried_item_ids": [], "user_ids": [], "retried_item_ids_by_user": {}})
 
     def shares(self) -> dict[str, Event]:
-        """Tell each owner of their own items."""
+        """Return a copy for each owner with only their own items."""
         return {
             user: self.model_copy(
                 update={"retried_item_ids": ids, "user_ids": [user], "retried_item_ids_by_user": {user: ids}}
@@ -148,7 +148,7 @@ class QueueItemsRetriedEvent(QueueEvent):
 
 
 class QueueItemsCanceledEvent(QueueEvent):
-    """Items that nobody was running have been canceled or deleted, in one go."""
+    """Pending or waiting items have been canceled or deleted in bulk."""
 
     name: ClassVar[str] = "queue_items_canceled"
 
@@ -158,17 +158,17 @@ class QueueItemsCanceledEvent(QueueEvent):
 
     @classmethod
     def of(cls, queue_id: str, items: list[tuple[int, str]]) -> Self:
-        """Tell of (item id, user id) pairs."""
+        """Return the event for (item id, user id) pairs."""
         owned = group_by_user(items)
         ids = [item_id for item_id, _ in items]
         return cls(queue_id=queue_id, canceled_item_ids=ids, user_ids=list(owned), canceled_item_ids_by_user=owned)
 
     def redact(self) -> Self:
-        """Leave that something was canceled."""
+        """Return a copy without ids."""
         return self.model_copy(update={"canceled_item_ids": [], "user_ids": [], "canceled_item_ids_by_user": {}})
 
     def shares(self) -> dict[str, Event]:
-        """Tell each owner of their own items."""
+        """Return a copy for each owner with only their own items."""
         return {
             user: self.model_copy(
                 update={"canceled_item_ids": ids, "user_ids": [user], "canceled_item_ids_by_user": {user: ids}}
@@ -178,26 +178,26 @@ class QueueItemsCanceledEvent(QueueEvent):
 
 
 class QueueClearedEvent(QueueEvent):
-    """A queue has been emptied: of one user's items, or of everybody's when there is no user."""
+    """A queue has been cleared of one user's items, or of all items if `user_id` is null."""
 
     name: ClassVar[str] = "queue_cleared"
 
     user_id: str | None = None
 
     def redact(self) -> Self:
-        """Leave that it was emptied of somebody's items."""
+        """Return a copy without the user."""
         return self.model_copy(update={"user_id": None if self.user_id is None else REDACTED})
 
 
 class ProcessorResumedEvent(Event):
-    """The workers may take items again; inside the server only."""
+    """The workers have been resumed; not sent to clients."""
 
     name: ClassVar[str] = "processor_resumed"
     audience: ClassVar[Audience] = "internal"
 
 
 class InvocationEvent(QueueItemEvent):
-    """Something about a node of an item; `invocation` is the prepared node, `invocation_source_id` its id in the graph."""
+    """Event of a node of an item; `invocation` is the prepared node, `invocation_source_id` its id in the graph."""
 
     audience: ClassVar[Audience] = "owner_and_admin"
 
@@ -207,13 +207,13 @@ class InvocationEvent(QueueItemEvent):
 
 
 class InvocationStartedEvent(InvocationEvent):
-    """A node begins."""
+    """A node has started."""
 
     name: ClassVar[str] = "invocation_started"
 
 
 class ProgressImage(BaseModel):
-    """A small picture of what is being made; width and height are those it will have."""
+    """Preview of an image in progress; width and height are those of the final image."""
 
     width: int = Field(ge=1)
     height: int = Field(ge=1)
@@ -221,7 +221,7 @@ class ProgressImage(BaseModel):
 
 
 class InvocationProgressEvent(InvocationEvent):
-    """A node has come further; no percentage means that nobody can tell."""
+    """Progress of a node; `percentage` is null if unknown."""
 
     name: ClassVar[str] = "invocation_progress"
     audience: ClassVar[Audience] = "owner"
@@ -233,7 +233,7 @@ class InvocationProgressEvent(InvocationEvent):
 
 
 class InvocationCompleteEvent(InvocationEvent):
-    """A node is done."""
+    """A node has completed."""
 
     name: ClassVar[str] = "invocation_complete"
 
@@ -241,7 +241,7 @@ class InvocationCompleteEvent(InvocationEvent):
 
 
 class InvocationErrorEvent(InvocationEvent):
-    """A node has failed, and its item with it."""
+    """A node has failed, and with it the item."""
 
     name: ClassVar[str] = "invocation_error"
 

@@ -1,6 +1,6 @@
-"""What the database says of the queues, for `/metrics`: read when it is asked for, from counts and indexes.
+"""Metrics of the queues for `/metrics`, read from counts and indexes on each scrape.
 
-Clients choose the names of queues, so only so many are shown.
+Clients choose the names of queues, so their number is limited.
 """
 
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from invokeclone.queue.service import DEFAULT_QUEUE
 from invokeclone.tables import queue_counts, session_queue
 
 MAX_QUEUES = 50
-"""Queues that are shown, in the order of their names; the default queue always is."""
+"""Maximum number of queues, in order of their names; the default queue is always included."""
 
 ITEMS = Metric("invokeclone_queue_items", "gauge", "Items of a queue by status.", ("queue", "status"))
 OLDEST = Metric(
@@ -28,7 +28,7 @@ METRICS = (ITEMS, OLDEST)
 
 
 def _queues() -> CTE:
-    """Select the names of queues from the counts' primary key, a step of the index each."""
+    """Select the names of queues from the primary key of the counts, with one index lookup each."""
     counts, other_counts = queue_counts.alias("counts"), queue_counts.alias("others")
     number: Label[int] = literal_column("1").label("number")
     first = select(func.min(counts.c.queue_id).label("queue_id"), number).cte("queues", recursive=True)
@@ -56,7 +56,7 @@ _oldest = session_queue.alias("oldest")
 _OLDEST = PreparedStatement(
     select(_first.c.queue_id, _oldest.c.created_at).join_from(_first, _oldest, _oldest.c.item_id == _first.c.item_id)
 )
-"""Items have ascending numbers: the oldest one has the least. Numbers and queues are all in the index of pending items."""
+"""Ids ascend, so the oldest item has the lowest; the index of pending items covers ids and queues."""
 
 
 async def measure(source: Source) -> MetricValues:
@@ -75,7 +75,7 @@ async def measure(source: Source) -> MetricValues:
 
 
 def _age(created_at: str) -> float:
-    """Return the seconds since `created_at`, at least 0: clocks are set back, too."""
+    """Return the seconds since `created_at`, at least 0 in case the clock was set back."""
     try:
         began = datetime.fromisoformat(created_at).replace(tzinfo=UTC)
     except ValueError:

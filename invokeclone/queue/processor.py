@@ -1,4 +1,4 @@
-"""The workers as a whole: whether they take items, and whether any is being run."""
+"""Status of the workers as a whole, and pausing and resuming them."""
 
 from collections.abc import Awaitable, Callable
 
@@ -17,26 +17,26 @@ class AdminOnly(Forbidden):
     """Only an admin may do this."""
 
     def __init__(self) -> None:
-        super().__init__("Only an admin may pause and resume")
+        super().__init__("Only an admin may pause and resume the queue")
 
 
 async def status(resources: Resources, queue_id: str, *, user: User = SYSTEM) -> SessionQueueAndProcessorStatus:
-    """Return the state of a queue, with the counts of `user`'s own items, and of the workers."""
+    """Return the status of a queue, with the counts of `user`'s own items, and of the workers."""
     return await counts.of_queue(resources.database, queue_id, user.user_id, rights.scope(user))
 
 
 async def processor_status(resources: Resources) -> SessionProcessorStatus:
-    """Return whether workers take items, and whether any item is being run."""
+    """Return whether the workers take items, and whether any item is running."""
     return await counts.of_processor(resources.database)
 
 
 async def pause(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
-    """Have the workers take no more items. Raise AdminOnly."""
+    """Pause the workers. Raises AdminOnly."""
     return await _switch(resources, user, store.pause)
 
 
 async def resume(resources: Resources, *, user: User = SYSTEM) -> SessionProcessorStatus:
-    """Have the workers take items again. Raise AdminOnly."""
+    """Resume the workers. Raises AdminOnly."""
     status = await _switch(resources, user, store.resume)
     report(resources, [ProcessorResumedEvent()])
     return status

@@ -1,4 +1,4 @@
-"""Reports what happened to batches and items: as events to whoever listens, and as lines to the log."""
+"""Emits and logs events of batches and items."""
 
 import logging
 from collections.abc import Iterable
@@ -9,13 +9,13 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 
 FIELDS = ("queue_id", "batch_id", "item_id", "user_id", "status", "enqueued")
-"""Fields of events that lines of the log carry, where an event has them."""
+"""Event fields that are added to log lines."""
 
 _log = log.get("queue")
 
 
 def report(resources: Resources, events: Iterable[Event]) -> None:
-    """Emit `events`, after the commit, and log each: an item that failed for all to see, the others at level debug."""
+    """Emit and log `events`, after the commit: failed items at level info, others at level debug."""
     for event in events:
         failed = getattr(event, "status", None) == "failed"
         level = logging.INFO if failed else logging.DEBUG

@@ -1,7 +1,7 @@
-"""How a row of the queue leaves the database: as JSON text for clients, or as a small record for the code.
+"""Conversion of queue rows to JSON text for clients, and to records for our code.
 
-Sessions and workflows are JSON text in the row and stay text: nothing here reads them. Whoever may not know what an item is
-about (`viewer` is given and isn't its owner) gets its number, status, device and times, and nothing else of it.
+Sessions and workflows are JSON text in the row and are not parsed. Items are redacted for users who do not own them
+(`viewer` is given and is not the owner): only id, status, device and times remain.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ HEAD: tuple[ColumnElement[Any], ...] = (
     columns.root_item_id,
     columns.workflow_call_depth,
 )
-"""Every field of an item but its session and workflow, in the order they are sent."""
+"""Every field of an item except session and workflow, in the order of the response."""
 
 SUMMARY: tuple[ColumnElement[Any], ...] = (
     columns.item_id,
@@ -79,14 +79,14 @@ PUBLIC_FIELDS = {
     "queue_id",
     "device",
 }
-"""What everybody may know of an item."""
+"""Fields of an item that are not redacted."""
 REQUIRED_TEXTS = {"batch_id", "session_id", "user_id"}
-"""What has to be a text, whatever it says."""
+"""Redacted fields that must not be null."""
 REDACTED_SESSION = new_session(REDACTED, f'{{"id":"{REDACTED}","nodes":{{}},"edges":[]}}')
 
 
 def has_status(item: Any, status: Status) -> ColumnElement[bool]:
-    """Match items (the columns of the table or of an alias) in a status, in a word that lets SQLite use the index of just these."""
+    """Match items (columns of the table or an alias) in a status, a literal so that SQLite can use a partial index."""
     return item.status == literal_column(f"'{status}'")  # type: ignore[no-any-return]
 
 
@@ -100,7 +100,7 @@ def _hidden(key: str) -> ColumnElement[Any]:
 
 
 def _json_object(selected: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
-    """Write the columns as a JSON object, redacted for those who may not know more."""
+    """Select the columns as a JSON object, redacted if the viewer is not the owner."""
     full: list[ColumnElement[Any]] = []
     redacted: list[ColumnElement[Any]] = []
     for column in selected:
@@ -121,17 +121,17 @@ _TEXTS = (
 )
 
 ITEMS: Select[Any] = select(_json_object(HEAD), *_TEXTS).select_from(_OWNED)
-"""Selects what `item_json` takes."""
+"""Selects the columns for `item_json`."""
 
 ITEMS_WITHOUT_NULLS: Select[Any] = select(func.json_patch("{}", _json_object(HEAD)), *_TEXTS).select_from(_OWNED)
-"""The same, without the fields that are null."""
+"""The same, without null fields."""
 
 SUMMARIES: Select[Any] = select(_json_object(SUMMARY)).select_from(_OWNED)
-"""Selects a summary of an item as JSON text."""
+"""Selects summaries of items as JSON text."""
 
 
 def item_json(row: tuple[Any, ...], *, nulls: bool = True) -> str:
-    """Return the JSON text of an item for a row of ITEMS (or of ITEMS_WITHOUT_NULLS with `nulls` false)."""
+    """Return the JSON text of an item from a row of ITEMS (or of ITEMS_WITHOUT_NULLS if `nulls` is false)."""
     head, *stored, workflow = row
     tail = f',"workflow":{workflow}' if workflow else ',"workflow":null' if nulls else ""
     return f'{head[:-1]},"session":{assemble_session(*stored)}{tail}}}'
@@ -139,7 +139,7 @@ def item_json(row: tuple[Any, ...], *, nulls: bool = True) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row of the queue without its texts: what an event tells of it."""
+    """A queue row without session and workflow, as needed for events."""
 
     item_id: int
     queue_id: str
@@ -160,17 +160,17 @@ class Item:
     started_at: str | None
     completed_at: str | None
     in_call: bool = field(default=False, kw_only=True)
-    """Whether a workflow call made the item, or the item made one: its end is then not its own affair."""
+    """Whether the item was made by a workflow call or made one; its end then affects other items."""
 
     @property
     def log_fields(self) -> dict[str, Any]:
-        """What lines of the log about the item carry."""
+        """Extra fields of log lines about the item."""
         return {"item_id": self.item_id, "batch_id": self.batch_id, "user_id": self.user_id}
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedItem(Item):
-    """An item that a worker has just taken, with its session and workflow as JSON text."""
+    """An item just claimed by a worker, with its session and workflow as JSON text."""
 
     session: str
     workflow: str | None
@@ -179,7 +179,7 @@ class ClaimedItem(Item):
 
 
 _IN_CALL: ColumnElement[Any] = literal_column(
-    # In RETURNING of an UPDATE, SQLite 3.40 says of a null that it IS NOT NULL.
+    # coalesce, because in RETURNING of an UPDATE SQLite 3.40 evaluates IS NOT NULL as true for a null.
     "(coalesce(session_queue.parent_item_id, 0) <> 0 OR EXISTS "
     "(SELECT 1 FROM session_queue AS called WHERE called.parent_item_id = session_queue.item_id))"
 )
@@ -194,13 +194,13 @@ CLAIMED: tuple[ColumnElement[Any], ...] = (*_columns_of(ClaimedItem), *STORED)
 
 
 def to_item(row: tuple[Any, ...]) -> Item:
-    """Return the record for a row of RECORD."""
+    """Return the record of a row of RECORD."""
     *stored, in_call = row
     return Item(*stored, in_call=bool(in_call))
 
 
 def to_claimed_item(row: tuple[Any, ...]) -> ClaimedItem:
-    """Return the claimed item for a row of CLAIMED."""
+    """Return the claimed item of a row of CLAIMED."""
     *stored, session_id, session, template, values = row
     names = [attribute.name for attribute in fields(ClaimedItem) if attribute.name not in ("in_call", "session")]
     arguments = dict(zip(names, stored, strict=True))

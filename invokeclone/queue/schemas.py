@@ -1,6 +1,6 @@
-"""What the queue answers with, field for field as clients know it; it knows no SQL.
+"""Schemas of the queue's responses.
 
-`SessionQueueItem` is published and never built on the way out: sessions leave as the text they are stored as.
+`SessionQueueItem` only documents responses, which are built as text: sessions are returned as they are stored.
 """
 
 from datetime import datetime
@@ -23,41 +23,43 @@ Time = datetime | str
 
 
 class SessionQueueItem(BaseModel):
-    """An item of the queue with its session."""
+    """A queue item with its session."""
 
-    item_id: int = Field(description="The item's number, never used again.")
-    status: Status = Field(default="pending", description="How far the item is.")
-    status_sequence: int | None = Field(default=None, description="Grows by one with each change of status.")
-    priority: int = Field(default=0, description="Higher runs first.")
-    batch_id: str = Field(description="The batch the item came of.")
-    origin: str | None = Field(default=None, description="Where the batch came from; a client's own word.")
-    destination: str | None = Field(default=None, description="What the results are for; a client's own word.")
-    session_id: str = Field(description="The session's id.")
-    error_type: str | None = Field(default=None, description="Class of the error the item failed with.")
-    error_message: str | None = Field(default=None, description="Text of that error.")
-    error_traceback: str | None = Field(default=None, description="Traceback of that error.")
-    created_at: Time = Field(description="When the item was enqueued.")
-    updated_at: Time = Field(description="When the item last changed.")
-    started_at: Time | None = Field(default=None, description="When a worker took the item.")
-    completed_at: Time | None = Field(default=None, description="When the item reached its end.")
-    queue_id: str = Field(description="The queue the item belongs to.")
-    user_id: str = Field(default="system", description="Who enqueued the item.")
-    user_display_name: str | None = Field(default=None, description="That user's name.")
-    user_email: str | None = Field(default=None, description="That user's address.")
-    field_values: list[NodeFieldValue] | None = Field(default=None, description="Values put into the graph.")
-    retried_from_item_id: int | None = Field(default=None, description="The first item that this one repeats.")
-    device: str | None = Field(default=None, description="The device that runs or ran the item.")
-    workflow_call_id: str | None = Field(default=None, description="The workflow call that made this item.")
-    parent_item_id: int | None = Field(default=None, description="The item that made the call.")
-    parent_session_id: str | None = Field(default=None, description="The session that made the call.")
-    root_item_id: int | None = Field(default=None, description="The first item of the chain of calls.")
-    workflow_call_depth: int | None = Field(default=None, description="How deep in the chain the item is.")
-    session: GraphExecutionState = Field(description="The graph and how far it has run.")
-    workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow the graph was made from.")
+    item_id: int = Field(description="Id of the item; never reused.")
+    status: Status = Field(default="pending", description="Status of the item.")
+    status_sequence: int | None = Field(default=None, description="Incremented by 1 with each change of status.")
+    priority: int = Field(default=0, description="Items with a higher priority run first.")
+    batch_id: str = Field(description="Id of the item's batch.")
+    origin: str | None = Field(default=None, description="Origin of the batch; chosen by the client.")
+    destination: str | None = Field(default=None, description="Destination of the results; chosen by the client.")
+    session_id: str = Field(description="Id of the session.")
+    error_type: str | None = Field(default=None, description="Class of the error, if the item failed.")
+    error_message: str | None = Field(default=None, description="Message of the error.")
+    error_traceback: str | None = Field(default=None, description="Traceback of the error.")
+    created_at: Time = Field(description="Time of enqueueing.")
+    updated_at: Time = Field(description="Time of the last change.")
+    started_at: Time | None = Field(default=None, description="Time at which a worker claimed the item.")
+    completed_at: Time | None = Field(default=None, description="Time at which the item ended.")
+    queue_id: str = Field(description="Name of the item's queue.")
+    user_id: str = Field(default="system", description="Id of the user who enqueued the item.")
+    user_display_name: str | None = Field(default=None, description="Display name of the user.")
+    user_email: str | None = Field(default=None, description="Email address of the user.")
+    field_values: list[NodeFieldValue] | None = Field(default=None, description="Values substituted into the graph.")
+    retried_from_item_id: int | None = Field(
+        default=None, description="Id of the original item, if this one is a retry."
+    )
+    device: str | None = Field(default=None, description="Device that runs or ran the item.")
+    workflow_call_id: str | None = Field(default=None, description="Id of the workflow call that made the item.")
+    parent_item_id: int | None = Field(default=None, description="Id of the calling item.")
+    parent_session_id: str | None = Field(default=None, description="Id of the calling session.")
+    root_item_id: int | None = Field(default=None, description="Id of the first item of the call chain.")
+    workflow_call_depth: int | None = Field(default=None, description="Nesting depth of the workflow call.")
+    session: GraphExecutionState = Field(description="The graph and its execution state.")
+    workflow: WorkflowWithoutID | None = Field(default=None, description="The workflow that the graph was made from.")
 
 
 class SessionQueueItemSummary(BaseModel):
-    """An item of the queue without its session."""
+    """A queue item without its session."""
 
     item_id: int
     created_at: Time
@@ -76,7 +78,7 @@ class SessionQueueItemSummary(BaseModel):
 
 
 class SessionQueueStatus(BaseModel):
-    """The state of a queue: what runs now, and how many items are in each status."""
+    """The status of a queue: the current item, and the numbers of items by status."""
 
     queue_id: str
     item_id: int | None
@@ -94,7 +96,7 @@ class SessionQueueStatus(BaseModel):
 
 
 class BatchStatus(BaseModel):
-    """How many items of a batch are in each status."""
+    """Numbers of a batch's items by status."""
 
     queue_id: str
     batch_id: str
@@ -110,7 +112,7 @@ class BatchStatus(BaseModel):
 
 
 class SessionQueueCountsByDestination(BaseModel):
-    """How many items with a destination are in each status."""
+    """Numbers of items with a destination by status."""
 
     queue_id: str
     destination: str
@@ -124,21 +126,21 @@ class SessionQueueCountsByDestination(BaseModel):
 
 
 class SessionProcessorStatus(BaseModel):
-    """Whether the workers take items, and whether one is being run."""
+    """Whether the workers take items, and whether an item is running."""
 
     is_started: bool
     is_processing: bool
 
 
 class SessionQueueAndProcessorStatus(BaseModel):
-    """The state of a queue and of the workers."""
+    """The status of a queue and of the workers."""
 
     queue: SessionQueueStatus
     processor: SessionProcessorStatus
 
 
 class EnqueueBatchResult(BaseModel):
-    """What became of a batch; `item_ids` are all items with the batch's id, the newest first."""
+    """The result of enqueueing a batch; `item_ids` are all items with the batch's id, newest first."""
 
     queue_id: str
     enqueued: int
@@ -156,50 +158,50 @@ class ItemIdsResult(BaseModel):
 
 
 class RetryItemsResult(BaseModel):
-    """The items that were repeated, by their own ids and not those of the repeats."""
+    """Ids of the original items that were retried."""
 
     queue_id: str
     retried_item_ids: list[int]
 
 
 class CancelByBatchIDsResult(BaseModel):
-    """How many items were canceled."""
+    """Number of canceled items."""
 
     canceled: int
 
 
 class CancelByDestinationResult(BaseModel):
-    """How many items were canceled."""
+    """Number of canceled items."""
 
     canceled: int
 
 
 class CancelAllExceptCurrentResult(BaseModel):
-    """How many items were canceled."""
+    """Number of canceled items."""
 
     canceled: int
 
 
 class DeleteByDestinationResult(BaseModel):
-    """How many items were deleted."""
+    """Number of deleted items."""
 
     deleted: int
 
 
 class DeleteAllExceptCurrentResult(BaseModel):
-    """How many items were deleted."""
+    """Number of deleted items."""
 
     deleted: int
 
 
 class ClearResult(BaseModel):
-    """How many items were deleted."""
+    """Number of deleted items."""
 
     deleted: int
 
 
 class PruneResult(BaseModel):
-    """How many items were deleted."""
+    """Number of deleted items."""
 
     deleted: int
 
@@ -214,7 +216,7 @@ class FieldIdentifier(BaseModel):
 
 
 class ValidationRunData(BaseModel):
-    """What older clients may send along with a batch; it is read and not used."""
+    """Sent with a batch by older clients; ignored."""
 
     workflow_id: str
     input_fields: list[FieldIdentifier]

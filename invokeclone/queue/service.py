@@ -1,6 +1,6 @@
-"""What happens to batches and items: each function is one transaction, and then the events that tell of it.
+"""Operations on batches and items: each function is one transaction, after which its events are emitted.
 
-It runs no item and knows no worker: a worker claims and finishes through here, and learns of a cancel from the event.
+Workers claim and finish items through this module and are notified of cancels by events.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -38,10 +38,10 @@ DEFAULT_QUEUE = "default"
 
 
 class NotYourQueueItem(Forbidden):
-    """The item is another user's."""
+    """The item belongs to another user."""
 
     def __init__(self, item_id: int) -> None:
-        super().__init__(f"Item {item_id} is another user's")
+        super().__init__(f"Item {item_id} belongs to another user")
 
 
 def _check_owner(user: User, item: Item) -> None:
@@ -50,7 +50,7 @@ def _check_owner(user: User, item: Item) -> None:
 
 
 OwnedItems = list[tuple[int, str]]
-"""Ids of items, each with its owner."""
+"""Pairs of item id and user id."""
 
 
 # Batches
@@ -64,9 +64,9 @@ def _check_maintenance(resources: Resources) -> None:
 async def enqueue(
     resources: Resources, queue_id: str, batch: Batch, *, prepend: bool = False, user: User = SYSTEM
 ) -> EnqueueBatchResult:
-    """Add the items of `batch`, as many as the queue still takes; with `prepend` before all that are pending.
+    """Enqueue the items of `batch`, up to the capacity of the queue; with `prepend` before all pending items.
 
-    Raises ImagesMoving, and what `Batch.check` does.
+    Raises ImagesMoving, Unprocessable and TooLarge.
     """
     _check_maintenance(resources)
     limits = resources.settings.limits
@@ -93,7 +93,7 @@ async def enqueue(
         )
         enqueued = len(item_ids)
         item_ids.reverse()
-        if "batch_id" in batch.model_fields_set:  # it may have been there before
+        if "batch_id" in batch.model_fields_set:  # the batch may already have items
             item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
         return priority, enqueued, item_ids
 
@@ -110,7 +110,7 @@ async def enqueue(
         queue_id=queue_id,
         batch_id=batch.batch_id,
         enqueued=enqueued,
-        requested=min(result.requested, 2**63 - 1),  # what a socket's JSON can hold
+        requested=min(result.requested, 2**63 - 1),  # the JSON of sockets is limited to 64-bit integers
         priority=priority,
         origin=batch.origin,
         user_id=user.user_id,
@@ -122,10 +122,10 @@ async def enqueue(
 async def retry(
     resources: Resources, queue_id: str, item_ids: Sequence[int], *, user: User = SYSTEM
 ) -> RetryItemsResult:
-    """Repeat those of the items that failed or were canceled, as far as the queue has room; the others are left out.
+    """Retry failed and canceled items, up to the capacity of the queue; other items and unknown ids are skipped.
 
-    Of an item that was called the one is repeated that the chain of calls began with: it makes its calls anew. Ids that
-    nobody knows are left out. Raise QueueItemNotFound for another queue's item, NotYourQueueItem for another user's.
+    For an item of a workflow call the first item of the call chain is retried, which makes its calls again. Raises
+    QueueItemNotFound for an item of another queue, NotYourQueueItem for an item of another user.
     """
     _check_maintenance(resources)
 
@@ -153,9 +153,9 @@ async def retry(
 
 
 async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> str:
-    """Cancel an item unless it has reached its end; return it as JSON text.
+    """Cancel an item unless it has ended; return it as JSON text.
 
-    Raise QueueItemNotFound or NotYourQueueItem.
+    Raises QueueItemNotFound or NotYourQueueItem.
     """
 
     async def end(connection: Changes) -> tuple[list[Event], str]:
@@ -175,14 +175,14 @@ async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueIte
 
 
 async def _settle_calls(connection: Changes, *items: Item | None) -> list[Event]:
-    """End or go on with whom the given items called or were called by; return what is to be told."""
+    """Update the call chains if any of the items belongs to one; return the events to emit."""
     return await chain.settle(connection) if any(item and item.in_call for item in items) else []
 
 
 async def delete(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> None:
-    """Cancel an item where that means something, and delete it; of a chain of calls, all items.
+    """Delete an item, or all items of its call chain, after canceling active ones.
 
-    Raise QueueItemNotFound or NotYourQueueItem.
+    Raises QueueItemNotFound or NotYourQueueItem.
     """
 
     async def remove(connection: Changes) -> list[QueueItemStatusChangedEvent]:
@@ -200,7 +200,7 @@ async def delete(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 
 async def cancel_many(resources: Resources, item_filter: ItemFilter) -> int:
-    """Cancel the chosen items; return how many. One event for those that only waited, one each for those being run."""
+    """Cancel the selected items and return their number; emits one event per running item, and one for all others."""
 
     async def end(connection: Changes) -> tuple[OwnedItems, list[QueueItemStatusChangedEvent], list[Event]]:
         idle = await bulk.cancel_idle(connection, item_filter)
@@ -219,7 +219,7 @@ def _report_canceled(resources: Resources, queue_id: str, items: OwnedItems) -> 
 
 
 async def cancel_idle(resources: Resources, item_filter: ItemFilter) -> int:
-    """Cancel the chosen items that are not being run, nor wait with or for one that is; return how many."""
+    """Cancel the selected items that are not running nor in the call chain of a running item; return their number."""
 
     async def end(connection: Changes) -> tuple[OwnedItems, list[Event]]:
         idle = await bulk.cancel_idle(connection, item_filter, spare_running=True)
@@ -232,7 +232,7 @@ async def cancel_idle(resources: Resources, item_filter: ItemFilter) -> int:
 
 
 async def delete_idle(resources: Resources, item_filter: ItemFilter) -> int:
-    """Delete the chosen items that wait; leave those being run, their calls, and those that have ended; return how many."""
+    """Delete the selected pending and waiting items, except in call chains of running items; return their number."""
 
     async def remove(connection: Changes) -> tuple[OwnedItems, list[Event]]:
         idle = await bulk.delete_many(connection, item_filter, bulk.IDLE, spare_running=True)
@@ -245,7 +245,7 @@ async def delete_idle(resources: Resources, item_filter: ItemFilter) -> int:
 
 
 async def delete_many(resources: Resources, item_filter: ItemFilter) -> int:
-    """Cancel those of the chosen items that are being run, and delete all the chosen ones; return how many."""
+    """Delete the selected items, after canceling running ones; return their number."""
 
     async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], OwnedItems, list[Event]]:
         changed = await _cancel(connection, await bulk.list_running(connection, item_filter))
@@ -260,7 +260,7 @@ async def delete_many(resources: Resources, item_filter: ItemFilter) -> int:
 
 
 async def clear(resources: Resources, item_filter: ItemFilter) -> int:
-    """Empty a queue, of one user's items where `chosen` has an owner; items being run are canceled first."""
+    """Delete all items of a queue, or with `item_filter.owner` one user's, after canceling running ones."""
 
     async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], int, list[Event]]:
         changed = await _cancel(connection, await bulk.list_running(connection, item_filter))
@@ -274,7 +274,7 @@ async def clear(resources: Resources, item_filter: ItemFilter) -> int:
 
 
 async def prune(resources: Resources, item_filter: ItemFilter) -> int:
-    """Delete the chosen items that have ended; return how many."""
+    """Delete the selected items that have ended; return their number."""
     return await resources.database.transact(lambda connection: bulk.empty(connection, item_filter, TERMINAL))
 
 
@@ -282,7 +282,7 @@ async def prune(resources: Resources, item_filter: ItemFilter) -> int:
 
 
 class ItemError(NamedTuple):
-    """Why an item failed: class, text and traceback of the error."""
+    """Class, message and traceback of the error of a failed item."""
 
     error_type: str
     error_message: str
@@ -290,10 +290,10 @@ class ItemError(NamedTuple):
 
 
 async def claim(resources: Resources, device: str, resident: Collection[str] = ()) -> ClaimedItem | None:
-    """Take the next item for `device` and tell so; None when there is none or the workers are paused.
+    """Claim the next item for `device`; None if there is none or the workers are paused.
 
-    `resident` are the keys of models that the device holds: unless the queue is strictly first in, first out, an item that
-    needs them may come somewhat before its turn.
+    `resident` are the keys of models loaded on the device. Unless the queue is in FIFO mode, items that use them may be
+    claimed somewhat earlier (model affinity).
     """
     settings = resources.settings
     fair = settings.session_queue_mode == "round_robin"
@@ -318,9 +318,9 @@ async def finish(
     session_json: str | None = None,
     error: tuple[str, str, str] | None = None,
 ) -> Item | None:
-    """Keep an item's session (what follows its graph, see `GraphExecutionState.rest_json`) and give it its last status; the status stays as it is when it has one already.
+    """Save an item's session (the part after its graph, see `GraphExecutionState.rest_json`) and set its final status.
 
-    Return the item, or None when it was at its end or is gone: then nobody is told.
+    Returns the item, or None without an event if it had ended already or is deleted.
     """
 
     async def end(connection: Changes) -> tuple[Item | None, list[Event]]:
@@ -336,18 +336,18 @@ async def finish(
 
 
 async def is_running(resources: Resources, item_id: int) -> bool:
-    """Tell whether an item is still being run, as far as the database knows; false when it has ended or is gone."""
+    """Return whether an item is running according to the database; False if it is deleted."""
     return await store.get_status(resources.database, item_id) == "in_progress"
 
 
 async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
-    """Return those of the items that have not reached their end."""
+    """Return the items that have not ended."""
     items = await store.list_items(resources.database, item_ids)
     return {item.item_id for item in items if item.status not in TERMINAL}
 
 
 async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
-    """Fail the items of a worker that died, giving the reason; return their ids."""
+    """Fail the items of a worker that died, with `reason` as the message; return their ids."""
     error = ItemError("WorkerDied", reason, reason)
 
     async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
@@ -362,7 +362,7 @@ async def fail_orphans(resources: Resources, device: str, reason: str) -> list[i
 
 
 async def recover(resources: Resources) -> None:
-    """Put the queue in order when the server starts: nothing is being run, nobody is paused. Emits nothing."""
+    """Reset the queue at server start: cancel interrupted items, resume the workers, prune history. Emits no events."""
     settings = resources.settings
 
     async def order(connection: Changes) -> None:

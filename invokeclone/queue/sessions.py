@@ -1,9 +1,10 @@
-"""How sessions are stored: the graph of a batch once, with places for its values, and of each item only what is its own.
+"""Storage format of sessions: a batch's graph is stored once as a template, and each item stores only its own part.
 
-A row of the queue that has a graph (`graph_id`) holds in `graph_values` the JSON texts that go into the places, and in `session`
-what follows the graph in the session's JSON, compressed (or as text, written by an earlier version); before anything has run that
-follows from the session's id, and the row holds an empty text (or the id of the execution graph, likewise). A row without one (made
-by an earlier version, or by a workflow call) holds the whole session. Clients and workers always get whole sessions.
+A queue row with a graph (`graph_id`) stores in `graph_values` the JSON texts to substitute into the template, and in
+`session` the part of the session's JSON after the graph, compressed (or as text, by an earlier version). Before the
+first node has run, that part follows from the session's id and the row stores an empty text (or, by an earlier version,
+the id of the execution graph). A row without a graph (by an earlier version, or of a workflow call) stores the whole
+session. Clients and workers always get whole sessions.
 """
 
 import zlib
@@ -13,31 +14,31 @@ from sqlalchemy import ColumnElement, literal_column
 from invokeclone.tables import session_queue
 
 MARK = "\x1e"
-"""Stands around the number of each place in a stored graph, and between the values of a row: JSON text never contains it."""
+"""Encloses the number of each placeholder in a template and separates a row's values: never occurs in JSON text."""
 
 INITIAL_STATE = (
     '"executed":[],"executed_history":[],"results":{},"errors":{},"workflow_call_stack":[],"workflow_call_history":[],'
     '"max_workflow_call_depth":4,"prepared_source_mapping":{},"source_prepared_mapping":{},'
     '"prepared_iteration_paths":{},"ready_order":[],"indegree":{}}'
 )
-"""What a session holds besides its id and its graphs before anything has run."""
+"""Fields of a new session other than its id and graphs."""
 
 _columns = session_queue.c
 TEMPLATE: ColumnElement[str] = literal_column(
-    # written out, as in RETURNING SQLAlchemy leaves the names of tables out
+    # as text, because SQLAlchemy omits table names in RETURNING
     "(SELECT template FROM session_graphs WHERE session_graphs.graph_id = session_queue.graph_id)"
 )
 STORED: tuple[ColumnElement[str], ...] = (_columns.session_id, _columns.session, TEMPLATE, _columns.graph_values)
-"""What `whole` takes."""
+"""The columns for `assemble_session`."""
 
 
 def new_session(session_id: str, graph: str) -> str:
-    """Return the JSON text of a session that has not begun, for the JSON text of its graph."""
+    """Return the JSON text of a new session from the JSON text of its graph."""
     return f'{{"id":"{session_id}","graph":{graph}{_initial_state(_execution_id(session_id))}'
 
 
 def _execution_id(session_id: str) -> str:
-    """Return the id of the graph of the nodes that will have run: the session's, with its first and last eight digits exchanged."""
+    """Return the id of the execution graph: the session's id with its first and last 8 digits swapped."""
     return f"{session_id[-8:]}{session_id[8:-8]}{session_id[:8]}"
 
 
@@ -46,7 +47,7 @@ def _initial_state(execution_id: str) -> str:
 
 
 def fill(template: str, values: str | None) -> str:
-    """Return a stored graph with the values of a row in their places."""
+    """Return a template with the values of a row substituted for its placeholders."""
     if values is None:
         return template
     pieces, texts = template.split(MARK), values.split(MARK)
@@ -55,7 +56,7 @@ def fill(template: str, values: str | None) -> str:
 
 
 def compress_state(rest: str) -> bytes:
-    """Return what follows the graph in a session's JSON as a row holds it: a sixth of the text of eleven nodes, two fifths of one."""
+    """Compress the part of a session's JSON after the graph: to 1/6 of the text for 11 nodes, 2/5 for one node."""
     return zlib.compress(rest.encode(), 1)
 
 
@@ -66,7 +67,7 @@ def _decompress_state(session: str | bytes, session_id: str) -> str:
 
 
 def assemble_session(session_id: str, session: str | bytes, template: str | None, values: str | None) -> str:
-    """Return the JSON text of a session from what its row holds."""
+    """Return the JSON text of a session from the columns STORED of its row."""
     if template is None:
         return str(session)
     rest = _decompress_state(session, session_id)

@@ -1,6 +1,7 @@
-"""The queue's statements that run for every request or every item, prepared; `store` gives them their meaning.
+"""Prepared statements of the queue, used by `store`.
 
-Parameters are named after what they are compared with: `queue_id`, `item_id`; `asked` is a JSON array of ids, `at` a time.
+Parameters have the names of the columns they are compared with; `asked` is a JSON array of item ids, `at` the current
+time, `on` a device.
 """
 
 from functools import cache
@@ -45,7 +46,7 @@ from invokeclone.queue.sessions import STORED
 from invokeclone.tables import app_state, session_graphs, session_queue
 
 ITEMS_PER_INSERT = 50
-"""Items that one INSERT makes."""
+"""Items per INSERT statement."""
 
 _BATCH_COLUMNS = (
     "queue_id",
@@ -62,9 +63,9 @@ _ITEM_COLUMNS = ("session_id", "graph_values", "field_values")
 
 
 def _insert(count: int) -> str:
-    """Return the statement for so many items: what they share comes first, then three values of each.
+    """Return an INSERT of `count` items: first the parameters that they share, then three values per item.
 
-    In the driver's own words, and many at once: a thousand rows cost a fifth of what they do through SQLAlchemy one by one.
+    Plain SQL with many rows: 1000 rows cost a fifth of what they do through SQLAlchemy one by one.
     """
     shared = ", ".join(f"?{number}" for number, _ in enumerate((*_BATCH_COLUMNS, "updated_at"), 1))
     first = len(_BATCH_COLUMNS) + 2
@@ -73,7 +74,7 @@ def _insert(count: int) -> str:
         for row in range(count)
     )
     values = ", ".join(f"({shared}, '', {row_values})" for row_values in rows)
-    return f"INSERT INTO session_queue ({', '.join((*_BATCH_COLUMNS, 'updated_at', 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (nothing but names of ours)
+    return f"INSERT INTO session_queue ({', '.join((*_BATCH_COLUMNS, 'updated_at', 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (only our own names)
 
 
 INSERT_MANY = _insert(ITEMS_PER_INSERT)
@@ -81,7 +82,7 @@ INSERT_MANY = _insert(ITEMS_PER_INSERT)
 
 @cache
 def insert_some(count: int) -> str:
-    """Return the statement for so many items that returns their ids."""
+    """Return an INSERT of `count` items that returns their ids."""
     return f"{_insert(count)} RETURNING item_id"
 
 
@@ -93,9 +94,9 @@ _COPIED = ("batch_id", "priority", "origin", "destination", "user_id", "field_va
 
 
 def _repeat() -> PreparedStatement:
-    """Insert a copy of an item with session `session_id`; return what it is counted by, behind its queue.
+    """Insert a copy of an item with session `session_id`; return its queue and the columns of its CountKey.
 
-    `before` and `after` are what stands around the graph, for an item that holds its whole session.
+    `before` and `after` are the JSON around the graph, for an item that stores its whole session.
     """
     before, after = [type_coerce(parameter(name), Text) for name in ("before", "after")]
     whole_session = before + func.json_extract(columns.session, "$.graph") + after
@@ -146,7 +147,7 @@ SESSION_OF_ONE = PreparedStatement(select(*STORED).where(IS_ITEM))
 
 
 def _chain() -> Select[Any]:
-    """Select the ids of an item, of the one its chain of calls began with, and of all that were called from there on."""
+    """Select the ids of an item, of the first item of its call chain, and of all items called from there."""
     begin = select(func.coalesce(columns.root_item_id, columns.item_id).label("item_id")).where(IS_ITEM)
     chain, called = begin.cte("chain", recursive=True), session_queue.alias("called").c
     further = select(called.item_id).where(called.parent_item_id == chain.c.item_id)
@@ -174,7 +175,7 @@ OLDEST = PreparedStatement(_IDS.order_by(columns.created_at, columns.item_id))
 
 
 def status_values(status: Status, at: Any) -> dict[str, Any]:
-    """Return what every change of status sets; errors are cleared."""
+    """Return the column values of a change of status; errors are cleared."""
     values: dict[str, Any] = {
         "status": status,
         "status_sequence": columns.status_sequence + 1,
@@ -201,7 +202,7 @@ SET_STATUS = {
     )
     for status in STATUSES
 }
-"""Changes an active item; `with_error_type`, `with_error_message`, `with_error_traceback` may be given."""
+"""Change the status of an active item; parameters `with_error_type`, `with_error_message`, `with_error_traceback`."""
 
 _GRAPH = func.json_extract(columns.session, "$.graph")
 _BEGINNING = literal('{"id":"') + columns.session_id + literal('","graph":') + _GRAPH
@@ -213,11 +214,11 @@ SAVE_SESSION = PreparedStatement(
         updated_at=parameter("at"),
     )
 )
-"""Replaces what follows the graph, given as text and as `sessions` stores it."""
+"""Replace the part of the session after the graph, given as text (`rest`) and as `sessions` stores it (`packed`)."""
 
 
 def _claim(item_id: Any) -> PreparedStatement:
-    """Give the chosen item to device `on`, unless the workers are paused or images are being moved."""
+    """Claim an item for device `on`, unless the workers are paused or images are being moved."""
     paused = select(app_state.c.key).where(app_state.c.key.in_((PAUSED, MOVING))).exists()
     return PreparedStatement(
         update(session_queue)
@@ -228,9 +229,9 @@ def _claim(item_id: Any) -> PreparedStatement:
 
 
 def _is_claimable(item: Any) -> ColumnElement[bool]:
-    """Match items in the line that `on` may take: new ones, and those that go on after a call where they began.
+    """Match pending items that device `on` may claim: new ones, and those resumed after a workflow call on this device.
 
-    Only their own worker has what these have kept.
+    Only that device's worker has the cached data of a resumed item.
     """
     return and_(has_status(item, "pending"), or_(item.device.is_(None), item.device == parameter("on")))
 
@@ -247,7 +248,7 @@ def _first_candidate() -> ScalarSelect[Any]:
 
 
 def _pending_users() -> CTE:
-    """Select each user with pending items once, by steps in the index from one user to the next, and a null at the end."""
+    """Select each user with pending items once, with one index lookup per user, and a null at the end."""
     first, further = session_queue.alias("first").c, session_queue.alias("further").c
     lowest = select(first.user_id).where(has_status(first, "pending")).order_by(first.user_id).limit(1)
     users = select(lowest.scalar_subquery().label("user_id")).cte("in_line", recursive=True)
@@ -273,7 +274,7 @@ def _round_robin_candidate() -> ScalarSelect[Any]:
 
 
 def _peers(item_id: ScalarSelect[Any]) -> PreparedStatement:
-    """Select id and session of the chosen item and of those that may be taken in its stead, in their order."""
+    """Select id and session of an item and of the items that may be claimed instead of it, in order."""
     item, peer = session_queue.alias("chosen").c, session_queue.alias("peers").c
     near = peer.item_id.between(item.item_id, item.item_id + AFFINITY_REACH)
     alike = peer.user_id == item.user_id, peer.priority == item.priority
@@ -284,7 +285,7 @@ def _peers(item_id: ScalarSelect[Any]) -> PreparedStatement:
 
 
 AFFINITY_REACH = 32
-"""How far behind the item whose turn it is another one may stand, counted in ids, and be taken before it."""
+"""Maximum distance in ids by which an item may be claimed early because of model affinity."""
 
 CLAIM = _claim(_first_candidate())
 CLAIM_ROUND_ROBIN = _claim(_round_robin_candidate())

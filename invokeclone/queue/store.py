@@ -1,7 +1,7 @@
-"""The queue's SQL: items in, items out, and every change of status.
+"""SQL of the queue: insert items, read items, change their status.
 
-A change of status is one statement that bumps `status_sequence`, sets the times that go with it and leaves items alone that
-have reached their end. It emits nothing and reads no session.
+A change of status is one statement that increments `status_sequence`, sets the timestamps, and does not change items
+that have ended.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from invokeclone.queue.schemas import Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
 
 CHUNK_ITEMS = 250
-"""Items that a long list is sent in at once."""
+"""Items per chunk of a streamed list."""
 
 
 class QueueItemNotFound(NotFound):
@@ -31,7 +31,7 @@ class QueueItemNotFound(NotFound):
         super().__init__(f"Queue {queue_id} has no item {item_id}")
 
 
-# Items in
+# Inserting
 
 
 async def add(
@@ -46,9 +46,9 @@ async def add(
     user_id: str,
     workflow: str | None,
 ) -> list[int]:
-    """Insert new pending items of one graph that differ in their values; return their ids in order.
+    """Insert new pending items of one graph with different values; return their ids in order.
 
-    Many are made in the database's thread: the event loop goes on meanwhile, and no thousand texts are in memory.
+    Items are generated in the database thread, so that the event loop is not blocked and not all texts are in memory.
     """
     at, items = now(), iter(items)
     remaining = list(itertools.islice(items, statements.ITEMS_PER_INSERT))
@@ -75,7 +75,7 @@ async def add(
     else:
         ((last,),) = await run(connection, "SELECT last_insert_rowid()", ())
     await bulk_counts.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
-    return list(range(last - added + 1, last + 1))  # nobody else writes meanwhile, and ids are counted up
+    return list(range(last - added + 1, last + 1))  # ids are consecutive: no other transaction writes meanwhile
 
 
 def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
@@ -83,19 +83,19 @@ def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
 
 
 async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
-    """Return how many items of the queue are pending, and the highest priority among them (0 without any)."""
+    """Return the number of pending items of the queue, and their highest priority (0 if there are none)."""
     row = await statements.COUNT_PENDING.first(source, queue_id=queue_id)
     assert row
     return row[0], row[1] or 0
 
 
 async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
-    """Return the ids of all items with this batch id, the newest first."""
+    """Return the ids of all items with this batch id, newest first."""
     return [row[0] for row in await statements.BATCH_IDS.rows(source, queue_id=queue_id, batch_id=batch_id)]
 
 
 async def repeat(connection: Changes, item_id: int) -> None:
-    """Insert a pending repeat of an item with a new session; a repeat of a repeat points at the first item too."""
+    """Insert a pending retry of an item with a new session; a retry of a retry refers to the original item too."""
     session_id = str(uuid4())
     before, after = new_session(session_id, MARK).split(MARK)
     (kind,) = await statements.REPEAT.rows(
@@ -104,11 +104,11 @@ async def repeat(connection: Changes, item_id: int) -> None:
     await bulk_counts.update_counts(connection, kind[0], {CountKey(*kind[1:]): 1})
 
 
-# Items out
+# Reading
 
 
 async def get(source: Source, queue_id: str, item_id: int) -> Item:
-    """Return the record of an item. Raise QueueItemNotFound, also when it is another queue's."""
+    """Return the record of an item. Raises QueueItemNotFound if the queue does not have it."""
     row = await statements.RECORD_OF_ONE.first(source, queue_id=queue_id, item_id=item_id)
     if row is None:
         raise QueueItemNotFound(queue_id, item_id)
@@ -116,13 +116,13 @@ async def get(source: Source, queue_id: str, item_id: int) -> Item:
 
 
 async def get_status(source: Source, item_id: int) -> Status | None:
-    """Return the status of an item of any queue, None when there is no such item."""
+    """Return the status of an item of any queue, or None if there is no such item."""
     row = await statements.STATUS_OF_ONE.first(source, item_id=item_id)
     return row[0] if row else None
 
 
 async def list_items(source: Source, item_ids: Sequence[int]) -> list[Item]:
-    """Return the records of items of any queue in the order asked for, each once, leaving out unknown ids."""
+    """Return the records of items of any queue in the given order, each once; unknown ids are skipped."""
     return [
         to_item(row)
         for row in await statements.RECORDS_IN_ORDER.rows(source, asked=json_list(_valid_ids(dict.fromkeys(item_ids))))
@@ -130,30 +130,30 @@ async def list_items(source: Source, item_ids: Sequence[int]) -> list[Item]:
 
 
 async def list_of_batches(source: Source, batch_ids: Iterable[str]) -> list[Item]:
-    """Return the records of all items of some batches, of any queue, oldest first."""
+    """Return the records of all items of some batches of any queue, oldest first."""
     return [to_item(row) for row in await statements.RECORDS_OF_BATCHES.rows(source, batch_ids=json_list(batch_ids))]
 
 
 async def list_roots(source: Source, item_ids: Sequence[int]) -> list[int]:
-    """Return the items that the given ones were called from in the end, or themselves where nobody called them.
+    """Return the first items of the call chains of the given items, or the items themselves if they were not called.
 
-    In the order asked for, each once, leaving out unknown ids.
+    In the given order, each once; unknown ids are skipped.
     """
     rows = await statements.ROOTS_IN_ORDER.rows(source, asked=json_list(_valid_ids(item_ids)))
     return list(dict.fromkeys(row[0] for row in rows))
 
 
 async def list_chain(source: Source, item_id: int) -> list[int]:
-    """Return the ids of all items of the chain of calls that an item belongs to, the first one at the head."""
+    """Return the ids of all items of an item's call chain, the first item first."""
     return [row[0] for row in await statements.CHAIN.rows(source, item_id=item_id)]
 
 
 async def get_json(
     source: Source, queue_id: str, item_id: int, *, nulls: bool = True, viewer: str | None = None
 ) -> str:
-    """Return an item as JSON text. Raise QueueItemNotFound, also when it is another queue's.
+    """Return an item as JSON text. Raises QueueItemNotFound if the queue does not have it.
 
-    Here and below: with `viewer`, other users' items come redacted.
+    Here and below: with `viewer`, items of other users are redacted.
     """
     statement = statements.ONE if nulls else statements.ONE_WITHOUT_NULLS
     row = await statement.first(source, queue_id=queue_id, item_id=item_id, viewer=viewer)
@@ -163,13 +163,13 @@ async def get_json(
 
 
 async def get_session(source: Source, item_id: int) -> str | None:
-    """Return the JSON text of an item's session, None when there is no such item."""
+    """Return the JSON text of an item's session, or None if there is no such item."""
     row = await statements.SESSION_OF_ONE.first(source, item_id=item_id)
     return assemble_session(*row) if row else None
 
 
 async def current_json(source: Source, queue_id: str, viewer: str | None = None) -> str:
-    """Return the JSON text of an item that is being run (the viewer's own, if one is), or of null."""
+    """Return the JSON text of a running item (the viewer's own, if there is one), or of null."""
     row = await statements.CURRENT.first(source, queue_id=queue_id, viewer=viewer)
     return item_json(row) if row else "null"
 
@@ -183,10 +183,7 @@ async def next_json(source: Source, queue_id: str, viewer: str | None = None) ->
 async def list_order(
     source: Source, queue_id: str, destination: str | None = None, viewer: str | None = None
 ) -> list[int]:
-    """Return the ids of all items (with `destination` where given: only those the viewer may know).
-
-    Those of high priority come first.
-    """
+    """Return the ids of all items, highest priority first; with `destination`, only items that the viewer may see."""
     if destination is None:
         rows = await statements.ALL.rows(source, queue_id=queue_id)
     else:
@@ -198,7 +195,7 @@ async def list_order(
 async def stream_json(
     source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None
 ) -> AsyncIterator[str]:
-    """Yield what `get_many_json` returns, in parts of so many items that a part is small."""
+    """Yield the text that `get_many_json` returns, in chunks of CHUNK_ITEMS items."""
     separator = "["
     for start in range(0, len(item_ids), CHUNK_ITEMS):
         part = await get_many_json(source, queue_id, item_ids[start : start + CHUNK_ITEMS], viewer)
@@ -209,18 +206,18 @@ async def stream_json(
 
 
 async def list_ids(source: Source, queue_id: str, *, newest_first: bool = True) -> list[int]:
-    """Return the ids of all items by the time they were made; items of one batch are always in ascending order."""
+    """Return the ids of all items by time of creation; items of one batch are always in ascending order."""
     statement = statements.NEWEST if newest_first else statements.OLDEST
     return [row[0] for row in await statement.rows(source, queue_id=queue_id)]
 
 
 def _valid_ids(item_ids: Iterable[int]) -> list[int]:
-    """Leave out numbers that no row can have."""
+    """Remove numbers that cannot be ids."""
     return [item_id for item_id in item_ids if 0 < item_id < 2**63]
 
 
 async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
-    """Return the items asked for as a JSON array in the order asked for, leaving out those the queue does not have."""
+    """Return items as a JSON array in the given order; ids that the queue does not have are skipped."""
     id_list = json_list(_valid_ids(item_ids))
     return _array(
         map(item_json, await statements.ITEMS_IN_ORDER.rows(source, queue_id=queue_id, asked=id_list, viewer=viewer))
@@ -228,7 +225,7 @@ async def get_many_json(source: Source, queue_id: str, item_ids: Sequence[int], 
 
 
 async def get_summaries_json(source: Source, queue_id: str, item_ids: Sequence[int], viewer: str | None = None) -> str:
-    """Return summaries of the items asked for, as `get_many_json` does with whole items."""
+    """Return summaries of items, as `get_many_json` returns whole items."""
     id_list = json_list(_valid_ids(item_ids))
     rows = await statements.SUMMARIES_IN_ORDER.rows(source, queue_id=queue_id, asked=id_list, viewer=viewer)
     return _array(row[0] for row in rows)
@@ -244,9 +241,9 @@ def _array(texts: Iterable[str]) -> str:
 async def set_status(
     connection: Changes, item_id: int, status: Status, error: tuple[str, str, str] | None = None
 ) -> Item | None:
-    """Give an item a status, and its error (class, text, traceback) where it failed.
+    """Set the status of an active item, and its error (class, message, traceback) if it failed.
 
-    None, and nothing done, when it has reached its end or is gone.
+    Returns None, without a change, if the item has ended or is deleted.
     """
     kind, message, traceback = error or (None, None, None)
     errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
@@ -255,18 +252,18 @@ async def set_status(
 
 
 async def save_session(connection: Changes, item_id: int, rest: str) -> None:
-    """Keep how far a session has come, as what follows its graph; nothing happens when the item is gone."""
+    """Save the part of a session's JSON after the graph; without effect if the item is deleted."""
     await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, packed=compress_state(rest), at=now())
 
 
 async def claim(
     connection: Changes, device: str, *, round_robin: bool = False, resident: Collection[str] = ()
 ) -> ClaimedItem | None:
-    """Take the next pending item of any queue for `device`; None while there is none, or while the workers are paused.
+    """Claim the next pending item of any queue for `device`; None if there is none or the workers are paused.
 
-    With `round_robin` the user whose turn is longest ago comes first and priority orders that user's own items; without,
-    priority orders all. With `resident`, keys of models that the device holds, an item close behind of the same user and
-    priority that needs more of them goes first.
+    With `round_robin` the user served longest ago comes first, and priority only orders that user's items; without, it
+    orders all items. With `resident`, keys of models loaded on the device, an item of the same user and priority within
+    AFFINITY_REACH that uses more of them comes first.
     """
     at = now()
     if resident:
@@ -281,7 +278,7 @@ async def claim(
 
 
 def _best_model_match(peers: Sequence[tuple[Any, ...]], resident: Collection[str]) -> int | None:
-    """Return which of the items (id, stored session) mentions most of the keys, the first of those; None of none."""
+    """Return the id of the first item (id, stored session) whose session contains most of the keys, or None."""
     best, best_count = None, -1
     for item_id, *stored in peers:
         session = assemble_session(*stored)
@@ -293,14 +290,14 @@ def _best_model_match(peers: Sequence[tuple[Any, ...]], resident: Collection[str
     return best
 
 
-# The pause row
+# Pausing
 
 
 async def pause(connection: Changes) -> None:
-    """Have the workers take no items; one that is being run goes on to its end."""
+    """Pause the workers; running items are completed."""
     await statements.PAUSE.rows(connection)
 
 
 async def resume(connection: Changes) -> None:
-    """Have the workers take items again."""
+    """Resume the workers."""
     await statements.RESUME.rows(connection)

@@ -1,1 +1,1 @@
-"""The workflow library: what the node editor saves, with thumbnails and the workflows that come along."""
+"""The workflow library: saved workflows with thumbnails, default workflows, and conversion to graphs."""

@@ -1,4 +1,4 @@
-"""The routes of the workflow library; what is asked and answered, no SQL, no files."""
+"""Routes of the workflow library."""
 
 from typing import Annotated, Any
 
@@ -25,16 +25,18 @@ from invokeclone.workflows.store import Filter
 
 router = APIRouter(prefix="/api/v1/workflows", tags=["workflows"])
 
-WorkflowId = Annotated[str, Path(description="The id of the workflow.")]
-Categories = Annotated[list[WorkflowCategory] | None, Query(description="Only workflows of these categories.")]
-Tags = Annotated[list[str] | None, Query(description="Only workflows one of whose tags holds one of these.")]
-HasBeenOpened = Annotated[bool | None, Query(description="Only workflows that were opened, or never were.")]
-IsPublic = Annotated[bool | None, Query(description="Only workflows that are shared with everybody, or are not.")]
+WorkflowId = Annotated[str, Path(description="Id of the workflow.")]
+Categories = Annotated[list[WorkflowCategory] | None, Query(description="List only workflows of these categories.")]
+Tags = Annotated[
+    list[str] | None, Query(description="List only workflows with a tag that contains one of these texts.")
+]
+HasBeenOpened = Annotated[bool | None, Query(description="List only workflows that have, or have not, been opened.")]
+IsPublic = Annotated[bool | None, Query(description="List only workflows that are, or are not, shared with all users.")]
 
 THUMBNAIL_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture"},
-    400: {"description": "Not an id"},
-    404: {"description": "No such workflow, or it has no picture"},
+    200: {"description": "The thumbnail"},
+    400: {"description": "Invalid id"},
+    404: {"description": "The workflow does not exist or has no thumbnail"},
 }
 
 
@@ -50,24 +52,26 @@ def _texts(values: list[WorkflowCategory] | list[str] | None) -> tuple[str, ...]
 async def list_workflows(
     needs: Needs,
     user: CurrentUser,
-    page: Annotated[int, Query(description="The page, from 0.")] = 0,
-    per_page: Annotated[int | None, Query(description="How many to list on a page; all when absent or 0.")] = None,
-    order_by: Annotated[WorkflowRecordOrderBy, Query(description="What to sort by.")] = WorkflowRecordOrderBy.Name,
-    direction: Annotated[SQLiteDirection, Query(description="Which end comes first.")] = SQLiteDirection.Ascending,
+    page: Annotated[int, Query(description="Page number, from 0.")] = 0,
+    per_page: Annotated[int | None, Query(description="Workflows per page; all if omitted or 0.")] = None,
+    order_by: Annotated[WorkflowRecordOrderBy, Query(description="Sort key.")] = WorkflowRecordOrderBy.Name,
+    direction: Annotated[SQLiteDirection, Query(description="Sort direction.")] = SQLiteDirection.Ascending,
     categories: Categories = None,
     tags: Tags = None,
-    query: Annotated[str | None, Query(description="Only workflows whose name, description or tags hold this.")] = None,
+    query: Annotated[
+        str | None, Query(description="List only workflows with this text in their name, description or tags.")
+    ] = None,
     has_been_opened: HasBeenOpened = None,
     is_public: IsPublic = None,
     callable: Annotated[  # noqa: A002
-        bool | None, Query(description="Only workflows that a graph may call, or may not.")
+        bool | None, Query(description="List only workflows that graphs can, or cannot, call.")
     ] = None,
-    is_published: Annotated[bool | None, Query(description="Of 6.8.1; no workflow is.")] = None,
+    is_published: Annotated[bool | None, Query(description="Of InvokeAI 6.8.1; no workflow is published.")] = None,
 ) -> Response:
-    """List workflows; somebody who is no admin sees their own and the default ones, and with `is_public` all shared ones."""
+    """List workflows. Non-admins see their own and the default workflows, and with `is_public` all shared ones."""
     criteria = Filter(
         viewer=rights.scope(user),
-        categories=() if is_published else _texts(categories),  # none is, so none is listed
+        categories=() if is_published else _texts(categories),  # no workflow is published
         tags=_texts(tags) or None,
         query=query or None,
         has_been_opened=has_been_opened,
@@ -94,7 +98,7 @@ async def create_workflow(
 async def get_all_tags(
     connection: Read, user: CurrentUser, categories: Categories = None, is_public: IsPublic = None
 ) -> list[str]:
-    """List the tags of all workflows."""
+    """List the tags of workflows."""
     criteria = Filter(viewer=rights.scope(user), categories=_texts(categories), is_public=is_public)
     return await store.tags(connection, criteria)
 
@@ -103,12 +107,12 @@ async def get_all_tags(
 async def get_counts_by_tag(
     connection: Read,
     user: CurrentUser,
-    tags: Annotated[list[str], Query(description="The tags to count.")],
+    tags: Annotated[list[str], Query(description="Tags to count.")],
     categories: Categories = None,
     has_been_opened: HasBeenOpened = None,
     is_public: IsPublic = None,
 ) -> dict[str, int]:
-    """Count the workflows that have each of some tags."""
+    """Count the workflows by tag."""
     criteria = Filter(
         viewer=rights.scope(user),
         categories=_texts(categories),
@@ -122,11 +126,11 @@ async def get_counts_by_tag(
 async def counts_by_category(
     connection: Read,
     user: CurrentUser,
-    categories: Annotated[list[WorkflowCategory], Query(description="The categories to count.")],
+    categories: Annotated[list[WorkflowCategory], Query(description="Categories to count.")],
     has_been_opened: HasBeenOpened = None,
     is_public: IsPublic = None,
 ) -> dict[str, int]:
-    """Count the workflows of some categories."""
+    """Count the workflows by category."""
     criteria = Filter(
         viewer=rights.scope(user),
         categories=_texts(categories),
@@ -143,13 +147,13 @@ async def get_workflow(needs: Needs, user: CurrentUser, workflow_id: WorkflowId)
     return _json(await service.get(needs, workflow_id, user))
 
 
-@router.patch("/i/{workflow_id}", response_model=WorkflowRecordDTO)  # noqa: FAST003  (clients know it so)
+@router.patch("/i/{workflow_id}", response_model=WorkflowRecordDTO)  # noqa: FAST003  (InvokeAI's path)
 async def update_workflow(
     needs: Needs,
     user: CurrentUser,
     workflow: Annotated[Workflow, LATER, Body(embed=True, description="The workflow.")],
 ) -> Response:
-    """Replace the workflow that has the id of the one sent; the id in the address says nothing."""
+    """Replace the workflow with the id in the body; the id in the path is ignored."""
     with validating("workflow"):
         checked = await off_loop(lambda: Workflow.model_validate(workflow))
     return _json(await service.update(needs, checked, user))
@@ -157,7 +161,7 @@ async def update_workflow(
 
 @router.delete("/i/{workflow_id}")
 async def delete_workflow(needs: Needs, user: CurrentUser, workflow_id: WorkflowId) -> Any:
-    """Delete a workflow and its picture."""
+    """Delete a workflow and its thumbnail."""
     await service.delete(needs, workflow_id, user)
 
 
@@ -166,15 +170,15 @@ async def update_workflow_is_public(
     needs: Needs,
     user: CurrentUser,
     workflow_id: WorkflowId,
-    is_public: Annotated[bool, Body(embed=True, description="Whether everybody may read the workflow.")],
+    is_public: Annotated[bool, Body(embed=True, description="Whether all users may read the workflow.")],
 ) -> Response:
-    """Share a workflow with everybody, or no longer."""
+    """Share a workflow with all users, or stop sharing it."""
     return _json(await service.set_public(needs, workflow_id, user, is_public=is_public))
 
 
 @router.put("/i/{workflow_id}/opened_at")
 async def update_opened_at(needs: Needs, user: CurrentUser, workflow_id: WorkflowId) -> Any:
-    """Note that a workflow was opened now."""
+    """Set the time at which a workflow was last opened to now."""
     await service.open_workflow(needs, workflow_id, user)
 
 
@@ -183,21 +187,21 @@ async def set_workflow_thumbnail(
     needs: Needs,
     user: CurrentUser,
     workflow_id: WorkflowId,
-    image: Annotated[UploadFile, File(description="The picture.")],
+    image: Annotated[UploadFile, File(description="The image.")],
 ) -> Response:
-    """Give a workflow a picture; the answer is null."""
+    """Set the thumbnail of a workflow; returns null."""
     await service.set_thumbnail(needs, workflow_id, await image.read(), image.content_type, user)
     return _json(b"null")
 
 
 @router.delete("/i/{workflow_id}/thumbnail", response_model=WorkflowRecordDTO)
 async def delete_workflow_thumbnail(needs: Needs, user: CurrentUser, workflow_id: WorkflowId) -> Response:
-    """Take away a workflow's picture; the answer is null."""
+    """Delete the thumbnail of a workflow; returns null."""
     await service.delete_thumbnail(needs, workflow_id, user)
     return _json(b"null")
 
 
 @router.get("/i/{workflow_id}/thumbnail", responses=THUMBNAIL_RESPONSES)
 async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> FileResponse:
-    """Get a workflow's picture."""
+    """Get the thumbnail of a workflow."""
     return responses.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)

@@ -1,6 +1,6 @@
-"""Whether a graph may call a workflow: judged from the workflow itself against the node vocabulary, nothing is run.
+"""Static check whether a graph can call a workflow, from the workflow and the node vocabulary.
 
-It knows no database, so it cannot tell how many images a board holds: such a batch counts as one.
+Does not read the database: the number of images on a board is unknown, so that such a batch counts as one value.
 """
 
 import hashlib
@@ -19,25 +19,25 @@ from invokeclone.workflows.schemas import WorkflowCallCompatibility, WorkflowWit
 from invokeclone.workflows.schemas import WorkflowCallCompatibilityReason as Reason
 
 RULES = "1"
-"""Raise this when a workflow would be judged otherwise than before by the same vocabulary."""
+"""Version of the rules; increment it when the result for a workflow changes with the same vocabulary."""
 
 UNGROUPED = "None"
-"""The group of a batch that goes with no other."""
+"""Group id of batches that are not grouped."""
 
 _fingerprints: dict[int, tuple[Mapping[str, Any], str]] = {}
 
 
 class IncompatibleWorkflow(Exception):
-    """No graph may call the workflow."""
+    """The workflow cannot be called."""
 
     def __init__(self, reason: Reason, message: str) -> None:
-        """Keep the reason."""
+        """Set the reason and the message."""
         super().__init__(message)
         self.reason = reason
 
 
 def fingerprint(capacity: int) -> str:
-    """Return what a judgement depends on beside the workflow: the types and versions of all nodes, and the queue's room."""
+    """Return a hash of the node types and versions and of the queue's capacity: the inputs beside the workflow."""
     nodes = registry.nodes_in_use()
     cached = _fingerprints.get(capacity)
     if cached is None or cached[0] is not nodes:
@@ -49,7 +49,7 @@ def fingerprint(capacity: int) -> str:
 
 
 def judge(workflow: WorkflowWithoutID, capacity: int) -> WorkflowCallCompatibility:
-    """Tell whether graphs may call `workflow`, of which at most `capacity` runs fit into the queue. Blocks."""
+    """Check whether graphs can call `workflow`, with at most `capacity` runs. Blocking."""
     try:
         _check(workflow, capacity)
     except IncompatibleWorkflow as error:
@@ -58,7 +58,7 @@ def judge(workflow: WorkflowWithoutID, capacity: int) -> WorkflowCallCompatibili
 
 
 def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
-    """Raise NotCallable for the first thing that stands against a call."""
+    """Raise IncompatibleWorkflow for the first problem."""
     returns = conversion.count_returns(workflow.nodes)
     if returns == 0:
         raise IncompatibleWorkflow(Reason.MissingWorkflowReturn, "the workflow has no workflow_return node")
@@ -81,7 +81,7 @@ def _check(workflow: WorkflowWithoutID, capacity: int) -> None:
 
 
 def describe_error(error: ValidationError) -> str:
-    """Return the first mistake in a line."""
+    """Return the first error as one line."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(step) for step in first['loc'])}: {first['msg']}"
 
@@ -94,23 +94,23 @@ def _check_nodes(editor_graph: EditorGraph) -> None:
             raise IncompatibleWorkflow(Reason.UnsupportedNode, f"there is no node type {node.type!r}")
         is_batch_or_generator = node.type in conversion.BATCHES or node.type in conversion.GENERATORS
         if cls.ui_config.classification is Classification.Special and not is_batch_or_generator:
-            raise IncompatibleWorkflow(Reason.UnsupportedNode, f"a node of the type {node.type!r} cannot be run")
+            raise IncompatibleWorkflow(Reason.UnsupportedNode, f"nodes of the type {node.type!r} cannot be run")
         if node.type in conversion.GENERATORS:
             _check_generator(editor_graph, node_id)
 
 
 def _check_generator(editor_graph: EditorGraph, node_id: str) -> None:
-    """Raise NotCallable unless all that a generator makes goes into batches."""
+    """Raise IncompatibleWorkflow unless a generator's values are only connected to batches."""
     for edge in editor_graph.edges_from(node_id):
         target = editor_graph.nodes.get(edge.target[0])
         if target is None or conversion.BATCHES.get(target.type) != edge.target[1]:
             raise IncompatibleWorkflow(
-                Reason.UnsupportedNode, f"the generator {node_id} feeds something that is no batch"
+                Reason.UnsupportedNode, f"the generator {node_id} is connected to an input that is not a batch's"
             )
 
 
 def _batches(editor_graph: EditorGraph, exposed_fields: set[FieldRef], capacity: int) -> dict[str, JsonValue]:
-    """Return a value for each batch node that is used; raises NotCallable when there is none, or when there are too many."""
+    """Return a value for each connected batch node. Raises IncompatibleWorkflow for no values or too many runs."""
     sizes: defaultdict[str, list[int]] = defaultdict(list)
     batch_values: dict[str, JsonValue] = {}
     for node_id, node in editor_graph.nodes.items():
@@ -118,14 +118,14 @@ def _batches(editor_graph: EditorGraph, exposed_fields: set[FieldRef], capacity:
             continue
         if any(edge.source[1] != conversion.BATCH_OUTPUT[node.type] for edge in editor_graph.edges_from(node_id)):
             raise IncompatibleWorkflow(
-                Reason.UnsupportedBatchInput, f"of the batch {node_id} only the values can be used"
+                Reason.UnsupportedBatchInput, f"only the value output of the batch {node_id} can be connected"
             )
         size, batch_values[node_id] = _batch(editor_graph, node_id, exposed_fields)
         sizes[str(node.values().get("batch_group_id", UNGROUPED))].append(size)
     runs = 1
     for group, group_sizes in sizes.items():
         if group != UNGROUPED and len(set(group_sizes)) > 1:
-            raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the batches of {group} differ in length")
+            raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the batches of group {group} differ in length")
         for size in group_sizes if group == UNGROUPED else group_sizes[:1]:
             runs *= size
     if runs > capacity:
@@ -134,7 +134,7 @@ def _batches(editor_graph: EditorGraph, exposed_fields: set[FieldRef], capacity:
 
 
 def _batch(editor_graph: EditorGraph, node_id: str, exposed_fields: set[FieldRef]) -> tuple[int, JsonValue]:
-    """Return how many values a batch node has, and one of them."""
+    """Return the number of values of a batch node, and one of them."""
     node = editor_graph.nodes[node_id]
     target = node_id, conversion.BATCHES[node.type]
     sources = editor_graph.sources_of(target)
@@ -152,7 +152,7 @@ def _generator_batch(editor_graph: EditorGraph, source: FieldRef, target: FieldR
     node = editor_graph.nodes.get(source[0])
     if node is None or conversion.GENERATORS.get(node.type) != source[1] or source[1] != target[1]:
         raise IncompatibleWorkflow(
-            Reason.UnsupportedBatchInput, f"the batch {target[0]} takes values only from a generator"
+            Reason.UnsupportedBatchInput, f"the batch {target[0]} accepts values only from a matching generator"
         )
     try:
         generator = generators.read(node.values().get("generator"))
@@ -161,7 +161,9 @@ def _generator_batch(editor_graph: EditorGraph, source: FieldRef, target: FieldR
             Reason.UnsupportedBatchInput, f"the generator {source[0]}: {describe_error(error)}"
         ) from error
     if not generator.type.startswith(node.type):
-        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes something else")
+        raise IncompatibleWorkflow(
+            Reason.UnsupportedBatchInput, f"the generator {source[0]} does not match its node type"
+        )
     if isinstance(generator, generators.BoardImages):
         return 1, {"image_name": ""}
     size = generator.size()
@@ -173,7 +175,7 @@ def _generator_batch(editor_graph: EditorGraph, source: FieldRef, target: FieldR
     except generators.GeneratorError as error:
         raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]}: {error}") from error
     if not values:
-        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes nothing")
+        raise IncompatibleWorkflow(Reason.UnsupportedBatchInput, f"the generator {source[0]} makes no values")
     return size, values[0]
 
 

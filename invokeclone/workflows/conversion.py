@@ -1,7 +1,7 @@
-"""From what the node editor draws to a graph that can run; it knows the editor's nodes and edges, and no database.
+"""Conversion of the node editor's nodes and edges to a graph.
 
-Connectors are bends in an edge; batch nodes and the generators that feed them are not part of the graph, but stand for the
-values that one run of it is given.
+Connector nodes are resolved to direct edges. Batch nodes and their generators are not part of the graph: their values
+are substituted for each run.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from invokeclone.graph.session.rules import CALL_SAVED_WORKFLOW, DYNAMIC_INPUT
 
 RETURN = "workflow_return"
 BATCHES = {"image_batch": "images", "string_batch": "strings", "integer_batch": "integers", "float_batch": "floats"}
-"""Batch nodes by type, with the input that holds the values."""
+"""Input that holds the values, by type of batch node."""
 
 BATCH_OUTPUT = {"image_batch": "image", "string_batch": "value", "integer_batch": "value", "float_batch": "value"}
 GENERATORS = {
@@ -23,14 +23,14 @@ GENERATORS = {
     "integer_generator": "integers",
     "float_generator": "floats",
 }
-"""Generator nodes by type, with the output that holds the values."""
+"""Output that holds the values, by type of generator node."""
 
 FieldRef = tuple[str, str]
 """A node's id and the name of one of its fields."""
 
 
 class InvocationNode(BaseModel):
-    """What matters of a node on the editor's canvas."""
+    """The used fields of an invocation node in the editor."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -40,7 +40,7 @@ class InvocationNode(BaseModel):
     inputs: dict[str, dict[str, JsonValue]] = {}
 
     def values(self) -> dict[str, JsonValue]:
-        """Return the inputs that hold a value."""
+        """Return the values of the inputs that have one."""
         return {name: field["value"] for name, field in self.inputs.items() if "value" in field}
 
 
@@ -60,7 +60,7 @@ class _EditorEdge(BaseModel):
 
 @dataclass(frozen=True)
 class WorkflowEdge:
-    """A value's way from an output to an input."""
+    """A connection from an output to an input."""
 
     source: FieldRef
     target: FieldRef
@@ -68,7 +68,7 @@ class WorkflowEdge:
 
 @dataclass(frozen=True)
 class EditorGraph:
-    """A workflow's nodes by id, and its edges with connectors taken out."""
+    """A workflow's invocation nodes by id, and its edges without connectors."""
 
     nodes: dict[str, InvocationNode]
     edges: list[WorkflowEdge]
@@ -78,7 +78,7 @@ class EditorGraph:
         return [node_id for node_id, node in self.nodes.items() if node.type == node_type]
 
     def sources_of(self, target: FieldRef) -> list[FieldRef]:
-        """Return where the edges into an input come from."""
+        """Return the outputs connected to an input."""
         return [edge.source for edge in self.edges if edge.target == target]
 
     def edges_from(self, node_id: str) -> list[WorkflowEdge]:
@@ -87,13 +87,13 @@ class EditorGraph:
 
 
 def count_returns(nodes: list[dict[str, JsonValue]]) -> int:
-    """Count the nodes that give values back to a calling graph, whatever else is wrong with the nodes."""
+    """Count the workflow_return nodes; nodes may be malformed."""
     data = [node.get("data") for node in nodes if node.get("type") == "invocation"]
     return sum(isinstance(node_data, dict) and node_data.get("type") == RETURN for node_data in data)
 
 
 def read(nodes: list[dict[str, JsonValue]], edges: list[dict[str, JsonValue]]) -> EditorGraph:
-    """Return the nodes that do something and the edges between them; ValidationError when they are malformed."""
+    """Return the invocation nodes and their edges. Raises ValidationError if they are malformed."""
     parsed = [_EditorNode.model_validate(node) for node in nodes]
     editor_edges = [
         editor_edge
@@ -113,7 +113,7 @@ def read(nodes: list[dict[str, JsonValue]], edges: list[dict[str, JsonValue]]) -
 
 
 def _trace_source(edge: _EditorEdge, edges: list[_EditorEdge], connectors: set[str]) -> FieldRef | None:
-    """Follow a line back through connectors to the output it starts from; None when it hangs loose or runs in a circle."""
+    """Follow an edge back through connectors to its output; None if it is not connected or forms a cycle."""
     passed = set()
     while edge.source in connectors:
         if edge.source in passed:
@@ -127,7 +127,7 @@ def _trace_source(edge: _EditorEdge, edges: list[_EditorEdge], connectors: set[s
 
 
 def find_exposed_inputs(form: Mapping[str, JsonValue] | None, fields: list[FieldRef]) -> list[FieldRef]:
-    """Return the inputs that a caller may set: those in the form, or the exposed `fields` when the form has none."""
+    """Return the inputs that a caller may set: those in the form, or `fields` if the form has none."""
     elements = (form or {}).get("elements")
     form_fields = [_form_field(element) for element in elements.values()] if isinstance(elements, dict) else []
     return [field for field in form_fields if field is not None] or fields
@@ -147,9 +147,10 @@ def _form_field(element: JsonValue) -> FieldRef | None:
 def graph(
     editor_graph: EditorGraph, batch_values: Mapping[str, JsonValue], caller_values: Mapping[FieldRef, JsonValue]
 ) -> dict[str, Any]:
-    """Return the graph as JSON: `batched` holds a value per batch node (None: not known yet), `given` what a caller sets.
+    """Return the graph as JSON values.
 
-    Where an edge arrives, no other value is written.
+    `batch_values` has a value per batch node (None: not known yet), `caller_values` the inputs set by the caller.
+    Connected inputs get no other value.
     """
     left_out = {*BATCHES, *GENERATORS}
     filled = {edge.target for edge in editor_graph.edges}
@@ -179,7 +180,7 @@ def _end(reference: FieldRef) -> dict[str, str]:
 
 
 def _node(node_id: str, node: InvocationNode, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return one node of the graph; the editor's words for "no board" and "the chosen one" mean nothing here."""
+    """Return one node of the graph, without the editor's board values `none` and `auto` (the selected board)."""
     if values.get("board") in ("auto", "none"):
         del values["board"]
     if node.type == CALL_SAVED_WORKFLOW:

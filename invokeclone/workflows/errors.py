@@ -1,4 +1,4 @@
-"""What can be wrong with a request about workflows; the statuses are those clients know."""
+"""Errors of the workflow library, with InvokeAI's status codes."""
 
 from invokeclone.kit.errors import Forbidden, NotFound, Unprocessable
 
@@ -7,33 +7,33 @@ class WorkflowNotFound(NotFound):
     """No workflow has this id."""
 
     def __init__(self, workflow_id: str) -> None:
-        """Say which."""
+        """Set the message."""
         super().__init__(f"no workflow has the id {workflow_id!r}")
 
 
 class NotYourWorkflow(Forbidden):
-    """The workflow belongs to somebody else."""
+    """The workflow belongs to another user."""
 
     def __init__(self, workflow_id: str) -> None:
-        """Say which."""
-        super().__init__(f"the workflow {workflow_id!r} belongs to somebody else")
+        """Set the message."""
+        super().__init__(f"the workflow {workflow_id!r} belongs to another user")
 
 
 class DefaultWorkflow(Forbidden):
-    """The workflow came with the application and stays as it is."""
+    """The workflow is a default workflow, which cannot be changed."""
 
     def __init__(self, workflow_id: str) -> None:
-        """Say which."""
-        super().__init__(f"the workflow {workflow_id!r} comes with the application and cannot be changed; save a copy")
+        """Set the message."""
+        super().__init__(f"the workflow {workflow_id!r} is a default workflow and cannot be changed; save a copy")
 
 
 class WorkflowInvalid(Unprocessable):
-    """What was sent does not make a workflow of a user's."""
+    """The workflow cannot be saved."""
 
 
 class PageInvalid(Unprocessable):
-    """There is no page of that number or size."""
+    """The page number or size is invalid."""
 
     def __init__(self) -> None:
-        """Say so."""
-        super().__init__("page and per_page are whole numbers from 0")
+        """Set the message."""
+        super().__init__("page and per_page must be integers of at least 0")

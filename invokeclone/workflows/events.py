@@ -1,4 +1,4 @@
-"""What is told of the library: workflows made, changed, gone, or no longer shared."""
+"""Events of the workflow library."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ class _WorkflowEvent(Event):
 
 
 class WorkflowCreatedEvent(_WorkflowEvent):
-    """A workflow was added to the library."""
+    """A workflow has been created."""
 
     name: ClassVar[str] = "workflow_created"
 
@@ -21,7 +21,7 @@ class WorkflowCreatedEvent(_WorkflowEvent):
 
 
 class WorkflowUpdatedEvent(_WorkflowEvent):
-    """A workflow was changed, or who reads it."""
+    """A workflow or its sharing has been changed."""
 
     name: ClassVar[str] = "workflow_updated"
 
@@ -30,7 +30,7 @@ class WorkflowUpdatedEvent(_WorkflowEvent):
 
 
 class WorkflowDeletedEvent(_WorkflowEvent):
-    """A workflow was taken out of the library."""
+    """A workflow has been deleted."""
 
     name: ClassVar[str] = "workflow_deleted"
 
@@ -38,7 +38,7 @@ class WorkflowDeletedEvent(_WorkflowEvent):
 
 
 class WorkflowAccessRevokedEvent(_WorkflowEvent):
-    """A workflow is shared no more: others than its owner have to forget it."""
+    """A workflow is no longer shared: clients of other users must discard it."""
 
     name: ClassVar[str] = "workflow_access_revoked"
     audience: ClassVar[Audience] = "everyone"

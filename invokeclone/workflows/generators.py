@@ -1,6 +1,6 @@
-"""What the editor's generator nodes make for a batch: numbers and texts, worked out as the editor does; it knows no node.
+"""Values of the editor's generator nodes: numbers and texts, computed as the editor does.
 
-Images from a board are not made here: which those are, only the database knows.
+Dynamic prompts are not expanded here, nor images of boards listed.
 """
 
 import json
@@ -23,7 +23,7 @@ class _Counted(BaseModel):
     count: Annotated[int, Field(ge=0)] = 10
 
     def size(self) -> int:
-        """Return how many values there will be, at most."""
+        """Return the maximum number of values."""
         return self.count
 
 
@@ -73,7 +73,7 @@ class _Parsed(BaseModel):
     split_on: Annotated[str, Field(alias="splitOn")] = ","
 
     def size(self) -> int:
-        """Return how many values there will be, at most."""
+        """Return the maximum number of values."""
         return len(self._parts())
 
     def _parts(self) -> list[str]:
@@ -95,7 +95,7 @@ class _Parsed(BaseModel):
 
 
 class DynamicPrompts(BaseModel):
-    """Texts by the grammar of dynamic prompts; who asks for them brings what reads that grammar."""
+    """Texts of a dynamic prompt, expanded by the caller."""
 
     type: Literal["string_generator_dynamic_prompts_combinatorial", "string_generator_dynamic_prompts_random"]
     input: str = ""
@@ -105,16 +105,16 @@ class DynamicPrompts(BaseModel):
 
     @property
     def combinatorial(self) -> bool:
-        """Whether all combinations are wanted instead of random ones."""
+        """Whether to generate all combinations instead of random ones."""
         return self.type.endswith("combinatorial")
 
     def size(self) -> int:
-        """Return how many texts there will be, at most."""
+        """Return the maximum number of texts."""
         return self.max_prompts if self.combinatorial else self.count
 
 
 class BoardImages(BaseModel):
-    """The images on a board."""
+    """The images on a board, listed by the caller."""
 
     type: Literal["image_generator_images_from_board"]
     board_id: str | None = None
@@ -122,30 +122,30 @@ class BoardImages(BaseModel):
 
 
 Computed = _Sequence | _LinearDistribution | _Uniform | _Parsed
-"""Generators whose values follow from what they say."""
+"""Generators whose values are computed here."""
 
 Generator = Annotated[Computed | DynamicPrompts | BoardImages, Field(discriminator="type")]
 _GENERATOR: TypeAdapter[Computed | DynamicPrompts | BoardImages] = TypeAdapter(Generator)
 
 
 class GeneratorError(ValueError):
-    """A generator makes no values that can be used."""
+    """A generator's values cannot be computed or stored."""
 
 
 def make(generator: Computed) -> list[Any]:
-    """Return a generator's values. Raises NotMade for numbers that cannot be worked out or stored."""
+    """Return a generator's values. Raises GeneratorError for numbers that cannot be computed or stored."""
     try:
         values = generator.make()
     except (ValueError, OverflowError) as error:
-        raise GeneratorError(f"its numbers cannot be worked out: {error}") from error
+        raise GeneratorError(f"its numbers cannot be computed: {error}") from error
     for value in values:
         if isinstance(value, float) and not math.isfinite(value):
-            raise GeneratorError(f"{value} is not a number that can be stored")
+            raise GeneratorError(f"{value} is not a finite number")
         if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
             raise GeneratorError(f"{str(value)[:40]} is over 64 bits")
     return values
 
 
 def read(value: JsonValue) -> Computed | DynamicPrompts | BoardImages:
-    """Return the generator that a node's field `generator` describes; ValidationError when there is none such."""
+    """Return the generator in a node's field `generator`. Raises ValidationError if it is invalid."""
     return _GENERATOR.validate_python(value)

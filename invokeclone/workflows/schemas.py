@@ -1,4 +1,4 @@
-"""A workflow as the node editor saves it, and its record in the library; the graph behind it is read elsewhere."""
+"""Schemas of workflows as the node editor saves them, and of their records in the library."""
 
 import re
 from datetime import datetime
@@ -23,7 +23,7 @@ def _semantic(version: str) -> str:
 
 
 class WorkflowCategory(StrEnum):
-    """Whose a workflow is: a user's, or one that comes with the application."""
+    """Category of a workflow: a user's, or a default workflow of the application."""
 
     User = "user"
     Default = "default"
@@ -31,53 +31,53 @@ class WorkflowCategory(StrEnum):
 
 
 class WorkflowMeta(BaseModel):
-    """Facts about a workflow's form."""
+    """Format version and category of a workflow."""
 
-    version: Annotated[str, AfterValidator(_semantic)] = Field(description="Version of the workflow's form.")
-    category: WorkflowCategory = Field(description="Whose the workflow is.")
+    version: Annotated[str, AfterValidator(_semantic)] = Field(description="Version of the workflow format.")
+    category: WorkflowCategory = Field(description="Category of the workflow.")
 
 
 class ExposedField(BaseModel):
-    """A node's field that the workflow offers to its user."""
+    """A node's field that the workflow exposes to its user."""
 
     nodeId: str  # noqa: N815  (the name on the wire)
     fieldName: str  # noqa: N815  (the name on the wire)
 
 
 class WorkflowWithoutID(BaseModel):
-    """A workflow before the library has given it an id."""
+    """A workflow without an id."""
 
-    name: str = Field(description="The workflow's name.")
-    author: str = Field(description="Who made it.")
-    description: str = Field(description="What it does.")
-    version: str = Field(description="Its own version.")
-    contact: str = Field(description="How to reach the author.")
-    tags: str = Field(description="Words to find it by, separated by commas.")
+    name: str = Field(description="Name of the workflow.")
+    author: str = Field(description="Author.")
+    description: str = Field(description="Description.")
+    version: str = Field(description="Version of the workflow.")
+    contact: str = Field(description="Contact of the author.")
+    tags: str = Field(description="Tags, separated by commas.")
     notes: str = Field(description="Notes.")
-    exposedFields: list[ExposedField] = Field(description="Fields offered to its user.")  # noqa: N815
-    meta: WorkflowMeta = Field(description="Facts about its form.")
+    exposedFields: list[ExposedField] = Field(description="Fields exposed to the user.")  # noqa: N815
+    meta: WorkflowMeta = Field(description="Format version and category.")
     nodes: Objects = Field(description="The editor's nodes.")
     edges: Objects = Field(description="The editor's edges.")
-    form: dict[str, JsonValue] | None = Field(default=None, description="The form laid out for its user.")
+    form: dict[str, JsonValue] | None = Field(default=None, description="Form layout for the user.")
     is_published: bool | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
-        description="Of 6.8.1; nothing here publishes workflows.",
+        description="Of InvokeAI 6.8.1; publishing is not supported.",
     )
 
     def as_json(self) -> str:
-        """Return what `model_dump_json` does; in slices, so that other threads can run in between."""
+        """Return the same as `model_dump_json`, written in slices so that other threads can run in between."""
         return model_json(self, nodes=list_json(_OBJECTS, self.nodes), edges=list_json(_OBJECTS, self.edges))
 
 
 class Workflow(WorkflowWithoutID):
     """A workflow of the library."""
 
-    id: str = Field(description="The workflow's id.")
+    id: str = Field(description="Id of the workflow.")
 
 
 class WorkflowCallCompatibilityReason(StrEnum):
-    """Why a graph may call a workflow, or why not."""
+    """Result of checking whether graphs can call a workflow."""
 
     Ok = "ok"
     MissingWorkflowReturn = "missing_workflow_return"
@@ -91,7 +91,7 @@ class WorkflowCallCompatibilityReason(StrEnum):
 
 
 class WorkflowCallCompatibility(BaseModel):
-    """Whether a graph may call a workflow."""
+    """Whether graphs can call a workflow."""
 
     is_callable: bool
     reason: WorkflowCallCompatibilityReason
@@ -102,7 +102,7 @@ Time = datetime | str
 
 
 class _Record(BaseModel):
-    """What is known of a workflow beside itself. Times are UTC text."""
+    """Record of a workflow. Times are in UTC."""
 
     workflow_id: str
     name: str
@@ -115,20 +115,20 @@ class _Record(BaseModel):
 
 
 class WorkflowRecordDTO(_Record):
-    """A workflow with its record."""
+    """A workflow and its record."""
 
     workflow: Workflow
 
 
 class WorkflowRecordWithThumbnailDTO(WorkflowRecordDTO):
-    """A workflow with its record, its picture's address and whether graphs may call it."""
+    """A workflow and its record, with the URL of its thumbnail and whether graphs can call it."""
 
     thumbnail_url: str | None = None
     call_saved_workflow_compatibility: WorkflowCallCompatibility | None = None
 
 
 class WorkflowRecordListItemWithThumbnailDTO(_Record):
-    """A workflow's record in a list."""
+    """Record of a workflow in a list."""
 
     description: str
     category: WorkflowCategory
@@ -138,7 +138,7 @@ class WorkflowRecordListItemWithThumbnailDTO(_Record):
 
 
 class WorkflowRecordOrderBy(StrEnum):
-    """What workflows are sorted by."""
+    """Sort key of workflows."""
 
     CreatedAt = "created_at"
     UpdatedAt = "updated_at"

@@ -1,4 +1,4 @@
-"""The library beyond one statement: rights, judgements, pictures and default workflows; it knows no HTTP."""
+"""Operations of the workflow library: permissions, call compatibility, thumbnails and default workflows."""
 
 import hashlib
 from pathlib import Path
@@ -35,12 +35,12 @@ from invokeclone.workflows.schemas import (
 from invokeclone.workflows.store import Filter
 
 DEFAULTS = Path(__file__).parent / "defaults"
-"""Folder of the workflows that come with the application: a JSON file each, and under the same name its picture."""
+"""Folder of the default workflows: a JSON file each, and a WebP thumbnail of the same name."""
 DEFAULT_PREFIX = "default_"
-"""What their ids have before the name of the file."""
+"""Prefix of the ids of default workflows; the file name follows."""
 
 SHARED = "shared"
-"""The tag that public workflows get."""
+"""Tag of shared workflows."""
 
 JUDGE_BATCH_SIZE = 20
 MAX_OFFSET = 2**62
@@ -64,7 +64,7 @@ def _require_writer(user: User, row: Any) -> None:
 
 
 async def get(resources: Resources, workflow_id: str, user: User) -> bytes:
-    """Return a workflow as JSON; raises WorkflowNotFound, NotYourWorkflow."""
+    """Return a workflow as JSON. Raises WorkflowNotFound, NotYourWorkflow."""
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.judged_by != _fingerprint(resources):
@@ -74,7 +74,7 @@ async def get(resources: Resources, workflow_id: str, user: User) -> bytes:
 
 
 async def read(resources: Resources, workflow_id: str, user: User) -> Workflow:
-    """Return a workflow that `user` may read; raises WorkflowNotFound, NotYourWorkflow."""
+    """Return a workflow that `user` may read. Raises WorkflowNotFound, NotYourWorkflow."""
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     return Workflow.model_validate_json(row.workflow)
@@ -94,7 +94,7 @@ async def listing(
     page: int,
     per_page: int,
 ) -> bytes:
-    """Return a page of workflows as JSON, all of them when `per_page` is 0; raises PageInvalid."""
+    """Return a page of workflows as JSON, or all if `per_page` is 0. Raises PageInvalid."""
     if not (0 <= page <= MAX_OFFSET and 0 <= per_page <= MAX_OFFSET):
         raise PageInvalid
     check_page(per_page, resources.settings.limits, "per_page")
@@ -121,13 +121,13 @@ async def _rows(
     skip: int,
     take: int,
 ) -> tuple[list[Any], int]:
-    """Return the rows of a page and how many there are on all pages."""
+    """Return the rows of a page, and the total number of rows."""
     async with resources.database.read() as connection:
         rows = await store.page(connection, criteria, order_by, direction, skip=skip, take=take)
         return rows, len(rows) if take < 0 else await store.count(connection, criteria)
 
 
-# Judging
+# Call compatibility
 
 
 def _fingerprint(resources: Resources) -> str:
@@ -135,13 +135,13 @@ def _fingerprint(resources: Resources) -> str:
 
 
 async def _judge(resources: Resources, workflow: WorkflowWithoutID) -> Judgement:
-    """Tell whether graphs may call the workflow, and what that was judged by."""
+    """Check whether graphs can call the workflow; return the result and the fingerprint it depends on."""
     judged_by = _fingerprint(resources)
     return await in_thread(compatibility.judge, workflow, resources.settings.max_queue_size), judged_by
 
 
 async def judge_all(resources: Resources) -> None:
-    """Judge each workflow that was last judged by another node vocabulary, or not at all."""
+    """Check each workflow that has not been checked with the current fingerprint."""
     judged_by, capacity = _fingerprint(resources), resources.settings.max_queue_size
     while True:
         async with resources.database.read() as connection:
@@ -169,7 +169,7 @@ def _judge_text(text: str, capacity: int) -> WorkflowCallCompatibility:
 
 
 def _text(workflow: Workflow) -> str:
-    """Return the workflow as JSON; raises WorkflowInvalid for text that is not Unicode."""
+    """Return the workflow as JSON. Raises WorkflowInvalid for text that is not valid Unicode."""
     try:
         return workflow.as_json()
     except PydanticSerializationError as error:
@@ -177,17 +177,17 @@ def _text(workflow: Workflow) -> str:
 
 
 def _check(workflow: WorkflowWithoutID) -> None:
-    """Raise WorkflowInvalid for what the library does not take."""
+    """Raise WorkflowInvalid for default workflows, and for several workflow_return nodes."""
     if workflow.meta.category is WorkflowCategory.Default:
-        raise WorkflowInvalid("only the application makes workflows of the category 'default'")
+        raise WorkflowInvalid("workflows of the category 'default' cannot be saved: use the category 'user'")
     if conversion.count_returns(workflow.nodes) > 1:
-        raise WorkflowInvalid("a workflow has at most one workflow_return node")
+        raise WorkflowInvalid("a workflow may have at most one workflow_return node")
 
 
 async def create(resources: Resources, workflow: WorkflowWithoutID, user: User) -> bytes:
-    """Add a workflow under a new id and return it as JSON; with several users only its owner sees it. Raises WorkflowInvalid."""
+    """Create a workflow and return it as JSON; in multi-user mode it is not shared. Raises WorkflowInvalid."""
     _check(workflow)
-    named = Workflow.model_construct(**dict(workflow), id=str(uuid4()))  # validated already, and it may be large
+    named = Workflow.model_construct(**dict(workflow), id=str(uuid4()))  # already validated, and may be large
     text = await off_loop(lambda: _text(named))
     judgement = await _judge(resources, named)
     is_public = not resources.settings.multiuser
@@ -200,7 +200,10 @@ async def create(resources: Resources, workflow: WorkflowWithoutID, user: User) 
 
 
 async def update(resources: Resources, workflow: Workflow, user: User) -> bytes:
-    """Replace the workflow of this id and return it; raises WorkflowInvalid, WorkflowNotFound, NotYourWorkflow, DefaultWorkflow."""
+    """Replace the workflow with this id and return it as JSON.
+
+    Raises WorkflowInvalid, WorkflowNotFound, NotYourWorkflow, DefaultWorkflow.
+    """
     _check(workflow)
     text = await off_loop(lambda: _text(workflow))
     judgement = await _judge(resources, workflow)
@@ -214,7 +217,7 @@ async def update(resources: Resources, workflow: Workflow, user: User) -> bytes:
 
 
 async def set_public(resources: Resources, workflow_id: str, user: User, *, is_public: bool) -> bytes:
-    """Share a workflow with everybody, or no longer; the tag `shared` says so too. Raises as `update` does."""
+    """Share a workflow with all users or stop sharing it, and update its tag `shared`; raises as `update` does."""
     async with resources.database.write() as connection:
         before = await store.get(connection, workflow_id)
         _require_writer(user, before)
@@ -226,7 +229,7 @@ async def set_public(resources: Resources, workflow_id: str, user: User, *, is_p
 
 
 def _with_shared_tag(workflow: Workflow, *, is_public: bool) -> Workflow:
-    """Return the workflow with the tag of shared ones, or without it; its other tags stay as they are written."""
+    """Return the workflow with or without the tag `shared`; if the tag need not change, its tags are not rewritten."""
     tags = store.split_tags(workflow.tags)
     if is_public == (SHARED in tags):
         return workflow
@@ -235,7 +238,7 @@ def _with_shared_tag(workflow: Workflow, *, is_public: bool) -> Workflow:
 
 
 def _row_judgement(row: Any) -> Judgement:
-    """Return the judgement that a row holds."""
+    """Return the compatibility stored in a row, and its fingerprint."""
     reason = WorkflowCallCompatibilityReason(row.call_reason)
     is_callable = reason is WorkflowCallCompatibilityReason.Ok
     judgement = WorkflowCallCompatibility(is_callable=is_callable, reason=reason, message=row.call_message)
@@ -256,7 +259,7 @@ def _emit_change(resources: Resources, before: Any, after: Any) -> None:
 
 
 async def delete(resources: Resources, workflow_id: str, user: User) -> None:
-    """Delete a workflow and its picture; raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow."""
+    """Delete a workflow and its thumbnail. Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow."""
     async with resources.database.write() as connection:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
@@ -266,19 +269,22 @@ async def delete(resources: Resources, workflow_id: str, user: User) -> None:
 
 
 async def open_workflow(resources: Resources, workflow_id: str, user: User) -> None:
-    """Note that a workflow was opened; raises WorkflowNotFound, NotYourWorkflow."""
+    """Set the time at which a workflow was last opened. Raises WorkflowNotFound, NotYourWorkflow."""
     async with resources.database.write() as connection:
         _require_reader(user, await store.get(connection, workflow_id))
         await store.set_opened(connection, workflow_id)
 
 
-# Pictures
+# Thumbnails
 
 
 async def set_thumbnail(
     resources: Resources, workflow_id: str, data: bytes, content_type: str | None, user: User
 ) -> None:
-    """Give a workflow a picture. Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NotAnImage, TooManyPixels."""
+    """Set the thumbnail of a workflow.
+
+    Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NotAnImage, TooManyPixels.
+    """
     _require_writer(user, await _row(resources, workflow_id))
     webp = await pictures.make(data, content_type, resources.settings.limits)
     await pictures.save(resources.settings.workflow_thumbnails_path, workflow_id, webp)
@@ -287,7 +293,7 @@ async def set_thumbnail(
 
 
 async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -> None:
-    """Take away a workflow's picture; raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NoThumbnail."""
+    """Delete the thumbnail of a workflow. Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NoThumbnail."""
     async with resources.database.write() as connection:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
@@ -298,7 +304,7 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
 
 
 async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> StoredThumbnail:
-    """Return where a workflow's image lies; raises WorkflowNotFound, NotYourWorkflow, NoThumbnail."""
+    """Return the thumbnail file of a workflow. Raises WorkflowNotFound, NotYourWorkflow, NoThumbnail."""
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:
@@ -310,7 +316,7 @@ async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> St
 
 
 async def start(resources: Resources, folder: Path = DEFAULTS) -> None:
-    """Bring the workflows that come with the application up to this version's: added, replaced or taken out."""
+    """Update the default workflows in the database to those in `folder`: add, replace or delete them."""
     bundled = {default.workflow.id: default for default in await in_thread(_read_defaults, folder)}
     async with resources.database.read() as connection:
         present = await store.defaults(connection)
@@ -334,7 +340,7 @@ class _Default(NamedTuple):
     workflow: Workflow
     text: str
     mark: str | None
-    """Of its picture, which lies beside it under the same name; None without one. Another picture has another mark."""
+    """Hash of the thumbnail, or None if there is none."""
 
 
 def _read_defaults(folder: Path) -> list[_Default]:

@@ -1,6 +1,6 @@
-"""Workflows in SQL; it knows no files and decides nothing about rights. Lists leave as JSON bytes, made from the rows.
+"""SQL of the workflow library. Does not check permissions.
 
-No list reads a workflow itself: what lists show and filter by stands in columns of its own.
+Lists do not read the workflows themselves: the fields that lists show and filter by are columns.
 """
 
 from collections.abc import Sequence
@@ -57,15 +57,15 @@ LISTED = (
     "judged_by",
 )
 _LIST = select(*[table.c[name] for name in LISTED])
-_ID = table.c.workflow_id == bindparam("wanted")
+_ID = table.c.workflow_id == bindparam("workflow_id")
 _ONE = select(*[table.c[name] for name in LISTED], table.c.workflow).where(_ID)
 SHAPES = 128
-"""How many kinds of lists are kept as statements."""
+"""Number of cached statements per kind of query."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which workflows a list holds; None: no matter. `viewer` sees those of their own and the default ones; None: all."""
+    """Filter of workflows; None: any. A `viewer` sees own and default workflows, with `is_public` all shared ones."""
 
     viewer: str | None = None
     categories: tuple[str, ...] | None = None
@@ -81,7 +81,7 @@ def _contains(text: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnEleme
 
 
 def _matches_tags() -> ColumnElement[bool]:
-    """Match workflows one of whose tags holds one of the given texts."""
+    """Match workflows with a tag that contains one of the texts in parameter `tags`."""
     tag_values = func.json_each(bindparam("tags", type_=Text)).table_valued(column("value", Text), name="given")
     return exists(
         select(literal_column("1")).select_from(tag_values).where(_contains(table.c.tags, tag_values.c.value))
@@ -89,7 +89,7 @@ def _matches_tags() -> ColumnElement[bool]:
 
 
 def _conditions(shape: Filter) -> list[ColumnElement[bool]]:
-    """Return the conditions for filters that ask for the same things; what they ask for comes in by `_parameters`."""
+    """Return the conditions of filters of this shape; `_parameters` supplies the values."""
     conditions: list[ColumnElement[bool]] = []
     if shape.viewer is not None and shape.is_public is not True:
         conditions.append(
@@ -113,7 +113,7 @@ def _conditions(shape: Filter) -> list[ColumnElement[bool]]:
 
 
 def _shape(criteria: Filter) -> Filter:
-    """Return a filter that asks for the same things, with nothing said about which."""
+    """Return the filter with its values blanked, as the cache key of statements."""
     return replace(
         criteria,
         viewer=None if criteria.viewer is None else "",
@@ -153,7 +153,7 @@ def _by_category(shape: Filter) -> Select[Any]:
 
 @lru_cache(maxsize=SHAPES)
 def _by_tag(shape: Filter) -> Select[Any]:
-    """Count the workflows for each text in `counted`."""
+    """Count the workflows with a tag that contains each text in parameter `counted`."""
     tag_values = func.json_each(bindparam("counted", type_=Text)).table_valued(column("value", Text), name="counted")
     count = (
         select(func.count()).select_from(table).where(*_conditions(shape), _contains(table.c.tags, tag_values.c.value))
@@ -175,43 +175,43 @@ async def page(
     skip: int,
     take: int,
 ) -> list[Any]:
-    """Return the rows of a page, each with the columns `LISTED`; `take` -1: all."""
+    """Return the rows of a page with the columns LISTED; `take` -1: all rows."""
     statement = _page(_shape(criteria), order_by, direction)
     rows = await connection.execute(statement, {**_parameters(criteria), "skip": skip, "take": take})
     return list(rows)
 
 
 async def count(connection: AsyncConnection, criteria: Filter) -> int:
-    """Count the workflows of a list."""
+    """Count the workflows that match a filter."""
     return int((await connection.execute(_count(_shape(criteria)), _parameters(criteria))).scalar_one())
 
 
 async def count_by_category(connection: AsyncConnection, criteria: Filter) -> dict[str, int]:
-    """Count the workflows of a list by category."""
+    """Count the workflows that match a filter by category."""
     rows = await connection.execute(_by_category(_shape(criteria)), _parameters(criteria))
     return {row[0]: row[1] for row in rows}
 
 
 async def count_by_tag(connection: AsyncConnection, criteria: Filter, tags: Sequence[str]) -> dict[str, int]:
-    """Count the workflows of a list that have each of `tags`."""
+    """Count the workflows that match a filter by each of `tags`."""
     parameters = {**_parameters(criteria), "counted": json_list(dict.fromkeys(tags))}
     rows = await connection.execute(_by_tag(_shape(criteria)), parameters)
     return {row[0]: row[1] for row in rows}
 
 
 async def tags(connection: AsyncConnection, criteria: Filter) -> list[str]:
-    """Return every tag of a list's workflows once, sorted."""
+    """Return the unique tags of the workflows that match a filter, sorted."""
     rows = await connection.execute(_all_tags(_shape(criteria)), _parameters(criteria))
     return sorted({tag for row in rows for tag in split_tags(row[0])})
 
 
 def split_tags(text: str) -> list[str]:
-    """Return the tags of a workflow, which are separated by commas."""
+    """Return the tags in a text, separated by commas."""
     return [tag for tag in (part.strip() for part in text.split(",")) if tag]
 
 
 def item(row: Any) -> dict[str, Any]:
-    """Return a row as clients read it in a list."""
+    """Return a row as an item of a list response."""
     fields: dict[str, Any] = dict(zip(LISTED, row, strict=False))
     del fields["judged_by"]
     client_fields = _client_fields(fields)
@@ -219,7 +219,7 @@ def item(row: Any) -> dict[str, Any]:
 
 
 def _client_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """Turn the columns of picture and judgement into what clients read of them."""
+    """Convert the columns of thumbnail and compatibility to fields of the response."""
     mark, reason = fields.pop("thumbnail"), fields.pop("call_reason")
     message = fields.pop("call_message")
     address = f"api/v1/workflows/i/{fields['workflow_id']}/thumbnail?{mark}" if mark else None
@@ -231,7 +231,7 @@ def _client_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(row: Any, *, whole: bool) -> bytes:
-    """Return a row of `get` as the JSON of `WorkflowRecordDTO`; `whole`: as `WorkflowRecordWithThumbnailDTO`."""
+    """Return a row of `get` as JSON of WorkflowRecordDTO, or with `whole` of WorkflowRecordWithThumbnailDTO."""
     fields: dict[str, Any] = dict(zip(LISTED, row, strict=False))
     client_fields = _client_fields(fields)
     for name in ("judged_by", "description", "category", "tags"):
@@ -241,15 +241,15 @@ def record(row: Any, *, whole: bool) -> bytes:
 
 
 async def get(connection: AsyncConnection, workflow_id: str) -> Any:
-    """Return a workflow's row, with the columns `LISTED` and the workflow as JSON text; raises WorkflowNotFound."""
-    row = (await connection.execute(_ONE, {"wanted": workflow_id})).one_or_none()
+    """Return a row with the columns LISTED and the workflow as JSON text. Raises WorkflowNotFound."""
+    row = (await connection.execute(_ONE, {"workflow_id": workflow_id})).one_or_none()
     if row is None:
         raise WorkflowNotFound(workflow_id)
     return row
 
 
 def _workflow_columns(workflow: Workflow, text: str) -> dict[str, str]:
-    """Return the columns that repeat what the workflow says."""
+    """Return the columns derived from the workflow."""
     return {
         "name": workflow.name,
         "description": workflow.description,
@@ -272,7 +272,7 @@ async def create(
     user_id: str,
     is_public: bool,
 ) -> None:
-    """Put in a workflow, whose JSON is `text`, under its id; `judgement` comes with what it depends on."""
+    """Insert a workflow; `text` is its JSON, `judgement` its compatibility and fingerprint."""
     moment = now()
     values = {**_workflow_columns(workflow, text), **_judgement_columns(*judgement)}
     values |= {"user_id": user_id, "created_at": moment, "updated_at": moment}
@@ -287,7 +287,7 @@ async def change(
     *,
     is_public: bool | None = None,
 ) -> None:
-    """Replace the workflow of this id by one whose JSON is `text`, and say who reads it unless `is_public` is None."""
+    """Replace a workflow; `text` is its JSON. Sharing is not changed if `is_public` is None."""
     values: dict[str, Any] = {**_workflow_columns(workflow, text), **_judgement_columns(*judgement)}
     if is_public is not None:
         values["is_public"] = is_public
@@ -295,23 +295,23 @@ async def change(
 
 
 async def set_opened(connection: AsyncConnection, workflow_id: str) -> None:
-    """Note that the workflow was opened now; that is no change of it."""
+    """Set `opened_at` to now, without changing `updated_at`."""
     await connection.execute(update(table).where(table.c.workflow_id == workflow_id).values(opened_at=now()))
 
 
 async def set_thumbnail(connection: AsyncConnection, workflow_id: str, mark: str | None) -> None:
-    """Note that the workflow has another picture, or none."""
+    """Set the version of the workflow's thumbnail, or None if it has none."""
     await connection.execute(update(table).where(table.c.workflow_id == workflow_id).values(thumbnail=mark))
 
 
 async def delete_workflow(connection: AsyncConnection, workflow_id: str) -> None:
-    """Delete a workflow, if there is one."""
+    """Delete a workflow, if it exists."""
     await connection.execute(delete(table).where(table.c.workflow_id == workflow_id))
 
 
 async def find_unjudged(connection: AsyncConnection, judged_by: str, limit: int) -> list[tuple[str, str]]:
-    """Return ids and texts of workflows that were judged by something else than `judged_by`, `limit` at most."""
-    differs = or_(table.c.judged_by < judged_by, table.c.judged_by > judged_by)  # each half is a range of the index
+    """Return ids and JSON texts of at most `limit` workflows whose fingerprint is not `judged_by`."""
+    differs = or_(table.c.judged_by < judged_by, table.c.judged_by > judged_by)  # two range scans of the index
     rows = await connection.execute(select(table.c.workflow_id, table.c.workflow).where(differs).limit(limit))
     return [(row[0], row[1]) for row in rows]
 
@@ -319,13 +319,13 @@ async def find_unjudged(connection: AsyncConnection, judged_by: str, limit: int)
 async def set_judgement(
     connection: AsyncConnection, workflow_id: str, text: str, judgement: WorkflowCallCompatibility, judged_by: str
 ) -> None:
-    """Keep a judgement of the workflow that has this text still."""
+    """Save the compatibility of a workflow, unless its text has changed since."""
     statement = update(table).where(table.c.workflow_id == workflow_id, table.c.workflow == text)
     await connection.execute(statement.values(**_judgement_columns(judgement, judged_by)))
 
 
 async def defaults(connection: AsyncConnection) -> dict[str, tuple[str, str | None]]:
-    """Return the texts of the workflows that came with the application and the marks of their pictures, by id."""
+    """Return the JSON text and the thumbnail version of each default workflow by id."""
     is_default = table.c.category == WorkflowCategory.Default.value
     rows = await connection.execute(select(table.c.workflow_id, table.c.workflow, table.c.thumbnail).where(is_default))
     return {row[0]: (row[1], row[2]) for row in rows}

@@ -92,7 +92,7 @@ async def test_images_to_begin_with(library: Resources, tmp_path: Path) -> None:
         (("--control", "edges"), "must be NAME:FILE"),
         (("--lora", "style:v1:many"), "there is no LoRA 'style:v1:many'"),
         (("--mask", "m.png"), "--mask needs --init"),
-        (("--refiner", "xl"), "takes a refiner of sdxl-refiner"),
+        (("--refiner", "xl"), "requires a refiner of sdxl-refiner"),
     ],
 )
 async def test_mistakes(library: Resources, arguments: tuple[str, ...], problem: str) -> None:

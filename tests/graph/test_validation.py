@@ -49,7 +49,7 @@ def test_unknown_type(graph: Make) -> None:
 
 def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
     (error,) = errors(graph({"n": "infill_lama"}))
-    assert "needs LaMa, which this version does not have yet; choose another infill method" in error["msg"]
+    assert "needs LaMa, which this version does not support yet; choose another infill method" in error["msg"]
     (error,) = errors(graph({"n": "flux_denoise"}))
     assert "needs FLUX" in error["msg"]
     (error,) = errors(graph({"n": "krea2_denoise"}))

@@ -293,7 +293,7 @@ async def test_loras_that_cannot_be_applied_are_refused(database: Database) -> N
     await add(database, "style", **LORA)
     twice = [{"model": "style"}, {"model": "style", "weight": 0.5}]
     (lora,) = (await resolve_request(database, loras=twice)).settings.loras
-    assert (lora.weight, lora.text_weight) == (1.5, None), "weights of one that is there twice are added up"
+    assert (lora.weight, lora.text_weight) == (1.5, None), "weights of a LoRA that occurs twice are added"
     twice[1] |= {"text_weight": 0.25}
     (lora,) = (await resolve_request(database, loras=twice)).settings.loras
     assert (lora.weight, lora.text_weight) == (1.5, 1.25)

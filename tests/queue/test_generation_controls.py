@@ -99,7 +99,7 @@ async def test_what_cannot_be_is_refused(database: Database) -> None:
         await resolve_control(model="nothing")
     with pytest.raises(generation.InvalidGeneration, match="other is for sdxl models, m is sd-1"):
         await resolve_control(model="other")
-    with pytest.raises(generation.InvalidGeneration, match="begin before it ends"):
+    with pytest.raises(generation.InvalidGeneration, match="begin must be less than end"):
         await resolve_control(model="edges", begin=0.5, end=0.5)
     for wrong in ({"weight": -0.5}, {"mode": "unbalanced"}):
         with pytest.raises(generation.InvalidGeneration, match="sketch is a T2I-Adapter"):

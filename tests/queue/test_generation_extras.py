@@ -102,7 +102,7 @@ async def test_what_cannot_be_is_refused(library: Database) -> None:
         await resolve_request(library, model="ref", reference_images=[{"image": "a.png"}])
     with pytest.raises(generation.InvalidGeneration, match="sdxl-refiner models do not support refiners"):
         await resolve_request(library, model="ref", refiner={"model": "ref"})
-    with pytest.raises(generation.InvalidGeneration, match="begin before it ends"):
+    with pytest.raises(generation.InvalidGeneration, match="begin must be less than end"):
         await resolve_request(library, model="xl", reference_images=[{"image": "a.png", "begin": 0.5, "end": 0.5}])
     with pytest.raises(generation.InvalidGeneration, match="the VAE vae is for sdxl models, m is sd-1"):
         await resolve_request(library, model="m", vae="vae")

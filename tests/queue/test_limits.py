@@ -76,7 +76,7 @@ async def test_images_that_nodes_are_asked_for_have_a_limit(client: Client, limi
     for width, height in ((40, 40), (101, 1)):
         node = {"id": "b", "type": "blank_image", "width": width, "height": height}
         status, detail = await enqueue_invalid(client, make.batch(graph={"nodes": {"b": node}, "edges": []}))
-        assert (status, f"node b (blank_image) is asked for {width}×{height}" in detail) == (422, True)
+        assert (status, f"node b (blank_image) requests {width}×{height}" in detail) == (422, True)
 
 
 async def test_a_large_graph_is_validated_like_a_small_one(client: Client, make: Any) -> None:

@@ -108,7 +108,7 @@ async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources
         ({"model": "ip-adapter_sdxl"}, "for sdxl models, m is sd-1"),
         ({"module": "ip-adapter_face_id"}, "preprocessor 'ip-adapter_face_id' is not supported: .*ip-adapter-auto"),
         ({"mask": EDGES}, "masks are not supported"),
-        ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin before it ends"),
+        ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin must be less than end"),
         ({"image": None}, "no image"),
     ],
 )
@@ -247,7 +247,7 @@ async def test_a_refiner_ends_the_runs(library: Resources) -> None:
 async def test_refiners_that_cannot_be_are_refused(library: Resources) -> None:
     for main, refiner, problem in (
         ("m", "xl refiner", "sd-1 models do not support refiners"),
-        ("xl", "m", "m is sd-1: xl takes a refiner of sdxl-refiner"),
+        ("xl", "m", "m is sd-1: xl requires a refiner of sdxl-refiner"),
         ("xl", "nothing", "there is no refiner 'nothing'"),
     ):
         with pytest.raises((generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):

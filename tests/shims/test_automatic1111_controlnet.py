@@ -127,7 +127,7 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
         ({"image": {"image": EDGES, "mask": EDGES}}, "masks are not supported"),
         ({"weight": 3}, "unit 0: weight"),
         ({"guidance_start": 2}, "unit 0: guidance_start"),
-        ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin before it ends"),
+        ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin must be less than end"),
         ({"resize_mode": 7}, "no resize_mode 7"),
         ({"control_mode": "more"}, "no control_mode 'more'"),
     ],

@@ -447,7 +447,7 @@ def test_requests_that_cannot_be_run_are_refused_and_enqueue_nothing(library: Li
     control = {"model": "p-controlnet-sd15", "image": "nothing.png"}
     check_refusal(400, "sd-1 models do not support refiners", **sd1, refiner={"model": "p-refiner"})
     check_refusal(404, "there is no refiner 'nothing'", **xl, refiner={"model": "nothing"})
-    check_refusal(400, "p-sdxl is sdxl: p-sdxl takes a refiner of sdxl-refiner", **xl, refiner={"model": "p-sdxl"})
+    check_refusal(400, "p-sdxl is sdxl: p-sdxl requires a refiner of sdxl-refiner", **xl, refiner={"model": "p-sdxl"})
     check_refusal(424, "no IP-Adapter for sdxl models is installed", **xl, reference_images=[{"image": library.photo}])
     check_refusal(
         424,

@@ -275,9 +275,9 @@ async def test_calls_that_are_refused(queue: Queue, call: Call, channel) -> None
     assert "'nope'" in await refusal_text(queue, await call("nope"))
     assert channel.names() == ["invocation_started", "invocation_error"]
     closed = await queue.save(callable_workflow())
-    assert "offers no input" in await refusal_text(queue, await call(closed, **{INPUT: 1}))
+    assert "does not expose an input" in await refusal_text(queue, await call(closed, **{INPUT: 1}))
     opened = await queue.save(offering())
-    assert "offers no input" in await refusal_text(queue, await call(opened, value=1))
+    assert "does not expose an input" in await refusal_text(queue, await call(opened, value=1))
     assert "not valid" in await refusal_text(queue, await call(opened, **{INPUT: "many"}))
     without = await queue.save(callable_workflow(nodes=RETURNING[:2], edges=RETURNS[:1]))
     assert "workflow_return" in await refusal_text(queue, await call(without))
@@ -308,7 +308,7 @@ async def test_a_workflow_that_calls_itself_comes_to_an_end(queue: Queue, call: 
     caller = await call(workflow_id)
     await queue.drain()
     assert await queue.statuses() == ["failed"] * 5
-    assert "4 deep" in (await queue.row(caller))["error_message"]
+    assert "at most 4 levels deep" in (await queue.row(caller))["error_message"]
 
 
 async def test_only_who_may_read_a_workflow_may_call_it(tools: Tools, call: Call) -> None:
@@ -318,7 +318,7 @@ async def test_only_who_may_read_a_workflow_may_call_it(tools: Tools, call: Call
     shared = Queue(replace(tools, resources=replace(tools.resources, settings=settings)))
     owner, other = [User(user_id=(await account(tools.resources.database, name)).user_id) for name in ("ann", "bob")]
     workflow_id = await shared.save(offering(), owner)
-    assert "somebody else" in await refusal_text(shared, await call(workflow_id, other))
+    assert "another user" in await refusal_text(shared, await call(workflow_id, other))
     owner_item = await call(workflow_id, owner)
     await shared.drain()
     assert (await shared.row(owner_item))["status"] == "completed"
@@ -516,7 +516,7 @@ async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call
     caller = await call(await queue.save(board_workflow(board_id)))
     await queue.drain()
     assert (await queue.result(caller, "get"))["value"] == {"image_name": image.image_name}
-    assert "names no board" in await refusal_text(queue, await call(await queue.save(board_workflow(None))))
+    assert "has no board selected" in await refusal_text(queue, await call(await queue.save(board_workflow(None))))
     assert "no values" in await refusal_text(queue, await call(await queue.save(board_workflow("nope"))))
 
 

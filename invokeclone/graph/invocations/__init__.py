@@ -1,1 +1,1 @@
-"""Nodes: base classes, the registry, outputs that several nodes share, types of connections."""
+"""Base classes of nodes, the node registry, shared outputs, and type compatibility of connections."""

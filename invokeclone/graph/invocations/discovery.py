@@ -1,7 +1,7 @@
-"""The one discovery of families and components: a folder in either package takes part by the modules it has.
+"""Discovery of model families and components by the modules in their folders.
 
-`spec` (records, rules, architectures), `fields` (values on edges, outputs), `load`, `conversion`, `nodes`, `recipe`. Whoever
-needs a kind of module asks for it by name; nothing else lists families.
+Modules are `spec` (records, rules, architectures), `fields` (values on edges, outputs), `load`, `conversion`, `nodes`
+and `recipe`. All registries use `modules`; no other code lists families.
 """
 
 import importlib
@@ -14,7 +14,7 @@ PACKAGES = ("invokeclone.components", "invokeclone.families")
 
 
 def modules(name: str) -> Iterator[ModuleType]:
-    """Import and yield the module `name` of every component and family that has one, components first, each by its folder's name."""
+    """Import and yield the module `name` of each component and family that has one, components first, by folder."""
     for package in PACKAGES:
         folders = sorted(
             info.name for info in pkgutil.iter_modules(importlib.import_module(package).__path__) if info.ispkg

@@ -1,7 +1,7 @@
-"""What a node is: its base class, its output's base class, and the decorators that name and register both.
+"""Base classes of nodes and outputs, and the decorators that name and register them.
 
-A node declares inputs with `InputField`, returns an output class from `invoke`, and asks the application for everything
-else through the context it is given. Nothing here runs a graph.
+A node declares its inputs with `InputField`, returns an output class from `invoke`, and reaches the application through
+the context.
 """
 
 import inspect
@@ -44,57 +44,57 @@ _ATTRIBUTE = {"field_kind": FieldKind.NodeAttribute.value}
 
 
 class InvalidFieldError(TypeError):
-    """A node class declares a field wrongly."""
+    """A node class declares a field incorrectly."""
 
 
 class InvalidVersionError(ValueError):
-    """A node class's version is not a semantic version."""
+    """The version of a node class is not a semantic version."""
 
 
 class NodeError(ValueError):
-    """A node cannot run with the inputs it has."""
+    """A node cannot run with its inputs."""
 
 
 class RequiredConnectionException(NodeError):
-    """An input that only an edge can fill got no value."""
+    """An input that requires a connection has no value."""
 
     def __init__(self, node_type: str, field_name: str) -> None:
         super().__init__(f"Node type {node_type} requires a connection to its input {field_name}")
 
 
 class MissingInputException(NodeError):
-    """A required input got no value."""
+    """A required input has no value."""
 
     def __init__(self, node_type: str, field_name: str) -> None:
         super().__init__(f"Node type {node_type} requires a value or a connection for its input {field_name}")
 
 
 class Bottleneck(StrEnum):
-    """What a node waits for most."""
+    """The resource that limits a node's run time."""
 
     Network = "network"
     GPU = "gpu"
 
 
 class BaseInvocationOutput(BaseModel):
-    """What every output of a node has; subclasses are named with `invocation_output`."""
+    """Base class of outputs; subclasses are registered with `invocation_output`."""
 
     model_config = ConfigDict(protected_namespaces=(), validate_assignment=True, defer_build=True)
 
     output_meta: dict[str, JsonValue] | None = Field(
         default=None,
-        description="Anything to tell about the output beside its values",
+        description="Additional information about the output",
         json_schema_extra=dict(_ATTRIBUTE),
     )
 
     @classmethod
     def get_type(cls) -> str:
-        """Return the output type as it stands in `type`."""
-        return str(cls.__pydantic_fields__["type"].default)  # `model_fields` costs four times as much
+        """Return the output type, the value of `type`."""
+        return str(cls.__pydantic_fields__["type"].default)  # `model_fields` takes four times as long
 
 
 class BaseInvocation(BaseModel, ABC):
-    """What every node has; subclasses are named with `invocation`."""
+    """Base class of nodes; subclasses are registered with `invocation`."""
 
     model_config = ConfigDict(
         protected_namespaces=(), validate_assignment=True, coerce_numbers_to_str=True, defer_build=True
@@ -104,16 +104,16 @@ class BaseInvocation(BaseModel, ABC):
     bottleneck: ClassVar[Bottleneck] = Bottleneck.GPU
     output_class: ClassVar[type[BaseInvocationOutput]]
     required_inputs: ClassVar[tuple[tuple[str, bool], ...]] = ()
-    """Names of the inputs that must have a value when the node runs, and whether only an edge can give it."""
+    """Names of the inputs that must have a value when the node runs, and whether only an edge can supply it."""
 
     id: str = Field(
         default_factory=lambda: str(uuid4()),
-        description="The node's id, unique in its graph",
+        description="Id of the node, unique in its graph",
         json_schema_extra=dict(_ATTRIBUTE),
     )
     is_intermediate: bool = Field(
         default=False,
-        description="Whether what the node makes is only needed on the way",
+        description="Whether the node's result is intermediate and not shown in the gallery",
         json_schema_extra={
             "ui_type": "IsIntermediate",
             "field_kind": FieldKind.NodeAttribute.value,
@@ -123,25 +123,25 @@ class BaseInvocation(BaseModel, ABC):
         },
     )
     use_cache: bool = Field(
-        default=True, description="Whether a stored output may stand in for a run", json_schema_extra=dict(_ATTRIBUTE)
+        default=True, description="Whether a cached output may be used", json_schema_extra=dict(_ATTRIBUTE)
     )
 
     @abstractmethod
     def invoke(self, context: InvocationContext) -> BaseInvocationOutput:
-        """Do the node's work."""
+        """Run the node and return its output."""
 
     @classmethod
     def get_type(cls) -> str:
-        """Return the node type as it stands in `type`."""
-        return str(cls.__pydantic_fields__["type"].default)  # `model_fields` costs four times as much
+        """Return the node type, the value of `type`."""
+        return str(cls.__pydantic_fields__["type"].default)  # `model_fields` takes four times as long
 
     @classmethod
     def get_output_annotation(cls) -> type[BaseInvocationOutput]:
-        """Return the class of what `invoke` returns."""
+        """Return the output class of `invoke`."""
         return cls.output_class
 
     def check_required(self) -> None:
-        """Raise RequiredConnectionException or MissingInputException when a required input has no value."""
+        """Raise RequiredConnectionException or MissingInputException if a required input has no value."""
         for name, connection_only in self.required_inputs:
             if getattr(self, name) is None:
                 if connection_only:
@@ -149,12 +149,12 @@ class BaseInvocation(BaseModel, ABC):
                 raise MissingInputException(self.get_type(), name)
 
     def invoke_checked(self, context: InvocationContext) -> BaseInvocationOutput:
-        """Run the node after checking that nothing required is missing."""
+        """Run the node after `check_required`."""
         self.check_required()
         return self.invoke(context)
 
     def cache_key(self) -> int:
-        """Return the same for nodes that differ only in id; good within this process."""
+        """Return a hash of all fields but the id; valid only within this process."""
         return hash(self.model_dump_json(exclude={"id"}))
 
 
@@ -168,12 +168,12 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def _allows_none(annotation: Any) -> bool:
-    """Whether an annotation says that there may be None."""
+    """Return whether an annotation allows None."""
     return annotation is None or type(None) in getattr(annotation, "__args__", ())
 
 
 def _nullable(field: FieldInfo) -> FieldInfo:
-    """Return a copy of the field that may be absent."""
+    """Return a copy of the field that allows None, its default."""
     field = copy(field)
     if not _allows_none(field.annotation):
         field.annotation = Union[field.annotation, None]  # type: ignore[assignment]  # noqa: UP007 - at run time
@@ -182,7 +182,7 @@ def _nullable(field: FieldInfo) -> FieldInfo:
 
 
 def _check_fields(cls: type[BaseModel], kinds: set[str]) -> None:
-    """Raise InvalidFieldError for a field that was declared with something else than the field functions."""
+    """Raise InvalidFieldError for a reserved field name, or a field not declared with InputField or OutputField."""
     for name, field in cls.model_fields.items():
         if name in _RESERVED and name in inspect.get_annotations(cls):
             message = f"{cls.__name__}: the field name {name!r} is reserved"
@@ -194,7 +194,7 @@ def _check_fields(cls: type[BaseModel], kinds: set[str]) -> None:
 
 
 def _check_default(cls: type[BaseModel], name: str, field: FieldInfo) -> None:
-    """Raise InvalidFieldError when a field's default does not fit its annotation."""
+    """Raise InvalidFieldError if a field's default does not match its annotation."""
     default = field.get_default(call_default_factory=True, validated_data={})
     if default is PydanticUndefined or default is None:
         return
@@ -202,12 +202,12 @@ def _check_default(cls: type[BaseModel], name: str, field: FieldInfo) -> None:
         config = ConfigDict(arbitrary_types_allowed=True)
         TypeAdapter[Any](list[field.annotation], config=config).validate_python([default])  # type: ignore[name-defined]
     except ValidationError as error:
-        message = f"{cls.__name__}.{name}: the default {default!r} does not fit the annotation"
+        message = f"{cls.__name__}.{name}: the default {default!r} does not match the annotation"
         raise InvalidFieldError(message) from error
 
 
 def _prepare_inputs(cls: type[BaseInvocation]) -> None:
-    """Make the inputs optional in graphs and note which of them a run needs."""
+    """Make the inputs optional in graphs and record in `required_inputs` which of them a run requires."""
     required: list[tuple[str, bool]] = []
     fields = cls.__pydantic_fields__
     for name, field in list(fields.items()):
@@ -227,18 +227,18 @@ def _prepare_inputs(cls: type[BaseInvocation]) -> None:
 
 
 def _return_class(cls: type[BaseInvocation]) -> type[BaseInvocationOutput]:
-    """Return the output class `invoke` is annotated with."""
+    """Return the output class from the return annotation of `invoke`."""
     annotation = inspect.signature(cls.invoke).return_annotation
     if isinstance(annotation, str):
         annotation = eval(annotation, dict(vars(sys.modules[cls.invoke.__module__])))  # noqa: S307 - an annotation
     if not (inspect.isclass(annotation) and issubclass(annotation, BaseInvocationOutput)):
-        message = f"{cls.__name__}.invoke must be annotated with the output class it returns"
+        message = f"{cls.__name__}.invoke: annotate the return value with an output class"
         raise InvalidFieldError(message)
     return annotation
 
 
 def _set_type(cls: type[BaseModel], type_name: str) -> None:
-    """Give the class its discriminator, as the last field."""
+    """Add the discriminator `type` to the class as its last field."""
     annotation = Literal[type_name]  # type: ignore[valid-type]
     cls.__annotations__ = {**inspect.get_annotations(cls), "type": annotation}
     fields = cls.__pydantic_fields__
@@ -251,7 +251,7 @@ def _set_type(cls: type[BaseModel], type_name: str) -> None:
 
 
 def _node_pack(cls: type) -> str:
-    """Return the pack a node class came with: its top package; our own speak as InvokeAI's."""
+    """Return the node pack of a node class: its top-level package, or `invokeai` for built-in nodes."""
     package = cls.__module__.partition(".")[0]
     return "invokeai" if package == "invokeclone" else package
 
@@ -266,12 +266,12 @@ def invocation(
     classification: Classification = Classification.Stable,
     bottleneck: Bottleneck = Bottleneck.GPU,
 ) -> Callable[[type[Node]], type[Node]]:
-    """Name a node class and register it.
+    """Register a node class under a node type.
 
-    Raises InvalidFieldError, InvalidVersionError, or ValueError for a type name that is taken or has blanks.
+    Raises InvalidFieldError, InvalidVersionError, or ValueError for a type that is taken or contains whitespace.
     """
     if not _TYPE.match(invocation_type):
-        message = f"{invocation_type!r} is no name for a node type: it must not be empty or hold blanks"
+        message = f"{invocation_type!r} is not a valid node type: it must not be empty or contain whitespace"
         raise ValueError(message)
     if version is not None and not _VERSION.match(version):
         message = f"{invocation_type}: {version!r} is not a semantic version"
@@ -302,9 +302,9 @@ def invocation(
 
 
 def invocation_output(output_type: str) -> Callable[[type[Output]], type[Output]]:
-    """Name an output class and register it."""
+    """Register an output class under an output type."""
     if not _TYPE.match(output_type):
-        message = f"{output_type!r} is no name for an output type: it must not be empty or hold blanks"
+        message = f"{output_type!r} is not a valid output type: it must not be empty or contain whitespace"
         raise ValueError(message)
 
     def decorate(cls: type[Output]) -> type[Output]:

@@ -1,4 +1,4 @@
-"""Node classes that differ only in names and types, made from a table's rows."""
+"""Factory for node classes that differ only in names and types."""
 
 import types
 from collections.abc import Callable, Mapping
@@ -22,10 +22,10 @@ def make_node(
     mixins: tuple[type, ...] = (),
     **declaration: Any,
 ) -> type[BaseInvocation]:
-    """Return the registered node class `name` with `fields` (annotation, InputField) by their names.
+    """Return a registered node class `name`; `fields` maps field names to (annotation, InputField).
 
-    `invoke` is given the node and the context and returns an `output`; `declaration` is what `invocation` takes beside the
-    type.
+    `invoke` receives the node and the context and returns an `output`; `declaration` holds the other arguments of the
+    `invocation` decorator.
     """
 
     def run(self: Any, context: InvocationContext) -> BaseInvocationOutput:

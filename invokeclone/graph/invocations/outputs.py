@@ -1,4 +1,4 @@
-"""Outputs that nodes of several packages have; an output that one node alone has is declared beside that node."""
+"""Output classes shared by nodes of several packages; an output of a single node is declared next to that node."""
 
 from typing import Any
 
@@ -24,16 +24,16 @@ from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifier
 from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 
 LATENT_SCALE_FACTOR = 8
-"""Pixels per latent pixel, in each direction."""
+"""Image pixels per latent pixel, in each direction."""
 
 
 def latents_field(latents_name: str, seed: int | None) -> LatentsField:
-    """Name stored latents."""
+    """Return a reference to stored latents."""
     return LatentsField(latents_name=latents_name, seed=seed)
 
 
 def pixel_size(latents: Tensor) -> dict[str, int]:
-    """Width and height in pixels of latents shaped (batch, channels, height, width)."""
+    """Return the width and height of the image that latents (batch, channels, height, width) decode to."""
     return {"width": latents.size()[3] * LATENT_SCALE_FACTOR, "height": latents.size()[2] * LATENT_SCALE_FACTOR}
 
 
@@ -46,7 +46,7 @@ class BooleanOutput(BaseInvocationOutput):
 
 @invocation_output("boolean_collection_output")
 class BooleanCollectionOutput(BaseInvocationOutput):
-    """Booleans."""
+    """A list of booleans."""
 
     collection: list[bool] = OutputField(description="The booleans")
 
@@ -60,7 +60,7 @@ class IntegerOutput(BaseInvocationOutput):
 
 @invocation_output("integer_collection_output")
 class IntegerCollectionOutput(BaseInvocationOutput):
-    """Integers."""
+    """A list of integers."""
 
     collection: list[int] = OutputField(description="The integers")
 
@@ -74,7 +74,7 @@ class FloatOutput(BaseInvocationOutput):
 
 @invocation_output("float_collection_output")
 class FloatCollectionOutput(BaseInvocationOutput):
-    """Floats."""
+    """A list of floats."""
 
     collection: list[float] = OutputField(description="The floats")
 
@@ -88,7 +88,7 @@ class StringOutput(BaseInvocationOutput):
 
 @invocation_output("string_collection_output")
 class StringCollectionOutput(BaseInvocationOutput):
-    """Strings."""
+    """A list of strings."""
 
     collection: list[str] = OutputField(description="The strings")
 
@@ -109,21 +109,21 @@ class ImageOutput(BaseInvocationOutput):
 
 @invocation_output("image_collection_output")
 class ImageCollectionOutput(BaseInvocationOutput):
-    """Images."""
+    """A list of images."""
 
     collection: list[ImageField] = OutputField(description="The images")
 
 
 @invocation_output("video_output")
 class VideoOutput(BaseInvocationOutput):
-    """A video and its measures."""
+    """A video with its size and duration."""
 
     video: VideoField = OutputField(description="The video")
     width: int = OutputField(description="Width of the video in pixels")
     height: int = OutputField(description="Height of the video in pixels")
     num_frames: int = OutputField(description="Number of frames")
     fps: float = OutputField(description="Frames per second")
-    duration: float = OutputField(description="Length in seconds")
+    duration: float = OutputField(description="Duration in seconds")
 
 
 @invocation_output("mask_output")
@@ -152,15 +152,15 @@ class DenoiseMaskOutput(BaseInvocationOutput):
 
 @invocation_output("gradient_mask_output")
 class GradientMaskOutput(BaseInvocationOutput):
-    """A denoise mask and an image of the area it touches."""
+    """A denoise mask and an image of the area it affects."""
 
     denoise_mask: DenoiseMaskField = OutputField(description="Mask to denoise with")
-    expanded_mask_area: ImageField = OutputField(description="Image of the area the mask touches")
+    expanded_mask_area: ImageField = OutputField(description="Image of the area that the mask affects")
 
 
 @invocation_output("latents_output")
 class LatentsOutput(BaseInvocationOutput):
-    """Latents and the size of the picture they decode to."""
+    """Latents and the size of the image they decode to."""
 
     latents: LatentsField = OutputField(description=FieldDescriptions.latents)
     width: int = OutputField(description=FieldDescriptions.width)
@@ -174,14 +174,14 @@ class LatentsOutput(BaseInvocationOutput):
 
 @invocation_output("latents_collection_output")
 class LatentsCollectionOutput(BaseInvocationOutput):
-    """Latents of several pictures."""
+    """A list of latents."""
 
     collection: list[LatentsField] = OutputField(description=FieldDescriptions.latents)
 
 
 @invocation_output("noise_output")
 class NoiseOutput(BaseInvocationOutput):
-    """Noise and the size of the picture it becomes."""
+    """Noise and the size of the image it corresponds to."""
 
     noise: LatentsField = OutputField(description=FieldDescriptions.noise)
     width: int = OutputField(description=FieldDescriptions.width)
@@ -202,7 +202,7 @@ class ColorOutput(BaseInvocationOutput):
 
 @invocation_output("color_collection_output")
 class ColorCollectionOutput(BaseInvocationOutput):
-    """Colors."""
+    """A list of colors."""
 
     collection: list[ColorField] = OutputField(description="The colors")
 
@@ -221,27 +221,27 @@ class ConditioningOutput(BaseInvocationOutput):
 
 @invocation_output("conditioning_collection_output")
 class ConditioningCollectionOutput(BaseInvocationOutput):
-    """Text conditionings."""
+    """A list of text conditionings."""
 
     collection: list[ConditioningField] = OutputField(description="The conditionings")
 
 
 @invocation_output("bounding_box_output")
 class BoundingBoxOutput(BaseInvocationOutput):
-    """A rectangle."""
+    """A bounding box."""
 
     bounding_box: BoundingBoxField = OutputField(description="The bounding box")
 
 
 @invocation_output("bounding_box_collection_output")
 class BoundingBoxCollectionOutput(BaseInvocationOutput):
-    """Rectangles."""
+    """A list of bounding boxes."""
 
     collection: list[BoundingBoxField] = OutputField(description="The bounding boxes", title="Bounding Boxes")
 
 
 class MetadataItemField(BaseModel):
-    """One labeled piece of metadata."""
+    """A labeled metadata item."""
 
     label: str = Field(description=FieldDescriptions.metadata_item_label)
     value: Any = Field(description=FieldDescriptions.metadata_item_value)
@@ -249,7 +249,7 @@ class MetadataItemField(BaseModel):
 
 @invocation_output("metadata_item_output")
 class MetadataItemOutput(BaseInvocationOutput):
-    """One piece of metadata."""
+    """A metadata item."""
 
     item: MetadataItemField = OutputField(description="The metadata item")
 
@@ -263,7 +263,7 @@ class MetadataOutput(BaseInvocationOutput):
 
 @invocation_output("latents_meta_output")
 class LatentsMetaOutput(LatentsOutput, MetadataOutput):
-    """Latents, and metadata that says how they were made."""
+    """Latents, and metadata of the generation."""
 
 
 @invocation_output("scheduler_output")

@@ -1,6 +1,6 @@
-"""Which nodes and outputs there are, by type; decorators add to it, validation and publishing read it.
+"""Registry of node and output classes by type.
 
-It does not know what a node does. Classes come in by import (`discover`), or from a custom node pack at any later time.
+The decorators in `invocation` register classes when their module is imported: by `discover`, or later from a node pack.
 """
 
 import difflib
@@ -26,33 +26,33 @@ _usable: "dict[str, dict[str, type[BaseInvocation]]]" = {}
 
 
 def nodes() -> "dict[str, type[BaseInvocation]]":
-    """Every node class that may be used, by type."""
+    """Return every enabled node class by type."""
     return {name: cls for name, cls in _nodes.items() if _may_be_used(name)}
 
 
 def nodes_in_use() -> "dict[str, type[BaseInvocation]]":
-    """Return the same as `nodes`, kept until something changes; for reading only."""
+    """Return the same as `nodes`, cached until the registry changes; callers must not modify it."""
     if "nodes" not in _usable:
         _usable["nodes"] = nodes()
     return _usable["nodes"]
 
 
 def outputs() -> "dict[str, type[BaseInvocationOutput]]":
-    """Every output class, by type."""
+    """Return every output class by type."""
     return dict(_outputs)
 
 
 def get(node_type: str) -> "type[BaseInvocation]":
-    """Return the class of a node type; KeyError when there is none or it may not be used."""
+    """Return the class of a node type. Raises KeyError if there is none or it is disabled."""
     if not _may_be_used(node_type):
         raise KeyError(node_type)
     return _nodes[node_type]
 
 
 def remedy(node_type: str) -> str:
-    """Return what would bring a node type that is not there, or what could take its place."""
+    """Return advice on how to get an unavailable node type, or what to use instead."""
     if node_type in _nodes:
-        return "The settings allow_nodes and deny_nodes switch it off."
+        return "It is disabled by the settings allow_nodes or deny_nodes."
     if (missing := unsupported_nodes.remedy(node_type)) is not None:
         return missing
     kind = node_type.partition("_")[0]
@@ -63,7 +63,7 @@ def remedy(node_type: str) -> str:
 
 
 def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str] | None = None) -> None:
-    """Offer only some node types (settings `allow_nodes`, `deny_nodes`); None lifts a restriction."""
+    """Enable only some node types (settings `allow_nodes`, `deny_nodes`); None removes a restriction."""
     global _allowed, _denied  # noqa: PLW0603 - the registry is one per process
     _allowed = None if allow_nodes is None else frozenset(allow_nodes)
     _denied = frozenset(deny_nodes or ())
@@ -71,21 +71,21 @@ def restrict(allow_nodes: Iterable[str] | None = None, deny_nodes: Iterable[str]
 
 
 def register_node(node_type: str, cls: "type[BaseInvocation]") -> None:
-    """Add a node class; ValueError when another class has the type already."""
+    """Add a node class. Raises ValueError if another class already has the type."""
     _check_free(node_type, cls, _nodes.get(node_type))
     _nodes[node_type] = cls
     _invalidate_caches()
 
 
 def register_output(output_type: str, cls: "type[BaseInvocationOutput]") -> None:
-    """Add an output class; ValueError when another class has the type already."""
+    """Add an output class. Raises ValueError if another class already has the type."""
     _check_free(output_type, cls, _outputs.get(output_type))
     _outputs[output_type] = cls
     _invalidate_caches()
 
 
 def forget_pack(package: str) -> list[str]:
-    """Take out every node and output that came with a top-level package; returns the node types taken out."""
+    """Remove all nodes and outputs of a top-level package; return the removed node types."""
     removed = [name for name, cls in _nodes.items() if _package(cls) == package]
     for name in removed:
         del _nodes[name]
@@ -96,7 +96,7 @@ def forget_pack(package: str) -> list[str]:
 
 
 def discover() -> None:
-    """Import every module that holds built-in nodes or outputs: `invokeclone.nodes.*.*`, and those of families and components."""
+    """Import every module of built-in nodes and outputs: of `invokeclone.nodes`, of families and of components."""
     importlib.import_module("invokeclone.graph.session.control")
     for part in ("fields", "nodes"):
         for package in discovery.modules(part):
@@ -107,21 +107,21 @@ def discover() -> None:
 
 
 def _import_inside(package: ModuleType) -> None:
-    """Import the modules of a package, but not its subpackages, which hold what nodes import when they run."""
+    """Import the modules of a package, but not its subpackages, which nodes import only when they run."""
     for info in pkgutil.iter_modules(getattr(package, "__path__", ())):
         if not info.ispkg:
             importlib.import_module(f"{package.__name__}.{info.name}")
 
 
 def node_validator() -> SchemaValidator:
-    """Return validates a node of any type by its `type`; built when first needed after a change."""
+    """Return a validator for nodes of any type, discriminated by `type`; built on first use after a change."""
     if "nodes" not in _validators:
         _validators["nodes"] = _union_validator(nodes())
     return _validators["nodes"]
 
 
 def output_validator() -> SchemaValidator:
-    """Return validates an output of any type by its `type`; built when first needed after a change."""
+    """Return a validator for outputs of any type, discriminated by `type`; built on first use after a change."""
     if "outputs" not in _validators:
         _validators["outputs"] = _union_validator(_outputs)
     return _validators["outputs"]
@@ -141,17 +141,17 @@ def _package(cls: type) -> str:
 
 
 def _check_free(name: str, cls: type, present: type | None) -> None:
-    """Only a reload of the same class may take a name again."""
+    """Raise ValueError if another class has the type; a reload of the same class may register again."""
     if present is None or (present.__module__, present.__qualname__) == (cls.__module__, cls.__qualname__):
         return
-    message = f"the type {name!r} is taken by {present.__module__}.{present.__qualname__}"
+    message = f"the type {name!r} is already registered by {present.__module__}.{present.__qualname__}"
     raise ValueError(message)
 
 
 def _union_validator(classes: dict[str, Any]) -> SchemaValidator:
-    """Return a union by `type` whose members are compiled only when one of them is met.
+    """Return a union discriminated by `type` whose members are compiled on first use.
 
-    The error of a member's own validation keeps its place: (…, type, field).
+    Errors of a member's validation keep their location: (…, type, field).
     """
     choices = {name: core_schema.no_info_plain_validator_function(cls.model_validate) for name, cls in classes.items()}
     return SchemaValidator(core_schema.tagged_union_schema(choices, discriminator="type"))  # type: ignore[arg-type]

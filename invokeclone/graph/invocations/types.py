@@ -1,4 +1,4 @@
-"""Whether a value declared as one type may flow into a field declared as another; it looks at annotations, never at values."""
+"""Compatibility of the types of an output and an input, from their annotations alone."""
 
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -6,38 +6,38 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 
 def is_any(annotation: Any) -> bool:
-    """Whether an annotation is Any or holds it: `Any`, `Any | None`, `list[Any]`."""
+    """Return whether an annotation is or directly contains Any: `Any`, `Any | None`, `list[Any]`."""
     return annotation is Any or Any in get_args(annotation)
 
 
 def is_union(annotation: Any) -> bool:
-    """Whether an annotation is a union."""
+    """Return whether an annotation is a union."""
     return get_origin(annotation) in (Union, UnionType)
 
 
 def takes_none(annotation: Any) -> bool:
-    """Whether null is a value of its own for a field of this annotation."""
+    """Return whether None is a valid value for a field of this annotation."""
     return annotation is Any or annotation is None or NoneType in get_args(annotation)
 
 
 def without_none(annotation: Any) -> Any:
-    """Return what an optional annotation is when it is there: `float | None` is `float`; others stay as they are."""
+    """Return `T` for an annotation `T | None`; return other annotations unchanged."""
     members = [member for member in get_args(annotation) if member is not NoneType] if is_union(annotation) else []
     return members[0] if len(members) == 1 else annotation
 
 
 def is_list(annotation: Any) -> bool:
-    """Whether an annotation is a list."""
+    """Return whether an annotation is a list."""
     return annotation is list or get_origin(annotation) is list
 
 
 def holds_list(annotation: Any) -> bool:
-    """Whether an annotation is a list or a union with one."""
+    """Return whether an annotation is a list or a union that contains one."""
     return is_list(annotation) or (is_union(annotation) and any(is_list(member) for member in get_args(annotation)))
 
 
 def elements(annotation: Any) -> set[Any]:
-    """Return the types a list's elements may have; of a union, those of its lists."""
+    """Return the element types of a list, or of all lists in a union."""
     if is_union(annotation):
         return {element for member in get_args(annotation) for element in elements(member)}
     if not is_list(annotation):
@@ -47,7 +47,7 @@ def elements(annotation: Any) -> set[Any]:
 
 
 def roots(annotation: Any) -> set[Any]:
-    """Return the types of the single values in an annotation: members of a union, elements of a list, the type of a literal."""
+    """Return the types of single values in an annotation: members of unions, elements of lists, types of literals."""
     if annotation is NoneType:
         return set()
     origin = get_origin(annotation)
@@ -59,19 +59,18 @@ def roots(annotation: Any) -> set[Any]:
 
 
 def is_subclass(subtype: Any, other: Any) -> bool:
-    """Whether both are plain classes and the first is the second or below it."""
+    """Return whether both are classes and the first is a subclass of the second."""
     return isinstance(subtype, type) and isinstance(other, type) and issubclass(subtype, other)
 
 
 def compatible(source: Any, destination: Any) -> bool:
-    """Whether what a field of type `source` holds may be put into a field of type `destination`.
+    """Return whether an output of type `source` may be connected to an input of type `destination`.
 
-    One of several types suffices, in either direction, and so does an element of a list; the value itself is checked when
-    it arrives.
+    For unions and lists one matching member is enough, in either direction; values are validated when the graph runs.
     """
     try:
         return _compatible(source, destination)
-    except TypeError:  # one that has no hash
+    except TypeError:  # an unhashable annotation
         return _compatible.__wrapped__(source, destination)
 
 

@@ -1,6 +1,6 @@
-"""`AnyInvocation` and `AnyInvocationOutput`: a node or an output of whichever type its `type` says.
+"""`AnyInvocation` and `AnyInvocationOutput`: a node or an output of any registered type.
 
-They ask the registry when they validate and stand as a mark in JSON schemas; `publish` replaces the mark by the union.
+Validation uses the registry. JSON schemas contain a placeholder, which `publish` replaces by the union.
 """
 
 from typing import Annotated, Any
@@ -14,11 +14,11 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocat
 from invokeclone.graph.invocations.types import takes_none
 
 MARK = "x-union-of"
-"""Key of the mark; its value is "nodes" or "outputs"."""
+"""Key of the placeholder; its value is "nodes" or "outputs"."""
 
 
 class _ByType:
-    """Makes pydantic validate by the registry and serialize by what the value is."""
+    """Pydantic annotation: validates with the registry and serializes by the value's own class."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -41,7 +41,7 @@ class _ByType:
 
 
 def _check_type(value: Any) -> None:
-    """Raise for a node of a type that is not there, naming what would bring it, in place of a list of all types."""
+    """Raise for an unavailable node type, with advice instead of pydantic's list of all types."""
     node_type = value.get("type") if isinstance(value, dict) else None
     if isinstance(node_type, str) and node_type not in registry.nodes_in_use():
         message = f"This server has no node '{node_type[:100]}'. {registry.remedy(node_type)}"
@@ -49,7 +49,7 @@ def _check_type(value: Any) -> None:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return a node without the nulls that stand for a field's default."""
+    """Return a node without nulls in fields that do not allow None: there null means the default."""
     if not isinstance(value, dict) or None not in value.values() or not isinstance(value.get("type"), str):
         return value
     fields = registry.nodes_in_use()[value["type"]].model_fields

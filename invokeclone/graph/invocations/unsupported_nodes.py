@@ -1,10 +1,10 @@
-"""Node types of InvokeAI that this version does not have yet: what they need, and what could take their place."""
+"""Node types of InvokeAI that are not supported yet: what they require, and alternatives."""
 
 from typing import NamedTuple
 
 
 class UnsupportedNode(NamedTuple):
-    """Why node types are not there, and what to do."""
+    """What a node type requires, and an alternative."""
 
     requirement: str
     alternative: str = ""
@@ -14,7 +14,7 @@ def _family(name: str) -> UnsupportedNode:
     return UnsupportedNode(name, "choose a model of another architecture")
 
 
-_GRAY = UnsupportedNode("a detector model", "use canny_edge_detection, content_shuffle or an image made elsewhere")
+_GRAY = UnsupportedNode("a detector model", "use canny_edge_detection, content_shuffle or an uploaded image")
 _UPSCALE = UnsupportedNode("an upscaling model", "use img_resize or img_scale")
 
 _TYPES: dict[str, UnsupportedNode] = {
@@ -34,11 +34,9 @@ _TYPES: dict[str, UnsupportedNode] = {
         ),
         _GRAY,
     ),
-    "pbr_maps": UnsupportedNode("a model that makes surface maps", "use maps made elsewhere"),
-    "img_nsfw": UnsupportedNode("a classifier of images", "leave the node out"),
-    **dict.fromkeys(
-        ("decode_watermark", "img_watermark"), UnsupportedNode("a model of watermarks", "leave the node out")
-    ),
+    "pbr_maps": UnsupportedNode("a model that computes PBR maps", "use uploaded maps"),
+    "img_nsfw": UnsupportedNode("an image classifier", "remove the node"),
+    **dict.fromkeys(("decode_watermark", "img_watermark"), UnsupportedNode("a watermark model", "remove the node")),
     **dict.fromkeys(("grounding_dino", "segment_anything"), UnsupportedNode("a segmentation model", "draw the mask")),
     **dict.fromkeys(
         ("face_identifier", "face_mask_detection", "face_off"), UnsupportedNode("a face model", "draw the mask")
@@ -58,7 +56,7 @@ _TYPES: dict[str, UnsupportedNode] = {
             "sdxl_pid_decode",
             "z_image_pid_decode",
         ),
-        UnsupportedNode("the decoder PiD", "decode with the model's VAE, and enlarge with img_resize or img_scale"),
+        UnsupportedNode("the PiD decoder", "decode with the model's VAE, and enlarge with img_resize or img_scale"),
     ),
     **dict.fromkeys(
         (
@@ -67,11 +65,11 @@ _TYPES: dict[str, UnsupportedNode] = {
             "openai_image_generation",
             "seedream_image_generation",
         ),
-        UnsupportedNode("a connection to a service on the internet", "choose a model that is installed here"),
+        UnsupportedNode("an online service", "choose an installed model"),
     ),
     **dict.fromkeys(
         ("extract_video_range", "video", "video_concat", "video_frame_extract"),
-        UnsupportedNode("nodes that read and write videos", "use an image that was taken from the video elsewhere"),
+        UnsupportedNode("support for video files", "use an uploaded frame of the video"),
     ),
 }
 
@@ -124,8 +122,8 @@ TYPES = _TYPES | {node_type: _family(name) for name, types in _FAMILIES.items() 
 
 
 def remedy(node_type: str) -> str | None:
-    """Return what to do without a node type of InvokeAI's; None for one that is not InvokeAI's, as far as this knows."""
+    """Return advice for an unsupported node type of InvokeAI's, or None if the type is not in the table."""
     if (unsupported := TYPES.get(node_type)) is None:
         return None
     alternative = f"; {unsupported.alternative}" if unsupported.alternative else ""
-    return f"It needs {unsupported.requirement}, which this version does not have yet{alternative}."
+    return f"It needs {unsupported.requirement}, which this version does not support yet{alternative}."

@@ -1,8 +1,8 @@
-"""From the settings of an image to a graph.
+"""Recipes: build graphs from image settings.
 
-A family's `recipe.py` has a subclass of Recipe for its bases: which nodes load a model, encode a prompt, denoise, decode.
-`Recipe.build` makes a whole graph of them; ComfyUI's API uses the blocks one by one. What a family can do is stated in its
-`spec.py` (Capabilities) and checked before a recipe is asked.
+A family's `recipe.py` has a subclass of Recipe for its bases: the nodes that load a model, encode a prompt, denoise and
+decode. `Recipe.build` assembles a whole graph; ComfyUI's API uses the blocks individually. The Capabilities in the
+family's `spec.py` are checked before a recipe is used.
 """
 
 from invokeclone.graph.recipes.blocks import Recipe

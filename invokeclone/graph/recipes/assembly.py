@@ -1,4 +1,4 @@
-"""Whole graphs of a recipe's blocks, in steps: load, encode, denoise, refine, decode, record how the image was made."""
+"""Assembly of a recipe's blocks into a whole graph: load, encode, denoise, refine, decode, record metadata."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class GraphAssembly:
-    """One graph of a recipe's blocks, in steps."""
+    """Builds one graph from a recipe's blocks."""
 
     def __init__(self, recipe: "Recipe", settings: ImageSettings) -> None:
         if settings.inpaint_mask and not settings.init_image:
-            raise CannotBuild("a mask needs the initial image that it is for")
+            raise CannotBuild("an inpaint mask requires an initial image")
         self.recipe, self.settings = recipe, settings
         self.builder = GraphBuilder(f"{recipe.name}_{self._mode()}")
 
@@ -47,11 +47,11 @@ class GraphAssembly:
         # 2. the initial image and its mask
         if self.settings.init_image:
             run = self._apply_init_image(run, parts, self.settings.init_image)
-        # 3. the run, and a second one over its enlarged result
+        # 3. the run, and a second run over its enlarged result
         latents = self._denoise("denoise_latents", parts, run)
         if self.settings.hires_fix:
             latents = self._second_run(run, parts, latents, self.settings.hires_fix)
-        # 4. decode, put back what stays, record how it was made
+        # 4. decode, restore the unmasked pixels, record metadata
         self._finish(parts, latents)
         graph = self.builder.graph()
         return _paste_into_target(graph, self.settings.paste_target) if self.settings.paste_target else graph
@@ -77,7 +77,7 @@ class GraphAssembly:
     def _encode_prompts(
         self, recipe: "Recipe", builder: GraphBuilder, parts: ModelParts, scores: tuple[float, float] | None
     ) -> tuple[NodeOutput, NodeOutput]:
-        """Return the prompts as a model takes them; `scores` are those of models that are told any."""
+        """Encode the positive and the negative prompt; `scores` are aesthetic scores, for models conditioned on them."""
         negative = recipe.write_prompt(self.settings.negative_prompt)
         texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value"), negative]
         encoded = []
@@ -91,7 +91,7 @@ class GraphAssembly:
         return encoded[0], encoded[1]
 
     def _denoise(self, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
-        """Denoise, the last part of the run by the refiner if there is one."""
+        """Denoise; a refiner, if there is one, denoises the last part of the run."""
         refiner = self.settings.refiner
         if refiner is None:
             return self.recipe.denoise(self.builder, name, parts, run)
@@ -121,7 +121,7 @@ class GraphAssembly:
 
     @cached_property
     def _refiner(self) -> "tuple[Recipe, ModelParts, NodeOutput, NodeOutput]":
-        """The refiner's recipe, its parts, and the prompts that it encodes; loaded once for all runs."""
+        """The refiner's recipe, parts, and encoded prompts; loaded once for all runs."""
         refiner, builder = self.settings.refiner, self._refiner_builder
         assert refiner is not None
         recipe = recipes()[BaseModelType(refiner.model["base"])]
@@ -155,7 +155,7 @@ class GraphAssembly:
         )
 
     def _preprocess_control(self, number: int, control: AppliedControl) -> AppliedControl:
-        """Return a control with the node that its image is preprocessed by in front."""
+        """Add the node that preprocesses a control's image; return the control with that node's output as its image."""
         preprocessor = control.preprocessor
         if preprocessor is None:
             return control
@@ -179,7 +179,7 @@ class GraphAssembly:
         )
 
     def _init_image(self) -> Mapping[str, str] | NodeOutput:
-        """Return the initial image, resized where that is needed."""
+        """Return the initial image, resized if needed."""
         settings, init_image = self.settings, self.settings.init_image
         assert init_image is not None
         field = {"image_name": init_image.image}
@@ -223,7 +223,7 @@ class GraphAssembly:
         builder.result(OUTPUT, settings.board_id)
 
     def _paste_result(self, image: NodeOutput, mask: InpaintMask) -> None:
-        """Put the pixels of the initial image back where they stay."""
+        """Paste the result over the initial image, which keeps its pixels where the mask is white."""
         field: Mapping[str, str] | NodeOutput = {"image_name": mask.mask}
         if mask.feather:
             field = self.builder.output("feather", "img_blur", "image", image=field, radius=float(mask.feather))
@@ -273,7 +273,7 @@ class GraphAssembly:
 
 
 def _adapter_metadata(settings: ImageSettings) -> dict[str, Any]:
-    """Return what an image's metadata says of its ControlNets, T2I-Adapters and IP-Adapters."""
+    """Return the metadata of ControlNets, T2I-Adapters and IP-Adapters."""
     metadata: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": [], "ipAdapters": []}
     for control in settings.controls:
         kind = "t2iAdapters" if control.model["type"] == ModelType.T2IAdapter else "controlnets"
@@ -283,7 +283,7 @@ def _adapter_metadata(settings: ImageSettings) -> dict[str, Any]:
 
 
 def _paste_into_target(graph: dict[str, Any], target: PasteTarget) -> dict[str, Any]:
-    """Return the graph with its result put into a larger image, which is the result now and has the metadata."""
+    """Return the graph with its result pasted into a larger image, which becomes the result and gets the metadata."""
     nodes = {name: node for name, node in graph["nodes"].items() if name != OUTPUT}
     output_node = graph["nodes"][OUTPUT]
     builder = GraphBuilder(graph["id"], nodes)

@@ -1,4 +1,4 @@
-"""The building blocks that each family provides, out of which graphs are put together the same way for all."""
+"""The interface of a family's recipe: building blocks that add nodes to a graph."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from invokeclone.graph.recipes.settings import AppliedLoRA, CannotBuild, ImageSe
 
 
 class Recipe(ABC):
-    """A family's building blocks. Each adds nodes whose ids begin with `name` and returns where the result comes out.
+    """A family's building blocks. Each adds nodes whose ids begin with `name` and returns the output of the result.
 
-    Blocks that not every family has raise CannotBuild unless a family overrides them.
+    Optional blocks raise CannotBuild unless a family overrides them.
     """
 
     name: str
-    """Begins the ids of whole graphs."""
+    """Prefix of the ids of graphs."""
     metadata_mode: str | None = None
-    """Begins the generation mode in an image's metadata, as `flux_` does; None: the mode is not recorded."""
+    """Prefix of the generation mode in image metadata, such as `flux_`; None: the mode is not recorded."""
     aesthetic_scores: tuple[float, float] | None = None
-    """Usual scores of the positive and the negative prompt, of models that are told them."""
+    """Default aesthetic scores of the positive and the negative prompt, for models conditioned on them."""
 
     @abstractmethod
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
@@ -53,24 +53,24 @@ class Recipe(ABC):
         details: PromptDetails,
         region: NodeOutput | None = None,
     ) -> NodeOutput:
-        """Encode as `encode_prompt` does, with what is stated beside the prompt."""
+        """Encode as `encode_prompt` does, with additional conditioning such as sizes."""
         raise CannotBuild(f"{self.name}: prompts with sizes, crops or aesthetic scores are not supported")
 
     @abstractmethod
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
-        """Denoise; the node must have the outputs `latents`, `width` and `height`, the first of which is returned."""
+        """Denoise and return the output `latents`; the node must also have the outputs `width` and `height`."""
 
     @abstractmethod
     def decode(
         self, builder: GraphBuilder, name: str, latents: NodeOutput, vae: NodeOutput, tile: int | None = None
     ) -> NodeOutput:
-        """Decode latents into an image, in tiles of so many pixels where `tile` is given."""
+        """Decode latents into an image, in tiles of `tile` × `tile` pixels if given."""
 
     def encode_image(
         self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
     ) -> NodeOutput:
         """Encode an image into latents."""
-        raise CannotBuild(f"{self.name}: images to begin with are not supported")
+        raise CannotBuild(f"{self.name}: initial images are not supported")
 
     def denoise_mask(
         self,
@@ -80,21 +80,21 @@ class Recipe(ABC):
         image: Mapping[str, str] | NodeOutput | None,
         vae: NodeOutput,
     ) -> NodeOutput:
-        """Make a mask of what stays (white) for `denoise`."""
+        """Make a denoise mask from a mask image whose white pixels stay unchanged."""
         raise CannotBuild(f"{self.name}: masks are not supported")
 
     def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
-        """Put encoded prompts together for `denoise`."""
+        """Combine encoded prompts for `denoise`."""
         if len(prompts) == 1:
             return prompts[0]
         raise CannotBuild(f"{self.name}: several prompts for one image are not supported")
 
     def use_vae(self, builder: GraphBuilder, parts: ModelParts, vae: Model) -> ModelParts:
-        """Replace the model's own VAE."""
+        """Replace the model's VAE."""
         return replace(parts, vae=builder.output("vae_loader", "vae_loader", "vae", vae_model=dict(vae)))
 
     def skip_clip_layers(self, builder: GraphBuilder, parts: ModelParts, count: int) -> ModelParts:
-        """Leave out the last `count` layers of the CLIP text encoders."""
+        """Skip the last `count` layers of the CLIP text encoders."""
         if not count:
             return parts
         raise CannotBuild(f"{self.name}: CLIP skip is not supported")
@@ -108,9 +108,9 @@ class Recipe(ABC):
         raise CannotBuild(f"{self.name}: LoRAs are not supported")
 
     def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
-        """Let opposite edges of the image fit each other."""
+        """Make the image tileable: opposite edges match."""
         raise CannotBuild(f"{self.name}: seamless images are not supported")
 
     def build(self, settings: ImageSettings) -> dict[str, Any]:
-        """Return the graph as a dict of `id`, `nodes` and `edges`; raises CannotBuild."""
+        """Return the graph as a dict of `id`, `nodes` and `edges`. Raises CannotBuild."""
         return GraphAssembly(self, settings).graph()

@@ -1,4 +1,4 @@
-"""Every family's recipe, by the base of its models."""
+"""Registry of the families' recipes by base."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -25,7 +25,7 @@ def recipe(*bases: BaseModelType) -> "Callable[[type[Recipe]], type[Recipe]]":
 
 @cache
 def recipes() -> "Mapping[BaseModelType, Recipe]":
-    """Return every recipe by base; the families are looked through once."""
+    """Return every recipe by base; families are discovered once."""
     for _ in discovery.modules("recipe"):
         pass  # importing registers
     return _recipes

@@ -1,4 +1,4 @@
-"""What recipes' blocks pass to each other: parts of loaded models, what is stated beside a prompt, denoise runs."""
+"""Values that recipes' blocks pass to each other: model parts, prompt details, denoise runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,28 +9,28 @@ from invokeclone.graph.recipes.settings import AppliedControl, ReferenceImage, V
 
 @dataclass(frozen=True)
 class ModelParts:
-    """Where the parts of a loaded model come out in a graph."""
+    """The outputs of a graph that are the parts of a loaded model."""
 
     denoiser: NodeOutput
     text_encoders: Mapping[str, NodeOutput]
-    """By the names that the family's own nodes have for them."""
+    """By the names that the family's nodes use."""
     vae: NodeOutput
 
 
 @dataclass(frozen=True)
 class PromptDetails:
-    """What some models are told beside a prompt. Sizes in pixels; None: as the model was trained."""
+    """Conditioning beside the prompt, for models that take it. Sizes in pixels; None: the model's default."""
 
     second_text: str | None = None
-    """For the second text encoder; None: the prompt."""
+    """Prompt for the second text encoder; None: the same prompt."""
     original_size: tuple[int, int] | None = None
-    """Width and height of the image that the model is to imagine."""
+    """Width and height of the imagined original image."""
     crop: tuple[int, int] = (0, 0)
-    """How much of it is cut off at the left and at the top."""
+    """Pixels cropped from the original image at the left and at the top."""
     target_size: tuple[int, int] | None = None
-    """Width and height of what is left of it."""
+    """Width and height after cropping."""
     aesthetic_score: float | None = None
-    """How beautiful the image is to be, about 1 to 10."""
+    """Aesthetic score, about 1 to 10."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class DenoiseRun:
     scheduler: str
     cfg_rescale: float = 0.0
     start: float = 0.0
-    """Share of the schedule that is left out at the beginning."""
+    """Fraction of the schedule that is skipped at the beginning."""
     end: float = 1.0
     latents: NodeOutput | None = None
     mask: NodeOutput | None = None
     add_noise: bool = True
-    """Whether latents get noise; if not, they have theirs."""
+    """Whether noise is added to the latents; False if they are noisy already."""
     variation: Variation | None = None
     controls: Sequence[AppliedControl] = ()
-    """Empty where the family's capabilities have no control."""
+    """Empty if the family's capabilities lack `control`."""
     references: Sequence[ReferenceImage] = ()
-    """Empty where the family's capabilities have no reference images."""
+    """Empty if the family's capabilities lack `reference_images`."""

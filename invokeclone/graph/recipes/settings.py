@@ -1,4 +1,4 @@
-"""What recipes are given: the settings of an image, with nothing left open, and what is applied to its model."""
+"""Input of recipes: the complete settings of an image, and the adapters applied to its model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 
 SEED = "seed"
-"""The id of the integer node that holds the seed; batches put other seeds there."""
+"""Id of the integer node that holds the seed, which batches vary."""
 VARIATION = "variation_seed"
-"""The id of the integer node that holds the seed of the variation, where there is one."""
+"""Id of the integer node that holds the seed of the variation, if there is one."""
 PROMPT = "positive_prompt"
-"""The id of the string node that holds the prompt in the family's prompt language."""
+"""Id of the string node that holds the prompt in the family's prompt language."""
 OUTPUT = "canvas_output"
-"""The id of the node whose image is the result."""
+"""Id of the node whose image is the result."""
 PASTED = "part"
-"""The id of the node that makes the pasted image, where the result is a larger image."""
+"""Id of the node that makes the pasted image, if the result is a larger image."""
 
 Fill = Literal["original", "noise"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -28,61 +28,61 @@ Pixels = Annotated[int, Field(gt=0)]
 ControlMode = Literal["balanced", "more_prompt", "more_control", "unbalanced"]
 ControlResize = Literal["just_resize", "crop_resize", "fill_resize", "just_resize_simple"]
 ReferenceMethod = Literal["full", "style", "composition", "style_strong", "style_precise"]
-"""What a reference image is a prompt for."""
+"""What is taken from a reference image."""
 Model = Mapping[str, Any]
-"""key, hash, name, base and type of a model record."""
+"""Key, hash, name, base and type of a model record."""
 
 
 @dataclass(frozen=True)
 class InitImage:
-    """The image that a run begins with."""
+    """The initial image of a run."""
 
     image: str
-    """Its name among the images."""
+    """Image name."""
     strength: Share = 0.75
-    """Share of the noise that it gets: 1 leaves nothing of it."""
+    """Denoising strength: 1 leaves nothing of the image."""
     resize: bool = False
-    """Whether it must be brought to the size of the result first."""
+    """Whether the image must first be resized to the size of the result."""
 
 
 @dataclass(frozen=True)
 class InpaintMask:
-    """Which part of the initial image changes."""
+    """The part of the initial image to change."""
 
     mask: str
-    """The name of a mask image of the initial image's size: white stays, black changes."""
+    """Name of a mask image of the initial image's size: white is kept, black is changed."""
     feather: Annotated[int, Field(ge=0, le=256)] = 0
-    """Width of the border that fades from old to new, in pixels."""
+    """Width in pixels of the transition between kept and changed parts."""
     paste: bool = True
-    """Whether the pixels that stay are put back exactly."""
+    """Whether kept pixels are restored exactly after decoding."""
     fill: Fill = "original"
-    """What the changing part begins with."""
+    """Initial content of the changed part."""
 
 
 @dataclass(frozen=True)
 class HiresFix:
-    """A second run over the enlarged result of the first."""
+    """A second run over the enlarged result of the first run."""
 
     width: Pixels
     height: Pixels
     steps: Annotated[int, Field(ge=1, le=1000)]
     strength: Share = 0.7
     scheduler: SCHEDULER_NAME_VALUES | None = None
-    """None: that of the first run."""
+    """None: the scheduler of the first run."""
     in_pixels: bool = False
-    """Whether pixels are enlarged, and not latents."""
+    """Whether the decoded image is enlarged instead of the latents."""
     resample: Literal["lanczos", "nearest"] = "lanczos"
-    """How pixels are enlarged."""
+    """Resampling method if `in_pixels` is set."""
 
 
 @dataclass(frozen=True)
 class PasteTarget:
-    """Where in a larger image the result is put; the larger image is the result then. Sizes in pixels."""
+    """A larger image that the result is pasted into, which becomes the result. Sizes in pixels."""
 
     image: str
-    """The larger image's name among the images."""
+    """Name of the larger image."""
     mask: str
-    """The name of a mask of the pasted size: white keeps the larger image."""
+    """Name of a mask image of the pasted size: white keeps the larger image."""
     left: int
     top: int
     width: Pixels
@@ -91,31 +91,31 @@ class PasteTarget:
 
 @dataclass(frozen=True)
 class Variation:
-    """A second seed whose noise is blended in."""
+    """A second seed whose noise is blended with that of the first."""
 
     seed: int | NodeOutput
     strength: float
-    """0..1."""
+    """Share of the second seed's noise, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class AppliedLoRA:
-    """A LoRA and how strongly it is applied."""
+    """A LoRA and its weights."""
 
     model: Model
     weight: float = 1.0
-    """On the denoiser, and on the text encoders unless those have their own."""
+    """Weight for the denoiser, and for the text encoders unless `text_weight` is set."""
     text_weight: float | None = None
-    """On the text encoders; None: as on the denoiser."""
+    """Weight for the text encoders; None: the same as for the denoiser."""
 
     @property
     def encoder_weight(self) -> float:
-        """How strongly it is applied to the text encoders."""
+        """The weight for the text encoders."""
         return self.weight if self.text_weight is None else self.text_weight
 
 
 def merge_loras(loras: Iterable[AppliedLoRA]) -> list[AppliedLoRA]:
-    """Return each LoRA once: the weights of one that is applied several times are added up."""
+    """Return each LoRA once; the weights of a LoRA that occurs several times are added."""
     merged: dict[str, AppliedLoRA] = {}
     for lora in loras:
         first = merged.get(lora.model["key"])
@@ -130,7 +130,7 @@ def merge_loras(loras: Iterable[AppliedLoRA]) -> list[AppliedLoRA]:
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """A node that makes a control image of an image: its type and the inputs beside the image."""
+    """A node that makes a control image from an image: its type, and its inputs other than the image."""
 
     node: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -138,24 +138,24 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class AppliedControl:
-    """A control model (its type says which kind) and the image that it follows."""
+    """A ControlNet or T2I-Adapter (by the model's type) and its control image."""
 
     model: Model
     image: str | NodeOutput
-    """Its name among the images, or where it comes out."""
+    """Image name, or the output that provides the image."""
     weight: float = 1.0
     begin: Share = 0.0
-    """When it starts, as a fraction of the steps."""
+    """Start, as a fraction of the steps."""
     end: Share = 1.0
     mode: ControlMode = "balanced"
-    """Whether the prompt or the image matters more; ControlNets only."""
+    """Balance between prompt and control image; ControlNets only."""
     resize: ControlResize = "just_resize"
-    """How the image is made to fit."""
+    """How the control image is resized."""
     preprocessor: Preprocessor | None = None
-    """What is done to the image first."""
+    """Applied to the image first."""
 
     def fields(self) -> dict[str, Any]:
-        """Return it by the names that its node's inputs and an image's metadata have."""
+        """Return the values under the names of the node's inputs, which image metadata uses too."""
         model_fields: dict[str, Any]
         if self.model["type"] == ModelType.T2IAdapter:
             model_fields = {"t2i_adapter_model": dict(self.model), "weight": self.weight}
@@ -172,23 +172,23 @@ class AppliedControl:
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """An image that is a prompt, by an IP-Adapter."""
+    """A reference image, applied by an IP-Adapter."""
 
     model: Model
     image: str | NodeOutput
-    """Its name among the images, or where it comes out."""
+    """Image name, or the output that provides the image."""
     image_encoder: str = "ViT-H"
-    """What the nodes call the CLIP vision model, for adapters that do not name theirs."""
+    """The nodes' name of the CLIP vision model, for adapters that do not specify one."""
     weight: float = 1.0
     begin: Share = 0.0
-    """When it starts, as a fraction of the steps."""
+    """Start, as a fraction of the steps."""
     end: Share = 1.0
     method: ReferenceMethod = "full"
     mask: str | NodeOutput | None = None
-    """A mask image, white where it holds, by its name or where it comes out; None: everywhere."""
+    """Mask image, white where the reference applies: its name or an output; None: the whole image."""
 
     def fields(self) -> dict[str, Any]:
-        """Return it, but for its mask, by the names that its node's inputs and an image's metadata have."""
+        """Return the values except `mask` under the names of the node's inputs, which image metadata uses too."""
         return {
             "image": _image_field(self.image),
             "ip_adapter_model": dict(self.model),
@@ -206,23 +206,23 @@ def _image_field(image: str | NodeOutput) -> Any:
 
 @dataclass(frozen=True)
 class Refiner:
-    """A second model that denoises the last part of each run. What is None is as in the run that it ends."""
+    """A second model that denoises the last part of each run. None: the value of that run."""
 
     model: Model
     start: Share = 0.8
-    """Share of the schedule at which it takes over."""
+    """Fraction of the schedule at which the refiner takes over."""
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Of the whole schedule."""
+    """Number of steps of the whole schedule."""
     guidance: float | None = None
     scheduler: str | None = None
     positive_score: float = 6.0
-    """How beautiful the image is to be, about 1 to 10."""
+    """Aesthetic score of the positive prompt, about 1 to 10."""
     negative_score: float = 2.5
 
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """Everything about an image before it is made; nothing is left open. Sizes in pixels."""
+    """The complete settings of an image. Sizes in pixels."""
 
     model: Model
     prompt: Prompt
@@ -250,4 +250,4 @@ class ImageSettings:
 
 
 class CannotBuild(ValueError):
-    """A family has no way to make what is asked for; the text says what."""
+    """The family's recipe does not support a setting; the message says which."""

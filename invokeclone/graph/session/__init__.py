@@ -1,1 +1,1 @@
-"""Graphs, the rules that make them valid, and the state of a run."""
+"""Graphs, their validation, and the execution state (session) of a run."""

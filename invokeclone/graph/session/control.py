@@ -1,4 +1,4 @@
-"""The three nodes that shape a run: iterate, collect, if. What they do to the order of things is in `expansion`."""
+"""The control flow nodes iterate, collect and if; `expansion` implements their effect on a run."""
 
 from typing import Any
 
@@ -21,32 +21,32 @@ class IterateInvocationOutput(BaseInvocationOutput):
     item: Any = OutputField(
         description="The item being iterated over",
         title="Collection Item",
-        ui_type=UIType._CollectionItem,  # noqa: SLF001 - third-party nodes know it by this name
+        ui_type=UIType._CollectionItem,  # noqa: SLF001 - third-party nodes use this name
     )
-    index: int = OutputField(description="The item's place in the collection, from 0")
-    total: int = OutputField(description="How many items the collection has")
+    index: int = OutputField(description="Index of the item in the collection, from 0")
+    total: int = OutputField(description="Number of items in the collection")
 
 
 @invocation("iterate", version="1.1.0", use_cache=False)
 class IterateInvocation(BaseInvocation):
-    """Run what follows once for each item of a collection."""
+    """Run the following nodes once for each item of a collection."""
 
     collection: list[Any] = InputField(
         default=[],
         description="The items to iterate over",
         ui_type=UIType._Collection,  # noqa: SLF001 - see above
     )
-    index: int = InputField(default=0, description="The item's place in the collection, from 0", ui_hidden=True)
+    index: int = InputField(default=0, description="Index of the item in the collection, from 0", ui_hidden=True)
 
     _items: list[Any] | None = PrivateAttr(default=None)
-    """The collection as a session gives it: by reference, and out of sight of events and stored sessions."""
+    """The collection, set by the session without a copy, and absent from events and stored sessions."""
 
     def receive(self, items: list[Any]) -> None:
-        """Take the whole collection, without a copy."""
+        """Set the whole collection, without a copy."""
         self._items = items
 
     def invoke(self, context: InvocationContext) -> IterateInvocationOutput:
-        """Give out the item at `index`."""
+        """Return the item at `index`."""
         items = self.collection if self._items is None else self._items
         self._items = None
         return IterateInvocationOutput(item=items[self.index], index=self.index, total=len(items))
@@ -54,7 +54,7 @@ class IterateInvocation(BaseInvocation):
 
 @invocation_output("collect_output")
 class CollectInvocationOutput(BaseInvocationOutput):
-    """What was collected."""
+    """The collected items."""
 
     collection: list[Any] = OutputField(
         description="The collected items",
@@ -65,18 +65,18 @@ class CollectInvocationOutput(BaseInvocationOutput):
 
 @invocation("collect", version="1.1.0", use_cache=False)
 class CollectInvocation(BaseInvocation):
-    """Collect single values and collections into one collection."""
+    """Collect single items and collections into one collection."""
 
     item: Any | None = InputField(
         default=None,
-        description="An item to collect; any number of edges may lead here",
+        description="Item to collect; accepts any number of connections",
         title="Collection Item",
         ui_type=UIType._CollectionItem,  # noqa: SLF001 - see above
         input=Input.Connection,
     )
     collection: list[Any] = InputField(
         default=[],
-        description="Items to collect, in front of the single ones; any number of edges may lead here",
+        description="Items to collect, placed before single items; accepts any number of connections",
         ui_type=UIType._Collection,  # noqa: SLF001 - see above
         input=Input.Connection,
     )
@@ -84,11 +84,11 @@ class CollectInvocation(BaseInvocation):
     _items: list[Any] | None = PrivateAttr(default=None)
 
     def receive(self, items: list[Any]) -> None:
-        """Take what the edges brought, in order."""
+        """Set the items from the node's edges, in order."""
         self._items = items
 
     def invoke(self, context: InvocationContext) -> CollectInvocationOutput:
-        """Give out what was collected."""
+        """Return the collected items."""
         items = list(self.collection) if self._items is None else self._items
         self._items = None
         return CollectInvocationOutput(collection=items)
@@ -96,18 +96,18 @@ class CollectInvocation(BaseInvocation):
 
 @invocation_output("if_output")
 class IfInvocationOutput(BaseInvocationOutput):
-    """The chosen value."""
+    """The value of the selected input."""
 
     value: Any | None = OutputField(
-        default=None, description="The value of the chosen input", title="Output", ui_type=UIType.Any
+        default=None, description="The value of the selected input", title="Output", ui_type=UIType.Any
     )
 
 
 @invocation("if", title="If", tags=["logic", "conditional"], category="math", version="1.0.0")
 class IfInvocation(BaseInvocation):
-    """Choose one of two inputs; what only the other one needs is not run."""
+    """Select one of two inputs; nodes that only the other input needs are not run."""
 
-    condition: bool = InputField(default=False, description="Which input to choose")
+    condition: bool = InputField(default=False, description="Which input to select")
     true_input: Any | None = InputField(
         default=None, description="The value when the condition is true", ui_type=UIType.Any
     )
@@ -116,5 +116,5 @@ class IfInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> IfInvocationOutput:
-        """Give out the chosen value."""
+        """Return the value of the selected input."""
         return IfInvocationOutput(value=self.true_input if self.condition else self.false_input)

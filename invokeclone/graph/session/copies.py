@@ -1,6 +1,6 @@
-"""The arithmetic of iteration: copies of nodes are rows, told apart by the index each iterate node above them has.
+"""Combination of iterations: copies of a node are rows, identified by the index of each iterate node upstream.
 
-Rows of two nodes that share an iterate node are paired by its index; without one in common every pair is made.
+Rows of two nodes that share an iterate node are joined on its index; without a shared one all pairs are made.
 """
 
 from collections import defaultdict
@@ -12,19 +12,19 @@ Indices = dict[str, int]
 
 
 class Row(NamedTuple):
-    """One copy to be made: its indices, and the copies of its parents that it takes from."""
+    """A copy to make: its indices, and the copies of its parents that it gets its inputs from."""
 
     indices: Indices
     parents: dict[str, list[str]]
 
 
 def agree(indices: Indices, other: Indices) -> bool:
-    """Whether two sets of indices differ in no iterate node that both have."""
+    """Return whether two sets of indices have equal indices for all iterate nodes that both contain."""
     return all(other.get(iterator, index) == index for iterator, index in indices.items())
 
 
 def join(rows: list[Row], parent: str, copies: Sequence[tuple[str, Indices]]) -> list[Row]:
-    """Combine rows with the copies of one more parent."""
+    """Join rows with the copies of another parent."""
     if len(copies) == 1 and not copies[0][1]:
         return [Row(indices, {**parents, parent: [copies[0][0]]}) for indices, parents in rows]
     common = _common_iterators(rows, copies)
@@ -46,7 +46,7 @@ def join(rows: list[Row], parent: str, copies: Sequence[tuple[str, Indices]]) ->
 
 
 def _common_iterators(rows: list[Row], copies: Sequence[tuple[str, Indices]]) -> list[str] | None:
-    """Return the iterate nodes that every row and every copy has; None when some have one that others of them lack."""
+    """Return the iterate nodes shared by all rows and copies; None if the rows, or the copies, differ in theirs."""
     left = [set(row.indices) for row in rows]
     right = [set(indices) for _, indices in copies]
     if any(iterators != left[0] for iterators in left) or any(iterators != right[0] for iterators in right):

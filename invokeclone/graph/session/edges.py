@@ -1,4 +1,4 @@
-"""An edge of a graph: from an output of a node to an input of another."""
+"""Edges of a graph, from an output of a node to an input of another."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ SLICE = 200
 
 
 def in_slices(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Validate a long list a slice at a time: between two, other threads can run (a validator for WrapValidator)."""
+    """Validate a long list in slices, so that other threads can run in between. For use with WrapValidator."""
     if not isinstance(value, list) or len(value) <= SLICE:
         return validate(value)
     try:
         return [item for start in range(0, len(value), SLICE) for item in validate(value[start : start + SLICE])]
     except ValidationError:
-        return validate(value)  # for the right places in the errors
+        return validate(value)  # for correct list indices in the errors
 
 
 class EdgeConnection(BaseModel):
@@ -22,20 +22,20 @@ class EdgeConnection(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    node_id: str = Field(description="The node's id")
-    field: str = Field(description="The field of that node")
+    node_id: str = Field(description="Id of the node")
+    field: str = Field(description="Name of the node's field")
 
     def __str__(self) -> str:
         return f"{self.node_id}.{self.field}"
 
 
 class Edge(BaseModel):
-    """A value's way from an output to an input."""
+    """A connection from an output to an input."""
 
     model_config = ConfigDict(frozen=True)
 
-    source: EdgeConnection = Field(description="Where the value comes from")
-    destination: EdgeConnection = Field(description="Where the value goes")
+    source: EdgeConnection = Field(description="The output")
+    destination: EdgeConnection = Field(description="The input")
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.destination}"

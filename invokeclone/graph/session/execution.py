@@ -1,7 +1,7 @@
-"""A session: a graph and how far it has run. It says which node is next and with what inputs; it runs none itself.
+"""Sessions: the execution state of a graph, which determines the next node and its inputs.
 
-The source graph is never run: its nodes are copied into an execution graph, several times where an iterate node stands
-above them. Public fields are what clients and the database see; the rest (`_Progress`) is derived from them when needed.
+The nodes of the source graph are copied into an execution graph, several times if they are downstream of an iterate
+node. Public fields are what clients and the database see; a `SessionProgress` is derived from them when needed.
 """
 
 from typing import Annotated, Any
@@ -33,11 +33,11 @@ _REQUIRED = [
 ]
 
 _Copies = Annotated[list[str], Field(json_schema_extra={"uniqueItems": True})]
-"""Ids without repeats, in iteration order."""
+"""Unique ids, in iteration order."""
 
 
 class NodeInputError(ValueError):
-    """What an edge brought does not fit the input it leads to."""
+    """The value of an edge is not valid for its input."""
 
     def __init__(self, node: BaseInvocation, error: ValidationError) -> None:
         self.node = node
@@ -51,29 +51,39 @@ def _new_id() -> str:
 
 
 class GraphExecutionState(BaseModel):
-    """A session."""
+    """The execution state of a graph."""
 
     model_config = ConfigDict(json_schema_extra={"required": list(_REQUIRED)})
 
-    id: str = Field(default_factory=_new_id, description="The session's id")
-    graph: Graph = Field(description="The graph as it was given")
-    execution_graph: Graph = Field(default_factory=Graph, description="Copies of its nodes, with the inputs they got")
-    executed: set[str] = Field(default_factory=set, description="Ids of what has run: copies and source nodes")
-    executed_history: list[str] = Field(default_factory=list, description="Source nodes in the order they were done")
+    id: str = Field(default_factory=_new_id, description="Id of the session")
+    graph: Graph = Field(description="The source graph")
+    execution_graph: Graph = Field(default_factory=Graph, description="Prepared copies of the nodes, with their inputs")
+    executed: set[str] = Field(default_factory=set, description="Ids of executed copies and source nodes")
+    executed_history: list[str] = Field(default_factory=list, description="Source nodes in order of completion")
     results: dict[str, AnyInvocationOutput] = Field(default_factory=dict, description="Outputs by copy")
     errors: dict[str, str] = Field(default_factory=dict, description="Errors by copy")
-    workflow_call_stack: list[WorkflowCallFrame] = Field(default_factory=list, description="Calls being made")
-    workflow_call_history: list[WorkflowCallExecution] = Field(default_factory=list, description="Calls made")
-    workflow_call_parent: WorkflowCallParentRef | None = Field(default=None, description="The call it serves")
-    waiting_workflow_call: WorkflowCallFrame | None = Field(default=None, description="The call it waits for")
-    waiting_workflow_call_execution: WorkflowCallExecution | None = Field(default=None, description="How far that is")
-    waiting_workflow_call_child_session: "GraphExecutionState | None" = Field(default=None, description="Its session")
-    max_workflow_call_depth: int = Field(default=4, ge=1, description="How deep calls may be nested")
+    workflow_call_stack: list[WorkflowCallFrame] = Field(default_factory=list, description="Workflow calls in progress")
+    workflow_call_history: list[WorkflowCallExecution] = Field(default_factory=list, description="Ended workflow calls")
+    workflow_call_parent: WorkflowCallParentRef | None = Field(
+        default=None, description="The call that started the session"
+    )
+    waiting_workflow_call: WorkflowCallFrame | None = Field(default=None, description="The call the session waits for")
+    waiting_workflow_call_execution: WorkflowCallExecution | None = Field(
+        default=None, description="Status of that call"
+    )
+    waiting_workflow_call_child_session: "GraphExecutionState | None" = Field(
+        default=None, description="Session of that call"
+    )
+    max_workflow_call_depth: int = Field(default=4, ge=1, description="Maximum nesting depth of workflow calls")
     prepared_source_mapping: dict[str, str] = Field(default_factory=dict, description="Copy → source node")
     source_prepared_mapping: dict[str, _Copies] = Field(default_factory=dict, description="Source node → its copies")
-    prepared_iteration_paths: dict[str, list[int]] = Field(default_factory=dict, description="Copy → its indices")
-    ready_order: list[str] = Field(default_factory=list, description="Node classes to run first")
-    indegree: dict[str, int] = Field(default_factory=dict, description="Copy → how many parents it still waits for")
+    prepared_iteration_paths: dict[str, list[int]] = Field(
+        default_factory=dict, description="Copy → its iteration indices"
+    )
+    ready_order: list[str] = Field(default_factory=list, description="Names of node classes to run first, in order")
+    indegree: dict[str, int] = Field(
+        default_factory=dict, description="Copy → number of parents that have not been executed"
+    )
 
     _progress: SessionProgress | None = PrivateAttr(default=None)
 
@@ -85,13 +95,13 @@ class GraphExecutionState(BaseModel):
 
     @classmethod
     def start(cls, graph: Graph, session_id: str | None = None) -> "GraphExecutionState":
-        """Return a new session of a graph that has been validated already."""
+        """Return a new session of an already validated graph."""
         return cls.model_construct(id=session_id or _new_id(), graph=graph)
 
     def next(self) -> BaseInvocation | None:
-        """Return the next node to run, with its inputs, or None when there is none.
+        """Return the next node to run, with its inputs, or None if there is none.
 
-        Raises NodeInputError, whose `node` is the one that cannot run.
+        Raises NodeInputError if a value is not valid for its input.
         """
         if self.errors:
             return None
@@ -104,29 +114,29 @@ class GraphExecutionState(BaseModel):
         return node
 
     def complete(self, node_id: str, output: BaseInvocationOutput) -> None:
-        """Keep what a copy put out and let what waited for it go on."""
+        """Record the output of a copy and update the copies that depend on it."""
         progress = self._get_progress()
         self.results[node_id] = output
         progress.finish(node_id)
 
     def set_node_error(self, node_id: str, error: str) -> None:
-        """Keep a copy's error; the session is over."""
+        """Record the error of a copy, which ends the session."""
         self.errors[node_id] = error
 
     def is_complete(self) -> bool:
-        """Whether there is an error or every node has run."""
+        """Return whether there is an error or every node has been executed."""
         return bool(self.errors) or self.graph.nodes.keys() <= self.executed
 
     def has_error(self) -> bool:
-        """Whether a node failed."""
+        """Return whether a node failed."""
         return bool(self.errors)
 
     def to_json(self) -> str:
-        """Return the session as it is stored: nulls left out."""
+        """Return the session as JSON without nulls."""
         return self.model_dump_json(exclude_none=True)
 
     def rest_json(self) -> str:
-        """Return what follows the graph in the session's JSON: all that a run changes."""
+        """Return the part of the session's JSON that follows the graph, which is all that a run changes."""
         return f",{self.model_dump_json(exclude_none=True, exclude={'id', 'graph'})[1:]}"
 
     def _get_progress(self) -> SessionProgress:
@@ -135,7 +145,7 @@ class GraphExecutionState(BaseModel):
         return self._progress
 
     def _set_inputs(self, node: BaseInvocation, progress: SessionProgress) -> None:
-        """Put onto a copy what its parents put out; a later edge onto the same input wins."""
+        """Set the inputs of a copy from the outputs of its parents; the last edge into an input wins."""
         if isinstance(node, CollectInvocation):
             node.receive(self._collector_items(node, progress))
             return
@@ -148,7 +158,7 @@ class GraphExecutionState(BaseModel):
             if field == "collection" and isinstance(node, IterateInvocation):
                 node.receive(value)
                 continue
-            if field.startswith(DYNAMIC_INPUT):  # of a called workflow; the calling node has no field of that name
+            if field.startswith(DYNAMIC_INPUT):  # an input of the called workflow; the calling node has no such field
                 inputs = {**getattr(node, "workflow_inputs", {}), field: copy_value(value)}
                 field, value = "workflow_inputs", inputs
             try:
@@ -157,7 +167,7 @@ class GraphExecutionState(BaseModel):
                 raise NodeInputError(node, error) from error
 
     def _collector_items(self, node: BaseInvocation, progress: SessionProgress) -> list[Any]:
-        """Return what a collector gets: collections first, then single items, each by iteration path, then in edge order."""
+        """Return the items of a collector: collections, then single items, each by iteration path, then edge order."""
         edges = sorted(progress.inward[node.id], key=lambda edge: progress.path(edge.source.node_id))
         collections: list[Any] = []
         items: list[Any] = []

@@ -1,7 +1,7 @@
-"""How a session unfolds: which source nodes can be copied by now, how often, and which copies may run.
+"""Expansion of a session: which source nodes can be copied, how often, and which copies may run.
 
-It changes the session it is given (`SessionFields`) and holds what can be derived from it: open it again from the
-database, and a new `SessionProgress` goes on where the old one stopped.
+`SessionProgress` changes the session (`SessionFields`) and holds only state derived from it, so that a session loaded
+from the database continues where it stopped.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ _BOOLEAN = TypeAdapter(bool)
 
 
 class SessionFields(Protocol):
-    """What is read and written of a session."""
+    """The fields of a session that are read and written."""
 
     graph: Graph
     execution_graph: Graph
@@ -39,7 +39,7 @@ class SessionFields(Protocol):
 
 
 class SessionProgress:
-    """The working state of one session."""
+    """State derived from a session, to find the next copy to run."""
 
     def __init__(self, session: SessionFields) -> None:
         self._session = session
@@ -47,22 +47,22 @@ class SessionProgress:
         self._ready = ReadyQueues(session.ready_order)
         self._waiting_copies: list[str] = []
         self._needed: dict[tuple[Gate, tuple[tuple[str, int], ...]], bool] = {}
-        """Whether what is behind a gate is needed, by the indices of the copies."""
+        """Whether nodes behind a gate are needed, by gate and indices of the copies."""
         self._copies: dict[str, list[str]] = {}
         self._remaining: dict[str, int] = {}
         self._indices: dict[str, Indices] = {}
         self._children: defaultdict[str, list[str]] = defaultdict(list)
         self.inward: defaultdict[str, list[Edge]] = defaultdict(list)
-        """Edges into each copy, in order."""
+        """Edges into each copy, in order of the graph's edges."""
         self._stale = True
         self._restore()
 
     def path(self, copy_id: str) -> tuple[int, ...]:
-        """Return a copy's indices, outermost iteration first."""
+        """Return the iteration indices of a copy, outermost iteration first."""
         return tuple(self._session.prepared_iteration_paths.get(copy_id, ()))
 
     def next(self) -> str | None:
-        """Return the id of the next copy to run; copies source nodes when nothing is left to run."""
+        """Return the id of the next copy to run, or None; copies source nodes when no copy is ready."""
         while not self._ready:
             if not self._stale:
                 return None
@@ -70,7 +70,7 @@ class SessionProgress:
         return self._ready.pop()
 
     def finish(self, copy_id: str) -> None:
-        """Mark a copy as run and let its children go on; those that are skipped are finished in turn, at any depth."""
+        """Mark a copy as executed and update its children; skipped children are finished in turn, at any depth."""
         finishing = [self._finish_one(copy_id)]
         while finishing:
             skipped = next(finishing[-1], None)
@@ -80,7 +80,7 @@ class SessionProgress:
                 finishing.append(self._finish_one(skipped))
 
     def _finish_one(self, copy_id: str) -> Iterator[str]:
-        """Mark a copy as run (or as skipped), and yield each that is to be skipped because of that."""
+        """Mark a copy as executed (or skipped) and yield each copy that must be skipped as a consequence."""
         session = self._session
         source_id = session.prepared_source_mapping[copy_id]
         session.executed.add(copy_id)
@@ -105,7 +105,7 @@ class SessionProgress:
     # Which copies may run
 
     def _is_skipped(self, copy_id: str) -> bool:
-        """Decide on a copy whose parents have run: it is to be skipped, or is put where it runs or waits for conditions."""
+        """Return whether a copy with executed parents is skipped; otherwise queue it, or let it wait for conditions."""
         source_id = self._session.prepared_source_mapping[copy_id]
         needed = self._is_needed(source_id, self._indices[copy_id])
         if needed is False:
@@ -118,7 +118,7 @@ class SessionProgress:
         return False
 
     def _is_needed(self, source_id: str, indices: Indices) -> bool | None:
-        """Whether every `if` that the node is behind chooses its branch; None when that is not known yet."""
+        """Return whether every `if` that gates the node selects its branch; None if not known yet."""
         needed: bool | None = True
         if source_id not in self._plan.gates:
             return needed
@@ -146,7 +146,7 @@ class SessionProgress:
             self._settle(copy_id)
 
     def _is_branch_taken(self, if_id: str, branch: bool, indices: Indices) -> bool | None:
-        """Whether an `if` chooses a branch for these indices; None when that is not known yet."""
+        """Return whether an `if` selects a branch for these indices; None if not known yet."""
         edge = self._plan.conditions[if_id]
         if edge is None:
             return self._plan.literal_condition(if_id) is branch
@@ -159,7 +159,7 @@ class SessionProgress:
         return any(self._condition(edge, copy_id) is branch for copy_id in condition_copies)
 
     def _condition(self, edge: Edge, copy_id: str) -> bool | None:
-        """Return what a copy decided; None when it was skipped."""
+        """Return the condition that a copy computed; None if it was skipped."""
         output = self._session.results.get(copy_id)
         if output is None:
             return None
@@ -167,12 +167,12 @@ class SessionProgress:
         try:
             return _BOOLEAN.validate_python(value)
         except ValidationError:
-            return bool(value)  # the `if` itself will refuse it
+            return bool(value)  # the `if` node reports the error when it runs
 
     # Copying source nodes
 
     def _copy_ready_nodes(self) -> None:
-        """Copy every source node that can be by now, in the graph's order."""
+        """Copy every source node that can be copied now, in topological order."""
         self._stale = False
         for source_id in self._plan.order:
             if source_id in self._copies or not self._can_be_copied(source_id):
@@ -217,7 +217,7 @@ class SessionProgress:
         return [(copy_id, self._indices[copy_id]) for copy_id in self._copies[source_id]]
 
     def _rows(self, source_id: str) -> list[Row]:
-        """Return the copies to make of a source node, by path."""
+        """Return the copies to make of a source node, sorted by iteration path."""
         kind = self._plan.types[source_id]
         if kind == COLLECT:
             rows = self._rows_of_collect(source_id)
@@ -232,7 +232,7 @@ class SessionProgress:
         return sorted(rows, key=lambda row: path_of(row.indices, self._plan.iterators[source_id]))
 
     def _iterations(self, source_id: str, row: Row) -> list[Row]:
-        """Return a row for each item of the collection an iterate node gets."""
+        """Return a row for each item of an iterate node's collection."""
         edge = self._plan.collection_edge(source_id)
         if edge is None:
             total = len(getattr(self._session.graph.nodes[source_id], "collection", []))
@@ -242,7 +242,7 @@ class SessionProgress:
         return [Row({**row.indices, source_id: index}, row.parents) for index in range(total)]
 
     def _rows_of_collect(self, source_id: str) -> list[Row]:
-        """Return a row for each outer iteration, with every copy of the sources that belongs to it; there may be none."""
+        """Return a row for each outer iteration, with all copies of the sources that belong to it (possibly none)."""
         groups = [Row({}, {})]
         for iterator in self._plan.iterators[source_id]:
             groups = join(groups, iterator, self._copies_of(iterator))
@@ -255,7 +255,7 @@ class SessionProgress:
         return rows
 
     def _distribute_copies(self, parent: str, rows: list[Row]) -> None:
-        """Give each row of a collector the copies of a source that belong to it."""
+        """Add to each row of a collector the copies of a source that belong to it."""
         for row in rows:
             row.parents[parent] = []
         keys = [iterator for iterator in self._plan.iterators[parent] if rows and iterator in rows[0].indices]
@@ -269,7 +269,7 @@ class SessionProgress:
                     row.parents[parent].append(copy_id)
 
     def _conditions_of(self, if_id: str) -> list[tuple[bool | None, list[tuple[str, Indices]]]]:
-        """Return the conditions an `if` meets, each with the copies that decided so."""
+        """Return the conditions of an `if`, each with the copies that computed it."""
         edge = self._plan.conditions[if_id]
         if edge is None:
             return [(self._plan.literal_condition(if_id), [])]
@@ -279,7 +279,7 @@ class SessionProgress:
         return list(copies_by_condition.items())
 
     def _parents_when(self, if_id: str, value: bool | None) -> list[str]:
-        """Parents of an `if` but for its condition and what only the branch not chosen needs."""
+        """Return the parents of an `if`, except those of its condition and of the branch not selected."""
         taken_fields = {} if value is None else {BRANCHES[value]}
         untaken_fields = (set(BRANCHES.values()) | {"condition"}) - set(taken_fields)
         edges = self._plan.layout.inward[if_id]
@@ -301,7 +301,7 @@ class SessionProgress:
         return all_rows
 
     def _copy(self, source_id: str, row: Row) -> str:
-        """Make one copy of a source node, with its edges."""
+        """Add one copy of a source node and its edges to the execution graph."""
         session = self._session
         copy_id = str(uuid4())
         session.execution_graph.nodes[copy_id] = self._copy_node(source_id, copy_id, row)
@@ -334,7 +334,7 @@ class SessionProgress:
         return node
 
     def _edges_of(self, source_id: str, copy_id: str, row: Row) -> list[Edge]:
-        """Return the edges into a copy, in the order of the source graph's; those into a branch not chosen are left out."""
+        """Return the edges into a copy, in order of the source graph; edges into a branch not selected are omitted."""
         untaken_fields = None
         if self._plan.types[source_id] == IF:
             untaken_fields = self._untaken_fields(source_id, row)
@@ -358,10 +358,10 @@ class SessionProgress:
             return set(BRANCHES.values())
         return {BRANCHES[not value]}
 
-    # Going on with a stored session
+    # Resuming a stored session
 
     def _restore(self) -> None:
-        """Derive everything from what the session holds."""
+        """Derive the state from the session."""
         session = self._session
         for edge in session.execution_graph.edges:
             self.inward[edge.destination.node_id].append(edge)

@@ -1,7 +1,4 @@
-"""What follows from a graph's form alone: whose index a copy of each node has, and which branch of an `if` it belongs to.
-
-Made once per session; it knows no values and no copies.
-"""
+"""Static analysis of a graph: the iterate nodes that index each node's copies, and the `if` branches that gate it."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,21 +8,21 @@ from invokeclone.graph.session.edges import Edge
 from invokeclone.graph.session.graph import Graph, Layout
 
 BRANCHES = {True: "true_input", False: "false_input"}
-"""The input of an `if` that each condition chooses."""
+"""The input of an `if` that each condition selects."""
 FIELDS = {field: branch for branch, field in BRANCHES.items()}
 
 
 class Gate(NamedTuple):
-    """A node is only needed when the `if` chooses this branch, and the `if` itself is needed."""
+    """A branch of an `if`: a node behind it is needed only if the `if` selects the branch and is needed itself."""
 
     if_id: str
     branch: bool
     depth: int
-    """How many gates the `if` is behind."""
+    """Number of gates that the `if` itself is behind."""
 
 
 class GraphPlan:
-    """A source graph, seen as something to be copied and run."""
+    """Iterations and gates of a source graph. Made once per session."""
 
     def __init__(self, graph: Graph) -> None:
         self._nodes = graph.nodes
@@ -35,7 +32,7 @@ class GraphPlan:
         self._positions = {node_id: position for position, node_id in enumerate(self.order)}
         self.iterators: dict[str, tuple[str, ...]] = {}
         self.awaited: dict[str, tuple[str, ...]] = {}
-        """Iterate nodes that must have run before a node can be copied, the innermost, which runs last, first."""
+        """Iterate nodes that must have been executed before a node can be copied, innermost first: it runs last."""
         for node_id in self.order:
             self.iterators[node_id], awaited = self._iterators_of(node_id)
             self.awaited[node_id] = awaited[::-1]
@@ -45,7 +42,7 @@ class GraphPlan:
                 edges = [edge for edge in self.layout.inward[node_id] if edge.destination.field == "condition"]
                 self.conditions[node_id] = edges[-1] if edges else None
         self.gates: dict[str, Gate] = {}
-        """The innermost gate of each node that has one: all that the node's outputs lead to is behind it."""
+        """The innermost gate of each gated node: everything that the node's outputs lead to is behind it."""
         for node_id in reversed(self.order):
             if gate := self._gate_of(node_id):
                 self.gates[node_id] = gate
@@ -53,18 +50,18 @@ class GraphPlan:
         """Nodes whose outputs are conditions."""
 
     def collection_edge(self, node_id: str) -> Edge | None:
-        """Return the edge that brings an iterate node its collection."""
+        """Return the edge into the collection of an iterate node."""
         edges = [edge for edge in self.layout.inward[node_id] if edge.destination.field == "collection"]
         return edges[-1] if edges else None
 
     def literal_condition(self, if_id: str) -> bool:
-        """Return the condition of an `if` that no edge gives it."""
+        """Return the condition of an `if` without an edge into its condition."""
         return bool(getattr(self._nodes[if_id], "condition", False))
 
     def _iterators_of(self, node_id: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Iterate nodes whose index a copy of this node has, and those that must have run before it can be copied.
+        """Return the iterate nodes that index a node's copies, and those that must be executed before it is copied.
 
-        A collector closes the innermost iteration of each of its sources; the outer ones go on through it.
+        A collector ends the innermost iteration of each of its sources; outer iterations continue through it.
         """
         above = [self.iterators[parent] for parent in self.layout.parents(node_id)]
         awaited = self._in_order(above)
@@ -85,7 +82,7 @@ class GraphPlan:
             gate = self.gates.get(gate.if_id)
 
     def _gate_of(self, node_id: str) -> Gate | None:
-        """Return the innermost gate that all of a node's outputs lead to, of which those that follow are known."""
+        """Return the innermost gate that all of a node's outputs lead to; requires the gates of following nodes."""
         edges = self.layout.outward[node_id]
         gates = [self._gate_behind(edge) for edge in edges]
         common = gates[0] if gates else None

@@ -1,14 +1,11 @@
-"""Copies that may run, in the order they should: one node class after another, so that models change seldom.
-
-It knows names of classes and paths of indices, nothing of nodes.
-"""
+"""Queues of copies that are ready to run, one node class after another so that models are rarely swapped."""
 
 from bisect import insort
 from itertools import count
 
 
 class ReadyQueues:
-    """A queue per node class. The class in hand is emptied before the next is chosen."""
+    """A queue per node class. The active class's queue is emptied before the next class is chosen."""
 
     def __init__(self, order: list[str]) -> None:
         """Prefer classes in `order`, then by name."""
@@ -21,17 +18,17 @@ class ReadyQueues:
         return bool(self._queues)
 
     def push(self, class_name: str, path: tuple[int, ...], copy_id: str) -> None:
-        """Add a copy; within its class it stands by path, then by when it came."""
+        """Add a copy; within a class copies are sorted by path, then by order of arrival."""
         insort(self._queues.setdefault(class_name, []), (path, next(self._count), copy_id))
 
     def choose(self) -> None:
-        """Take a class in hand, if none is."""
+        """Choose the active class, if there is none."""
         if self._queues and self._active not in self._queues:
             preferred = (name for name in self._order if name in self._queues)
             self._active = next(preferred, None) or min(self._queues)
 
     def pop(self) -> str | None:
-        """Return the next copy's id, or None."""
+        """Remove and return the id of the next copy, or None."""
         self.choose()
         if not self._queues or self._active is None:
             return None

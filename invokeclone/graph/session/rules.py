@@ -1,6 +1,6 @@
-"""What makes a graph valid, rule by rule; every breach is a ValueError of its own class.
+"""Validation rules of graphs; each violation raises a subclass of ValueError.
 
-A valid graph may still fail when it runs: required inputs and values are checked then, not here.
+Required inputs and values are checked when the graph runs, not here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CALL_SAVED_WORKFLOW = "call_saved_workflow"
 DYNAMIC_INPUT = "saved_workflow_input::"
-"""How the names of the inputs begin that a saved workflow gives the node that calls it."""
+"""Prefix of the names of a saved workflow's inputs on the node that calls it."""
 
 
 class DuplicateNodeIdError(ValueError):
@@ -37,7 +37,7 @@ class NodeNotFoundError(ValueError):
 
 
 class NodeAlreadyInGraphError(ValueError):
-    """There is a node with this id already."""
+    """The graph already has a node with this id."""
 
 
 class NodeFieldNotFoundError(ValueError):
@@ -45,15 +45,15 @@ class NodeFieldNotFoundError(ValueError):
 
 
 class InvalidEdgeError(ValueError):
-    """An edge that may not be."""
+    """An edge breaks a rule."""
 
 
 class CyclicalGraphError(ValueError):
-    """Edges lead in a circle."""
+    """The graph contains a cycle."""
 
 
 def check(nodes: Nodes, edges: list[Edge]) -> None:
-    """Raise for the first rule that a whole graph breaks."""
+    """Raise the error of the first rule that a graph breaks."""
     _check_ids(nodes)
     for edge in edges:
         _check_ends(nodes, edge)
@@ -64,7 +64,7 @@ def check(nodes: Nodes, edges: list[Edge]) -> None:
 
 
 def check_new_edge(nodes: Nodes, edges: list[Edge], edge: Edge) -> None:
-    """Raise when an edge may not be added to a graph."""
+    """Raise the error of the first rule that adding an edge to a graph breaks."""
     _check_ends(nodes, edge)
     if edge in edges:
         message = f"Edge already exists: {edge}"
@@ -119,7 +119,7 @@ def _check_ends(nodes: Nodes, edge: Edge) -> None:
 
 
 def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> list[str]:
-    """Return the nodes in an order in which no edge points back."""
+    """Return the nodes in topological order. Raises CyclicalGraphError."""
     order = _sources_first(nodes, edges)
     if len(order) < len(nodes):
         message = "Graph contains cycles"
@@ -128,7 +128,7 @@ def _check_acyclic(nodes: Nodes, edges: list[Edge]) -> list[str]:
 
 
 def _sources_first(nodes: Nodes, edges: list[Edge]) -> list[str]:
-    """Return the nodes in an order in which no edge points back; nodes of cycles, and what follows on them, are left out."""
+    """Return the nodes in topological order, without those in or behind cycles."""
     waiting = dict.fromkeys(nodes, 0)
     outward: defaultdict[str, list[str]] = defaultdict(list)
     for edge in edges:
@@ -144,12 +144,12 @@ def _sources_first(nodes: Nodes, edges: list[Edge]) -> list[str]:
 
 
 def source_type(nodes: Nodes, edge: Edge) -> Any:
-    """Return the declared type of the output an edge starts from."""
+    """Return the declared type of an edge's output."""
     return nodes[edge.source.node_id].output_class.__pydantic_fields__[edge.source.field].annotation
 
 
 def destination_type(nodes: Nodes, edge: Edge) -> Any:
-    """Return the declared type of the input an edge ends in; Any for a saved workflow's."""
+    """Return the declared type of an edge's input; Any for an input of a saved workflow."""
     field = type(nodes[edge.destination.node_id]).__pydantic_fields__.get(edge.destination.field)
     return field.annotation if field else Any
 
@@ -161,7 +161,7 @@ def _check_types(nodes: Nodes, edge: Edge) -> None:
 
 
 def _by_node(edges: Iterable[Edge]) -> tuple[defaultdict[str, list[Edge]], defaultdict[str, list[Edge]]]:
-    """Edges into and out of each node."""
+    """Return the edges into and the edges out of each node."""
     edges_in: defaultdict[str, list[Edge]] = defaultdict(list)
     edges_out: defaultdict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
@@ -210,9 +210,9 @@ def _check_iterate(
 
 
 def _collector_types(nodes: Nodes, edges_in: EdgesBy, order: list[str]) -> dict[str, set[Any]]:
-    """Return the types of what each collector collects, but for Any, with those of collectors that feed it.
+    """Return the item types of each collector, without Any, including those of collectors that feed it.
 
-    `order` has the nodes so that no edge points back.
+    `order` lists the nodes in topological order.
     """
     types_by_collector: dict[str, set[Any]] = {}
     for node_id in order:
@@ -229,7 +229,7 @@ def _collector_types(nodes: Nodes, edges_in: EdgesBy, order: list[str]) -> dict[
 
 
 def _root(candidates: set[Any]) -> Any:
-    """Return the one type that all others are kinds of; None when there is no such type."""
+    """Return the type that all others are subclasses of, or None if there is none."""
     return next(
         (
             candidate
@@ -241,7 +241,7 @@ def _root(candidates: set[Any]) -> Any:
 
 
 def _accepts(input_type: Any, root: Any) -> bool:
-    """Whether an input of type `wanted` takes a list of `root`."""
+    """Return whether an input of type `input_type` accepts a list of `root`."""
     if types.is_any(input_type):
         return True
     return any(

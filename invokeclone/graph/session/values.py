@@ -1,4 +1,4 @@
-"""Copying values on their way from an output to an input, so that a node can do as it likes with what it gets."""
+"""Copies of values passed from outputs to inputs, so that a node can modify its inputs."""
 
 from copy import deepcopy
 from enum import Enum
@@ -10,7 +10,7 @@ _PLAIN = frozenset({str, int, float, bool, type(None), bytes, complex})
 
 
 def copy_value(value: Any) -> Any:
-    """Return a value that shares nothing changeable with the given one."""
+    """Return a copy of a value that shares no mutable object with it."""
     kind = type(value)
     if kind in _PLAIN or isinstance(value, Enum):
         return value

@@ -1,1 +1,1 @@
-"""What nodes are described with: fields, types of models, hints for editors."""
+"""Vocabulary of nodes: fields, model taxonomy, architectures, hints for editors."""

@@ -1,7 +1,6 @@
-"""How a node declares its inputs and outputs, and the values that name things stored elsewhere.
+"""Declaration of node inputs and outputs, and references to stored objects.
 
-`InputField` and `OutputField` take the keyword arguments third-party nodes use. A value such as `ImageField` is only a
-name; nothing here can load what it names.
+`InputField` and `OutputField` take InvokeAI's keyword arguments, which third-party nodes use.
 """
 
 from collections.abc import Callable, Iterable
@@ -51,18 +50,18 @@ __all__ = [
 
 
 def _as_list(value: str | Iterable[str] | None) -> list[str] | None:
-    """One word or several, as a list."""
+    """Return one value or several as a list."""
     if value is None:
         return None
     return [value] if isinstance(value, str) else list(value)
 
 
 def _without_unset(**arguments: Any) -> dict[str, Any]:
-    """Return the arguments that were really given."""
+    """Return the arguments that are set."""
     return {name: value for name, value in arguments.items() if value is not PydanticUndefined and value is not None}
 
 
-def InputField(  # noqa: N802 - third-party nodes call it by this name
+def InputField(  # noqa: N802 - the name that third-party nodes use
     default: Any = PydanticUndefined,
     *,
     default_factory: Callable[[], Any] | None = None,
@@ -80,7 +79,7 @@ def InputField(  # noqa: N802 - third-party nodes call it by this name
     decimal_places: int | None = None,
     min_length: int | None = None,
     max_length: int | None = None,
-    input: Input = Input.Any,  # noqa: A002 - the schema's word
+    input: Input = Input.Any,  # noqa: A002 - the name in the schema
     ui_type: UIType | str | None = None,
     ui_component: UIComponent | None = None,
     ui_hidden: bool | None = None,
@@ -94,8 +93,8 @@ def InputField(  # noqa: N802 - third-party nodes call it by this name
 ) -> Any:
     """Declare an input of a node.
 
-    An input without a default is required when the node runs, yet may be absent from a graph; the `invocation` decorator
-    makes it nullable for that. Only an input that cannot be connected (`Input.Direct`) must be there from the start.
+    An input without a default is required when the node runs but may be absent from a graph; the `invocation` decorator
+    makes it nullable. Only an input that cannot be connected (`Input.Direct`) is required in the graph.
     """
     if default is ...:
         default = PydanticUndefined
@@ -136,7 +135,7 @@ def InputField(  # noqa: N802 - third-party nodes call it by this name
     return Field(default=default, json_schema_extra=extra, **limits)
 
 
-def OutputField(  # noqa: N802 - third-party nodes call it by this name
+def OutputField(  # noqa: N802 - the name that third-party nodes use
     default: Any = PydanticUndefined,
     *,
     default_factory: Callable[[], Any] | None = None,
@@ -183,84 +182,84 @@ def OutputField(  # noqa: N802 - third-party nodes call it by this name
 
 
 class ImageField(BaseModel):
-    """An image, by name."""
+    """Reference to an image by name."""
 
-    image_name: str = Field(description="The name of the image")
+    image_name: str = Field(description="Name of the image")
 
 
 class VideoField(BaseModel):
-    """A video, by name."""
+    """Reference to a video by name."""
 
-    video_name: str = Field(description="The name of the video")
+    video_name: str = Field(description="Name of the video")
 
 
 class BoardField(BaseModel):
-    """A board, by id."""
+    """Reference to a board by id."""
 
-    board_id: str = Field(description="The id of the board")
+    board_id: str = Field(description="Id of the board")
 
 
 class StylePresetField(BaseModel):
-    """A style preset, by id."""
+    """Reference to a style preset by id."""
 
-    style_preset_id: str = Field(description="The id of the style preset")
+    style_preset_id: str = Field(description="Id of the style preset")
 
 
 class SystemPromptField(BaseModel):
-    """A system prompt, by id."""
+    """Reference to a system prompt by id."""
 
-    system_prompt_id: str = Field(description="The id of the system prompt")
+    system_prompt_id: str = Field(description="Id of the system prompt")
 
 
 class TensorField(BaseModel):
-    """A stored tensor, by name."""
+    """Reference to a stored tensor by name."""
 
-    tensor_name: str = Field(description="The name of the tensor")
+    tensor_name: str = Field(description="Name of the tensor")
 
 
 class LatentsField(BaseModel):
-    """Stored latents, by name, and the seed they came from."""
+    """Reference to stored latents by name, with the seed of their noise."""
 
-    latents_name: str = Field(description="The name of the latents")
-    seed: int | None = Field(default=None, description="The seed they were made with")
+    latents_name: str = Field(description="Name of the latents")
+    seed: int | None = Field(default=None, description="Seed of their noise")
 
 
 class DenoiseMaskField(BaseModel):
-    """An inpainting mask with the latents of what lies behind it."""
+    """Reference to an inpainting mask and to the latents of the masked image."""
 
-    mask_name: str = Field(description="The name of the mask tensor")
-    masked_latents_name: str | None = Field(default=None, description="The name of the masked image's latents")
-    gradient: bool = Field(default=False, description="Whether the mask's values say when a pixel starts to change")
+    mask_name: str = Field(description="Name of the mask tensor")
+    masked_latents_name: str | None = Field(default=None, description="Name of the latents of the masked image")
+    gradient: bool = Field(default=False, description="Whether mask values say when a pixel starts to change")
 
 
 class ConditioningField(BaseModel):
-    """A stored text conditioning, by name, and where in the image it holds."""
+    """Reference to a stored text conditioning by name, with the region it applies to."""
 
-    conditioning_name: str = Field(description="The name of the conditioning")
-    mask: TensorField | None = Field(default=None, description="Boolean mask of the region it holds for; none: all")
+    conditioning_name: str = Field(description="Name of the conditioning")
+    mask: TensorField | None = Field(default=None, description="Boolean mask of the region; default: the whole image")
 
 
 class ColorField(BaseModel):
-    """A color with opacity, each channel 0 to 255."""
+    """An RGBA color, each channel 0 to 255."""
 
     r: int = Field(ge=0, le=255, description="Red")
     g: int = Field(ge=0, le=255, description="Green")
     b: int = Field(ge=0, le=255, description="Blue")
-    a: int = Field(ge=0, le=255, description="Opacity")
+    a: int = Field(ge=0, le=255, description="Alpha (opacity)")
 
     def tuple(self) -> tuple[int, int, int, int]:
-        """Red, green, blue, opacity."""
+        """Return red, green, blue, alpha."""
         return (self.r, self.g, self.b, self.a)
 
 
 class BoundingBoxField(BaseModel):
-    """A rectangle in pixels; x_max and y_max lie outside of it."""
+    """A rectangle in pixels; x_max and y_max are exclusive."""
 
     x_min: int = Field(description="Left edge, inclusive")
     x_max: int = Field(description="Right edge, exclusive")
     y_min: int = Field(description="Top edge, inclusive")
     y_max: int = Field(description="Bottom edge, exclusive")
-    score: float | None = Field(default=None, ge=0.0, le=1.0, description="How sure a detector was")
+    score: float | None = Field(default=None, ge=0.0, le=1.0, description="Confidence of the detector")
 
     @field_validator("x_max")
     @classmethod
@@ -279,18 +278,18 @@ class BoundingBoxField(BaseModel):
         return value
 
     def tuple(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom, as PIL takes them."""
+        """Return left, top, right, bottom: the order of PIL."""
         return (self.x_min, self.y_min, self.x_max, self.y_max)
 
 
 class MetadataField(RootModel[dict[str, Any]]):
-    """Metadata of an image: any keys."""
+    """Metadata of an image, with arbitrary keys."""
 
     root: dict[str, Any]
 
 
 def _internal(source: Literal["connection", "direct"], description: str) -> Any:
-    """Return a field that every node of a kind has and editors treat on their own."""
+    """Return a field of a node mixin, which editors handle separately from inputs."""
     extra: dict[str, Any] = {
         "field_kind": FieldKind.Internal.value,
         "input": source,
@@ -301,18 +300,18 @@ def _internal(source: Literal["connection", "direct"], description: str) -> Any:
 
 
 class WithMetadata(BaseModel):
-    """Mixed into a node that saves metadata with what it makes."""
+    """Mixin for nodes that save metadata with their image."""
 
     metadata: MetadataField | None = _internal("connection", FieldDescriptions.metadata)
 
 
 class WithBoard(BaseModel):
-    """Mixed into a node that can save to a board."""
+    """Mixin for nodes that can add their image to a board."""
 
     board: BoardField | None = _internal("direct", FieldDescriptions.board)
 
 
 class WithWorkflow:
-    """Does nothing; kept so that nodes written for older versions import."""
+    """Mixin without effect, so that nodes written for older versions can be imported."""
 
     workflow: Any = None

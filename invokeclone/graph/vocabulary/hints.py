@@ -1,7 +1,4 @@
-"""What node editors are told about a node and its fields, beside the types.
-
-Pure vocabulary: it decides nothing about validation or running, except `Input`, which says where a value may come from.
-"""
+"""Hints for node editors about nodes and their fields. Only `Input` affects validation and execution."""
 
 from enum import StrEnum
 from typing import Any
@@ -19,7 +16,7 @@ from invokeclone.graph.vocabulary.taxonomy import (
 
 
 class FieldKind(StrEnum):
-    """The part a field plays on its node."""
+    """The role of a field of a node."""
 
     Input = "input"
     Output = "output"
@@ -28,7 +25,7 @@ class FieldKind(StrEnum):
 
 
 class Input(StrEnum):
-    """Where the value of an input may come from: an edge, the node itself, or either."""
+    """Source of an input's value: an edge, the node itself, or either."""
 
     Connection = "connection"
     Direct = "direct"
@@ -36,7 +33,7 @@ class Input(StrEnum):
 
 
 class UIComponent(StrEnum):
-    """The widget an editor draws for an input."""
+    """The widget that an editor shows for an input."""
 
     None_ = "none"
     Textarea = "textarea"
@@ -45,7 +42,7 @@ class UIComponent(StrEnum):
 
 
 class UIType(StrEnum):
-    """Overrides for the type an editor reads from the schema; the DEPRECATED ones only keep old packs importable."""
+    """Overrides for the type that an editor infers from the schema; DEPRECATED ones only keep old packs importable."""
 
     Scheduler = "SchedulerField"
     Any = "AnyField"
@@ -124,20 +121,20 @@ class UIType(StrEnum):
 
 
 class UIConfigBase(BaseModel):
-    """What the decorator of a node class says about it."""
+    """Properties of a node class, set by its decorator."""
 
     model_config = ConfigDict(validate_assignment=True, json_schema_serialization_defaults_required=True)
 
-    tags: list[str] | None = Field(default=None, description="Words to find the node by")
-    title: str | None = Field(default=None, description="The name an editor shows")
-    category: str | None = Field(default=None, description="The group an editor lists it in")
+    tags: list[str] | None = Field(default=None, description="Search terms")
+    title: str | None = Field(default=None, description="Name shown in editors")
+    category: str | None = Field(default=None, description="Group in editors")
     version: str = Field(description="Semantic version of the node")
-    node_pack: str = Field(description="The pack the node came with")
-    classification: Classification = Field(default=Classification.Stable, description="How finished the node is")
+    node_pack: str = Field(description="Node pack of the node")
+    classification: Classification = Field(default=Classification.Stable, description="Stability of the node")
 
 
 class InputFieldJSONSchemaExtra(BaseModel):
-    """What an input field adds to its JSON schema."""
+    """Extra properties of an input field's JSON schema."""
 
     model_config = ConfigDict(validate_assignment=True, json_schema_serialization_defaults_required=True)
 
@@ -159,7 +156,7 @@ class InputFieldJSONSchemaExtra(BaseModel):
 
 
 class OutputFieldJSONSchemaExtra(BaseModel):
-    """What an output field adds to its JSON schema."""
+    """Extra properties of an output field's JSON schema."""
 
     model_config = ConfigDict(validate_assignment=True, json_schema_serialization_defaults_required=True)
 

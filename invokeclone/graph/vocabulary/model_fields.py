@@ -1,7 +1,4 @@
-"""Model parts as they travel along edges: an identifier plus what was put on it (LoRAs, skipped layers, seamless axes).
-
-Identifiers only; loading belongs to the engine.
-"""
+"""References to models and LoRAs, passed along edges. The engine loads them."""
 
 from pydantic import BaseModel, Field
 
@@ -10,24 +7,22 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType, SubM
 
 
 class ModelIdentifierField(BaseModel):
-    """A model record, by key; hash and name help to find it again on another machine."""
+    """Reference to a model record by key; hash and name help to find the model on another machine."""
 
-    key: str = Field(description="The model's unique key")
-    hash: str = Field(description="The hash of the model's files")
-    name: str = Field(description="The model's name")
-    base: BaseModelType = Field(description="The model's base")
-    type: ModelType = Field(description="The model's type")
-    submodel_type: SubModelType | None = Field(
-        default=None, description="The part to load, for models of several parts"
-    )
+    key: str = Field(description="Unique key of the model")
+    hash: str = Field(description="Hash of the model's files")
+    name: str = Field(description="Name of the model")
+    base: BaseModelType = Field(description="Base of the model")
+    type: ModelType = Field(description="Type of the model")
+    submodel_type: SubModelType | None = Field(default=None, description="Submodel to load, for models with several")
 
     def part(self, submodel: SubModelType) -> "ModelIdentifierField":
-        """Return the name of one part of the model."""
+        """Return the reference to a submodel of the model."""
         return self.model_copy(update={"submodel_type": submodel})
 
 
 class LoRAField(BaseModel):
-    """A LoRA and how strongly it is applied."""
+    """A LoRA and its weight."""
 
     lora: ModelIdentifierField = Field(description="The LoRA")
     weight: float = Field(description=FieldDescriptions.lora_weight)

@@ -1,4 +1,4 @@
-"""The names of the denoise schedules; what each one stands for is the engine's business."""
+"""Names of the schedulers; the engine implements them."""
 
 from typing import Literal, get_args
 

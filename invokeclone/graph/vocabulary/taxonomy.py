@@ -1,13 +1,10 @@
-"""The words models and images are sorted by: base, type, format, variant, category.
-
-Exact wire values; it knows nothing of what the words lead to. A new model family is one more word in BaseModelType.
-"""
+"""Taxonomy of models and images: base, type, format, variant, category. Values are those of the API."""
 
 from enum import StrEnum
 
 
 class BaseModelType(StrEnum):
-    """The architecture a model belongs to."""
+    """Architecture of a model."""
 
     Any = "any"
     StableDiffusion1 = "sd-1"
@@ -30,7 +27,7 @@ class BaseModelType(StrEnum):
 
 
 class ModelType(StrEnum):
-    """What part of the work a model does."""
+    """Role of a model."""
 
     ONNX = "onnx"
     Main = "main"
@@ -62,7 +59,7 @@ class ModelType(StrEnum):
 
 
 class ModelFormat(StrEnum):
-    """How a model lies on disk."""
+    """File format of a model."""
 
     OMI = "omi"
     Diffusers = "diffusers"
@@ -89,7 +86,7 @@ class ModelFormat(StrEnum):
 
 
 class SubModelType(StrEnum):
-    """A part of a model that can be loaded on its own."""
+    """Part of a model that can be loaded separately."""
 
     UNet = "unet"
     Transformer = "transformer"
@@ -110,7 +107,7 @@ class SubModelType(StrEnum):
 
 
 class ModelVariantType(StrEnum):
-    """What a UNet was trained to take besides noise and text."""
+    """Inputs of a UNet beside noise and text."""
 
     Normal = "normal"
     Inpaint = "inpaint"
@@ -125,7 +122,7 @@ class ClipVariantType(StrEnum):
 
 
 class FluxVariantType(StrEnum):
-    """Published kinds of FLUX.1."""
+    """Published variants of FLUX.1."""
 
     Schnell = "schnell"
     Dev = "dev"
@@ -133,7 +130,7 @@ class FluxVariantType(StrEnum):
 
 
 class Flux2VariantType(StrEnum):
-    """Published kinds of FLUX.2."""
+    """Published variants of FLUX.2."""
 
     Klein4B = "klein_4b"
     Klein4BBase = "klein_4b_base"
@@ -143,28 +140,28 @@ class Flux2VariantType(StrEnum):
 
 
 class ZImageVariantType(StrEnum):
-    """Published kinds of Z-Image."""
+    """Published variants of Z-Image."""
 
     Turbo = "turbo"
     ZBase = "zbase"
 
 
 class QwenImageVariantType(StrEnum):
-    """Published kinds of Qwen-Image."""
+    """Published variants of Qwen-Image."""
 
     Generate = "generate"
     Edit = "edit"
 
 
 class Krea2VariantType(StrEnum):
-    """Published kinds of Krea-2."""
+    """Published variants of Krea-2."""
 
     Turbo = "krea2_turbo"
     Base = "krea2_base"
 
 
 class WanVariantType(StrEnum):
-    """Published kinds of Wan."""
+    """Published variants of Wan."""
 
     T2V_A14B = "t2v_a14b"
     I2V_A14B = "i2v_a14b"
@@ -172,7 +169,7 @@ class WanVariantType(StrEnum):
 
 
 class WanLoRAVariantType(StrEnum):
-    """Which Wan a LoRA was made for."""
+    """The Wan model that a LoRA was trained for."""
 
     A14B = "a14b"
     FiveB = "5b"
@@ -187,21 +184,21 @@ class Qwen3VariantType(StrEnum):
 
 
 class MistralVariantType(StrEnum):
-    """Published kinds of the Mistral text encoder."""
+    """Published variants of the Mistral text encoder."""
 
     CowMistral3Small = "cow_mistral3_small"
     Mistral3_24B = "mistral3_24b"
 
 
 class PiDDecoderVariantType(StrEnum):
-    """Resolutions a PiD decoder was trained for."""
+    """Resolution and upscale factor that a PiD decoder was trained for."""
 
     Res2kSR4x = "res2k_sr4x"
     Res2kTo4kSR4x = "res2kto4k_sr4x"
 
 
 class SchedulerPredictionType(StrEnum):
-    """What the denoiser predicts."""
+    """Prediction type of the denoiser."""
 
     Epsilon = "epsilon"
     VPrediction = "v_prediction"
@@ -209,7 +206,7 @@ class SchedulerPredictionType(StrEnum):
 
 
 class ModelSourceType(StrEnum):
-    """Where a model came from."""
+    """Kind of a model's source."""
 
     Path = "path"
     Url = "url"
@@ -229,7 +226,7 @@ class ModelRepoVariant(StrEnum):
 
 
 class ImageCategory(StrEnum):
-    """What an image is for; the gallery shows GENERAL ones."""
+    """Purpose of an image; the gallery shows GENERAL images."""
 
     GENERAL = "general"
     MASK = "mask"
@@ -239,7 +236,7 @@ class ImageCategory(StrEnum):
 
 
 class ResourceOrigin(StrEnum):
-    """Whether an image was made here or uploaded."""
+    """Whether an image was generated or uploaded."""
 
     INTERNAL = "internal"
     EXTERNAL = "external"
@@ -259,11 +256,11 @@ VARIANT_TYPES = (
     MistralVariantType,
     PiDDecoderVariantType,
 )
-"""Every enum whose words may stand in a model record's `variant`."""
+"""Enums whose values are valid for `variant` of a model record."""
 
 
 class Classification(StrEnum):
-    """How finished a node is, or what kind of node it is to the editor."""
+    """Stability of a node, or its special role in editors."""
 
     Stable = "stable"
     Beta = "beta"

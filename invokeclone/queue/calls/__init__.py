@@ -1,1 +1,1 @@
-"""Calls of saved workflows: a running item calls (`begin`), the workflow becomes sessions, and a chain of items waits and ends."""
+"""Calls of saved workflows by running items: starting a call, its sessions, and the items that wait for it."""

@@ -1,6 +1,6 @@
-"""Calls of saved workflows from a running item: the workflow is found, made into sessions, and the item waits for them.
+"""Start of a workflow call: load the workflow, create its sessions, and suspend the calling item.
 
-It lives in the node thread; what is queued and what becomes of it is the queue's.
+Runs in the node thread of the worker.
 """
 
 from collections.abc import Coroutine
@@ -31,16 +31,16 @@ ASSETS = (ImageCategory.CONTROL, ImageCategory.MASK, ImageCategory.USER, ImageCa
 
 
 class Wait(Protocol):
-    """Waits in the node thread for work on the event loop."""
+    """Waits in the node thread for a coroutine on the event loop."""
 
     def __call__(self, work: Coroutine[Any, Any, Result], /) -> Result:
-        """Return what `work` returns; raises CanceledException."""
+        """Return the result of `work`. Raises CanceledException."""
         ...
 
 
 @dataclass(frozen=True)
 class CallingItem:
-    """The running item that calls a workflow, the user it runs for, and the ways its thread waits for the event loop."""
+    """The running item that calls a workflow, its user, and functions to wait for the event loop."""
 
     resources: Resources
     item: ClaimedItem
@@ -48,17 +48,17 @@ class CallingItem:
     user: User
     wait: Wait
     wait_unless_canceled: Wait
-    """For work that takes long: it is ended when the item is canceled."""
+    """For long work, which is canceled with the item."""
 
 
 class _Sources:
-    """What generators of a called workflow read, for the user of the calling item."""
+    """Data sources of the called workflow's generators, for the user of the calling item."""
 
     def __init__(self, caller: CallingItem) -> None:
         self._caller = caller
 
     def prompts(self, generator: generators.DynamicPrompts) -> list[str]:
-        """Expand a pattern in a process of its own. Raises CallFailed."""
+        """Expand a dynamic prompt in a separate process. Raises CallFailed."""
 
         async def expand() -> list[str]:
             expander = PromptExpander()
@@ -69,17 +69,17 @@ class _Sources:
             finally:
                 await expander.close()
             if expansion.error:
-                raise CallFailed(f"A pattern of the called workflow cannot be expanded: {expansion.error}")
+                raise CallFailed(f"A dynamic prompt of the called workflow cannot be expanded: {expansion.error}")
             return expansion.prompts
 
         return self._caller.wait_unless_canceled(expand())
 
     def images(self, generator: generators.BoardImages) -> list[str]:
-        """Return the names of the images on a board that the user may see. Raises CallFailed."""
+        """Return the names of the images on a board that the user may see. Raises CallFailed if there is no board."""
         user = self._caller.user
         board_id = generator.board_id
         if not board_id:
-            raise CallFailed("A generator of the called workflow names no board")
+            raise CallFailed("An image generator of the called workflow has no board selected")
         categories = (ImageCategory.GENERAL,) if generator.category == "images" else ASSETS
 
         async def names() -> list[str]:
@@ -93,9 +93,9 @@ class _Sources:
 
 
 def begin(caller: CallingItem, node: BaseInvocation) -> None:
-    """Queue the workflow that `node` calls, and have the item wait for it: its row then is no longer this worker's.
+    """Enqueue the sessions of the workflow that `node` calls, and suspend the item: the worker no longer owns its row.
 
-    Raises CallFailed when nothing comes of it, and CanceledException.
+    Raises CallFailed if the workflow cannot be called, and CanceledException.
     """
     try:
         workflow, graphs = _prepare(caller, node)
@@ -127,7 +127,7 @@ def begin(caller: CallingItem, node: BaseInvocation) -> None:
 
 
 def _prepare(caller: CallingItem, node: BaseInvocation) -> tuple[Workflow, list[Graph]]:
-    """Return the workflow that a node calls and the graphs to run for it."""
+    """Return the workflow that a node calls, and the graphs to run."""
     call: dict[str, Any] = node.model_dump(mode="json")
     workflow = caller.wait(workflows.read(caller.resources, call["workflow_id"], caller.user))
     inputs = call["workflow_inputs"]
@@ -135,10 +135,10 @@ def _prepare(caller: CallingItem, node: BaseInvocation) -> tuple[Workflow, list[
 
 
 def _push_frame(state: GraphExecutionState, node: BaseInvocation, workflow: Workflow) -> WorkflowCallFrame:
-    """Note the call in the session; raises CallFailed when calls are nested too deeply."""
+    """Add the call to the session's stack. Raises CallFailed if calls are nested too deeply."""
     depth = len(state.workflow_call_stack) + 1
     if depth > state.max_workflow_call_depth:
-        raise CallFailed(f"Workflows may call each other {state.max_workflow_call_depth} deep and no deeper")
+        raise CallFailed(f"Workflow calls may be nested at most {state.max_workflow_call_depth} levels deep")
     frame = WorkflowCallFrame(
         prepared_call_node_id=node.id,
         source_call_node_id=state.prepared_source_mapping[node.id],
@@ -152,7 +152,7 @@ def _push_frame(state: GraphExecutionState, node: BaseInvocation, workflow: Work
 def _session_of(
     graph: Graph, caller: GraphExecutionState, frame: WorkflowCallFrame, execution: WorkflowCallExecution
 ) -> CalledSession:
-    """Return a session of a called graph that knows by whom it was called."""
+    """Return a session of a called graph, with a reference to the calling session."""
     state = GraphExecutionState.start(graph, str(uuid4()))
     state.workflow_call_stack = list(caller.workflow_call_stack)
     state.max_workflow_call_depth = caller.max_workflow_call_depth

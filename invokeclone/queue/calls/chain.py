@@ -1,7 +1,7 @@
-"""Calls of saved workflows between queue items: one waits while others run for it, and their ends become its own.
+"""Workflow calls between queue items: an item waits for the items it called and resumes or ends with them.
 
-The rows say who called whom; the waiting item's session says in which call. Whatever ends an item (a worker, a cancel, a
-deletion) leaves the rest of its chain to `settle`, in the same transaction. It makes no graph: a worker brings the sessions.
+The rows record the caller of each item; the session of a waiting item records the call. Whenever an item ends (finished
+by a worker, canceled or deleted), `settle` updates its call chain in the same transaction.
 """
 
 from collections.abc import Sequence
@@ -38,30 +38,30 @@ RETURNED = "workflow_return_output"
 
 
 class CallFailed(ValueError):
-    """The call of a saved workflow came to nothing; clients know it as a ValueError."""
+    """The call of a saved workflow failed; reported to clients as a ValueError."""
 
 
 class CalledSession(NamedTuple):
-    """A session that a call is made of."""
+    """A session of a call: its id and its JSON text."""
 
     session_id: str
     session: str
 
 
 async def status_event(connection: Changes, item: Item) -> QueueItemStatusChangedEvent:
-    """Make the event for an item whose status was just written, with counts as of this transaction."""
+    """Return the event for an item whose status has just been written, with the counts of this transaction."""
     return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
 
 
-# Beginning
+# Starting
 
 
 async def suspend(
     resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
 ) -> None:
-    """Have `item` wait for the call that `state` says it waits for, and put the called sessions into the queue.
+    """Set `item` to waiting for the call in `state`, and enqueue the called sessions.
 
-    Raises CallFailed when the queue has no room for them, CanceledException when the item is not being run any more.
+    Raises CallFailed if they exceed the queue's capacity, CanceledException if the item is no longer running.
     """
     execution = state.waiting_workflow_call_execution
     assert execution is not None
@@ -74,7 +74,7 @@ async def suspend(
         capacity = resources.settings.max_queue_size - pending
         if len(called) > capacity:
             raise CallFailed(
-                f"{len(called)} runs of the workflow do not fit into the queue, which has room for {capacity}"
+                f"{len(called)} runs of the workflow do not fit into the queue, which has space for {capacity}"
             )
         execution.child_item_ids = await _add(connection, item, execution, called, workflow)
         await store.save_session(connection, item.item_id, state.rest_json())
@@ -135,9 +135,9 @@ _ADD = PreparedStatement(insert(session_queue).values({name: parameter(name) for
 
 
 async def settle(connection: Changes) -> list[Event]:
-    """Bring every chain of calls in order after items have ended; return what is to be told after the commit.
+    """Update all call chains after items have ended; return the events to emit after the commit.
 
-    Who was called by an item that no longer waits is canceled; who waits goes on, fails or is canceled with those called.
+    Items whose caller no longer waits are canceled. Waiting items resume, fail or are canceled with those they called.
     """
     events: list[Event] = []
     if await _ANY_CALL.first(connection) is None:
@@ -159,11 +159,11 @@ _ANY_CALL = PreparedStatement(
     .union_all(select(columns.item_id).where(has_status(columns, "waiting")))
     .limit(1)
 )
-"""Most queues have no calls at all, and many changes would have to look for them."""
+"""Checked first, because most queues have no calls and `settle` runs for many changes."""
 
 
 async def _list_abandoned(connection: Changes) -> list[int]:
-    """Return the active items whose caller does not wait for them."""
+    """Return the active items whose caller is not waiting."""
     return [row[0] for row in await _ABANDONED.rows(connection)]
 
 
@@ -187,7 +187,7 @@ _WAITING = PreparedStatement(
 
 
 class _CalledItem(NamedTuple):
-    """An item that runs for a call."""
+    """An item of a call."""
 
     item_id: int
     status: str
@@ -206,7 +206,7 @@ _CALLED = PreparedStatement(
 
 
 async def _advance(connection: Changes, item_id: int, session: str) -> list[Event]:
-    """Let a waiting item go on, fail or be canceled, if those it called have come to an end that decides it."""
+    """Resume, fail or cancel a waiting item, if the statuses of the items it called determine it."""
     execution = orjson.loads(session).get("waiting_workflow_call_execution") or {}
     called = await _list_called(connection, item_id, execution.get("id", ""))
     statuses = [child.status for child in called]
@@ -226,7 +226,7 @@ async def _advance(connection: Changes, item_id: int, session: str) -> list[Even
 
 
 async def _get_return_values(connection: Changes, item_id: int) -> dict[str, Any]:
-    """Return what a called item gives back. Raises CallFailed unless its workflow returned exactly once."""
+    """Return the values that a called item returned. Raises CallFailed unless its workflow returned exactly once."""
     text = await store.get_session(connection, item_id)
     session = orjson.loads(text or "{}")
     nodes = session.get("execution_graph", {}).get("nodes", {})
@@ -238,7 +238,7 @@ async def _get_return_values(connection: Changes, item_id: int) -> dict[str, Any
 
 
 def _aggregate(returned: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the values of one session, or for each key the list of those of several, in their order."""
+    """Return the values of a single session, or for each key the list of the values of several sessions, in order."""
     if len(returned) == 1:
         return returned[0]
     keys = list(returned[0])
@@ -250,7 +250,7 @@ def _aggregate(returned: list[dict[str, Any]]) -> dict[str, Any]:
 async def _resume(
     connection: Changes, item_id: int, session: str, item_ids: list[int], returned: list[dict[str, Any]]
 ) -> list[Event]:
-    """Give the calling node its output and put its item back into the line."""
+    """Set the output of the calling node and set its item to pending."""
     values = _aggregate(returned)
     state = GraphExecutionState.model_validate_json(session)
     execution = _end_call(state, "completed")
@@ -268,7 +268,7 @@ async def _resume(
 
 
 async def _fail(connection: Changes, item_id: int, session: str, message: str) -> list[Event]:
-    """Fail the calling node, and its item with it."""
+    """Fail the calling node and its item."""
     state = GraphExecutionState.model_validate_json(session)
     execution = _end_call(state, "failed")
     execution.error_message = message
@@ -282,7 +282,7 @@ async def _fail(connection: Changes, item_id: int, session: str, message: str) -
 
 
 def _end_call(state: GraphExecutionState, status: Any) -> WorkflowCallExecution:
-    """Take the call that a session waits for into its history and return it."""
+    """Move the call that a session waits for to its history and return it."""
     execution = state.waiting_workflow_call_execution
     assert execution is not None
     execution.status = status
@@ -293,7 +293,7 @@ def _end_call(state: GraphExecutionState, status: Any) -> WorkflowCallExecution:
 
 
 def _of_node(item: Item, state: GraphExecutionState, execution: WorkflowCallExecution) -> dict[str, Any]:
-    """Return what the events of the calling node repeat."""
+    """Return the fields shared by the events of the calling node."""
     shared = ("queue_id", "item_id", "batch_id", "origin", "destination", "user_id", "session_id")
     node = state.execution_graph.nodes[execution.prepared_call_node_id]
     return {
@@ -304,7 +304,7 @@ def _of_node(item: Item, state: GraphExecutionState, execution: WorkflowCallExec
 
 
 async def forget_devices(connection: Changes) -> None:
-    """Let any worker take the items that waited when the server ended: what theirs had kept for them is gone."""
+    """Let any worker take the resumed items: after a restart no worker has cached data of theirs."""
     await _FORGET_DEVICES.rows(connection)
 
 

@@ -1,6 +1,6 @@
-"""What a graph runs when it calls a workflow: the workflow's own graph, once for each combination of its batches.
+"""Graphs of a called workflow: one for each combination of the values of its batch nodes.
 
-It knows neither the queue nor where dynamic prompts and boards are read: who calls brings both along (`Sources`).
+Does not depend on the database: the caller supplies dynamic prompts and images of boards through `Sources`.
 """
 
 import itertools
@@ -19,14 +19,14 @@ from invokeclone.workflows.schemas import WorkflowWithoutID
 
 
 class NotCallable(ValueError):
-    """The workflow cannot be called so."""
+    """The workflow cannot be called, or not with these inputs."""
 
 
 class Sources(Protocol):
-    """Where the values of generators come from that do not follow from what they say."""
+    """Data sources of generators that cannot compute their values on their own."""
 
     def prompts(self, generator: generators.DynamicPrompts) -> list[str]:
-        """Return the prompts of a pattern."""
+        """Return the expanded prompts of a dynamic prompt."""
         ...
 
     def images(self, generator: generators.BoardImages) -> list[str]:
@@ -37,7 +37,7 @@ class Sources(Protocol):
 def graphs(
     workflow: WorkflowWithoutID, inputs: Mapping[str, JsonValue], sources: Sources, capacity: int
 ) -> list[Graph]:
-    """Return the graphs that a call runs, with `inputs` put in. Blocks. Raises NotCallable."""
+    """Return the graphs of a call with `inputs` substituted. Blocking. Raises NotCallable."""
     compatibility_report = compatibility.judge(workflow, capacity)
     if not compatibility_report.is_callable:
         raise NotCallable(f"The workflow {workflow.name!r} cannot be called: {compatibility_report.message}")
@@ -58,14 +58,14 @@ def graphs(
 
 
 def _parse_inputs(workflow: WorkflowWithoutID, inputs: Mapping[str, JsonValue]) -> dict[FieldRef, JsonValue]:
-    """Return the values that a caller sets, by node and input. Raises NotCallable for one that is not offered."""
+    """Return the caller's values by node and input. Raises NotCallable for inputs that the workflow does not expose."""
     listed = [(field.nodeId, field.fieldName) for field in workflow.exposedFields]
     offered = set(conversion.find_exposed_inputs(workflow.form, listed))
     values: dict[FieldRef, JsonValue] = {}
     for name, value in inputs.items():
         node_id, _, field = name.removeprefix(DYNAMIC_INPUT).rpartition("::")
         if not name.startswith(DYNAMIC_INPUT) or (node_id, field) not in offered:
-            raise NotCallable(f"The workflow {workflow.name!r} offers no input {name!r}")
+            raise NotCallable(f"The workflow {workflow.name!r} does not expose an input {name!r}")
         values[node_id, field] = value
     return values
 
@@ -73,7 +73,7 @@ def _parse_inputs(workflow: WorkflowWithoutID, inputs: Mapping[str, JsonValue]) 
 def _runs(
     drawing: EditorGraph, input_values: Mapping[FieldRef, JsonValue], sources: Sources, capacity: int
 ) -> list[dict[str, JsonValue]]:
-    """Return the values of the batch nodes for each run: groups go in step, all else is combined, the last one fastest."""
+    """Return the values of the batch nodes per run: grouped batches are zipped, others combined, the last fastest."""
     groups: defaultdict[str, dict[str, list[Any]]] = defaultdict(dict)
     for node_id, node in drawing.nodes.items():
         if node.type in conversion.BATCHES and drawing.edges_from(node_id):
@@ -85,7 +85,7 @@ def _runs(
     for key, lists in groups.items():
         lengths = {len(values) for values in lists.values()}
         if len(lengths) > 1:
-            raise NotCallable(f"The batches of {key} differ in length")
+            raise NotCallable(f"The batches of group {key} differ in length")
         combinations.append([dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)])
         count *= lengths.pop()
     if count > capacity:
@@ -98,7 +98,7 @@ def _runs(
 def _values(
     drawing: EditorGraph, node_id: str, input_values: Mapping[FieldRef, JsonValue], sources: Sources, capacity: int
 ) -> list[Any]:
-    """Return the values of a batch node; raises NotCallable when there are none."""
+    """Return the values of a batch node. Raises NotCallable if there are none."""
     location = node_id, conversion.BATCHES[drawing.nodes[node_id].type]
     generator_edges = drawing.sources_of(location)
     if generator_edges:
@@ -120,7 +120,7 @@ def _generate_values(
     except ValidationError as error:
         raise NotCallable(f"The generator {node_id} is not valid: {describe_error(error)}") from error
     if not generator.type.startswith(drawing.nodes[node_id].type):
-        raise NotCallable(f"The generator {node_id} makes something else")
+        raise NotCallable(f"The generator {node_id} does not match its node type")
     if not isinstance(generator, generators.BoardImages) and generator.size() > capacity:
         raise NotCallable(f"{generator.size()} values of the generator {node_id} do not fit into a queue of {capacity}")
     match generator:

@@ -1,6 +1,6 @@
-"""From a request for images to a batch, for every way in that isn't a graph: `invokeclone generate`, the page, the compatibility APIs.
+"""Conversion of generation requests to batches, for `invokeclone generate`, the page and the compatibility APIs.
 
-What nodes make the image is the family's recipe (`graph/recipes`); what a family can do is stated in its `spec.py`.
+The family's recipe (`graph/recipes`) builds the graph; its `spec.py` states the family's capabilities.
 """
 
 from invokeclone.queue.generation.errors import (

@@ -1,4 +1,4 @@
-"""What a request applies to its main model: LoRAs, control models, IP-Adapters, a refiner, a VAE; and the images it names."""
+"""Resolution of a request's LoRAs, control models, IP-Adapters, refiner and VAE, and access checks of its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from invokeclone.users.current import User
 
 @dataclass(frozen=True)
 class AdapterKind:
-    """A kind of models that requests name beside the main one."""
+    """A kind of model that requests may add to the main model."""
 
     what: str
     types: tuple[ModelType, ...]
@@ -46,16 +46,16 @@ class AdapterKind:
         return [config for model_type in self.types for config in await models.search(connection, type=model_type)]
 
     def find(self, candidates: Sequence[ModelConfig], name: str, config: ModelConfig, base: str) -> ModelConfig:
-        """Return the model of a name for the main model `config`, which takes those of `base`.
+        """Return the model with a key or name for the main model `config`, which requires the base `base`.
 
-        Raises ExtraModelNotFound, and InvalidGeneration for one of another base.
+        Raises ExtraModelNotFound, and InvalidGeneration for a model of another base.
         """
         extra = find_by_name(candidates, name, base)
         if extra is None:
             raise ExtraModelNotFound(self.what, name)
         if extra.base != base:
             if base != config.base:
-                raise InvalidGeneration(f"{extra.name} is {extra.base}: {config.name} takes a {self.what} of {base}")
+                raise InvalidGeneration(f"{extra.name} is {extra.base}: {config.name} requires a {self.what} of {base}")
             raise InvalidGeneration(
                 f"the {self.what} {extra.name} is for {extra.base} models, {config.name} is {config.base}"
             )
@@ -71,7 +71,7 @@ VAES = AdapterKind("VAE", (ModelType.VAE,))
 
 
 async def loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], config: ModelConfig) -> list[AppliedLoRA]:
-    """Return LoRAs by their keys or names; the weights of one that is there several times are added up."""
+    """Return LoRAs by key or name; the weights of a LoRA that occurs several times are added."""
     installed = await LORAS.list_installed(connection) if choices else []
     return merge_loras(
         AppliedLoRA(
@@ -84,14 +84,14 @@ async def loras(connection: AsyncConnection, choices: Sequence[LoRAChoice], conf
 async def controls(
     connection: AsyncConnection, choices: Sequence[ControlChoice], config: ModelConfig
 ) -> list[AppliedControl]:
-    """Return control models by their keys or names; raises InvalidGeneration for what makes no sense of one."""
+    """Return control models by key or name. Raises InvalidGeneration for settings that a model does not support."""
     installed = await CONTROLS.list_installed(connection) if choices else []
     applied = []
     for choice in choices:
         model = CONTROLS.find(installed, choice.model, config, str(config.base))
         _check_range(model, choice.begin, choice.end)
         if model.type == ModelType.T2IAdapter and (choice.weight < 0 or choice.mode != "balanced"):
-            raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight is at least 0, and it has no mode")
+            raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight must be at least 0, and it has no mode")
         values = identifier(model), choice.image, choice.weight, choice.begin, choice.end, choice.mode, choice.resize
         applied.append(AppliedControl(*values))
     return applied
@@ -99,7 +99,7 @@ async def controls(
 
 def _check_range(model: ModelConfig, begin: float, end: float) -> None:
     if begin >= end:
-        raise InvalidGeneration(f"{model.name}: it must begin before it ends, not at {begin}")
+        raise InvalidGeneration(f"{model.name}: begin must be less than end, not {begin}")
 
 
 async def references(
@@ -107,7 +107,7 @@ async def references(
 ) -> list[ReferenceImage]:
     """Return reference images with their IP-Adapters and image encoders.
 
-    Raises ExtraModelNotInstalled where there is no adapter for the model, or an adapter's image encoder is missing.
+    Raises ExtraModelNotInstalled if there is no adapter for the model, or an adapter's image encoder is missing.
     """
     if not choices:
         return []
@@ -143,7 +143,7 @@ def _ip_adapter(adapters: Sequence[ModelConfig], name: str | None, config: Model
 
 
 def image_encoder(installed: Sequence[ModelConfig], adapter: ModelConfig, requested_name: str | None) -> str:
-    """Return what nodes call the image encoder of an IP-Adapter; raises ExtraModelNotInstalled where it is missing."""
+    """Return the nodes' name of an IP-Adapter's image encoder. Raises ExtraModelNotInstalled if it is missing."""
     recorded = image_encoders.encoder_name_of(adapter)
     name = recorded or requested_name or image_encoders.default_name(adapter)
     if any(encoder.name in image_encoders.record_names(name) for encoder in installed):
@@ -152,7 +152,7 @@ def image_encoder(installed: Sequence[ModelConfig], adapter: ModelConfig, reques
 
 
 async def refiner(connection: AsyncConnection, choice: RefinerChoice | None, config: ModelConfig) -> Refiner | None:
-    """Return the refiner by its key or name; what is left open is of its record."""
+    """Return the refiner by key or name; unset values default to those of its record."""
     if choice is None:
         return None
     require_capability(config, "refiner")
@@ -178,7 +178,7 @@ async def refiner(connection: AsyncConnection, choice: RefinerChoice | None, con
 async def vae(
     connection: AsyncConnection, requested_name: str | None, default: str | None, config: ModelConfig
 ) -> Mapping[str, Any] | None:
-    """Return the VAE of a key or name; one that only the model's settings name may be gone, or not fit any more."""
+    """Return the VAE by key or name; a default VAE that is missing or of another base is ignored."""
     name = default if requested_name is None else requested_name
     if name is None:
         return None
@@ -190,7 +190,7 @@ async def vae(
 
 
 async def require_images(connection: AsyncConnection, user: User, request: GenerationRequest) -> None:
-    """Raise ImageNotFound or ImageNotYours for the first image that a request names and that is not there for the user."""
+    """Raise ImageNotFound or ImageNotYours for the first image of a request that the user cannot read."""
     names = [control.image for control in request.controls]
     for reference in request.reference_images:
         names += [reference.image, *([] if reference.mask is None else [reference.mask])]

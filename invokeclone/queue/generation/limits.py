@@ -1,4 +1,4 @@
-"""How much a request for images may state."""
+"""Limits of generation requests. Sizes in pixels."""
 
 SEEDS = 2**32
 MIN_SIDE = 64
@@ -10,5 +10,5 @@ MAX_REFERENCES = 16
 
 
 def is_within_limits(width: int, height: int) -> bool:
-    """Return whether an image may be so large, in pixels."""
+    """Return whether an image size in pixels is within the limits."""
     return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS

@@ -1,4 +1,4 @@
-"""Main models: which are meant, what their architectures can do, and their default settings."""
+"""Main models: lookup by key or name, capabilities, and default settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ _CAPABILITIES = {
     "separate_vae": "another VAE",
     "cfg_rescale": "guidance rescaling",
 }
-"""Names of capabilities, and what users know them by."""
+"""Names of capabilities, with their names in messages."""
 
 
 def require_capability(config: ModelConfig, name: str) -> None:
@@ -47,7 +47,7 @@ def require_capability(config: ModelConfig, name: str) -> None:
 
 
 def check_capabilities(settings: ImageSettings, config: ModelConfig) -> None:
-    """Raise InvalidGeneration for the first thing in the settings that the model's architecture cannot do."""
+    """Raise InvalidGeneration for the first setting that the model's architecture does not support."""
     needs = {
         "image_to_image": settings.init_image,
         "inpaint": settings.inpaint_mask,
@@ -73,12 +73,12 @@ def check_capabilities(settings: ImageSettings, config: ModelConfig) -> None:
 
 
 def identifier(config: ModelConfig) -> Mapping[str, Any]:
-    """Return what names a model in a graph."""
+    """Return the reference to a model in a graph."""
     return {name: str(getattr(config, name)) for name in ("key", "hash", "name", "base", "type")}
 
 
 def recipe_for(config: ModelConfig) -> Recipe:
-    """Return how graphs are built for a model; raises ModelCannotGenerate."""
+    """Return the recipe for a model. Raises ModelCannotGenerate."""
     recipe = recipes().get(config.base)
     if recipe is None:
         raise ModelCannotGenerate(config)
@@ -86,7 +86,7 @@ def recipe_for(config: ModelConfig) -> Recipe:
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
-    """Return what is known of a model's architecture; raises ModelCannotGenerate."""
+    """Return the architecture of a model. Raises ModelCannotGenerate."""
     architecture = registry.architectures().get(config.base)
     if architecture is None:
         raise ModelCannotGenerate(config)
@@ -94,12 +94,12 @@ def architecture_of(config: ModelConfig) -> Architecture:
 
 
 def record_default(config: ModelConfig, name: str) -> Any:
-    """Return a default setting that the model's record states; None where it states none."""
+    """Return a default setting of the model's record, or None."""
     return getattr(getattr(config, "default_settings", None), name, None)
 
 
 def default_of(config: ModelConfig, name: str) -> Any:
-    """Return a setting of the model's record, else its architecture's default; None where neither states it.
+    """Return a default setting of the model's record, else of its architecture, else None.
 
     Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae.
     """
@@ -110,7 +110,7 @@ def default_of(config: ModelConfig, name: str) -> Any:
 
 
 def resolve_scheduler(config: ModelConfig, name: str) -> str:
-    """Return a scheduler, or the model's default where its architecture does not have it."""
+    """Return the scheduler `name`, or the model's default if its architecture does not support it."""
     schedulers = architecture_of(config).capabilities.schedulers
     if name in schedulers:
         return name
@@ -119,14 +119,14 @@ def resolve_scheduler(config: ModelConfig, name: str) -> str:
 
 
 def is_refiner(config: ModelConfig) -> bool:
-    """Return whether a model is made for the last part of another one's runs."""
+    """Return whether a model is a refiner of another base's models."""
     return any(architecture.capabilities.refiner == config.base for architecture in registry.architectures().values())
 
 
 async def generation_models(connection: AsyncConnection, *, refiners: bool = False) -> list[ModelConfig]:
-    """Return the main models that can make images; those that somebody installed come before the embedded one.
+    """Return the main models that can generate images: installed ones before the embedded one.
 
-    With `refiners` these come last; they are never the default.
+    With `refiners`, refiners are included, at the end; they are never the default.
     """
     mains = await models.search(connection, type=ModelType.Main, bases=list(recipes()))
     usable = mains if refiners else [config for config in mains if not is_refiner(config)]
@@ -134,7 +134,7 @@ async def generation_models(connection: AsyncConnection, *, refiners: bool = Fal
 
 
 async def find_model(connection: AsyncConnection, name: str | None) -> ModelConfig:
-    """Return the main model of this key or name (case doesn't matter), or without one the first that can make images.
+    """Return the main model with this key or name (case-insensitive), or for None the first that can generate images.
 
     Raises ModelNotFound, ModelCannotGenerate or NoModelInstalled.
     """

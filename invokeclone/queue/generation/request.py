@@ -1,4 +1,4 @@
-"""What callers state of images, before anything is resolved."""
+"""Generation requests, before missing settings are resolved."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,113 +10,116 @@ from invokeclone.queue.generation.limits import MAX_CONTROLS, MAX_LORAS, MAX_REF
 
 
 class LoRAChoice(BaseModel):
-    """A LoRA and how strongly it is applied."""
+    """A LoRA and its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="Key or name of a LoRA.")
-    weight: float = Field(default=1.0, ge=-10, le=10, description="How strongly it is applied.")
+    weight: float = Field(default=1.0, ge=-10, le=10, description="Weight.")
     text_weight: float | None = Field(
         default=None,
         ge=-10,
         le=10,
-        description="How strongly it is applied to the text encoders; the same if left out.",
+        description="Weight for the text encoders; `weight` if omitted.",
     )
 
 
 class ControlChoice(BaseModel):
-    """A ControlNet or a T2I-Adapter, and the image that it follows."""
+    """A ControlNet or T2I-Adapter, and its control image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="Key or name of a ControlNet or a T2I-Adapter.")
-    image: str = Field(description="Name of the image that it follows, as its model expects it: edges, depth, poses …")
-    weight: float = Field(default=1.0, ge=-1, le=2, description="How strongly it is applied; T2I-Adapters from 0.")
-    begin: float = Field(default=0.0, ge=0, le=1, description="When it starts, as a fraction of the steps.")
-    end: float = Field(default=1.0, ge=0, le=1, description="When it stops, as a fraction of the steps.")
+    model: str = Field(description="Key or name of a ControlNet or T2I-Adapter.")
+    image: str = Field(description="Name of the control image, preprocessed for the model: edges, depth, poses …")
+    weight: float = Field(default=1.0, ge=-1, le=2, description="Weight; at least 0 for T2I-Adapters.")
+    begin: float = Field(default=0.0, ge=0, le=1, description="Start, as a fraction of the steps.")
+    end: float = Field(default=1.0, ge=0, le=1, description="End, as a fraction of the steps.")
     mode: ControlMode = Field(
-        default="balanced", description="Whether the prompt or the image matters more; ControlNets only."
+        default="balanced", description="Balance between prompt and control image; ControlNets only."
     )
-    resize: ControlResize = Field(default="just_resize", description="How the image is made to fit.")
+    resize: ControlResize = Field(default="just_resize", description="How the control image is resized.")
 
 
 class ReferenceImageChoice(BaseModel):
-    """An image that is a prompt, by an IP-Adapter."""
+    """A reference image, applied by an IP-Adapter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     image: str = Field(description="Name of the image.")
     model: str | None = Field(
-        default=None, description="Key or name of an IP-Adapter; the first that fits the model if left out."
+        default=None, description="Key or name of an IP-Adapter; the first one for the model's base if omitted."
     )
-    weight: float = Field(default=1.0, ge=-1, le=2, description="How strongly it is applied.")
-    begin: float = Field(default=0.0, ge=0, le=1, description="When it starts, as a fraction of the steps.")
-    end: float = Field(default=1.0, ge=0, le=1, description="When it stops, as a fraction of the steps.")
-    method: ReferenceMethod = Field(default="full", description="What is taken from the image.")
+    weight: float = Field(default=1.0, ge=-1, le=2, description="Weight.")
+    begin: float = Field(default=0.0, ge=0, le=1, description="Start, as a fraction of the steps.")
+    end: float = Field(default=1.0, ge=0, le=1, description="End, as a fraction of the steps.")
+    method: ReferenceMethod = Field(default="full", description="What to take from the image.")
     mask: str | None = Field(
-        default=None, description="Name of a mask image, white where the prompt holds; everywhere if left out."
+        default=None, description="Name of a mask image, white where the reference applies; the whole image if omitted."
     )
     image_encoder: CLIP_VISION_MODELS | None = Field(
         default=None,
-        description="The CLIP vision model of adapters whose record does not name one; by the adapter's name if left out.",
+        description="CLIP vision model for adapters whose record has none; by the adapter's name if omitted.",
     )
 
 
 class RefinerChoice(BaseModel):
-    """A refiner, which denoises the last part. What is left out is of its record, else as in the run that it ends."""
+    """A refiner for the last part of each run. Omitted values default to its record's, else to those of the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="Key or name of a refiner.")
-    start: float = Field(default=0.8, ge=0, le=1, description="When it takes over, as a fraction of the schedule.")
-    steps: int | None = Field(default=None, ge=1, le=1000, description="Steps of its whole schedule.")
-    cfg_scale: float | None = Field(default=None, ge=1, le=1000, description="Its guidance scale.")
-    scheduler: SCHEDULER_NAME_VALUES | None = Field(default=None, description="Its scheduler's name.")
-    positive_aesthetic_score: float = Field(default=6.0, ge=1, le=10, description="How beautiful the image is to be.")
-    negative_aesthetic_score: float = Field(default=2.5, ge=1, le=10, description="How beautiful it is not to be.")
+    start: float = Field(default=0.8, ge=0, le=1, description="Start, as a fraction of the schedule.")
+    steps: int | None = Field(default=None, ge=1, le=1000, description="Number of steps of the whole schedule.")
+    cfg_scale: float | None = Field(default=None, ge=1, le=1000, description="Guidance scale.")
+    scheduler: SCHEDULER_NAME_VALUES | None = Field(default=None, description="Name of the scheduler.")
+    positive_aesthetic_score: float = Field(default=6.0, ge=1, le=10, description="Aesthetic score of the prompt.")
+    negative_aesthetic_score: float = Field(
+        default=2.5, ge=1, le=10, description="Aesthetic score of the negative prompt."
+    )
 
 
 class GenerationRequest(BaseModel):
-    """What a caller states of images. What is None is resolved: from the model's default settings, else from its base's."""
+    """Images to generate. Values that are None default to the model's default settings, else to those of its base."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    prompt: str | Prompt = Field(
-        description="What the image shows: text in the model's own prompt language, or weighted segments."
+    prompt: str | Prompt = Field(description="Prompt: text in the model's own prompt language, or weighted segments.")
+    negative_prompt: str | Prompt = Field(default="", description="Negative prompt.")
+    model: str | None = Field(
+        default=None, description="Key or name of a main model; the first that can generate images if omitted."
     )
-    negative_prompt: str | Prompt = Field(default="", description="What the image does not show.")
-    model: str | None = Field(default=None, description="Key or name of a main model.")
-    count: int = Field(default=1, ge=1, le=1000, description="Number of images, each with a seed of its own.")
+    count: int = Field(default=1, ge=1, le=1000, description="Number of images, each with its own seed.")
     seed: int | None = Field(
-        default=None, ge=0, lt=SEEDS, description="The first one's seed; each next one's is one more."
+        default=None,
+        ge=0,
+        lt=SEEDS,
+        description="Seed of the first image, incremented by 1 for each further image; random if omitted.",
     )
-    width: int | None = Field(default=None, gt=0, description="Pixels, rounded to the model's grid.")
-    height: int | None = Field(default=None, gt=0, description="Pixels, rounded to the model's grid.")
-    steps: int | None = Field(default=None, ge=1, le=1000, description="Denoising steps.")
+    width: int | None = Field(default=None, gt=0, description="In pixels; rounded to the model's grid.")
+    height: int | None = Field(default=None, gt=0, description="In pixels; rounded to the model's grid.")
+    steps: int | None = Field(default=None, ge=1, le=1000, description="Number of denoising steps.")
     cfg_scale: float | None = Field(default=None, ge=1, le=1000, description="Guidance scale.")
     scheduler: SCHEDULER_NAME_VALUES | None = Field(
-        default=None, description="The scheduler's name; a model that does not have it uses its default."
+        default=None, description="Name of the scheduler; the model's default if the model does not support it."
     )
-    clip_skip: int = Field(default=0, ge=0, le=24, description="Number of the text encoder's last layers to skip.")
-    vae: str | None = Field(default=None, description="Key or name of a VAE to use instead of the model's own.")
+    clip_skip: int = Field(default=0, ge=0, le=24, description="Number of last text encoder layers to skip.")
+    vae: str | None = Field(default=None, description="Key or name of a VAE to use instead of the model's.")
     loras: list[LoRAChoice] = Field(
         default=[],
         max_length=MAX_LORAS,
-        description="LoRAs to apply, in this order; the weights of one that is there twice are added up.",
+        description="LoRAs to apply, in this order; the weights of a LoRA that occurs twice are added.",
     )
     controls: list[ControlChoice] = Field(
-        default=[], max_length=MAX_CONTROLS, description="ControlNets and T2I-Adapters to follow; they add up."
+        default=[], max_length=MAX_CONTROLS, description="ControlNets and T2I-Adapters to apply."
     )
     reference_images: list[ReferenceImageChoice] = Field(
-        default=[], max_length=MAX_REFERENCES, description="Images that are prompts, by IP-Adapters."
+        default=[], max_length=MAX_REFERENCES, description="Reference images, applied by IP-Adapters."
     )
-    refiner: RefinerChoice | None = Field(
-        default=None, description="A refiner for the last part; with `hires_fix` of both runs."
-    )
-    seamless: bool = Field(default=False, description="Whether opposite edges fit each other.")
-    init_image: InitImage | None = Field(default=None, description="The image to begin with.")
-    inpaint_mask: InpaintMask | None = Field(default=None, description="Which part of the initial image changes.")
-    hires_fix: HiresFix | None = Field(default=None, description="A second run over the enlarged result.")
+    refiner: RefinerChoice | None = Field(default=None, description="Refiner for the last part of each run.")
+    seamless: bool = Field(default=False, description="Whether to make the image tileable: opposite edges match.")
+    init_image: InitImage | None = Field(default=None, description="Initial image.")
+    inpaint_mask: InpaintMask | None = Field(default=None, description="The part of the initial image to change.")
+    hires_fix: HiresFix | None = Field(default=None, description="Second run over the enlarged result.")
     variation_seed: int | None = Field(default=None, ge=0, lt=SEEDS, description="Seed of the variation.")
-    variation_strength: float = Field(default=0.0, ge=0, le=1, description="Share of the variation's noise.")
-    board_id: str | None = Field(default=None, description="The board to put the images on.")
+    variation_strength: float = Field(default=0.0, ge=0, le=1, description="Share of the variation's noise, 0 to 1.")
+    board_id: str | None = Field(default=None, description="Id of the board to add the images to.")

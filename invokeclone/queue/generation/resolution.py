@@ -1,4 +1,4 @@
-"""From a generation request to a batch: model, size, steps, scheduler and the rest are resolved where they are left open."""
+"""Resolution of generation requests: missing settings such as model, size, steps and scheduler get their defaults."""
 
 import secrets
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from invokeclone.queue.generation.request import GenerationRequest
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """Settings with nothing left open, the seeds to make images with, and the model."""
+    """Complete settings, the seeds of the images, and the model's record."""
 
     settings: ImageSettings
     seeds: Sequence[int]
@@ -38,7 +38,7 @@ class ResolvedRequest:
     config: ModelConfig
 
     def batch(self, *, origin: str | None, destination: str | None = "gallery") -> Batch:
-        """Return the batch, an item per seed. Raises InvalidGeneration for what the model, its recipe or a node refuses."""
+        """Return the batch, with an item per seed. Raises InvalidGeneration for settings that are not supported."""
         check_capabilities(self.settings, self.config)
         try:
             graph = recipe_for(self.config).build(self.settings)
@@ -63,9 +63,9 @@ def _datum(node: str, items: Sequence[Any]) -> dict[str, Any]:
 async def resolve(
     connection: AsyncConnection, request: GenerationRequest, config: ModelConfig | None = None
 ) -> ResolvedRequest:
-    """Resolve what `request` leaves open, the model too unless `config` is it.
+    """Resolve missing settings of `request`; the model is `config` if given.
 
-    Raises what `find_model` and `extras` raise, and InvalidGeneration for sizes that cannot be and for what the model cannot do.
+    Raises the errors of `find_model` and `extras`, SizeOverLimits, and InvalidGeneration for unsupported settings.
     """
     config = config or await find_model(connection, request.model)
     architecture = architecture_of(config)
@@ -114,7 +114,7 @@ def _prompt(text: str | Prompt) -> Prompt:
 
 
 def _variation(request: GenerationRequest) -> tuple[Variation | None, list[int]]:
-    """Return the variation and a seed of it for each image: with one, the images share their main seed."""
+    """Return the variation and its seed for each image; images with a variation share the main seed."""
     if not request.variation_strength:
         return None, []
     first = secrets.randbelow(SEEDS) if request.variation_seed is None else request.variation_seed
@@ -131,7 +131,7 @@ def _fit_hires_fix(fix: HiresFix | None, config: ModelConfig, architecture: Arch
 
 
 def fit_size(width: int, height: int, grid: int = 8) -> tuple[int, int]:
-    """Return the size rounded to the grid, and not below the least side. Raises InvalidGeneration for one over the limits."""
+    """Return the size rounded to the grid, at least MIN_SIDE. Raises SizeOverLimits."""
     rounded = [max(MIN_SIDE, (side + grid // 2) // grid * grid) for side in (width, height)]
     if not is_within_limits(*rounded):
         raise SizeOverLimits(width, height)
