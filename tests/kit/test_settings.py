@@ -76,8 +76,8 @@ def test_unknown_keys_get_one_line_each_and_are_ignored(tmp_path: Path) -> None:
         ("generation_devices: []\n", "generation_devices: names no device"),
         ("base_url: /api/x\n", "base_url: may not begin with 'api'"),
         ("http_compression_level: 11\n", "http_compression_level: Input should be less than or equal to 9"),
-        ("ssl_certfile: x.pem\n", "ssl_certfile and ssl_keyfile go together"),
-        ("- a list\n", "must hold `name: value` lines"),
+        ("ssl_certfile: x.pem\n", "set both ssl_certfile and ssl_keyfile"),
+        ("- a list\n", "must contain `name: value` lines"),
         ("port: [\n", "cannot be read"),
     ],
 )

@@ -1,6 +1,10 @@
-"""Leaving the event loop: `in_thread` for what blocks (files, names of hosts, native code), `off_loop` for what computes in Python.
+"""Offloading work from the event loop.
 
-The one place where requests and background tasks of the server leave the loop. Cancelling whoever waits does not end the work.
+Use `in_thread` for blocking calls (files, DNS, native code), `off_loop` for Python computation. Requests and background
+tasks of the server leave the event loop only through this module. Cancelling the awaiting task does not stop the work.
+
+Requests and background tasks of the server leave the event loop only through this module. Cancelling the awaiting task
+does not stop the work.
 """
 
 import functools
@@ -12,7 +16,7 @@ from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 
 THREADS = 2
-"""Threads that compute at a time; each more adds a switch interval (5 ms) to whatever the loop waits for."""
+"""Number of computing threads; each further one adds a switch interval (5 ms) to the latency of the event loop."""
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
@@ -22,14 +26,15 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("_limiter")
 async def in_thread(
     function: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
 ) -> Result:
-    """Call a function that blocks but seldom holds the interpreter, in a thread, and return its result."""
+    """Call a function that blocks but seldom holds the interpreter lock in a thread, and return its result."""
     return await run_sync(functools.partial(function, *arguments, **named))
 
 
 async def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Result:
-    """Run `work` in one of the few threads for computing, or of those of another `limiter`.
+    """Run `work` in one of the `THREADS` computing threads, or under another `limiter`.
 
-    Work for here is written in slices: a call that holds the interpreter for its whole length stops the loop from a thread, too.
+    `work` must be written in slices: a call that holds the interpreter lock throughout blocks the event loop even from
+    a thread.
     """
     if limiter is None:
         try:
