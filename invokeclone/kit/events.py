@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from invokeclone.kit.times import timestamp
 
 Audience = Literal["queue", "owner_and_admin", "owner", "admin", "workflow", "bulk_download", "everyone", "internal"]
-"""Who receives an event: `queue` = owner and admins in full, everybody else in the queue's room redacted; `workflow` =
-owner and admins, and everybody while the workflow is public; `internal` = only the server itself."""
+"""Receivers of an event: `queue` = owner and admins in full, other users redacted; `workflow` = owner and admins, and
+all users while the workflow is public; `internal` = only the server itself."""
 
 EVENTS: dict[str, type["Event"]] = {}
 """Every event class by its name on the socket."""

@@ -143,9 +143,6 @@ def set_up(
 
     Replaces earlier ones. `style` is plain, color, syslog or legacy; colors are used on a terminal only. With `as_json`
     lines are JSON objects, regardless of the style. Raises ValueError for an unknown handler.
-
-    `style` is plain, color, syslog or legacy; colors are used on a terminal only. With `as_json` lines are JSON
-    objects, regardless of the style. Raises ValueError for an unknown handler.
     """
     root = logging.getLogger(ROOT)
     root.setLevel(LEVELS[level])

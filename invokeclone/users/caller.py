@@ -1,6 +1,6 @@
 """Authentication for the compatibility APIs: where clients of other servers send a key, on a request or a WebSocket.
 
-In single-user mode no key is needed until the first key is created, whatever the client sends (many always send one);
+In single-user mode no key is needed until the first key is created, even if the client sends one (many always do);
 after that, and always in multi-user mode, a valid key is required.
 """
 
@@ -24,10 +24,9 @@ KEY_PARAMETER = "key"
 
 
 class KeyNeeded(Unauthorized):
-    """The API key is missing or invalid."""
+    """The API key is missing or invalid; the message does not reveal which."""
 
     def __init__(self) -> None:
-        """Set the message, which does not reveal whether the key is missing or invalid, and how to create one."""
         super().__init__(
             "An API key is needed: it is missing, invalid or revoked. `invokeclone user key add` creates one"
         )

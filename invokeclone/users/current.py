@@ -1,11 +1,8 @@
 """The current user of a request and its role.
 
-In single-user mode everybody is `system`, an admin, without a database read. The owner of a token or an API key is
+In single-user mode every user is `system`, an admin, without a database read. The owner of a token or an API key is
 looked up once per request (`identify`, which the application runs before any route's own dependencies, so that no
 request waits for a second connection while it holds one).
-
-The owner of a token or an API key is looked up once per request (`identify`, which the application runs before any
-route's own dependencies, so that no request waits for a second connection while it holds one).
 """
 
 from typing import Annotated
@@ -38,10 +35,9 @@ SYSTEM = User(user_id="system", display_name="System", email="system@system.invo
 
 
 class NotSignedIn(Unauthorized):
-    """The token is missing or invalid."""
+    """The token is missing or invalid; the message does not reveal which."""
 
     def __init__(self) -> None:
-        """Set the message, which does not reveal which of the two."""
         super().__init__("Sign in first: the token is missing, invalid or no longer valid")
 
 
@@ -49,7 +45,6 @@ class AdminsOnly(Forbidden):
     """Only an admin may do this."""
 
     def __init__(self) -> None:
-        """Set the message."""
         super().__init__("Admin privileges required")
 
 
@@ -57,7 +52,6 @@ class SignInNeeded(Forbidden):
     """An API key may not read or change accounts other than its own, nor change that."""
 
     def __init__(self) -> None:
-        """Set the message."""
         super().__init__("An API key cannot do this: sign in with a password")
 
 

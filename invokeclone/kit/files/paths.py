@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def real(path: Path) -> Path:
-    """Return `path` with links resolved; unlike Path.resolve this never raises, whatever the path."""
+    """Return `path` with links resolved; unlike Path.resolve this never raises."""
     return Path(os.path.realpath(path))
 
 

@@ -1,6 +1,6 @@
 """One server per root: a file lock in the root, released when the process ends for any reason.
 
-The file contains the process id and address of the holder. Its content is meaningless while nobody holds the lock.
+The file contains the process id and address of the holder. Its content is meaningless while the lock is not held.
 """
 
 import errno

@@ -20,9 +20,6 @@ def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     A crash leaves the old file, the new one or a stray `.part`, never a partial file. Creates missing folders. The
     permissions of the file are `mode` restricted by its folder and the umask. Raises OSError (disk full, no permission)
     after removing the temporary file.
-
-    Creates missing folders. The permissions of the file are `mode` restricted by its folder and the umask. Raises
-    OSError (disk full, no permission) after removing the temporary file.
     """
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

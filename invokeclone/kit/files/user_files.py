@@ -5,7 +5,7 @@ The rules, for every path that comes from a client (a node's field, a batch's va
 * any user may read files in the folders of the setting `allowed_file_folders`, with symbolic links resolved;
 * an administrator may read any other file, as may the user of a server without accounts that listens on this machine
   only: there the caller is the person at the machine, and InvokeAI's users name files by absolute paths;
-* a server without accounts on a network is open to anybody, so there only the allowed folders are readable.
+* a server without accounts on a network is open to all callers, so there only the allowed folders are readable.
 
 The refusal does not reveal whether the file exists. Only regular files (no device, pipe or folder) are read, as text
 and up to a size limit.

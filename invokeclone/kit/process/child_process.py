@@ -171,9 +171,6 @@ class LineServer:
 
         An ended process is restarted once. Raises ChildEnded, LineTooLong, OSError when it cannot be started,
         TimeoutError; the process is killed on an error.
-
-        Raises ChildEnded, LineTooLong, OSError when it cannot be started, TimeoutError; the process is killed on an
-        error.
         """
         async with self._lock:
             for _try in range(2):

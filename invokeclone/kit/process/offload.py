@@ -2,9 +2,6 @@
 
 Use `in_thread` for blocking calls (files, DNS, native code), `off_loop` for Python computation. Requests and background
 tasks of the server leave the event loop only through this module. Cancelling the awaiting task does not stop the work.
-
-Requests and background tasks of the server leave the event loop only through this module. Cancelling the awaiting task
-does not stop the work.
 """
 
 import functools
