@@ -327,7 +327,7 @@ class TestLongLists:
     @pytest.mark.parametrize("encoding", ["gzip", "identity"])
     @pytest.mark.parametrize("count", [0, 2, 3, 6, 7])
     async def test_pieces_make_one_list(self, upload, client, monkeypatch, count: int, encoding: str) -> None:
-        for name, value in (("PIECE", 100), ("PACKED_FROM", 10), ("ASIDE_FROM", 80)):
+        for name, value in (("CHUNK_SIZE", 100), ("GZIP_MIN_SIZE", 10), ("OFFLOAD_MIN_SIZE", 80)):
             monkeypatch.setattr(f"invokeclone.images.responses.{name}", value)
         uploads = [(await upload())["image_name"] for _ in range(count)]
         await client.post(f"{IMAGES}/star", json={"image_names": uploads[:1]})
