@@ -127,7 +127,9 @@ def test_example_file_is_what_the_settings_say() -> None:
 
 
 def test_example_lines_are_valid_when_uncommented(tmp_path: Path) -> None:
-    lines = [line[2:] for line in example().splitlines() if line.startswith("# ") and not line.startswith("# All settings")]
+    lines = [
+        line[2:] for line in example().splitlines() if line.startswith("# ") and not line.startswith("# All settings")
+    ]
     values = yaml.safe_load("\n".join(line for line in lines if not line.startswith("Each can")))
     assert set(values) == set(FIELDS)
     write(tmp_path, yaml.safe_dump(values))
