@@ -1,6 +1,6 @@
-"""The whole database on one page (SQLAlchemy Core); it knows columns and indexes, and no query.
+"""All database tables and indexes (SQLAlchemy Core).
 
-Times are text, `YYYY-MM-DD HH:MM:SS.mmm` in UTC: they sort as they are and go out as they are.
+Times are text, `YYYY-MM-DD HH:MM:SS.mmm` in UTC: they sort as text and are returned unchanged.
 """
 
 from sqlalchemy import (
@@ -35,7 +35,7 @@ app_state = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""Single facts about the application: `paused`, whether the embedded model was ever registered."""
+"""Application state by key: `paused`, whether the embedded model was ever registered."""
 
 users = Table(
     "users",
@@ -51,7 +51,7 @@ users = Table(
     Column("updated_at", Text, nullable=False),
     Column("last_login_at", Text),
 )
-"""Accounts. `system` owns everything of single-user mode."""
+"""Accounts. `system` owns all records of single-user mode."""
 
 api_keys = Table(
     "api_keys",
@@ -64,7 +64,7 @@ api_keys = Table(
     Column("created_at", Text, nullable=False),
     Column("last_used_at", Text),
 )
-"""What programs show instead of a token. Of a key its SHA-256 is kept, in hexadecimal, and the first letters to know it by."""
+"""API keys: the SHA-256 of the key in hexadecimal, and its first letters for recognition."""
 
 client_state = Table(
     "client_state",
@@ -74,7 +74,7 @@ client_state = Table(
     Column("updated_at", Text, nullable=False),
     Column("value", Text, nullable=False),
 )
-"""What clients keep on the server: texts that nobody here reads, some of them megabytes long."""
+"""Client state: opaque texts by key, some of them megabytes long."""
 
 STATUSES = ("pending", "in_progress", "waiting", "completed", "failed", "canceled")
 
@@ -84,7 +84,7 @@ session_queue = Table(
     Column("item_id", Integer, primary_key=True),
     Column("queue_id", Text, nullable=False),
     Column("batch_id", Text, nullable=False),
-    Column("session_id", Text, nullable=False),  # a uuid of ours; nothing looks an item up by it
+    Column("session_id", Text, nullable=False),  # a generated uuid; no query filters by it
     Column("status", Text, nullable=False, server_default="pending"),
     Column("status_sequence", Integer, nullable=False, server_default=text("0")),
     Column("priority", Integer, nullable=False, server_default=text("0")),
@@ -107,13 +107,14 @@ session_queue = Table(
     Column("started_at", Text),
     Column("completed_at", Text),
     Column("workflow", Text),
-    Column("session", Text, nullable=False),  # what stands behind a long text is slow to reach
+    Column("session", Text, nullable=False),  # near the end: columns after a long text are slow to read
     Column("graph_id", Integer),
     Column("graph_values", Text),
     CheckConstraint(f"status IN {STATUSES}", name="status"),
     sqlite_autoincrement=True,
 )
-"""Every item of every queue; `workflow` and `field_values` are JSON text, `queue/sessions.py` says what makes up a session."""
+"""Items of all queues; `workflow` and `field_values` are JSON text; `queue/sessions.py` describes how a session is
+stored."""
 
 session_graphs = Table(
     "session_graphs",
@@ -122,7 +123,8 @@ session_graphs = Table(
     Column("template", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-"""The graph of each batch, once, with places for what its items put into it; it goes with the last of them (queue/bulk_counts.py)."""
+"""The graph of each batch, stored once, with placeholders for the values of its items; deleted with the last of them
+(queue/bulk_counts.py)."""
 
 queue_counts = Table(
     "queue_counts",
@@ -135,11 +137,12 @@ queue_counts = Table(
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""How many items are in each status, kept by a trigger on changes of `session_queue` (0012) and, of insertions and deletions, by queue/bulk_counts.py: of the `queue` (its name is ''), of each `batch`
-and of each `destination` (none is '')."""
+"""Number of items in each status, for the `queue` (name ''), each `batch` and each `destination` (none is '').
+Maintained by a trigger on status changes of `session_queue` (0012) and, for insertions and deletions, by
+queue/bulk_counts.py."""
 
 Index(
-    "ix_session_queue_order",  # everybody's line
+    "ix_session_queue_order",  # order of all users' items
     session_queue.c.status,
     session_queue.c.priority.desc(),
     session_queue.c.item_id,
@@ -154,7 +157,7 @@ Index(
     sqlite_where=text("status = 'in_progress' OR status = 'waiting'"),
 )
 Index(
-    "ix_session_queue_pending",  # each user's own line
+    "ix_session_queue_pending",  # order of each user's items
     session_queue.c.status,
     session_queue.c.user_id,
     session_queue.c.priority.desc(),
@@ -193,7 +196,7 @@ boards = Table(
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
 )
-"""`cover_image_name` is what a client last asked for; the cover that is shown is computed."""
+"""Boards. `cover_image_name` is the cover that a client last set; the displayed cover is computed."""
 
 Index("ix_boards_created", boards.c.archived, boards.c.created_at, boards.c.board_id)
 
@@ -216,23 +219,23 @@ images = Table(
     Column("user_id", Text, nullable=False, server_default="system"),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
-    Column("metadata", Text),  # last: what stands behind a long text is slow to reach
+    Column("metadata", Text),  # last: columns after a long text are slow to read
     sqlite_autoincrement=True,
 )
-"""One row per image file; `metadata` is JSON text; an image is on one board at most, so the board is a column.
+"""One row per image file; `metadata` is JSON text; an image is on at most one board, so the board is a column.
 
-`image_id` is what the text index knows an image by (`images_text`, see migration 0005); clients know the name."""
+`image_id` is the row id in the text index (`images_text`, see migration 0005); clients use the name."""
 
-# Lists come starred first, newest first; each index holds all that such a list filters and orders by, so that neither
-# counting, nor skipping to a late page, nor listing all names reads the rows themselves.
+# Lists are ordered starred first, then newest first; each index contains all columns that such a list filters and
+# orders by, so that counting, skipping to a late page and listing all names do not read the rows.
 _NEWEST = (images.c.starred.desc(), images.c.created_at.desc(), images.c.image_name.desc())
 _LIST_COLUMNS = (images.c.is_intermediate, *_NEWEST, images.c.image_category)
 _USER_OWNED = images.c.user_id != literal_column("'system'")
 Index("ix_images_starred", *_NEWEST)
 Index("ix_images_gallery", *_LIST_COLUMNS)
-# Where starred ones do not come first; read backwards, the oldest first.
+# Lists without starred first; read backwards for oldest first.
 Index("ix_images_newest", images.c.is_intermediate, *_NEWEST[1:], images.c.image_category)
-# Assets, which are fewer than general images: of all, and of what is on no board.
+# Assets, which are fewer than general images: all, and those on no board.
 Index(
     "ix_images_assets",
     *_LIST_COLUMNS,
@@ -240,7 +243,7 @@ Index(
     sqlite_where=images.c.image_category != literal_column("'general'"),
 )
 Index("ix_images_board", images.c.board_id, *_LIST_COLUMNS)
-# A signed-in user's own; in single-user mode everything is the system's, and these are empty.
+# Images of a signed-in user; in single-user mode everything belongs to the system user, and these indexes are empty.
 Index("ix_images_owned", images.c.user_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
 Index("ix_images_owned_board", images.c.user_id, images.c.board_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
 
@@ -256,7 +259,7 @@ image_counts = Table(
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""How many images there are of each sort, kept by triggers on `images` (migration 0005); no board is ''."""
+"""Number of images per combination of columns, maintained by triggers on `images` (migration 0005); no board is ''."""
 
 image_move_jobs = Table(
     "image_move_jobs",
@@ -268,7 +271,7 @@ image_move_jobs = Table(
     Column("updated_at", Text, nullable=False),
     sqlite_autoincrement=True,
 )
-"""Moves of all images to where the subfolder strategy wants them."""
+"""Jobs that move all images to the subfolders of the current strategy."""
 
 image_move_items = Table(
     "image_move_items",
@@ -277,7 +280,7 @@ image_move_items = Table(
     Column("from_subfolder", Text, nullable=False),
     Column("to_subfolder", Text, nullable=False),
 )
-"""The images whose files are being moved just now, written before their files are touched: what a crash is mended by."""
+"""Images whose files are being moved, written before the files are touched, for recovery after a crash."""
 
 videos = Table(
     "videos",
@@ -302,8 +305,8 @@ videos = Table(
     Column("updated_at", Text, nullable=False),
     Column("gallery_name", Text, Computed("'~' || video_name", persisted=False)),
 )
-"""One row per video file, as `images`. `gallery_name` sorts as the name does, and after the name of every image: so images and
-videos are merged from their indexes in the order time, kind, name, and nothing is sorted."""
+"""One row per video file, as in `images`. `gallery_name` sorts as the name does, and after the name of every image:
+images and videos are merged from their indexes in the order time, kind, name, without sorting."""
 
 _VIDEO_LIST_COLUMNS = (
     videos.c.is_intermediate,
@@ -330,7 +333,7 @@ day_counts = Table(
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
-"""How many images and videos that are no intermediates were made on each day in UTC, kept by triggers on both tables
+"""Number of images and videos created on each day in UTC, without intermediates; maintained by triggers on both tables
 (migration 0009)."""
 
 models = Table(
@@ -350,7 +353,7 @@ models = Table(
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
 )
-"""One row per registered model; `config` is the whole record as JSON text, the other columns are for finding it."""
+"""One row per registered model; `config` is the whole record as JSON text, the other columns are for queries."""
 
 Index("ix_models_name", models.c.base, models.c.type, models.c.name)
 
@@ -361,7 +364,7 @@ model_relationships = Table(
     Column("model_key_2", Text, ForeignKey("models.key", ondelete="CASCADE"), primary_key=True),
     CheckConstraint("model_key_1 < model_key_2", name="order"),
 )
-"""Pairs of models that belong together, each once."""
+"""Pairs of related models, each stored once."""
 
 Index("ix_model_relationships_second", model_relationships.c.model_key_2)
 
@@ -382,10 +385,10 @@ workflows = Table(
     Column("call_reason", Text, nullable=False, server_default="unknown"),
     Column("call_message", Text),
     Column("judged_by", Text, nullable=False, server_default=""),
-    Column("workflow", Text, nullable=False),  # last: what stands behind a long text is slow to reach
+    Column("workflow", Text, nullable=False),  # last: columns after a long text are slow to read
 )
-"""The library. `workflow` is JSON text and what the first columns repeat of it is for lists; `thumbnail` is a mark that
-changes with the picture; `call_*` says whether graphs may call it, as the node vocabulary `judged_by` sees it."""
+"""The workflow library. `workflow` is JSON text; the first columns repeat parts of it for lists. `thumbnail` is a tag
+that changes with the image. `call_*` says whether graphs may call it, according to the node vocabulary `judged_by`."""
 
 Index("ix_workflows_listing", workflows.c.category, workflows.c.name, workflows.c.workflow_id)
 Index("ix_workflows_judged", workflows.c.judged_by)
@@ -404,7 +407,7 @@ style_presets = Table(
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
 )
-"""Prompt templates, a few dozen at most; `image` is a mark that changes with the picture, null without one."""
+"""Prompt templates, a few dozen at most; `image` is a tag that changes with the image, null without one."""
 
 system_prompts = Table(
     "system_prompts",
@@ -417,7 +420,7 @@ system_prompts = Table(
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
 )
-"""What language models are told before a prompt is given to them."""
+"""System prompts for language models."""
 
 model_installs = Table(
     "model_installs",
@@ -431,5 +434,5 @@ model_installs = Table(
     Column("error", Text),
     Column("created_at", Text, nullable=False),
 )
-"""Installations from the web that haven't ended, to go on with after a restart: the folder in the models folder that their
-files come into, the key that the model will get; source, stated fields and the list of files as JSON, without tokens."""
+"""Unfinished installations from the web, resumed after a restart: the target folder in the models folder and the future
+key of the model; source, stated fields and the list of files as JSON, without tokens."""

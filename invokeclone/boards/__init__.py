@@ -1,1 +1,1 @@
-"""Boards: collections of images, their counts and covers, and which image is on which."""
+"""Boards: collections of images with counts and covers, and adding and removing images."""

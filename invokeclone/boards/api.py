@@ -1,4 +1,4 @@
-"""The board routes, and those that put images on boards; what is asked and answered, no SQL."""
+"""Board routes, including those that add images to boards."""
 
 from typing import Annotated
 
@@ -39,7 +39,7 @@ def _json(content: bytes | str) -> Response:
 async def create_board(
     needs: Needs, user: CurrentUser, board_name: Annotated[BoardName, Query(description="The name.")]
 ) -> Response:
-    """Make a board."""
+    """Create a board."""
     async with needs.database.write() as connection:
         board = await store.create(connection, board_name, user.user_id)
     return Response(board.model_dump_json(), 201, media_type="application/json")
@@ -49,11 +49,11 @@ async def create_board(
 async def list_boards(
     needs: Needs,
     user: CurrentUser,
-    order_by: Annotated[BoardRecordOrderBy, Query(description="What to sort by.")] = BoardRecordOrderBy.CreatedAt,
-    direction: Annotated[SQLiteDirection, Query(description="Which end comes first.")] = SQLiteDirection.Descending,
-    all: Annotated[bool | None, Query(description="Whether to list all instead of a page.")] = None,  # noqa: A002
-    offset: Annotated[int | None, Query(description="How many to skip.")] = None,
-    limit: Annotated[int | None, Query(description="How many to list.")] = None,
+    order_by: Annotated[BoardRecordOrderBy, Query(description="Sort key.")] = BoardRecordOrderBy.CreatedAt,
+    direction: Annotated[SQLiteDirection, Query(description="Sort direction.")] = SQLiteDirection.Descending,
+    all: Annotated[bool | None, Query(description="Whether to list all boards instead of a page.")] = None,  # noqa: A002
+    offset: Annotated[int | None, Query(description="Number of boards to skip.")] = None,
+    limit: Annotated[int | None, Query(description="Maximum number of boards to list.")] = None,
     include_archived: Annotated[bool, Query(description="Whether to list archived boards too.")] = False,
 ) -> Response:
     """List boards: all of them, or a page."""
@@ -80,7 +80,7 @@ async def get_board(source: Reads, user: CurrentUser, board_id: BoardId) -> Boar
 
 @router.patch("/boards/{board_id}", status_code=201)
 async def update_board(connection: Write, user: CurrentUser, board_id: BoardId, changes: BoardChanges) -> BoardDTO:
-    """Change a board's name, archive it, or change who sees it."""
+    """Change a board's name, visibility, cover, or whether it is archived."""
     return await service.update(connection, user, board_id, changes)
 
 
@@ -101,7 +101,9 @@ async def list_all_board_image_names(
     user: CurrentUser,
     board_id: BoardId,
     categories: Annotated[list[ImageCategory] | None, Query(description="Only these categories.")] = None,
-    is_intermediate: Annotated[bool | None, Query(description="Only intermediates, or only what is none.")] = None,
+    is_intermediate: Annotated[
+        bool | None, Query(description="Only intermediates (true) or only non-intermediates (false).")
+    ] = None,
 ) -> Response:
     """List the names of the images on a board, or of those on no board ("none")."""
     owner = await access.list_owner(source, user, board_id)
@@ -127,7 +129,7 @@ def _remove_result(result: BoardMove) -> RemoveImagesFromBoardResult:
 async def add_image_to_board(
     connection: Write, user: CurrentUser, board_id: TargetBoard, image_name: ImageName
 ) -> AddImagesToBoardResult:
-    """Put an image on a board, off the one it was on."""
+    """Move an image to a board."""
     return _add_result(service.single(await service.add(connection, user, board_id, [image_name]), image_name))
 
 
@@ -137,7 +139,7 @@ async def remove_image_from_board(
     user: CurrentUser,
     image_name: Annotated[str, Body(embed=True, description="The name of the image.")],
 ) -> RemoveImagesFromBoardResult:
-    """Take an image off its board."""
+    """Remove an image from its board."""
     return _remove_result(service.single(await service.remove(connection, user, [image_name]), image_name))
 
 
@@ -145,7 +147,7 @@ async def remove_image_from_board(
 async def add_images_to_board(
     connection: Write, user: CurrentUser, board_id: TargetBoard, image_names: ImageNamesBody
 ) -> AddImagesToBoardResult:
-    """Put several images on a board, off those they were on."""
+    """Move several images to a board."""
     return _add_result(await service.add(connection, user, board_id, image_names))
 
 
@@ -155,5 +157,5 @@ async def remove_images_from_board(
     user: CurrentUser,
     image_names: Annotated[ImageNames, Body(embed=True, description="The names of the images.")],
 ) -> RemoveImagesFromBoardResult:
-    """Take several images off their boards."""
+    """Remove several images from their boards."""
     return _remove_result(await service.remove(connection, user, image_names))

@@ -1,4 +1,4 @@
-"""What can be wrong with a request about boards; the statuses are those clients know."""
+"""Errors of requests about boards; the statuses are those of InvokeAI's API."""
 
 from invokeclone.images.errors import BoardNotFound as BoardNotFound
 from invokeclone.images.errors import ImageNotFound as ImageNotFound
@@ -7,7 +7,7 @@ from invokeclone.kit.errors import BadRequest
 
 
 class MissingPage(BadRequest):
-    """Neither all boards were asked for nor a page of them."""
+    """The request asks neither for all boards nor for a page."""
 
     def __init__(self) -> None:
-        super().__init__("ask for all=true, or give offset and limit, neither below 0")
+        super().__init__("set all=true, or offset and limit, neither below 0")

@@ -1,4 +1,4 @@
-"""Boards as clients read them; it knows the form and no SQL."""
+"""Request and response schemas of boards."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ BoardName = Annotated[str, Field(max_length=300)]
 
 
 class BoardVisibility(StrEnum):
-    """Who beside its owner sees a board (`shared`) or may also change it (`public`)."""
+    """Whether other users may see a board (`shared`) or also change its content (`public`)."""
 
     Private = "private"
     Shared = "shared"
@@ -18,17 +18,17 @@ class BoardVisibility(StrEnum):
 
 
 class BoardRecordOrderBy(StrEnum):
-    """What boards are sorted by."""
+    """Sort keys of boards."""
 
     CreatedAt = "created_at"
     Name = "board_name"
 
 
 class BoardDTO(BaseModel):
-    """A board with what is computed for it: counts (intermediates aside) and cover. Times are UTC text.
+    """A board with computed counts (without intermediates) and cover. Times are UTC text.
 
-    The cover is the newest starred image, else the newest one. `owner_username` is told in lists, to admins.
-    `is_private` is always false: the web UI 6.8.1 lists only boards that say so.
+    The cover is the newest starred image, else the newest one. `owner_username` is set in lists for admins only.
+    `is_private` is always false: the web UI 6.8.1 lists only boards with this value.
     """
 
     board_id: str
@@ -49,7 +49,7 @@ class BoardDTO(BaseModel):
 
 
 class BoardChanges(BaseModel):
-    """What may be changed of a board; what is absent or null stays as it is."""
+    """Changes to a board; absent or null fields are unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class BoardChanges(BaseModel):
 
 
 class DeleteBoardResult(BaseModel):
-    """What became of a deleted board's images: on no board now, or deleted as well."""
+    """The images and videos of a deleted board: removed from the board, or deleted as well."""
 
     board_id: str
     deleted_board_images: list[str]
@@ -72,7 +72,7 @@ class DeleteBoardResult(BaseModel):
 
 
 class AddImagesToBoardResult(BaseModel):
-    """What was put on a board, and the boards it came from and went to."""
+    """Images added to a board, and the boards they were on before and after."""
 
     affected_boards: list[str]
     added_images: list[str]
@@ -80,7 +80,7 @@ class AddImagesToBoardResult(BaseModel):
 
 
 class RemoveImagesFromBoardResult(BaseModel):
-    """What was taken off its board, and the boards it came from."""
+    """Images removed from their boards, and those boards."""
 
     affected_boards: list[str]
     removed_images: list[str]
@@ -88,28 +88,28 @@ class RemoveImagesFromBoardResult(BaseModel):
 
 
 class VideoBoardArg(BaseModel):
-    """Which video goes on which board."""
+    """A video and the board to add it to."""
 
     board_id: str
     video_name: str
 
 
 class AddVideosToBoardResult(BaseModel):
-    """What was put on a board, and the boards it came from and went to."""
+    """Videos added to a board, and the boards they were on before and after."""
 
     affected_boards: list[str]
     added_videos: list[str]
 
 
 class RemoveVideosFromBoardResult(BaseModel):
-    """What was taken off its board, and the boards it came from."""
+    """Videos removed from their boards, and those boards."""
 
     affected_boards: list[str]
     removed_videos: list[str]
 
 
 class VirtualSubBoardDTO(BaseModel):
-    """What was made on a day, as a board; the cover is the newest of it."""
+    """Images and videos of one day as a board; the cover is the newest one."""
 
     virtual_board_id: str
     board_name: str

@@ -1,4 +1,4 @@
-"""Boards beyond one statement: deleting one with what is on it, and moving things between boards; it knows no HTTP."""
+"""Board operations: updating and deleting boards, adding and removing images and videos."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from invokeclone.users.current import User
 
 
 async def update(connection: AsyncConnection, user: User, board_id: str, changes: BoardChanges) -> BoardDTO:
-    """Change a board; raises BoardNotFound, NotYourBoard, and ImageNotFound or ImageNotYours for the cover asked for."""
+    """Change a board; raises BoardNotFound, NotYourBoard, and ImageNotFound or ImageNotYours for the cover."""
     await access.require_board_owned(connection, user, board_id)
     if changes.cover_image_name is not None:
         await access.require_readable(connection, user, access.IMAGES, changes.cover_image_name)
@@ -27,7 +27,7 @@ async def update(connection: AsyncConnection, user: User, board_id: str, changes
 
 
 async def delete(resources: Resources, user: User, board_id: str, *, include_images: bool) -> DeleteBoardResult:
-    """Delete a board; its images and videos go as well if `include_images`, else they are on no board.
+    """Delete a board; deletes its images and videos if `include_images`, else they are on no board.
 
     Raises BoardNotFound, NotYourBoard.
     """
@@ -53,7 +53,7 @@ async def delete(resources: Resources, user: User, board_id: str, *, include_ima
 
 
 class BoardMove(NamedTuple):
-    """The things that were moved to or off a board, the boards they left and came to, and those refused as another's."""
+    """Items moved to or off a board, the affected boards, and the items refused as another user's."""
 
     boards: list[str]
     names: list[str]
@@ -63,7 +63,7 @@ class BoardMove(NamedTuple):
 async def add(
     connection: AsyncConnection, user: User, board_id: str, names: Sequence[str], kind: MediaKind = IMAGES
 ) -> BoardMove:
-    """Put those of `names` that exist on a board, off whatever board they were on; only one's own are moved.
+    """Move those of `names` that exist and that `user` owns to a board.
 
     Raises BoardNotFound, NotYourBoard.
     """
@@ -74,7 +74,7 @@ async def add(
 
 
 async def remove(connection: AsyncConnection, user: User, names: Sequence[str], kind: MediaKind = IMAGES) -> BoardMove:
-    """Take those of `names` that exist, and that `user` may change, off their boards."""
+    """Remove those of `names` that exist and that `user` may change from their boards."""
     return await _move(connection, kind, await access.changeable(connection, user, kind, names), None)
 
 
@@ -87,7 +87,7 @@ async def _move(
 
 
 def single(result: BoardMove, name: str, kind: MediaKind = IMAGES) -> BoardMove:
-    """Return what became of a single thing; raises ImageNotYours, and what the kind says when there is none of this name."""
+    """Return the result for a single item; raises ImageNotYours, or the kind's error when no item has this name."""
     if result.refused:
         raise ImageNotYours(name)
     if not result.names:

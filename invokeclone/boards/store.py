@@ -1,4 +1,4 @@
-"""Boards in SQL, with covers read from the index of images by board, and counts that are kept already; it knows no files."""
+"""SQL for boards; covers are read from the index of images by board, counts from tables maintained by triggers."""
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
@@ -37,12 +37,12 @@ _GENERAL = image_counts.c.image_category == ImageCategory.GENERAL.value
 
 
 def _item_conditions(kind: MediaKind) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions of what a board shows."""
+    """Return the conditions for the items that a board displays."""
     return kind.board_id == boards.c.board_id, kind.table.c.is_intermediate == literal_column("0")
 
 
 def _count_images(condition: ColumnElement[bool]) -> ScalarSelect[Any]:
-    """Return the select of how many images of a sort a board shows; they are counted already."""
+    """Select the number of images of a category that a board displays, from `image_counts`."""
     statement = select(func.coalesce(func.sum(image_counts.c.number), 0)).where(
         image_counts.c.board_id == boards.c.board_id, image_counts.c.is_intermediate == literal_column("0"), condition
     )
@@ -60,7 +60,7 @@ def _count_videos() -> ScalarSelect[Any]:
 
 
 def _cover(kind: MediaKind) -> ScalarSelect[Any]:
-    """Return the select of the first thing that a board shows of a kind, as JSON: what it is ordered by, and its name."""
+    """Select the first displayed item of a kind on a board, as JSON: its sort key and name."""
     ordered = (kind.table.c.starred, kind.table.c.created_at, kind.tiebreaker)
     first = select(func.json_array(*ordered, kind.name)).where(*_item_conditions(kind))
     return first.order_by(*[key.desc() for key in ordered]).limit(1).correlate(boards).scalar_subquery()
@@ -68,7 +68,7 @@ def _cover(kind: MediaKind) -> ScalarSelect[Any]:
 
 @cache
 def _boards(*, owners: bool) -> Select[Any]:
-    """Return the select of boards as clients read them, with the owners' names if `owners`."""
+    """Select boards with all fields of `BoardDTO`, with the owners' names if `owners`."""
     owner: ColumnElement[Any] = null()
     if owners:
         owner = select(users.c.display_name).where(users.c.user_id == boards.c.user_id).scalar_subquery()
@@ -90,7 +90,7 @@ def _boards(*, owners: bool) -> Select[Any]:
 
 
 def _fields(row: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what clients read of a board for a row of `_boards`."""
+    """Return the fields of `BoardDTO` for a row of `_boards`."""
     board_id, board_name, user_id, created_at, updated_at, archived, visibility, *computed = row
     images_shown, assets, videos, cover_image, cover_video, owner = computed
     image, video = (orjson.loads(cover or "[]") for cover in (cover_image, cover_video))
@@ -118,7 +118,7 @@ def _board(row: tuple[Any, ...]) -> BoardDTO:
 
 
 async def create(connection: AsyncConnection, board_name: str, user_id: str = "system") -> BoardDTO:
-    """Make a board; several may have the same name."""
+    """Create a board; names need not be unique."""
     values = {
         "board_id": str(uuid4()),
         "board_name": board_name,
@@ -167,13 +167,13 @@ _BOARD_EXISTS = PreparedStatement(select(boards.c.board_id).where(boards.c.board
 
 
 async def require(source: Source, board_id: str) -> None:
-    """Raise BoardNotFound unless there is such a board."""
+    """Raise BoardNotFound unless the board exists."""
     if await _BOARD_EXISTS.first(source, board_id=board_id) is None:
         raise BoardNotFound(board_id)
 
 
 async def update_board(connection: AsyncConnection, board_id: str, changes: BoardChanges) -> BoardDTO:
-    """Change what `changes` sets and return the board; raises BoardNotFound, ImageNotFound for a cover that is not there."""
+    """Apply the set fields of `changes` and return the board; raises BoardNotFound, or ImageNotFound for the cover."""
     cover = changes.cover_image_name
     await require(connection, board_id)
     if cover is not None:
@@ -186,18 +186,18 @@ async def update_board(connection: AsyncConnection, board_id: str, changes: Boar
 
 
 async def delete_board(connection: AsyncConnection, board_id: str) -> None:
-    """Delete a board; what is on it is on none then. Raises BoardNotFound."""
+    """Delete a board; its items are on no board afterwards. Raises BoardNotFound."""
     await require(connection, board_id)
     await connection.execute(delete(boards).where(boards.c.board_id == board_id))
 
 
 async def names(connection: AsyncConnection, board_id: str, kind: MediaKind) -> list[str]:
-    """Return the names of everything of a kind on a board."""
+    """Return the names of all items of a kind on a board."""
     return list((await connection.execute(select(kind.name).where(kind.board_id == board_id))).scalars())
 
 
 def _order(order_by: BoardRecordOrderBy, direction: SQLiteDirection) -> list[ColumnElement[Any]]:
-    """By time or by name whatever its case; the id decides what is otherwise equal."""
+    """Return the sort order: by time or by case-insensitive name, then by id."""
     first = func.lower(boards.c.board_name) if order_by is BoardRecordOrderBy.Name else boards.c.created_at
     keys: list[ColumnElement[Any]] = [first, boards.c.board_id]
     return [key.desc() for key in keys] if direction is SQLiteDirection.Descending else keys
@@ -207,7 +207,7 @@ def _order(order_by: BoardRecordOrderBy, direction: SQLiteDirection) -> list[Col
 def _listing(
     order_by: BoardRecordOrderBy, direction: SQLiteDirection, *, include_archived: bool, owners: bool
 ) -> Select[Any]:
-    """Return the statement for a list; there are no more than sixteen of them."""
+    """Return the statement of a list; at most sixteen variants are cached."""
     statement = _boards(owners=owners).order_by(*_order(order_by, direction))
     return statement if include_archived else statement.where(boards.c.archived == literal_column("0"))
 
@@ -220,13 +220,13 @@ async def list_all_json(
     include_archived: bool = False,
     user: User = SYSTEM,
 ) -> bytes:
-    """Return all boards that `user` may see as a JSON array, without the archived ones unless asked for."""
+    """Return all boards visible to `user` as a JSON array, without archived ones unless `include_archived`."""
     statement = _all(order_by, direction, include_archived=include_archived, of_admin=user.is_admin)
     return orjson.dumps([_fields(row) for row in await statement.rows(source, user_id=user.user_id)])
 
 
 async def list_all(source: Source, *, user: User = SYSTEM) -> list[BoardDTO]:
-    """Return all boards that `user` may see and that are not archived, the newest first."""
+    """Return all boards visible to `user` that are not archived, the newest first."""
     statement = _all(
         BoardRecordOrderBy.CreatedAt, SQLiteDirection.Descending, include_archived=False, of_admin=user.is_admin
     )
@@ -251,7 +251,7 @@ async def page(
     include_archived: bool = False,
     user: User = SYSTEM,
 ) -> OffsetPaginatedResults[BoardDTO]:
-    """Return a page of the boards that `user` may see; `total` counts all that the pages hold together."""
+    """Return a page of the boards visible to `user`; `total` is the number on all pages."""
     visible = rights.visible_boards(user)
     counting = select(func.count()).select_from(boards).where(*visible)
     if not include_archived:
@@ -271,9 +271,9 @@ async def image_names_json(
     is_intermediate: bool | None = None,
     owner: str | None = None,
 ) -> bytes | None:
-    """Return the names of the images (or of one user's) on a board, or on none for "none", as a JSON array.
+    """Return the names of the images on a board, or on no board for "none", as a JSON array; with `owner` only theirs.
 
-    They come in the gallery's order; None: there is no such board.
+    The order is the gallery's. Returns None when the board does not exist.
     """
     statement = _image_names(
         None if categories is None else tuple(categories),
@@ -295,7 +295,7 @@ async def image_names(
     is_intermediate: bool | None = None,
     owner: str | None = None,
 ) -> list[str]:
-    """Return the same as a list, empty where there is no such board."""
+    """Return the same as a list, empty if the board does not exist."""
     names = await image_names_json(source, board_id, categories, is_intermediate=is_intermediate, owner=owner)
     return [] if names is None else list(orjson.loads(names))
 

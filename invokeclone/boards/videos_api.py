@@ -1,4 +1,4 @@
-"""The routes that put videos on boards: one by one, and several at once as 6.8.1 asks for it; no SQL."""
+"""Routes that add videos to boards and remove them: single ones, and in bulk for web UI 6.8.1."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ VideoNamesBody = Annotated[VideoNames, Body(description="The names of the videos
 
 @router.post("/videos/board", tags=["videos"])
 async def add_video_to_board(connection: Write, user: CurrentUser, body: VideoBoardArg) -> AddVideosToBoardResult:
-    """Put a video on a board, off the one it was on."""
+    """Move a video to a board."""
     name = body.video_name
     moved = service.single(await service.add(connection, user, body.board_id, [name], VIDEOS), name, VIDEOS)
     return AddVideosToBoardResult(affected_boards=moved.boards, added_videos=moved.names)
@@ -32,7 +32,7 @@ async def remove_video_from_board(
     user: CurrentUser,
     video_name: Annotated[str, Body(embed=True, description="The name of the video.")],
 ) -> RemoveVideosFromBoardResult:
-    """Take a video off its board. Clients know that a name which no video has is answered like one that is on no board."""
+    """Remove a video from its board. As in InvokeAI, an unknown name gets the same response as a video on no board."""
     moved = await service.remove(connection, user, [video_name], VIDEOS)
     if moved.refused:
         raise ImageNotYours(video_name)
@@ -46,7 +46,7 @@ async def add_videos_to_board(
     board_id: Annotated[str, Body(description="The id of the board.")],
     video_ids: VideoNamesBody,
 ) -> AddVideosToBoardResult:
-    """Put several videos on a board, off those they were on."""
+    """Move several videos to a board."""
     moved = await service.add(connection, user, board_id, video_ids, VIDEOS)
     return AddVideosToBoardResult(affected_boards=moved.boards, added_videos=moved.names)
 
@@ -57,6 +57,6 @@ async def remove_videos_from_board(
     user: CurrentUser,
     video_ids: Annotated[VideoNames, Body(embed=True, description="The names of the videos.")],
 ) -> RemoveVideosFromBoardResult:
-    """Take several videos off their boards."""
+    """Remove several videos from their boards."""
     moved = await service.remove(connection, user, video_ids, VIDEOS)
     return RemoveVideosFromBoardResult(affected_boards=moved.boards, removed_videos=moved.names)

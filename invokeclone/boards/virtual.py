@@ -1,6 +1,6 @@
-"""Virtual boards in SQL: a board per day on which something was made, counted by triggers as things come and go.
+"""SQL for virtual boards: one board per day with images or videos, with counts maintained by triggers.
 
-What is on such a board is a list of the gallery with a day in its filter.
+The content of such a board is a gallery list filtered by day.
 """
 
 from functools import lru_cache
@@ -16,7 +16,7 @@ from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.tables import day_counts
 
 _PER_STAR = [(kind, starred) for kind in (IMAGES, VIDEOS) for starred in ("1", "0")]
-"""The indexes start with the star: the newest thing of a day is the newer of the newest with and without one."""
+"""The indexes begin with `starred`: the newest item of a day is the newer of the newest starred and unstarred ones."""
 
 
 def _number(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
@@ -24,7 +24,7 @@ def _number(*conditions: ColumnElement[bool]) -> ColumnElement[Any]:
 
 
 def _newest(kind: MediaKind, starred: str, *, by_owner: bool) -> ScalarSelect[Any]:
-    """Return the select of a day's newest thing of a kind, as JSON: its time, what decides among equal ones, its name."""
+    """Select a day's newest item of a kind, as JSON: its time, tiebreaker and name."""
     created_at = kind.table.c.created_at
     day = day_counts.c.created_date
     statement = select(func.json_array(created_at, kind.tiebreaker, kind.name)).where(
@@ -41,7 +41,7 @@ def _newest(kind: MediaKind, starred: str, *, by_owner: bool) -> ScalarSelect[An
 
 @lru_cache(maxsize=2)
 def by_date(*, by_owner: bool) -> Select[Any]:
-    """Return the statement that lists the days, the newest first: everybody's things, or those of the user `owner`."""
+    """Return the statement that lists the days, the newest first, over all items or those of the user `owner`."""
     images, videos = (day_counts.c.kind == kind.type_name for kind in (IMAGES, VIDEOS))
     general = day_counts.c.category == ImageCategory.GENERAL.value
     covers = [
@@ -61,7 +61,7 @@ def by_date(*, by_owner: bool) -> Select[Any]:
 
 
 async def list_by_date(connection: AsyncConnection, owner: str | None) -> list[VirtualSubBoardDTO]:
-    """Return a board per day in UTC that has anything but intermediates; with an owner, only of what is theirs."""
+    """Return a board per UTC day with non-intermediate items; with an owner, counting only their items."""
     rows = await connection.execute(by_date(by_owner=owner is not None), {"owner": owner} if owner else {})
     return [_board(row) for row in rows]
 

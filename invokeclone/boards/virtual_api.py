@@ -1,4 +1,4 @@
-"""The routes of virtual boards; what is asked and answered, no SQL."""
+"""Virtual board routes."""
 
 from typing import Annotated
 
@@ -41,12 +41,12 @@ async def _virtual_board_filter(
 
 
 VirtualBoardFilter = Annotated[ImageFilter, Depends(_virtual_board_filter)]
-Date = Annotated[str, Path(description="The day in UTC, YYYY-MM-DD; other words are days on which nothing was made.")]
+Date = Annotated[str, Path(description="The day in UTC, YYYY-MM-DD; the list is empty for any other text.")]
 
 
 @router.get("/by_date")
 async def list_virtual_boards_by_date(connection: Read, user: CurrentUser) -> list[VirtualSubBoardDTO]:
-    """List a board for each day on which something was made, the newest first."""
+    """List a board for each day with images or videos, the newest first."""
     return await virtual.list_by_date(connection, rights.scope(user))
 
 
@@ -54,7 +54,7 @@ async def list_virtual_boards_by_date(connection: Read, user: CurrentUser) -> li
 async def list_virtual_board_image_names_by_date(
     request: Request, needs: Needs, image_filter: VirtualBoardFilter, date: Date
 ) -> Response:
-    """List the names of the images made on a day."""
+    """List the names of the images created on a day."""
     image_filter = image_filter.model_copy(update={"created_date": date})
     listed = await gallery.names_json(needs.database, image_filter, "image_names", (IMAGES,))
     return await responses.json_pieces(request, listed, needs.settings.http_compression_level)
@@ -64,7 +64,7 @@ async def list_virtual_board_image_names_by_date(
 async def list_virtual_board_item_names_by_date(
     request: Request, needs: Needs, image_filter: VirtualBoardFilter, date: Date
 ) -> Response:
-    """List kinds and names of the images and videos made on a day."""
+    """List kinds and names of the images and videos created on a day."""
     image_filter = image_filter.model_copy(update={"created_date": date})
     listed = await gallery.names_json(needs.database, image_filter, "items", with_kinds=True)
     return await responses.json_pieces(request, listed, needs.settings.http_compression_level)

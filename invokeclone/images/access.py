@@ -1,7 +1,7 @@
 """Checks of the rights to images, videos and boards (`users.rights` has the rules).
 
-For administrators, which in single-user mode everybody is, nothing here asks the database, save an administrator's account
-whether a board exists.
+Administrators (in single-user mode every user is one) are allowed without a database query, except that for the lists
+of an administrator's account the board must exist.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from invokeclone.users.rights import PUBLIC, SHARED, UserId
 
 
 class Allowed(NamedTuple):
-    """The names of a list that a user may act on, and those that exist and are somebody else's."""
+    """Names of a list that a user may act on, and those of existing items that the user may not."""
 
     names: list[str]
     refused: list[str]
@@ -34,25 +34,25 @@ Condition = Callable[[MediaKind, UserId], ColumnElement[bool]]
 
 
 def may_read(kind: MediaKind, user_id: UserId) -> ColumnElement[bool]:
-    """Return the condition that a user who is no administrator may see an image or video."""
+    """Return the SQL condition for images or videos visible to a user who is not an administrator."""
     return rights.may_read_image(kind.user_id, kind.board_id, user_id)
 
 
 def may_change(kind: MediaKind, user_id: UserId) -> ColumnElement[bool]:
-    """Return the condition that a user who is no administrator may change or delete an image or video."""
+    """Return the SQL condition for images or videos that a user who is not an administrator may change or delete."""
     return rights.may_change_image(kind.user_id, kind.board_id, user_id)
 
 
-# Things
+# Images and videos
 
 
 async def require_readable(source: Source, user: User, kind: MediaKind, name: str) -> None:
-    """Raise ImageNotYours when `user` may not see the thing; one that does not exist is left to the next step."""
+    """Raise ImageNotYours when `user` may not see the item; does not check that it exists."""
     await _require(source, user, kind, name, may_read)
 
 
 async def require_changeable(connection: AsyncConnection, user: User, kind: MediaKind, name: str) -> None:
-    """Raise ImageNotYours when `user` may not change the thing; one that does not exist is left to the next step."""
+    """Raise ImageNotYours when `user` may not change the item; does not check that it exists."""
     await _require(connection, user, kind, name, may_change)
 
 
@@ -69,17 +69,17 @@ def _foreign(kind: MediaKind, condition: Condition) -> PreparedStatement:
 
 
 async def readable(source: Source, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
-    """Divide `names` by whether `user` may see what they name."""
+    """Split `names` by whether `user` may see the items."""
     return await _divide(source, user, kind, names, may_read)
 
 
 async def changeable(connection: AsyncConnection, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
-    """Divide `names` by whether `user` may change what they name."""
+    """Split `names` by whether `user` may change the items."""
     return await _divide(connection, user, kind, names, may_change)
 
 
 async def movable(connection: AsyncConnection, user: User, kind: MediaKind, names: Sequence[str]) -> Allowed:
-    """Divide `names` by whether `user` may put what they name on another board: one's own things only."""
+    """Split `names` by whether `user` may move the items to another board: only their own."""
     return await _divide(connection, user, kind, names, _is_own)
 
 
@@ -88,7 +88,7 @@ def _is_own(kind: MediaKind, user_id: UserId) -> ColumnElement[bool]:
 
 
 async def _divide(source: Source, user: User, kind: MediaKind, names: Sequence[str], condition: Condition) -> Allowed:
-    """Ask for those that exist and are refused; names of nothing stay among the allowed, where nothing finds them."""
+    """Query the existing items that are refused; names without an item stay among the allowed ones."""
     unique = list(dict.fromkeys(names))
     if user.is_admin or not unique:
         return Allowed(unique, [])
@@ -108,10 +108,11 @@ def _foreign_among(kind: MediaKind, condition: Condition) -> PreparedStatement:
 
 
 async def list_owner(source: Source, user: User, board_id: str | None) -> str | None:
-    """Return whose things a list holds: None for everybody's, else a user's own.
+    """Return the owner that a list is restricted to, None for all owners.
 
-    A list of a shared or public board holds everybody's; one of a private board, of no board or of whatever board only the
-    user's own. Raises BoardNotFound, NotYourBoard; in single-user mode the list of a board that does not exist is empty.
+    A list of a shared or public board contains the items of all users; one of a private board, of no board or of all
+    boards only the user's own. Raises BoardNotFound, NotYourBoard; in single-user mode the list of a board that does
+    not exist is empty.
     """
     if board_id is None or board_id == NO_BOARD or user == SYSTEM:
         return rights.scope(user)
@@ -120,19 +121,19 @@ async def list_owner(source: Source, user: User, board_id: str | None) -> str | 
 
 
 async def require_board_readable(source: Source, user: User, board_id: str) -> None:
-    """Raise BoardNotFound, or NotYourBoard when `user` may not see the board; admins are not asked."""
+    """Raise BoardNotFound, or NotYourBoard when `user` may not see the board; no check for admins."""
     if not user.is_admin:
         await _board(source, user, board_id, SHARED)
 
 
 async def require_board_fillable(connection: AsyncConnection, user: User, board_id: str) -> None:
-    """Raise BoardNotFound, or NotYourBoard when `user` may not put things on the board; admins are not asked."""
+    """Raise BoardNotFound, or NotYourBoard when `user` may not add items to the board; no check for admins."""
     if not user.is_admin:
         await _board(connection, user, board_id, (PUBLIC,))
 
 
 async def require_board_owned(connection: AsyncConnection, user: User, board_id: str) -> None:
-    """Raise BoardNotFound, or NotYourBoard when `user` may not change the board itself; admins are not asked."""
+    """Raise BoardNotFound, or NotYourBoard when `user` may not change the board itself; no check for admins."""
     if not user.is_admin:
         await _board(connection, user, board_id, ())
 
@@ -143,7 +144,7 @@ _BOARD = PreparedStatement(
 
 
 async def _board(source: Source, user: User, board_id: str, open_to_all: tuple[str, ...]) -> tuple[str, str]:
-    """Return a board's owner and visibility; raises BoardNotFound, or NotYourBoard when neither allows it."""
+    """Return a board's owner and visibility; raises BoardNotFound, or NotYourBoard when neither allows the use."""
     row = await _BOARD.first(source, board_id=board_id)
     if row is None:
         raise BoardNotFound(board_id)

@@ -1,4 +1,4 @@
-"""The image routes: what is asked and answered; no SQL, no files."""
+"""Image routes."""
 
 from typing import Annotated, Any
 
@@ -34,10 +34,10 @@ router = APIRouter(prefix="/api/v1/images", tags=["images"])
 
 ImageName = Annotated[str, Path(description="The name of the image.")]
 ImageNamesBody = Annotated[ImageNames, Body(embed=True, description="The names of the images.")]
-MediaCookie = Annotated[str | None, Cookie(description="The token of a browser's request for a file.")]
+MediaCookie = Annotated[str | None, Cookie(description="The browser's token for image files.")]
 
 PNG: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture", "content": {"image/png": {}}},
+    200: {"description": "The image", "content": {"image/png": {}}},
     404: {"description": "No image has this name"},
 }
 WEBP: dict[int | str, dict[str, Any]] = {
@@ -54,23 +54,23 @@ def _delete_result(change: BulkChange) -> DeleteImagesResult:
     return DeleteImagesResult(affected_boards=change.boards, deleted_images=change.names, failed_images=change.refused)
 
 
-@router.post("/upload", status_code=201, responses={415: {"description": "Not a picture that can be read"}})
+@router.post("/upload", status_code=201, responses={415: {"description": "Not a readable image"}})
 async def upload_image(
     needs: Needs,
     user: CurrentUser,
     response: Response,
-    file: Annotated[UploadFile, File(description="The picture.")],
-    image_category: Annotated[ImageCategory, Query(description="What the image is for.")],
-    is_intermediate: Annotated[bool, Query(description="Whether it is only a step on the way.")],
-    board_id: Annotated[str | None, Query(description="The board to put it on.")] = None,
+    file: Annotated[UploadFile, File(description="The image file.")],
+    image_category: Annotated[ImageCategory, Query(description="The category of the image.")],
+    is_intermediate: Annotated[bool, Query(description="Whether it is an intermediate.")],
+    board_id: Annotated[str | None, Query(description="The board to add it to.")] = None,
     session_id: Annotated[str | None, Query(description="The session it belongs to.")] = None,
-    crop_visible: Annotated[
-        bool | None, Query(description="Whether to cut off what is transparent around it.")
-    ] = False,
-    resize_to: Annotated[str | None, Form(description='The size to bring it to: {"width": …, "height": …}.')] = None,
-    metadata: Annotated[str | None, Form(description="Metadata, a JSON object, in place of the picture's own.")] = None,
+    crop_visible: Annotated[bool | None, Query(description="Whether to crop the image to its visible part.")] = False,
+    resize_to: Annotated[str | None, Form(description='The size to resize it to: {"width": …, "height": …}.')] = None,
+    metadata: Annotated[
+        str | None, Form(description="Metadata as a JSON object; replaces the embedded metadata.")
+    ] = None,
 ) -> ImageDTO:
-    """Upload a picture."""
+    """Upload an image."""
     image = await service.upload(
         needs,
         await file.read(),
@@ -93,17 +93,17 @@ async def create_image_upload_entry(
     _user: CurrentUser,
     width: Annotated[int, Body(description="Width in pixels.")],  # noqa: ARG001
     height: Annotated[int, Body(description="Height in pixels.")],  # noqa: ARG001
-    board_id: Annotated[str | None, Body(description="The board to put it on.")] = None,  # noqa: ARG001
+    board_id: Annotated[str | None, Body(description="The board to add it to.")] = None,  # noqa: ARG001
 ) -> ImageUploadEntry:
-    """Ask where to upload a picture; always 501, pictures go to `/upload`."""
-    raise NotSupported("there is no presigned upload; send the picture to api/v1/images/upload")
+    """Request a presigned upload URL; always 501, upload images to `/upload`."""
+    raise NotSupported("presigned uploads are not supported; upload the image to api/v1/images/upload")
 
 
 @router.get("/", response_model=OffsetPaginatedResults[ImageDTO])
 async def list_image_dtos(
     source: Reads, image_filter: ListFilter, offset: Offset, image_origin: Origin = None, limit: Limit = 10
 ) -> Response:
-    """List images, a page at a time."""
+    """List a page of images."""
     image_filter = image_filter.model_copy(update={"origin": image_origin})
     return _json(await store.page_json(source, image_filter, offset, limit))
 
@@ -112,14 +112,14 @@ async def list_image_dtos(
 async def get_image_names(
     request: Request, needs: Needs, image_filter: ListFilter, image_origin: Origin = None
 ) -> Response:
-    """List the names of all images, in the order of the list."""
+    """List the names of all images in list order."""
     pieces = await store.names_json(needs.database, image_filter.model_copy(update={"origin": image_origin}))
     return await responses.json_pieces(request, pieces, needs.settings.http_compression_level)
 
 
 @router.post("/images_by_names", response_model=list[ImageDTO])
 async def get_images_by_names(source: Reads, user: CurrentUser, image_names: ImageNamesBody) -> Response:
-    """Get several images in the order of their names; those that do not exist or are not to be seen are left out."""
+    """Get several images in the order of their names; missing images and those of other users are left out."""
     refused = set((await access.readable(source, user, access.IMAGES, image_names)).refused)
     names = [name for name in image_names if name not in refused] if refused else image_names
     return _json(await store.by_names_json(source, names))
@@ -127,19 +127,19 @@ async def get_images_by_names(source: Reads, user: CurrentUser, image_names: Ima
 
 @router.get("/intermediates")
 async def get_intermediates_count(source: Reads, user: CurrentUser) -> int:
-    """Count the intermediates: an admin everybody's, anybody else their own."""
+    """Count the intermediates: of all users for an admin, else the user's own."""
     return await store.count_intermediates(source, rights.scope(user))
 
 
 @router.delete("/intermediates")
 async def clear_intermediates(needs: Needs, user: Admin) -> int:  # noqa: ARG001
-    """Delete all intermediates; answers how many there were."""
+    """Delete all intermediates; returns how many there were."""
     return len(await service.delete_intermediates(needs))
 
 
 @router.delete("/uncategorized")
 async def delete_uncategorized_images(needs: Needs, user: CurrentUser) -> DeleteImagesResult:
-    """Delete all images that are on no board: an admin everybody's, anybody else their own."""
+    """Delete all images that are on no board: of all users for an admin, else the user's own."""
     return _delete_result(BulkChange(await service.delete_uncategorized(needs, user)))
 
 
@@ -160,7 +160,7 @@ async def star_images_in_list(connection: Write, user: CurrentUser, image_names:
 async def unstar_images_in_list(
     connection: Write, user: CurrentUser, image_names: ImageNamesBody
 ) -> UnstarredImagesResult:
-    """Take the star from several images."""
+    """Unstar several images."""
     change = await service.set_starred(connection, image_names, user, starred=False)
     return UnstarredImagesResult(
         affected_boards=change.boards, unstarred_images=change.names, failed_images=change.refused
@@ -198,13 +198,13 @@ async def get_image_metadata(source: Reads, user: CurrentUser, image_name: Image
 
 @router.get("/i/{image_name}/workflow")
 async def get_image_workflow(needs: Needs, user: CurrentUser, image_name: ImageName) -> WorkflowAndGraphResponse:
-    """Get the workflow and the graph that are embedded in an image, as JSON text."""
+    """Get the workflow and the graph embedded in an image, as JSON text."""
     return await service.texts(needs, image_name, user)
 
 
 @router.get("/i/{image_name}/urls")
 async def get_image_urls(source: Reads, user: CurrentUser, image_name: ImageName) -> ImageUrlsDTO:
-    """Get where an image of this name would be served."""
+    """Get the URLs of an image and its thumbnail; the image need not exist."""
     await access.require_readable(source, user, access.IMAGES, image_name)
     return ImageUrlsDTO(image_name=image_name, image_url=image_url(image_name), thumbnail_url=thumbnail_url(image_name))
 
@@ -213,7 +213,7 @@ async def get_image_urls(source: Reads, user: CurrentUser, image_name: ImageName
 async def get_image_full(
     request: Request, needs: Needs, user: MediaUser, image_name: ImageName, invokeai_media_token: MediaCookie = None
 ) -> Response:
-    """Get the picture itself."""
+    """Get the image file."""
     del invokeai_media_token
     return await _full(request, needs, user, image_name)
 
@@ -222,7 +222,7 @@ async def get_image_full(
 async def get_image_full_head(
     request: Request, needs: Needs, user: MediaUser, image_name: ImageName, invokeai_media_token: MediaCookie = None
 ) -> Response:
-    """Ask whether a picture is there, and how large its file is."""
+    """Get the headers of the image file."""
     del invokeai_media_token
     return await _full(request, needs, user, image_name)
 
@@ -243,7 +243,7 @@ async def _full(request: Request, needs: Resources, user: User, image_name: str)
 async def get_image_thumbnail(
     request: Request, needs: Needs, user: MediaUser, image_name: ImageName, invokeai_media_token: MediaCookie = None
 ) -> Response:
-    """Get a small version of the picture."""
+    """Get the thumbnail of an image."""
     del invokeai_media_token
     path = await service.path(needs, image_name, thumbnail=True, user=user)
     headers = {"Cache-Control": responses.cache_control(needs.settings)}

@@ -1,4 +1,4 @@
-"""What can be wrong with a request about images; the statuses are those clients know."""
+"""Errors of requests about images and videos; the statuses are those of InvokeAI's API."""
 
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ class ImageNotFound(NotFound):
 
 
 class ImageNotUpdated(BadRequest):
-    """The image to change is not there; clients know this one as a 400."""
+    """The image to change does not exist; InvokeAI's API has status 400 for this."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no image is named {name!r}, so nothing was changed")
@@ -38,7 +38,7 @@ class VideoNotFound(NotFound):
 
 
 class VideoNotUpdated(BadRequest):
-    """The video to change is not there; clients know this one as a 400."""
+    """The video to change does not exist; InvokeAI's API has status 400 for this."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no video is named {name!r}, so nothing was changed")
@@ -52,25 +52,25 @@ class BoardNotFound(NotFound):
 
 
 class ImageNotYours(Forbidden):
-    """The image or video is another user's, and on no board that would allow this."""
+    """The image or video belongs to another user, and is not on a board that allows the operation."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name!r} is another user's")
+        super().__init__(f"{name!r} belongs to another user")
 
 
 class NotYourBoard(Forbidden):
-    """The board is another user's, who did not allow this."""
+    """The board belongs to another user and does not allow the operation."""
 
     def __init__(self, board_id: str) -> None:
-        super().__init__(f"the board {board_id!r} is another user's")
+        super().__init__(f"the board {board_id!r} belongs to another user")
 
 
 class NotAnImage(UnsupportedMedia):
-    """What was sent is not a picture that can be read."""
+    """The upload is not a readable image."""
 
 
 class TooManyPixels(TooLarge):
-    """The picture would unpack to more than is sensible; nothing of it was decoded."""
+    """The image declares more pixels than the limit; it was not decoded."""
 
 
 class InvalidSize(BadRequest):
@@ -78,64 +78,64 @@ class InvalidSize(BadRequest):
 
 
 class NothingVisible(Unprocessable):
-    """The picture is to be cropped to what is visible, and nothing is."""
+    """The image should be cropped to its visible part, but nothing is visible."""
 
 
 class NotSupported(InvokeCloneError):
-    """The route is in the contract and answers that there is nothing behind it."""
+    """The route is part of InvokeAI's API but not supported."""
 
     status = 501
 
 
 class NotAVideo(UnsupportedMedia):
-    """What was sent is not an MP4 with H.264 whose first frame can be decoded."""
+    """The upload is not an MP4 with H.264 whose first frame can be decoded."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"not a video that can be kept: {reason}")
+        super().__init__(f"not a supported video: {reason}")
 
 
 class VideoTooLarge(TooLarge):
-    """The video is over the limit."""
+    """The video is over the size limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the video is over the limit of {limit // 1024**2} MiB (setting limits.video_mib)")
 
 
 class MetadataTooLarge(TooLarge):
-    """The metadata that came along is over the limit."""
+    """The metadata of an upload is over the size limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the metadata is over the limit of {limit // 1024**2} MiB")
 
 
 class MetadataNotObject(Unprocessable):
-    """The metadata that came along is not a JSON object."""
+    """The metadata of an upload is not a JSON object."""
 
     def __init__(self) -> None:
         super().__init__("the metadata must be a JSON object")
 
 
 class FormNotReadable(Unprocessable):
-    """The body is not the form that was asked for."""
+    """The body is not a valid upload form."""
 
 
 class UploadInterrupted(BadRequest):
-    """The client went away before the end of its upload."""
+    """The client disconnected before the end of its upload."""
 
     def __init__(self) -> None:
-        super().__init__("the upload was cut off")
+        super().__init__("the upload was interrupted")
 
 
 class RangeNotSatisfiable(RangeInvalid):
-    """The range that is asked for is not within the file, or is not one range."""
+    """The requested range is outside the file, or is not a single range."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(f"the range must be one, of bytes, and within the {size} of the file")
-        self.headers = {"Content-Range": f"bytes */{size}"}  # type: ignore[misc]  # of this one answer
+        super().__init__(f"the range must be a single range within the {size} bytes of the file")
+        self.headers = {"Content-Range": f"bytes */{size}"}  # type: ignore[misc]  # for this response only
 
 
 class TooManyUploads(TooMany):
-    """As many videos are being uploaded as is allowed, in all or by this user."""
+    """The limit on concurrent video uploads is reached, in total or for this user."""
 
     headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
@@ -144,51 +144,51 @@ class TooManyUploads(TooMany):
 
 
 class NothingToDownload(BadRequest):
-    """Neither images nor a board were named."""
+    """The request names neither images nor a board."""
 
     def __init__(self) -> None:
-        super().__init__("give image_names or a board_id")
+        super().__init__("set image_names or board_id")
 
 
 class TooManyDownloads(TooMany):
-    """So many zip files are waiting to be made that one more is refused."""
+    """The limit on pending zip files is reached."""
 
     headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
     def __init__(self) -> None:
-        super().__init__("too many downloads are being made; try again in a moment")
+        super().__init__("too many downloads are being prepared; try again in a moment")
 
 
 class DownloadNotFound(NotFound):
-    """No zip file has this name, or it was fetched already, or it is not ready."""
+    """No zip file has this name, or it was downloaded already, or it is not ready."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"no download is named {name!r}; each can be fetched once")
+        super().__init__(f"no download is named {name!r}; each can be downloaded once")
 
 
 class NotYourDownload(Forbidden):
-    """The zip file was made for another user."""
+    """The zip file belongs to another user."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"the download {name!r} is another user's")
+        super().__init__(f"the download {name!r} belongs to another user")
 
 
 class ImagesMoving(Conflict):
-    """The files of images are being moved, and what would touch them has to wait."""
+    """Image files are being moved; operations on images have to wait."""
 
     def __init__(self) -> None:
-        super().__init__("images are being moved to other folders; try again when that is done")
+        super().__init__("images are being moved to other folders; try again when the move is done")
 
 
 class AlreadyMoving(Conflict):
-    """Images are being moved, or the server ends."""
+    """A move is running already, or the server is shutting down."""
 
     def __init__(self) -> None:
         super().__init__("images are being moved already")
 
 
 class QueueNotIdle(Conflict):
-    """Items wait or are being run, which may read and write images."""
+    """Queue items are pending or running, which may read and write images."""
 
     def __init__(self) -> None:
-        super().__init__("images can be moved only while nothing in the queue waits or is being run")
+        super().__init__("images can be moved only while no queue item is pending or running")

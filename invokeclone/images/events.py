@@ -1,4 +1,4 @@
-"""What images tell: of deletions to the rest of the application, of zip files to whoever waits for them."""
+"""Image events: deletions, for the server itself, and progress of zip files."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from invokeclone.kit.events import Audience, Event
 
 
 class ImagesDeletedEvent(Event):
-    """Images or videos are gone: results that name them must not be used again."""
+    """Images or videos were deleted: cached results with them are invalid."""
 
     name: ClassVar[str] = "images_deleted"
     audience: ClassVar[Audience] = "internal"
@@ -24,19 +24,19 @@ class _BulkDownloadEvent(Event):
 
 
 class BulkDownloadStartedEvent(_BulkDownloadEvent):
-    """A zip file of images is being made."""
+    """A zip file of images is being created."""
 
     name: ClassVar[str] = "bulk_download_started"
 
 
 class BulkDownloadCompleteEvent(_BulkDownloadEvent):
-    """A zip file of images can be fetched, once."""
+    """A zip file of images is ready for its only download."""
 
     name: ClassVar[str] = "bulk_download_complete"
 
 
 class BulkDownloadErrorEvent(_BulkDownloadEvent):
-    """A zip file of images was not made."""
+    """Creating a zip file of images failed."""
 
     name: ClassVar[str] = "bulk_download_error"
 

@@ -1,6 +1,6 @@
-"""The files of images and videos: where they are, and that all of one are there or none; it knows no records.
+"""Files of images and videos: paths, thumbnails, writing and removing.
 
-A picture or video is never changed once written. Names and subfolders come from records, never straight from a request.
+A file is never changed once written. Names and subfolders come from records, never directly from a request.
 """
 
 import io
@@ -18,21 +18,21 @@ from invokeclone.kit.files.storage import remove_file, write_file
 
 THUMBNAIL_SIDE = 256
 THUMBNAIL_EFFORT = 0
-"""WebP effort: 4 (Pillow's default) costs more than twice the time for 5 % of the size, and the pixels are as near to the picture's."""
+"""WebP effort: 4 (Pillow's default) takes more than twice the time for 5 % less size at equal fidelity."""
 
 
 def full_path(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> Path:
-    """Return where the picture or video of `place` lies."""
+    """Return the path of the file at `location`."""
     return folder(settings, kind) / location.subfolder / location.name
 
 
 def thumbnail_path(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> Path:
-    """Return where the thumbnail of `place` lies."""
+    """Return the path of the thumbnail at `location`."""
     return folder(settings, kind) / "thumbnails" / location.subfolder / f"{Path(location.name).stem}.webp"
 
 
 def sidecar_path(settings: Settings, location: ImageLocation) -> Path:
-    """Return where the texts of a video lie, which its own file does not hold."""
+    """Return the path of a video's sidecar file, which has the texts that a video file does not contain."""
     return folder(settings, VIDEOS) / "sidecars" / location.subfolder / f"{Path(location.name).stem}.json"
 
 
@@ -48,7 +48,7 @@ def uploads_folder(settings: Settings) -> Path:
 
 
 def folder(settings: Settings, kind: MediaKind) -> Path:
-    """Return where all files of a kind lie."""
+    """Return the root folder of all files of a kind."""
     return settings.outputs_path / f"{kind}s"
 
 
@@ -66,7 +66,7 @@ def subfolder(strategy: str, name: str, category: ImageCategory, *, is_intermedi
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """Return a WebP of `image` with no side over 256, never enlarged, with transparency if it has any."""
+    """Return a WebP of `image` with no side over 256, never enlarged, with transparency if the image has any."""
     small = image.copy() if image.mode in {"RGB", "RGBA"} else image
     if small.mode not in {"RGB", "RGBA"} or "transparency" in small.info:
         small = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -77,7 +77,7 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def write(settings: Settings, location: ImageLocation, png: bytes, webp: bytes) -> None:
-    """Write both files, the picture last; raises OSError with neither left behind."""
+    """Write image and thumbnail, the image last; raises OSError with neither left behind."""
     try:
         write_file(thumbnail_path(settings, location), webp)
         write_file(full_path(settings, location), png)
@@ -87,7 +87,7 @@ def write(settings: Settings, location: ImageLocation, png: bytes, webp: bytes) 
 
 
 def remove(settings: Settings, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
-    """Remove the files of `places`; files that are not there are fine. Returns those that could not be removed."""
+    """Remove the files at `locations`; missing files are ignored. Returns the locations whose removal failed."""
     failed = []
     for location in locations:
         try:
@@ -99,7 +99,7 @@ def remove(settings: Settings, locations: list[ImageLocation], kind: MediaKind =
 
 
 def regenerate_thumbnail(settings: Settings, location: ImageLocation) -> bytes:
-    """Make a lost thumbnail anew from its picture. Raises OSError when that is lost too."""
+    """Create and store the thumbnail of an image again. Raises OSError when the image file is missing too."""
     with open_stored_image(full_path(settings, location)) as image:
         webp = thumbnail(image)
     write_file(thumbnail_path(settings, location), webp)

@@ -1,7 +1,4 @@
-"""What images and videos have in common as records: one description each, by which the store and the rules treat both alike.
-
-It knows columns, addresses and which error says that one is missing; it knows no SQL and no files.
-"""
+"""The kinds of media records, images and videos: the columns, URLs and errors by which shared code handles both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,99 +15,102 @@ from invokeclone.tables import image_counts, images, videos
 
 @dataclass(frozen=True, eq=False)
 class MediaKind:
-    """A kind of things that have an owner, are listed in galleries and may be on a board."""
+    """A kind of items that have an owner, are listed in galleries and may be on a board."""
 
     type_name: str
-    """What its columns and addresses begin with."""
+    """Prefix of its columns, and its part of URLs."""
 
     table: Table
     not_found_error: Callable[[str], NotFound]
     not_updated_error: Callable[[str], BadRequest]
     tiebreaker: ColumnElement[str]
-    """What decides between things of one moment: the name, or what sorts as the name does and after all other kinds."""
+    """Sort key for items with the same time: the name, or a value that sorts like it and after all other kinds."""
 
     extra_columns: tuple[str, ...] = ()
-    """The columns that clients read of this kind only."""
+    """Columns of the DTO that only this kind has."""
 
     def __str__(self) -> str:
         return self.type_name
 
     def column(self, name: str) -> ColumnElement[Any]:
-        """Return the column that is named after the kind."""
+        """Return the column with the kind's prefix."""
         return self.table.c[f"{self.type_name}_{name}"]
 
     @cached_property
     def name(self) -> ColumnElement[str]:
-        """The name, by which a thing is known."""
+        """The name, which is the public id."""
         return self.column("name")
 
     @cached_property
     def origin(self) -> ColumnElement[str]:
-        """Made here or uploaded."""
+        """Generated here or uploaded."""
         return self.column("origin")
 
     @cached_property
     def category(self) -> ColumnElement[str]:
-        """What it is for."""
+        """The category."""
         return self.column("category")
 
     @cached_property
     def subfolder(self) -> ColumnElement[str]:
-        """Where its files lie."""
+        """The subfolder of its files."""
         return self.column("subfolder")
 
     @cached_property
     def user_id(self) -> ColumnElement[str]:
-        """Whose it is."""
+        """The owner."""
         return self.table.c.user_id
 
     @cached_property
     def board_id(self) -> ColumnElement[str | None]:
-        """The board that it is on."""
+        """The board that the item is on."""
         return self.table.c.board_id
 
     @cached_property
     def is_user_owned(self) -> ColumnElement[bool]:
-        """True of what a signed-in user owns: it lets a list of one user's own read the indexes that hold nothing else."""
+        """Condition that a signed-in user owns the item.
+
+        It lets lists by owner use the partial indexes with this condition.
+        """
         return self.user_id != literal_column("'system'")
 
     @cached_property
     def dto_columns(self) -> tuple[str, ...]:
-        """The columns that clients read."""
+        """The columns of the DTO."""
         prefixed = tuple(f"{self.type_name}_{name}" for name in ("name", "origin", "category", "subfolder"))
         return (*prefixed, *_DTO_COLUMNS, *self.extra_columns)
 
     @cached_property
     def record(self) -> Select[Any]:
-        """The select of what clients read."""
+        """Select the columns of the DTO."""
         return select(*[self.table.c[name] for name in self.dto_columns])
 
     @cached_property
     def location(self) -> Select[Any]:
-        """The select of what says where the files lie."""
+        """Select the columns that determine the file paths."""
         return select(*self.change_columns[:2])
 
     @cached_property
     def metadata(self) -> Select[Any]:
-        """The select of the metadata."""
+        """Select the metadata."""
         return select(self.table.c.metadata)
 
     @cached_property
     def change_columns(self) -> tuple[ColumnElement[Any], ...]:
-        """What a bulk change tells of a thing: name, subfolder, board."""
+        """The columns of `AffectedItem`: name, subfolder, board."""
         return self.name, self.subfolder, self.board_id
 
     @cached_property
     def has_name(self) -> ColumnElement[bool]:
-        """The condition that the name is the parameter `name`."""
+        """Condition that the name equals the parameter `name`."""
         return self.name == bindparam("name", required=False)
 
     def url(self, name: str, part: str = "full") -> str:
-        """Return where the file (or its `thumbnail`) is served, relative to the server's address."""
+        """Return the URL of the file (or its `thumbnail`), relative to the server's URL."""
         return f"api/v1/{self.type_name}s/i/{quote(name, safe='')}/{part}"
 
     def fields(self, row: Any) -> dict[str, Any]:
-        """Return what a client reads of a row of `record`."""
+        """Return the fields of the DTO for a row of `record`."""
         fields: dict[str, Any] = dict(zip(self.dto_columns, row, strict=True))
         for flag in _FLAGS:
             fields[flag] = bool(fields[flag])
@@ -122,7 +122,7 @@ class MediaKind:
 
 
 _FLAGS = ("is_intermediate", "starred", "has_workflow")
-"""Columns that a prepared statement returns as 0 and 1."""
+"""Boolean columns, which a prepared statement returns as 0 and 1."""
 
 _DTO_COLUMNS = (
     "width",
@@ -142,11 +142,11 @@ VIDEOS = MediaKind("video", videos, VideoNotFound, VideoNotUpdated, videos.c.gal
 
 
 class _ImageCounts(MediaKind):
-    """The table of how many images there are of each sort: its rows meet the conditions that the images meet."""
+    """The table of image counts, filtered with the same conditions as the images."""
 
     @cached_property
     def board_id(self) -> ColumnElement[str | None]:
-        """The board that they are on."""
+        """The board that the images are on."""
         return func.nullif(self.table.c.board_id, "")
 
 

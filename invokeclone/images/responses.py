@@ -1,6 +1,6 @@
-"""HTTP answers of files of images and videos, their thumbnails, and long lists of names as JSON.
+"""HTTP responses for image and video files, thumbnails, and long lists of names as JSON.
 
-Browsers keep files for good: an image or video never changes under its name.
+Browsers may cache files indefinitely: an image or video never changes under its name.
 """
 
 import re
@@ -19,14 +19,14 @@ from invokeclone.kit.process.offload import in_thread
 CACHE_ONE_YEAR = "max-age=31536000"
 NO_STORE = "private, no-store"
 MAX_BUFFERED_SIZE = 8 * 1024 * 1024
-"""Files up to this size are read in one go, which costs a third of sending them in pieces."""
+"""Files up to this size are read at once, which takes a third of the time of sending them in chunks."""
 
 CHUNK_SIZE = 1024 * 1024
-"""Bytes that are packed or sent at a time."""
+"""Bytes per chunk of compressing or sending."""
 
 GZIP_MIN_SIZE = 16 * 1024
 OFFLOAD_MIN_SIZE = 64 * 1024
-"""Bytes from which on packing leaves the event loop."""
+"""Size in bytes from which compression runs off the event loop."""
 
 GZIP = zlib.MAX_WBITS + 16
 
@@ -35,14 +35,14 @@ RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
 
 def cache_control(settings: Settings) -> str:
-    """Return how long browsers may keep a file: not at all where users sign in, as what one saw is not for the next."""
+    """Return the Cache-Control value: no storage where users sign in, because the next user may not see the file."""
     return NO_STORE if settings.multiuser else CACHE_ONE_YEAR
 
 
 def thumbnail(stored: StoredThumbnail, settings: Settings) -> FileResponse:
-    """Return the thumbnail of a workflow or a preset as an answer.
+    """Return the response with the thumbnail of a workflow or a preset.
 
-    Clients know the type `image/png` here, whatever the file's form; browsers look into the file.
+    InvokeAI's API has the type `image/png` here, whatever the file's format; browsers detect it from the content.
     """
     return FileResponse(
         stored.path,
@@ -54,7 +54,7 @@ def thumbnail(stored: StoredThumbnail, settings: Settings) -> FileResponse:
 
 
 async def file(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:
-    """Return the file as an answer, 304 if the client has it already; None when there is no such file."""
+    """Return the response with a file, 304 if the client has it already; None when the file does not exist."""
     tag = f'"{path.name}"'
     headers = {"Cache-Control": CACHE_ONE_YEAR, "ETag": tag, **headers}
     client_tags = request.headers.get("if-none-match")
@@ -72,9 +72,9 @@ async def file(request: Request, path: Path, media_type: str, headers: dict[str,
 
 
 async def part(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:
-    """Return the file, or the one range of it that is asked for, at most `PART` bytes; None when there is no such file.
+    """Return the response with a file, or its requested range of at most `MAX_RANGE_SIZE` bytes; None without a file.
 
-    Raises RangeNotThere for a range that is not there, or is none, or is several.
+    Raises RangeNotSatisfiable for a range outside the file, an invalid one, or several.
     """
     headers = {"Accept-Ranges": "bytes", "Cache-Control": CACHE_ONE_YEAR, **headers}
     range_header = request.headers.get("range")
@@ -94,7 +94,7 @@ async def part(request: Request, path: Path, media_type: str, headers: dict[str,
 
 
 def _read_range(path: Path, range_header: str) -> tuple[int, bytes, int] | None:
-    """Return where the asked range starts, what is sent of it, and the size of the file; raises RangeNotThere."""
+    """Return the start of the range, its bytes, and the size of the file; raises RangeNotSatisfiable."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -106,7 +106,7 @@ def _read_range(path: Path, range_header: str) -> tuple[int, bytes, int] | None:
 
 
 def _parse_range(range_header: str, size: int) -> tuple[int, int]:
-    """Return where the asked range starts, and where the part that is sent of it ends; raises RangeNotThere."""
+    """Return the start and the end of the part of the range to send; raises RangeNotSatisfiable."""
     match = RANGE.fullmatch(range_header)
     if match is None or match.groups() == ("", ""):
         raise RangeNotSatisfiable(size)
@@ -121,7 +121,7 @@ def _parse_range(range_header: str, size: int) -> tuple[int, int]:
 
 
 def _read_small(path: Path, size_only: bool) -> tuple[int, bytes | None] | None:
-    """Return the size of a file, and what is in it if that is wanted and not too much."""
+    """Return the size of a file, and its content unless `size_only` or it is too large."""
     try:
         size = path.stat().st_size
         return size, None if size_only or size > MAX_BUFFERED_SIZE else path.read_bytes()
@@ -130,14 +130,13 @@ def _read_small(path: Path, size_only: bool) -> tuple[int, bytes | None] | None:
 
 
 async def json_pieces(request: Request, pieces: list[bytes], level: int) -> Response:
-    """Return the pieces of a JSON document as an answer, gzipped if they are many and the client and the settings allow.
+    """Return the response with a JSON document in pieces, gzipped if large and if client and settings allow it.
 
-    All of it is ready before the first piece is sent: a client that reads slowly must not keep the database's log from being
-    written back.
+    The document is complete before the first piece is sent: a client that reads slowly must not hold a read
+    transaction, which would block WAL checkpoints.
 
-    Whatever level is set, names are packed in one way, because they are random letters: looking for repetitions, as gzip does,
-    finds none. Huffman coding alone takes an eighth of the time of level 9 (10,000 names: 6 ms against 50) and leaves a tenth
-    more bytes.
+    The compression level is fixed because names are random letters without repetitions for gzip to find. Huffman
+    coding alone takes an eighth of the time of level 9 (10,000 names: 6 ms against 50) for a tenth more bytes.
     """
     headers = {"Vary": "Accept-Encoding"}
     size = sum(map(len, pieces))
@@ -152,7 +151,7 @@ async def json_pieces(request: Request, pieces: list[bytes], level: int) -> Resp
 
 
 def _pieces(pieces: Sequence[bytes]) -> Iterator[memoryview]:
-    """Yield what is found in pieces that are not too long; nothing is copied."""
+    """Split pieces into chunks of at most `CHUNK_SIZE` without copying."""
     for piece in pieces:
         view = memoryview(piece)
         for start in range(0, len(view), CHUNK_SIZE):

@@ -1,4 +1,4 @@
-"""Images as clients read them; it knows the form and neither SQL nor files."""
+"""Request and response schemas of images, list filters, and new records."""
 
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
@@ -10,23 +10,23 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.kit.paging import SQLiteDirection
 
 NO_BOARD = "none"
-"""The name that clients give to being on no board."""
+"""The board id that clients use for no board."""
 
 ImageNames = Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=1000)]
 
 
 def image_url(name: str) -> str:
-    """Return where the picture is served, relative to the server's address."""
+    """Return the URL of the image file, relative to the server's URL."""
     return f"api/v1/images/i/{quote(name, safe='')}/full"
 
 
 def thumbnail_url(name: str) -> str:
-    """Return where the thumbnail is served, relative to the server's address."""
+    """Return the URL of the thumbnail, relative to the server's URL."""
     return f"api/v1/images/i/{quote(name, safe='')}/thumbnail"
 
 
 class ImageUrlsDTO(BaseModel):
-    """Where an image's files are served."""
+    """The URLs of an image's files."""
 
     image_name: str
     image_url: str
@@ -34,7 +34,7 @@ class ImageUrlsDTO(BaseModel):
 
 
 class ImageDTO(BaseModel):
-    """An image: what it is, where it came from and where it is served. Times are UTC text."""
+    """An image record with its URLs. Times are UTC text."""
 
     image_name: str
     image_url: str
@@ -56,7 +56,7 @@ class ImageDTO(BaseModel):
 
 
 class ImageRecordChanges(BaseModel):
-    """What may be changed of an image; what is absent or null stays as it is, unknown keys are ignored."""
+    """Changes to an image; absent or null fields are unchanged, unknown keys are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -67,7 +67,7 @@ class ImageRecordChanges(BaseModel):
 
 
 class ImageNamesResult(BaseModel):
-    """The names of a whole list in its order; the starred ones come first."""
+    """All names of a list in order; the first `starred_count` images are starred."""
 
     image_names: list[str]
     starred_count: int
@@ -75,7 +75,7 @@ class ImageNamesResult(BaseModel):
 
 
 class DeleteImagesResult(BaseModel):
-    """What was deleted, and from which boards."""
+    """Deleted images and the boards they were on."""
 
     affected_boards: list[str]
     deleted_images: list[str]
@@ -83,7 +83,7 @@ class DeleteImagesResult(BaseModel):
 
 
 class StarredImagesResult(BaseModel):
-    """What was starred, and on which boards."""
+    """Starred images and their boards."""
 
     affected_boards: list[str]
     starred_images: list[str]
@@ -91,7 +91,7 @@ class StarredImagesResult(BaseModel):
 
 
 class UnstarredImagesResult(BaseModel):
-    """What lost its star, and on which boards."""
+    """Unstarred images and their boards."""
 
     affected_boards: list[str]
     unstarred_images: list[str]
@@ -106,14 +106,14 @@ class WorkflowAndGraphResponse(BaseModel):
 
 
 class ImageUploadEntry(BaseModel):
-    """Where to send a picture; kept for the schema, there is no such second way to upload."""
+    """A presigned upload URL; only in the schema, presigned uploads are not supported."""
 
     image_dto: ImageDTO
     presigned_url: str
 
 
 class ImagesDownloaded(BaseModel):
-    """The name of a zip file that is being made."""
+    """The name of a zip file in preparation."""
 
     response: str | None = None
     bulk_download_item_name: str | None = None
@@ -123,7 +123,7 @@ MoveState = Literal["planned", "moving", "moved", "committed", "error"]
 
 
 class ImageMoveJobResponse(BaseModel):
-    """A move of all images: how far it is, or how it ended."""
+    """State of a move of all images."""
 
     id: int
     state: MoveState
@@ -131,7 +131,7 @@ class ImageMoveJobResponse(BaseModel):
 
 
 class ImageMoveStatusResponse(BaseModel):
-    """Whether images are being moved, the newest job, and how many images lie elsewhere than they should."""
+    """Whether images are being moved, the latest job, and the number of images in the wrong subfolder."""
 
     is_running: bool
     operation: Literal["move_all", "recovery"] | None = None
@@ -142,11 +142,11 @@ class ImageMoveStatusResponse(BaseModel):
 
 
 class ImageFilter(BaseModel, frozen=True):
-    """Which images (or videos) a list holds and in which order.
+    """Filter and order of a list of images or videos.
 
-    `board_id` "none" means on no board, None means wherever; `owner` None means everybody's;
-    `created_date` is a day in UTC, `YYYY-MM-DD`; `text_query` is what `search.narrowed` makes of `search_term`,
-    and `few_found` whether the text index finds few enough for a page too.
+    `board_id` "none" means on no board, None all boards; `owner` None means all owners; `created_date` is a day in UTC,
+    `YYYY-MM-DD`; `text_query` is what `search.with_text_query` makes of `search_term`, and `few_found` whether the text
+    index finds few enough matches to read a page with it.
     """
 
     owner: str | None = None
@@ -163,7 +163,7 @@ class ImageFilter(BaseModel, frozen=True):
 
 
 class NewRecord(BaseModel, frozen=True):
-    """A record to be made, for files that are already written."""
+    """A new record for files that are already written."""
 
     width: int
     height: int
@@ -177,7 +177,7 @@ class NewRecord(BaseModel, frozen=True):
 
 
 class NewImage(NewRecord, frozen=True):
-    """The record of an image to be made."""
+    """A new image record."""
 
     image_name: str
     image_origin: ResourceOrigin
@@ -186,36 +186,36 @@ class NewImage(NewRecord, frozen=True):
 
 
 class ImageLocation(NamedTuple):
-    """Which files belong to an image."""
+    """Name and subfolder, which determine the files of an image."""
 
     name: str
     subfolder: str
 
 
 class AffectedItem(NamedTuple):
-    """An image that a bulk change reached, and the board it is (or was) on."""
+    """An image changed by a bulk operation, and the board it is (or was) on."""
 
     location: ImageLocation
     board_id: str | None
 
 
 class BulkChange(NamedTuple):
-    """What a bulk change reached, and the names of the images that were another user's to change."""
+    """Items changed by a bulk operation, and the names refused as another user's."""
 
     items: list[AffectedItem]
     refused: list[str] = []  # noqa: RUF012  (never changed)
 
     @property
     def names(self) -> list[str]:
-        """The names of what it reached."""
+        """The names of the changed items."""
         return [item.location.name for item in self.items]
 
     @property
     def boards(self) -> list[str]:
-        """The boards of what it reached."""
+        """The boards of the changed items."""
         return boards_of(self.items)
 
 
 def boards_of(items: list[AffectedItem]) -> list[str]:
-    """Return the boards that `touched` images are on, each once, "none" for those on no board."""
+    """Return the boards of `items`, each once, "none" for items on no board."""
     return sorted({item.board_id or NO_BOARD for item in items})

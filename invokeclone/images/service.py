@@ -1,6 +1,6 @@
-"""What happens to images beside SQL: files before records, records before files when deleting, and word of what is gone.
+"""Image operations: upload, save, delete, reading files. Both the server and the workers use them.
 
-Both the server and the workers save through here. It knows nothing of HTTP.
+Files are written before records; records are deleted before files; deletions are emitted as events.
 """
 
 import os
@@ -37,11 +37,11 @@ from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
 _log = log.get("images")
-_IMAGE_WORK: RunVar[CapacityLimiter] = RunVar("threads that work on pictures")
+_IMAGE_WORK: RunVar[CapacityLimiter] = RunVar("threads that process images")
 
 
 def image_work_limiter() -> CapacityLimiter:
-    """Return the limit on pictures in work at once: one per core, so that memory and time go to few at a time."""
+    """Return the limit on concurrently processed images: one per core, to bound memory and time."""
     try:
         return _IMAGE_WORK.get()
     except LookupError:
@@ -64,13 +64,14 @@ async def upload(
     metadata: str | None = None,
     user: User = SYSTEM,
 ) -> ImageDTO:
-    """Keep an uploaded picture. Checked in this order, each before anything is written.
+    """Store an uploaded image. All checks run before anything is written, in this order.
 
-    Raises BoardNotFound, NotYourBoard, NotAnImage (by content type, then by content), TooManyPixels, NothingVisible, SizeNotUsable.
+    Raises BoardNotFound, NotYourBoard, NotAnImage (by content type, then by content), TooManyPixels, NothingVisible,
+    InvalidSize.
     """
     await require_fillable(resources, user, board_id)
     if not (content_type or "").startswith("image"):
-        raise NotAnImage(f"the content type {content_type!r} is not that of an image")
+        raise NotAnImage(f"the content type {content_type!r} is not an image type")
     settings = resources.settings
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
 
@@ -106,7 +107,7 @@ async def upload(
         files.write(settings, location, prepared.png, webp)
 
     async with intent_log.open_intent(resources) as intent:
-        await in_thread(write_files, intent)  # waits for the disk, and needs no core for that
+        await in_thread(write_files, intent)  # waits for the disk and needs no slot of the limiter
         return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
@@ -125,9 +126,10 @@ async def save(
     graph: str | None = None,
     user_id: str = "system",
 ) -> ImageDTO:
-    """Keep a picture that was made here; `metadata`, `workflow` and `graph` are JSON text and are embedded as they are.
+    """Store a generated image; `metadata`, `workflow` and `graph` are JSON text and are embedded unchanged.
 
-    A board that does not exist costs a warning, not the picture. `image` must not change until this returns.
+    If the board does not exist, the image is stored without it and a warning is logged. `image` must not change until
+    this returns.
     """
     settings = resources.settings
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
@@ -160,7 +162,7 @@ async def save(
 
 
 async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
-    """Raise BoardNotFound, or NotYourBoard when `user` may not put things on the board; no board is fine."""
+    """Raise BoardNotFound, or NotYourBoard when `user` may not add items to the board; accepts no board."""
     if board_id is not None:
         async with resources.database.read() as connection:
             if not await store.board_exists(connection, board_id):
@@ -171,7 +173,7 @@ async def require_fillable(resources: Resources, user: User, board_id: str | Non
 def new_location(
     resources: Resources, extension: str, category: ImageCategory, *, is_intermediate: bool
 ) -> ImageLocation:
-    """Return a new name, and the subfolder that the settings want for it."""
+    """Return a new name and its subfolder according to the settings."""
     name = f"{uuid4()}.{extension}"
     strategy = resources.settings.image_subfolder_strategy
     return ImageLocation(name, files.subfolder(strategy, name, category, is_intermediate=is_intermediate))
@@ -180,11 +182,16 @@ def new_location(
 async def create_record(
     resources: Resources, new: NewRecord, location: ImageLocation, kind: MediaKind = IMAGES
 ) -> dict[str, Any]:
-    """Make the record of files just written, whose intent the caller has open, and return what clients read."""
+    """Create the record of files just written and return the fields of its DTO; on an error the files are removed."""
     async with resources.database.write() as connection:
         fields = await store.add(connection, kind, new)
     if fields["board_id"] != new.board_id:
-        _log.warning("%s %s is on no board: there is no board %s to put it on", kind, location.name, new.board_id)
+        _log.warning(
+            "%s %s was not added to board %s because the board does not exist or is not writable",
+            kind,
+            location.name,
+            new.board_id,
+        )
     return fields
 
 
@@ -203,7 +210,10 @@ async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) ->
 async def path(
     resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: MediaKind = IMAGES
 ) -> Path:
-    """Return where the file of an image or video lies; raises ImageNotYours, and what the kind says when there is none."""
+    """Return the path of the file of an image or video.
+
+    Raises ImageNotYours, or the kind's error when it does not exist.
+    """
     await access.require_readable(resources.database, user, kind, name)
     location = await store.get_location(resources.database, name, kind)
     return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, location, kind)
@@ -220,7 +230,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
 
 
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
-    """Make a thumbnail that was lost anew; raises ImageNotFound when the picture is lost too."""
+    """Create a lost thumbnail again; raises ImageNotFound when the image file is missing too."""
     location = await store.get_location(resources.database, name)
 
     def remake(intent: intent_log.Intent) -> bytes:
@@ -237,7 +247,7 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
 async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> BulkChange:
     """Delete one image or video.
 
-    Raises what the kind says when there is none of this name, and ImageNotYours: to whoever is no admin also when there is none.
+    Raises ImageNotYours, or the kind's error when it does not exist; non-admins get ImageNotYours in both cases.
     """
     change = await delete_many(resources, [name], user, kind)
     if change.refused or (not change.items and not user.is_admin):
@@ -250,7 +260,7 @@ async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: Med
 async def delete_many(
     resources: Resources, names: Sequence[str], user: User = SYSTEM, kind: MediaKind = IMAGES
 ) -> BulkChange:
-    """Delete those of `names` that exist and that `user` may delete; return them and the names of the others'."""
+    """Delete those of `names` that exist and that `user` may delete; return them and the refused names."""
     refused: list[str] = []
 
     async def delete_records(connection: AsyncConnection) -> list[AffectedItem]:
@@ -270,14 +280,14 @@ async def set_starred(
 
 
 async def delete_intermediates(resources: Resources) -> list[AffectedItem]:
-    """Delete all intermediate images, and return them."""
+    """Delete all intermediate images and return them."""
     return await delete_by(resources, store.delete_intermediates)
 
 
 async def delete_uncategorized(
     resources: Resources, user: User = SYSTEM, kind: MediaKind = IMAGES
 ) -> list[AffectedItem]:
-    """Delete everything of `user` (an admin: of everybody) that is on no board, and return it."""
+    """Delete all items of `user` (for an admin: of all users) that are on no board, and return them."""
     owner = rights.scope(user)
     return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner, kind), kind)
 
@@ -287,7 +297,7 @@ async def delete_by(
     delete_records: Callable[[AsyncConnection], Awaitable[list[AffectedItem]]],
     kind: MediaKind = IMAGES,
 ) -> list[AffectedItem]:
-    """Delete the records, then their files, then tell of it."""
+    """Delete records, then emit the event and remove the files; an interruption leaves only files without records."""
     async with intent_log.open_intent(resources) as intent:
         async with resources.database.write() as connection:
             deleted_items = await delete_records(connection)
@@ -297,12 +307,12 @@ async def delete_by(
 
 
 async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind: MediaKind = IMAGES) -> bool:
-    """Tell of records that are deleted, and remove their files; tell whether that could be done."""
+    """Emit the event about deleted records and remove their files; return whether all could be removed."""
     if not items:
         return True
     resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
     with CancelScope(shield=True):
         failed = await in_thread(files.remove, resources.settings, [item.location for item in items], kind)
     for location in failed:
-        _log.warning("the files of the deleted %s %s could not be removed yet", kind, location.name)
+        _log.warning("could not remove the files of the deleted %s %s yet", kind, location.name)
     return not failed

@@ -1,6 +1,7 @@
-"""Records of images and of videos in SQL, by their kind; it knows no files. Lists leave as JSON bytes, made once from the rows.
+"""SQL for image and video records: insert, read, list, change, delete. Lists are serialized directly from rows to JSON.
 
-Every list reads one index that holds all it filters and orders by (see tables.py); the rows of a page are fetched by name.
+Every list reads one index with all columns it filters and orders by (see tables.py); the rows of a page are read by
+name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +48,10 @@ from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM
 
 STATEMENT_CACHE_SIZE = 128
-"""How many kinds of lists are kept as statements: making one costs as much as running it."""
+"""Number of list statements cached per function: building one takes as long as running it."""
 
 _NAME_LIST = members("names")
-"""The names that `_names` gives."""
+"""The parameter that `_names` provides."""
 
 
 def _to_affected_items(rows: Sequence[Any]) -> list[AffectedItem]:
@@ -62,9 +63,9 @@ def _names(names: Sequence[str]) -> dict[str, str]:
 
 
 async def add(connection: AsyncConnection, kind: MediaKind, new: NewRecord) -> dict[str, Any]:
-    """Record a thing whose files are written, and return what clients read of it.
+    """Insert the record of an item whose files are written, and return the fields of its DTO.
 
-    A board that is gone, or is not for its owner to fill, leaves it on none.
+    If the board does not exist or its owner may not add to it, the item is on no board.
     """
     moment = now()
     values = {**new.model_dump(mode="json"), "created_at": moment, "updated_at": moment}
@@ -75,7 +76,7 @@ async def add(connection: AsyncConnection, kind: MediaKind, new: NewRecord) -> d
 
 @cache
 def _add(kind: MediaKind, record: type[NewRecord], *, system: bool) -> PreparedStatement:
-    """Return the statement that records a thing, without a star, and reads it."""
+    """Return the statement that inserts an unstarred record and returns it."""
     columns = [*record.model_fields, "created_at", "updated_at"]
     values: dict[str, Any] = {name: parameter(name) for name in columns}
     values["starred"] = literal_column("0")
@@ -89,17 +90,17 @@ async def get(source: Source, name: str) -> ImageDTO:
 
 
 async def get_json(source: Source, kind: MediaKind, name: str) -> bytes:
-    """Return a record as JSON; raises what the kind says when it is missing."""
+    """Return a record as JSON; raises the kind's error when it does not exist."""
     return orjson.dumps(await fields(source, kind, name))
 
 
 async def fields(source: Source, kind: MediaKind, name: str) -> dict[str, Any]:
-    """Return what clients read of a record; raises what the kind says when it is missing."""
+    """Return the DTO fields of a record; raises the kind's error when it does not exist."""
     return kind.fields(await _fetch_one(source, kind, _RECORD, name))
 
 
 async def get_location(source: Source, name: str, kind: MediaKind = IMAGES) -> ImageLocation:
-    """Return which files belong to the record; raises what the kind says when it is missing."""
+    """Return the file location of a record; raises the kind's error when it does not exist."""
     return ImageLocation(*await _fetch_one(source, kind, _LOCATION, name))
 
 
@@ -109,7 +110,7 @@ async def existing(connection: AsyncConnection, kind: MediaKind, names: Sequence
 
 
 async def metadata_json(source: Source, name: str, kind: MediaKind = IMAGES) -> str | None:
-    """Return the metadata as JSON text; raises what the kind says when the record is missing."""
+    """Return the metadata as JSON text; raises the kind's error when the record does not exist."""
     value = (await _fetch_one(source, kind, _METADATA, name))[0]
     return None if value is None else str(value)
 
@@ -132,7 +133,7 @@ async def _fetch_one(
 
 
 async def board_exists(connection: AsyncConnection, board_id: str) -> bool:
-    """Tell whether there is such a board."""
+    """Return whether the board exists."""
     result = await connection.execute(select(boards.c.board_id).where(boards.c.board_id == board_id))
     return result.first() is not None
 
@@ -148,7 +149,7 @@ async def board_name(connection: AsyncConnection, board_id: str) -> str:
 async def image_locations(
     connection: AsyncConnection, names: Sequence[str] | None = None, on: ImageFilter | None = None
 ) -> dict[str, ImageLocation]:
-    """Return where the files of images lie, by `category/name`: of those of `names` that exist, or of a list."""
+    """Return the file locations of images by `category/name`: those of `names` that exist, or of a list."""
     statement = select(images.c.image_category, images.c.image_name, images.c.image_subfolder)
     if names is not None:
         rows = await connection.execute(statement.where(images.c.image_name.in_(_NAME_LIST)), _names(names))
@@ -160,7 +161,7 @@ async def image_locations(
 
 
 def _order(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any]]:
-    """Starred first if wished, then by time; the name makes the order of one millisecond the same every time."""
+    """Return the sort keys: starred first if requested, then by time, then by name for a stable order."""
     newest_first = late.newest_first(image_filter, backwards=False)
     by_time: list[ColumnElement[Any]] = [
         key.desc() if newest_first else key.asc() for key in (kind.table.c.created_at, kind.tiebreaker)
@@ -172,7 +173,7 @@ def _order(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any
 def page_names(
     image_filter: ImageFilter, kind: MediaKind = IMAGES, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
-    """Return the statement that finds the names of a `late.Part`, without or with a day."""
+    """Return the statement for the names of a `ListPart`, optionally from a day on."""
     listed = queries.select_ordered(image_filter, (kind,), backwards=backwards, from_day=from_day)
     return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
@@ -181,16 +182,16 @@ def page_names(
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def _page(image_filter: ImageFilter, kind: MediaKind, *, backwards: bool, from_day: bool) -> PreparedStatement:
-    """Return the statement for the records of a page: the rows are looked up only once their names are known."""
+    """Return the statement for the records of a page, which looks up rows only for its names."""
     page = page_names(image_filter, kind, backwards=backwards, from_day=from_day).subquery()
     return PreparedStatement(kind.record.join(page, page.c.name == kind.name).order_by(*_order(image_filter, kind)))
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def count_statement(image_filter: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> Select[Any]:
-    """Return the statement that counts a whole list, or the starred ones in it.
+    """Return the statement that counts a whole list, or the starred items in it.
 
-    Images are counted already by all that lists filter by, save what is searched for and the day.
+    Images are counted from `image_counts`, which covers all list filters except search and day.
     """
     number: ColumnElement[Any] = func.count()
     if kind is IMAGES and not image_filter.search_term and image_filter.created_date is None:
@@ -205,14 +206,14 @@ def _prepare_count(image_filter: ImageFilter, kind: MediaKind, *, starred: bool 
 
 
 async def count(source: Source, image_filter: ImageFilter, kind: MediaKind = IMAGES, *, starred: bool = False) -> int:
-    """Return how many things are in a whole list, or how many starred ones."""
+    """Return the number of items in a whole list, or of the starred ones."""
     row = await _prepare_count(image_filter, kind, starred=starred).first(source)
     assert row
     return int(row[0])
 
 
 def all_names(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> Select[Any]:
-    """Return the statement that gathers all names of a list in its order, and their number."""
+    """Return the statement for all names of a list in order, and their number."""
     listed = queries.select_ordered(image_filter, (kind,)).subquery()
     return lists.json_array_statement(listed, listed.c.name)
 
@@ -240,7 +241,7 @@ async def page_json(
 async def page_part(
     source: Source, image_filter: ImageFilter, kinds: tuple[MediaKind, ...], offset: int, limit: int, total: int
 ) -> late.ListPart:
-    """Return how to read a page of a list of `total` things."""
+    """Return how to read a page of a list of `total` items."""
     part = late.part_from_nearer_end(total, offset, limit)
     if part.skip <= late.DEEP_OFFSET or not late.has_day_counts(image_filter):
         return part
@@ -251,26 +252,26 @@ async def page_part(
 async def names_json(
     source: Source, image_filter: ImageFilter, kind: MediaKind = IMAGES, key: str = "image_names"
 ) -> list[bytes]:
-    """Return all names of a list as the JSON of `ImageNamesResult` in pieces to be joined, the names under `key`."""
+    """Return all names of a list, under `key`, as the JSON of `ImageNamesResult` in pieces to be joined."""
     starred = await count_starred(source, image_filter, [kind])
     return await lists.document(source, _prepare_names(image_filter, kind), key, starred)
 
 
 async def count_starred(source: Source, image_filter: ImageFilter, kinds: Sequence[MediaKind]) -> int:
-    """Return how many starred things a list begins with: none unless they come first."""
+    """Return the number of starred items at the start of a list: 0 unless starred items come first."""
     if not image_filter.starred_first:
         return 0
     return sum([await count(source, image_filter, kind, starred=True) for kind in kinds])
 
 
 async def by_names_json(source: Source, names: Sequence[str], kind: MediaKind = IMAGES) -> bytes:
-    """Return the records of `names` in that order as JSON; those that do not exist are left out."""
+    """Return the records of `names` in that order as JSON, without those that do not exist."""
     records = {record[kind.dto_columns[0]]: record for record in await by_names(source, kind, names)}
     return orjson.dumps([records[name] for name in names if name in records])
 
 
 async def by_names(source: Source, kind: MediaKind, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what clients read of the records of `names`, in any order; those that do not exist are left out."""
+    """Return the DTO fields of the records of `names`, in any order, without those that do not exist."""
     rows = await _BY_NAMES[kind].rows(source, **_names(names))
     return [kind.fields(row) for row in rows]
 
@@ -279,12 +280,12 @@ _BY_NAMES = {kind: PreparedStatement(kind.record.where(kind.name.in_(_NAME_LIST)
 
 
 async def update_image(connection: AsyncConnection, name: str, changes: ImageRecordChanges) -> ImageDTO:
-    """Change what `changes` sets and return the record; raises ImageNotUpdated when there is no such image."""
+    """Apply the set fields of `changes` and return the record; raises ImageNotUpdated when the image does not exist."""
     return ImageDTO.model_validate(await change(connection, IMAGES, name, changes))
 
 
 async def change(connection: AsyncConnection, kind: MediaKind, name: str, changes: BaseModel) -> dict[str, Any]:
-    """Change what `changes` sets and return what clients read; raises what the kind says when there is no such record."""
+    """Apply the set fields of `changes` and return the DTO fields; raises the kind's error without such a record."""
     values = {
         key: value
         for key, value in changes.model_dump(mode="json", exclude_none=True).items()
@@ -315,13 +316,13 @@ async def set_starred(
 async def delete_named(
     connection: AsyncConnection, names: Sequence[str], kind: MediaKind = IMAGES
 ) -> list[AffectedItem]:
-    """Delete the records of `names` that exist, and return what they were."""
+    """Delete the records of `names` that exist, and return them."""
     statement = delete(kind.table).where(kind.name.in_(_NAME_LIST)).returning(*kind.change_columns)
     return _to_affected_items((await connection.execute(statement, _names(names))).all())
 
 
 async def delete_intermediates(connection: AsyncConnection) -> list[AffectedItem]:
-    """Delete the records of all intermediate images, and return what they were."""
+    """Delete the records of all intermediate images, and return them."""
     statement = delete(images).where(images.c.is_intermediate == True).returning(*IMAGES.change_columns)  # noqa: E712
     return _to_affected_items((await connection.execute(statement)).all())
 
@@ -329,7 +330,7 @@ async def delete_intermediates(connection: AsyncConnection) -> list[AffectedItem
 async def delete_on_board(
     connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: MediaKind = IMAGES
 ) -> list[AffectedItem]:
-    """Delete the records of all images (or of a user's) on a board (None: on no board), and return what they were."""
+    """Delete the records of all items (or of one owner) on a board (None: on no board), and return them."""
     statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.change_columns)
     if owner is not None:
         statement = statement.where(kind.user_id == owner)
@@ -337,7 +338,7 @@ async def delete_on_board(
 
 
 async def count_intermediates(source: Source, owner: str | None = None) -> int:
-    """Count the intermediates, everybody's or a user's."""
+    """Count the intermediates of all users or of one owner."""
     return await count(source, ImageFilter(is_intermediate=True, owner=owner))
 
 
@@ -348,7 +349,7 @@ def _before_move(kind: MediaKind) -> PreparedStatement:
 
 @cache
 def _move(kind: MediaKind) -> PreparedStatement:
-    """Return the statement that leaves alone what is on the board already: changing nothing costs as much as changing it."""
+    """Return the statement; it skips items already on the board, as an update takes as long without a change."""
     board = bindparam("board", type_=Text, required=False)
     elsewhere = kind.board_id.is_distinct_from(board)
     return PreparedStatement(update(kind.table).where(kind.name.in_(_NAME_LIST), elsewhere).values(board_id=board))
@@ -357,7 +358,7 @@ def _move(kind: MediaKind) -> PreparedStatement:
 async def move_to_board(
     connection: AsyncConnection, names: Sequence[str], board_id: str | None, kind: MediaKind = IMAGES
 ) -> list[AffectedItem]:
-    """Put those of `names` that exist on a board (None: on none); returns them with the board they were on before."""
+    """Move those of `names` that exist to a board (None: to none); return them with the boards they were on before."""
     items = _to_affected_items(await _before_move(kind).rows(connection, **_names(names)))
     await _move(kind).rows(connection, **_names(names), board=board_id)
     return items

@@ -1,1 +1,1 @@
-"""What every room stands on and that knows no domain: settings, database, errors, events, paging, storage, log."""
+"""Utilities without domain knowledge: settings, database, errors, events, paging, storage, logging."""

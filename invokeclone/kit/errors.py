@@ -1,4 +1,4 @@
-"""The tree of errors that reach a client; it knows statuses and refuses to know who renders them.
+"""The tree of errors that are reported to clients, each with its HTTP status. `server/http/errors.py` renders them.
 
     InvokeCloneError          500
     ├── BadRequest            400
@@ -15,21 +15,21 @@
     ├── Unavailable           503
     └── InsufficientStorage   507
 
-A room subclasses the one that fits (`class BoardNotFound(NotFound)`) and raises it in its store or service.
+A package subclasses the one that fits (`class BoardNotFound(NotFound)`) and raises it in its store or service.
 """
 
 from typing import ClassVar
 
 
 class InvokeCloneError(Exception):
-    """An error with an HTTP status; its text is what the client reads in `detail`."""
+    """An error with an HTTP status; its text becomes `detail` in the response."""
 
     status: ClassVar[int] = 500
     headers: ClassVar[dict[str, str]] = {}
 
 
 class BadRequest(InvokeCloneError):
-    """The request can be read but asks for something that makes no sense."""
+    """The request is well-formed but asks for something impossible."""
 
     status = 400
 
@@ -48,25 +48,25 @@ class Forbidden(InvokeCloneError):
 
 
 class NotFound(InvokeCloneError):
-    """The named thing does not exist."""
+    """The resource does not exist."""
 
     status = 404
 
 
 class Conflict(InvokeCloneError):
-    """The state of the thing does not allow this now."""
+    """The state of the resource does not allow this now."""
 
     status = 409
 
 
 class TooLarge(InvokeCloneError):
-    """The body, or what it unpacks to, is over a limit."""
+    """The body, or its decompressed content, is over a limit."""
 
     status = 413
 
 
 class UnsupportedMedia(InvokeCloneError):
-    """The content is not of a kind that is accepted here."""
+    """The media type is not accepted."""
 
     status = 415
 
@@ -78,13 +78,13 @@ class RangeInvalid(InvokeCloneError):
 
 
 class Unprocessable(InvokeCloneError):
-    """The request has the right form and a value that is not acceptable."""
+    """The request is well-formed but contains an invalid value."""
 
     status = 422
 
 
 class FailedDependency(InvokeCloneError):
-    """Something that the request depends on is missing."""
+    """A dependency of the request is missing."""
 
     status = 424
 
@@ -96,12 +96,12 @@ class TooMany(InvokeCloneError):
 
 
 class Unavailable(InvokeCloneError):
-    """The part that could answer is not there at the moment."""
+    """The component that handles the request is not available at the moment."""
 
     status = 503
 
 
 class InsufficientStorage(InvokeCloneError):
-    """What should be stored cannot be: no room, or no permission."""
+    """The data cannot be stored: no space, or no permission."""
 
     status = 507

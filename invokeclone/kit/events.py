@@ -1,7 +1,7 @@
-"""Events: what one is, who may hear it, and how it leaves a process; it refuses to know any particular event.
+"""Events: base class, audiences, and the emitter that passes them to listeners. Does not depend on particular events.
 
-An event is a frozen model with two class facts: the name that sockets use, and the audience. Defining a subclass is all it
-takes to add one: it is kept in `EVENTS` under its name, published in the OpenAPI document and routed by its audience.
+An event is a frozen model with two class attributes: its name on the socket and its audience. Defining a subclass adds
+an event: it is registered in `EVENTS` under its name, published in the OpenAPI document and routed by its audience.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from invokeclone.kit.times import timestamp
 
 Audience = Literal["queue", "owner_and_admin", "owner", "admin", "workflow", "bulk_download", "everyone", "internal"]
-"""Who hears an event: `queue` = owner and admins in full and everybody else in the queue's room redacted; `workflow` = owner
-and admins, and everybody while it is public; `internal` = nobody outside the server."""
+"""Receivers of an event: `queue` = owner and admins in full, other users redacted; `workflow` = owner and admins, and
+all users while the workflow is public; `internal` = only the server itself."""
 
 EVENTS: dict[str, type["Event"]] = {}
 """Every event class by its name on the socket."""
 
 
 class Event(BaseModel):
-    """Something that happened, told after the transaction that made it so.
+    """Something that happened, emitted after the transaction is committed.
 
-    Subclasses set `name` and `audience`. Fields are all sent, nulls included.
+    Subclasses set `name` and `audience`. All fields are sent, including nulls.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,25 +33,25 @@ class Event(BaseModel):
     timestamp: int = Field(default_factory=timestamp)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the class under its name."""
+        """Register the class under its name."""
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__ and cls.name:
             EVENTS[cls.name] = cls
 
     def redact(self) -> "Event | None":
-        """Return the copy that users may read whom the event does not belong to; None: they hear nothing."""
+        """Return the copy for users who do not own the event; None if they do not receive it."""
         return None
 
     def shares(self) -> "dict[str, Event]":
-        """Return each owner's own copy, of an event that belongs to several users; empty when it has one owner or none."""
+        """Return a copy per owner for an event that belongs to several users; empty for one owner or none."""
         return {}
 
 
 class Emitter(Protocol):
-    """Takes events out of a service. Called on the event loop after the commit; never blocks."""
+    """Receives events from services. Called on the event loop after the commit; never blocks."""
 
     def emit(self, event: Event) -> None:
-        """Send `event` on its way."""
+        """Pass `event` on."""
         ...
 
 
@@ -59,9 +59,9 @@ Listener = Callable[[type[Event], dict[str, Any]], None]
 
 
 class Bus:
-    """The server's emitter: hands each event, as its class and its plain payload, to the listeners of its class in turn.
+    """The server's emitter: passes the class and the JSON payload of each event to every listener in turn.
 
-    A listener must return at once (start a task for anything longer). What it raises is its own bug and is not caught here.
+    A listener must return at once (start a task for anything longer). Its exceptions are bugs and are not caught here.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Bus:
         self._listeners_of.clear()
 
     def emit(self, event: Event) -> None:
-        """Tell the listeners of `event`."""
+        """Pass `event` to the listeners of its class."""
         self.publish(type(event), event.model_dump(mode="json"))
 
     def publish(self, kind: type[Event], payload: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Reading the JSON of clients: what cannot be stored, counted or answered is refused here, once, whatever route it came to.
+"""Decoding JSON from clients: rejects values that cannot be stored, counted or returned, for every route.
 
-The text is checked before it is parsed, with a few passes over its bytes that run at the speed of memory.
+The text is checked before it is parsed, with a few passes over its bytes at memory speed.
 """
 
 import codecs
@@ -16,17 +16,17 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import TooLarge, Unprocessable
 
 SLICE_SIZE = 64 * 1024
-"""Bytes from which parsing is cut into slices, so that a thread does it without holding the interpreter throughout."""
+"""Size in bytes from which parsing is split into slices, so that a thread releases the interpreter in between."""
 
 ORJSON_MIN_SIZE = 4 * 1024 * 1024
-"""Bytes from which the parser is one that reads texts four times as fast, but in one go."""
+"""Size in bytes from which orjson parses: four times as fast, but without releasing the interpreter."""
 
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
-"""The integers of 64 bits, signed and unsigned: seeds of ComfyUI's clients use the whole of the latter."""
+"""The range of signed and unsigned 64-bit integers; seeds of ComfyUI clients use all unsigned ones."""
 
 _SURROGATES = re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[89a-fA-F])")
 _PAIR = 12
-"""Bytes of a surrogate pair, written out: a shorter match of the pattern is half of one."""
+"""Bytes of an escaped surrogate pair: a shorter match of the pattern is a lone surrogate."""
 
 _LONG_NUMBER = re.compile(rb"-?[0-9]{19,}[0-9.eE+-]*|-?[0-9.]+[eE][+-]?[0-9]{3,}")
 _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
@@ -37,13 +37,13 @@ _MAX_DIGITS = 400
 
 
 class NotStorable(Unprocessable):
-    """JSON with a value that no column, file or answer can hold."""
+    """JSON with a value that cannot be stored in a column or file or returned in a response."""
 
 
 def decode(data: bytes, limits: Limits, *, text_kib: int | None = None) -> Any:
-    """Return the value of a JSON text; `text_kib` limits each text in it.
+    """Return the value of a JSON text; `text_kib` limits each string in it.
 
-    Raises NotStorable, TooLarge, or json.JSONDecodeError for what is no JSON.
+    Raises NotStorable, TooLarge, or json.JSONDecodeError for invalid JSON.
     """
     _check(data, limits, text_kib)
     if len(data) < ORJSON_MIN_SIZE:
@@ -52,11 +52,14 @@ def decode(data: bytes, limits: Limits, *, text_kib: int | None = None) -> Any:
     try:
         return orjson.loads(data.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
-        return json.loads(_utf8(data), parse_constant=_refuse)  # which says what is wrong as with shorter ones
+        return json.loads(_utf8(data), parse_constant=_refuse)  # gives the same error message as for shorter texts
 
 
 def decode_text(text: str, limits: Limits) -> Any:
-    """Return the value of a JSON text that came as text: a form's field, or what is embedded in a file. Raises as `decode`."""
+    """Return the value of JSON that is already decoded to str: a form field, or metadata in a file.
+
+    Raises as `decode`.
+    """
     try:
         data = text.encode()
     except UnicodeEncodeError as error:
@@ -65,9 +68,9 @@ def decode_text(text: str, limits: Limits) -> Any:
 
 
 def check_text(text: str, what: str = "a text") -> str:
-    """Return `text` if it can be stored. Raises NotStorable."""
+    """Return `text` if it is storable. Raises NotStorable."""
     if "\0" in text:
-        raise NotStorable(f"{what} holds a NUL character")
+        raise NotStorable(f"{what} contains a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -76,16 +79,16 @@ def check_text(text: str, what: str = "a text") -> str:
 
 
 def _lone_surrogate_error(what: str) -> NotStorable:
-    return NotStorable(f"{what} is not Unicode: it holds half of a surrogate pair")
+    return NotStorable(f"{what} is not valid Unicode: it contains a lone surrogate")
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; being a function of Python's, it lets other threads in between two objects."""
+    """Build a dict in a Python function, so that other threads can run between two objects."""
     return dict(pairs)
 
 
 def _refuse(word: str) -> NoReturn:
-    raise NotStorable(f"{word} is not a number that JSON knows")
+    raise NotStorable(f"{word} is not a JSON number")
 
 
 def _utf8(data: bytes) -> str:
@@ -96,11 +99,11 @@ def _utf8(data: bytes) -> str:
 
 
 def _check(data: bytes, limits: Limits, text_kib: int | None) -> None:
-    """Check a JSON text by its bytes: texts without their escaped quotes, and what is between texts."""
+    """Check a JSON text by its bytes: strings without their escaped quotes, and the text between strings."""
     if b"\\" in data:
         data = b"".join(map(_without_quotes, _whole_escapes(data)))
         if rb"\u0000" in data:
-            raise NotStorable("a text holds a NUL character")
+            raise NotStorable("a text contains a NUL character")
         _check_surrogates(data)
     between = _between_texts(data, None if text_kib is None or len(data) <= text_kib * 1024 else text_kib)
     digits = between.translate(_DIGITS)
@@ -121,12 +124,12 @@ def _whole_escapes(data: bytes) -> Iterator[bytes]:
 
 
 def _without_quotes(data: bytes) -> bytes:
-    """Take the escaped quotes and backslashes out."""
+    """Remove the escaped quotes and backslashes."""
     return data.replace(rb"\\", b"").replace(rb"\"", b"")
 
 
 def _check_surrogates(data: bytes) -> None:
-    """Raise NotStorable for half of a pair, looking at a slice at a time and what a pair at its end needs."""
+    """Raise NotStorable for a lone surrogate, searching one slice at a time with an overlap of one pair."""
     start = 0
     while start < len(data):
         end = start + SLICE_SIZE
@@ -140,7 +143,7 @@ def _check_surrogates(data: bytes) -> None:
 
 
 def _between_texts(data: bytes, text_kib: int | None) -> bytes:
-    """Return what stands between the texts, taken apart a slice at a time. Raises TooLarge for a text over `text_kib`."""
+    """Return the text between the strings, split one slice at a time. Raises TooLarge for a string over `text_kib`."""
     pieces = []
     inside = length = 0
     for start in range(0, len(data), SLICE_SIZE):
@@ -156,7 +159,10 @@ def _between_texts(data: bytes, text_kib: int | None) -> bytes:
 
 
 def _open_text(texts: list[bytes], before: int, text_kib: int, *, ends_inside: bool) -> int:
-    """Return how long the text is that the slice ends in; `before` is how long the first one was already."""
+    """Return the length so far of the string that is open at the end of the slice.
+
+    `before` is that of the first one.
+    """
     lengths = list(map(len, texts))
     if lengths:
         lengths[0] += before
@@ -173,23 +179,23 @@ def _check_numbers(between: bytes) -> None:
         try:
             storable = math.isfinite(float(number)) if set(number) & set(".eE") else SMALLEST <= int(number) <= LARGEST
         except ValueError:
-            continue  # no number of JSON: parsing says so
+            continue  # not a JSON number: the parser reports it
         if not storable:
-            raise NotStorable(f"{number[:40]} is over 64 bits")
+            raise NotStorable(f"{number[:40]} does not fit into 64 bits")
 
 
 def _check_structure(between: bytes, limits: Limits) -> None:
     openings = between.count(b"[") + between.count(b"{")
     if openings + between.count(b",") > limits.json_values:
-        raise TooLarge(f"the body holds more than {limits.json_values} values (setting limits.json_values)")
+        raise TooLarge(f"the body has more than {limits.json_values} values (setting limits.json_values)")
     if openings <= limits.json_depth:
         return
     brackets = between.translate(_BRACKETS, _NOT_BRACKETS)
     for _ in range(limits.json_depth):
         brackets, before = brackets.replace(b"[]", b""), brackets
         if brackets == before:
-            return  # done, or not balanced: parsing says so
+            return  # done, or unbalanced: the parser reports it
     if brackets:
         raise NotStorable(
-            f"objects and lists are nested more than {limits.json_depth} deep (setting limits.json_depth)"
+            f"objects and lists are nested more than {limits.json_depth} levels deep (setting limits.json_depth)"
         )

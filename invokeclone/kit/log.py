@@ -1,7 +1,7 @@
-"""Logging: one module that sets handlers and formats; packages only ask for a logger by name.
+"""Logging setup: handlers, formats and fields; packages only request a logger by name.
 
-What a line is about (`action`, `item_id`, `device` …) is in fields of its record: those of logging's `extra`, and those of
-`fields`, which every line that is logged meanwhile gets.
+The context of a line (`action`, `item_id`, `device` …) is in fields of its record: those from logging's `extra`, and
+those of `fields`, which are added to every line logged inside that block.
 """
 
 import json
@@ -31,11 +31,11 @@ _FORMATS = {
     "legacy": ">> %(message)s",
 }
 TEXT_FIELDS = ("item_id", "device", "user_id")
-"""Fields that follow the message in a line of text, where it doesn't name them already."""
+"""Fields that are appended to a text line unless the message contains their value."""
 _UNREMARKABLE = {"user_id": "system"}
-"""Values that are not worth a word: in single-user mode everything is this user's."""
+"""Values that are left out: in single-user mode everything belongs to this user."""
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
-"""What every record has; the rest of one are its fields."""
+"""Attributes of every record; all others are fields."""
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039  (never changed)
 _process_fields: dict[str, Any] = {}
 
@@ -47,7 +47,7 @@ def get(name: str) -> logging.Logger:
 
 @contextmanager
 def fields(**values: Any) -> Iterator[None]:
-    """Give every line that is logged meanwhile, in this thread or task and in the tasks it starts, these fields too."""
+    """Add fields to every line logged inside the block by this thread or task, or by tasks started in it."""
     token = _fields.set({**_fields.get(), **values})
     try:
         yield
@@ -56,23 +56,26 @@ def fields(**values: Any) -> Iterator[None]:
 
 
 def set_process_fields(**values: Any) -> None:
-    """Give every line of this process these fields, whatever thread logs it, in place of earlier ones."""
+    """Add fields to every line of this process, from any thread; replaces earlier ones."""
     _process_fields.clear()
     _process_fields.update(values)
 
 
 class Fields(logging.Filter):
-    """Adds the fields of the present context and of the process to a record; those of the line itself win. Each handler has one."""
+    """Adds the fields of the current context and the process to a record.
+
+    Fields of the record itself take precedence.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let everything pass."""
+        """Accept every record."""
         for name, value in (_process_fields | dict(_fields.get())).items():
             vars(record).setdefault(name, value)
         return True
 
 
 class _TextFormatter(logging.Formatter):
-    """Lines of text; fields that the message doesn't name follow its first line as `[item_id=5 device=cuda:0]`."""
+    """Text lines; fields that the message does not contain follow its first line as `[item_id=5 device=cuda:0]`."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         first, line_break, rest = record.message.partition("\n")
@@ -91,12 +94,15 @@ def _text_fields(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 def _mentions(message: str, value: str) -> bool:
-    """Tell whether `value` is in the message as a word of its own."""
+    """Return whether `value` is in the message as a whole word."""
     return re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-])", message) is not None
 
 
 class _JsonFormatter(logging.Formatter):
-    """A JSON object a line: time (UTC), level, logger, message, process, the record's fields, and a traceback as `exception`."""
+    """One JSON object per line.
+
+    Keys: time (UTC), level, logger, message, process, the record's fields, and the traceback as `exception`.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -114,7 +120,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, skipkeys=True)  # not orjson: a message may hold what is no valid text
+        return json.dumps(line, default=str, skipkeys=True)  # not orjson: a message may contain lone surrogates
 
 
 class _ColorFormatter(_TextFormatter):
@@ -133,10 +139,10 @@ def set_up(
     *,
     as_json: bool = False,
 ) -> None:
-    """Send the package's log to `handlers` (`console`, `file=PATH`, `syslog[=ADDRESS]`, `http=HOST/PATH`), replacing earlier ones.
+    """Send the package's log to `handlers` (`console`, `file=PATH`, `syslog[=ADDRESS]`, `http=HOST/PATH`).
 
-    `style` is plain, color, syslog or legacy; colors only go to a terminal. With `as_json` lines are JSON objects, whatever
-    the style. Raises ValueError for an unknown handler.
+    Replaces earlier ones. `style` is plain, color, syslog or legacy; colors are used on a terminal only. With `as_json`
+    lines are JSON objects, regardless of the style. Raises ValueError for an unknown handler.
     """
     root = logging.getLogger(ROOT)
     root.setLevel(LEVELS[level])

@@ -1,4 +1,4 @@
-"""Numbers that a process counts and measures, by metric and labels, and how another process reads them. Does not depend on what they mean."""
+"""Metrics of a process by name and labels, and their transfer to another process."""
 
 import math
 from bisect import bisect_left
@@ -12,46 +12,46 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as Prometheus knows it. Its name ends in its unit, a counter's in `_total`."""
+    """A Prometheus metric. Its name ends with its unit, a counter's with `_total`."""
 
     name: str
     kind: Kind
     text: str
-    """What it measures, in one line."""
+    """Description in one line."""
     labels: Labels = ()
     buckets: tuple[float, ...] = ()
     """Upper limits of a histogram's buckets, in ascending order, without infinity."""
 
     @property
     def width(self) -> int:
-        """How many numbers a series has: one, or the sum and the count of each bucket (a summary has a single one)."""
+        """Numbers per series: one, or the sum and the count of each bucket (a summary has a single bucket)."""
         return 1 if self.kind in ("counter", "gauge") else len(self.buckets) + 2
 
 
 class MetricValues:
-    """Series of some metrics: a list of numbers per combination of labels. Belongs to one thread, or is guarded by its owner."""
+    """Series of several metrics: a list of numbers per combination of labels. Not thread-safe: its owner guards it."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
-        """Begin without series of `metrics`."""
+        """Create without series."""
         self.metrics = {metric.name: metric for metric in metrics}
         self._series: dict[str, dict[Labels, list[float]]] = {name: {} for name in self.metrics}
 
     def add(self, metric: Metric, *labels: str, amount: float = 1) -> None:
-        """Count `amount` more in a counter, or in a gauge that is the sum of several parts."""
+        """Add `amount` to a counter, or to a gauge that is the sum of several parts."""
         self._of(metric, labels)[0] += amount
 
     def set(self, metric: Metric, *labels: str, value: float) -> None:
-        """Note the present value of a gauge, or of a counter that is kept elsewhere."""
+        """Set the current value of a gauge, or of a counter that is maintained elsewhere."""
         self._of(metric, labels)[0] = value
 
     def observe(self, metric: Metric, *labels: str, value: float) -> None:
-        """Count one observation in a histogram or a summary."""
+        """Record one observation in a histogram or a summary."""
         series = self._of(metric, labels)
         series[0] += value
         series[1 + bisect_left(metric.buckets, value)] += 1
 
     def observe_many(self, metric: Metric, *labels: str, total: float, count: int) -> None:
-        """Count several observations, whose sum is `total`, in a summary."""
+        """Record `count` observations with the sum `total` in a summary."""
         series = self._of(metric, labels)
         series[0] += total
         series[1] += count
@@ -61,7 +61,7 @@ class MetricValues:
         return {labels: list(numbers) for labels, numbers in self._series[metric.name].items()}
 
     def include(self, other: "MetricValues", *, gauges: bool = True) -> None:
-        """Add the numbers of `others`, whose metrics are among these; its gauges only where `gauges` is true."""
+        """Add the numbers of `other`, whose metrics are a subset of these; its gauges only if `gauges` is true."""
         for metric in other.metrics.values():
             if metric.kind == "gauge" and not gauges:
                 continue
@@ -71,7 +71,7 @@ class MetricValues:
                     totals[index] += number
 
     def to_json(self) -> dict[str, Any]:
-        """Return every series as plain data: by metric, pairs of labels and numbers."""
+        """Return every series as JSON data: by metric, pairs of labels and numbers."""
         return {
             name: [[labels, list(numbers)] for labels, numbers in series.items()]
             for name, series in self._series.items()
@@ -80,7 +80,10 @@ class MetricValues:
 
     @classmethod
     def read(cls, metrics: Iterable[Metric], data: object) -> "MetricValues":
-        """Return what another process sent with `to_json`; unknown metrics and malformed series are left out."""
+        """Return the values that another process sent with `to_json`.
+
+        Unknown metrics and malformed series are left out.
+        """
         numbers = cls(metrics)
         series_by_name = data if isinstance(data, dict) else {}
         for name, metric in numbers.metrics.items():

@@ -1,4 +1,4 @@
-"""Pages of a list and their direction, in the form that clients read."""
+"""Pages of a list and sort direction, as published in the API."""
 
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -31,13 +31,13 @@ class PaginatedResults(BaseModel, Generic[Item]):
 
 
 def check_page(size: int, limits: Limits, param: str) -> None:
-    """Raise Unprocessable for a page of more entries than one may hold."""
+    """Raise Unprocessable for a page size over the limit."""
     if size > limits.page_items:
         raise Unprocessable(f"{param} is {size}, more than {limits.page_items} (setting limits.page_items)")
 
 
 class SQLiteDirection(StrEnum):
-    """Which end of a sorted list comes first."""
+    """Sort direction."""
 
     Ascending = "ASC"
     Descending = "DESC"

@@ -1,6 +1,7 @@
-"""The application with its services, and FastAPI dependencies that hand them to requests; the only part of kit that knows HTTP.
+"""The FastAPI application with its services, and dependencies that give requests access to them. Depends on FastAPI.
 
-`Write` closes with the endpoint function (`scope="function"`), so a COMMIT that fails is an error answer and not a 200.
+`Write` closes with the endpoint function (`scope="function"`), so a COMMIT that fails is an error response and not a
+200.
 """
 
 import contextlib
@@ -25,10 +26,10 @@ from invokeclone.kit.workers import Workers
 
 
 class Application(FastAPI):
-    """A FastAPI application with the long-lived parts that its requests use."""
+    """A FastAPI application with the long-lived services that its requests use."""
 
     def __init__(self, **options: Any) -> None:
-        """Make one without services; `options` are FastAPI's."""
+        """Create an application without services; `options` are FastAPI's."""
         super().__init__(**options)
         self.services = Services()
 
@@ -39,7 +40,7 @@ def services_of(connection: HTTPConnection) -> Services:
 
 
 def service(kind: type[Part]) -> Callable[[HTTPConnection], Awaitable[Part]]:
-    """Return a dependency that hands a request the application's part of `kind`."""
+    """Return a dependency that provides the application's service of type `kind`."""
 
     async def part(connection: HTTPConnection) -> Part:
         return services_of(connection).get(kind)
@@ -50,7 +51,7 @@ def service(kind: type[Part]) -> Callable[[HTTPConnection], Awaitable[Part]]:
 def resources_of(connection: HTTPConnection) -> Resources:
     """Return settings, database and events.
 
-    Dependencies that every request has call this: one that depends on another costs as much as a small read.
+    Dependencies that every request has call this directly: a nested dependency costs as much as a small read.
     """
     return services_of(connection).get(Resources)
 
@@ -72,16 +73,17 @@ async def _write(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
 Needs = Annotated[Resources, Depends(service(Resources))]
 NeedsWorkers = Annotated[Workers, Depends(service(Workers))]
 Reads = Annotated[Database, Depends(_database)]
-"""The database for prepared reads, each by itself; several that must be of one moment need a `Read`."""
+"""The database for prepared reads, each in its own snapshot; reads that must be consistent with each other need a
+`Read`."""
 
 Read = Annotated[AsyncConnection, Depends(_read, scope="function")]
 Write = Annotated[AsyncConnection, Depends(_write, scope="function")]
 
 UTF_8 = ("utf-8", "utf8", "us-ascii")
-"""Names of the charsets of forms that are read."""
+"""Accepted charsets of forms."""
 
 LATER = WrapValidator(lambda value, _validate: value)
-"""Beside `Body()`: the part of the body is published as its type and arrives as it was sent, to be validated off the event loop."""
+"""Beside `Body()`: publishes the type in the schema but skips validation, so that it can run off the event loop."""
 
 
 class WatchedReceive:
@@ -126,14 +128,14 @@ class LimitedBody:
 
 
 class FormRequest(Request):
-    """A request whose form holds nothing that cannot be stored: no NUL characters, no halves of surrogate pairs."""
+    """A request whose form contains only storable text: no NUL characters and no lone surrogates."""
 
     async def _get_form(self, **limits: Any) -> FormData:
-        """Read the form, as `form` does. Raises HTTPException, which FastAPI passes on with its reason."""
+        """Read the form, as `form` does. Raises HTTPException, whose detail FastAPI passes on."""
         _, options = parse_options_header(self.headers.get("content-type"))
         charset = options.get(b"charset", b"utf-8").decode("latin-1")
-        if charset.lower() not in UTF_8:  # Python's own codecs among them make what no other text can hold, or fail
-            raise HTTPException(415, f"a form in the charset {charset[:40]!r} is not read: send UTF-8")
+        if charset.lower() not in UTF_8:  # some of Python's codecs produce lone surrogates, or fail
+            raise HTTPException(415, f"forms in the charset {charset[:40]!r} are not accepted: send UTF-8")
         form = await super()._get_form(**limits)
         try:
             for name, value in form.multi_items():

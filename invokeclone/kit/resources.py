@@ -1,4 +1,4 @@
-"""What every service may use, handed in once: settings, database and a way to tell of events."""
+"""Settings, database and event emitter in one object for services."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,14 @@ from invokeclone.kit.sql.database import Database
 
 @dataclass
 class Resources:
-    """The three things a service needs; the server has one for its life, each worker another on the same database.
+    """The resources of services; the server has one instance, each worker another on the same database.
 
-    Settings are frozen; when some are changed at run time, others take their place here, so read them where they are used.
+    Settings are frozen; a change at run time replaces `settings`, so read them where they are used.
     """
 
     settings: Settings
     database: Database
     events: Emitter
     maintenance: bool = False
-    """Whether the files of images are being moved: then what would touch images is refused, and nothing is enqueued."""
+    """Whether image files are being moved between subfolders; operations on images and enqueueing are refused
+    meanwhile."""

@@ -1,4 +1,4 @@
-"""What other packages ask of the processes that run nodes; the server's supervisor does it."""
+"""Protocol for requests to the worker processes, implemented by the server's supervisor."""
 
 from typing import Any, Protocol
 
@@ -7,13 +7,16 @@ class Workers(Protocol):
     """The running workers."""
 
     async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
-        """Ask every worker that is ready and return the answers; raises Unavailable when none of several could answer."""
+        """Send a request to every ready worker and return the answers.
+
+        Raises Unavailable when no worker could answer.
+        """
         ...
 
     async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
-        """Ask one worker, an idle one if there is one, and return its answer within `seconds`.
+        """Send a request to one worker, preferably an idle one, and return its answer within `seconds`.
 
-        Waits `startup_s` seconds at most for a worker to be ready. Raises Unavailable when none is, or the one that was
-        asked ended or could not answer; TimeoutError.
+        Waits up to `startup_s` seconds for a worker to become ready. Raises Unavailable when none does, or when the
+        worker ends or cannot answer; TimeoutError.
         """
         ...

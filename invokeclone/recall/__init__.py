@@ -1,1 +1,1 @@
-"""Parameters that another program sets in the web UI: kept as client state, told as an event."""
+"""Parameters that another program sets in the web UI: stored as client state and sent as an event."""

@@ -1,4 +1,4 @@
-"""The recall routes."""
+"""Recall routes."""
 
 from typing import Annotated, Any
 
@@ -20,8 +20,8 @@ async def update_recall_parameters(
     user: CurrentUser,
     queue_id: QueueId,
     parameters: RecallParameter,
-    strict: Annotated[bool, Query(description="Whether to reset what is absent.")] = False,
-    append: Annotated[bool, Query(description="Whether to keep the reference images that are there.")] = False,
+    strict: Annotated[bool, Query(description="Whether to reset absent parameters.")] = False,
+    append: Annotated[bool, Query(description="Whether to keep the existing reference images.")] = False,
 ) -> dict[str, Any]:
     """Set parameters in the user's web UI."""
     return await service.recall(needs, queue_id, user, parameters, strict=strict, append=append)
@@ -29,9 +29,9 @@ async def update_recall_parameters(
 
 @router.get("/{queue_id}")
 async def get_recall_parameters(_user: CurrentUser, queue_id: QueueId) -> dict[str, Any]:
-    """Tell where recalled parameters are to be found."""
+    """Describe where recalled parameters are stored."""
     return {
         "status": "success",
         "queue_id": queue_id,
-        "note": "POST sets parameters; what was set last is client state, under keys that begin with recall_.",
+        "note": "POST sets parameters; the latest values are in the client state under keys that begin with recall_.",
     }

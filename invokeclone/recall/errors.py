@@ -1,7 +1,7 @@
-"""What a recall can be refused for."""
+"""Errors of recall requests."""
 
 from invokeclone.kit.errors import BadRequest
 
 
 class StrictOrAppend(BadRequest):
-    """A recall can't both reset everything and add to what is there."""
+    """A recall cannot both reset all parameters and add to the existing ones."""

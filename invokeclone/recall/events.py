@@ -8,11 +8,11 @@ from invokeclone.kit.events import Audience, Event
 
 
 class RecallParametersUpdatedEvent(Event):
-    """Parameters are to be set in the user's web UI."""
+    """The user's web UI should set parameters."""
 
     name: ClassVar[str] = "recall_parameters_updated"
     audience: ClassVar[Audience] = "owner"
 
     queue_id: str = Field(description="The queue's id.")
-    user_id: str = Field(description="Whose web UI.")
+    user_id: str = Field(description="The user whose web UI is updated.")
     parameters: dict[str, Any] = Field(description="The parameters, with models as keys and images with their sizes.")

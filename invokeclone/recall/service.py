@@ -1,4 +1,4 @@
-"""What a recall does: keep the values as they were given, resolve names, tell the user's web UI."""
+"""Recall: stores the parameters as client state, resolves model names, and notifies the user's web UI."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ MODELS: dict[str, tuple[ModelType, list[BaseModelType] | None]] = {
     "refiner_model": (ModelType.Main, [BaseModelType.StableDiffusionXLRefiner]),
     "vae_model": (ModelType.VAE, None),
 }
-"""Which type, and which bases, a model given by name may have."""
+"""Types and bases of models given by name."""
 
 ADAPTERS: dict[str, tuple[ModelType, ...]] = {
     "loras": (ModelType.LoRA,),
@@ -37,7 +37,7 @@ ADAPTERS: dict[str, tuple[ModelType, ...]] = {
 async def recall(
     resources: Resources, queue_id: str, user: User, request: RecallParameter, *, strict: bool, append: bool
 ) -> dict[str, Any]:
-    """Keep the values, tell the web UI, and return what it was told. Raises StrictOrAppend."""
+    """Store the values, notify the web UI, and return the resolved parameters. Raises StrictOrAppend."""
     if strict and append:
         raise StrictOrAppend("strict and append exclude each other")
     values = request.model_dump(mode="json") if strict else request.model_dump(mode="json", exclude_none=True)
@@ -56,7 +56,7 @@ async def recall(
 
 
 async def _resolve(connection: AsyncConnection, user: User, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with keys for the names of models; what no model has as its name is left out."""
+    """Return the values with model names replaced by keys; names without a matching model are left out."""
     parameters: dict[str, Any] = {}
     for name, value in values.items():
         if value is None:
@@ -74,7 +74,7 @@ async def _resolve(connection: AsyncConnection, user: User, values: dict[str, An
 
 
 async def _entry(connection: AsyncConnection, user: User, name: str, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """Return an adapter or reference image as the web UI reads it; None when what it is about is not there."""
+    """Return an adapter or reference image in the web UI's format; None when its model or image does not exist."""
     entry = {field: value for field, value in entry.items() if value is not None}
     image_name = entry.pop("image_name", None)
     image = await _image(connection, user, image_name) if image_name else None
@@ -96,7 +96,7 @@ async def _key(
 
 
 async def _image(connection: AsyncConnection, user: User, name: str) -> dict[str, Any] | None:
-    """Return an image's name and size; None when it isn't there or isn't the user's to see."""
+    """Return an image's name and size; None when it does not exist or the user may not see it."""
     try:
         await access.require_readable(connection, user, IMAGES, name)
         image = await images.get(connection, name)

@@ -1,7 +1,7 @@
-"""Routes of accounts: signing in and out, one's own account, and everybody's for admins.
+"""Account routes: sign-in and sign-out, the own account, and all accounts for admins.
 
-These need a token in single-user mode too, except where there is nothing to protect. An API key reads its own account and
-no more.
+These need a token in single-user mode too, except where there is nothing to protect. An API key can only read its own
+account.
 """
 
 import time
@@ -36,7 +36,7 @@ UserId = Annotated[str, Path(description="The account's id.")]
 
 
 def _login_client(request: Request) -> LoginClient:
-    """Return where the request comes from, with the application's one count of failures."""
+    """Return the client's address with the application's shared counter of failed attempts."""
     attempts = services_of(request).get_or_make(Attempts)
     return LoginClient(attempts, request.client.host if request.client else "unknown")
 
@@ -45,7 +45,7 @@ Client = Annotated[LoginClient, Depends(_login_client)]
 
 
 def _set_cookie(request: Request, response: Response, sign_in: SignIn) -> None:
-    """Give the browser what its own requests for pictures carry; scripts don't see it."""
+    """Set the cookie that authenticates a browser's requests for image files; not readable by scripts."""
     response.set_cookie(
         MEDIA_COOKIE,
         sign_in.media_token(),
@@ -59,13 +59,13 @@ def _set_cookie(request: Request, response: Response, sign_in: SignIn) -> None:
 
 @router.get("/status", operation_id="get_setup_status_api_v1_auth_status_get")
 async def get_setup_status(needs: Needs) -> SetupStatusResponse:
-    """Tell whether users sign in here, and whether the first admin has still to be made."""
+    """Return whether users sign in on this server, and whether the first admin has yet to be created."""
     return await service.setup_status(needs)
 
 
 @router.post("/setup", operation_id="setup_admin_api_v1_auth_setup_post")
 async def setup_admin(needs: Needs, body: SetupRequest) -> SetupResponse:
-    """Make the first admin; refused as soon as there is one."""
+    """Create the first admin; refused if there is one already."""
     return SetupResponse(success=True, user=await service.set_up(needs, body))
 
 
@@ -73,7 +73,7 @@ async def setup_admin(needs: Needs, body: SetupRequest) -> SetupResponse:
 async def login(
     request: Request, response: Response, needs: Needs, client: Client, body: LoginRequest
 ) -> LoginResponse:
-    """Sign in: the token comes in the answer, and a cookie that opens files of pictures."""
+    """Sign in: returns the token and sets a cookie that gives access to image files."""
     sign_in, user = await service.log_in(needs, client, body)
     _set_cookie(request, response, sign_in)
     expires_in = tokens.lifetime(remember_me=body.remember_me)
@@ -82,7 +82,7 @@ async def login(
 
 @router.post("/logout", operation_id="logout_api_v1_auth_logout_post")
 async def logout(request: Request, response: Response, _sign_in: SignedIn) -> LogoutResponse:
-    """Take the cookie back; a token stays good until it ends, so the client has to forget it."""
+    """Delete the cookie; a token stays valid until it expires, so the client has to discard it."""
     path = f"{request.scope.get('root_path', '')}/api/v1"
     secure = request.url.scheme == "https"
     response.delete_cookie(MEDIA_COOKIE, path=path, secure=secure, httponly=True, samesite="lax")
@@ -91,7 +91,7 @@ async def logout(request: Request, response: Response, _sign_in: SignedIn) -> Lo
 
 @router.post("/media-cookie", operation_id="refresh_media_cookie_api_v1_auth_media_cookie_post")
 async def refresh_media_cookie(request: Request, response: Response, _user: CurrentUser) -> MediaCookieResponse:
-    """Set the cookie anew; without accounts there is nothing to set."""
+    """Renew the cookie; does nothing without accounts."""
     sign_in = getattr(request.state, "sign_in", None)
     if sign_in is not None:
         _set_cookie(request, response, sign_in)
@@ -100,7 +100,7 @@ async def refresh_media_cookie(request: Request, response: Response, _user: Curr
 
 @router.get("/me", operation_id="get_current_user_info_api_v1_auth_me_get")
 async def get_current_user_info(account: CurrentAccount, connection: Read) -> UserDTO:
-    """Get one's own account; with an API key too, to learn whose it is."""
+    """Get the own account; works with an API key too, to find its owner."""
     return await store.get(connection, account.user_id)
 
 
@@ -108,7 +108,7 @@ async def get_current_user_info(account: CurrentAccount, connection: Read) -> Us
 async def update_current_user(
     request: Request, needs: Needs, client: Client, sign_in: SignedIn, changes: UserProfileUpdateRequest
 ) -> UserDTO:
-    """Change one's own name or password; a new password ends all tokens but the one that comes with the answer."""
+    """Change the own name or password; a new password revokes all tokens except the one returned with the response."""
     user = await service.change_profile(needs, client, sign_in, changes)
     request.state.sign_in = service.renew(sign_in, user)
     return user
@@ -116,7 +116,7 @@ async def update_current_user(
 
 @router.get("/generate-password", operation_id="generate_password_api_v1_auth_generate_password_get")
 async def generate_password(_sign_in: SignedIn) -> GeneratePasswordResponse:
-    """Get a random password that the strict rule accepts."""
+    """Get a random password that satisfies the strict rule."""
     return GeneratePasswordResponse(password=passwords.generate())
 
 
@@ -128,7 +128,7 @@ async def list_users(_admin: SignedInAdmin, connection: Read) -> list[UserDTO]:
 
 @router.post("/users", operation_id="create_user_api_v1_auth_users_post", status_code=201)
 async def create_user(_admin: SignedInAdmin, needs: Needs, body: AdminUserCreateRequest) -> UserDTO:
-    """Make an account."""
+    """Create an account."""
     return await service.create(needs, body)
 
 
@@ -142,7 +142,7 @@ async def get_user(_admin: SignedInAdmin, connection: Read, user_id: UserId) -> 
 async def update_user(
     request: Request, sign_in: SignedInAdmin, needs: Needs, user_id: UserId, changes: AdminUserUpdateRequest
 ) -> UserDTO:
-    """Change an account; its tokens end with a new password, and when it is closed."""
+    """Change an account; a new password or disabling it revokes its tokens."""
     user = await service.change(needs, user_id, changes)
     if user_id == sign_in.user_id:
         request.state.sign_in = service.renew(sign_in, user)
@@ -151,7 +151,7 @@ async def update_user(
 
 @router.delete("/users/{user_id}", operation_id="delete_user_api_v1_auth_users__user_id__delete", status_code=204)
 async def delete_user(request: Request, sign_in: SignedInAdmin, needs: Needs, user_id: UserId) -> None:
-    """Delete an account; what it made stays."""
+    """Delete an account; its records are kept."""
     await service.remove(needs, user_id)
     if user_id == sign_in.user_id:
         request.state.sign_in = None

@@ -1,7 +1,7 @@
-"""How often a password may be tried: a count of failures in memory, by address and e-mail; it knows no request.
+"""Rate limit of password attempts: an in-memory count of failures by address and e-mail.
 
-Ten failures for one e-mail from one address, fifty from one address, or two hundred for one e-mail (someone who tries from
-many addresses) within five minutes, and no more is tried until those are over.
+After ten failures for one e-mail from one address, fifty from one address, or two hundred for one e-mail (attempts from
+many addresses) within five minutes, further attempts are refused until those failures expire.
 """
 
 import time
@@ -16,11 +16,11 @@ PAIR_LIMIT = 10
 ADDRESS_LIMIT = 50
 EMAIL_LIMIT = 200
 MAX_KEYS = 10_000
-"""Keys that are counted at once; the one longest unused is forgotten first."""
+"""Number of keys counted at once; the least recently used one is evicted."""
 
 
 class TooManyAttempts(TooMany):
-    """Passwords have been tried too often."""
+    """There were too many failed password attempts."""
 
     headers: ClassVar[dict[str, str]] = {"Retry-After": str(WINDOW_S)}
 
@@ -29,15 +29,15 @@ class TooManyAttempts(TooMany):
 
 
 class Attempts:
-    """Counts failures. An attempt counts as one from its start, and is taken back when it succeeds."""
+    """Counts failures. An attempt counts as a failure from its start, and is removed when it succeeds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with none."""
+        """Create without failures."""
         self._clock = clock
         self._failures: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def begin(self, address: str, email: str) -> None:
-        """Count an attempt. Raise TooManyAttempts when there were enough."""
+        """Count an attempt. Raise TooManyAttempts when the limit is reached."""
         at = self._clock()
         keys = self._keys(address, email)
         for key, limit in keys.items():
@@ -51,7 +51,7 @@ class Attempts:
             self._failures.popitem(last=False)
 
     def record_success(self, address: str, email: str) -> None:
-        """Forget the failures of this e-mail from this address, and take the last attempt back from the other counts."""
+        """Clear the failures of this e-mail from this address, and remove this attempt from the other counts."""
         pair, *other_keys = self._keys(address, email)
         self._failures.pop(pair, None)
         for key in other_keys:

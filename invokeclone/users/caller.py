@@ -1,7 +1,7 @@
-"""Who asks in another dialect: the places in which clients of other servers send a key, on a request or a WebSocket.
+"""Authentication for the compatibility APIs: where clients of other servers send a key, on a request or a WebSocket.
 
-In single-user mode these doors are open until the first key is made, whatever a client sends (many insist on sending
-something); from then on, and always in multi-user mode, somebody has to be known.
+In single-user mode no key is needed until the first key is created, even if the client sends one (many always do);
+after that, and always in multi-user mode, a valid key is required.
 """
 
 import base64
@@ -24,19 +24,18 @@ KEY_PARAMETER = "key"
 
 
 class KeyNeeded(Unauthorized):
-    """There is no API key, or none that is valid."""
+    """The API key is missing or invalid; the message does not reveal which."""
 
     def __init__(self) -> None:
-        """Say so, not which, and where one comes from."""
         super().__init__(
-            "An API key is needed: it is missing, invalid or revoked. `invokeclone user key add` makes one"
+            "An API key is needed: it is missing, invalid or revoked. `invokeclone user key add` creates one"
         )
 
 
 def key_of(connection: HTTPConnection) -> str | None:
-    """Return the first text that has the form of a key, None when nothing has.
+    """Return the first text that has the format of a key, None if there is none.
 
-    Looked at are: a bearer, the password of Basic credentials (the user name when there is no password), the headers
+    Checked in order: a bearer token, the password of Basic credentials (the user name without a password), the headers
     `api-key` (Azure) and `x-goog-api-key`, and `key` in the query (Gemini).
     """
     return next((text for text in _key_candidates(connection) if keys.is_key(text)), None)
@@ -52,7 +51,7 @@ def _key_candidates(connection: HTTPConnection) -> Iterator[str]:
 
 
 def _basic(header: str | None) -> str | None:
-    """Return the password of Basic credentials, or their user name without one; None when they cannot be read."""
+    """Return the password of Basic credentials, or the user name without one; None when they are malformed."""
     scheme, _, packed = (header or "").partition(" ")
     if scheme.lower() != "basic" or len(packed) > LONGEST_HEADER:
         return None
@@ -64,9 +63,9 @@ def _basic(header: str | None) -> str | None:
 
 
 async def caller(connection: HTTPConnection, needs: Needs, identity: Identity) -> User:
-    """Return who asks, by key, or in multi-user mode by a token as bearer too; raises KeyNeeded.
+    """Return the user by key, or in multi-user mode by bearer token too; raises KeyNeeded.
 
-    In single-user mode whoever may ask is `system`.
+    In single-user mode the user is always `system`.
     """
     multiuser = needs.settings.multiuser
     if multiuser and identity is not None:
@@ -83,4 +82,4 @@ async def caller(connection: HTTPConnection, needs: Needs, identity: Identity) -
 
 
 Caller = Annotated[User, Depends(caller)]
-"""Whoever asks in another dialect. Stands before `Read` and `Write`: it reads the database on its own connection."""
+"""The user of a compatibility API request. Declare it before `Read` and `Write`: it reads the database separately."""

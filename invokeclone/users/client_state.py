@@ -1,4 +1,4 @@
-"""Texts that a client keeps here under keys, per user, in SQL; it never looks into one."""
+"""SQL for client state: opaque texts by key, per user."""
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -17,7 +17,7 @@ async def get(connection: AsyncConnection, user_id: str, key: str) -> str | None
 
 
 async def set_values(connection: AsyncConnection, user_id: str, values: dict[str, str]) -> None:
-    """Keep each text under its key, in place of what was there."""
+    """Store each text under its key, replacing earlier ones."""
     if not values:
         return
     moment = now()
@@ -33,7 +33,7 @@ async def set_values(connection: AsyncConnection, user_id: str, values: dict[str
 
 
 async def keys(connection: AsyncConnection, user_id: str, prefix: str) -> list[str]:
-    """Return the keys that begin with `prefix`, sorted; capitals count."""
+    """Return the keys that begin with `prefix`, sorted; case-sensitive."""
     rows = await connection.scalars(
         select(client_state.c.key)
         .where(client_state.c.user_id == user_id, func.substr(client_state.c.key, 1, len(prefix)) == prefix)
@@ -43,10 +43,10 @@ async def keys(connection: AsyncConnection, user_id: str, prefix: str) -> list[s
 
 
 async def remove(connection: AsyncConnection, user_id: str, key: str) -> None:
-    """Forget the text under `key`, if there is one."""
+    """Delete the text under `key`, if there is one."""
     await connection.execute(delete(client_state).where(client_state.c.user_id == user_id, client_state.c.key == key))
 
 
 async def clear(connection: AsyncConnection, user_id: str) -> None:
-    """Forget every text of the user."""
+    """Delete every text of the user."""
     await connection.execute(delete(client_state).where(client_state.c.user_id == user_id))

@@ -1,7 +1,8 @@
-"""Who is asking, and whether they may; in single-user mode everybody is `system`, an admin, and no row is read.
+"""The current user of a request and its role.
 
-Whom a token or an API key belongs to is found once per request (`identified`, which the application runs before any route's own
-dependencies, so that no request waits for a second connection while it holds one).
+In single-user mode every user is `system`, an admin, without a database read. The owner of a token or an API key is
+looked up once per request (`identify`, which the application runs before any route's own dependencies, so that no
+request waits for a second connection while it holds one).
 """
 
 from typing import Annotated
@@ -22,7 +23,7 @@ MEDIA_COOKIE = "invokeai_media_token"
 
 
 class User(BaseModel, frozen=True):
-    """The part of an account that rights are decided by."""
+    """The fields of an account that access rights depend on."""
 
     user_id: str
     display_name: str | None = None
@@ -34,10 +35,9 @@ SYSTEM = User(user_id="system", display_name="System", email="system@system.invo
 
 
 class NotSignedIn(Unauthorized):
-    """There is no token, or none that is valid."""
+    """The token is missing or invalid; the message does not reveal which."""
 
     def __init__(self) -> None:
-        """Say so, and not which."""
         super().__init__("Sign in first: the token is missing, invalid or no longer valid")
 
 
@@ -45,22 +45,20 @@ class AdminsOnly(Forbidden):
     """Only an admin may do this."""
 
     def __init__(self) -> None:
-        """Say so."""
         super().__init__("Admin privileges required")
 
 
 class SignInNeeded(Forbidden):
-    """A key stands for its account, and may not change it or any other."""
+    """An API key may not read or change accounts other than its own, nor change that."""
 
     def __init__(self) -> None:
-        """Say so."""
         super().__init__("An API key cannot do this: sign in with a password")
 
 
 async def identify(connection: HTTPConnection) -> SignIn | KeyHolder | None:
-    """Return who shows a token or an API key as bearer, None without a valid one, and in single-user mode.
+    """Return the owner of the bearer token or API key; None without a valid one, and in single-user mode.
 
-    It serves requests and WebSockets.
+    For requests and WebSockets.
     """
     needs = resources_of(connection)
     if not needs.settings.multiuser:
@@ -69,7 +67,7 @@ async def identify(connection: HTTPConnection) -> SignIn | KeyHolder | None:
 
 
 async def _bearer(connection: HTTPConnection, needs: Resources) -> SignIn | KeyHolder | None:
-    """Return whom the bearer stands for; a token is put on the request too, for the one that follows it."""
+    """Return the owner of the bearer token; a sign-in is also stored on the request, for renewing its token."""
     connection.state.sign_in = None
     token = signin.bearer(connection.headers.get("authorization"))
     if token is None:
@@ -86,7 +84,7 @@ Identity = Annotated[SignIn | KeyHolder | None, Depends(identify)]
 
 
 def as_user(identity: SignIn | KeyHolder) -> User:
-    """Return the part of an account that rights are decided by."""
+    """Return the fields that access rights depend on."""
     return User(
         user_id=identity.user_id, display_name=identity.display_name, email=identity.email, is_admin=identity.is_admin
     )
@@ -104,11 +102,11 @@ async def current_user(connection: HTTPConnection, identity: Identity) -> User:
 
 
 CurrentUser = Annotated[User, Depends(current_user)]
-"""Whoever asks."""
+"""The user of the request."""
 
 
 async def media_user(request: Request, identity: Identity) -> User:
-    """Return the user of a request for a picture or video file, which a browser makes without headers of ours."""
+    """Return the user of a request for an image or video file, which browsers send without an Authorization header."""
     needs = resources_of(request)
     if not needs.settings.multiuser:
         return SYSTEM
@@ -119,22 +117,22 @@ async def media_user(request: Request, identity: Identity) -> User:
 
 
 MediaUser = Annotated[User, Depends(media_user)]
-"""Whoever asks for a file, also by cookie."""
+"""The user of a request for a file, also authenticated by cookie."""
 
 
 async def admin(user: CurrentUser) -> User:
-    """Return the user of this request, an admin; raises NotSignedIn or AdminsOnly."""
+    """Return the user of this request if it is an admin; raises NotSignedIn or AdminsOnly."""
     if not user.is_admin:
         raise AdminsOnly
     return user
 
 
 Admin = Annotated[User, Depends(admin)]
-"""Whoever asks, and is an admin."""
+"""The user of the request, who must be an admin."""
 
 
 async def account(request: Request, identity: Identity) -> SignIn | KeyHolder:
-    """Return whose token or key this is, in single-user mode too: an account is somebody's. Raises NotSignedIn."""
+    """Return the owner of the token or key, in single-user mode too. Raises NotSignedIn."""
     needs = resources_of(request)
     if not needs.settings.multiuser:
         identity = await _bearer(request, needs)
@@ -144,26 +142,26 @@ async def account(request: Request, identity: Identity) -> SignIn | KeyHolder:
 
 
 CurrentAccount = Annotated[SignIn | KeyHolder, Depends(account)]
-"""Whoever has an account and shows its token or a key."""
+"""The account of the request, by token or key."""
 
 
 async def require_sign_in(identity: CurrentAccount) -> SignIn:
-    """Return who signed in, in single-user mode too; raises NotSignedIn, or SignInNeeded for a key."""
+    """Return the sign-in of the request, in single-user mode too; raises NotSignedIn, or SignInNeeded for a key."""
     if isinstance(identity, KeyHolder):
         raise SignInNeeded
     return identity
 
 
 SignedIn = Annotated[SignIn, Depends(require_sign_in)]
-"""Whoever has an account and shows its token."""
+"""The sign-in of the request, by token only."""
 
 
 async def require_admin_sign_in(sign_in: SignedIn) -> SignIn:
-    """Return who signed in, an admin; raises NotSignedIn or AdminsOnly."""
+    """Return the sign-in of the request if it is an admin's; raises NotSignedIn or AdminsOnly."""
     if not sign_in.is_admin:
         raise AdminsOnly
     return sign_in
 
 
 SignedInAdmin = Annotated[SignIn, Depends(require_admin_sign_in)]
-"""Whoever has an admin's account and shows its token."""
+"""The sign-in of the request, which must be an admin's."""

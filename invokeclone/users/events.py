@@ -1,4 +1,4 @@
-"""What accounts tell of, inside the server: nobody outside hears it."""
+"""Account events, for the server itself only."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from invokeclone.kit.events import Audience, Event
 
 
 class UserAccessChangedEvent(Event):
-    """What an account may do has changed, or whether it is there at all."""
+    """The rights of an account have changed, or it was deleted."""
 
     name: ClassVar[str] = "user_access_changed"
     audience: ClassVar[Audience] = "internal"

@@ -1,4 +1,4 @@
-"""The SQL of API keys. It knows what is kept of a key, and never the key."""
+"""SQL for API keys, which are stored as hashes."""
 
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -29,14 +29,14 @@ _OWNER = PreparedStatement(
 
 
 class KeyNotFound(NotFound):
-    """There is no such key."""
+    """No API key has this id."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"API key {key_id} not found")
 
 
 class ApiKey(NamedTuple):
-    """What is known of a key: whose it is, what for, and how it begins. Times are as in `kit/times.py`."""
+    """A stored key: owner, name and prefix. Times are in the format of `kit/times.py`."""
 
     id: str
     user_id: str
@@ -48,7 +48,7 @@ class ApiKey(NamedTuple):
 
 
 class VerifiedKey(NamedTuple):
-    """A key that was shown, and the active account behind it as it is now."""
+    """A key that was presented, with the current state of its active account."""
 
     id: str
     last_used_at: str | None
@@ -59,12 +59,12 @@ class VerifiedKey(NamedTuple):
 
 
 async def has_keys(connection: AsyncConnection) -> bool:
-    """Tell whether there is a key at all, anybody's."""
+    """Return whether any user has a key."""
     return await _ANY.first(connection) is not None
 
 
 async def find(connection: AsyncConnection, key_hash: str) -> VerifiedKey | None:
-    """Return the key with this hash and its account; None when there is none, or the account is closed."""
+    """Return the key with this hash and its account; None if there is none, or the account is disabled."""
     row = await _OWNER.first(connection, key_hash=key_hash)
     if row is None:
         return None
@@ -73,7 +73,7 @@ async def find(connection: AsyncConnection, key_hash: str) -> VerifiedKey | None
 
 
 async def list_all(connection: AsyncConnection, user_id: str | None) -> list[ApiKey]:
-    """Return the keys of one account, or of all for None, the oldest first."""
+    """Return the keys of one account, or of all accounts for None, the oldest first."""
     query = select(
         api_keys.c.id,
         api_keys.c.user_id,
@@ -89,7 +89,7 @@ async def list_all(connection: AsyncConnection, user_id: str | None) -> list[Api
 
 
 async def add(connection: AsyncConnection, user_id: str, *, name: str, key_hash: str, prefix: str) -> None:
-    """Keep a new key. Raise UserNotFound."""
+    """Insert a new key. Raise UserNotFound."""
     values: dict[str, Any] = {"name": name, "key_hash": key_hash, "prefix": prefix, "created_at": now()}
     try:
         await connection.execute(insert(api_keys).values(id=str(uuid4()), user_id=user_id, **values))
@@ -98,7 +98,7 @@ async def add(connection: AsyncConnection, user_id: str, *, name: str, key_hash:
 
 
 async def note_use(connection: AsyncConnection, key_id: str, before: str | None) -> None:
-    """Set when a key was last used to now, unless another process did so after `before` was read."""
+    """Set the time of last use to now, unless another process did so after `before` was read."""
     unchanged = api_keys.c.last_used_at.is_not_distinct_from(before)
     await connection.execute(update(api_keys).where(api_keys.c.id == key_id, unchanged).values(last_used_at=now()))
 

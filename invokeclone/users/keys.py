@@ -1,8 +1,8 @@
-"""API keys: what a program shows instead of a token, good until it is revoked.
+"""API keys: credentials of programs, valid until they are revoked.
 
-A key is 32 random bytes, so a fast hash keeps it as safe as a slow one would: no one can try 2^256 of them, and no list of
-likely ones exists. That makes looking one up a single SELECT by an index, of which the timing tells nothing of any use: what is
-compared is the hash.
+A key is 32 random bytes, so a fast hash is as safe as a slow one: 2^256 values cannot be enumerated, and there is no
+dictionary of likely ones. Looking up a key is thus a single SELECT by an index; its timing reveals nothing useful
+because hashes are compared.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from invokeclone.users.key_store import ApiKey, VerifiedKey
 from invokeclone.users.signin import UNREADABLE
 
 MARK = "ick_"
-"""What every key begins with, so that those who look for leaked secrets know one."""
+"""Prefix of every key, so that secret scanners can recognize leaked ones."""
 RANDOM_BYTES = 32
 PREFIX_LENGTH = len(MARK) + 6
-"""How many letters of a key are kept to know it by: of its 256 bits, 36."""
+"""Letters of a key that are stored to recognize it: 36 of its 256 bits."""
 LONGEST_NAME = 100
 USE_UPDATE_INTERVAL = timedelta(minutes=1)
 
@@ -31,15 +31,15 @@ _log = log.get("users")
 
 
 class BadName(BadRequest):
-    """A key cannot be called so."""
+    """The name of the key is not allowed."""
 
     def __init__(self) -> None:
-        super().__init__(f"The name of an API key is one line of 1 to {LONGEST_NAME} characters")
+        super().__init__(f"The name of an API key must be one line of 1 to {LONGEST_NAME} characters")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:
-    """The active account that a key stands for, with its present rights. It is no sign-in: no token follows from it."""
+    """The active account of a key, with its current rights. Not a sign-in: it cannot be exchanged for a token."""
 
     user_id: str
     email: str
@@ -48,7 +48,7 @@ class KeyHolder:
 
 
 def is_key(text: str) -> bool:
-    """Tell whether a text has the form of a key, whatever it opens."""
+    """Return whether a text has the format of a key."""
     return _FORM.fullmatch(text) is not None
 
 
@@ -57,7 +57,7 @@ def _hash_key(text: str) -> str:
 
 
 async def make(database: Database, user_id: str, name: str) -> str:
-    """Make a key of an account's and return it; it can be read nowhere afterwards. Raise BadName or UserNotFound."""
+    """Create a key for an account and return it; only its hash is stored. Raise BadName or UserNotFound."""
     name = name.strip()
     if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
         raise BadName
@@ -68,25 +68,25 @@ async def make(database: Database, user_id: str, name: str) -> str:
 
 
 async def list_all(database: Database, user_id: str | None = None) -> list[ApiKey]:
-    """Return the keys of one account, or of all, the oldest first."""
+    """Return the keys of one account, or of all accounts, the oldest first."""
     async with database.read() as connection:
         return await key_store.list_all(connection, user_id)
 
 
 async def revoke(database: Database, key_id: str) -> None:
-    """Delete a key: it opens nothing from the next request on. Raise KeyNotFound."""
+    """Delete a key, with effect from the next request. Raise KeyNotFound."""
     async with database.write() as connection:
         await key_store.remove(connection, key_id)
 
 
 async def has_keys(database: Database) -> bool:
-    """Tell whether there is a key at all, as the database has it now: another process may make the first one."""
+    """Return whether there is any key; read from the database because another process may create the first one."""
     async with database.read() as connection:
         return await key_store.has_keys(connection)
 
 
 async def verify(database: Database, text: str) -> KeyHolder | None:
-    """Return whose key this is; None when it is none, or its account is gone or closed."""
+    """Return the owner of a key; None if it is invalid, or its account is deleted or disabled."""
     if not is_key(text):
         return None
     async with database.read() as connection:
@@ -98,7 +98,7 @@ async def verify(database: Database, text: str) -> KeyHolder | None:
 
 
 async def _note_use(database: Database, key: VerifiedKey) -> None:
-    """Write when the key was used, if a minute has gone by; a database that takes no write now is no reason to refuse."""
+    """Record the use of the key at most once per minute; a failed write does not reject the request."""
     if key.last_used_at is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(key.last_used_at).replace(tzinfo=UTC)
         if abs(age) < USE_UPDATE_INTERVAL:
@@ -107,4 +107,4 @@ async def _note_use(database: Database, key: VerifiedKey) -> None:
         async with database.write() as connection:
             await key_store.note_use(connection, key.id, key.last_used_at)
     except UNREADABLE as error:
-        _log.warning("cannot write when API key %s was used: %s", key.id, type(error).__name__)
+        _log.warning("cannot record the use of API key %s: %s", key.id, type(error).__name__)

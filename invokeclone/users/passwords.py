@@ -1,6 +1,7 @@
-"""Passwords: what makes one good enough, and the hashes that are kept of them (Argon2id).
+"""Passwords: strength rules and hashing (Argon2id).
 
-Hashing takes tens of milliseconds of a processor and megabytes of memory on purpose, so it runs in two threads of its own.
+Hashing deliberately takes tens of milliseconds of CPU time and megabytes of memory, so it runs in two dedicated
+threads.
 """
 
 import asyncio
@@ -21,18 +22,18 @@ STRONG_LENGTH = 8
 GENERATED_LENGTH = 16
 ROUNDS = 2
 MEMORY_KIB = 19_456
-"""What OWASP asks for at least; hashes made at another cost are made anew when their user signs in."""
+"""OWASP's minimum; hashes with other parameters are replaced when their user signs in."""
 
 _Result = TypeVar("_Result")
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="password")
 
 
 class WeakPassword(BadRequest):
-    """The password is not one that may be used here."""
+    """The password does not satisfy the rules."""
 
 
 def check_strength(password: str, *, strict: bool) -> None:
-    """Raise WeakPassword for an empty or enormous one; with `strict` also for a short or simple one."""
+    """Raise WeakPassword for an empty or overlong password; with `strict` also for a short or simple one."""
     if not password:
         raise WeakPassword("The password must not be empty")
     if len(password) > LONGEST:
@@ -47,7 +48,7 @@ def check_strength(password: str, *, strict: bool) -> None:
 
 
 def generate() -> str:
-    """Return a random password that the strict rule accepts."""
+    """Return a random password that satisfies the strict rule."""
     letters = string.ascii_letters + string.digits + string.punctuation
     while True:
         password = "".join(secrets.choice(letters) for _ in range(GENERATED_LENGTH))
@@ -56,17 +57,20 @@ def generate() -> str:
 
 
 async def hash_password(password: str) -> str:
-    """Return the hash to keep of `password`."""
+    """Return the hash of `password` to store."""
     return await _in_thread(partial(_hasher().hash, password))
 
 
 async def matches(password: str, password_hash: str | None) -> bool:
-    """Tell whether `kept` is a hash of `password`. It takes as long when there is no hash, so that time tells nothing."""
+    """Return whether `password_hash` is a hash of `password`.
+
+    Without a hash it takes as long, so that timing reveals nothing.
+    """
     return await _in_thread(partial(_matches, password, password_hash))
 
 
 def is_outdated(password_hash: str) -> bool:
-    """Tell whether `kept` was made at another cost than hashes are made today."""
+    """Return whether `password_hash` was made with parameters other than the current ones."""
     return _hasher().check_needs_rehash(password_hash)
 
 
@@ -76,7 +80,7 @@ async def _in_thread(work: Callable[[], _Result]) -> _Result:
 
 @lru_cache(maxsize=1)
 def _hasher() -> "PasswordHasher":
-    from argon2 import PasswordHasher  # only where users sign in: it costs the start of the others
+    from argon2 import PasswordHasher  # imported on first sign-in to keep startup fast
 
     return PasswordHasher(time_cost=ROUNDS, memory_cost=MEMORY_KIB, parallelism=1)
 
@@ -89,7 +93,7 @@ def _dummy_hash() -> str:
 def _matches(password: str, password_hash: str | None) -> bool:
     from argon2.exceptions import Argon2Error, InvalidHash
 
-    dummy_hash = _dummy_hash()  # made for whoever comes first, known or not
+    dummy_hash = _dummy_hash()  # created on the first attempt, whether or not the account exists
     try:
         is_match = _hasher().verify(password_hash or dummy_hash, password[: LONGEST + 1])
     except (Argon2Error, InvalidHash):

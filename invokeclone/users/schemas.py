@@ -1,4 +1,4 @@
-"""What the account routes take and answer, field for field as clients know it."""
+"""Request and response schemas of the account routes."""
 
 import re
 from datetime import datetime
@@ -15,7 +15,7 @@ _LABEL = re.compile(r"[^\W_]([\w-]*[^\W_])?")
 
 
 def _is_email(text: str) -> str:
-    """Accept an address as RFC 5321 has it, of a domain that need not be on the internet; letters stay as they are."""
+    """Accept an address according to RFC 5321 with a domain that need not be public; its case is preserved."""
     local, at, domain = text.rpartition("@")
     labels = domain.split(".")
     good = (
@@ -35,7 +35,7 @@ Email = Annotated[str, AfterValidator(_is_email)]
 
 
 class SetupStatusResponse(BaseModel):
-    """What a client must know before it can ask anybody to sign in. The admin's address stays untold."""
+    """The server's account settings, needed before sign-in. The admin's address is not revealed."""
 
     setup_required: bool
     multiuser_enabled: bool
@@ -73,7 +73,7 @@ class SetupResponse(BaseModel):
 
 
 class LoginRequest(BaseModel):
-    """Who signs in; `remember_me` asks for a token of seven days in place of one."""
+    """Credentials; `remember_me` requests a token valid for seven days instead of one."""
 
     email: Email
     password: str
@@ -81,7 +81,7 @@ class LoginRequest(BaseModel):
 
 
 class LoginResponse(BaseModel):
-    """A token, for how many seconds it is good, and whose it is."""
+    """A token, its lifetime in seconds, and its user."""
 
     token: str
     user: UserDTO
@@ -89,13 +89,13 @@ class LoginResponse(BaseModel):
 
 
 class LogoutResponse(BaseModel):
-    """That the cookie is gone."""
+    """Confirmation that the cookie is deleted."""
 
     success: bool
 
 
 class MediaCookieResponse(BaseModel):
-    """That the cookie is set."""
+    """Confirmation that the cookie is set."""
 
     success: bool
 
@@ -107,7 +107,7 @@ class GeneratePasswordResponse(BaseModel):
 
 
 class UserProfileUpdateRequest(BaseModel):
-    """Changes to one's own account; what is absent or null stays. A new password needs the current one."""
+    """Changes to the own account; absent or null fields are unchanged. A new password needs the current one."""
 
     display_name: str | None = None
     current_password: str | None = None
@@ -124,7 +124,7 @@ class AdminUserCreateRequest(BaseModel):
 
 
 class AdminUserUpdateRequest(BaseModel):
-    """Changes to an account; what is absent or null stays."""
+    """Changes to an account; absent or null fields are unchanged."""
 
     display_name: str | None = None
     password: str | None = None

@@ -1,6 +1,6 @@
-"""What happens to accounts beyond SQL: the first admin, signing in, passwords, and who hears of a change.
+"""Account operations: creating the first admin, signing in, passwords, and events about changed rights.
 
-Hashes are made and compared outside of any transaction; the transaction after it looks whether things are still as they were.
+Hashes are computed outside transactions; the following transaction checks that the account has not changed meanwhile.
 """
 
 from dataclasses import replace
@@ -28,14 +28,14 @@ from invokeclone.users.store import SYSTEM_ID
 
 
 class MultiuserOff(Forbidden):
-    """There are no accounts to sign in to."""
+    """There are no accounts in single-user mode."""
 
     def __init__(self) -> None:
-        super().__init__("Multiuser mode is disabled: no one signs in here")
+        super().__init__("Multiuser mode is disabled: signing in is not available")
 
 
 class SetUpAlready(BadRequest):
-    """The first admin is there."""
+    """The first admin exists already."""
 
     def __init__(self) -> None:
         super().__init__("An administrator account exists already")
@@ -49,42 +49,42 @@ class WrongCredentials(Unauthorized):
 
 
 class AccountDisabled(Forbidden):
-    """The account is there and closed."""
+    """The account is disabled."""
 
     def __init__(self) -> None:
         super().__init__("The account is disabled")
 
 
 class WrongPassword(BadRequest):
-    """The current password isn't this one."""
+    """The current password is incorrect."""
 
     def __init__(self) -> None:
         super().__init__("Current password is incorrect")
 
 
 class LastAdmin(BadRequest):
-    """Nobody would be left who may change accounts."""
+    """The change would leave no administrator."""
 
     def __init__(self) -> None:
         super().__init__("This is the last administrator: it can be neither deleted, nor disabled, nor demoted")
 
 
 class ProtectedUser(BadRequest):
-    """The owner of what was made in single-user mode is no one's account."""
+    """The owner of single-user mode's records is not a real account."""
 
     def __init__(self) -> None:
         super().__init__("The system user cannot be changed or deleted")
 
 
 class LoginClient(NamedTuple):
-    """Where passwords come from, and how often they were wrong."""
+    """The client's address, and the counter of failed attempts."""
 
     attempts: Attempts
     address: str
 
 
 async def setup_status(resources: Resources) -> SetupStatusResponse:
-    """Return whether users sign in here, and whether the first admin has still to be made."""
+    """Return whether users sign in on this server, and whether the first admin has yet to be created."""
     settings = resources.settings
     required = False
     if settings.multiuser:
@@ -98,7 +98,7 @@ async def setup_status(resources: Resources) -> SetupStatusResponse:
 
 
 async def set_up(resources: Resources, request: SetupRequest) -> UserDTO:
-    """Make the first admin. Raise MultiuserOff, SetUpAlready, WeakPassword or EmailTaken."""
+    """Create the first admin. Raise MultiuserOff, SetUpAlready, WeakPassword or EmailTaken."""
     if not resources.settings.multiuser:
         raise MultiuserOff
     async with resources.database.read() as connection:
@@ -126,7 +126,10 @@ async def _new_hash(resources: Resources, password: str) -> str:
 
 
 async def log_in(resources: Resources, client: LoginClient, request: LoginRequest) -> tuple[SignIn, UserDTO]:
-    """Return a fresh sign-in and its account. Raise MultiuserOff, TooManyAttempts, WrongCredentials or AccountDisabled."""
+    """Return a new sign-in and its account.
+
+    Raise MultiuserOff, TooManyAttempts, WrongCredentials or AccountDisabled.
+    """
     if not resources.settings.multiuser:
         raise MultiuserOff
     client.attempts.begin(client.address, request.email)
@@ -165,7 +168,7 @@ def _sign_in(user: UserDTO, secret: str, *, remember_me: bool) -> SignIn:
 
 
 def renew(sign_in: SignIn, user: UserDTO) -> SignIn | None:
-    """Return the sign-in after a change to its own account; None when the account is closed."""
+    """Return the sign-in after a change to its own account; None when the account is disabled."""
     if not user.is_active:
         return None
     return replace(sign_in, display_name=user.display_name, is_admin=user.is_admin, token_epoch=user.token_epoch)
@@ -180,7 +183,7 @@ async def get(resources: Resources, user_id: str) -> UserDTO:
 async def change_profile(
     resources: Resources, client: LoginClient, sign_in: SignIn, changes: UserProfileUpdateRequest
 ) -> UserDTO:
-    """Change one's own name or password; a new password ends all earlier tokens. Raise WrongPassword or WeakPassword."""
+    """Change the own name or password; a new password revokes earlier tokens. Raise WrongPassword or WeakPassword."""
     hashes = await _profile_hashes(resources, client, sign_in, changes) if changes.new_password is not None else None
     async with resources.database.write() as connection:
         before = await store.get(connection, sign_in.user_id)
@@ -195,7 +198,7 @@ async def change_profile(
 async def _profile_hashes(
     resources: Resources, client: LoginClient, sign_in: SignIn, changes: UserProfileUpdateRequest
 ) -> tuple[str, str]:
-    """Return the hash of the current password, which is right, and that of the new one."""
+    """Check the current password; return its hash and that of the new one."""
     client.attempts.begin(client.address, sign_in.email)
     async with resources.database.read() as connection:
         current_hash = await store.get_hash(connection, sign_in.user_id)
@@ -205,11 +208,11 @@ async def _profile_hashes(
     return current_hash, await _new_hash(resources, changes.new_password or "")
 
 
-# Everybody's accounts, for admins
+# All accounts, for admins
 
 
 async def create(resources: Resources, request: AdminUserCreateRequest) -> UserDTO:
-    """Make an account. Raise WeakPassword or EmailTaken."""
+    """Create an account. Raise WeakPassword or EmailTaken."""
     password_hash = await _new_hash(resources, request.password)
     async with resources.database.write() as connection:
         return await store.add(
@@ -222,7 +225,7 @@ async def create(resources: Resources, request: AdminUserCreateRequest) -> UserD
 
 
 async def change(resources: Resources, user_id: str, changes: AdminUserUpdateRequest) -> UserDTO:
-    """Change an account; a new password and a closed account end its tokens.
+    """Change an account; a new password or disabling it revokes its tokens.
 
     Raise UserNotFound, ProtectedUser, LastAdmin or WeakPassword.
     """
@@ -246,7 +249,7 @@ async def change(resources: Resources, user_id: str, changes: AdminUserUpdateReq
 
 
 async def remove(resources: Resources, user_id: str) -> None:
-    """Delete an account; what it made stays. Raise UserNotFound, ProtectedUser or LastAdmin."""
+    """Delete an account; its records are kept. Raise UserNotFound, ProtectedUser or LastAdmin."""
     async with resources.database.write() as connection:
         before = await _changeable(connection, user_id)
         await _check_not_last(connection, before)

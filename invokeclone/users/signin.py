@@ -1,4 +1,4 @@
-"""From a token to the account behind it, as the database has it now; it knows no request and no socket."""
+"""Verification of tokens against the current state of the account."""
 
 import asyncio
 import sqlite3
@@ -16,12 +16,12 @@ from invokeclone.tables import app_state, users
 from invokeclone.users import tokens
 from invokeclone.users.tokens import Claims
 
-SECRET = "jwt_secret"  # noqa: S105  (the key it is kept under)
+SECRET = "jwt_secret"  # noqa: S105  (the key in `app_state`)
 LONGEST_TOKEN = 4_096
 LOOKUPS = 3
 LOOKUP_WAIT_S = 0.25
 UNREADABLE = (SQLAlchemyError, sqlite3.Error, OSError)
-"""What a database that cannot be read at the moment raises."""
+"""Errors of a database that cannot be read at the moment."""
 
 _log = log.get("users")
 
@@ -35,7 +35,7 @@ _ACCOUNT = PreparedStatement(
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """An active account and the valid token it came with. `secret` signs the token that follows."""
+    """An active account with its valid token. `secret` signs the next token."""
 
     user_id: str
     email: str
@@ -47,11 +47,11 @@ class SignIn:
     secret: str
 
     def token(self) -> str:
-        """Return a new token for the same user, valid for a whole lifetime from now."""
+        """Return a new token for the same user, valid for a full lifetime from now."""
         return tokens.make(self._claims(tokens.expiry(remember_me=self.remember_me)), self.secret)
 
     def media_token(self) -> str:
-        """Return a token for the cookie: it opens files only, and ends when the token did that it came with."""
+        """Return a token for the cookie: it gives access to files only, and expires with the current token."""
         return tokens.make(self._claims(self.expires, media=True), self.secret)
 
     def _claims(self, expires: int, *, media: bool = False) -> Claims:
@@ -61,16 +61,16 @@ class SignIn:
 
 
 def bearer(header: str | None) -> str | None:
-    """Return the token of an Authorization header, None when it holds none."""
+    """Return the token of an Authorization header, None if there is none."""
     scheme, _, token = (header or "").partition(" ")
     token = token.strip()
     return token if scheme.lower() == "bearer" and 0 < len(token) <= LONGEST_TOKEN else None
 
 
 async def verify(database: Database, token: str, *, media: bool = False) -> SignIn | None:
-    """Return who a token stands for; None when it is not valid, or its account is gone, closed or has revoked it.
+    """Return the sign-in of a token; None if it is invalid, or its account is deleted, disabled or has revoked it.
 
-    A cookie's token is one for files only: it is taken where `media` says so, and not as a bearer.
+    The cookie's token is for files only: it is accepted with `media`, and never as a bearer token.
     """
     if len(token) > LONGEST_TOKEN:
         return None
@@ -83,7 +83,7 @@ async def verify(database: Database, token: str, *, media: bool = False) -> Sign
 
 
 async def read_secret(connection: AsyncConnection) -> str | None:
-    """Return the secret that tokens are signed with, None before the first token was made."""
+    """Return the secret that signs tokens, None before the first token is created."""
     row = await _SECRET.first(connection)
     return str(row[0]) if row else None
 
@@ -108,7 +108,7 @@ async def _account(connection: AsyncConnection, claims: Claims, secret: str) -> 
 
 
 class AccountStatus(NamedTuple):
-    """What an account is at the moment."""
+    """Current state of an account."""
 
     is_active: bool
     is_admin: bool
@@ -116,14 +116,14 @@ class AccountStatus(NamedTuple):
 
 
 async def account_status(database: Database, user_id: str) -> AccountStatus | None:
-    """Return what an account is; None when it is gone."""
+    """Return the current state of an account; None when it is deleted."""
     async with database.read() as connection:
         row = await _ACCOUNT.first(connection, user_id=user_id)
     return AccountStatus(bool(row[4]), bool(row[3]), int(row[5])) if row else None
 
 
 async def may_run(database: Database, user_id: str) -> bool:
-    """Tell whether an account is there and active; also false when the database cannot tell, asked three times."""
+    """Return whether an account exists and is active; false when the database cannot be read in `LOOKUPS` attempts."""
     for attempts_left in reversed(range(LOOKUPS)):
         try:
             status = await account_status(database, user_id)

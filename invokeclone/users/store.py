@@ -1,4 +1,4 @@
-"""The SQL of accounts. It knows neither passwords nor tokens, only what is kept of them."""
+"""SQL for accounts."""
 
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -33,12 +33,12 @@ _COLUMNS = (
 _NEW_SECRET = PreparedStatement(
     insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=parameter("secret"))
 )
-"""Prepared, because `log_sql` doesn't see it."""
+"""Prepared, because prepared statements are not logged by `log_sql`."""
 _NOT_SYSTEM = users.c.user_id != SYSTEM_ID
 
 
 class UserNotFound(NotFound):
-    """There is no such account."""
+    """No account has this id."""
 
     def __init__(self, user_id: str) -> None:
         super().__init__(f"User {user_id} not found")
@@ -59,7 +59,7 @@ class UserCredentials(NamedTuple):
 
 
 def _user(row: RowMapping) -> UserDTO:
-    """Make a row public; the owner of single-user mode's things is nobody's account, and so no admin."""
+    """Convert a row; the `system` user is not a real account, and so no admin."""
     values = dict(row)
     last_login = values["last_login_at"]
     values["last_login_at"] = datetime.fromisoformat(last_login).replace(tzinfo=UTC) if last_login else None
@@ -68,12 +68,12 @@ def _user(row: RowMapping) -> UserDTO:
 
 
 async def has_admin(connection: AsyncConnection) -> bool:
-    """Tell whether anybody has been made an admin; the owner of single-user mode's things doesn't count."""
+    """Return whether there is an admin; the `system` user does not count."""
     return await _exists(connection, users.c.is_admin, _NOT_SYSTEM)
 
 
 async def has_other_admin(connection: AsyncConnection, user_id: str) -> bool:
-    """Tell whether an active admin besides this one exists."""
+    """Return whether there is an active admin besides this one."""
     return await _exists(connection, users.c.is_admin, users.c.is_active, _NOT_SYSTEM, users.c.user_id != user_id)
 
 
@@ -97,14 +97,14 @@ async def get(connection: AsyncConnection, user_id: str) -> UserDTO:
 
 
 async def find(connection: AsyncConnection, email: str) -> UserCredentials | None:
-    """Return the account with exactly this address, capitals and all, if there is one."""
+    """Return the account with exactly this address (case-sensitive), None if there is none."""
     query = select(*_COLUMNS, users.c.password_hash).where(users.c.email == email)
     row = (await connection.execute(query)).mappings().first()
     return UserCredentials(_user(row), row["password_hash"]) if row else None
 
 
 async def get_hash(connection: AsyncConnection, user_id: str) -> str | None:
-    """Return the hash of an account's password; None when it is gone."""
+    """Return the password hash of an account; None when it is deleted."""
     query = select(users.c.password_hash).where(users.c.user_id == user_id)
     return (await connection.execute(query)).scalar()
 
@@ -112,7 +112,7 @@ async def get_hash(connection: AsyncConnection, user_id: str) -> str | None:
 async def add(
     connection: AsyncConnection, *, email: str, display_name: str | None, password_hash: str, is_admin: bool
 ) -> UserDTO:
-    """Make an account. Raise EmailTaken."""
+    """Create an account. Raise EmailTaken."""
     user_id, at = str(uuid4()), now()
     values = {"user_id": user_id, "email": email, "display_name": display_name, "password_hash": password_hash}
     try:
@@ -129,7 +129,10 @@ async def change(connection: AsyncConnection, user_id: str, **values: Any) -> Us
 
 
 async def replace_hash(connection: AsyncConnection, user_id: str, before: str, after: str, *, revoke: bool) -> bool:
-    """Put one hash in the place of another, if that is still there; with `revoke` earlier tokens end. Tell whether."""
+    """Replace a hash if it is still `before`; with `revoke` earlier tokens become invalid.
+
+    Return whether it was replaced.
+    """
     statement = update(users).where(users.c.user_id == user_id, users.c.password_hash == before)
     values: dict[str, Any] = {"password_hash": after}
     if revoke:
@@ -138,17 +141,17 @@ async def replace_hash(connection: AsyncConnection, user_id: str, before: str, a
 
 
 async def remove(connection: AsyncConnection, user_id: str) -> None:
-    """Delete an account; what it made stays."""
+    """Delete an account; its records are kept."""
     await connection.execute(delete(users).where(users.c.user_id == user_id))
 
 
 async def secret(connection: AsyncConnection) -> str:
-    """Return the secret that tokens are signed with, made on the first call."""
+    """Return the secret that signs tokens, created on the first call."""
     await _NEW_SECRET.rows(connection, secret=new_secret())
     query = select(app_state.c.value).where(app_state.c.key == SECRET)
     return str((await connection.execute(query)).scalar_one())
 
 
 def next_token_epoch() -> ColumnElement[int]:
-    """Return the value of `token_epoch` that ends all tokens of an account."""
+    """Return the value of `token_epoch` that revokes all tokens of an account."""
     return users.c.token_epoch + 1

@@ -1,6 +1,6 @@
-"""Tokens: the signed text that a client shows instead of a password; it knows no database.
+"""Tokens (JWT): creating and verifying them.
 
-A token says who somebody was when it was made. Who they are and what they may do is read from the database each time.
+A token only identifies its account; current rights are read from the database for each request.
 """
 
 import secrets
@@ -17,7 +17,7 @@ MEDIA = "media"
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says. `media`: it opens files of pictures and nothing else (the cookie's)."""
+    """Content of a token. `media`: it gives access to image and video files only (the cookie's)."""
 
     user_id: str
     email: str
@@ -29,23 +29,23 @@ class Claims:
 
 
 def new_secret() -> str:
-    """Return a secret to sign tokens with."""
+    """Return a new secret for signing tokens."""
     return secrets.token_urlsafe(48)
 
 
 def lifetime(*, remember_me: bool) -> int:
-    """Return how many seconds a new token is good for."""
+    """Return the lifetime of a new token in seconds."""
     return REMEMBERED_S if remember_me else LIFETIME_S
 
 
 def expiry(*, remember_me: bool) -> int:
-    """Return the time at which a token made now ends."""
+    """Return the expiry of a token created now, in seconds since the epoch."""
     return int(time.time()) + lifetime(remember_me=remember_me)
 
 
 def make(claims: Claims, secret: str) -> str:
     """Return the signed token."""
-    import jwt  # only where users sign in: it costs the start of the others
+    import jwt  # imported on first sign-in to keep startup fast
 
     body = {
         "user_id": claims.user_id,
@@ -59,7 +59,7 @@ def make(claims: Claims, secret: str) -> str:
 
 
 def read(token: str, secret: str) -> Claims | None:
-    """Return what a token says, None unless it is signed with `secret`, whole and not over."""
+    """Return the content of a token, None unless it is signed with `secret`, complete and not expired."""
     import jwt
 
     try:

@@ -1,1 +1,1 @@
-"""Help for writing prompts and text: dynamic prompts, language models' suggestions, the user's fonts."""
+"""Utilities for writing prompts: dynamic prompts, suggestions of language models, the user's fonts."""

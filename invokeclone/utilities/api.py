@@ -1,4 +1,4 @@
-"""The utilities' routes: dynamic prompts, what language models suggest, and the user's fonts."""
+"""Routes for dynamic prompts, suggestions of language models, and the user's fonts."""
 
 from typing import Annotated
 
@@ -31,16 +31,16 @@ async def parse_dynamicprompts(
     expander: Annotated[PromptExpander, Depends(service(PromptExpander))],
     needs: Needs,
     _user: CurrentUser,
-    prompt: Annotated[str, Body(description="The pattern, with {choices|to|make}.")],
-    max_prompts: Annotated[int, Body(ge=1, le=10_000, description="How many prompts to make at most.")] = 1_000,
+    prompt: Annotated[str, Body(description="The dynamic prompt, such as {red|green} apple.")],
+    max_prompts: Annotated[int, Body(ge=1, le=10_000, description="Maximum number of prompts.")] = 1_000,
     combinatorial: Annotated[
-        bool, Body(description="Whether to go through the combinations in order, not at random.")
+        bool, Body(description="Whether to enumerate the combinations in order instead of sampling at random.")
     ] = True,
-    seed: Annotated[int | None, Body(description="Makes what is random repeatable.")] = None,
+    seed: Annotated[int | None, Body(description="Random seed.")] = None,
 ) -> DynamicPromptsResponse:
-    """Make prompts out of a pattern."""
+    """Expand a dynamic prompt."""
     limits = needs.settings.limits
-    check_prompt(prompt, limits, "the pattern")
+    check_prompt(prompt, limits, "the dynamic prompt")
     if max_prompts > limits.dynamic_prompts:
         raise Unprocessable(
             f"max_prompts is {max_prompts}, more than {limits.dynamic_prompts} (setting limits.dynamic_prompts)"
@@ -52,7 +52,7 @@ async def parse_dynamicprompts(
 async def expand_prompt(
     needs: Needs, workers: NeedsWorkers, user: CurrentUser, request: ExpandPromptRequest
 ) -> ExpandPromptResponse:
-    """Have a language model make a prompt longer."""
+    """Expand a prompt with a language model."""
     check_prompt(request.prompt, needs.settings.limits)
     check_prompt(request.system_prompt or "", needs.settings.limits, "the system prompt")
     return await suggestions.expand(needs, workers, user, request)
@@ -62,22 +62,24 @@ async def expand_prompt(
 async def image_to_prompt(
     needs: Needs, workers: NeedsWorkers, user: CurrentUser, request: ImageToPromptRequest
 ) -> ImageToPromptResponse:
-    """Have a model that sees put an image into words."""
+    """Describe an image with a vision language model."""
     check_prompt(request.instruction, needs.settings.limits, "the instruction")
     return await suggestions.describe(needs, workers, user, request)
 
 
 @router.get("/fonts")
 async def list_user_fonts(needs: Needs, _user: CurrentUser) -> UserFontsResponse:
-    """List the families in the fonts folder."""
+    """List the font families in the fonts folder."""
     return await in_thread(fonts.families, needs.settings.fonts_path)
 
 
 @router.get("/fonts/{font_path:path}")
 async def get_user_font_file(
-    needs: Needs, _user: CurrentUser, font_path: Annotated[str, Path(description="The file, from the folder on.")]
+    needs: Needs,
+    _user: CurrentUser,
+    font_path: Annotated[str, Path(description="Path of the file relative to the fonts folder.")],
 ) -> Response:
-    """Return a font file."""
+    """Get a font file."""
     file, media_type = await in_thread(fonts.find, needs.settings.fonts_path, font_path)
     return FileResponse(
         file,

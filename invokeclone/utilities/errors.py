@@ -1,23 +1,23 @@
-"""What can go wrong with fonts and suggestions."""
+"""Errors of fonts and suggestions."""
 
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, NotFound, Unavailable, Unprocessable
 
 
 class NotAFont(BadRequest):
-    """The address names no font file: another kind of file, or a place outside the folder."""
+    """The path does not name a font file: wrong file type, or outside the folder."""
 
 
 class FontNotFound(NotFound):
-    """There is no such font file."""
+    """The font file does not exist."""
 
 
 class WrongModel(Unprocessable):
-    """The model is of another type than this needs."""
+    """The model is not of the required type."""
 
 
 class NoWorker(Unavailable):
-    """No worker is there that could run the model."""
+    """No worker is available to run the model."""
 
 
 class SuggestionFailed(InvokeCloneError):
-    """The model could not be run."""
+    """Running the model failed."""

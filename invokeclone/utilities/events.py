@@ -1,4 +1,4 @@
-"""Events of a language model at work for a user."""
+"""Progress events of language model tasks."""
 
 from typing import ClassVar, Literal
 
@@ -10,31 +10,31 @@ from invokeclone.kit.events import Audience, Event
 class _LLMTaskEvent(Event):
     audience: ClassVar[Audience] = "owner"
 
-    task_id: str = Field(description="The id that the user gave the task.")
-    user_id: str = Field(default="system", description="Whose task it is.")
+    task_id: str = Field(description="The id of the task, chosen by the user.")
+    user_id: str = Field(default="system", description="The owner of the task.")
 
 
 class LLMTaskProgressEvent(_LLMTaskEvent):
-    """A language model is being loaded, or writes."""
+    """A language model is loading or generating."""
 
     name: ClassVar[str] = "llm_task_progress"
 
-    phase: Literal["loading_model", "generating"] = Field(description="What is going on.")
-    message: str = Field(description="The same in words.")
-    percentage: float | None = Field(default=None, ge=0, le=1, description="How much is done, 0 to 1, at least.")
-    current_tokens: int | None = Field(default=None, description="Tokens so far.")
-    total_tokens: int | None = Field(default=None, description="Most tokens that there can be.")
+    phase: Literal["loading_model", "generating"] = Field(description="Phase of the task.")
+    message: str = Field(description="Description of the phase.")
+    percentage: float | None = Field(default=None, ge=0, le=1, description="Lower bound of the progress, 0 to 1.")
+    current_tokens: int | None = Field(default=None, description="Number of tokens generated.")
+    total_tokens: int | None = Field(default=None, description="Maximum number of tokens.")
 
 
 class LLMTaskCompleteEvent(_LLMTaskEvent):
-    """A language model is done."""
+    """A language model task is complete."""
 
     name: ClassVar[str] = "llm_task_complete"
 
 
 class LLMTaskErrorEvent(_LLMTaskEvent):
-    """A language model could not do its task."""
+    """A language model task failed."""
 
     name: ClassVar[str] = "llm_task_error"
 
-    error: str = Field(description="Why.")
+    error: str = Field(description="The error message.")

@@ -1,7 +1,7 @@
-"""The process in which dynamic prompts are expanded: a pattern can be written to take forever, or all memory.
+"""The process that expands dynamic prompts: a hostile prompt can take unlimited time or memory.
 
-`python -m invokeclone.utilities.expander` reads a request per line as JSON and answers on a line; it ends when nobody has asked
-for a while, or with its parent. It bounds its own memory; whoever asks bounds the time, by killing it.
+`python -m invokeclone.utilities.expander` reads a JSON request per line and answers each with a line; it exits after
+some idle time, or with its parent. It limits its own memory; the caller limits the time by killing it.
 """
 
 import json
@@ -20,16 +20,16 @@ MAX_RECURSION = 2_000
 
 
 class OutputTooLong(Exception):
-    """The prompts would be longer than anybody could use."""
+    """The prompts are longer in total than allowed."""
 
 
 def expand(prompt: str, max_prompts: int, seed: int | None, *, combinatorial: bool) -> dict[str, Any]:
-    """Return `prompts` and `error`; after an error the pattern itself is the only prompt."""
+    """Return `prompts` and `error`; after an error the only prompt is the input itself."""
     try:
         return {"prompts": _expand(prompt, max_prompts, seed, combinatorial=combinatorial) or [""], "error": None}
     except (MemoryError, RecursionError):
-        return {"prompts": [prompt], "error": "The pattern is too deep or makes too much text"}
-    except Exception as error:  # noqa: BLE001  (whatever the library's parser and samplers raise is an answer)
+        return {"prompts": [prompt], "error": "The dynamic prompt is nested too deeply or expands to too much text"}
+    except Exception as error:  # noqa: BLE001  (the library's parser and samplers raise many types)
         return {"prompts": [prompt], "error": str(error) or type(error).__name__}
 
 
@@ -52,13 +52,13 @@ def _expand(prompt: str, max_prompts: int, seed: int | None, *, combinatorial: b
 def _bound_memory() -> None:
     try:
         import resource
-    except ImportError:  # not on this system
+    except ImportError:  # not available on this system
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
 
 def main() -> None:
-    """Answer line by line."""
+    """Answer requests line by line."""
     end_with_parent()
     _bound_memory()
     logging.disable()

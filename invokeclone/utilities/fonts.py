@@ -1,6 +1,6 @@
-"""The fonts that a user put into the fonts folder: what families they make, and which file an address means.
+"""Fonts in the user's fonts folder: listing families and resolving font paths.
 
-Links are left out wherever they stand: what is not in the folder itself is not given out.
+Symbolic links are ignored everywhere: files outside the folder are not served.
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ MEDIA_TYPES = {".ttf": "font/ttf", ".otf": "font/otf", ".woff": "font/woff", ".w
 ADDRESS = "api/v1/utilities/fonts"
 REGULAR = 400
 LARGEST = 64 * 1024 * 1024
-"""Bytes of a font file up to which it is looked into; a larger one goes by its name."""
+"""Size in bytes up to which a font file is parsed; a larger one is listed by its file name."""
 
 FAMILY_NAMES = (16, 1)
-"""The name table's entries for a family: as designers group it, and as old programs do."""
+"""Ids of the family name in the name table: typographic family, and legacy family."""
 
 ITALIC = 1
 
 
 @dataclass(frozen=True)
 class Face:
-    """What a font file says of itself."""
+    """Family, weight and style of a font file."""
 
     family: str
     weight: int = REGULAR
@@ -39,7 +39,7 @@ class Face:
 
 
 def families(folder: Path) -> UserFontsResponse:
-    """Return the families in a folder and its subfolders, by name. For a thread: it reads every file that is new."""
+    """Return the families in a folder and its subfolders, by name. Blocking: it reads every file that is not cached."""
     faces_by_family: dict[str, list[tuple[str, Face]]] = {}
     for file in _files(folder):
         status = file.stat()
@@ -49,26 +49,26 @@ def families(folder: Path) -> UserFontsResponse:
 
 
 def find(folder: Path, name: str) -> tuple[Path, str]:
-    """Return the font file that an address means, and its media type; raises NotAFont, FontNotFound."""
+    """Return a font file by its path relative to the folder, and its media type; raises NotAFont, FontNotFound."""
     parts = PurePosixPath(name).parts
     media_type = MEDIA_TYPES.get(PurePosixPath(name).suffix.lower())
     if media_type is None:
-        raise NotAFont("a font file ends in " + ", ".join(MEDIA_TYPES))
+        raise NotAFont("the name of a font file must end in " + ", ".join(MEDIA_TYPES))
     if "\\" in name or ".." in parts or name.startswith("/"):
-        raise NotAFont(f"not inside the fonts folder: {name!r}")
+        raise NotAFont(f"not in the fonts folder: {name!r}")
     safe_join(folder, name)
     path = folder
     for part in parts:
         path /= part
         if path.is_symlink():
-            raise FontNotFound(f"no font {name!r}")
+            raise FontNotFound(f"no font is named {name!r}")
     if not path.is_file():
-        raise FontNotFound(f"no font {name!r}")
+        raise FontNotFound(f"no font is named {name!r}")
     return path, media_type
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the font files, sorted, following no links."""
+    """Yield the font files, sorted, without following links."""
     try:
         entries = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -104,7 +104,7 @@ def _url(path: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _face(file: Path, _changed_at: int, size: int) -> Face:
-    """Return what a file says of itself; one that can't be read goes by its name."""
+    """Return the face of a font file; an unreadable one gets its file name as the family."""
     from fontTools.ttLib import TTFont
 
     if size > LARGEST:
@@ -112,7 +112,7 @@ def _face(file: Path, _changed_at: int, size: int) -> Face:
     try:
         with file.open("rb") as data, TTFont(data, lazy=True) as font:
             return _read_face(font, file.stem)
-    except Exception:  # noqa: BLE001  (fontTools raises whatever a broken table makes it stumble over)
+    except Exception:  # noqa: BLE001  (fontTools raises many types on broken tables)
         return Face(file.stem)
 
 

@@ -1,4 +1,4 @@
-"""Dynamic prompts as a service: one process of its own expands them, and is replaced when it takes too long."""
+"""Dynamic prompt expansion in a child process, which is replaced when a request takes too long."""
 
 import json
 import sys
@@ -15,24 +15,24 @@ LONGEST_ANSWER = 256 * 1024 * 1024
 
 
 class PromptExpander:
-    """The process, started when first needed and again whenever it has ended. All methods belong on the event loop."""
+    """The process, started on first use and restarted when it has ended. Call all methods on the event loop."""
 
     def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        """Allow `patience` seconds for each request."""
+        """Set the seconds allowed for each request."""
         self._process = LineServer(COMMAND, timeout_s=timeout_s, line_limit=LONGEST_ANSWER)
 
     async def expand(
         self, prompt: str, max_prompts: int, seed: int | None, *, combinatorial: bool
     ) -> DynamicPromptsResponse:
-        """Return the prompts that a pattern makes; where that fails, the pattern itself and why."""
+        """Return the expanded prompts; on failure the input itself and the error."""
         request = {"prompt": prompt, "max_prompts": max_prompts, "seed": seed, "combinatorial": combinatorial}
-        prompt.encode()  # raises for what is no Unicode
+        prompt.encode()  # raises UnicodeEncodeError for lone surrogates
         try:
             answer = await self._process.ask(json.dumps(request).encode() + b"\n")
         except TimeoutError:
-            return DynamicPromptsResponse(prompts=[prompt], error="The pattern takes too long to expand")
+            return DynamicPromptsResponse(prompts=[prompt], error="The dynamic prompt takes too long to expand")
         except (ChildEnded, LineTooLong):
-            return DynamicPromptsResponse(prompts=[prompt], error="The pattern needs too much memory")
+            return DynamicPromptsResponse(prompts=[prompt], error="The dynamic prompt needs too much memory")
         return DynamicPromptsResponse.model_validate(await in_thread(orjson.loads, answer))
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the utilities' routes ask and answer."""
+"""Request and response schemas of the utilities' routes."""
 
 from pydantic import BaseModel, Field
 
@@ -8,68 +8,68 @@ DESCRIBE = "Describe this image in detail for use as an AI image generation prom
 
 
 class DynamicPromptsResponse(BaseModel):
-    """The prompts that a pattern makes."""
+    """Prompts expanded from a dynamic prompt."""
 
-    prompts: list[str] = Field(description="The prompts; after an error the pattern itself.")
-    error: str | None = Field(default=None, description="Why the pattern could not be expanded.")
+    prompts: list[str] = Field(description="The prompts; after an error the input itself.")
+    error: str | None = Field(default=None, description="Why the dynamic prompt could not be expanded.")
 
 
 class UserFontFace(BaseModel):
-    """One file of a family."""
+    """One font file of a family."""
 
-    path: str = Field(description="The file, from the fonts folder on.")
-    url: str = Field(description="Where to load it from.")
-    weight: int = Field(description="How bold it is, 1 to 1000; 400 is regular.")
+    path: str = Field(description="Path of the file relative to the fonts folder.")
+    url: str = Field(description="URL of the file.")
+    weight: int = Field(description="Weight, 1 to 1000; 400 is regular.")
     style: str = Field(description="normal or italic.")
 
 
 class UserFont(BaseModel):
-    """A family of fonts in the fonts folder."""
+    """A font family in the fonts folder."""
 
-    id: str = Field(description="`user:` and the family's name in small letters.")
+    id: str = Field(description="`user:` and the family's name in lower case.")
     family: str = Field(description="The family's name.")
-    label: str = Field(description="What to show for it.")
-    path: str = Field(description="The file nearest to regular.")
-    url: str = Field(description="Where to load that from.")
-    faces: list[UserFontFace] = Field(description="Every file of the family.")
+    label: str = Field(description="Display name.")
+    path: str = Field(description="Path of the file closest to regular.")
+    url: str = Field(description="URL of that file.")
+    faces: list[UserFontFace] = Field(description="All files of the family.")
 
 
 class UserFontsResponse(BaseModel):
-    """The families in the fonts folder."""
+    """The font families in the fonts folder."""
 
-    fonts: list[UserFont] = Field(description="The families, by name.")
+    fonts: list[UserFont] = Field(description="The families, sorted by name.")
 
 
 class ExpandPromptRequest(BaseModel):
-    """A short prompt to be made longer by a language model."""
+    """A short prompt for a language model to expand."""
 
     prompt: str = Field(description="The prompt.")
     model_key: str = Field(description="The key of a text_llm model.")
-    max_tokens: int = Field(default=300, ge=1, le=MAX_TOKENS, description="Most tokens to write.")
-    system_prompt: str | None = Field(default=None, description="What the model is told to be.")
-    seed: int | None = Field(default=None, ge=0, le=HIGHEST_SEED, description="Makes the answer repeatable.")
-    task_id: str | None = Field(default=None, description="The id under which to send events of the progress.")
+    max_tokens: int = Field(default=300, ge=1, le=MAX_TOKENS, description="Maximum number of tokens to generate.")
+    system_prompt: str | None = Field(default=None, description="System prompt for the model.")
+    seed: int | None = Field(default=None, ge=0, le=HIGHEST_SEED, description="Random seed.")
+    task_id: str | None = Field(default=None, description="The id of the task in progress events.")
 
 
 class ExpandPromptResponse(BaseModel):
-    """The longer prompt."""
+    """The expanded prompt."""
 
-    expanded_prompt: str = Field(description="The prompt.")
-    seed: int = Field(description="The seed it was made with.")
-    error: str | None = Field(default=None, description="Always null: what goes wrong has its own status.")
+    expanded_prompt: str = Field(description="The expanded prompt.")
+    seed: int = Field(description="The random seed that was used.")
+    error: str | None = Field(default=None, description="Always null: errors have their own status.")
 
 
 class ImageToPromptRequest(BaseModel):
-    """An image to be put into words."""
+    """An image to describe."""
 
-    image_name: str = Field(description="The image.")
+    image_name: str = Field(description="The name of the image.")
     model_key: str = Field(description="The key of a llava_onevision model.")
-    instruction: str = Field(default=DESCRIBE, description="What to say about it.")
-    task_id: str | None = Field(default=None, description="The id under which to send events of the progress.")
+    instruction: str = Field(default=DESCRIBE, description="Instruction for the model.")
+    task_id: str | None = Field(default=None, description="The id of the task in progress events.")
 
 
 class ImageToPromptResponse(BaseModel):
-    """What the model said of the image."""
+    """The model's description of the image."""
 
-    prompt: str = Field(description="The text.")
-    error: str | None = Field(default=None, description="Always null: what goes wrong has its own status.")
+    prompt: str = Field(description="The description.")
+    error: str | None = Field(default=None, description="Always null: errors have their own status.")

@@ -1,4 +1,4 @@
-"""What language models write for a user: a worker runs them, this checks what is asked and tells how it ended."""
+"""Suggestions of language models: validates requests, has a worker run the model, and emits how the task ended."""
 
 import secrets
 from typing import Any
@@ -27,7 +27,7 @@ REQUEST = "write_text"
 async def expand(
     resources: Resources, workers: Workers, user: User, request: ExpandPromptRequest
 ) -> ExpandPromptResponse:
-    """Return a longer prompt. Raises UnknownModelException, WrongModel, NoWorker, SuggestionFailed."""
+    """Return an expanded prompt. Raises UnknownModelException, WrongModel, NoWorker, SuggestionFailed."""
     seed = request.seed if request.seed is not None else secrets.randbelow(HIGHEST_SEED + 1)
     await _require(resources, request.model_key, ModelType.TextLLM)
     body = {
@@ -44,7 +44,7 @@ async def expand(
 async def describe(
     resources: Resources, workers: Workers, user: User, request: ImageToPromptRequest
 ) -> ImageToPromptResponse:
-    """Return an image in words. Raises as `expand` does, and ImageNotFound, ImageNotYours."""
+    """Return a description of an image. Raises as `expand` does, and ImageNotFound, ImageNotYours."""
     await _require(resources, request.model_key, ModelType.LlavaOnevision)
     path = await images.path(resources, request.image_name, user=user)
     body = {"image": str(path), "instruction": request.instruction, "model_key": request.model_key}
@@ -55,15 +55,13 @@ async def _require(resources: Resources, key: str, model_type: ModelType) -> Non
     async with resources.database.read() as connection:
         config = await models.get(connection, key)
     if config.type != model_type:
-        raise WrongModel(
-            f"{config.name} is a model of type {config.type.value}; this needs one of type {model_type.value}"
-        )
+        raise WrongModel(f"{config.name} is a model of type {config.type.value}; required is type {model_type.value}")
 
 
 async def _run_task(
     resources: Resources, workers: Workers, user: User, task_id: str | None, body: dict[str, Any]
 ) -> str:
-    """Have a worker write; tell how it ended if the user gave the task an id."""
+    """Have a worker generate text; emit the outcome if the user gave the task an id."""
     try:
         answer = await _ask_worker(workers, {**body, "task_id": task_id, "user_id": user.user_id})
     except InvokeCloneError as error:

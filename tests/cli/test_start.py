@@ -207,4 +207,4 @@ def test_a_part_that_cannot_be_written_is_one_line(
     assert main(["serve", "--root", str(tmp_path), "--port", str(free_port())]) == 1
     printed = capfd.readouterr().err
     assert "Traceback" not in printed
-    assert "disk is full; give permission, make room" in printed
+    assert "disk is full; grant permission, free space" in printed

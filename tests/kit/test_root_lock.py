@@ -44,10 +44,10 @@ def test_a_second_one_is_refused_until_the_first_dies(tmp_path: Path) -> None:
 def test_a_holder_that_has_written_nothing(tmp_path: Path) -> None:
     lock = RootLock(tmp_path / "new")
     lock.acquire()
-    with pytest.raises(RootInUse, match="which is starting"):
+    with pytest.raises(RootInUse, match="starting up"):
         RootLock(tmp_path / "new").acquire()
     (tmp_path / "new" / FILE).write_text("[]")
-    with pytest.raises(RootInUse, match="not known"):
+    with pytest.raises(RootInUse, match="unknown process"):
         RootLock(tmp_path / "new").acquire()
     lock.release()
 

@@ -66,7 +66,7 @@ async def test_work_may_wait_for_nothing_else(database: Database) -> None:
         await add(connection)
         await asyncio.sleep(0)
 
-    with pytest.raises(RuntimeError, match="something else than its statements"):
+    with pytest.raises(RuntimeError, match="something other than its statements"):
         await database.transact(wait)
     assert await KEYS.rows(database) == []
 

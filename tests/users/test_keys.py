@@ -161,7 +161,7 @@ async def test_a_key_is_good_while_nothing_can_be_written(
     monkeypatch.setattr(key_store, "note_use", full)
     key = await keys.make(database, SYSTEM_ID, "x")
     assert await keys.verify(database, key) is not None
-    assert "cannot write when API key" in caplog.text
+    assert "cannot record the use of API key" in caplog.text
     assert key[4:] not in caplog.text
 
 

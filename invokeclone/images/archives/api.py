@@ -1,4 +1,4 @@
-"""The routes of zip files of images: asking for one, and fetching it the one time that it can be."""
+"""Routes of zip files of images: requesting and downloading them."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,12 +24,12 @@ Zips = Annotated[ImageDownloads, Depends(service(ImageDownloads))]
 
 ZIP: dict[int | str, dict[str, Any]] = {
     200: {"description": "The zip file", "content": {"application/zip": {}}},
-    404: {"description": "There is no such zip file (any more)"},
+    404: {"description": "The zip file does not exist or was downloaded already"},
 }
 
 
 class _OneTimeFileResponse(FileResponse):
-    """A file that is removed afterwards, also when the client goes away. It is sent whole: the rest would be lost."""
+    """A file that is removed after sending, even if the client disconnects; Range headers are ignored."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         whole = [(name, value) for name, value in scope["headers"] if name != b"range"]
@@ -45,9 +45,11 @@ async def download_images_from_list(
     downloads: Zips,
     user: CurrentUser,
     image_names: Annotated[ImageNames | None, Body(description="The names of the images.")] = None,
-    board_id: Annotated[str | None, Body(description='A board, or "none"; then no names are needed.')] = None,
+    board_id: Annotated[
+        str | None, Body(description='A board, or "none" for images on no board; replaces the names.')
+    ] = None,
 ) -> ImagesDownloaded:
-    """Have a zip file of images made; events tell when it can be fetched."""
+    """Create a zip file of images in the background; an event reports when it is ready."""
     return ImagesDownloaded(bulk_download_item_name=await downloads.request(user, image_names, board_id))
 
 
@@ -58,7 +60,7 @@ async def get_bulk_download_item(
     user: CurrentUser,
     bulk_download_item_name: Annotated[str, InPath(description="The name of the zip file.")],
 ) -> Response:
-    """Fetch a zip file; it is removed once it was sent."""
+    """Download a zip file; it is removed afterwards."""
     path = downloads.claim(user, bulk_download_item_name)
     return _OneTimeFileResponse(
         path,

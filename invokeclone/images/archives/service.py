@@ -1,6 +1,6 @@
-"""Zip files of images: made in the background, fetched once; told of by events. It knows no HTTP.
+"""Zip files of images: created in the background, downloaded once, reported by events.
 
-They lie in a folder that is emptied at start and removed at the end, so that a crash leaves nothing for long.
+Their folder is deleted at startup and at shutdown, so files left by a crash do not stay.
 """
 
 import asyncio
@@ -41,13 +41,13 @@ from invokeclone.users.current import User
 
 FOLDER = ".bulk_download"
 BULK_DOWNLOAD_ID = "default"
-"""What every client waits in for its zip files."""
+"""The id under which every client waits for its zip files."""
 
 MAX_CONCURRENT = 2
 MAX_PENDING = 32
 MAX_READY = 64
 RETENTION_S = 24 * 3600
-"""Zip files that nobody fetches go after a day, or when there are more than `MOST_KEPT`."""
+"""Zip files that are not downloaded are removed after a day, or when there are more than `MAX_READY`."""
 
 PIECE = 1024 * 1024
 NAME_LENGTH = 100
@@ -59,12 +59,12 @@ _log = log.get("images.downloads")
 
 
 class _ServerStopping(Exception):
-    """The server ends."""
+    """The server is shutting down."""
 
 
 @dataclass(frozen=True)
 class _ZipFile:
-    """A zip file that is being made or can be fetched."""
+    """A zip file in preparation or ready for download."""
 
     item_id: str
     user_id: str
@@ -73,14 +73,14 @@ class _ZipFile:
 
     @property
     def name(self) -> str:
-        """What it is fetched by."""
+        """The name for the download route."""
         return self.path.name
 
 
 class _ZipContents(NamedTuple):
-    """What goes into a zip file: its entries with the places of their files, and names that no image has.
+    """Content of a zip file: its entries with their file locations, and names without an image.
 
-    The rest of a board is worth having without an image whose file is lost; of named images, each is wanted.
+    `allow_missing`: lost files are skipped, as for a board; explicitly named images must all be present.
     """
 
     entries: dict[str, ImageLocation]
@@ -89,16 +89,16 @@ class _ZipContents(NamedTuple):
 
 
 def clean_name(board_name: str) -> str:
-    """Return the letters, digits, blanks, `_` and `-` of a board's name, no more of them than a file's name may be long."""
+    """Return the letters, digits, spaces, `_` and `-` of a board's name, truncated to the length of a file name."""
     name = "".join(letter for letter in board_name if letter.isalnum() or letter in " _-").strip()
     return name.encode()[:NAME_LENGTH].decode(errors="ignore").strip()
 
 
 class ImageDownloads:
-    """The zip files of one server. `start` and `stop` belong to its life."""
+    """The zip files of one server. Call `start` and `stop` with the server's startup and shutdown."""
 
     def __init__(self, resources: Resources) -> None:
-        """Make zip files of images of `resources`."""
+        """Create zip files of the images of `resources`."""
         self._resources = resources
         self._folder = resources.settings.outputs_path / FOLDER
         self._tasks: set[asyncio.Task[None]] = set()
@@ -107,20 +107,21 @@ class ImageDownloads:
         self._stopping = threading.Event()
 
     async def start(self) -> None:
-        """Remove what an earlier server left."""
+        """Remove zip files left by an earlier run."""
         await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def stop(self) -> None:
-        """Give up what is being made and remove every zip file."""
+        """Cancel running jobs and remove every zip file."""
         self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._ready.clear()
         await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
-        """Have a zip file made of a board, or else of the named images; return the name to fetch it by.
+        """Start creating a zip file of a board, or else of the named images; return its download name.
 
-        Raises NothingToDownload, BoardNotFound, NotYourBoard, ImageNotYours, TooManyDownloads, Unprocessable for too many images.
+        Raises NothingToDownload, BoardNotFound, NotYourBoard, ImageNotYours, TooManyDownloads, Unprocessable for too
+        many images.
         """
         if not image_names and board_id is None:
             raise NothingToDownload
@@ -140,7 +141,7 @@ class ImageDownloads:
         return zip_file.name
 
     def claim(self, user: User, name: str) -> Path:
-        """Return where a zip file lies, for the one time that it is served; the caller removes it.
+        """Return the path of a zip file and release it for its only download; the caller removes the file.
 
         Raises DownloadNotFound, NotYourDownload.
         """
@@ -153,7 +154,7 @@ class ImageDownloads:
         return zip_file.path
 
     async def _make(self, zip_file: _ZipFile, contents: _ZipContents) -> None:
-        """Make one zip file and tell how it went."""
+        """Create one zip file and emit the outcome."""
         event_fields = {
             "bulk_download_id": BULK_DOWNLOAD_ID,
             "bulk_download_item_id": zip_file.item_id,
@@ -171,7 +172,7 @@ class ImageDownloads:
                 return
             except (ImageNotFound, OSError) as error:
                 text = _reason(error)
-                _log.warning("the zip file %s was not made: %s", zip_file.name, text)
+                _log.warning("could not create the zip file %s: %s", zip_file.name, text)
                 events.emit(BulkDownloadErrorEvent(**event_fields, error=text))
                 return
             await in_thread(_remove, self._evict_old())
@@ -179,7 +180,10 @@ class ImageDownloads:
             events.emit(BulkDownloadCompleteEvent(**event_fields))
 
     def _write(self, path: Path, contents: _ZipContents) -> None:
-        """Write the entries, uncompressed as pictures are packed already; what is lost of a board is listed in a text."""
+        """Write the entries uncompressed, as images are compressed already.
+
+        Add a text that lists lost files of a board.
+        """
         if contents.missing:
             raise ImageNotFound(contents.missing[0])
         part = path.with_suffix(".part")
@@ -189,14 +193,17 @@ class ImageDownloads:
                 lost = self._add_all(archive, contents)
                 if lost:
                     archive.writestr(MISSING, "\n".join([MISSING_TEXT, *lost, ""]))
-                    _log.warning("the files of %d images are lost; %s lists them", len(lost), path.name)
+                    _log.warning("the files of %d images are missing; they are listed in %s", len(lost), path.name)
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
 
     def _add_all(self, archive: zipfile.ZipFile, contents: _ZipContents) -> list[str]:
-        """Add every entry; return those whose files are lost. Raises FileNotFoundError when all are, or none may be."""
+        """Add every entry; return those whose files are missing.
+
+        Raises FileNotFoundError when all are, or none may be.
+        """
         missing = []
         for entry, location in contents.entries.items():
             try:
@@ -216,7 +223,7 @@ class ImageDownloads:
                 target.write(piece)
 
     def _evict_old(self) -> list[Path]:
-        """Forget zip files that nobody fetched, so that there is room for one more; return where they lie."""
+        """Drop old zip files to make room for another one; return their paths."""
         oldest = time.monotonic() - RETENTION_S
         fresh = [zip_file for zip_file in self._ready.values() if zip_file.created_at >= oldest]
         remaining = fresh[max(0, len(fresh) - MAX_READY + 1) :]
@@ -231,14 +238,14 @@ def _remove(paths: list[Path]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return what a client may know of an error: not where our files lie."""
+    """Return the error text for a client, without server paths."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {Path(error.filename).name}"
     return str(error)
 
 
 async def _contents_by_name(connection: AsyncConnection, user: User, names: Sequence[str]) -> _ZipContents:
-    """Find the named images. Raises ImageNotYours."""
+    """Look up the named images. Raises ImageNotYours."""
     allowed = await access.readable(connection, user, access.IMAGES, names)
     if allowed.refused:
         raise ImageNotYours(allowed.refused[0])
@@ -248,7 +255,7 @@ async def _contents_by_name(connection: AsyncConnection, user: User, names: Sequ
 
 
 async def _contents_of_board(connection: AsyncConnection, user: User, board_id: str) -> tuple[str, _ZipContents]:
-    """Find what the gallery shows of a board ("none": of no board), and what its zip file's name begins with.
+    """Look up the images that the gallery shows for a board ("none": no board), and the prefix of the zip file's name.
 
     Raises BoardNotFound, NotYourBoard.
     """
@@ -264,5 +271,5 @@ async def _contents_of_board(connection: AsyncConnection, user: User, board_id: 
 def _check_number(number: int, limit: int) -> None:
     if number > limit:
         raise Unprocessable(
-            f"the board has {number} images, more than the {limit} of one zip file (setting limits.download_images)"
+            f"the board has {number} images, more than {limit} per zip file (setting limits.download_images)"
         )

@@ -1,1 +1,1 @@
-"""Images as bytes: decoding uploads, PNG, embedded texts, images of records."""
+"""Image encoding: decoding uploads, PNG, embedded texts, thumbnails of other records."""

@@ -1,4 +1,4 @@
-"""Which embedded texts are worth keeping: metadata, workflow and graph each have a least form; it knows no files."""
+"""Validation of texts embedded in images: metadata, workflow and graph."""
 
 import json
 from typing import Literal
@@ -12,7 +12,7 @@ from invokeclone.kit.json_text import NotStorable, decode_text
 
 
 class _ExposedField(BaseModel):
-    nodeId: str  # noqa: N815  (the wire's word)
+    nodeId: str  # noqa: N815  (field name of the API)
     fieldName: str  # noqa: N815
 
 
@@ -22,7 +22,7 @@ class _Meta(BaseModel):
 
 
 class _Workflow(BaseModel):
-    """The form of a workflow that is not in the library (it has no id)."""
+    """The required fields of a workflow outside the library (without an id)."""
 
     name: str
     author: str
@@ -44,7 +44,10 @@ def metadata(text: str | None, limits: Limits) -> str | None:
 
 
 def parse_form_metadata(text: str, limits: Limits) -> str | None:
-    """Return the metadata of a form if they are a JSON object. Raises NotStorable and TooLarge, as every JSON of clients does."""
+    """Return the metadata of a form if it is a JSON object.
+
+    Raises NotStorable and TooLarge, like all JSON from clients.
+    """
     try:
         return text if isinstance(decode_text(text, limits), dict) else None
     except json.JSONDecodeError:
@@ -52,7 +55,7 @@ def parse_form_metadata(text: str, limits: Limits) -> str | None:
 
 
 def workflow(text: str | None, limits: Limits) -> str | None:
-    """Return `text` if it is a workflow."""
+    """Return `text` if it is a valid workflow."""
     if text is None:
         return None
     try:
@@ -63,7 +66,7 @@ def workflow(text: str | None, limits: Limits) -> str | None:
 
 
 def graph(text: str | None, limits: Limits) -> str | None:
-    """Return `text` if it is an object with nodes and edges."""
+    """Return `text` if it is a JSON object with nodes and edges."""
     value = None if text is None else _parse(text, limits)
     if isinstance(value, dict) and isinstance(value.get("nodes"), dict) and isinstance(value.get("edges"), list):
         return text
@@ -71,7 +74,7 @@ def graph(text: str | None, limits: Limits) -> str | None:
 
 
 def _parse(text: str, limits: Limits) -> object:
-    """Return what `text` says, None if it is no JSON that a client could send."""
+    """Return the value of `text`, None if it is invalid JSON or over the limits."""
     try:
         return decode_text(text, limits)
     except (json.JSONDecodeError, NotStorable, TooLarge):
@@ -79,9 +82,9 @@ def _parse(text: str, limits: Limits) -> object:
 
 
 def valid_texts(embedded_texts: dict[str, str], form_metadata: str | None, limits: Limits) -> dict[str, str]:
-    """Return those texts of a picture that have the right form; `given_metadata` stands in for the picture's own.
+    """Return the valid texts of an image; `form_metadata` replaces the embedded metadata.
 
-    Raises NotStorable and TooLarge for the latter.
+    Raises NotStorable and TooLarge for `form_metadata`.
     """
     checked = {
         METADATA: metadata(embedded_texts.get(METADATA), limits)

@@ -1,7 +1,8 @@
-"""PNG as bytes: quick encoding, copying without re-encoding, and the three text chunks; it knows no paths and no records.
+"""PNG encoding: fast encoding, copying without re-encoding, and the three text chunks.
 
-Pictures are written with the Up filter and run-length matching: half the time of Pillow's encoder, which tries every filter on every
-row, for files of about the same size (measured on two cores, 512×512: 20 ms against 42). Levels other than 1 use Pillow's encoder.
+Images are written with the Up filter and run-length matching: half the time of Pillow's encoder, which tries every
+filter on every row, with about the same file size (two cores, 512×512: 20 ms against 42). Levels other than 1 use
+Pillow's encoder.
 """
 
 import io
@@ -27,13 +28,13 @@ UP_FILTER = b"\x02"
 HEADER = struct.Struct(">IIBBBBB")
 CHUNK_HEAD = struct.Struct(">I4s")
 CHUNK_FRAME = 12
-"""Bytes of a chunk around its data: length, name and checksum."""
+"""Bytes of a chunk besides its data: length, name and checksum."""
 
 
 def encode(image: Image.Image, level: int, texts: Mapping[str, str]) -> bytes:
-    """Return `image` as a PNG that holds `texts` and nothing else beside the pixels.
+    """Return `image` as a PNG with `texts` and no other metadata.
 
-    Modes that PNG does not have (CMYK, LAB, HSV, YCbCr) become RGB, F becomes L, I becomes 16 bits.
+    Modes without a PNG equivalent are converted: CMYK, LAB, HSV and YCbCr to RGB, F to L, I to 16 bits.
     """
     converted = storable(image)
     if level == FAST_LEVEL and converted.mode in COLOR_TYPES and "transparency" not in converted.info:
@@ -47,7 +48,7 @@ def encode(image: Image.Image, level: int, texts: Mapping[str, str]) -> bytes:
 
 
 def storable(image: Image.Image) -> Image.Image:
-    """Return `image`, converted if PNG has no such mode."""
+    """Return `image`, converted if PNG does not support its mode."""
     if image.mode in WRITABLE:
         return image
     if image.mode == "PA" or image.mode.endswith("a"):
@@ -69,10 +70,10 @@ def _encode_fast(image: Image.Image, texts: Mapping[str, str]) -> bytes:
 
 
 def copy_with_texts(data: bytes, texts: Mapping[str, str]) -> bytes | None:
-    """Return the PNG in `data` with its pixels as they are packed, and `texts` in place of all its other chunks.
+    """Return the PNG in `data` with its compressed pixels unchanged, and `texts` instead of all other chunks.
 
-    None when that would not keep the picture: other bit depths than 8, palettes, transparent colours, animations, no PNG.
-    The caller has decoded `data` before and so knows that it is sound.
+    None when that would change the image: bit depths other than 8, palettes, transparent colors, animations, or no PNG.
+    The caller must have decoded `data` before, so that it is known to be valid.
     """
     if not data.startswith(SIGNATURE):
         return None
@@ -94,7 +95,7 @@ def copy_with_texts(data: bytes, texts: Mapping[str, str]) -> bytes | None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield name and content of each whole chunk."""
+    """Yield name and content of each complete chunk."""
     position = len(SIGNATURE)
     while position + CHUNK_FRAME <= len(data):
         length, name = CHUNK_HEAD.unpack_from(data, position)
@@ -118,7 +119,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _text_chunk(key: str, text: str) -> bytes:
-    """Return a tEXt chunk, or an iTXt one for text that Latin-1 cannot hold."""
+    """Return a tEXt chunk, or an iTXt one for text outside Latin-1."""
     name = key.encode("latin-1")
     try:
         return _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
@@ -127,11 +128,11 @@ def _text_chunk(key: str, text: str) -> bytes:
 
 
 def texts_of(image: Image.Image) -> dict[str, str]:
-    """Return those of the three texts that an opened picture holds."""
+    """Return the three texts of an opened image, as far as present."""
     return {key: str(image.info[key]) for key in (METADATA, WORKFLOW, GRAPH) if key in image.info}
 
 
 def read_embedded_texts(path: Path) -> dict[str, str]:
-    """Return those of the three texts that the file holds; its pixels are not read. Raises OSError."""
+    """Return the three texts of a file, as far as present, without decoding pixels. Raises OSError."""
     with open_stored_image(path) as image:
         return texts_of(image)

@@ -1,7 +1,7 @@
-"""Small pictures that other rooms show a record by: one WEBP file per id in a folder; it knows no record.
+"""Thumbnails of records of other packages: one WEBP file per record id in a folder.
 
-`make`, `keep` and `drop` block. What a record remembers is a mark, new with each picture, which is the query of the
-picture's address: so browsers may keep what they have fetched.
+A record stores a version token, new with each image, which is the query of the image's URL: so browsers may cache what
+they have downloaded.
 """
 
 import secrets
@@ -18,11 +18,10 @@ from invokeclone.kit.process.offload import in_thread
 
 
 class NoThumbnail(NotFound):
-    """The record has no picture."""
+    """The record has no thumbnail."""
 
     def __init__(self, record_id: str) -> None:
-        """Say whose."""
-        super().__init__(f"{record_id!r} has no picture")
+        super().__init__(f"{record_id!r} has no thumbnail")
 
 
 class StoredThumbnail(NamedTuple):
@@ -30,35 +29,35 @@ class StoredThumbnail(NamedTuple):
 
     path: Path
     name: str
-    """Under which browsers save it."""
+    """The file name for downloads."""
     bundled: bool
-    """Whether it comes with the application, so that everybody may see it."""
+    """Whether it is part of the application, and so visible to all users."""
 
 
 def new_version() -> str:
-    """Return a new mark."""
+    """Return a new version token."""
     return secrets.token_hex(8)
 
 
 async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
-    """Return the WEBP, no side over 256, of an uploaded picture; raises NotAnImage, TooManyPixels."""
+    """Return an uploaded image as WEBP with no side over 256; raises NotAnImage, TooManyPixels."""
     if not (content_type or "").startswith("image"):
-        raise NotAnImage(f"the content type {content_type!r} is not that of an image")
+        raise NotAnImage(f"the content type {content_type!r} is not an image type")
     return await in_thread(lambda: files.thumbnail(intake.decode(data, limits)))
 
 
 async def save(folder: Path, record_id: str, webp: bytes) -> None:
-    """Write the picture of a record, in place of the one it has."""
+    """Write the thumbnail of a record, replacing an earlier one."""
     await in_thread(lambda: write_file(_file(folder, record_id), webp))
 
 
 async def remove(folder: Path, record_id: str) -> None:
-    """Remove the picture of a record; it need not have one."""
+    """Remove the thumbnail of a record, if there is one."""
     await in_thread(lambda: remove_file(_file(folder, record_id)))
 
 
 async def find(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
-    """Return where the thumbnail of a record lies; raises NoThumbnail."""
+    """Return the thumbnail of a record; raises NoThumbnail."""
     path = _file(folder, record_id)
     if not await in_thread(path.is_file):
         raise NoThumbnail(record_id)

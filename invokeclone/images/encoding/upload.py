@@ -1,7 +1,4 @@
-"""What happens to an upload before it is kept: decode, crop, resize, and pick out the embedded texts; all of it blocking.
-
-It knows bytes and pictures, and refuses to know where they go.
-"""
+"""Processing of uploaded images: decode, crop, resize, and extract the embedded texts. Every function blocks."""
 
 import io
 import json
@@ -36,7 +33,7 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's decoders raise on damaged data."""
+"""Errors that Pillow's decoders raise on damaged data."""
 
 
 class _Size(BaseModel, strict=True):
@@ -61,9 +58,10 @@ def prepare(
     level: int,
     limits: Limits = DEFAULT_LIMITS,
 ) -> PreparedUpload:
-    """Turn uploaded bytes into a PNG with the texts worth keeping.
+    """Convert uploaded bytes to a PNG with its valid texts.
 
-    Raises NotAnImage, TooManyPixels, NothingVisible, SizeNotUsable, or NotStorable for the metadata, in this order of checks.
+    Raises NotAnImage, TooManyPixels, NothingVisible, InvalidSize, or NotStorable for the metadata, in this order of
+    checks.
     """
     original = decode(data, limits)
     image = crop_to_visible(original) if crop_visible else original
@@ -75,52 +73,52 @@ def prepare(
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """Return the picture in `data`, wholly read; the size is looked at before any pixel is decoded."""
+    """Return the fully decoded image in `data`; its size is checked before any pixel is decoded."""
     try:
         image = open_image(io.BytesIO(data), limit=limits.image_pixels)
     except (TooManyPixelsDeclared, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"the picture is too large: {error} (setting limits.image_pixels)") from error
+        raise TooManyPixels(f"the image is too large: {error} (setting limits.image_pixels)") from error
     except DECODE_ERRORS as error:
-        raise NotAnImage("not a picture of a known format") from error
+        raise NotAnImage("not an image in a supported format") from error
     if max(image.size) > limits.image_side:
         raise TooManyPixels(
-            f"{image.width}×{image.height} is over the limit of {limits.image_side} pixels a side (setting limits.image_side)"
+            f"{image.width}×{image.height} is over the limit of {limits.image_side} pixels per side (setting limits.image_side)"
         )
     try:
         image.load()
     except DECODE_ERRORS as error:
-        raise NotAnImage(f"the picture is damaged: {error}") from error
+        raise NotAnImage(f"the image is damaged: {error}") from error
     return image
 
 
 def crop_to_visible(image: Image.Image) -> Image.Image:
-    """Return the smallest part that holds all that is visible; without transparency, all that is not black."""
+    """Crop to the smallest box with all visible pixels; without transparency, with all pixels that are not black."""
     visible = image.convert("RGBA") if image.has_transparency_data and image.mode != "RGBA" else image
     box = visible.getbbox()
     if box is None:
-        raise NothingVisible("nothing in the picture is visible")
+        raise NothingVisible("the image has no visible pixels")
     return image if box == (0, 0, *image.size) else visible.crop(box)
 
 
 def parse_size(text: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """Read `{"width": …, "height": …}`; raises SizeNotUsable."""
+    """Parse `{"width": …, "height": …}`; raises InvalidSize."""
     try:
         size = _Size.model_validate(decode_text(text, limits))
     except (ValidationError, json.JSONDecodeError, NotStorable, TooLarge) as error:
         raise InvalidSize('resize_to must be a JSON object with "width" and "height" above 0') from error
     if size.width * size.height > limits.target_pixels or max(size.width, size.height) > limits.image_side:
         raise InvalidSize(
-            f"resize_to is over the limit of {limits.target_pixels} pixels, {limits.image_side} a side "
+            f"resize_to is over the limit of {limits.target_pixels} pixels, {limits.image_side} per side "
             "(settings limits.target_pixels, limits.image_side)"
         )
     return size.width, size.height
 
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Return `image` as RGBA of the given size, without inventing colours where they have a meaning.
+    """Return `image` as RGBA of the given size, without new colors where colors carry meaning.
 
-    Segmentation maps (a few flat colours) keep exactly their colours, drawings in two tones keep two; anything else is
-    averaged when it shrinks and interpolated when it grows.
+    Segmentation maps (a few flat colors) keep exactly their colors, black-and-white images stay black and white; all
+    others are averaged (box filter) when they shrink and interpolated (bicubic) when they grow.
     """
     source = image.convert("RGBA")
     if source.size == (width, height):
@@ -134,13 +132,13 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _count_colors(image: Image.Image) -> int:
-    """Count the colours, alpha aside; one more than matters stands for any larger number."""
+    """Return the number of colors without alpha, at most `MAX_SEGMENT_COLORS` + 1."""
     colors = image.convert("RGB").getcolors(MAX_SEGMENT_COLORS)
     return MAX_SEGMENT_COLORS + 1 if colors is None else len(colors)
 
 
 def _restore_two_tones(source: Image.Image, smooth: Image.Image) -> Image.Image:
-    """Bring `smooth` back to black and white if that is what `source` was; the alpha stays smooth."""
+    """Threshold `smooth` to black and white if `source` was; the alpha channel stays smooth."""
     colors = {color for _, color in source.convert("RGB").getcolors(2) or []}
     if colors != {(0, 0, 0), (255, 255, 255)}:
         return smooth

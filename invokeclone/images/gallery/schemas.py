@@ -1,4 +1,4 @@
-"""What galleries list: images and videos in one form."""
+"""Response schemas of the gallery."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ class GalleryItemKind(StrEnum):
 
 
 class GalleryItem(BaseModel):
-    """An image or a video, as a gallery shows it; images have neither duration nor fps."""
+    """An image or a video in a gallery; `duration` and `fps` are null for images."""
 
     kind: GalleryItemKind
     name: str
@@ -34,14 +34,14 @@ class GalleryItem(BaseModel):
 
 
 class GalleryItemRef(BaseModel):
-    """Which image or video."""
+    """Kind and name of an image or a video."""
 
     kind: GalleryItemKind
     name: str
 
 
 class GalleryItemNames(BaseModel):
-    """The names of a whole gallery in its order; the starred ones come first."""
+    """All names of a gallery list in order; the first `starred_count` items are starred."""
 
     item_names: list[str]
     starred_count: int
@@ -49,7 +49,7 @@ class GalleryItemNames(BaseModel):
 
 
 class GalleryItemNamesResult(BaseModel):
-    """The kinds and names of a whole gallery in its order; the starred ones come first."""
+    """All kinds and names of a gallery list in order; the first `starred_count` items are starred."""
 
     items: list[GalleryItemRef]
     starred_count: int

@@ -1,4 +1,4 @@
-"""Galleries in SQL: lists of images and of videos together, merged from their indexes (queries.py)."""
+"""SQL for galleries: lists of images and videos, merged from their indexes (lists/queries.py)."""
 
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,7 @@ _SHARED_FIELDS = ("width", "height", "starred", "is_intermediate", "board_id", "
 def page_refs(
     image_filter: ImageFilter, *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
-    """Return the statement that finds kinds and names of a `late.Part`, without or with a day."""
+    """Return the statement for kinds and names of a `ListPart`, optionally from a day on."""
     listed = queries.select_ordered(image_filter, ALL_KINDS, backwards=backwards, from_day=from_day)
     return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
         bindparam("skip", type_=Integer, required=False)
@@ -36,7 +36,7 @@ def _prepare_refs(image_filter: ImageFilter, *, backwards: bool, from_day: bool)
 def all_names(
     image_filter: ImageFilter, kinds: tuple[MediaKind, ...] = ALL_KINDS, *, with_kinds: bool = False
 ) -> Select[Any]:
-    """Return the statement that gathers all names of a list in its order (or kinds and names), and their number."""
+    """Return the statement for all names (or kinds and names) of a list in order, and their number."""
     listed = queries.select_ordered(image_filter, kinds).subquery()
     item = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
     return lists.json_array_statement(listed, item)
@@ -51,7 +51,7 @@ _ANY_VIDEO = PreparedStatement(select(VIDEOS.name).limit(literal_column("1")))
 
 
 async def _nonempty_kinds(source: Source, kinds: tuple[MediaKind, ...]) -> tuple[MediaKind, ...]:
-    """Return the kinds without videos where there are none at all: merging them costs as much as reading the images."""
+    """Return `kinds` without videos if there are none: merging empty videos takes as long as reading the images."""
     if VIDEOS in kinds and len(kinds) > 1 and await _ANY_VIDEO.first(source) is None:
         return tuple(kind for kind in kinds if kind is not VIDEOS)
     return kinds
@@ -65,7 +65,7 @@ async def names_json(
     *,
     with_kinds: bool = False,
 ) -> list[bytes]:
-    """Return all names of a list (or kinds and names) under `key`, with what is counted of it, as JSON in pieces to be joined."""
+    """Return all names (or kinds and names) of a list under `key`, with its counts, as JSON in pieces to be joined."""
     kinds = await _nonempty_kinds(source, kinds)
     starred = await store.count_starred(source, image_filter, kinds)
     statement = _prepare_names(image_filter, kinds, with_kinds=with_kinds)
@@ -85,7 +85,7 @@ async def page_json(source: Source, image_filter: ImageFilter, offset: int, limi
 async def _page_refs(
     source: Source, image_filter: ImageFilter, offset: int, limit: int, total: int
 ) -> list[tuple[str, str]]:
-    """Return kinds and names of a page of a list of `total` things."""
+    """Return kinds and names of a page of a list of `total` items."""
     part = await store.page_part(source, image_filter, ALL_KINDS, offset, limit, total)
     statement = _prepare_refs(search.for_page(image_filter), backwards=part.backwards, from_day=part.day is not None)
     rows = await statement.rows(source, **part.values)
@@ -93,7 +93,7 @@ async def _page_refs(
 
 
 async def _items(source: Source, kind: MediaKind, names: list[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the named things of a kind as `GalleryItem` has them."""
+    """Return the named items of a kind as `GalleryItem` dicts."""
     items = {}
     for record in await store.by_names(source, kind, names) if names else []:
         name = record[f"{kind.type_name}_name"]

@@ -1,7 +1,8 @@
-"""Late pages of long lists: the counts of days tell on which day such a page begins, so that what comes before is not walked.
+"""Deep pages of long lists.
 
-Half a million entries of an index take 50 ms to skip. The counts are of what is no intermediate, whatever board it is on and
-wherever it comes from; lists that filter by more are walked. What is starred is on no day of a list that it comes first in.
+The day counts determine the day on which such a page begins, so that earlier entries are skipped. Skipping half a
+million index entries takes 50 ms. The counts cover non-intermediate items of all boards and origins; lists with further
+filters are skipped entry by entry. In lists with starred items first, those are not counted by day.
 """
 
 from functools import lru_cache
@@ -17,16 +18,17 @@ from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, p
 from invokeclone.tables import day_counts
 
 DEEP_OFFSET = 20_000
-"""Entries that are skipped one by one: two milliseconds. With more starred ones than this their days are not looked up."""
+"""Number of entries that are skipped one by one (two milliseconds). With more starred items than this, days are not
+used."""
 
 _AFTER_ALL = "\U0010ffff"
-"""Sorts after whatever may follow a date in a time."""
+"""Sorts after any text that follows the date in a time."""
 
 
 class ListPart(NamedTuple):
-    """Which part of a list is read: from its start or `backwards` from its end, `skip` of it left out and `take` read.
+    """The part of a list to read: from its start, or `backwards` from its end, `skip` entries skipped and `take` read.
 
-    With a day, only what is of that day or comes after it in the order of reading, and nothing that is starred if that comes first.
+    With a day, only items of that day and later ones in reading order, without starred items if those come first.
     """
 
     backwards: bool
@@ -36,12 +38,12 @@ class ListPart(NamedTuple):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The parameters of the statement that reads it."""
+        """The parameters of the statement that reads the part."""
         return {"skip": self.skip, "take": self.take} | ({} if self.day is None else {"day": self.day})
 
 
 def part_from_nearer_end(total: int, offset: int, limit: int) -> ListPart:
-    """Return how to read a page, from the nearer end of its list: skipping costs."""
+    """Return how to read a page from the nearer end of its list, as skipping takes time."""
     remaining = max(total - offset, 0)
     if offset > remaining:
         return ListPart(backwards=True, skip=max(remaining - limit, 0), take=min(limit, remaining))
@@ -49,18 +51,18 @@ def part_from_nearer_end(total: int, offset: int, limit: int) -> ListPart:
 
 
 def newest_first(image_filter: ImageFilter, *, backwards: bool) -> bool:
-    """Return whether a list that is read from its start (or `backwards` from its end) comes newest first."""
+    """Return whether a list, read from its start (or `backwards` from its end), is in descending order of time."""
     return (image_filter.order_dir is SQLiteDirection.Descending) is not backwards
 
 
 def has_day_counts(image_filter: ImageFilter) -> bool:
-    """Return whether the counts of days are of what is in the list."""
+    """Return whether the day counts match the content of the list."""
     criteria = (image_filter.board_id, image_filter.origin, image_filter.created_date, image_filter.search_term)
     return image_filter.is_intermediate is False and not any(value is not None for value in criteria)
 
 
 def conditions(image_filter: ImageFilter, kind: MediaKind, *, backwards: bool) -> list[ColumnElement[bool]]:
-    """Return what is true of the part of a list from the day `day` on; nothing of it is starred where that comes first."""
+    """Return the conditions for the part of a list from the day `day` on; without starred items if those come first."""
     created_at, day = kind.table.c.created_at, bindparam("day", type_=Text, required=False)
     since_day = (
         created_at < day.concat(_AFTER_ALL) if newest_first(image_filter, backwards=backwards) else created_at >= day
@@ -71,9 +73,9 @@ def conditions(image_filter: ImageFilter, kind: MediaKind, *, backwards: bool) -
 async def skip_to_day(
     source: Source, image_filter: ImageFilter, kinds: tuple[MediaKind, ...], part: ListPart, *, of: int, starred: int
 ) -> ListPart:
-    """Return the part of a list of so many things (`of`), of which `starred` come first, as one from a day on.
+    """Return the part as one from a day on; `of` is the length of the list, of which `starred` items come first.
 
-    The list is one that is told by days; the part is returned as it is where its day is not to be known.
+    The list must satisfy `has_day_counts`. The part is returned unchanged when its day cannot be determined.
     """
     ahead = 0 if part.backwards else starred
     reaches_starred = part.skip < ahead or (part.backwards and part.skip + part.take > of - starred)
@@ -88,7 +90,7 @@ async def skip_to_day(
 
 @lru_cache(maxsize=128)
 def _day_at_offset(image_filter: ImageFilter, kinds: tuple[MediaKind, ...], *, backwards: bool) -> PreparedStatement:
-    """Return the statement for the last day before which at most `skip` things that are not starred come, and for how many do."""
+    """Return the statement for the last day that at most `skip` unstarred items precede, and for their number."""
     day, number = day_counts.c.created_date, day_counts.c.number
     counts = select(day.label("day"), number.label("number")).where(
         day_counts.c.kind.in_([kind.type_name for kind in kinds])
@@ -108,7 +110,7 @@ def _day_at_offset(image_filter: ImageFilter, kinds: tuple[MediaKind, ...], *, b
 
 
 def _days_of_starred(image_filter: ImageFilter, kind: MediaKind) -> Select[Any]:
-    """Return the select of the days of what is starred, each to be taken away from the number of its day."""
+    """Select the days of starred items, each to be subtracted from the count of its day."""
     day = func.substr(kind.table.c.created_at, literal_column("1"), literal_column("10"))
     stars = kind.table.c.starred == literal_column("1")
     return select(day, literal_column("-1")).where(*filters.conditions(image_filter, kind), stars)

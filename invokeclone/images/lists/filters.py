@@ -1,4 +1,4 @@
-"""What is true of everything in a list of images or of videos, as conditions in SQL; it knows no order and no page."""
+"""SQL conditions of the filters of image and video lists."""
 
 from sqlalchemy import ColumnElement, func, literal_column, or_
 
@@ -9,9 +9,9 @@ from invokeclone.images.schemas import NO_BOARD, ImageFilter
 
 
 def are_assets(image_filter: ImageFilter, kind: MediaKind) -> bool:
-    """Return whether a list of everybody's holds images of other categories than the general one alone, and not of one board.
+    """Return whether a list over all owners contains only asset categories, on all boards or on none.
 
-    Few images are assets: they have an index of their own, and a list of them does not go through all others.
+    Few images are assets: they have their own index, so that a list of them does not scan all other images.
     """
     if kind is not IMAGES or image_filter.categories is None or image_filter.owner is not None:
         return False
@@ -19,7 +19,7 @@ def are_assets(image_filter: ImageFilter, kind: MediaKind) -> bool:
 
 
 def conditions(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> list[ColumnElement[bool]]:
-    """Return what is true of everything in a list."""
+    """Return the conditions for the items of a list."""
     clauses = _on_board(image_filter, kind)
     if image_filter.owner is not None:
         clauses += [kind.user_id == image_filter.owner, kind.is_user_owned]
@@ -30,7 +30,7 @@ def conditions(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> list[Colu
     if image_filter.origin is not None:
         clauses.append(kind.origin == image_filter.origin)
     if image_filter.created_date is not None:
-        # A time goes on after its date with a blank, and "!" is what comes after a blank.
+        # In a time, the date is followed by a space, and "!" is the next character after the space.
         clauses.append(
             kind.table.c.created_at.between(f"{image_filter.created_date} ", f"{image_filter.created_date}!")
         )
@@ -54,9 +54,9 @@ def _on_board(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[
 
 
 def _mentions(term: str, kind: MediaKind) -> ColumnElement[bool]:
-    """Match metadata or time in any case; letters may be written out or as JSON escapes, `%` and `_` stand for anything."""
+    """Match metadata or time, case-insensitively; letters may be plain or JSON escapes; `%` and `_` are wildcards."""
     texts = kind.table.c.metadata
-    if not term.isascii():  # LIKE knows the case of ASCII only
+    if not term.isascii():  # LIKE folds the case of ASCII only
         return or_(*[func.folded_like(texts, f"%{form}%") == 1 for form in search.plain_forms(term)])
     in_time = [kind.table.c.created_at.like(f"%{term}%")] if search.IN_A_TIME.fullmatch(term) else []
     return or_(*in_time, *[texts.like(f"%{form}%") for form in search.forms(term)])

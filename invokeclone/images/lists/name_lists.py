@@ -1,4 +1,4 @@
-"""Lists of all names, which may be a million: written as JSON by the database."""
+"""Lists of all names, up to a million, serialized as JSON by the database."""
 
 from typing import Any
 
@@ -10,14 +10,15 @@ from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
 def json_array_statement(ordered_list: Subquery, item: ColumnElement[Any]) -> Select[Any]:
     """Return the statement for a JSON array of the items of an ordered list, as bytes, and their number.
 
-    A million names are 40 MB of JSON that SQLite writes in half the time that they take as rows, and without holding Python up.
+    A million names are 40 MB of JSON; SQLite writes them in half the time needed to return rows, without holding the
+    interpreter lock.
     """
     columns: tuple[ColumnElement[Any], ...] = (cast(func.json_group_array(item), LargeBinary), func.count())
     return select(*columns).select_from(ordered_list)
 
 
 async def document(source: Source, statement: PreparedStatement, key: str, starred_count: int) -> list[bytes]:
-    """Return the JSON of a `gathered` list under `key` and what is counted of it; its pieces are to be joined."""
+    """Return the JSON of a `json_array_statement` under `key` with its counts, as pieces to be joined."""
     row = await statement.first(source)
     assert row is not None
     items, total = row

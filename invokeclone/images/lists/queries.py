@@ -1,7 +1,7 @@
-"""Lists of images and videos in their order, read from indexes: nothing is sorted. It knows neither pages nor records.
+"""Ordered lists of images and videos, read from indexes without sorting.
 
-SQLite merges what comes in the right order already. Where no index has a list in its order as a whole, one has it in branches:
-what is starred and what is not, intermediates and others, images and videos.
+SQLite merges branches that are sorted already. Where no single index has a list in its order, it is split into
+branches: starred and unstarred, intermediates and others, images and videos.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,10 @@ from invokeclone.kit.paging import SQLiteDirection
 def select_ordered(
     image_filter: ImageFilter, kinds: Sequence[MediaKind], *, backwards: bool = False, from_day: bool = False
 ) -> CompoundSelect[Any] | Select[Any]:
-    """Return the select of a list in its order: starred first if wished, then by time, then by kind, then by name.
+    """Select a list in order: starred first if requested, then by time, then by kind, then by name.
 
-    Its columns are `starred` if that comes first, `created_at`, `tie`, `name` and `kind`; with `from_day` it is the part that `late.Part` says.
+    Its columns are `starred` (only if that comes first), `created_at`, `tie`, `name` and `kind`; with `from_day` it is
+    the part of a `ListPart` with a day.
     """
     newest_first = late.newest_first(image_filter, backwards=backwards)
     order = [f"{key} {'DESC' if newest_first else 'ASC'}" for key in ("created_at", "tie")]
@@ -36,7 +37,7 @@ def select_ordered(
 def _branches(
     image_filter: ImageFilter, kinds: Sequence[MediaKind], parts: Mapping[MediaKind, list[ColumnElement[bool]]]
 ) -> list[Select[Any]]:
-    """Return selects of what the list (or a part of it) holds, each of which an index yields in the list's order."""
+    """Return selects of the list's content (or of a part), each in list order by an index."""
     return [
         select(
             *([kind.table.c.starred.label("starred")] if image_filter.starred_first else []),
@@ -56,7 +57,7 @@ def _branches(
 
 
 def _steps(image_filter: ImageFilter, kind: MediaKind) -> Iterator[bool | None]:
-    """Yield the values of `is_intermediate` that have a branch each; None stands for both."""
+    """Yield the values of `is_intermediate` that get their own branch; None stands for both."""
     if image_filter.is_intermediate is not None:
         yield image_filter.is_intermediate
     elif kind is IMAGES and (image_filter.text_query is not None or _is_everything(image_filter)):
@@ -66,10 +67,10 @@ def _steps(image_filter: ImageFilter, kind: MediaKind) -> Iterator[bool | None]:
 
 
 def _stars(image_filter: ImageFilter, kind: MediaKind, *, from_day: bool) -> Iterator[bool | None]:
-    """Yield the values of `starred` that have a branch each; None stands for both."""
-    if kind is IMAGES and image_filter.text_query is not None:  # the few that the text index finds are sorted
+    """Yield the values of `starred` that get their own branch; None stands for both."""
+    if kind is IMAGES and image_filter.text_query is not None:  # the few matches of the text index are sorted
         as_indexed = True
-    elif image_filter.starred_first:  # what there is from a day on is not starred
+    elif image_filter.starred_first:  # a part from a day on has no starred items
         as_indexed = from_day or (
             image_filter.order_dir is SQLiteDirection.Descending and not image_filter.created_date
         )
@@ -79,7 +80,7 @@ def _stars(image_filter: ImageFilter, kind: MediaKind, *, from_day: bool) -> Ite
 
 
 def _is_everything(image_filter: ImageFilter) -> bool:
-    """Return whether nothing but a text is asked for: then an index of all images has both intermediates and others."""
+    """Return whether there is no filter but a text: then an index of all images has both intermediates and others."""
     criteria = (
         image_filter.owner,
         image_filter.origin,
@@ -91,9 +92,9 @@ def _is_everything(image_filter: ImageFilter) -> bool:
 
 
 def _is_by_time(image_filter: ImageFilter) -> bool:
-    """Return whether an index has starred images among the others: of lists that are bound to no board and to no user.
+    """Return whether an index has starred images in order of time: for lists without board and owner filters.
 
-    Everything with its intermediates is not in it, and assets have an index of their own.
+    It does not serve the list of all images with intermediates, nor assets, which have their own index.
     """
     return (
         image_filter.owner is None

@@ -1,9 +1,9 @@
-"""Searching metadata: a term becomes a query of the text index where that narrows the search; the search itself stays LIKE.
+"""Searching metadata with LIKE, narrowed by a trigram text index where that helps.
 
-The index knows every run of three characters, whatever their case. What it finds holds all that LIKE would, and more: each
-image found is looked at again. Of a shorter term it is asked the runs that begin with it, if there are few. It is not asked
-where it would not help: when it finds a large part of all images. A page of a list of many is found sooner by going through
-the list.
+The index has every sequence of three characters, case-insensitively. Its candidates are a superset of LIKE's matches,
+so each one is checked with LIKE. For a shorter term, the trigrams that begin with it are queried if there are few. The
+index is not used where it does not help: when it matches a large part of all images. A page of a list with many matches
+is found faster by scanning the list.
 """
 
 import itertools
@@ -31,22 +31,22 @@ from invokeclone.tables import app_state, images
 
 TRIGRAM_LENGTH = 3
 MAX_TRIGRAMS = 32
-"""Runs asked for at most: a term may be long, and a few of them narrow enough."""
+"""Maximum number of trigrams per query: a term may be long, and a few trigrams are selective enough."""
 
 MAX_SORTED_CANDIDATES = 50_000
-"""With more candidates than this, a page's are not looked up and sorted."""
+"""With more candidates than this, a page is not read by looking up and sorting them."""
 
 MAX_CANDIDATE_SHARE = 0.5
-"""With more candidates than this share of all images, looking each up costs as much as reading all rows in turn."""
+"""With more candidates than this share of all images, looking each up takes as long as scanning all rows."""
 
 MAX_PREFIX_TRIGRAMS = 128
-"""Runs that begin with a short term: with more of them, most images hold it."""
+"""Maximum number of trigrams that begin with a short term: with more of them, most images match."""
 
 IN_A_TIME = re.compile(r"[-0-9 .:%_]*", re.ASCII)
-"""What may be found in a time; the end of a text is one."""
+"""Texts that may match a time; the end of a text is one."""
 
 INDEXED = "images_text_until"
-"""The key in `app_state` of the number of the last image in the index."""
+"""The key in `app_state` of the id of the last image in the index."""
 
 _TEXTS = table("images_text", column("rowid", Integer))
 _COUNT = PreparedStatement(
@@ -69,23 +69,23 @@ _PREFIX_TRIGRAMS = PreparedStatement(
         """
     )
 )
-"""The runs that begin with a term, one after the other until they are in `most` images together; the first row is none."""
+"""The trigrams that begin with a term, one after the other until they occur in `most` images; skip the first row."""
 
 _IMAGES = PreparedStatement(text("SELECT coalesce(sum(number), 0) FROM image_counts"))
 
 
 def forms(term: str) -> list[str]:
-    """Return the ways in which `term` may stand in JSON: its letters written out or as escapes."""
+    """Return the forms of `term` in JSON: plain letters or escapes."""
     return sorted({term, json.dumps(term)[1:-1]})
 
 
 def plain_forms(term: str) -> list[str]:
-    """Return the ways in which `term` may stand in JSON whose letters are written out."""
+    """Return the forms of `term` in JSON with plain letters."""
     return sorted({term, json.dumps(term, ensure_ascii=False)[1:-1]})
 
 
 def query(term: str) -> str | None:
-    """Return what the text index is asked for; None when it can't help. It knows the case of every script's letters."""
+    """Return the query of the text index; None when the index does not help. It folds the case of every script."""
     if "\0" in term:
         return None
     parts = [_trigrams(form) for form in (forms(term) if term.isascii() else plain_forms(term))]
@@ -98,7 +98,7 @@ def query(term: str) -> str | None:
 
 
 def _escape_query(term: str) -> str:
-    """Return what the index is asked for text whose letters are escapes: each letter of the term, in either case."""
+    """Return the query for text with escaped letters: each letter of the term, in either case."""
     letters = [letter for letter in dict.fromkeys(term) if not letter.isascii()][: MAX_TRIGRAMS // 4]
     return f"({' AND '.join(_letter_query(letter) for letter in letters)})"
 
@@ -114,7 +114,7 @@ def _letter_query(letter: str) -> str:
 
 
 def _trigrams(form: str) -> list[str]:
-    """Return the quoted runs of three characters between the wildcards of a LIKE pattern, each once."""
+    """Return the distinct quoted trigrams between the wildcards of a LIKE pattern."""
     trigrams = (
         literal_part[start : start + TRIGRAM_LENGTH]
         for literal_part in re.split("[%_]", form)
@@ -128,9 +128,9 @@ def _quote(trigram: str) -> str:
 
 
 async def _short_query(source: Source, term: str) -> str | None:
-    """Return what the index is asked for a term of one or two characters; None when it can't help.
+    """Return the query for a term of one or two characters; None when the index does not help.
 
-    Every run that begins with the term finds it, save where it ends a text.
+    Every trigram that begins with the term matches it, except at the end of a text.
     """
     if not term.isprintable() or "%" in term or "_" in term or IN_A_TIME.fullmatch(term):
         return None
@@ -158,7 +158,7 @@ async def _short_query(source: Source, term: str) -> str | None:
 
 
 def _cases(term: str) -> set[str]:
-    """Return how the index may write a short term: it knows lower case, of some scripts either."""
+    """Return the forms of a short term in the index: lower case, or for other scripts either case."""
     if term.isascii():
         return {term.lower()}
     cases = [{letter, letter.lower(), letter.upper(), letter.casefold()} for letter in term]
@@ -166,7 +166,7 @@ def _cases(term: str) -> set[str]:
 
 
 async def with_text_query(source: Source, image_filter: ImageFilter) -> ImageFilter:
-    """Return the filter with what the text index is asked for, if it is to be asked."""
+    """Return the filter with the query of the text index, if the index helps."""
     if not image_filter.search_term:
         return image_filter
     short = len(image_filter.search_term) < TRIGRAM_LENGTH
@@ -180,17 +180,20 @@ async def with_text_query(source: Source, image_filter: ImageFilter) -> ImageFil
 
 
 def for_page(image_filter: ImageFilter) -> ImageFilter:
-    """Return the filter with which a page is read: counting and listing all ask the text index for more than a page does."""
+    """Return the filter for reading a page.
+
+    Counting and listing all names use the text index for more matches than a page does.
+    """
     return image_filter if image_filter.few_found else image_filter.model_copy(update={"text_query": None})
 
 
 def without_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return the condition in a form that no index is read for: the candidates are looked up first."""
+    """Return the condition in a form that prevents the use of an index, so that the candidates are looked up first."""
     return UnaryExpression(condition.self_group(), operator=custom_op("+"), type_=Boolean())
 
 
 def candidates(text_query: str) -> ColumnElement[bool]:
-    """Return the condition that an image may match: the index says so, or the image is not in the index yet."""
+    """Return the condition for images that may match: those found by the index, and those not indexed yet."""
     until = select(cast(app_state.c.value, Integer)).where(app_state.c.key == INDEXED).scalar_subquery()
     matches = select(_TEXTS.c.rowid).where(literal_column("images_text").op("MATCH")(text_query))
     newest = images.alias("newest")

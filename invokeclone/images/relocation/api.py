@@ -1,4 +1,4 @@
-"""The routes that move all images to where the subfolder strategy wants them; for admins."""
+"""Admin routes that move all images to the subfolders of the current strategy."""
 
 from typing import Annotated
 
@@ -17,17 +17,17 @@ Mover = Annotated[ImageMoves, Depends(service(ImageMoves))]
 
 @router.post("/start", status_code=202)
 async def start_image_move(moves: Mover, user: Admin) -> ImageMoveStatusResponse:  # noqa: ARG001
-    """Begin to move all images; the queue must be idle, and stands still until it is done."""
+    """Start moving all images; the queue must be idle, and is paused until the move is done."""
     return await moves.move_all()
 
 
 @router.post("/recover", status_code=202)
 async def start_image_move_recovery(moves: Mover, user: Admin) -> ImageMoveStatusResponse:  # noqa: ARG001
-    """Begin to settle what a move left that was cut off; a start of the server does that by itself."""
+    """Start recovering from an interrupted move; the server also does this at startup."""
     return await moves.recover()
 
 
 @router.get("/status")
 async def get_image_move_status(moves: Mover, user: Admin) -> ImageMoveStatusResponse:  # noqa: ARG001
-    """Tell what is going on, how the newest move went, and how many images lie elsewhere than they should."""
+    """Return the running operation, the state of the latest job, and the number of images in the wrong subfolder."""
     return await moves.status()

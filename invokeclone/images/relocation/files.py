@@ -1,6 +1,6 @@
-"""Moving the files of images so that they are never nowhere: first both places hold them, then the old one is cleared.
+"""Moving image files without a moment of absence: the target is created first, then the origin is removed.
 
-Blocking; it knows no records. A file is linked, or copied where the file system knows no links.
+Blocking. A file is hard-linked, or copied where the file system does not support links.
 """
 
 import contextlib
@@ -18,21 +18,24 @@ from invokeclone.kit.files.storage import make_folder
 
 
 def is_inside(subfolder: str) -> bool:
-    """Tell whether a subfolder leads nowhere else; names that were imported may be odd."""
+    """Return whether a subfolder stays inside the image folder; imported records may contain other paths."""
     path = PurePosixPath(subfolder)
     return not path.is_absolute() and ".." not in path.parts
 
 
 def exists(settings: Settings, location: ImageLocation) -> bool:
-    """Tell whether the picture lies there."""
+    """Return whether the image file exists at `location`."""
     return files.full_path(settings, location).is_file()
 
 
 def duplicate(settings: Settings, origin: ImageLocation, target: ImageLocation) -> bool:
-    """Have the files of `origin` at `target` too; false when there is no picture. Raises OSError with nothing half-written."""
+    """Create the files of `origin` at `target` too; false without an image file.
+
+    Raises OSError without partial files.
+    """
     if not exists(settings, origin):
         return False
-    with contextlib.suppress(FileNotFoundError):  # a thumbnail is made anew when it is asked for
+    with contextlib.suppress(FileNotFoundError):  # a missing thumbnail is created on request
         _duplicate(files.thumbnail_path(settings, origin), files.thumbnail_path(settings, target))
     _duplicate(files.full_path(settings, origin), files.full_path(settings, target))
     return True
@@ -56,14 +59,14 @@ def _link_or_copy(origin: Path, target: Path) -> None:
         os.link(origin, target)
     except FileNotFoundError:
         raise
-    except OSError:  # no links here, or not so many, or to another disk
+    except OSError:  # no hard links, too many of them, or another disk
         shutil.copyfile(origin, target)
         with target.open("rb+") as copy:
             os.fsync(copy.fileno())
 
 
 def settle(settings: Settings, subfolders: Iterable[str]) -> None:
-    """Wait until the disk has the names of new files, so that not even a power cut loses both places."""
+    """Sync the folders of new files to disk, so that a power failure cannot lose both copies."""
     for path in _folders(settings, subfolders):
         if os.name == "posix" and path.is_dir():
             handle = os.open(path, os.O_RDONLY)
@@ -74,12 +77,12 @@ def settle(settings: Settings, subfolders: Iterable[str]) -> None:
 
 
 def clear(settings: Settings, locations: list[ImageLocation]) -> list[ImageLocation]:
-    """Remove files that are elsewhere by now; returns those that could not be removed."""
+    """Remove the origins of moved files; returns the locations whose removal failed."""
     return files.remove(settings, locations)
 
 
 def prune(settings: Settings, subfolders: Iterable[str]) -> None:
-    """Remove folders that are empty now, and those around them."""
+    """Remove empty folders, and their parents if those are empty."""
     for start in _folders(settings, subfolders):
         path = start
         with contextlib.suppress(OSError):

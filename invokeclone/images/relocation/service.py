@@ -1,8 +1,8 @@
-"""Moving all images to where the subfolder strategy wants them, so that a crash at any moment leaves no record without its file.
+"""Moving all images to the subfolders of the current strategy, safe against crashes at any moment.
 
-A batch at a time: the journal says which images, the new places get the files too, the records say the new places, the old
-places are cleared. Whatever is cut off, `_settle` brings to either end by the journal. While it goes on, the queue
-stands still and what would touch images is refused.
+Images are moved in batches: the journal lists the images, the files are duplicated to the targets, the records are
+updated, the origins are removed. `_settle` completes or reverts an interrupted batch from the journal. Meanwhile the
+queue is paused and operations on images are refused.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 
 BATCH_SIZE = 200
-"""Images in a batch: so many are in two places at most when something is cut off."""
+"""Images per batch: at most this many have two copies after an interruption."""
 
 MAX_NAMES_IN_ERROR = 5
-INTERRUPTED = "interrupted; what was under way is settled, and the other images are where they were"
+INTERRUPTED = "interrupted; the current batch is recovered, and the other images were not moved"
 Operation = Literal["move_all", "recovery"]
 
 _log = log.get("images.moves")
 
 
 class _MoveIncomplete(Exception):
-    """The job ends before all images are moved; its text says why."""
+    """The job ends before all images are moved; the text is the reason."""
 
 
 async def _new_job(connection: AsyncConnection) -> int:
-    """Hold the queue and note a job. Raises QueueNotIdle."""
+    """Pause the queue and insert a job. Raises QueueNotIdle."""
     if await store.is_queue_busy(connection):
         raise QueueNotIdle
     await store.hold_queue(connection)
@@ -44,7 +44,7 @@ async def _new_job(connection: AsyncConnection) -> int:
 
 
 class ImageMoves:
-    """The moves of one server. `start` and `stop` belong to its life."""
+    """The moves of one server. Call `start` and `stop` with the server's startup and shutdown."""
 
     def __init__(self, resources: Resources) -> None:
         """Move the images of `resources`."""
@@ -56,7 +56,7 @@ class ImageMoves:
         self._stopping = False
 
     async def start(self) -> None:
-        """Settle what a server that died has left, before anything else looks at images."""
+        """Recover from a move that a crash interrupted, before anything else uses images."""
         async with self._resources.database.read() as connection:
             job = await store.latest_job(connection)
             has_journal = bool(await store.read_journal(connection))
@@ -66,13 +66,13 @@ class ImageMoves:
             await self._change(store.release_queue)
 
     async def stop(self) -> None:
-        """End after the batch that is under way."""
+        """Stop after the current batch."""
         self._stopping = True
         if self._task is not None:
             await asyncio.wait([self._task])
 
     async def status(self) -> ImageMoveStatusResponse:
-        """Return what is going on, how the newest job went, and how many images lie elsewhere than they should."""
+        """Return the running operation, the latest job, and the number of images in the wrong subfolder."""
         async with self._resources.database.read() as connection:
             job = await store.latest_job(connection)
             count = await store.count_misplaced(connection, self._resources.settings.image_subfolder_strategy)
@@ -86,7 +86,7 @@ class ImageMoves:
         )
 
     async def move_all(self) -> ImageMoveStatusResponse:
-        """Begin to move all images. Raises AlreadyMoving, QueueNotIdle."""
+        """Start moving all images. Raises AlreadyMoving, QueueNotIdle."""
         self._begin("move_all")
         try:
             async with self._resources.database.write() as connection:
@@ -98,7 +98,7 @@ class ImageMoves:
         return await self.status()
 
     async def recover(self) -> ImageMoveStatusResponse:
-        """Begin to settle what an earlier job left. Raises AlreadyMoving."""
+        """Start recovering from an earlier job. Raises AlreadyMoving."""
         self._begin("recovery")
         try:
             await self._change(store.hold_queue)
@@ -123,7 +123,7 @@ class ImageMoves:
             await write(connection)
 
     async def _run(self, operation: Operation, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work to its end, however it ends, and open everything again."""
+        """Run the operation, handle its errors, and resume queue and image operations."""
         self._operation = operation
         self._last_error = None
         try:
@@ -137,19 +137,19 @@ class ImageMoves:
         self._end()
 
     async def _give_up(self, error: Exception) -> None:
-        """Settle the batch that was under way; where that fails as well, the journal stays for the next try."""
+        """Recover the current batch; if that fails too, the journal stays for the next attempt."""
         reason = self._last_error = str(error)
         _log.warning("images were not all moved: %s", reason)
         try:
             await self._change(lambda connection: store.give_up(connection, reason))
             await self._settle()
         except (OSError, SQLAlchemyError):
-            _log.exception("a move of images could not be settled; the next start tries again")
+            _log.exception("could not recover from an interrupted move of images; the next start tries again")
 
     # Moving
 
     async def _move(self) -> None:
-        """Move batch by batch until nothing lies elsewhere than it should."""
+        """Move batches until no image is in the wrong subfolder."""
         strategy = self._resources.settings.image_subfolder_strategy
         await self._set_state("moving")
         after, emptied = 0, set[str]()
@@ -169,16 +169,16 @@ class ImageMoves:
         await in_thread(relocation.prune, self._resources.settings, emptied)
         if skipped:
             names = ", ".join(skipped[:MAX_NAMES_IN_ERROR])
-            raise _MoveIncomplete(f"{len(skipped)} images were not moved, as their files are not there: {names}")
+            raise _MoveIncomplete(f"{len(skipped)} images were not moved because their files are missing: {names}")
         await self._set_state("committed")
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
-        """Move the images that the journal names; return those whose files are not there."""
+        """Move the images in the journal; return those whose files are missing."""
         missing = await in_thread(self._duplicate, moves)
         present = [move for move in moves if move.name not in missing]
         async with self._resources.database.write() as connection:
             moved = await store.relocate(connection, [move.name for move in present])
-        # A record that did not follow was deleted in the meantime: then neither place is needed.
+        # A record that was not updated was deleted in the meantime: then neither copy is needed.
         old = [ImageLocation(move.name, move.origin) for move in present]
         unused = [ImageLocation(move.name, move.target) for move in present if move.name not in moved]
         await in_thread(self._clear, old + unused)
@@ -207,7 +207,7 @@ class ImageMoves:
         assert job_id is not None
         await self._change(lambda connection: store.set_state(connection, job_id, state))
 
-    # Settling
+    # Recovery
 
     async def _recover(self) -> None:
         await self._settle()
@@ -221,7 +221,7 @@ class ImageMoves:
         ]
 
     async def _settle(self) -> None:
-        """Bring each image of the journal to one place, the one that its record names, and forget the journal."""
+        """Keep the files of each image in the journal only in the subfolder of its record, and clear the journal."""
         settings = self._resources.settings
         async with self._resources.database.write() as connection:
             journal = await store.read_journal(connection)
@@ -229,7 +229,9 @@ class ImageMoves:
                 locations = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
                 present = await in_thread(self._existing_subfolders, locations)
                 if recorded in locations and recorded not in present and present:
-                    await store.set_subfolder(connection, move.name, present[0])  # a power cut lost what was said last
+                    await store.set_subfolder(
+                        connection, move.name, present[0]
+                    )  # a power failure lost the last update of the record
         async with self._resources.database.read() as connection:
             journal = await store.read_journal(connection)
         unused = [

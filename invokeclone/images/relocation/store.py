@@ -1,7 +1,4 @@
-"""Moves of images in SQL: which images lie elsewhere than the strategy wants, the journal, the jobs, and the flag that stops the queue.
-
-It knows no files.
-"""
+"""SQL for moving images: images in the wrong subfolder, the journal, the jobs, and the flag that pauses the queue."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +11,7 @@ from invokeclone.kit.times import now
 from invokeclone.tables import app_state, image_move_items, image_move_jobs, images, session_queue
 
 MOVING = "images_moving"
-"""The key in `app_state` whose presence says that images are being moved: then workers take no items."""
+"""The key in `app_state` that is present while images are being moved: then workers do not claim items."""
 
 UNDER_WAY = ("planned", "moving", "moved")
 _ACTIVE = ("pending", "in_progress", "waiting")
@@ -22,7 +19,7 @@ _jobs, _items = image_move_jobs.c, image_move_items.c
 
 
 class Move(NamedTuple):
-    """An image whose files go from one subfolder to another."""
+    """An image whose files move from one subfolder to another."""
 
     name: str
     origin: str
@@ -30,7 +27,7 @@ class Move(NamedTuple):
 
 
 def subfolder(strategy: str) -> ColumnElement[str]:
-    """Return where the strategy wants an image, as `files.subfolder` says it of a new one."""
+    """Return the subfolder of an image according to the strategy, as `files.subfolder` does for a new one."""
     match strategy:
         case "date":
             return func.coalesce(func.strftime("%Y/%m/%d", images.c.created_at, "localtime"), "")
@@ -42,17 +39,17 @@ def subfolder(strategy: str) -> ColumnElement[str]:
             return literal("")
 
 
-# Which
+# Images to move
 
 
 async def count_misplaced(connection: AsyncConnection, strategy: str) -> int:
-    """Count the images that lie elsewhere than the strategy wants."""
+    """Count the images in the wrong subfolder."""
     misplaced = select(func.count()).select_from(images).where(images.c.image_subfolder != subfolder(strategy))
     return int((await connection.execute(misplaced)).scalar_one())
 
 
 async def list_misplaced(connection: AsyncConnection, strategy: str, after: int, size: int) -> tuple[list[Move], int]:
-    """Return the next images to move, at most `size`, from the row numbered `after` on; and the number to go on from."""
+    """Return at most `size` images to move whose ids follow `after`, and the id to continue from."""
     target = subfolder(strategy)
     misplaced = (
         select(images.c.image_name, images.c.image_subfolder, target, images.c.image_id)
@@ -68,7 +65,7 @@ async def list_misplaced(connection: AsyncConnection, strategy: str, after: int,
 
 
 async def write_journal(connection: AsyncConnection, moves: Sequence[Move]) -> None:
-    """Note which images are being moved, in place of those before."""
+    """Replace the journal with the images that are being moved."""
     await connection.execute(delete(image_move_items))
     if moves:
         rows = [{"image_name": move.name, "from_subfolder": move.origin, "to_subfolder": move.target} for move in moves]
@@ -76,7 +73,7 @@ async def write_journal(connection: AsyncConnection, moves: Sequence[Move]) -> N
 
 
 async def read_journal(connection: AsyncConnection) -> list[tuple[Move, str | None]]:
-    """Return what is noted, and where each record says that its files lie; None when the image is gone."""
+    """Return the journal with the current subfolder of each record; None when the image is deleted."""
     statement = select(
         _items.image_name, _items.from_subfolder, _items.to_subfolder, images.c.image_subfolder
     ).outerjoin(images, images.c.image_name == _items.image_name)
@@ -84,9 +81,9 @@ async def read_journal(connection: AsyncConnection) -> list[tuple[Move, str | No
 
 
 async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
-    """Have the records of `names` say that their files are where the journal wants them; return which did.
+    """Set the subfolders of the records of `names` to the targets in the journal; return the updated names.
 
-    Not those of images that are deleted or elsewhere by now.
+    Images that were deleted or moved meanwhile are skipped.
     """
     target = select(_items.to_subfolder).where(_items.image_name == images.c.image_name)
     unmoved = target.where(_items.from_subfolder == images.c.image_subfolder)
@@ -100,7 +97,7 @@ async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str
 
 
 async def set_subfolder(connection: AsyncConnection, name: str, subfolder: str) -> None:
-    """Have one record say where its files are."""
+    """Set the subfolder of one record."""
     await connection.execute(update(images).where(images.c.image_name == name).values(image_subfolder=subfolder))
 
 
@@ -108,21 +105,21 @@ async def set_subfolder(connection: AsyncConnection, name: str, subfolder: str) 
 
 
 async def add_job(connection: AsyncConnection) -> int:
-    """Note a new job and return its id."""
+    """Insert a new job and return its id."""
     moment = now()
     new = insert(image_move_jobs).values(state="planned", created_at=moment, updated_at=moment)
     return int((await connection.execute(new.returning(_jobs.job_id))).scalar_one())
 
 
 async def set_state(connection: AsyncConnection, job_id: int, state: MoveState, error: str | None = None) -> None:
-    """Note how far a job is."""
+    """Set the state of a job."""
     await connection.execute(
         update(image_move_jobs).where(_jobs.job_id == job_id).values(state=state, error_message=error, updated_at=now())
     )
 
 
 async def give_up(connection: AsyncConnection, error: str) -> None:
-    """Note that no job is under way any more."""
+    """Set all unfinished jobs to the error state."""
     values: dict[str, Any] = {"state": "error", "error_message": error, "updated_at": now()}
     await connection.execute(update(image_move_jobs).where(_jobs.state.in_(UNDER_WAY)).values(values))
 
@@ -138,16 +135,16 @@ async def latest_job(connection: AsyncConnection) -> ImageMoveJobResponse | None
 
 
 async def is_queue_busy(connection: AsyncConnection) -> bool:
-    """Tell whether any item waits or is being run."""
+    """Return whether any item is pending, running or waiting."""
     active = select(session_queue.c.item_id).where(session_queue.c.status.in_(_ACTIVE)).limit(1)
     return (await connection.execute(active)).first() is not None
 
 
 async def hold_queue(connection: AsyncConnection) -> None:
-    """Have the workers take no items."""
+    """Stop the workers from claiming items."""
     await connection.execute(insert(app_state).prefix_with("OR IGNORE").values(key=MOVING, value="1"))
 
 
 async def release_queue(connection: AsyncConnection) -> None:
-    """Have the workers take items again."""
+    """Let the workers claim items again."""
     await connection.execute(delete(app_state).where(app_state.c.key == MOVING))

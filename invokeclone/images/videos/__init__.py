@@ -1,1 +1,1 @@
-"""Videos: what they have that images do not; records, rights and lists are those of images, by kind."""
+"""Videos: upload, decoding and routes; records, access rights and lists are shared with images."""

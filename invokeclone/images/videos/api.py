@@ -1,4 +1,4 @@
-"""The video routes: what is asked and answered; no SQL, no files. What 6.8.1 calls a video's id is its name."""
+"""Video routes. The video ids of web UI 6.8.1 are names."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -51,7 +51,7 @@ WEBP: dict[int | str, dict[str, Any]] = {
 }
 
 
-UPLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {415: {"description": "Not a video that can be kept"}}
+UPLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {415: {"description": "Not a supported video"}}
 UPLOAD_FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -70,7 +70,7 @@ UPLOAD_FORM: dict[str, Any] = {
         },
     }
 }
-"""The form of an upload, which the route reads itself, piece by piece."""
+"""The upload form, which the route parses as a stream."""
 
 
 def _json(content: bytes | str) -> Response:
@@ -81,7 +81,7 @@ def _json(content: bytes | str) -> Response:
 async def list_video_dtos(
     source: Reads, image_filter: ListFilter, offset: Offset, video_origin: Origin = None, limit: Limit = 10
 ) -> Response:
-    """List videos, a page at a time."""
+    """List a page of videos."""
     image_filter = image_filter.model_copy(update={"origin": video_origin})
     return _json(await store.page_json(source, image_filter, offset, limit, VIDEOS))
 
@@ -90,7 +90,7 @@ async def list_video_dtos(
 async def get_video_names(
     request: Request, needs: Needs, image_filter: ListFilter, video_origin: Origin = None
 ) -> Response:
-    """List the names of all videos, in the order of the list."""
+    """List the names of all videos in list order."""
     image_filter = image_filter.model_copy(update={"origin": video_origin})
     names = await store.names_json(needs.database, image_filter, VIDEOS, "video_names")
     return await responses.json_pieces(request, names, needs.settings.http_compression_level)
@@ -98,7 +98,7 @@ async def get_video_names(
 
 @router.get("/ids", response_model=VideoIdsResult)
 async def get_video_ids(request: Request, needs: Needs, image_filter: ListFilter) -> Response:
-    """List the names of all videos, as 6.8.1 asks for them."""
+    """List the names of all videos, for web UI 6.8.1."""
     names = await store.names_json(needs.database, image_filter, VIDEOS, "video_ids")
     return await responses.json_pieces(request, names, needs.settings.http_compression_level)
 
@@ -107,9 +107,9 @@ async def get_video_ids(request: Request, needs: Needs, image_filter: ListFilter
 async def get_videos_by_ids(
     source: Reads, user: CurrentUser, video_ids: Annotated[VideoNames, Body(embed=True, description="The names.")]
 ) -> Response:
-    """Get several videos in the order of their names; those that do not exist or are not to be seen are left out.
+    """Get several videos in the order of their names; missing videos and those of other users are left out.
 
-    Each says its name as `video_id` too, as clients of 6.8.1, who ask here, know it.
+    Each also has its name as `video_id`, for clients of 6.8.1, which use this route.
     """
     allowed = await access.readable(source, user, VIDEOS, video_ids)
     records = {record["video_name"]: record for record in await store.by_names(source, VIDEOS, allowed.names)}
@@ -119,7 +119,7 @@ async def get_videos_by_ids(
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:
-    """Yield the request's body; raises UploadCutOff when the client leaves before its end."""
+    """Yield the request's body; raises UploadInterrupted when the client disconnects before its end."""
     try:
         async for data in request.stream():
             yield data
@@ -133,12 +133,12 @@ async def upload_video(
     needs: Needs,
     user: CurrentUser,
     response: Response,
-    video_category: Annotated[ImageCategory, Query(description="What the video is for.")],
-    is_intermediate: Annotated[bool, Query(description="Whether it is only a step on the way.")],
-    board_id: Annotated[str | None, Query(description="The board to put it on.")] = None,
+    video_category: Annotated[ImageCategory, Query(description="The category of the video.")],
+    is_intermediate: Annotated[bool, Query(description="Whether it is an intermediate.")],
+    board_id: Annotated[str | None, Query(description="The board to add it to.")] = None,
     session_id: Annotated[str | None, Query(description="The session it belongs to.")] = None,
 ) -> VideoDTO:
-    """Upload a video: MP4 with H.264, up to 1 GiB."""
+    """Upload a video: MP4 with H.264, up to the limit video_mib (1 GiB by default)."""
     video = await videos_service.upload(
         needs,
         _body(request),
@@ -155,7 +155,7 @@ async def upload_video(
 
 @router.delete("/uncategorized")
 async def delete_uncategorized_videos(needs: Needs, user: CurrentUser) -> DeleteVideosResult:
-    """Delete all videos that are on no board: an admin everybody's, anybody else their own."""
+    """Delete all videos that are on no board: of all users for an admin, else the user's own."""
     change = BulkChange(await service.delete_uncategorized(needs, user, VIDEOS))
     return DeleteVideosResult(affected_boards=change.boards, deleted_videos=change.names, failed_videos=[])
 
@@ -178,7 +178,7 @@ async def star_videos_in_list(connection: Write, user: CurrentUser, batch: Video
 
 @router.post("/unstar")
 async def unstar_videos_in_list(connection: Write, user: CurrentUser, batch: VideoNamesBatch) -> UnstarredVideosResult:
-    """Take the star from several videos."""
+    """Unstar several videos."""
     change = await service.set_starred(connection, batch.video_names, user, starred=False, kind=VIDEOS)
     failed = videos_service.names_not_changed(batch.video_names, change)
     return UnstarredVideosResult(affected_boards=change.boards, unstarred_videos=change.names, failed_videos=failed)
@@ -215,13 +215,13 @@ async def get_video_metadata(source: Reads, user: CurrentUser, video_name: Video
 
 @router.get("/i/{video_name}/workflow")
 async def get_video_workflow(needs: Needs, user: CurrentUser, video_name: VideoName) -> WorkflowAndGraphResponse:
-    """Get the workflow and the graph that are kept with a video, as JSON text."""
+    """Get the workflow and the graph stored with a video, as JSON text."""
     return await videos_service.texts(needs, video_name, user)
 
 
 @router.get("/i/{video_name}/urls")
 async def get_video_urls(source: Reads, user: CurrentUser, video_name: VideoName) -> VideoUrlsDTO:
-    """Get where a video of this name would be served."""
+    """Get the URLs of a video and its thumbnail; the video need not exist."""
     await access.require_readable(source, user, VIDEOS, video_name)
     return VideoUrlsDTO(
         video_name=video_name, video_url=VIDEOS.url(video_name), thumbnail_url=VIDEOS.url(video_name, "thumbnail")
@@ -232,7 +232,7 @@ async def get_video_urls(source: Reads, user: CurrentUser, video_name: VideoName
 async def get_video_full(
     request: Request, needs: Needs, user: MediaUser, video_name: VideoName, invokeai_media_token: MediaCookie = None
 ) -> Response:
-    """Get the video itself, or the range of it that is asked for, up to 1 MiB."""
+    """Get the video file, or the requested range of it, up to 1 MiB."""
     del invokeai_media_token
     return await _full(request, needs, user, video_name)
 
@@ -241,7 +241,7 @@ async def get_video_full(
 async def get_video_full_head(
     request: Request, needs: Needs, user: MediaUser, video_name: VideoName, invokeai_media_token: MediaCookie = None
 ) -> Response:
-    """Ask whether a video is there, and how large its file is."""
+    """Get the headers of the video file."""
     del invokeai_media_token
     return await _full(request, needs, user, video_name)
 
@@ -262,7 +262,7 @@ async def _full(request: Request, needs: Resources, user: User, video_name: str)
 async def get_video_thumbnail(
     request: Request, needs: Needs, user: MediaUser, video_name: VideoName, invokeai_media_token: MediaCookie = None
 ) -> Response:
-    """Get a small picture of how the video begins."""
+    """Get the thumbnail of a video, made from its first frame."""
     del invokeai_media_token
     path = await service.path(needs, video_name, thumbnail=True, user=user, kind=VIDEOS)
     headers = {"Cache-Control": responses.cache_control(needs.settings)}

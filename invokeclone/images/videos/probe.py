@@ -1,9 +1,9 @@
-"""A program of its own that looks into one video: `python -m invokeclone.images.videos.probe FILE`.
+"""Video inspection in a separate process: `python -m invokeclone.images.videos.probe FILE`.
 
-FFmpeg is a large program in C that reads what strangers send: should a file crash it, or have it eat memory or time without
-end, that ends this process and not the server. It gets little of both. On success it writes a line of JSON, then the first
-frame as RGB, no side over `SIDE`; it exits with `REFUSED` and a line that says why when the file is no H.264 video that can be
-decoded. Little but the standard library and PyAV is imported here, so that it starts quickly.
+FFmpeg is a large C program that parses untrusted files: a file that crashes it, or makes it use unlimited memory or
+time, ends only this process, which has limits on both. On success it writes a line of JSON, then the first frame as
+RGB, no side over `SIDE`; it exits with `EXIT_UNSUPPORTED` and a line with the reason when the file is not a decodable
+H.264 video. Little but the standard library and PyAV is imported, so that it starts quickly.
 """
 
 import json
@@ -23,11 +23,11 @@ PIXEL_LIMIT = 64 * 1024 * 1024
 
 
 class _UnsupportedVideo(Exception):
-    """The file is not what is wanted."""
+    """The file is not a supported video."""
 
 
 def main(path: str) -> int:
-    """Look into the file and tell on standard output; return the exit status."""
+    """Inspect the file and write the result to standard output; return the exit status."""
     end_with_parent()
     _limit_resources()
     try:
@@ -40,7 +40,7 @@ def main(path: str) -> int:
 
 
 def _limit_resources() -> None:
-    """Take no more time and memory than a video that is meant well needs, and leave no core file; not so on Windows."""
+    """Limit time and memory to the needs of a legitimate video, and disable core files; does nothing on Windows."""
     try:
         import resource
     except ImportError:
@@ -55,7 +55,7 @@ def _limit_resources() -> None:
 
 
 def _read_video(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return what a record needs to know, and the pixels of the first frame."""
+    """Return the fields of the record, and the pixels of the first frame."""
     import av
 
     av.logging.set_level(av.logging.PANIC)
@@ -63,16 +63,16 @@ def _read_video(path: Path) -> tuple[dict[str, Any], bytes]:
         with av.open(str(path), format="mp4") as container:
             stream = next(iter(container.streams.video), None)
             if stream is None:
-                raise _UnsupportedVideo("there is no video in it")
+                raise _UnsupportedVideo("it has no video stream")
             codec = stream.codec_context
             if codec is None or codec.name != "h264":
-                raise _UnsupportedVideo(f"the video is {codec.name if codec else 'of an unknown kind'}, not H.264")
+                raise _UnsupportedVideo(f"the video is {codec.name if codec else 'in an unknown format'}, not H.264")
             if codec.width * codec.height > PIXEL_LIMIT:
                 raise _UnsupportedVideo("its frames are too large")
             stream.thread_type = "NONE"
             frame = next(container.decode(stream), None)
             if frame is None:
-                raise _UnsupportedVideo("there is no frame in it")
+                raise _UnsupportedVideo("it has no frames")
             info = {
                 "width": frame.width,
                 "height": frame.height,
@@ -82,17 +82,17 @@ def _read_video(path: Path) -> tuple[dict[str, Any], bytes]:
             }
             small = _scale_down(frame)
     except (av.error.FFmpegError, MemoryError, ValueError, OverflowError) as error:
-        raise _UnsupportedVideo(f"its first frame can't be decoded: {type(error).__name__}") from error
+        raise _UnsupportedVideo(f"its first frame cannot be decoded: {type(error).__name__}") from error
     return {**info, "thumbnail": [small.width, small.height]}, _rows(small)
 
 
 def _seconds(ticks: int | None, base: Fraction | None) -> float:
-    """Return a duration in seconds, 0 for one that is not told or makes no sense."""
+    """Return a duration in seconds, 0 for a missing or invalid one."""
     return round(float(ticks * base), 6) if ticks and base and ticks > 0 else 0.0
 
 
 def _rate(rate: Fraction | None) -> float | None:
-    """Return the frames per second, if they are told and make sense."""
+    """Return the frames per second, None if missing or invalid."""
     fps = float(rate) if rate else 0.0
     return fps if math.isfinite(fps) and fps > 0 else None
 
@@ -105,7 +105,7 @@ def _scale_down(frame: Any) -> Any:
 
 
 def _rows(frame: Any) -> bytes:
-    """Return the pixels of an RGB frame without what pads its rows."""
+    """Return the pixels of an RGB frame without row padding."""
     plane = frame.planes[0]
     packed = memoryview(plane)
     rows = [

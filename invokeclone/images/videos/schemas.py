@@ -1,4 +1,4 @@
-"""Videos as clients read them; it knows the form and neither SQL nor files."""
+"""Request and response schemas of videos, and new records."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ VideoNames = Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_le
 
 
 class VideoDTO(BaseModel):
-    """A video: what it is, where it came from and where it is served. Times are UTC text, the duration seconds."""
+    """A video record with its URLs. Times are UTC text, the duration is in seconds."""
 
     video_name: str
     video_url: str
@@ -36,7 +36,7 @@ class VideoDTO(BaseModel):
 
 
 class VideoUrlsDTO(BaseModel):
-    """Where a video's files are served."""
+    """The URLs of a video's files."""
 
     video_name: str
     video_url: str
@@ -44,7 +44,7 @@ class VideoUrlsDTO(BaseModel):
 
 
 class VideoRecordChanges(BaseModel):
-    """What may be changed of a video; what is absent or null stays as it is, unknown keys are ignored."""
+    """Changes to a video; absent or null fields are unchanged, unknown keys are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -55,7 +55,7 @@ class VideoRecordChanges(BaseModel):
 
 
 class VideoNamesBatch(BaseModel):
-    """The names of several videos; 6.8.1 calls them `video_ids`, which is read as well."""
+    """The names of several videos; the key `video_ids` of 6.8.1 is accepted as well."""
 
     video_names: VideoNames
 
@@ -68,7 +68,7 @@ class VideoNamesBatch(BaseModel):
 
 
 class VideoNamesResult(BaseModel):
-    """The names of a whole list in its order; the starred ones come first."""
+    """All names of a list in order; the first `starred_count` videos are starred."""
 
     video_names: list[str]
     starred_count: int
@@ -76,7 +76,7 @@ class VideoNamesResult(BaseModel):
 
 
 class VideoIdsResult(BaseModel):
-    """The names of a whole list in its order, as 6.8.1 calls them."""
+    """All names of a list in order, under the key of 6.8.1."""
 
     video_ids: list[str]
     starred_count: int
@@ -84,7 +84,7 @@ class VideoIdsResult(BaseModel):
 
 
 class DeleteVideosResult(BaseModel):
-    """What was deleted, and from which boards; failed is what is not there or another user's."""
+    """Deleted videos and the boards they were on; `failed_videos` are missing or another user's."""
 
     affected_boards: list[str]
     deleted_videos: list[str]
@@ -92,7 +92,7 @@ class DeleteVideosResult(BaseModel):
 
 
 class StarredVideosResult(BaseModel):
-    """What was starred, and on which boards; failed is what is not there or another user's."""
+    """Starred videos and their boards; `failed_videos` are missing or another user's."""
 
     affected_boards: list[str]
     starred_videos: list[str]
@@ -100,7 +100,7 @@ class StarredVideosResult(BaseModel):
 
 
 class UnstarredVideosResult(BaseModel):
-    """What lost its star, and on which boards; failed is what is not there or another user's."""
+    """Unstarred videos and their boards; `failed_videos` are missing or another user's."""
 
     affected_boards: list[str]
     unstarred_videos: list[str]
@@ -108,7 +108,7 @@ class UnstarredVideosResult(BaseModel):
 
 
 class NewVideo(NewRecord, frozen=True):
-    """The record of a video to be made."""
+    """A new video record."""
 
     video_name: str
     video_origin: ResourceOrigin

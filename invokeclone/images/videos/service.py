@@ -1,6 +1,6 @@
-"""What is particular to keeping a video: few uploads at a time, the files (the video last), the texts beside it.
+"""Video operations: upload with a limit on concurrency, files (the video last), and texts in sidecar files.
 
-Rights, records and deletion are those of all kinds (see `images/service.py`). It knows nothing of HTTP.
+Access rights, records and deletion are shared with images (see `images/service.py`).
 """
 
 import time
@@ -37,7 +37,7 @@ _UPLOADING: RunVar[set[str]] = RunVar("users who are uploading a video")
 
 @contextmanager
 def _upload_slot(user: User) -> Iterator[None]:
-    """Hold one of the few places for uploads; raises TooManyUploads when all, or this user's own, are taken."""
+    """Hold an upload slot; raises TooManyUploads when all slots are taken, or this user has one."""
     try:
         uploading = _UPLOADING.get()
     except LookupError:
@@ -63,10 +63,10 @@ async def upload(
     session_id: str | None = None,
     user: User = SYSTEM,
 ) -> VideoDTO:
-    """Keep an uploaded video. Checked in this order, the first three before the body is read.
+    """Store an uploaded video. The checks run in this order, the first three before the body is read.
 
-    Raises TooManyUploads, BoardNotFound, NotYourBoard; NotAVideo (by name), FormNotReadable, VideoTooLarge, MetadataTooLarge,
-    MetadataNotObject, NotAVideo (by content).
+    Raises TooManyUploads, BoardNotFound, NotYourBoard; NotAVideo (by name), FormNotReadable, VideoTooLarge,
+    MetadataTooLarge, MetadataNotObject, NotAVideo (by content).
     """
     settings = resources.settings
     with _upload_slot(user):
@@ -103,7 +103,7 @@ async def upload(
 
 
 def _upload_path(settings: Settings) -> Path:
-    """Return where an upload may be written; what a crash has left there a day ago goes."""
+    """Return a path for an upload; removes uploads that a crash left more than a day ago."""
     folder = files.uploads_folder(settings)
     make_folder(folder)
     for old in folder.iterdir():
@@ -114,7 +114,7 @@ def _upload_path(settings: Settings) -> Path:
 
 
 def _store_files(settings: Settings, part: Path, location: ImageLocation, webp: bytes, texts: dict[str, str]) -> None:
-    """Bring all files of a video where they belong, the video last; raises OSError with none left there."""
+    """Move all files of a video to their locations, the video last; raises OSError with none left there."""
     full = files.full_path(settings, location, VIDEOS)
     try:
         write_file(files.thumbnail_path(settings, location, VIDEOS), webp)
@@ -134,7 +134,7 @@ async def get(source: Source, user: User, name: str) -> VideoDTO:
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
-    """Return the workflow and the graph kept beside a video; raises ImageNotYours, VideoNotFound."""
+    """Return the workflow and the graph stored with a video; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(resources.database, user, VIDEOS, name)
     location = await store.get_location(resources.database, name, VIDEOS)
     sidecar = await in_thread(_read_sidecar, files.sidecar_path(resources.settings, location))
@@ -142,7 +142,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
 
 
 def _read_sidecar(path: Path) -> dict[str, str]:
-    """Return the texts in a file beside a video; without one there are none."""
+    """Return the texts in a video's sidecar file, empty without one."""
     try:
         content = orjson.loads(path.read_bytes())
     except (FileNotFoundError, orjson.JSONDecodeError):
@@ -151,7 +151,7 @@ def _read_sidecar(path: Path) -> dict[str, str]:
 
 
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
-    """Make a thumbnail that was lost anew; raises VideoNotFound when the video is lost too."""
+    """Create a lost thumbnail again; raises VideoNotFound when the video file is missing too."""
     async with resources.database.read() as connection:
         location = await store.get_location(connection, name, VIDEOS)
     try:
@@ -165,6 +165,6 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
 
 
 def names_not_changed(names: list[str], change: BulkChange) -> list[str]:
-    """Return those of the names asked for that nothing was done to: not there, or another user's."""
+    """Return the requested names that were not changed: missing, or another user's."""
     changed_names = set(change.names)
     return [name for name in dict.fromkeys(names) if name not in changed_names]

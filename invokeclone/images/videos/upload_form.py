@@ -1,7 +1,4 @@
-"""The form of an upload, read as it comes in: the video goes to a file piece by piece, never into memory as a whole.
-
-It knows multipart and limits; it refuses to know what a video is.
-"""
+"""Streaming parser of the upload form: the video is written to a file in chunks, never held in memory as a whole."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -24,18 +21,18 @@ METADATA_LIMIT = MIB
 HEADER_LIMIT = 16 * 1024
 PART_LIMIT = 16
 PIECE = MIB
-"""Bytes that are written at a time."""
+"""Bytes per write."""
 
 
 class UploadForm(NamedTuple):
-    """What came beside the video itself."""
+    """The fields of the form besides the video itself."""
 
     filename: str
     metadata: str | None
 
 
 class _Form:
-    """What the parser has read so far; it calls the `on_` methods."""
+    """State of the parser, which calls the `on_` methods."""
 
     def __init__(self, check: Callable[[str, str | None], None], max_size: int) -> None:
         self._max_size = max_size
@@ -118,10 +115,10 @@ class _Form:
 async def receive(
     body: AsyncIterator[bytes], content_type: str, path: Path, check: Callable[[str, str | None], None], max_size: int
 ) -> UploadForm:
-    """Write the `file` of a form, of `most` bytes, to a new file at `path` and return what came beside it.
+    """Write the `file` of a form, of at most `max_size` bytes, to a new file at `path` and return the other fields.
 
-    `check` is called with the name and content type of the file before any of it is read, and may raise. Raises FormNotReadable,
-    VideoTooLarge, MetadataTooLarge, UploadCutOff, OSError; the caller removes the file.
+    `check` is called with the name and content type of the file before any of it is read, and may raise. Raises
+    FormNotReadable, VideoTooLarge, MetadataTooLarge, UploadInterrupted, OSError; the caller removes the file.
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
@@ -132,7 +129,7 @@ async def receive(
     except FormParserError as error:
         raise FormNotReadable(f"the form is damaged: {error}") from error
     if not form.complete:
-        raise FormNotReadable("the form ends before its end")
+        raise FormNotReadable("the form is incomplete")
     if form.video is None:
         raise FormNotReadable("the form has no `file`")
     return UploadForm(form.video, _text(form.metadata))
@@ -146,7 +143,7 @@ def _callbacks(form: _Form) -> "MultipartCallbacks":
 
 
 async def _feed(form: _Form, parser: MultipartParser, body: AsyncIterator[bytes], path: Path) -> None:
-    """Parse the body as it comes and write what is the video."""
+    """Parse the body as it arrives and write the video."""
     file: BinaryIO = await in_thread(lambda: create(path))
     try:
         async for data in body:
@@ -164,7 +161,7 @@ def _write(file: BinaryIO, form: _Form) -> None:
 
 
 def _finish(file: BinaryIO, form: _Form) -> None:
-    """Write the rest and have it on the disk before any record tells of it."""
+    """Write the rest and sync the file to disk before a record refers to it."""
     _write(file, form)
     file.flush()
     os.fsync(file.fileno())

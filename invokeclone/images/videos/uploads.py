@@ -1,6 +1,6 @@
-"""What happens to an upload before it is kept: is it an MP4, what is in it, how does it begin. It knows one file and no record.
+"""Checks of uploaded videos: MP4 signature, codec, size, and thumbnail.
 
-The file is decoded by a process of its own (see `probe`).
+The file is decoded in a separate process (see `probe`).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.processes import child_environment
 
 PROBE_TIMEOUT_S = 60
-"""More than `probe` takes on its own, for a machine that is busy."""
+"""More than the CPU limit of `probe`, for a busy machine."""
 
 MIN_FTYP_SIZE = 16
 QUICKTIME = b"qt  "
@@ -31,7 +31,7 @@ _log = log.get("images.videos")
 
 
 class VideoInfo(NamedTuple):
-    """What a video is, and its thumbnail."""
+    """Properties of a video, and its thumbnail."""
 
     width: int
     height: int
@@ -41,14 +41,14 @@ class VideoInfo(NamedTuple):
 
 
 def require_mp4_type(filename: str, content_type: str | None) -> None:
-    """Raise NotAVideo unless the content type or the name says that a file is an MP4."""
+    """Raise NotAVideo unless the content type or the file name indicates an MP4."""
     media_type = (content_type or "").split(";")[0].strip().lower()
     if media_type != MIME and not filename.lower().endswith(".mp4"):
-        raise NotAVideo(f"neither the content type {content_type!r} nor the name says that it is an MP4")
+        raise NotAVideo(f"neither the content type {content_type!r} nor the file name indicates an MP4")
 
 
 def metadata(text: str | None, limits: Limits) -> str | None:
-    """Return the metadata that came along, None for none; raises MetadataNotObject, NotStorable, TooLarge."""
+    """Return the metadata of the form, None without any; raises MetadataNotObject, NotStorable, TooLarge."""
     if not text:
         return None
     if parse_form_metadata(text, limits) is None:
@@ -57,7 +57,7 @@ def metadata(text: str | None, limits: Limits) -> str | None:
 
 
 async def inspect(path: Path) -> VideoInfo:
-    """Look into an MP4; raises NotAVideo when it is none, is not H.264 or its first frame can't be decoded."""
+    """Inspect an MP4; raises NotAVideo when it is not an MP4, not H.264, or its first frame cannot be decoded."""
     await in_thread(_require_mp4, path)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -72,7 +72,7 @@ async def inspect(path: Path) -> VideoInfo:
     try:
         output, stderr = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT_S)
     except TimeoutError as error:
-        raise NotAVideo("it can't be decoded within a minute") from error
+        raise NotAVideo("it cannot be decoded within a minute") from error
     finally:
         if process.returncode is None:
             process.kill()
@@ -80,15 +80,15 @@ async def inspect(path: Path) -> VideoInfo:
     if process.returncode == EXIT_UNSUPPORTED:
         raise NotAVideo(output.decode())
     if process.returncode is not None and process.returncode < 0:
-        _log.warning("the decoder died of signal %d on an upload", -process.returncode)
-        raise NotAVideo("it makes the decoder fail")
+        _log.warning("the decoder was killed by signal %d on an upload", -process.returncode)
+        raise NotAVideo("the decoder crashed on it")
     if process.returncode:
-        raise RuntimeError(f"videos can't be looked into: {stderr.decode(errors='replace')[-2000:]}")
+        raise RuntimeError(f"the video decoder failed: {stderr.decode(errors='replace')[-2000:]}")
     return await in_thread(_parse_probe_output, output)
 
 
 def _require_mp4(path: Path) -> None:
-    """Raise NotAVideo unless the file starts with an `ftyp` box of another brand than QuickTime's."""
+    """Raise NotAVideo unless the file starts with an `ftyp` box whose brand is not QuickTime."""
     with path.open("rb") as file:
         head = file.read(MIN_FTYP_SIZE)
     if len(head) < MIN_FTYP_SIZE or head[4:8] != b"ftyp" or int.from_bytes(head[:4]) < MIN_FTYP_SIZE:

@@ -1,6 +1,6 @@
-"""What a setting's value must be beside its type, so that the server can run with it and its file can hold it.
+"""Bounds on setting values beyond their types: every accepted value is usable by the server and storable in the file.
 
-The published types say less than this: they are InvokeAI's.
+The published schema, which is InvokeAI's, does not include these bounds.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 LARGEST = 2**63 - 1
-"""The largest integer of SQLite, and of whatever counts in C."""
+"""The largest integer of SQLite and of 64-bit C counters."""
 
 NUMBERS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
@@ -27,13 +27,13 @@ OTHER_NUMBERS = (-LARGEST, LARGEST)
 LONGEST_TEXT = 10_000
 LONGEST_PATH = 4_000
 LONGEST_NAME = 255
-"""Bytes of one name in a path, on every common file system."""
+"""Maximum bytes of one path component on common file systems."""
 
 MAX_ENTRIES = 1_000
 
 
 def check(name: str, value: Any) -> Any:
-    """Return the value of a setting. Raises ValueError when it could not be used or stored."""
+    """Return the value of a setting. Raises ValueError for a value that is not usable or not storable."""
     match value:
         case bool() | None:
             pass
@@ -64,7 +64,7 @@ def _check_text(value: str) -> None:
     if len(value) > LONGEST_TEXT:
         raise ValueError(f"is longer than {LONGEST_TEXT} characters")
     if not value.isprintable():
-        raise ValueError("holds a character that cannot be printed")
+        raise ValueError("contains a non-printable character")
 
 
 def _check_path(value: Path) -> None:

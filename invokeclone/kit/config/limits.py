@@ -1,6 +1,6 @@
-"""How much one request may bring or ask for: a setting for each size that a client controls, under `limits` in `invokeai.yaml`.
+"""Limits on the size of requests, one setting per size that a client controls (`limits` in `invokeai.yaml`).
 
-docs/limits.md is the table of them, written from here.
+The table in docs/limits.md is generated from this module.
 """
 
 from typing import Any
@@ -17,95 +17,91 @@ def _limit(default: int, maximum: int, text: str) -> Any:
 
 
 class Limits(BaseModel):
-    """The largest of each kind that is accepted; what is over one is answered with 413 or 422, or cut where the text says so."""
+    """Size limits. A larger request gets 413 or 422, or is cut where the description says so."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Bodies
-    json_mib: int = _limit(16, 1024, "MiB of a JSON body of InvokeAI's API.")
+    json_mib: int = _limit(16, 1024, "MiB of a JSON body in InvokeAI's API.")
     image_json_mib: int = _limit(
-        64, 1024, "MiB of a JSON body of a compatibility API, which may hold images in base64."
+        64, 1024, "MiB of a JSON body in a compatibility API, which may contain images in base64."
     )
-    upload_mib: int = _limit(256, 16_384, "MiB of an uploaded form, with its files.")
+    upload_mib: int = _limit(256, 16_384, "MiB of an uploaded form including its files.")
     video_mib: int = _limit(1024, 65_536, "MiB of an uploaded video.")
     json_values: int = _limit(500_000, 20_000_000, "Values in a JSON body: members, elements, objects and lists.")
-    json_depth: int = _limit(100, 120, "Objects and lists inside each other in a JSON body.")
+    json_depth: int = _limit(100, 120, "Nesting depth of objects and lists in a JSON body.")
     text_kib: int = _limit(
-        16_384, 1_048_576, "KiB of one text in a JSON body of InvokeAI's API, as UTF-8 with its escapes."
+        16_384, 1_048_576, "KiB of one string in a JSON body in InvokeAI's API, as UTF-8 including escapes."
     )
     names: int = _limit(
-        10_000, 30_000, "Names, ids or keys in one list of a body that has no smaller limit of its own."
+        10_000, 30_000, "Names, ids or keys in one list of a request body, where no smaller limit applies."
     )
 
     # The queue
     graph_nodes: int = _limit(10_000, 1_000_000, "Nodes of a graph.")
     graph_edges: int = _limit(20_000, 4_000_000, "Edges of a graph.")
-    batch_fields: int = _limit(1_000, 100_000, "Node fields that the data of a batch set.")
-    batch_values: int = _limit(200_000, 20_000_000, "Values in the data of a batch, all fields together.")
+    batch_fields: int = _limit(1_000, 100_000, "Node fields that the data of a batch sets.")
+    batch_values: int = _limit(200_000, 20_000_000, "Values in the data of a batch, summed over all fields.")
     batch_mib: int = _limit(
-        512, 65_536, "MiB of the sessions of one batch: the graph's, times the items that are queued."
+        512, 65_536, "MiB of the sessions of one batch: size of the graph times the number of queued items."
     )
 
     # Nodes
     session_nodes: int = _limit(
-        200_000, 5_000_000, "Nodes that a running graph grows to, one for each value of each iteration."
+        200_000, 5_000_000, "Nodes of a running graph after expansion, one for each value of each iteration."
     )
-    node_output_mib: int = _limit(64, 1024, "MiB of what one node gives out, as JSON.")
-    collection_items: int = _limit(100_000, 10_000_000, "Values of a list that a node gives out.")
+    node_output_mib: int = _limit(64, 1024, "MiB of the outputs of one node as JSON.")
+    collection_items: int = _limit(100_000, 10_000_000, "Values in a list that a node outputs.")
 
     # Images
-    image_pixels: int = _limit(
-        128 * MIB, 1_000_000_000, "Pixels of an image that is read, looked at before it is decoded."
-    )
-    image_side: int = _limit(65_535, 1_000_000, "Pixels of the longer side of an image that is read or made.")
+    image_pixels: int = _limit(128 * MIB, 1_000_000_000, "Pixels of an input image, checked before decoding.")
+    image_side: int = _limit(65_535, 1_000_000, "Pixels of the longer side of an image that is read or created.")
     target_pixels: int = _limit(16 * MIB, 1_000_000_000, "Pixels that an upload is resized to.")
-    node_pixels: int = _limit(128 * MIB, 4_000_000_000, "Pixels of an image that a node makes.")
+    node_pixels: int = _limit(128 * MIB, 4_000_000_000, "Pixels of an image that a node creates.")
 
     # Prompts and files
     prompt_characters: int = _limit(
-        50_000, 1_000_000, "Characters of a prompt, a pattern of prompts or an instruction for a language model."
+        50_000, 1_000_000, "Characters of a prompt, a dynamic prompt or an instruction for a language model."
     )
-    dynamic_prompts: int = _limit(10_000, 10_000, "Prompts that a pattern of dynamic prompts is to make.")
+    dynamic_prompts: int = _limit(10_000, 10_000, "Prompts requested from one dynamic prompt.")
     text_file_mib: int = _limit(16, 1024, "MiB of a text file that a node reads.")
 
     # Compatibility APIs
     request_images: int = _limit(
-        32, 1_000, "Images that one request of OpenAI's, AUTOMATIC1111's or Gemini's API asks for or brings to enlarge."
+        32, 1_000, "Images that one request of the OpenAI, AUTOMATIC1111 or Gemini API generates or upscales."
     )
-    image_file_mib: int = _limit(50, 1024, "MiB of one image that is sent to a compatibility API, decoded from base64.")
-    plain_json_kib: int = _limit(
-        4096, 65_536, "KiB of a JSON body of a compatibility API on a route that takes no images."
-    )
+    image_file_mib: int = _limit(50, 1024, "MiB of one image sent to a compatibility API, after base64 decoding.")
+    plain_json_kib: int = _limit(4096, 65_536, "KiB of a JSON body in a compatibility API on a route without images.")
     comfyui_nodes: int = _limit(
-        500, 10_000, "Nodes of a prompt of ComfyUI's; the graph that it becomes may have four times as many."
+        500, 10_000, "Nodes of a ComfyUI prompt; the resulting graph may have four times as many."
     )
-    comfyui_sockets: int = _limit(200, 100_000, "Sockets of ComfyUI's API that one user has open at a time.")
+    comfyui_sockets: int = _limit(200, 100_000, "Open sockets of the ComfyUI API per user.")
 
     # Lists and files of records
-    page_items: int = _limit(10_000, 1_000_000, "Boards or workflows that one page is to hold.")
+    page_items: int = _limit(10_000, 1_000_000, "Boards or workflows per page.")
     import_rows: int = _limit(1_000, 100_000, "Style presets in one imported file.")
-    presets: int = _limit(10_000, 1_000_000, "Style presets of one user.")
-    download_images: int = _limit(10_000, 1_000_000, "Images in one zip file.")
+    presets: int = _limit(10_000, 1_000_000, "Style presets per user.")
+    download_images: int = _limit(10_000, 1_000_000, "Images per zip file.")
 
     # Sockets
     socket_message_kib: int = _limit(100, 65_536, "KiB of one message that a client sends over a socket.")
-    socket_rooms: int = _limit(50, 10_000, "Rooms that one socket is in; more subscriptions are ignored.")
-    sockets: int = _limit(1_000, 100_000, "Sockets of socket.io that are open at a time.")
+    socket_rooms: int = _limit(50, 10_000, "Rooms per socket; further subscriptions are ignored.")
+    sockets: int = _limit(1_000, 100_000, "Open socket.io connections.")
 
 
 DEFAULT_LIMITS = Limits()
 
 
 def check_prompt(text: str, limits: Limits, what: str = "the prompt") -> None:
-    """Raise Unprocessable for a prompt, or another text for a model, that is too long."""
+    """Raise Unprocessable for a prompt, or another input text of a model, that is too long."""
     if len(text) > limits.prompt_characters:
         raise Unprocessable(
-            f"{what} has {len(text)} characters, more than {limits.prompt_characters} (setting limits.prompt_characters)"
+            f"{what} has {len(text)} characters, over {limits.prompt_characters} (setting limits.prompt_characters)"
         )
 
 
 def table() -> str:
-    """Return the table of docs/limits.md."""
+    """Return the Markdown table for docs/limits.md."""
     lines = ["| setting | default | most | what it limits |", "|---|---:|---:|---|"]
     for name, field in Limits.model_fields.items():
         maximum = next(item.le for item in field.metadata if hasattr(item, "le"))

@@ -1,6 +1,6 @@
-"""Every setting, its type, default and meaning; where they come from is in `load_settings`, and nothing happens at import.
+"""All settings with type, default and description. `settings_file.load_settings` reads them; importing has no effects.
 
-The names are those of `invokeai.yaml` and `INVOKEAI_*`. Nested folders are taken from the root.
+The names are those of `invokeai.yaml` and `INVOKEAI_*`. Relative folders are relative to the root.
 """
 
 import re
@@ -21,7 +21,7 @@ DEVICE = re.compile(r"^(auto|cpu|mps|xpu(:\d+)?|cuda(:\d+)?)$")
 
 
 class URLRegexTokenPair(BaseModel, frozen=True):
-    """A token to send as a bearer to every download address that the pattern matches."""
+    """A bearer token that is sent with downloads from URLs that match the pattern."""
 
     url_regex: str
     token: str
@@ -37,7 +37,7 @@ class URLRegexTokenPair(BaseModel, frozen=True):
 
 
 def _optional(text: str, **limits: Any) -> Any:
-    """Declare a setting that may be null; published without a default, as clients know it."""
+    """Declare a nullable setting; the schema is published without a default, as in InvokeAI's API."""
     return Field(default=None, description=text, json_schema_extra=_drop_default, **limits)
 
 
@@ -46,33 +46,33 @@ def _drop_default(schema: dict[str, Any]) -> None:
 
 
 class InvokeAIAppConfig(BaseSettings):
-    """The application's settings, frozen. Build it with `load_settings`, or directly in a test."""
+    """The application's settings, frozen. Create with `load_settings`, or directly in a test."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     root: SkipJsonSchema[Path] = Field(default=Path("invokeai"), exclude=True)
 
-    schema_version: str = Field("4.0.3", description="Version of the settings file's form.")
+    schema_version: str = Field("4.0.3", description="Version of the settings file format.")
     legacy_models_yaml_path: Path | None = _optional("Path of an old models.yaml.")
 
     # Web
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for the whole network.")
-    port: int = Field(9090, description="Port to listen on; the next free one is taken when it is busy.")
+    port: int = Field(9090, description="Port to listen on; the next free one if it is in use.")
     allowed_hosts: SkipJsonSchema[list[str]] = Field(
         default=[],
         exclude=True,
-        description="Names this server may be reached by besides addresses, names without a dot, .local, .internal and this machine's own: "
-        "a name, *.NAME for all below it, or * for any.",
+        description="Host names accepted in requests. IP addresses, names without a dot, .local, .internal and this "
+        "machine's own name are always accepted. A name, *.NAME for all its subdomains, or * for any.",
     )
     allow_origins: list[str] = Field([], description="Origins that browsers may call from (CORS).")
-    allow_credentials: bool = Field(True, description="Let such calls carry credentials (CORS).")
-    allow_methods: list[str] = Field(["*"], description="Methods allowed to such calls (CORS).")
-    allow_headers: list[str] = Field(["*"], description="Headers allowed to such calls (CORS).")
-    ssl_certfile: Path | None = _optional("Certificate file: serve HTTPS.")
+    allow_credentials: bool = Field(True, description="Allow credentials in cross-origin calls (CORS).")
+    allow_methods: list[str] = Field(["*"], description="Methods allowed in cross-origin calls (CORS).")
+    allow_headers: list[str] = Field(["*"], description="Headers allowed in cross-origin calls (CORS).")
+    ssl_certfile: Path | None = _optional("Certificate file; enables HTTPS.")
     ssl_keyfile: Path | None = _optional("Key file of the certificate.")
-    base_url: str | None = _optional("Sub-path under which a proxy serves this, such as /invoke.")
-    forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose forwarded headers are believed.")
-    http_compression_level: int = Field(9, ge=0, le=9, description="gzip level of answers; 0 switches it off.")
+    base_url: str | None = _optional("Path prefix under which a proxy serves this server, such as /invoke.")
+    forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose forwarded headers are trusted.")
+    http_compression_level: int = Field(9, ge=0, le=9, description="gzip level of responses; 0 disables compression.")
 
     # Features
     log_tokenization: bool = Field(False, description="Log how prompts are split into tokens.")
@@ -81,46 +81,50 @@ class InvokeAIAppConfig(BaseSettings):
     # Paths
     models_dir: Path = Field(Path("models"), description="Folder of the models.")
     convert_cache_dir: Path = Field(Path("models/.convert_cache"), description="Deprecated.")
-    download_cache_dir: Path = Field(Path("models/.download_cache"), description="Folder of models fetched on demand.")
+    download_cache_dir: Path = Field(
+        Path("models/.download_cache"), description="Folder of models downloaded on demand."
+    )
     legacy_conf_dir: Path = Field(Path("configs"), description="Folder of checkpoint configurations.")
     db_dir: Path = Field(Path("databases"), description="Folder of invokeai.db.")
     outputs_dir: Path = Field(Path("outputs"), description="Folder of images and tensors.")
     fonts_dir: Path = Field(Path("fonts"), description="Folder of fonts.")
     image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
-        "flat", description="How images are spread over subfolders."
+        "flat", description="How images are distributed over subfolders."
     )
     custom_nodes_dir: Path = Field(Path("nodes"), description="Folder of community node packs.")
-    style_presets_dir: Path = Field(Path("style_presets"), description="Folder of style preset pictures.")
+    style_presets_dir: Path = Field(Path("style_presets"), description="Folder of style preset images.")
     workflow_thumbnails_dir: Path = Field(Path("workflow_thumbnails"), description="Folder of workflow thumbnails.")
 
     # Logging
     log_handlers: list[str] = Field(["console"], description="console, file=PATH, syslog=ADDRESS, http=HOST/PATH.")
-    log_format: Literal["plain", "color", "syslog", "legacy"] = Field("color", description="Form of log lines.")
-    log_level: LogLevel = Field("info", description="Least level that is logged.")
+    log_format: Literal["plain", "color", "syslog", "legacy"] = Field("color", description="Format of log lines.")
+    log_level: LogLevel = Field("info", description="Lowest level that is logged.")
     log_sql: bool = Field(False, description="Log every SQL statement.")
-    log_level_network: LogLevel = Field("warning", description="Least level logged by network libraries.")
+    log_level_network: LogLevel = Field("warning", description="Lowest level logged for network libraries.")
 
     log_json: SkipJsonSchema[bool] = Field(
-        default=False, exclude=True, description="Write log lines as JSON, one object a line, whatever log_format says."
+        default=False, exclude=True, description="Write log lines as JSON, one object per line; log_format is ignored."
     )
     metrics: SkipJsonSchema[bool] = Field(
-        default=True, exclude=True, description="Serve figures for Prometheus at /metrics; docs/metrics.md."
+        default=True, exclude=True, description="Serve Prometheus metrics at /metrics; see docs/metrics.md."
     )
 
     # Development
-    use_memory_db: bool = Field(False, description="Keep the database in memory; lost at exit.")
+    use_memory_db: bool = Field(False, description="Use an in-memory database, which is lost at exit.")
     dev_reload: bool = Field(False, description="Reload the server when its code changes.")
     profile_graphs: bool = Field(False, description="Profile each queue item with cProfile.")
     profile_prefix: str | None = _optional("Prefix of profile files.")
     profiles_dir: Path = Field(Path("profiles"), description="Folder of profiles.")
 
     # Cache
-    max_cache_ram_gb: float | None = _optional("RAM for models, in GB; null: half of the machine's.", gt=0)
-    max_cache_vram_gb: float | None = _optional("VRAM for models, in GB; null: what is free.", ge=0)
+    max_cache_ram_gb: float | None = _optional("RAM for cached models in GB; null: half of the machine's RAM.", gt=0)
+    max_cache_vram_gb: float | None = _optional("VRAM for cached models in GB; null: all free VRAM.", ge=0)
     log_memory_usage: bool = Field(False, description="Log memory before and after each model load.")
-    model_cache_keep_alive_min: float = Field(0, ge=0, description="Minutes after which idle models go; 0: never.")
-    device_working_mem_gb: float = Field(3, description="VRAM kept free for the work itself, in GB.")
-    enable_partial_loading: bool = Field(True, description="Let a model that doesn't fit run partly from RAM.")
+    model_cache_keep_alive_min: float = Field(
+        0, ge=0, description="Minutes after which idle models are unloaded; 0: never."
+    )
+    device_working_mem_gb: float = Field(3, description="VRAM in GB reserved for computation.")
+    enable_partial_loading: bool = Field(True, description="Run models that do not fit into VRAM partly from RAM.")
     keep_ram_copy_of_weights: bool = Field(True, description="Keep weights in RAM while they are in VRAM.")
     ram: float | None = _optional("Deprecated, unused.", gt=0)
     vram: float | None = _optional("Deprecated, unused.", ge=0)
@@ -133,10 +137,10 @@ class InvokeAIAppConfig(BaseSettings):
         "auto", description="Devices that run the queue, one worker each; auto: every GPU."
     )
     offload_text_encoders_to_idle_gpus: bool = Field(True, description="Run text encoders on an idle GPU.")
-    precision: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="Number type of weights.")
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="Data type of weights.")
 
     # Generation
-    sequential_guidance: bool = Field(False, description="Run guidance one side after the other: less memory.")
+    sequential_guidance: bool = Field(False, description="Run guidance passes one after the other to save memory.")
     wan_memory_optimization: bool = Field(False, description="Save memory in Wan models.")
     pid_memory_optimization: bool = Field(False, description="Save memory in PiD decoders.")
     attention_type: Literal["auto", "normal", "xformers", "sliced", "torch-sdp"] = Field(
@@ -145,71 +149,74 @@ class InvokeAIAppConfig(BaseSettings):
     attention_slice_size: Literal["auto", "balanced", "max", 1, 2, 3, 4, 5, 6, 7, 8] = Field(
         "auto", description="Slice size of sliced attention."
     )
-    force_tiled_decode: bool = Field(False, description="Decode latents in tiles: less memory.")
-    pil_compress_level: int = Field(1, description="PNG compression, 0 to 9.")
+    force_tiled_decode: bool = Field(False, description="Decode latents in tiles to save memory.")
+    pil_compress_level: int = Field(1, description="PNG compression level, 0 to 9.")
 
     # Queue
-    max_queue_size: int = Field(10000, gt=0, description="Most items that may be pending.")
-    session_queue_mode: Literal["FIFO", "round_robin"] = Field("round_robin", description="Order between users.")
-    clear_queue_on_startup: bool = Field(False, description="Empty the queue at start.")
+    max_queue_size: int = Field(10000, gt=0, description="Maximum number of pending items.")
+    session_queue_mode: Literal["FIFO", "round_robin"] = Field(
+        "round_robin", description="Order of the items of different users."
+    )
+    clear_queue_on_startup: bool = Field(False, description="Clear the queue at startup.")
     cancel_grace_s: SkipJsonSchema[float] = Field(
         default=5.0,
         gt=0,
         le=3600,
         exclude=True,
-        description="Seconds a canceled item has to stop before its worker is replaced.",
+        description="Seconds that a canceled item may take to stop before its worker is replaced.",
     )
-    max_queue_history: int | None = _optional("Finished items kept at start; null: all.", ge=0)
+    max_queue_history: int | None = _optional("Finished items kept at startup; null: all.", ge=0)
 
     # Nodes
-    allow_nodes: list[str] | None = _optional("Node types to allow; null: all.")
-    deny_nodes: list[str] | None = _optional("Node types to refuse.")
-    node_cache_size: int = Field(512, description="Node results kept for reuse; 0: none.")
+    allow_nodes: list[str] | None = _optional("Allowed node types; null: all.")
+    deny_nodes: list[str] | None = _optional("Denied node types.")
+    node_cache_size: int = Field(512, description="Node results cached for reuse; 0: none.")
     allowed_file_folders: SkipJsonSchema[list[Path]] = Field(
         default=[Path("prompts")],
         exclude=True,
-        description="Folders whose text files nodes may read for any user; administrators, and a single user on this machine, may name any other file.",
+        description="Folders whose text files nodes may read for any user. Administrators, and a single user on this "
+        "machine, may read any other file.",
     )
 
     # Models
     hashing_algorithm: Literal[
         "blake3_multi", "blake3_single", "random", "md5", "sha1", "sha224", "sha256", "sha384", "sha512",
         "blake2b", "blake2s", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "shake_128", "shake_256",
-    ] = Field("blake3_single", description="Hash of installed models.")  # fmt: skip
-    remote_api_tokens: list[URLRegexTokenPair] | None = _optional("Tokens for download addresses.")
-    scan_models_on_startup: bool = Field(False, description="Look for models that are not registered.")
-    allow_private_download_urls: bool = Field(False, description="Let downloads go to private addresses.")
+    ] = Field("blake3_single", description="Hash algorithm for installed models.")  # fmt: skip
+    remote_api_tokens: list[URLRegexTokenPair] | None = _optional("Tokens for download URLs.")
+    scan_models_on_startup: bool = Field(False, description="Look for unregistered models at startup.")
+    allow_private_download_urls: bool = Field(False, description="Allow downloads from private addresses.")
     download_proxy: str | None = _optional("Proxy for downloads.")
     unsafe_disable_picklescan: bool = Field(False, description="Do not scan pickle files.")
-    allow_unknown_models: bool = Field(True, description="Register models that no rule knows.")
+    allow_unknown_models: bool = Field(True, description="Register models that no identification rule matches.")
 
     # Users
-    multiuser: bool = Field(False, description="Accounts, roles and tokens.")
-    strict_password_checking: bool = Field(False, description="Ask for strong passwords.")
+    multiuser: bool = Field(False, description="Enable accounts, roles and tokens.")
+    strict_password_checking: bool = Field(False, description="Require strong passwords.")
 
     # Limits
     limits: SkipJsonSchema[Limits] = Field(
-        default=Limits(), exclude=True, description="How much one request may bring or ask for; docs/limits.md."
+        default=Limits(), exclude=True, description="Size limits of requests; see docs/limits.md."
     )
 
     # External image services
     external_alibabacloud_api_key: str | None = _optional("Key for Alibaba Cloud.")
-    external_alibabacloud_base_url: str | None = _optional("Address of Alibaba Cloud's service.")
+    external_alibabacloud_base_url: str | None = _optional("URL of Alibaba Cloud's service.")
     external_gemini_api_key: str | None = _optional("Key for Gemini.")
-    external_gemini_base_url: str | None = _optional("Address of Gemini's service.")
+    external_gemini_base_url: str | None = _optional("URL of Gemini's service.")
     external_openai_api_key: str | None = _optional("Key for OpenAI.")
-    external_openai_base_url: str | None = _optional("Address of OpenAI's service.")
+    external_openai_base_url: str | None = _optional("URL of OpenAI's service.")
     external_seedream_api_key: str | None = _optional("Key for Seedream.")
-    external_seedream_base_url: str | None = _optional("Address of Seedream's service.")
+    external_seedream_base_url: str | None = _optional("URL of Seedream's service.")
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic-settings hands it in by name)
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (pydantic-settings passes it by name)
         init_settings: PydanticBaseSettingsSource,
         **_: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take nothing from the environment by itself: `load_settings` does, with one clear line for each mistake."""
+        """Disable reading of the environment: `load_settings` reads it, with one message per mistake."""
         return (init_settings,)
 
     @field_validator("*")
@@ -240,11 +247,11 @@ class InvokeAIAppConfig(BaseSettings):
     @model_validator(mode="after")
     def _https_needs_both(self) -> Self:
         if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
-            raise ValueError("ssl_certfile and ssl_keyfile go together")
+            raise ValueError("set both ssl_certfile and ssl_keyfile, or neither")
         return self
 
     def under_root(self, path: Path) -> Path:
-        """Return `path` as it is when absolute, otherwise taken from the root."""
+        """Return an absolute path unchanged and a relative path below the root."""
         return (self.root / path.expanduser()).absolute()
 
     @property
@@ -269,7 +276,7 @@ class InvokeAIAppConfig(BaseSettings):
 
     @property
     def download_cache_path(self) -> Path:
-        """Folder of models fetched on demand, absolute."""
+        """Folder of models downloaded on demand, absolute."""
         return self.under_root(self.download_cache_dir)
 
     @property
@@ -279,7 +286,7 @@ class InvokeAIAppConfig(BaseSettings):
 
     @property
     def style_presets_path(self) -> Path:
-        """Folder of style preset pictures, absolute."""
+        """Folder of style preset images, absolute."""
         return self.under_root(self.style_presets_dir)
 
     @property
@@ -303,13 +310,13 @@ class InvokeAIAppConfig(BaseSettings):
         return [self.under_root(folder) for folder in self.allowed_file_folders]
 
     def to_worker(self) -> dict[str, Any]:
-        """Return every setting, the root too, as JSON for another process: `Settings(**settings.to_worker())`."""
+        """Return every setting including the root as JSON for another process: `Settings(**settings.to_worker())`."""
         return {**self.values(), "root": str(self.root.absolute())}
 
     def values(self) -> dict[str, Any]:
-        """Return every setting as JSON, those too that InvokeAI's API does not have."""
+        """Return every setting as JSON, including those that InvokeAI's API does not have."""
         return {name: to_jsonable_python(getattr(self, name)) for name in type(self).model_fields}
 
 
 Settings = InvokeAIAppConfig
-"""The name used in this code; the class bears the one that clients and community nodes know."""
+"""The name used in this codebase; the class name is the one that clients and community nodes use."""

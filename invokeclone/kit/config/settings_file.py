@@ -1,8 +1,7 @@
-"""Where settings come from: arguments, then `INVOKEAI_*`, then the two files in the root, then the defaults.
+"""Reading settings: arguments, then `INVOKEAI_*`, then the two files in the root, then the defaults.
 
-`api_keys.yaml` holds `external_*` only and wins over `invokeai.yaml`.
-
-It knows the file and the environment, reports each mistake in one line, and writes the example file.
+`api_keys.yaml` contains `external_*` only and takes precedence over `invokeai.yaml`. Each mistake is reported in one
+line. Also writes the example file.
 """
 
 import os
@@ -22,14 +21,14 @@ PREFIX = "INVOKEAI_"
 FILE = "invokeai.yaml"
 KEYS_FILE = "api_keys.yaml"
 KEYS_PREFIX = "external_"
-"""What the names of settings begin with that live in a file of their own, which nobody else may read."""
+"""Prefix of the settings that are stored in a separate file, readable by its owner only."""
 GROUP = "limits"
-"""The setting that holds settings."""
+"""The setting that contains nested settings."""
 FIELDS: dict[str, FieldInfo] = {name: field for name, field in Settings.model_fields.items() if name != "root"}
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; `lines` has one clear line per mistake."""
+    """Settings that cannot be used; `lines` has one message per mistake."""
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
@@ -37,7 +36,7 @@ class SettingsError(Exception):
 
 
 def find_root(root: Path | None, environment: Mapping[str, str]) -> Path:
-    """Return the folder everything lives in: the argument, `INVOKEAI_ROOT`, or `~/invokeai`."""
+    """Return the root folder: the argument, `INVOKEAI_ROOT`, or `~/invokeai`."""
     folder = root or environment.get(f"{PREFIX}ROOT") or "~/invokeai"
     return Path(folder).expanduser().absolute()
 
@@ -45,9 +44,9 @@ def find_root(root: Path | None, environment: Mapping[str, str]) -> Path:
 def load_settings(
     root: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any
 ) -> tuple[Settings, list[str]]:
-    """Read the settings; return them with one line per key that nobody knows (ignored, so that old files keep working).
+    """Return the settings and one line per unknown key, which is ignored so that old files keep working.
 
-    Overrides that are None count as not given. Raises SettingsError with one line per value that cannot be used.
+    Overrides that are None are ignored. Raises SettingsError with one line per invalid value.
     """
     environment = os.environ if environment is None else environment
     root_folder = find_root(root, environment)
@@ -73,15 +72,15 @@ def load_settings(
 
 
 def read_keys(root: Path) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return the `external_*` settings of `<root>/api_keys.yaml`, a line per other name, and why it can't be read, if so."""
+    """Return the `external_*` settings of `<root>/api_keys.yaml`, a line per other name, and a line per read error."""
     values, unknown, mistakes = read_file(root / KEYS_FILE)
     foreign = [name for name in values if not name.startswith(KEYS_PREFIX)]
-    unknown += [f"{root / KEYS_FILE}: {name}: belongs into {FILE}, ignored here" for name in foreign]
+    unknown += [f"{root / KEYS_FILE}: {name}: belongs in {FILE}, ignored here" for name in foreign]
     return {name: value for name, value in values.items() if name not in foreign}, unknown, mistakes
 
 
 def read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return the known values of the file, a line per unknown key, and a line per reason why it can't be read."""
+    """Return the known values of the file, a line per unknown key, and a line per read error."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -91,10 +90,10 @@ def read_file(file: Path) -> tuple[dict[str, Any], list[str], list[str]]:
     if content is None:
         return {}, [], []
     if not isinstance(content, dict):
-        return {}, [], [f"{file}: must hold `name: value` lines"]
+        return {}, [], [f"{file}: must contain `name: value` lines"]
     values = {str(key): value for key, value in content.items() if str(key) in FIELDS}
     unknown = [f"{file}: {key}: no such setting, ignored" for key in content if str(key) not in FIELDS]
-    # an empty value means "as if the line weren't there" unless null is a value of its own
+    # an empty value means "not set" unless the setting is nullable
     return (
         {k: v for k, v in values.items() if v is not None or type(None) in get_args(FIELDS[k].annotation)},
         unknown,
@@ -136,10 +135,10 @@ def _explain(error: ValidationError, values: dict[str, Any], sources: dict[str, 
 
 
 def example() -> str:
-    """Return an `invokeai.yaml` with every setting at its default, commented out and explained."""
+    """Return an `invokeai.yaml` with every setting at its default, commented out and described."""
     lines = [
-        "# Every setting with its default. Copy what you change into <root>/invokeai.yaml, without the leading '# '.",
-        "# Any of them can also be given as INVOKEAI_<NAME> in the environment, which wins over the file.",
+        "# All settings with their defaults. Copy those you change to <root>/invokeai.yaml, without the leading '# '.",
+        "# Each can also be set as INVOKEAI_<NAME> in the environment, which takes precedence over the file.",
     ]
     defaults = Settings().values()
     for name, field in FIELDS.items():
@@ -160,5 +159,5 @@ def _limits(description: str) -> list[str]:
 
 
 def yaml_text(values: Mapping[str, Any]) -> str:
-    """Return the text of a settings file that holds `values`."""
+    """Return the text of a settings file with `values`."""
     return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)

@@ -1,7 +1,8 @@
-"""The one place where image files are opened: named formats only, and sizes checked before a pixel is decoded.
+"""Opening image files: a fixed list of formats, and a size check before decoding.
 
-Pillow knows some forty formats; one that nobody needs here is only another decoder that a hostile file can reach. Formats that
-run programs (EPS) or fetch things are not among them. `tests/kit/test_one_way.py` finds places that call Image.open themselves.
+Pillow supports some forty formats; each one that is not needed is only another decoder for a hostile file to reach.
+Formats that run programs (EPS) or fetch files are excluded. `tests/kit/test_one_way.py` checks that no other module
+calls Image.open.
 """
 
 from collections.abc import Sequence
@@ -12,27 +13,27 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "TGA", "ICO", "JPEG2000")
-"""Formats of images that users send; MPO, several JPEG images in one file, is opened by JPEG's opener."""
+"""Formats that users may send; JPEG's plugin also opens MPO (several JPEG images in one file)."""
 STORED_FORMATS = ("PNG", "WEBP")
-"""Formats of image files and thumbnails that this server wrote."""
+"""Formats of image files and thumbnails written by this server."""
 PIXEL_LIMIT = 128 * 1024 * 1024
 
 
 class TooManyPixelsDeclared(ValueError):
-    """The image's header declares more pixels than are decoded."""
+    """The image's header declares more pixels than the limit."""
 
 
 def open_image(source: Path | IO[bytes], formats: Sequence[str] = FORMATS, *, limit: int = PIXEL_LIMIT) -> "Image":
     """Return the image in a file that a user sent, not decoded yet.
 
-    Raises TooManyPixelsDeclared, Pillow's DecompressionBombError, UnidentifiedImageError for other formats, and what Pillow's
-    readers of headers raise on damaged files.
+    Raises TooManyPixelsDeclared, Pillow's DecompressionBombError, UnidentifiedImageError for other formats, and the
+    errors of Pillow's header parsers for damaged files.
     """
-    from PIL import Image, features  # who needs no image starts without it
+    from PIL import Image, features  # keeps the startup of processes without images fast
 
     Image.MAX_IMAGE_PIXELS = max(
         limit, PIXEL_LIMIT
-    )  # Pillow's own bound, which also counts for images inside of images
+    )  # Pillow's own limit, which also applies to images embedded in images
     usable = [name for name in formats if name != "AVIF" or features.check("avif")]
     image = Image.open(source, formats=usable)
     if image.width * image.height > limit:

@@ -1,4 +1,4 @@
-"""Paths on disk: where links lead, what lies in what, and removal. Every function blocks; call them in a thread."""
+"""Paths on disk: resolving links, containment, removal. Every function blocks; call them in a thread."""
 
 import os
 import shutil
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def real(path: Path) -> Path:
-    """Return `path` without links; unlike Path.resolve this never raises, whatever a record holds."""
+    """Return `path` with links resolved; unlike Path.resolve this never raises."""
     return Path(os.path.realpath(path))
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is something at `path` that can be reached."""
+    """Return whether `path` exists and is reachable."""
     try:
         return path.exists()
     except OSError:
@@ -19,13 +19,13 @@ def exists(path: Path) -> bool:
 
 
 def contains(folder: Path, path: Path) -> bool:
-    """Tell whether `path` is `folder` or lies in it, by name or in truth."""
+    """Return whether `path` is `folder` or is inside it, lexically or with links resolved."""
     by_name = Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder))
     return by_name or real(path).is_relative_to(real(folder))
 
 
 def erase(path: Path) -> None:
-    """Remove a file, a link (not what it points to) or a folder with everything in it."""
+    """Remove a file, a link (not its target) or a folder with all its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

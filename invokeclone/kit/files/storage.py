@@ -1,4 +1,4 @@
-"""Files that are either whole or not there; it knows paths and bytes, and nothing of what is in them."""
+"""Atomic file writes, folders and permissions, joining paths safely."""
 
 import contextlib
 import os
@@ -15,10 +15,11 @@ ALL_PERMISSIONS = 0o777
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Write `data` to `path` so that a crash leaves the old file, the new one or a stray `.part`, never half a file.
+    """Write `data` to `path` atomically.
 
-    Missing folders are made; the file allows no more than `mode`, its folder and the umask do. Raises OSError (disk full, no
-    permission) with nothing left behind.
+    A crash leaves the old file, the new one or a stray `.part`, never a partial file. Creates missing folders. The
+    permissions of the file are `mode` restricted by its folder and the umask. Raises OSError (disk full, no permission)
+    after removing the temporary file.
     """
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -34,13 +35,13 @@ def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def create(path: Path, mode: int = 0o666) -> BinaryIO:
-    """Open a new file for writing that allows no more than `mode`, its folder and the umask do; raises FileExistsError."""
+    """Open a new file for writing, with `mode` restricted by its folder and the umask; raises FileExistsError."""
     allowed = mode & path.parent.stat().st_mode
     return open(path, "xb", opener=lambda name, flags: os.open(name, flags, allowed))
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and what is missing above it, each allowing no more than the folder around it and the umask do."""
+    """Create a folder and missing parents, each with the permissions of the folder around it and the umask."""
     try:
         path.mkdir(mode=path.parent.stat().st_mode & ALL_PERMISSIONS, exist_ok=True)
     except FileNotFoundError:
@@ -51,13 +52,13 @@ def make_folder(path: Path) -> None:
 
 
 def make_private_folder(path: Path) -> None:
-    """Make a folder that only the owner may enter; one that is there stays as it is, as others may share it."""
+    """Create a folder for its owner only; an existing folder is left unchanged because others may share it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=OWNER_FOLDER_MODE, exist_ok=True)
 
 
 def restrict(path: Path) -> bool:
-    """Take a file's rights from everybody but its owner; return whether there were any. A file of another owner stays as it is."""
+    """Remove group and other permissions; return whether there were any. A file of another owner is left unchanged."""
     try:
         excess = stat.S_IMODE(path.stat().st_mode) & ~OWNER_FILE_MODE
         if excess:
@@ -68,17 +69,17 @@ def restrict(path: Path) -> bool:
 
 
 def remove_file(path: Path) -> None:
-    """Remove the file at `path`; one that is not there is fine."""
+    """Remove the file at `path` if it exists."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
 
 
 def safe_join(root: Path, name: str) -> Path:
-    """Return `root/name`; raises BadRequest when that would lie outside `root` or `name` is empty or holds a NUL."""
+    """Return `root/name`; raises BadRequest for a path outside `root`, an empty `name`, or a NUL in it."""
     if not name or "\0" in name:
         raise BadRequest(f"not a file name: {name!r}")
     base = root.resolve()
     path = (base / name).resolve()
     if path == base or not path.is_relative_to(base):
-        raise BadRequest(f"not inside the folder: {name!r}")
+        raise BadRequest(f"not in the folder: {name!r}")
     return path

@@ -1,4 +1,4 @@
-"""What a disk or a database that refuses means for whoever asked: one table from error numbers to errors with a status.
+"""Conversion of disk and database errors to errors with an HTTP status.
 
 no space, quota, file too large          507
 read-only, no permission                 507
@@ -14,14 +14,14 @@ from invokeclone.kit.errors import BadRequest, InsufficientStorage, InvokeCloneE
 
 
 class StorageFull(InsufficientStorage):
-    """There is no room left for what should be written."""
+    """There is no space left on the disk."""
 
     def __init__(self) -> None:
         super().__init__("the server's disk is full: nothing was stored; free some space and try again")
 
 
 class StorageReadOnly(InsufficientStorage):
-    """The server may not write where it has to."""
+    """The server has no write permission for its files."""
 
     def __init__(self) -> None:
         super().__init__("the server may not write to its folders: nothing was stored; its log names the file")
@@ -35,7 +35,7 @@ class NameTooLong(BadRequest):
 
 
 class DatabaseBusy(Unavailable):
-    """Another process holds the database's write lock for long."""
+    """Another process keeps the database's write lock for too long."""
 
     headers = {"Retry-After": "1"}  # noqa: RUF012  (a constant of the class, as in the base)
 
@@ -62,7 +62,7 @@ _SQLITE_TEXTS: dict[str, type[InvokeCloneError]] = {
 
 
 def to_storage_error(error: BaseException) -> InvokeCloneError | None:
-    """Return the error that `error`, or what it was raised for, means for a client; None when it is no matter of storage."""
+    """Return the client error for `error` or its causes; None when it is not a storage error."""
     visited: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in visited:
@@ -89,12 +89,12 @@ def _convert(error: BaseException) -> InvokeCloneError | None:
 
 
 def startup_line(error: Exception) -> str | None:
-    """Return one line for whoever started a process that `error` ends; None for an error that is no matter of storage."""
+    """Return one line for the user when `error` prevents startup; None when it is not a storage error."""
     cause = to_storage_error(error)
     if isinstance(cause, DatabaseBusy):
-        return "the database is locked by another program: stop that, or try again"
+        return "the database is locked by another program: stop it, or try again"
     if cause is None and not isinstance(error, OSError):
         return None
     location = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else getattr(error, "orig", error)
-    return f"cannot use the files{location}: {reason}; give permission, make room, or choose another folder with --root"
+    return f"cannot use the files{location}: {reason}; grant permission, free space, or choose another --root"

@@ -1,14 +1,14 @@
-"""Files of the server's machine that a user names by path: which may be read, and reading them.
+"""Files on the server's machine that a user names by path: access rules and reading.
 
-The rule, for every path that comes from a client (a node's field, a batch's value, a workflow):
+The rules, for every path that comes from a client (a node's field, a batch's value, a workflow):
 
-* anybody may read files in the folders of the setting `allowed_file_folders`, symbolic links resolved;
-* an administrator may read any other file, as may whoever uses a server without accounts that listens on this machine only:
-  there the caller is the person at the machine, and InvokeAI's users name files by absolute paths;
-* a server without accounts on a network may be called by anybody, so there the folders are the only place.
+* any user may read files in the folders of the setting `allowed_file_folders`, with symbolic links resolved;
+* an administrator may read any other file, as may the user of a server without accounts that listens on this machine
+  only: there the caller is the person at the machine, and InvokeAI's users name files by absolute paths;
+* a server without accounts on a network is open to all callers, so there only the allowed folders are readable.
 
-A refusal says the same whether the file is there or not. What is read is a regular file (no device, pipe or folder), as text
-and up to a limit.
+The refusal does not reveal whether the file exists. Only regular files (no device, pipe or folder) are read, as text
+and up to a size limit.
 """
 
 import ipaddress
@@ -25,20 +25,23 @@ from invokeclone.kit.errors import Forbidden, NotFound, TooLarge, Unprocessable
 
 
 class FileRefused(Forbidden):
-    """The user may not read this file, if there is one."""
+    """The user may not read this file, whether or not it exists."""
 
 
 class FileNotReadable(NotFound):
-    """There is no such file, or none that can be read as text."""
+    """The file does not exist, or is not readable as text."""
 
 
 def may_name_any_file(settings: Settings, *, is_admin: bool) -> bool:
-    """Tell whether a user may read files outside of the allowed folders; without accounts everybody is an administrator."""
+    """Return whether a user may read files outside the allowed folders.
+
+    Without accounts every user is an administrator.
+    """
     return is_admin and (settings.multiuser or is_local(settings.host))
 
 
 def is_local(host: str) -> bool:
-    """Tell whether a server that listens on `host` can be called from this machine only."""
+    """Return whether a server that listens on `host` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -48,19 +51,19 @@ def is_local(host: str) -> bool:
 def resolve(settings: Settings, text: str, *, is_admin: bool) -> Path:
     """Return the real path of the file that a user names, absolute or relative to an allowed folder.
 
-    Blocking. Raises FileRefused for a file that the user may not read, Unprocessable for what is no path.
+    Blocking. Raises FileRefused for a file that the user may not read, Unprocessable for an invalid path.
     """
     if not _is_path(text):
-        raise Unprocessable(f"not the path of a file: {text!r}")
+        raise Unprocessable(f"not a file path: {text!r}")
     free = may_name_any_file(settings, is_admin=is_admin)
     folders = [_real(folder) for folder in settings.allowed_file_paths]
     named = Path(text).expanduser() if free and text.startswith("~") else Path(text)
-    candidates = [_real(folder / named) for folder in folders]  # an absolute path stays itself
+    candidates = [_real(folder / named) for folder in folders]  # an absolute path stays as it is
     inside = [path for path in candidates if any(path.is_relative_to(folder) for folder in folders)]
     if not free and not inside:
         raise FileRefused(
             f"{text} is not in a folder whose files may be read ({', '.join(map(str, settings.allowed_file_folders))});"
-            " put it there, or have an administrator add its folder to allowed_file_folders"
+            " move it there, or have an administrator add its folder to allowed_file_folders"
         )
     if free:
         inside = [*inside, _real(named)]
@@ -71,10 +74,10 @@ def resolve(settings: Settings, text: str, *, is_admin: bool) -> Path:
 def open_text(settings: Settings, text: str, *, is_admin: bool) -> Iterator[TextIO]:
     """Open the UTF-8 text file that a user names.
 
-    Blocking. Raises FileRefused, FileNotReadable (none there, or no regular file), TooLarge, Unprocessable.
+    Blocking. Raises FileRefused, FileNotReadable (missing, or not a regular file), TooLarge, Unprocessable.
     """
     path = resolve(settings, text, is_admin=is_admin)
-    missing = FileNotReadable(f"there is no file {text} that can be read")
+    missing = FileNotReadable(f"file {text} does not exist or is not readable")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -103,5 +106,5 @@ def _is_path(text: str) -> bool:
 
 
 def _real(path: Path) -> Path:
-    """Return a path without links; one whose links go round in circles is itself."""
+    """Return a path with links resolved; a path with a link loop is returned unchanged."""
     return Path(os.path.realpath(path))

@@ -1,1 +1,1 @@
-"""Processes and threads: child processes, leaving the event loop, the garbage collector."""
+"""Processes and threads: child processes, offloading from the event loop, pausing the garbage collector."""

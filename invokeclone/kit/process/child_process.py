@@ -1,7 +1,7 @@
-"""Child processes that are spoken to in lines over pipes; it knows processes and bytes, and no message's meaning.
+"""Child processes that communicate in lines over pipes.
 
-A pipe whose other end is gone shows itself differently on each event loop (asyncio raises ConnectionError from `drain`, uvloop
-RuntimeError from `write`). Here it is always the same: what is sent is lost, and the next line is empty.
+A closed pipe is reported differently by each event loop (asyncio raises ConnectionError from `drain`, uvloop
+RuntimeError from `write`). Here it is always the same: sent lines are lost, and the next line read is empty.
 """
 
 import asyncio
@@ -15,21 +15,24 @@ from typing import Any
 from invokeclone.kit.process.processes import child_environment
 
 PIPE_GONE = (OSError, RuntimeError)
-"""What writing to a closed pipe raises: OSError on asyncio, RuntimeError on uvloop."""
+"""Errors raised by writing to a closed pipe: OSError on asyncio, RuntimeError on uvloop."""
 DRAIN_S = 2.0
-"""Seconds that are waited for the last lines of a process that has ended: its own children may hold its pipe open."""
+"""Seconds to wait for the last lines of a process that has ended: its own children may keep its pipe open."""
 
 
 class LineTooLong(ValueError):
-    """The process sent a line over the limit; it is dropped, and the next one can be read."""
+    """The process sent a line over the limit; the line is dropped and the next one is readable."""
 
 
 class ChildEnded(Exception):
-    """The process ended instead of answering, each time it was started."""
+    """The process ended without an answer, also after a restart."""
 
 
 class _Streams(SubprocessStreamProtocol):
-    """Streams over the pipes, and whether the process has ended: asyncio's own `wait` also waits for the pipes."""
+    """Streams over the pipes, and an event for the end of the process.
+
+    The `wait` of asyncio also waits for the pipes.
+    """
 
     def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limit, loop)
@@ -41,7 +44,7 @@ class _Streams(SubprocessStreamProtocol):
 
 
 class ChildProcess:
-    """A started process in a session of its own, so that a signal to the terminal does not reach it."""
+    """A started process in its own session, so that terminal signals do not reach it."""
 
     def __init__(self, transport: asyncio.SubprocessTransport, streams: _Streams) -> None:
         self._transport = transport
@@ -57,9 +60,9 @@ class ChildProcess:
         stdin: bool = True,
         stderr: bool = True,
     ) -> "ChildProcess":
-        """Start `command`; what it prints to stderr goes to ours, or nowhere. Raises OSError when it cannot be started.
+        """Start `command`; its stderr goes to ours or is discarded. Raises OSError when it cannot be started.
 
-        One that calls `end_with_parent` ends when this thread does: call it in the event loop's own, the main thread.
+        A process that calls `end_with_parent` ends with the current thread: call this in the event loop's main thread.
         """
         loop = asyncio.get_running_loop()
         transport, streams = await loop.subprocess_exec(
@@ -82,13 +85,13 @@ class ChildProcess:
 
     @property
     def unread(self) -> int:
-        """Bytes that were sent and that the process has not read yet."""
+        """Number of bytes sent that the process has not read yet."""
         with contextlib.suppress(*PIPE_GONE):
             return self._streams.stdin.transport.get_write_buffer_size() if self._streams.stdin else 0
         return 0
 
     def send(self, line: bytes) -> None:
-        """Queue one line, which ends in a line break; without effect once the process is gone. Never blocks."""
+        """Queue one line including its line break; does nothing once the process has ended. Never blocks."""
         stdin = self._streams.stdin
         if stdin is None or stdin.is_closing() or self._transport.get_returncode() is not None:
             return
@@ -96,7 +99,10 @@ class ChildProcess:
             stdin.write(line)
 
     async def line(self) -> bytes:
-        """Return the next line, with its line break; empty once there are no more. Raises LineTooLong."""
+        """Return the next line including its line break, or an empty one at the end of the output.
+
+        Raises LineTooLong.
+        """
         assert self._streams.stdout is not None
         try:
             return await self._streams.stdout.readline()
@@ -106,7 +112,7 @@ class ChildProcess:
             return b""
 
     def close_stdin(self) -> None:
-        """Let the process read the end of its input."""
+        """Close the input of the process."""
         if self._streams.stdin is not None:
             with contextlib.suppress(*PIPE_GONE):
                 self._streams.stdin.close()
@@ -119,18 +125,18 @@ class ChildProcess:
         return status
 
     def terminate(self) -> None:
-        """Ask the process to end."""
+        """Send SIGTERM to the process."""
         if self._transport.get_returncode() is None:
             with contextlib.suppress(ProcessLookupError):
                 self._transport.terminate()
 
     def kill(self) -> None:
-        """End the process and whatever it has started, at once."""
+        """Kill the process and all processes in its session at once."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
     async def close(self) -> None:
-        """End the process and everything it has started; when this returns, its pipes are closed too."""
+        """Kill the process and all processes in its session, and close its pipes."""
         self.kill()
         await asyncio.shield(self._close_pipes())
 
@@ -142,13 +148,13 @@ class ChildProcess:
 
 
 class LineServer:
-    """A child process that answers each line with one, started when first needed and again when it is gone.
+    """A child process that answers each line with one line; started on first use and restarted when it has ended.
 
-    All methods belong on one event loop; questions are put one after the other.
+    Call all methods on one event loop; requests are handled one after the other.
     """
 
     def __init__(self, command: Sequence[str], *, timeout_s: float, line_limit: int) -> None:
-        """Allow `patience` seconds for an answer, of `line_limit` bytes at most."""
+        """Set the command, the seconds allowed per answer, and the maximum bytes of an answer."""
         self._command = tuple(command)
         self._timeout_s = timeout_s
         self._line_limit = line_limit
@@ -157,13 +163,14 @@ class LineServer:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process, None while there is none."""
+        """The process id, None while no process runs."""
         return self._child.pid if self._child else None
 
     async def ask(self, line: bytes) -> bytes:
-        """Return the answer to `line`, for which the process has `patience` from when it was started. One that has ended meanwhile (of idleness, say) is replaced once.
+        """Return the answer to `line`, within `timeout_s` of the process being ready.
 
-        Raises ChildEnded, LineTooLong, OSError when it cannot be started, TimeoutError; the process is ended then.
+        An ended process is restarted once. Raises ChildEnded, LineTooLong, OSError when it cannot be started,
+        TimeoutError; the process is killed on an error.
         """
         async with self._lock:
             for _try in range(2):
@@ -185,7 +192,7 @@ class LineServer:
             await self._end()
 
     async def _start(self) -> ChildProcess:
-        """Start the process; a caller that is canceled meanwhile leaves none behind."""
+        """Start the process; if the caller is canceled meanwhile, the new process is closed."""
         starting = asyncio.ensure_future(ChildProcess.start(self._command, line_limit=self._line_limit, stderr=False))
         try:
             return await asyncio.shield(starting)
@@ -200,7 +207,7 @@ class LineServer:
 
 
 async def read_lines(child: ChildProcess, on_line: Callable[[bytes], Any], on_too_long: Callable[[], Any]) -> None:
-    """Hand each line of `child` to `on_line` until its pipe is closed."""
+    """Call `on_line` for each line of `child` until its pipe is closed, `on_too_long` for each line over the limit."""
     while True:
         try:
             line = await child.line()

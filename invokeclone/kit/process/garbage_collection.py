@@ -1,4 +1,4 @@
-"""Not looking for garbage while something large is made: each look goes through all its objects and stops every thread meanwhile."""
+"""Pausing the garbage collector while large objects are built: a collection visits them all and stops every thread."""
 
 import contextlib
 import gc
@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 LONGEST_S = 10.0
-"""How long pauses that overlap last together; a server that is given one large request after the other collects in between."""
+"""Maximum seconds of overlapping pauses; under continuous load the collector runs in between."""
 
 
 class _Pauses:
-    """How many pauses there are at the time, and since when."""
+    """Counts nested and concurrent pauses, and when the first one began."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -20,7 +20,7 @@ class _Pauses:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Switch the collector off, unless others have had it off for too long, or somebody else has."""
+        """Disable the collector, unless overlapping pauses have lasted too long or it was disabled before."""
         with self._lock:
             self._count += 1
             if self._count == 1:
@@ -30,7 +30,7 @@ class _Pauses:
                 gc.enable()
 
     def end(self) -> None:
-        """Switch it on again after the last one."""
+        """Enable the collector again after the last pause."""
         with self._lock:
             self._count -= 1
             if self._count == 0 and self._was_enabled:
@@ -42,7 +42,7 @@ _pauses = _Pauses()
 
 @contextlib.contextmanager
 def pause_gc() -> Iterator[None]:
-    """Keep the garbage collector off, for the whole process."""
+    """Disable the garbage collector of the whole process inside the block."""
     _pauses.begin()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Leaving the event loop: `in_thread` for what blocks (files, names of hosts, native code), `off_loop` for what computes in Python.
+"""Offloading work from the event loop.
 
 The one place where requests and background tasks of the server leave the loop. Cancelling whoever waits does not end the work.
 Plain functions that return what to await: nothing of kit is between the caller and its work.
@@ -14,7 +14,7 @@ from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 
 THREADS = 2
-"""Threads that compute at a time; each more adds a switch interval (5 ms) to whatever the loop waits for."""
+"""Number of computing threads; each further one adds a switch interval (5 ms) to the latency of the event loop."""
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
@@ -31,7 +31,8 @@ def in_thread(
 def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Coroutine[Any, Any, Result]:
     """Run `work` in one of the few threads for computing, or of those of another `limiter`.
 
-    Work for here is written in slices: a call that holds the interpreter for its whole length stops the loop from a thread, too.
+    `work` must be written in slices: a call that holds the interpreter lock throughout blocks the event loop even from
+    a thread.
     """
     if limiter is None:
         try:

@@ -1,4 +1,4 @@
-"""Other processes of this machine: whether one runs, and processes of ours that end with the one that started them."""
+"""Process checks, and child processes that end with their parent."""
 
 import contextlib
 import ctypes
@@ -7,14 +7,14 @@ import signal
 import sys
 
 PARENT = "INVOKECLONE_PARENT_PID"
-"""Environment variable with the number of the process that started one of ours."""
+"""Environment variable with the process id of the parent."""
 _PR_SET_PDEATHSIG = 1
 
 
 def is_running(pid: str) -> bool:
-    """Tell whether the process with this number runs, as for a folder that bears its owner's; text that is none runs not.
+    """Return whether the process with this id runs; false for text that is not a number.
 
-    On Windows every number counts as running: there, asking this way would end the process.
+    On Windows every number counts as running, because `os.kill` would end the process there.
     """
     if not pid.isdecimal():
         return False
@@ -30,15 +30,15 @@ def is_running(pid: str) -> bool:
 
 
 def child_environment(changes: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a process that will call `end_with_parent`: ours with `changes`."""
+    """Return the environment for a process that will call `end_with_parent`: ours with `changes`."""
     return {**os.environ, **(changes or {}), PARENT: str(os.getpid())}
 
 
 def end_with_parent() -> None:
-    """Have Linux end this process (SIGKILL) when the thread that started it ends, whatever it is doing: call it first of all.
+    """Have Linux kill this process (SIGKILL) when the thread that started it ends. Call it before anything else.
 
-    Without this a process notices the end of its parent when it reads from it, thus not while C code holds the interpreter.
-    Other systems have nothing like it: there, such a call is waited for.
+    Without this a process notices the end of its parent only when it reads from it, thus not while C code holds the
+    interpreter lock. Other systems have no equivalent: there, such a call runs to its end.
     """
     parent = os.environ.pop(PARENT, None)
     if sys.platform != "linux":
@@ -46,4 +46,4 @@ def end_with_parent() -> None:
     with contextlib.suppress(OSError, AttributeError):  # a C library without prctl
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent is not None and str(os.getppid()) != parent:
-        os._exit(1)  # it ended before
+        os._exit(1)  # the parent has ended before prctl took effect

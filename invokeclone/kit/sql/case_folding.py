@@ -1,4 +1,4 @@
-"""Comparing texts without regard to case, in every script: SQLite's own `lower` and LIKE know the letters A to Z only."""
+"""Case-insensitive comparison in every script; SQLite's own `lower` and LIKE fold ASCII only."""
 
 import re
 from functools import lru_cache
@@ -8,12 +8,12 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 def fold(text: Any) -> str | None:
-    """Return a text as it is compared: the SQL function `casefold`."""
+    """Return a text folded for comparison: the SQL function `casefold`."""
     return text.casefold() if isinstance(text, str) else None
 
 
 def casefold_like(text: Any, pattern: Any) -> bool | None:
-    """Tell whether a text, or JSON with escaped letters, matches a LIKE pattern: the SQL function of this name."""
+    """Return whether a text, or JSON with escaped letters, matches a LIKE pattern: the SQL function `folded_like`."""
     if not isinstance(text, str) or not isinstance(pattern, str):
         return None
     return _compile(pattern)(_unescape(text).casefold()) is not None

@@ -1,6 +1,6 @@
-"""The SQLite database behind SQLAlchemy Core: single reads, read connections, write transactions, migrations.
+"""The SQLite database with SQLAlchemy Core: single reads, read connections, write transactions, migrations.
 
-It knows pragmas, transactions and Alembic, and no table. Nobody else begins or commits.
+Sets pragmas and controls transactions: no other module begins or commits. Does not depend on the tables.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ _log = log.get("kit.database")
 
 BUSY_TIMEOUT_MS = 30_000
 READERS = 6
-"""Threads that answer single reads; more reads than this wait for one another."""
+"""Threads for single reads; further concurrent reads wait."""
 MMAP_SIZE = 2**31 - 2**16
-"""Bytes of the file that are read as memory, all that SQLite allows: long lists of a large gallery read 100 MB of an index."""
+"""Bytes of the file that are memory-mapped, SQLite's maximum: long lists of a large gallery read 100 MB of an index."""
 
 
 def _on_connect(connection: Any, _record: Any) -> None:
-    """Set what SQLite keeps per connection, and leave transactions to us instead of the driver."""
+    """Set SQLite's per-connection options, and disable the driver's own transaction control."""
     connection.isolation_level = None
     connection.create_function("casefold", 1, fold, deterministic=True)
     connection.create_function("folded_like", 2, casefold_like, deterministic=True)
@@ -46,14 +46,14 @@ def _on_connect(connection: Any, _record: Any) -> None:
         "cache_size = -16000",
         "temp_store = MEMORY",
         f"mmap_size = {MMAP_SIZE}",
-        "wal_autocheckpoint = 8000",  # 32 MB: a thousand items of 6 kB each don't checkpoint in mid-insert
+        "wal_autocheckpoint = 8000",  # 32 MB: inserting a thousand items of 6 kB each causes no checkpoint
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 async def _await_driver(statement: str, operation: Awaitable[Any]) -> None:
-    """Await what the driver does; its errors are raised as SQLAlchemy raises them."""
+    """Await a driver operation and raise its errors as SQLAlchemy does."""
     try:
         await operation
     except sqlite3.OperationalError as error:
@@ -61,13 +61,13 @@ async def _await_driver(statement: str, operation: Awaitable[Any]) -> None:
 
 
 class _ConnectionThread:
-    """A thread with a connection of its own.
+    """A thread with its own connection.
 
-    Through a pool of connections and a driver that knows futures, a read makes six trips to a thread; here it makes one.
+    Through a connection pool and an async driver, a read makes six thread hops; here it makes one.
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        """Start the thread; it connects to the file at `path` for its first work."""
+        """Start the thread; it opens the file at `path` before its first job."""
         self._path = path
         self.busy = 0
         self._jobs: queue.SimpleQueue[Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
@@ -79,7 +79,7 @@ class _ConnectionThread:
         work: Callable[[sqlite3.Connection], Result],
         on_free: Callable[["_ConnectionThread"], None] = lambda _thread: None,
     ) -> asyncio.Future[Result]:
-        """Return the result to be; `done` is called on the event loop once the thread is free again."""
+        """Return a future for the result; `on_free` is called on the event loop when the thread is free again."""
         loop = asyncio.get_running_loop()
         self.busy += 1
         future: asyncio.Future[Result] = loop.create_future()
@@ -92,23 +92,23 @@ class _ConnectionThread:
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(result)  # type: ignore[arg-type]  # without an error it is one
+                future.set_result(result)  # type: ignore[arg-type]  # not None without an error
 
         def job(connection: sqlite3.Connection) -> None:
             result: Result | None = None
             error: BaseException | None = None
             try:
                 result = work(connection)
-            except BaseException as problem:  # noqa: BLE001  (whatever it is, it belongs to whoever waits)
+            except BaseException as problem:  # noqa: BLE001  (passed on through the future)
                 error = problem
-            with contextlib.suppress(RuntimeError):  # the loop has ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settle, result, error)
 
         self._jobs.put(job)
         return future
 
     def close(self) -> None:
-        """End the thread after what it has been given."""
+        """End the thread after its queued jobs."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -123,16 +123,19 @@ class Database:
     """One SQLite file shared by the server and its workers.
 
     Reads never wait for a write (WAL). A write transaction is immediate: it takes the write lock at its start, so a
-    read-then-write transaction can't fail half-way with "database is locked".
+    read-then-write transaction cannot fail half-way with "database is locked".
     """
 
     def __init__(self, path: Path | None, *, echo: bool = False) -> None:
-        """Open (lazily) the file at `path`, or a database in memory for None; `echo` logs each statement."""
+        """Configure the file at `path`, opened on first use, or an in-memory database for None.
+
+        `echo` logs each statement.
+        """
         self.path = path
         target = path if path is not None else ":memory:"
-        # The connection that was given back last is lent first: what another one writes empties its cache of pages.
+        # The most recently returned connection is used first: a write by another connection invalidates its page cache.
         pool: dict[str, Any] = {"pool_use_lifo": True} if path is not None else {"poolclass": StaticPool}
-        pool["pool_reset_on_return"] = None  # what is lent comes back without a transaction
+        pool["pool_reset_on_return"] = None  # connections are returned without a transaction
         self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{target}", echo=echo, **pool)
         self._writing = asyncio.Lock()
         self._readers: list[_ConnectionThread] = []
@@ -142,8 +145,11 @@ class Database:
         event.listen(self._engine.sync_engine, "connect", _on_connect)
 
     async def fetch(self, sql: str, values: dict[str, Any]) -> Rows:
-        """Run one SELECT by itself and return its rows, in one trip to a thread: no transaction is begun, no type converted."""
-        if self.path is None:  # a database in memory is one connection
+        """Run one SELECT on its own and return its rows in one thread hop.
+
+        There is no explicit transaction and no type conversion.
+        """
+        if self.path is None:  # an in-memory database has a single connection
             async with self.read() as connection:
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
@@ -155,7 +161,7 @@ class Database:
             self._free.append(reader)
 
     def _reader(self, path: Path) -> _ConnectionThread:
-        """Return the reader that was free last, a new one, or the one whose turn it is to have something waiting."""
+        """Return the most recently freed reader, a new one, or the next one round-robin, which is busy."""
         if self._free:
             return self._free.pop()
         if len(self._readers) < READERS:
@@ -166,42 +172,42 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection for reading; what it reads in one transaction is of one moment."""
+        """Yield a connection for reading in one transaction, thus from one snapshot."""
         async with self._engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             try:
-                await driver.execute("BEGIN")  # one trip to the driver's thread; through SQLAlchemy it is three
+                await driver.execute("BEGIN")  # one hop to the driver's thread; through SQLAlchemy it is three
                 yield connection
             finally:
                 await asyncio.shield(driver.rollback())
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection inside an immediate transaction: committed on leaving, rolled back on an error.
+        """Yield a connection in an immediate transaction: committed at the end, rolled back on an error.
 
-        Writers of this process queue up here, where waiting costs nothing; those of other processes wait in SQLite.
+        Writers of this process wait for a lock here, which is cheap; those of other processes wait in SQLite.
         """
         async with self._writing, self._engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             try:
-                await _await_driver("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one trip, as in `read`
+                await _await_driver("BEGIN IMMEDIATE", driver.execute("BEGIN IMMEDIATE"))  # one hop, as in `read`
                 yield connection
                 await _await_driver(
                     "COMMIT", driver.commit()
-                )  # through SQLAlchemy it would be left out unless SQLAlchemy began
+                )  # SQLAlchemy skips the COMMIT of a transaction that it did not begin
             except BaseException:
                 await asyncio.shield(driver.rollback())
                 raise
 
     async def transact(self, work: Callable[[Changes], Coroutine[Any, Any, Result]]) -> Result:
-        """Run `work` in an immediate transaction, commit, and return its result: all of it in one trip to a thread.
+        """Run `work` in an immediate transaction, commit, and return its result, all in one thread hop.
 
-        `work` may wait for prepared statements only (kit/sql/prepared_statements.py). What it raises, and a cancellation that comes before
-        the commit, rolls back.
+        `work` may await prepared statements only (kit/sql/prepared_statements.py). An exception in it, or a
+        cancellation before the commit, rolls back.
         """
-        if self.path is None:  # a database in memory is one connection
+        if self.path is None:  # an in-memory database has a single connection
             async with self.write() as connection:
                 return await work(connection)
         async with self._writing:
@@ -213,19 +219,20 @@ class Database:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
                 abandoned.set()
-                await asyncio.wait([future])  # the next writer begins when this one has ended
+                await asyncio.wait([future])  # the next writer starts only after this one has ended
                 raise
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest revision; cheap when it is there already. Alembic is imported only if needed.
+        """Migrate the schema to the newest revision; imports Alembic only if a migration is needed.
 
-        Raises DatabaseUnusable, with nothing written, for a file that is not ours, newer or damaged.
+        Raises DatabaseUnusable, with nothing written, for a file of another program, a newer version, or a damaged
+        file.
         """
         await asyncio.to_thread(self._upgrade)
 
     def _upgrade(self) -> None:
         if self.path is None:
-            raise ValueError("a database in memory is made by tables.metadata.create_all, not by migrations")
+            raise ValueError("an in-memory database is created with tables.metadata.create_all, not with migrations")
         from invokeclone.kit.sql import migrations
 
         revisions = migrations.revisions()
@@ -254,9 +261,9 @@ class Database:
 
 
 def _create_private(path: Path) -> None:
-    """Make the file, which holds password hashes and the secret of the tokens, unless it is there, so that only its owner reads it.
+    """Create the file, unless it exists, for its owner only: it contains password hashes and the token secret.
 
-    SQLite gives the files beside it the same rights.
+    SQLite gives the WAL and shared-memory files the same permissions.
     """
     make_private_folder(path.parent)
     with contextlib.suppress(FileExistsError):
@@ -264,7 +271,7 @@ def _create_private(path: Path) -> None:
 
 
 def _restrict_to_owner(path: Path) -> None:
-    """Take from everybody else what an earlier version gave."""
+    """Remove the permissions of group and others that an earlier version set."""
     restricted = [restrict(path.with_name(f"{path.name}{ending}")) for ending in ("", "-wal", "-shm")]
     if any(restricted):
-        _log.warning("%s could be read by other accounts of this machine; now only its owner may", path)
+        _log.warning("%s was readable by other accounts of this machine; now only its owner has access", path)

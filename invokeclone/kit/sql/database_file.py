@@ -1,7 +1,7 @@
-"""Whether a database file may be opened and migrated, found out without writing a byte: it may be another program's.
+"""Checks whether a database file may be opened and migrated, without writing: it may belong to another program.
 
-Opening a file in WAL mode, even for reading, writes files beside it; so it is read as immutable, which leaves out what is only
-in the WAL: `migrations` looks again once the file is known to be ours.
+Opening a file in WAL mode, even for reading, writes files beside it, so it is read as immutable. That ignores the
+content of the WAL: `Database.migrate` checks the revision again once the file is known to be ours.
 """
 
 import sqlite3
@@ -19,11 +19,11 @@ OWN_TABLE = "alembic_version"
 
 
 class DatabaseUnusable(Conflict):
-    """The database file cannot be used by this version; the text says what to do."""
+    """The database file is not usable by this version; the text says what to do."""
 
 
 def check(path: Path, revisions: Collection[str]) -> None:
-    """Raise DatabaseUnusable unless `path` is no file yet, empty, or of one of `revisions`, the last of which is ours."""
+    """Raise DatabaseUnusable unless `path` is missing, empty, or at one of `revisions`, which are sorted."""
     if not path.exists() or path.stat().st_size == 0:
         return
     tables = _tables(path)
@@ -39,21 +39,21 @@ def check(path: Path, revisions: Collection[str]) -> None:
 
 
 def check_revision(path: Path, revision: str | None, revisions: Collection[str]) -> None:
-    """Raise DatabaseUnusable for a revision that this version does not know."""
+    """Raise DatabaseUnusable for a revision that this version does not support."""
     if revision is not None and revision not in revisions:
         raise DatabaseUnusable(
-            f"{path} was written by a newer version (revision {revision}, this version knows up to {max(revisions)}):"
+            f"{path} was written by a newer version (revision {revision}, the newest supported is {max(revisions)}):"
             " update this server, or give it another folder with --root"
         )
 
 
 def corruption_error(path: Path, reason: object) -> DatabaseUnusable:
     """Return the error for a file that SQLite cannot read."""
-    return DatabaseUnusable(f"{path} is damaged ({reason}): put a backup in its place, or move it away to begin anew")
+    return DatabaseUnusable(f"{path} is damaged ({reason}): restore a backup, or move it away to start anew")
 
 
 def _tables(path: Path) -> set[str]:
-    """Return the names of the file's tables. Raises DatabaseUnusable when it is no database, or cut off."""
+    """Return the names of the file's tables. Raises DatabaseUnusable when it is not a database, or truncated."""
     with path.open("rb") as file:
         header = file.read(HEADER)
     if len(header) < HEADER or not header.startswith(MAGIC):

@@ -1,7 +1,7 @@
-"""Alembic behind two questions (which revision is it, which should it be) and one act (upgrade).
+"""Alembic migrations: current and newest revision of the schema, and upgrades.
 
-Revisions are files `NNNN_what.py` in the top-level `alembic/versions` (in a wheel: `invokeclone/migrations/versions`), whose number
-is their id: so the newest one is known without importing Alembic, which costs a third of a second.
+Revisions are files `NNNN_what.py` in the top-level `alembic/versions` (in a wheel: `invokeclone/migrations/versions`)
+and the number is their id, so the newest one is known without importing Alembic, which takes a third of a second.
 """
 
 import sqlite3
@@ -12,7 +12,10 @@ import invokeclone
 
 
 def folder() -> Path:
-    """Return the folder of the migration scripts: beside the package in a checkout, inside it when installed from a wheel."""
+    """Return the folder of the migration scripts.
+
+    It is beside the package in a checkout, inside it when installed from a wheel.
+    """
     package = Path(invokeclone.__file__).resolve().parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "alembic"
@@ -29,7 +32,7 @@ def revisions() -> list[str]:
 
 
 def current(database: Path) -> str | None:
-    """Return the revision of the file, None when it is new."""
+    """Return the revision of the file, None for a new one."""
     if not database.exists():
         return None
     with closing(sqlite3.connect(database)) as connection:
@@ -41,7 +44,7 @@ def current(database: Path) -> str | None:
 
 
 def upgrade(database: Path, revision: str = "head") -> None:
-    """Bring the file to `revision`, each step in a transaction."""
+    """Upgrade the file to `revision`, each step in a transaction."""
     from alembic.config import Config
 
     from alembic import command

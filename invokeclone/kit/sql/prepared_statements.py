@@ -1,8 +1,8 @@
-"""Statements that are compiled once and run in one step, for the few places where a request's cost is mostly SQLAlchemy's.
+"""Prepared statements: compiled once and run in one step, for requests whose cost is mostly SQLAlchemy's.
 
-Through SQLAlchemy a small read makes four trips to the database's thread (cursor, execute, fetch, close) and builds its
-cache key anew; a prepared one makes one trip. Run on the database itself, and not on a connection, it needs no transaction
-either, which would be two more. It knows no table, converts no result types and is not seen by `log_sql`.
+Through SQLAlchemy a small read makes four hops to the database thread (cursor, execute, fetch, close) and rebuilds its
+cache key; a prepared one makes one hop. Run on the database and not on a connection, it needs no transaction either,
+which would be two more. Result types are not converted, and `log_sql` does not log these statements.
 """
 
 import sqlite3
@@ -21,31 +21,31 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.transactions import Changes, Rows, Transaction, Values
 
 Source: TypeAlias = Changes | Database
-"""Where a prepared read runs: in a transaction, or by itself as of now."""
+"""Where a prepared read runs: in a transaction, or on its own."""
 
 _DIALECT = sqlite.dialect(paramstyle="named")
 
 
 def parameter(name: str) -> BindParameter[Any]:
-    """Return the place of a value in a prepared statement; null unless it is given."""
+    """Return a parameter of a prepared statement; null unless it is given."""
     return bindparam(name, required=False)
 
 
 def json_list(values: Iterable[Any]) -> str:
-    """Return `values`, however many, as one parameter, for `members`."""
+    """Return `values` as one parameter for `members`, whatever their number."""
     return orjson.dumps(list(values)).decode()
 
 
 def members(name: str) -> Select[Any]:
-    """Return the values of the JSON list that is given under `name` as a subquery: one statement whatever their number."""
+    """Return a subquery for the values of the JSON list in parameter `name`: one statement for any number of values."""
     return select(func.json_each(parameter(name)).table_valued("value", name=name).c.value)
 
 
 class PreparedStatement:
-    """A Core statement with `parameter`s, written out once for SQLite."""
+    """A Core statement with `parameter`s, compiled once for SQLite."""
 
     def __init__(self, statement: Executable) -> None:
-        """Keep `statement`; it is compiled when first run."""
+        """Store `statement`; it is compiled on first use."""
         self._statement = statement
 
     @cached_property
@@ -55,9 +55,9 @@ class PreparedStatement:
         return str(compiled), dict(compiled.params)
 
     async def rows(self, source: Source, **values: Any) -> Rows:
-        """Run it with values for its parameters; return all rows as plain tuples.
+        """Run the statement with values for its parameters; return all rows as plain tuples.
 
-        In the connection's transaction; on the database only what changes nothing.
+        On a connection it runs in its transaction; on a database use it for reads only.
         """
         sql, defaults = self._compiled
         if isinstance(source, Database):
@@ -65,13 +65,13 @@ class PreparedStatement:
         return await run(source, sql, defaults | values)
 
     async def first(self, source: Source, **values: Any) -> tuple[Any, ...] | None:
-        """Run it and return the first row, if there is one."""
+        """Run the statement and return the first row, None if there is none."""
         rows = await self.rows(source, **values)
         return rows[0] if rows else None
 
 
 async def run(changes: Changes, sql: str, values: Values) -> Rows:
-    """Run a statement in the driver's own words and return its rows. Raises OperationalError, wherever it runs."""
+    """Run SQL text in the driver's paramstyle and return its rows. Raises OperationalError in every case."""
     if isinstance(changes, Transaction):
         return changes.rows(sql, values)
     try:
@@ -81,7 +81,7 @@ async def run(changes: Changes, sql: str, values: Values) -> Rows:
 
 
 async def run_many(changes: Changes, sql: str, values: Iterable[Values]) -> int:
-    """Run a statement in the driver's own words once for each of `values`, in the database's thread; return how many rows it changed."""
+    """Run SQL text in the driver's paramstyle for each of `values` in one hop; return the number of changed rows."""
     if isinstance(changes, Transaction):
         return changes.many(sql, values)
     async with (await _driver(changes)).executemany(sql, values) as cursor:

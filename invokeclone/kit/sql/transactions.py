@@ -1,7 +1,7 @@
-"""Write transactions that run as a whole on the thread of the database, where each statement is a plain call.
+"""Write transactions that run entirely on the database thread, where each statement is a plain call.
 
-The functions of stores are coroutines that wait for the database only. On a connection of SQLAlchemy's each statement is a trip
-to the driver's thread and back; in a `Transaction` none waits, so that the coroutine runs to its end where it was begun.
+Store functions are coroutines that await only the database. On a SQLAlchemy connection each statement is a hop to the
+driver's thread and back; in a `Transaction` no statement suspends, so the coroutine runs to its end on that thread.
 """
 
 import sqlite3
@@ -26,7 +26,7 @@ def fetch(connection: sqlite3.Connection, sql: str, values: Values) -> Rows:
 
 
 class Transaction:
-    """A transaction on the thread of the database, for prepared statements."""
+    """A transaction on the database thread, for prepared statements."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -36,7 +36,7 @@ class Transaction:
         return fetch(self._connection, sql, values)
 
     def many(self, sql: str, values: Iterable[Values]) -> int:
-        """Run a statement once for each of `values`; return how many rows it changed. Raises OperationalError."""
+        """Run a statement once for each of `values`; return the number of changed rows. Raises OperationalError."""
         try:
             return self._connection.executemany(sql, values).rowcount
         except sqlite3.OperationalError as error:
@@ -44,11 +44,11 @@ class Transaction:
 
 
 Changes: TypeAlias = AsyncConnection | Transaction
-"""Where a prepared write runs: in a transaction, on either side of the thread."""
+"""Where a prepared write runs: in a transaction of SQLAlchemy's or on the database thread."""
 
 
 class TransactionAbandoned(Exception):
-    """Whoever wanted the changes has gone before they were committed."""
+    """The caller was canceled before the commit."""
 
 
 def run(
@@ -56,7 +56,10 @@ def run(
     work: Callable[[Transaction], Coroutine[Any, Any, Result]],
     abandoned: threading.Event,
 ) -> Result:
-    """Run `work` between BEGIN IMMEDIATE and COMMIT, in the calling thread; roll back on an error or when `abandoned` is set."""
+    """Run `work` between BEGIN IMMEDIATE and COMMIT in this thread.
+
+    Roll back on an error or when `abandoned` is set.
+    """
     fetch(connection, "BEGIN IMMEDIATE", ())
     try:
         result = _run_to_completion(work(Transaction(connection)))
@@ -74,11 +77,11 @@ def _commit(connection: sqlite3.Connection, abandoned: threading.Event) -> None:
 
 
 def _run_to_completion(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine that waits for nothing."""
+    """Run a coroutine that never suspends."""
     try:
         work.send(None)
     except StopIteration as end:
         result: Result = end.value
         return result
     work.close()
-    raise RuntimeError("a transaction waits for something else than its statements")
+    raise RuntimeError("a transaction awaits something other than its statements")
