@@ -115,12 +115,12 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"model": None}, "no model"),
-        ({"model": "None"}, "no model"),
+        ({"model": None}, "the model is missing"),
+        ({"model": "None"}, "the model is missing"),
         ({"model": "nothing"}, "nothing"),
         ({"model": "other"}, "other is for sdxl models"),
         ({"module": "openpose"}, "preprocessor 'openpose' is not supported: .* one of canny"),
-        ({"image": None}, "no image"),
+        ({"image": None}, "the image is missing"),
         ({"image": "aGVsbG8="}, "known format"),
         ({"image": "http://127.0.0.1:1/a.png"}, "not fetched"),
         ({"mask": EDGES}, "masks are not supported"),
