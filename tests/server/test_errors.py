@@ -67,7 +67,7 @@ def client() -> httpx.AsyncClient:
         ("empty", 400, "BadRequest"),
         ("login", 401, "who are you"),
         ("huge", 422, "a value cannot be stored: Python int too large to convert to SQLite INTEGER"),
-        ("bug", 500, "RuntimeError: internal error; see the server's log"),
+        ("bug", 500, "RuntimeError: the server failed on this request; the log says more"),
         ("locked", 503, "the database is busy; try again"),
         ("broken", 500, "the database refused a statement; the log says more"),
     ],

@@ -388,7 +388,7 @@ def test_latents_are_resized() -> None:
     workflow["20"] = {"class_type": "LatentUpscaleBy", "inputs": inputs}
     assert nodes_of(workflow)["20.resize0"]["width"] == 192
     assert (
-        "left open"
+        "is not set"
         in refusal(with_inputs(workflow, "20", samples=["5", 0]) | {"5": text_to_image(width=None)["5"]})["error"][
             "details"
         ]

@@ -28,10 +28,10 @@ class Recorder:
         self.is_listening = True
         self.rounds = 0
 
-    def take(self, kind: type[Event], _payload: dict[str, Any]) -> None:
+    def handle_event(self, kind: type[Event], _payload: dict[str, Any]) -> None:
         self.events.append(kind.name)
 
-    async def look(self, _connection: AsyncConnection, items: Sequence[Item] | None = None) -> None:
+    async def refresh(self, _connection: AsyncConnection, items: Sequence[Item] | None = None) -> None:
         if items is None:
             self.rounds += 1
         else:

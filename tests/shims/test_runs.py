@@ -73,7 +73,7 @@ async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, res
 
 async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
     monkeypatch.setattr(batch_follower, "REFRESH_INTERVAL_S", 0.05)
-    monkeypatch.setattr(BatchFollower, "_hear", lambda *_: None)
+    monkeypatch.setattr(BatchFollower, "_on_event", lambda *_: None)
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)
         assert await run.image_names() == []
