@@ -1,1 +1,1 @@
-"""The command line: serve, openapi, generate, models, db; it reads arguments and calls the rooms below."""
+"""The command line interface: serve, openapi, generate, models, user, webui and db."""

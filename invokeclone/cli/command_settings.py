@@ -1,4 +1,4 @@
-"""Settings for a command: loaded once, mistakes told in one line each, the log set up."""
+"""Settings and logging of a command."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from invokeclone.kit.config.settings_file import SettingsError, load_settings
 
 
 def settings_for(arguments: argparse.Namespace, *, level: str | None = None, **overrides: Any) -> Settings:
-    """Return the settings and set the log up, at `level` unless it is None; raises CommandError."""
+    """Return the settings and set up logging, at `level` unless it is None; raises CommandError."""
     try:
         settings, unknown = load_settings(arguments.root, **overrides)
         log.set_up(

@@ -1,4 +1,4 @@
-"""`invokeclone db upgrade`: bring the database of a root to the newest form."""
+"""`invokeclone db upgrade`: migrate the database of a root to the newest revision."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from invokeclone.kit.sql.database import Database
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Migrate and say to which revision; return 0."""
+    """Migrate the database and print its revision; return 0."""
     settings = settings_for(arguments, level="warning")
 
     async def upgrade() -> None:

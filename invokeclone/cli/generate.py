@@ -1,7 +1,7 @@
-"""`invokeclone generate PROMPT --out FILE`: one picture in this process, without a server.
+"""`invokeclone generate PROMPT --out FILE`: generate one image in this process, without a server.
 
-The picture goes to the gallery of the root and to the file. The item is put into the queue as one that is being run
-already, so that a server on the same root leaves it alone.
+The image goes to the gallery of the root and to the file. The queue item is inserted and set to `in_progress` in one
+transaction, so that a server on the same root does not claim it.
 """
 
 import argparse
@@ -51,11 +51,11 @@ BUDGET = 256 * 1024**2
 FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 SCHEDULERS: tuple[str, ...] = get_args(SCHEDULER_NAME_VALUES)
 DEVICE_NAME = "generate"
-"""Names this process's folder of tensors. The item's row names no device, so no server takes it for one of its workers'."""
+"""Name of this process's tensor folder. The item's row has no device, so no server takes it for its own workers'."""
 
 
 class _Progress:
-    """Where the nodes' events end here: a bar for the steps, and the name of the finished picture."""
+    """Receives the nodes' events: shows the progress and records the name of the finished image."""
 
     def __init__(self) -> None:
         self.image_name: str | None = None
@@ -64,7 +64,7 @@ class _Progress:
         )
 
     def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
-        """Take an event of a node."""
+        """Handle an event of a node."""
         del droppable
         if name == "invocation_progress":
             self._show(orjson.loads(data))
@@ -81,15 +81,15 @@ class _Progress:
         self._bar.refresh()
 
     def emit(self, event: Event) -> None:
-        """Take an event of a service; nobody here wants it."""
+        """Ignore an event of a service."""
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the progress bar."""
         self._bar.close()
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the picture; return 0, or 1 when it failed. Mistakes of the caller raise CommandError."""
+    """Generate the image and return 0; raises CommandError for wrong use and for a failed generation."""
     _check(arguments)
     settings = settings_for(arguments, level="warning")
     registry.discover()
@@ -107,18 +107,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what can be refused before anything is loaded."""
+    """Raise CommandError for arguments that can be rejected before anything is loaded."""
     out: Path = arguments.out
     if out.suffix.lower() not in FORMATS:
         raise CommandError(f"{out}: the file must end in {', '.join(FORMATS)}")
     if not out.absolute().parent.is_dir():
         raise CommandError(f"{out.absolute().parent}: no such folder")
     if arguments.scheduler is not None and arguments.scheduler not in SCHEDULERS:
-        raise CommandError(f"unknown scheduler {arguments.scheduler!r}; there are {', '.join(SCHEDULERS)}")
+        raise CommandError(f"unknown scheduler {arguments.scheduler!r}; choose one of {', '.join(SCHEDULERS)}")
 
 
 async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
-    """Return the batch; what the caller left open is resolved as everywhere."""
+    """Return the batch; settings that the arguments leave out are resolved as in any request. Raises CommandError."""
     try:
         request = GenerationRequest(
             prompt=arguments.prompt,
@@ -142,13 +142,13 @@ async def _batch(resources: Resources, arguments: argparse.Namespace) -> Batch:
     except ModelNotFound as error:
         async with resources.database.read() as connection:
             names = [repr(model.name) for model in await generation_models(connection)]
-        raise CommandError(f"{error}; there are {', '.join(names) or 'none'}") from error
+        raise CommandError(f"{error}; installed models: {', '.join(names) or 'none'}") from error
     except InvokeCloneError as error:
         raise CommandError(str(error)) from error
 
 
 async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
-    """Put the batch's one item into the queue as an item that is being run."""
+    """Insert the batch's one item into the queue as `in_progress`."""
     new = next(iter(expand(batch, 1)))
     async with resources.database.write() as connection:
         (item_id,) = await queue_store.add(
@@ -164,14 +164,14 @@ async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
         )
         item = await queue_store.set_status(connection, item_id, "in_progress")
     if item is None:
-        raise CommandError("the queue was cleared meanwhile", FAILED)
+        raise CommandError("the queue was cleared before the item could start", FAILED)
     return ClaimedItem(
         **asdict(item), session=new.session, workflow=None, field_values=new.field_values, retried_from_item_id=None
     )
 
 
 async def _finish(resources: Resources, item: ClaimedItem, progress: _Progress) -> None:
-    """Run the item to its end and write how it ended; raises CommandError when it failed."""
+    """Run the item and write its terminal status; raises CommandError when it failed."""
     canceled = threading.Event()
     outcome = Outcome("canceled", None)
     try:
@@ -206,9 +206,9 @@ def _tools(resources: Resources, progress: _Progress) -> Iterator[Tools]:
 
 
 async def _write(resources: Resources, image_name: str | None, out: Path) -> int:
-    """Copy the picture from the gallery to `out`, in the format of its ending; a PNG keeps its metadata."""
+    """Copy the image from the gallery to `out`, in the format of its suffix; a PNG keeps its metadata."""
     if image_name is None:
-        raise CommandError("no picture came out", FAILED)
+        raise CommandError("the generation produced no image", FAILED)
     source = await images.path(resources, image_name)
 
     def copy() -> None:
@@ -221,6 +221,6 @@ async def _write(resources: Resources, image_name: str | None, out: Path) -> int
     try:
         await in_thread(copy)
     except OSError as error:
-        raise CommandError(f"{out}: {error.strerror}; the picture is in the gallery as {image_name}", FAILED) from error
+        raise CommandError(f"{out}: {error.strerror}; the image is in the gallery as {image_name}", FAILED) from error
     sys.stdout.write(f"{out}\n")
     return 0

@@ -1,4 +1,4 @@
-"""What `invokeclone generate` applies to the model, and the images that it begins with and follows, read from files."""
+"""Arguments of `invokeclone generate` for added models and images: LoRAs, controls, references, the initial image."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ STRENGTH = 0.75
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A model and the image that it follows; without a model the first that fits."""
+    """An image file and the model that uses it; without a model, the first compatible one."""
 
     model: str | None
     file: Path
 
 
 def request_members(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the members of a request for what is applied to the model; images are named by their files."""
+    """Return the fields of a GenerationRequest for added models; images are named by their file paths."""
     return {
         "loras": [_lora(text) for text in arguments.lora],
         "controls": [{"model": named_file.model, "image": str(named_file.file)} for named_file in _controls(arguments)],
@@ -37,7 +37,7 @@ def request_members(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _lora(text: str) -> dict[str, Any]:
-    """Read NAME or NAME:WEIGHT; what stands behind a colon and is no number belongs to the name."""
+    """Parse NAME or NAME:WEIGHT; text after a colon that is not a number belongs to the name."""
     name, colon, weight = text.rpartition(":")
     if not colon:
         return {"model": text}
@@ -60,7 +60,7 @@ def _references(arguments: argparse.Namespace) -> list[NamedFile]:
 
 
 def _parse_named_file(text: str) -> NamedFile:
-    """Read FILE or NAME:FILE; a file of the whole text comes first."""
+    """Parse FILE or NAME:FILE; an existing file named by the whole text takes precedence."""
     model, _, file = text.partition(":")
     return NamedFile(None, Path(text)) if not file or Path(text).exists() else NamedFile(model, Path(file))
 
@@ -68,9 +68,9 @@ def _parse_named_file(text: str) -> NamedFile:
 async def with_images(
     resources: Resources, resolved: ResolvedRequest, arguments: argparse.Namespace
 ) -> ResolvedRequest:
-    """Return the request with its images, stored as intermediates once all of them are read; raises CommandError."""
+    """Return the request with its images, stored as intermediates once all of them are read. Raises CommandError."""
     if arguments.mask and not arguments.init:
-        raise CommandError("--mask needs --init, the image that it is for")
+        raise CommandError("--mask requires --init, the image to repaint")
     settings = resolved.settings
     files = [item.image for item in settings.controls] + [item.image for item in settings.references]
     followed = [await _read(resources, Path(str(file))) for file in files]

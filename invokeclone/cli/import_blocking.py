@@ -1,6 +1,7 @@
-"""Importing a package without the heavy optional ones it would bring along.
+"""Imports of a package without its heavy optional dependencies.
 
-Socket.IO's package imports its clients, and these aiohttp and requests, which a server never uses: a tenth of its start.
+The socketio package imports its clients, and these import aiohttp and requests, which a server never uses: a tenth of
+the startup time.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def block_imports(*names: str) -> Iterator[None]:
-    """Inside the block, importing one of `names` that isn't loaded yet fails as if it weren't installed."""
+    """Make imports of `names` that are not loaded yet fail inside the block, as if they were not installed."""
     absent = [name for name in names if name not in sys.modules]
     for name in absent:
         sys.modules[name] = None  # type: ignore[assignment]
@@ -23,6 +24,6 @@ def block_imports(*names: str) -> Iterator[None]:
 
 
 def import_socketio() -> None:
-    """Import Socket.IO's package for a process that only serves; its clients don't work there."""
+    """Import socketio for a process that only serves; its clients do not work in this process."""
     with block_imports("aiohttp", "requests", "websocket"):
         importlib.import_module("socketio")

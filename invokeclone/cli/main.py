@@ -1,6 +1,6 @@
-"""The commands and their arguments. What a command does is in its own module, imported only when it is called.
+"""The commands and their arguments; each command's module is imported only when the command runs.
 
-It imports next to nothing at its top, so that `--help` and mistakes are answered at once.
+Top-level imports are minimal, so that `--help` and wrong arguments are answered at once.
 """
 
 import argparse
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 
 class CommandError(Exception):
-    """A mistake of the caller, told in one line; `status` is the exit code."""
+    """A user error, printed in one line; `status` is the exit code."""
 
     def __init__(self, text: str, status: int = WRONG_USE) -> None:
         super().__init__(text)
@@ -28,7 +28,7 @@ class CommandError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USE, f"{self.prog}: {message}\n")
@@ -40,17 +40,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"invokeclone {__version__}")
     root_parser = _Parser(add_help=False)
     root_parser.add_argument(
-        "--root", type=Path, help="folder of settings, database, models and pictures (default ~/invokeai)"
+        "--root", type=Path, help="folder of settings, database, models and images (default ~/invokeai)"
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _serve(commands.add_parser("serve", parents=[root_parser], help="start the server"))
     commands.add_parser("openapi", parents=[root_parser], help="print the OpenAPI document")
-    _generate(commands.add_parser("generate", parents=[root_parser], help="make one picture without a server"))
+    _generate(commands.add_parser("generate", parents=[root_parser], help="generate one image without a server"))
     _models(commands.add_parser("models", help="list, install and delete models"), root_parser)
-    _user(commands.add_parser("user", help="accounts: list, add, change and delete them; API keys"), root_parser)
-    database = commands.add_parser("db", help="look after the database").add_subparsers(dest="action", required=True)
-    database.add_parser("upgrade", parents=[root_parser], help="bring the database to the newest form")
-    _webui(commands.add_parser("webui", help="the official web UI: install it, choose it, remove it"), root_parser)
+    _user(commands.add_parser("user", help="list, add, change and delete accounts; manage API keys"), root_parser)
+    database = commands.add_parser("db", help="maintain the database").add_subparsers(dest="action", required=True)
+    database.add_parser("upgrade", parents=[root_parser], help="migrate the database to the newest revision")
+    _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
 
@@ -62,44 +62,46 @@ def _serve(command: argparse.ArgumentParser) -> None:
 
 
 def _generate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("prompt", metavar="PROMPT", help="what the picture should show")
+    command.add_argument("prompt", metavar="PROMPT", help="what the image should show (the prompt)")
     command.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="where to write the picture (PNG, JPEG or WEBP)"
+        "--out", type=Path, required=True, metavar="FILE", help="where to write the image (PNG, JPEG or WEBP)"
     )
-    command.add_argument("--negative", default="", metavar="TEXT", help="what it should not show")
-    command.add_argument("--seed", type=_number(0, 2**32 - 1), help="seed of the noise (default: a random one)")
+    command.add_argument(
+        "--negative", default="", metavar="TEXT", help="what the image should not show (the negative prompt)"
+    )
+    command.add_argument("--seed", type=_number(0, 2**32 - 1), help="seed of the noise (default: random)")
     command.add_argument("--steps", type=_number(1, 1000), help="denoising steps (default: the model's, or 30)")
     command.add_argument("--cfg", type=_scale, help="guidance scale, 1 or more (default: the model's, or 7.5)")
-    command.add_argument("--scheduler", metavar="NAME", help="denoising schedule (default: the model's, or euler)")
+    command.add_argument("--scheduler", metavar="NAME", help="scheduler (default: the model's, or euler)")
     command.add_argument("--width", type=_size, help="pixels, a multiple of 8 (default: the model's, or 512)")
     command.add_argument("--height", type=_size, help="pixels, a multiple of 8 (default: the model's, or 512)")
     command.add_argument("--model", metavar="NAME", help="name or key of a main model (default: the first one)")
     command.add_argument(
-        "--init", type=Path, metavar="FILE", help="image to begin with, cut to the result's proportions"
+        "--init", type=Path, metavar="FILE", help="initial image, cropped to the result's aspect ratio"
     )
+    command.add_argument("--strength", type=_share, help="denoising strength, 0 to 1 (default 0.75; 1 with a mask)")
     command.add_argument(
-        "--strength", type=_share, help="share of noise that it gets, 0 to 1 (default 0.75; 1 with a mask)"
+        "--mask", type=Path, metavar="FILE", help="area of the initial image to repaint: white, or transparent"
     )
-    command.add_argument("--mask", type=Path, metavar="FILE", help="what changes in it: white, or transparent")
     several: dict[str, Any] = {"action": "append", "default": []}
     command.add_argument("--lora", **several, metavar="NAME[:WEIGHT]", help="LoRA to apply; may be repeated")
     command.add_argument(
-        "--control", **several, metavar="NAME:FILE", help="ControlNet or T2I-Adapter, and the image that it follows"
+        "--control", **several, metavar="NAME:FILE", help="ControlNet or T2I-Adapter, and its control image"
     )
     command.add_argument(
         "--reference",
         **several,
         metavar="[NAME:]FILE",
-        help="image that is a prompt (default: by the first IP-Adapter)",
+        help="reference image, and its IP-Adapter (default: the first)",
     )
-    command.add_argument("--refiner", metavar="NAME", help="refiner of SDXL, which makes the last fifth")
+    command.add_argument("--refiner", metavar="NAME", help="SDXL refiner, which runs the last fifth of the steps")
 
 
 def _models(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", parents=[root_parser], help="show the installed models")
     install = actions.add_parser("install", parents=[root_parser], help="install a model")
-    install.add_argument("source", metavar="SOURCE", help="path, owner/name of Hugging Face, or web address")
+    install.add_argument("source", metavar="SOURCE", help="path, Hugging Face owner/name, or URL")
     install.add_argument("--inplace", action="store_true", help="leave the files where they are")
     delete = actions.add_parser("delete", parents=[root_parser], help="delete a model and its files")
     delete.add_argument("key", metavar="KEY", help="key or name of the model")
@@ -108,44 +110,52 @@ def _models(command: _Parser, root_parser: _Parser) -> None:
 def _user(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     named = _Parser(add_help=False)
-    named.add_argument("email", metavar="EMAIL", help="address of the user")
+    named.add_argument("email", metavar="EMAIL", help="email address of the user")
     secret = _Parser(add_help=False)
-    secret.add_argument("--password-stdin", action="store_true", help="read the password from the standard input")
+    secret.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     actions.add_parser("list", parents=[root_parser], help="show all users")
-    add = actions.add_parser("add", parents=[root_parser, named, secret], help="make an account; asks for the password")
-    add.add_argument("--name", help="name to show")
-    add.add_argument("--admin", action="store_true", help="make it an administrator's")
+    add = actions.add_parser(
+        "add", parents=[root_parser, named, secret], help="create an account; asks for the password"
+    )
+    add.add_argument("--name", help="display name")
+    add.add_argument("--admin", action="store_true", help="make the user an administrator")
     actions.add_parser(
-        "passwd", parents=[root_parser, named, secret], help="set a new password; ends what is signed in"
+        "passwd", parents=[root_parser, named, secret], help="set a new password and end the user's sessions"
     )
     for action, text in (
-        ("delete", "delete an account; what its user made stays"),
+        ("delete", "delete an account; the user's images and boards stay"),
         ("promote", "make a user an administrator"),
-        ("demote", "make an administrator a user"),
-        ("enable", "let a user sign in again"),
-        ("disable", "let a user sign in no more"),
+        ("demote", "revoke a user's administrator rights"),
+        ("enable", "allow a user to sign in again"),
+        ("disable", "end a user's sessions and forbid signing in"),
     ):
         actions.add_parser(action, parents=[root_parser, named], help=text)
-    _keys(actions.add_parser("key", help="API keys: make, list and revoke them"), root_parser)
+    _keys(actions.add_parser("key", help="create, list and revoke API keys"), root_parser)
 
 
 def _keys(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="key_action", metavar="ACTION", required=True)
     owned = _Parser(add_help=False)
-    owned.add_argument("--email", metavar="EMAIL", help="address of the user whose keys are meant")
-    add = actions.add_parser("add", parents=[root_parser, owned], help="make a key and print it, this once")
+    owned.add_argument("--email", metavar="EMAIL", help="email address of the keys' owner")
+    add = actions.add_parser(
+        "add", parents=[root_parser, owned], help="create a key and print it (it is not shown again)"
+    )
     add.add_argument("name", metavar="NAME", help="what the key is for")
-    actions.add_parser("list", parents=[root_parser, owned], help="show what keys there are, and when they were used")
-    revoke = actions.add_parser("revoke", parents=[root_parser], help="end a key")
-    revoke.add_argument("key", metavar="KEY", help="its id or its first letters, as `list` shows them")
+    actions.add_parser("list", parents=[root_parser, owned], help="show the keys and when they were last used")
+    revoke = actions.add_parser("revoke", parents=[root_parser], help="revoke a key")
+    revoke.add_argument("key", metavar="KEY", help="id or prefix of the key, as `list` shows it")
 
 
 def _webui(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
-    install = actions.add_parser("install", parents=[root_parser], help="fetch its published package and serve it at /")
-    install.add_argument("version", nargs="?", metavar="VERSION", help="which (default: the newest that is tested)")
-    install.add_argument("--wheel", type=Path, metavar="FILE", help="take this file instead of fetching it")
-    use = actions.add_parser("use", parents=[root_parser], help="serve an installed version, or our own page")
+    install = actions.add_parser(
+        "install", parents=[root_parser], help="download the published package and serve the UI at /"
+    )
+    install.add_argument(
+        "version", nargs="?", metavar="VERSION", help="version to install (default: the newest tested one)"
+    )
+    install.add_argument("--wheel", type=Path, metavar="FILE", help="use this wheel instead of downloading one")
+    use = actions.add_parser("use", parents=[root_parser], help="serve an installed version, or the built-in page")
     use.add_argument("version", metavar="VERSION", help='an installed version, or "own"')
     actions.add_parser("list", parents=[root_parser], help="show the installed versions")
     remove = actions.add_parser("remove", parents=[root_parser], help="delete an installed version")
@@ -188,9 +198,9 @@ def _scale(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, the process's own unless `arguments` are given.
+    """Run a command; `arguments` defaults to the process's command line.
 
-    Return the exit code: 0, 1 for a failure, 2 for wrong use, 130 after Ctrl+C.
+    Return the exit code: 0 for success, 1 for a failure, 2 for wrong use, 130 after Ctrl+C.
     """
     options = parser().parse_args(arguments)
     try:
@@ -214,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _storage_line(error: Exception) -> str | None:
-    """Return the line for a folder or database that refuses; None for an error of another kind."""
+    """Return the message for a folder or database that cannot be used; None for an error of another kind."""
     from invokeclone.kit.files.storage_errors import startup_line
 
     return startup_line(error)

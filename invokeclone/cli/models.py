@@ -1,4 +1,4 @@
-"""`invokeclone models list | install | delete`, on the database and folder of a root, without a server."""
+"""`invokeclone models list | install | delete`: manage the models of a root without a server."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ FAILED = 1
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what `action` says; return the exit code."""
+    """Run the action of the arguments; return the exit code."""
     settings = settings_for(arguments, level="warning")
     actions = {"list": _list, "install": _install, "delete": _delete}
     return asyncio.run(actions[arguments.action](settings, arguments))
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    """Lend resources on a migrated database that knows the embedded model."""
+    """Yield resources with a migrated database in which the embedded model is registered."""
     resources = Resources(settings, Database(settings.database_path), Bus())
     try:
         await resources.database.migrate()
@@ -42,7 +42,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
 
 async def find(resources: Resources, name: str) -> ModelConfig | None:
-    """Return the model with this key or, failing that, this name."""
+    """Return the model with this key or, failing that, this name; None if there is none."""
     async with resources.database.read() as connection:
         records = await store.search(connection)
     return next((m for m in records if m.key == name), None) or next((m for m in records if m.name == name), None)
@@ -76,7 +76,7 @@ async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _show(job: ModelInstallJob) -> None:
-    """Write over the line before how much is here, for a person who watches."""
+    """Overwrite the progress line of an installation, if stderr is a terminal."""
     if sys.stderr.isatty() and job.total_bytes:
         end = "\n" if job.ended else ""
         sys.stderr.write(f"\r{job.status}: {job.bytes / 1e6:.0f} of {job.total_bytes / 1e6:.0f} MB {end}")

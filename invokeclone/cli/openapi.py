@@ -1,4 +1,4 @@
-"""`invokeclone openapi`: print the OpenAPI document, without touching the root folder."""
+"""`invokeclone openapi`: print the OpenAPI document, without accessing the root folder."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`invokeclone serve`: find a port, say where the server is, serve until SIGINT or SIGTERM."""
+"""`invokeclone serve`: find a free port, print the server's address, serve until SIGINT or SIGTERM."""
 
 import argparse
 import asyncio
@@ -28,13 +28,13 @@ from invokeclone.server.sockets import Sockets
 
 PORTS_TRIED = 100
 KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open; a client that sends again just as it closes would see a reset."""
+"""Idle time after which a connection is closed; a request sent just as it closes sees a connection reset."""
 GRACE_SECONDS = 3
 BACKLOG = 2048
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve; return 0 after a graceful end, 1 when the server could not start."""
+    """Serve; return 0 after a graceful shutdown, 1 when the server could not start."""
     settings = settings_for(arguments, host=arguments.host, port=arguments.port)
     if not settings.use_memory_db:
         database_file.check(settings.database_path, migrations.revisions())
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         listening = listen(settings.host, settings.port)
         app = create_app(settings)
         server = _Server(_config(app, settings), app, settings, lock)
-        with listening, contextlib.suppress(SystemExit):  # uvicorn's, when the start failed
+        with listening, contextlib.suppress(SystemExit):  # uvicorn raises it when the startup failed
             server.run(sockets=[listening])
     finally:
         lock.release()
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _migrate(settings: Settings) -> None:
-    """Migrate before anything else: what is wrong with the database is then one line, and nothing has begun."""
+    """Migrate before the application starts, so that a problem with the database is reported in one line."""
     database = Database(settings.database_path)
     try:
         await database.migrate()
@@ -65,7 +65,7 @@ async def _migrate(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it is once it answers, and closes its sockets before it waits for connections to end."""
+    """Server that prints its address once it answers, and closes its WebSockets before it waits for connections."""
 
     def __init__(self, config: uvicorn.Config, app: Application, settings: Settings, lock: RootLock) -> None:
         super().__init__(config)
@@ -79,14 +79,14 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM, and don't raise them again after the end they asked for."""
+        """Handle SIGINT and SIGTERM without raising them again after the shutdown."""
         with super().capture_signals():
             yield
             self._captured_signals.clear()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        gc.freeze()  # what is there now stays: looking through it for garbage stops everything for 150 ms each time
+        gc.freeze()  # these objects stay: scanning them in a full collection pauses the process for 150 ms
         if self.started and sockets:
             scheme = "https" if self._settings.ssl_certfile else "http"
             host = self._settings.host
@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
 
 
 class _OneLineStartupErrors:
-    """Words a start that fails because of a disk or the database in one line; other failures keep their traceback."""
+    """Reports startup failures of disks and the database in one line; other failures keep their traceback."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -143,7 +143,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         server_header=False,
         ws="websockets-sansio",
         ws_max_size=settings.limits.socket_message_kib * 1024,
-        proxy_headers=False,  # the application reads them, behind its check of where a request came from
+        proxy_headers=False,  # the application reads them, after checking where a request came from
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ssl_certfile=settings.ssl_certfile,
@@ -152,7 +152,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket listening on `port` or the next free one; raises CommandError when none of many is free."""
+    """Return a socket listening on `port` or the next free one; raises CommandError if none of PORTS_TRIED is free."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
@@ -171,4 +171,4 @@ def listen(host: str, port: int) -> socket.socket:
         if candidate != port:
             sys.stderr.write(f"invokeclone: port {port} is busy, using {candidate}\n")
         return listener
-    raise CommandError(f"no free port from {port} on")
+    raise CommandError(f"no free port at or above {port}")

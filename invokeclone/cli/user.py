@@ -1,7 +1,7 @@
-"""`invokeclone user …`: the accounts of a root, also while its server runs (which notices within half a minute).
+"""`invokeclone user …`: manage the accounts and API keys of a root; a running server notices within half a minute.
 
-A password is asked for, or read from the first line of the standard input; it is never an argument, which others could see.
-An API key is made here and written to the standard output alone, once; what there is to say about it goes to the error output.
+A password is asked for, or read from the first line of standard input; it is never an argument, which other users of
+the machine could see. A new API key is written to standard output once; messages about it go to standard error.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateReq
 
 CHANGES = {
     "promote": (AdminUserUpdateRequest(is_admin=True), "is an administrator"),
-    "demote": (AdminUserUpdateRequest(is_admin=False), "is no administrator"),
+    "demote": (AdminUserUpdateRequest(is_admin=False), "is not an administrator"),
     "enable": (AdminUserUpdateRequest(is_active=True), "may sign in"),
-    "disable": (AdminUserUpdateRequest(is_active=False), "may not sign in, and what was signed in has ended"),
+    "disable": (AdminUserUpdateRequest(is_active=False), "may not sign in; existing sessions have ended"),
 }
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what `action` says; return the exit code."""
+    """Run the action of the arguments; return the exit code."""
     settings = settings_for(arguments, level="warning")
     actions: dict[str, Callable[[Resources, argparse.Namespace], Awaitable[None]]] = {
         "list": _list,
@@ -65,19 +65,19 @@ async def _find(resources: Resources, email: str) -> UserDTO:
     async with resources.database.read() as connection:
         account = await store.find(connection, email)
     if account is None:
-        raise CommandError(f"no user has the address {email}")
+        raise CommandError(f"no user has the email address {email}")
     return account.user
 
 
 def _password(arguments: argparse.Namespace) -> str:
-    """Return the password that was piped in, or typed twice without being shown."""
+    """Return the password from standard input, or typed twice without echo."""
     if arguments.password_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise CommandError("no terminal to ask for a password at: pipe it in with --password-stdin")
+        raise CommandError("no terminal to read a password from; pipe it in with --password-stdin")
     typed = getpass.getpass("Password: ")
     if getpass.getpass("Again: ") != typed:
-        raise CommandError("these are two different passwords")
+        raise CommandError("the passwords do not match")
     return typed
 
 
@@ -99,23 +99,23 @@ async def _add(resources: Resources, arguments: argparse.Namespace) -> None:
             email=arguments.email, display_name=arguments.name, password=_password(arguments), is_admin=arguments.admin
         )
     except ValidationError as error:
-        raise CommandError(f"{arguments.email} is not an e-mail address") from error
+        raise CommandError(f"{arguments.email} is not a valid email address") from error
     user = await service.create(resources, request)
     sys.stdout.write(f"added {user.email}\n")
     if not resources.settings.multiuser:
-        sys.stderr.write("invokeclone: nobody signs in before the settings say `multiuser: true`\n")
+        sys.stderr.write("invokeclone: users can sign in only with the setting `multiuser: true`\n")
 
 
 async def _passwd(resources: Resources, arguments: argparse.Namespace) -> None:
     user = await _find(resources, arguments.email)
     await service.change(resources, user.user_id, AdminUserUpdateRequest(password=_password(arguments)))
-    sys.stdout.write(f"{user.email} has a new password, and what was signed in has ended\n")
+    sys.stdout.write(f"{user.email} has a new password; existing sessions have ended\n")
 
 
 async def _delete(resources: Resources, arguments: argparse.Namespace) -> None:
     user = await _find(resources, arguments.email)
     await service.remove(resources, user.user_id)
-    sys.stdout.write(f"deleted {user.email}; what the user made stays\n")
+    sys.stdout.write(f"deleted {user.email}; the user's images and boards stay\n")
 
 
 async def _change(resources: Resources, arguments: argparse.Namespace) -> None:
@@ -131,19 +131,19 @@ async def _key(resources: Resources, arguments: argparse.Namespace) -> None:
 
 
 async def _add_key(resources: Resources, arguments: argparse.Namespace) -> None:
-    """Write a new key of the user's, of `system` when nobody is named in single-user mode."""
+    """Print a new key of the named user, or of `system` if no user is named in single-user mode."""
     multiuser = resources.settings.multiuser
     if arguments.email is None and multiuser:
-        raise CommandError("whose key? say --email EMAIL")
+        raise CommandError("name the owner of the key with --email EMAIL")
     user_id = store.SYSTEM_ID if arguments.email is None else (await _find(resources, arguments.email)).user_id
     if user_id == store.SYSTEM_ID and multiuser:
-        raise CommandError("the system user's keys are of no use in multi-user mode: name an account")
+        raise CommandError("keys of the system user do not work in multi-user mode; name another account")
     first = not await keys.has_keys(resources.database)
     text = await keys.make(resources.database, user_id, arguments.name)
     sys.stdout.write(f"{text}\n")
-    sys.stderr.write("invokeclone: keep the key: it is shown this once\n")
+    sys.stderr.write("invokeclone: save the key: it is not shown again\n")
     if first and not multiuser:
-        sys.stderr.write("invokeclone: from now on programs that speak other servers' APIs need a key\n")
+        sys.stderr.write("invokeclone: from now on clients of the compatibility APIs need a key\n")
 
 
 async def _list_keys(resources: Resources, arguments: argparse.Namespace) -> None:
@@ -156,14 +156,14 @@ async def _list_keys(resources: Resources, arguments: argparse.Namespace) -> Non
 
 
 async def _revoke_key(resources: Resources, arguments: argparse.Namespace) -> None:
-    """End the key with this id or these first letters, if that is one key."""
+    """Revoke the key with this id or prefix. Raises CommandError if there is none or the prefix is ambiguous."""
     api_keys = await keys.list_all(resources.database)
     matches = [key for key in api_keys if arguments.key in (key.id, key.prefix)]
     if len(matches) > 1:
-        raise CommandError("several keys begin so: say the id")
+        raise CommandError("several keys have this prefix; name the id")
     if not matches:
-        raise CommandError("there is no such key; `invokeclone user key list` shows them")
+        raise CommandError("no such key; `invokeclone user key list` shows the keys")
     await keys.revoke(resources.database, matches[0].id)
     sys.stdout.write(f"revoked {matches[0].name}\n")
     if len(api_keys) == 1 and not resources.settings.multiuser:
-        sys.stderr.write("invokeclone: that was the last key: programs that speak other servers' APIs need none now\n")
+        sys.stderr.write("invokeclone: that was the last key: clients of the compatibility APIs need none now\n")

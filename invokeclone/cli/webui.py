@@ -1,7 +1,7 @@
-"""`invokeclone webui install | use | list | remove`: the official web UI, fetched from its published package.
+"""`invokeclone webui install | use | list | remove`: the official web UI, downloaded from its published package.
 
-Only the static folder of the published wheel is taken, after each of its files was compared with the wheel's own record of
-hashes. Nothing of it belongs to this project.
+Only the static folder of the wheel is unpacked, after each of its files is checked against the hashes in the wheel's
+RECORD. None of these files belongs to this project.
 """
 
 import argparse
@@ -31,14 +31,14 @@ FAILED = 1
 COMPRESSED = frozenset({".html", ".css", ".js", ".mjs", ".json", ".svg", ".wasm", ".ttf", ".map"})
 WORTH_COMPRESSING = 1_000
 MAX_BUNDLE_BYTES = 512 * 1024 * 1024
-"""Bytes that all files of a bundle may have together."""
+"""Maximum total size of a bundle's files."""
 MAX_FILES = 20_000
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-"""Bytes of a wheel's list of files."""
+"""Maximum size of a wheel's RECORD."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what `action` says; return the exit code."""
+    """Run the action of the arguments; return the exit code."""
     root = settings_for(arguments, level="warning").root
     actions = {"install": _install, "use": _use, "list": _list, "remove": _remove}
     return actions[arguments.action](root, arguments)
@@ -47,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _install(root: Path, arguments: argparse.Namespace) -> int:
     version = _check_version(arguments.version or TESTED[-1])
     if version not in TESTED:
-        sys.stderr.write(f"invokeclone: {version} was never tried with this server ({', '.join(TESTED)} were)\n")
+        sys.stderr.write(f"invokeclone: {version} is not tested with this server ({', '.join(TESTED)} are)\n")
     if version in webui.list_versions(root):
         webui.activate(root, version)
-        sys.stdout.write(f"{version} is installed already and in use\n")
+        sys.stdout.write(f"{version} is already installed and now in use\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="invokeclone-webui-") as scratch:
         wheel = Path(arguments.wheel) if arguments.wheel else fetch(version, Path(scratch))
@@ -65,7 +65,7 @@ def _install(root: Path, arguments: argparse.Namespace) -> int:
 def _use(root: Path, arguments: argparse.Namespace) -> int:
     if arguments.version == OWN:
         webui.activate(root, None)
-        sys.stdout.write("our own page is in use\n")
+        sys.stdout.write("the built-in page is in use\n")
         return 0
     version = _require_installed(root, arguments.version)
     webui.activate(root, version)
@@ -102,8 +102,8 @@ def _require_installed(root: Path, version: str) -> str:
 
 
 def fetch(version: str, into: Path) -> Path:
-    """Download the published wheel with pip, which checks it against the index; raises CommandError."""
-    sys.stderr.write(f"fetching {PACKAGE} {version} (about 13 MB)\n")
+    """Download the published wheel with pip, which verifies it against the index. Raises CommandError."""
+    sys.stderr.write(f"downloading {PACKAGE} {version} (about 13 MB)\n")
     process = subprocess.run(  # noqa: S603  (our own interpreter; the version is checked)
         [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"),
@@ -116,14 +116,17 @@ def fetch(version: str, into: Path) -> Path:
     wheels = list(into.glob("*.whl"))
     if process.returncode or len(wheels) != 1:
         errors = [line for line in process.stderr.splitlines() if line.startswith("ERROR")]
-        raise CommandError(f"pip could not fetch it: {errors[-1] if errors else process.stderr.strip()[-300:]}", FAILED)
+        raise CommandError(
+            f"pip could not download it: {errors[-1] if errors else process.stderr.strip()[-300:]}", FAILED
+        )
     return wheels[0]
 
 
 def unpack(wheel: Path, version: str, base: Path) -> int:
-    """Put the wheel's static files into `base`/`version`, checked and compressed, all or nothing; return how many.
+    """Unpack the wheel's static files into `base`/`version`, verified and with gzip copies; return their number.
 
-    Raises CommandError for what is no such wheel, or not as its record says.
+    Installs either all files or none. Raises CommandError for a wheel of another package or one that does not match its
+    RECORD.
     """
     base.mkdir(parents=True, exist_ok=True)
     partial = base / f".{version}.partial"
@@ -135,11 +138,11 @@ def unpack(wheel: Path, version: str, base: Path) -> int:
                 entry for entry in archive.infolist() if entry.filename.startswith(STATIC) and not entry.is_dir()
             ]
             if sum(entry.file_size for entry in entries) > MAX_BUNDLE_BYTES or len(entries) > MAX_FILES:
-                raise CommandError("the web UI in this package is larger than any that is known", FAILED)
+                raise CommandError("the web UI in this package is over the size limits", FAILED)
             for entry in tqdm(entries, "unpacking", unit="file", leave=False):
                 _write_file(partial, entry.filename, archive.read(entry), hashes)
         if not (partial / webui.INDEX).is_file():
-            raise CommandError("there is no web UI in this package", FAILED)
+            raise CommandError("this package contains no web UI", FAILED)
         partial.replace(base / version)
     except (OSError, zipfile.BadZipFile) as error:
         raise CommandError(f"cannot unpack {wheel.name}: {error}", FAILED) from error
@@ -149,24 +152,24 @@ def unpack(wheel: Path, version: str, base: Path) -> int:
 
 
 def _read_hashes(archive: zipfile.ZipFile, version: str) -> dict[str, str]:
-    """Return the sha256 that the wheel's RECORD says for each file."""
+    """Return the SHA-256 of each file in the wheel's RECORD."""
     name = f"{PACKAGE}-{version}.dist-info/RECORD"
     if name not in archive.namelist():
         raise CommandError(f"this is not the package {PACKAGE} {version}", FAILED)
     if archive.getinfo(name).file_size > MAX_RECORD_BYTES:
-        raise CommandError("the record in this package is larger than any that is known", FAILED)
+        raise CommandError("the RECORD in this package is over the size limit", FAILED)
     rows = csv.reader(io.StringIO(archive.read(name).decode()))
     return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1 and row[1].startswith("sha256=")}
 
 
 def _write_file(folder: Path, name: str, body: bytes, hashes: dict[str, str]) -> None:
-    """Write one file, and a compressed copy where that saves something."""
+    """Verify and write one file, and a gzip copy of a large compressible one."""
     digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
     if hashes.get(name) != digest:
-        raise CommandError(f"{name} is not as the package's record says", FAILED)
+        raise CommandError(f"{name} does not match the package's RECORD", FAILED)
     relative = PurePosixPath(name.removeprefix(STATIC))
     if relative.is_absolute() or ".." in relative.parts:
-        raise CommandError(f"{name} leads out of the folder", FAILED)
+        raise CommandError(f"{name} is outside of the target folder", FAILED)
     path = folder / relative
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)

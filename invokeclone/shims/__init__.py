@@ -1,1 +1,1 @@
-"""Other dialects over the same queue: each folder translates one, and none makes a picture by itself."""
+"""Compatibility APIs of other servers over the same queue, a folder each."""

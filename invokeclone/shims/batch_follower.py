@@ -1,7 +1,7 @@
-"""Follows batches of the queue for clients that wait: the server's events say that it is time to look, the rows how items are.
+"""Follows queue batches for waiting clients: events trigger a read of the rows, and the rows give the items' state.
 
-One task reads the rows of all batches that anybody follows, soon after an event and every `LOOK_AGAIN` seconds without one. It
-belongs to no compatibility API.
+One task reads the rows of all followed batches, soon after an event and every `REFRESH_INTERVAL_S` seconds without one.
+Does not depend on any one compatibility API.
 """
 
 import asyncio
@@ -29,43 +29,43 @@ from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import TERMINAL
 
 REFRESH_INTERVAL_S = 5.0
-"""Seconds after which rows are read without any event."""
+"""Seconds after which rows are read without an event."""
 
 CHANGES = (
     BatchEnqueuedEvent, QueueItemStatusChangedEvent, QueueItemsRetriedEvent, QueueItemsCanceledEvent, QueueClearedEvent,
 )  # fmt: skip
-"""Events after which other items are in the queue, or in another state."""
+"""Events after which the queue has other items, or items have another state."""
 
 _log = log.get("shims")
 
 
 class BatchObserver(Protocol):
-    """Follows one batch."""
+    """Observer of one batch."""
 
     node_events: ClassVar[tuple[type[InvocationEvent], ...]]
-    """The events of running nodes that it takes; it takes every change of an item's status, too."""
+    """The node events it handles; it also gets every change of an item's status."""
 
     def handle_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Take an event of an item of the batch, on the event loop."""
+        """Handle an event of an item of the batch, on the event loop."""
         ...
 
     async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
-        """See the items of the batch as they are now, oldest first; none are left when it was deleted."""
+        """Handle the current items of the batch, oldest first; there are none when the batch was deleted."""
         ...
 
 
 class QueueObserver(Protocol):
-    """Wants to know more of the queue than the batches that are followed."""
+    """Observer of the whole queue."""
 
     async def refresh(self, connection: AsyncConnection) -> None:
-        """See the queue as it is now."""
+        """Handle the current state of the queue."""
         ...
 
 
 class BatchFollower:
-    """Who follows which batch; one for the server's life. All methods belong on the event loop.
+    """The followed batches and their observers; one per server. Its methods must be called on the event loop.
 
-    It listens to events while anybody follows a batch or the queue.
+    It subscribes to events while a batch or the queue is followed.
     """
 
     def __init__(self, resources: Resources, bus: Bus) -> None:
@@ -73,7 +73,7 @@ class BatchFollower:
         self._bus = bus
         self._kinds: frozenset[type[Event]] = frozenset()
         self._node_events: Counter[type[Event]] = Counter()
-        """How many watchers take each kind of event of nodes."""
+        """Number of observers per class of node events."""
         self._resources = resources
         self._batch_observers: dict[str, BatchObserver] = {}
         self._queue_observers: list[QueueObserver] = []
@@ -82,38 +82,38 @@ class BatchFollower:
         self._stopped = False
 
     def follow(self, batch_id: str, observer: BatchObserver) -> None:
-        """Have `watcher` take the batch's events and see its rows until `unfollow`."""
+        """Pass the batch's events and rows to `observer` until `unfollow`."""
         self.unfollow(batch_id)
         self._batch_observers[batch_id] = observer
         self._node_events.update(observer.node_events)
         self._listen()
 
     def unfollow(self, batch_id: str) -> None:
-        """Follow a batch no more."""
+        """Stop following a batch."""
         if (observer := self._batch_observers.pop(batch_id, None)) is not None:
             self._node_events.subtract(observer.node_events)
         self._listen()
 
     def add_queue_observer(self, observer: QueueObserver) -> None:
-        """Have `audience` look whenever rows are read, until `remove_queue_observer`; a second call does nothing."""
+        """Refresh `observer` whenever rows are read, until `remove_queue_observer`; a second call does nothing."""
         if observer not in self._queue_observers:
             self._queue_observers.append(observer)
         self._listen()
 
     def remove_queue_observer(self, observer: QueueObserver) -> None:
-        """Have `audience` look no more; nothing happens when it did not."""
+        """Stop refreshing `observer`; does nothing for an unknown one."""
         if observer in self._queue_observers:
             self._queue_observers.remove(observer)
         self._listen()
 
     def request_refresh(self) -> None:
-        """Have the rows read."""
+        """Schedule a read of the rows."""
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch(), name="followed batches")
 
     async def stop(self) -> None:
-        """Read no more rows; before the database is closed."""
+        """Stop reading rows; called before the database is closed."""
         self._stopped = True
         self._listen()
         if self._task is not None:
@@ -125,7 +125,7 @@ class BatchFollower:
         return not self._stopped and bool(self._batch_observers or self._queue_observers)
 
     def _listen(self) -> None:
-        """Take the events that are needed now."""
+        """Subscribe to the events that the current observers need."""
         kinds: frozenset[type[Event]] = frozenset()
         if self._is_needed:
             kinds = frozenset([*CHANGES, *(kind for kind, number in self._node_events.items() if number)])
@@ -154,8 +154,8 @@ class BatchFollower:
             try:
                 async with self._resources.database.read() as connection:
                     await self._refresh(connection)
-            except Exception:  # noqa: BLE001  (the next look comes whatever happened to this one)
-                _log.exception("the rows of batches that clients wait for cannot be read")
+            except Exception:  # noqa: BLE001  (the task must survive any error of one refresh)
+                _log.exception("cannot read the rows of the followed batches")
 
     async def _refresh(self, connection: AsyncConnection) -> None:
         observers = dict(self._batch_observers)
@@ -173,12 +173,12 @@ class BatchFollower:
     async def _log_failure(refresh: Any) -> None:
         try:
             await refresh
-        except Exception:  # noqa: BLE001  (one client's trouble is not the others')
-            _log.exception("a client cannot be told how its batch is")
+        except Exception:  # noqa: BLE001  (an error of one observer must not affect the others)
+            _log.exception("an observer of the queue failed")
 
 
 def _may_end(kind: type[Event], payload: dict[str, Any]) -> bool:
-    """Tell whether items may have ended or be gone."""
+    """Return whether an event may mean that items have ended or were deleted."""
     if issubclass(kind, QueueItemEvent):
         return payload.get("status") in TERMINAL
     return issubclass(kind, QueueItemsCanceledEvent | QueueClearedEvent)

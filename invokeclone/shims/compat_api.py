@@ -1,6 +1,6 @@
-"""How a dialect's routes fail: whatever goes wrong inside is worded by the dialect, never in the server's own form.
+"""Routes and request bodies of compatibility APIs: every error is rendered in the form of the API it belongs to.
 
-It also reads bodies, so that a wrong one is told in those words too. It knows no dialect.
+Does not depend on any one compatibility API.
 """
 
 import json
@@ -27,24 +27,24 @@ from invokeclone.kit.requests import FormRequest, resources_of
 _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
 _UNSUPPORTED_STATUSES = (422, 424)
-"""Statuses that clients of other dialects don't know, or take for something else."""
+"""Statuses that clients of compatibility APIs do not know or misinterpret."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What went wrong, before a dialect words it."""
+    """An error before a compatibility API renders it."""
 
     status: int
     message: str
     param: str | None = None
-    """Which part of the request."""
+    """The part of the request at fault."""
     code: str | None = None
-    """A word for programs, where the dialect has one."""
+    """Machine-readable code, where the API has one."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def common_status(self) -> int:
-        """The status, where one that clients of other dialects don't know is that of a bad request."""
+        """The status, with 400 in place of statuses that clients of compatibility APIs do not know."""
         return 400 if self.status in _UNSUPPORTED_STATUSES else self.status
 
 
@@ -52,7 +52,7 @@ Render = Callable[[Problem], Response]
 
 
 class RequestRejected(BadRequest):
-    """A dialect refuses a request, naming the part."""
+    """The request is invalid or not supported; `param` names the part at fault."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -61,11 +61,11 @@ class RequestRejected(BadRequest):
 
 
 class BodyTooLarge(TooLarge):
-    """The body is over what a route of this kind reads."""
+    """The request body is over the limit of its route."""
 
 
 def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  (a table, a row per kind of error)
-    """Return what an exception says; one that nobody expected becomes a 500 and is logged."""
+    """Return the problem of an exception; an unexpected one is logged and becomes a 500."""
     match error:
         case RequestRejected():
             return Problem(error.status, str(error), error.param, error.problem_code)
@@ -78,15 +78,15 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  (a table, a row p
         case HTTPException():
             return Problem(error.status_code, str(error.detail), headers=error.headers or {})
         case ClientDisconnect():
-            _log.debug("a client left while it sent its request")
-            return Problem(400, "the request is not complete")
+            _log.debug("a client disconnected while sending its request")
+            return Problem(400, "the request is incomplete")
         case _:
             _log.error("a request failed", exc_info=error)
-            return Problem(500, f"{type(error).__name__}: the server failed on this request; the log says more")
+            return Problem(500, f"{type(error).__name__}: internal error; see the server's log")
 
 
 def _validation_problem(errors: list[dict[str, Any]], skip: int) -> Problem:
-    """Return pydantic's first error, with the path of its place; `skip` leaves out where in the request it was."""
+    """Return pydantic's first error with its path, without the first `skip` parts of the path (such as `body`)."""
     first = errors[0]
     path = ".".join(str(part) for part in first["loc"][skip:])
     text = str(first["msg"]).removeprefix("Value error, ")
@@ -94,19 +94,19 @@ def _validation_problem(errors: list[dict[str, Any]], skip: int) -> Problem:
 
 
 def router(render: Render, **arguments: Any) -> APIRouter:
-    """Return a router whose routes word their errors by `render`. They are not part of InvokeAI's document."""
+    """Return a router whose routes render errors with `render` and are left out of the OpenAPI document."""
 
     class Route(APIRoute):
-        """A route of the dialect."""
+        """A route of a compatibility API."""
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            """Return FastAPI's handler with every exception worded."""
+            """Return FastAPI's handler with every exception rendered."""
             handle = super().get_route_handler()
 
             async def handler(request: Request) -> Response:
                 try:
                     return await handle(FormRequest(request.scope, request.receive))
-                except Exception as error:  # noqa: BLE001  (whatever it is, the client reads it in its own dialect)
+                except Exception as error:  # noqa: BLE001  (every error is rendered in the API's form)
                     return render(problem_of(error))
 
             return handler
@@ -115,15 +115,15 @@ def router(render: Render, **arguments: Any) -> APIRouter:
 
 
 async def read_json(request: Request, model: type[Body], *, with_images: bool = False) -> Body:
-    """Return the body as `model`, whatever content type it came under; an empty body is an empty object.
+    """Return the body as `model`, whatever its content type; an empty body counts as an empty object.
 
-    Nulls count as left out. Raises Refused for what isn't JSON or doesn't fit, RefusedAsTooLarge.
+    Nulls count as left out. Raises RequestRejected for a body that is not JSON, BodyTooLarge, and ValidationError.
     """
     return model.model_validate(await read_object(request, with_images=with_images))
 
 
 async def read_object(request: Request, *, with_images: bool = False) -> dict[str, Any]:
-    """Return the body as a JSON object without those of its members that are null; a body without images has its own limit."""
+    """Return the body as a JSON object without its null members; bodies without images have a limit of their own."""
     data = await request.body()
     limits = resources_of(request).settings.limits
     if not with_images and len(data) > limits.plain_json_kib * 1024:
@@ -142,7 +142,7 @@ async def read_object(request: Request, *, with_images: bool = False) -> dict[st
 
 
 def check_images(count: int, limits: Limits, param: str) -> None:
-    """Raise Refused for more images than one request may ask for."""
+    """Raise RequestRejected for more images than one request may ask for."""
     if count > limits.request_images:
         raise RequestRejected(
             f"{count} images are more than {limits.request_images} (setting limits.request_images)", param
@@ -150,7 +150,7 @@ def check_images(count: int, limits: Limits, param: str) -> None:
 
 
 def check_prompt(prompt: str, limits: Limits, param: str) -> None:
-    """Raise Refused for a prompt that is too long."""
+    """Raise RequestRejected for a prompt that is too long."""
     try:
         limits_of_text.check_prompt(prompt, limits)
     except Unprocessable as error:
@@ -158,5 +158,5 @@ def check_prompt(prompt: str, limits: Limits, param: str) -> None:
 
 
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return JSON of the bare content type, which some clients insist on."""
+    """Return a response of the bare content type `application/json`, which some clients require."""
     return Response(orjson.dumps(content), status, dict(headers or {}), "application/json")

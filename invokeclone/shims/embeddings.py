@@ -1,4 +1,4 @@
-"""Names of textual inversions in prompts of other servers' languages, as triggers of ours: `<name>`."""
+"""Replaces names of textual inversions in prompts for other servers by this server's triggers: `<name>`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from invokeclone.models.configs.model_config import ModelConfig
 
 _IN_TRIGGER = re.compile(r"[a-zA-Z0-9., _-]+")
-"""Names that a trigger may hold; others are triggered by their keys."""
+"""Names that a trigger can contain; other textual inversions are triggered by their keys."""
 _COMFYUI = re.compile(r"embedding:(?P<name>[^\s,()<>:]+)", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.(safetensors|pt|bin)$", re.IGNORECASE)
 
 Triggers = Mapping[str, str]
-"""By names in lower case."""
+"""Triggers by name in lower case."""
 
 
 def triggers(embeddings: Iterable[ModelConfig], base: str) -> Triggers:
-    """Return what triggers the textual inversions for a base."""
+    """Return the triggers of the textual inversions for a base."""
     compatible = [config for config in embeddings if config.base == base]
     return {config.name.casefold(): _trigger(config) for config in compatible}
 
@@ -25,7 +25,7 @@ def _trigger(config: ModelConfig) -> str:
 
 
 def replace_words(prompt: str, trigger_map: Triggers) -> str:
-    """Return a prompt with triggers where an embedding's name stands as a word, as AUTOMATIC1111 reads it."""
+    """Return a prompt with each name of an embedding that stands as a word replaced by its trigger (AUTOMATIC1111)."""
     if not trigger_map:
         return prompt
     names = "|".join(re.escape(name) for name in sorted(trigger_map, key=len, reverse=True))
@@ -34,7 +34,7 @@ def replace_words(prompt: str, trigger_map: Triggers) -> str:
 
 
 def replace_prefixed(prompt: str, trigger_map: Triggers) -> str:
-    """Return a prompt with triggers where `embedding:name` stands, as ComfyUI reads it; unknown names stay text."""
+    """Return a prompt with each `embedding:name` replaced by its trigger (ComfyUI); unknown names stay text."""
 
     def trigger(match: re.Match[str]) -> str:
         return trigger_map.get(_SUFFIX.sub("", match["name"]).casefold(), match[0])

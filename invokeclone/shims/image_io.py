@@ -1,6 +1,6 @@
-"""Pictures on their way in (base64, data URLs, uploads) and out (PNG, JPEG, WebP): checked, brought to size, kept, packed.
+"""Image input (base64, data URLs, uploads) and output (PNG, JPEG, WebP): decoding, resizing, storing and encoding.
 
-What comes in is decoded by the same reader as every upload. Addresses are never fetched. It knows no dialect.
+Input is decoded by the same function as uploads. URLs are never fetched. Does not depend on any one compatibility API.
 """
 
 import base64
@@ -33,18 +33,18 @@ DEFAULT_QUALITY = 90
 
 
 async def image_work(work: Callable[[], WorkResult]) -> WorkResult:
-    """Do blocking work on a picture, as many at once as the server has cores for it."""
+    """Run blocking work on an image in a thread, within the server's limit of concurrent image work."""
     return await off_loop(work, service.image_work_limiter())
 
 
-# In
+# Input
 
 
 def decode_base64(text: str, param: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Return the bytes of base64 or of a data URL. Raises Refused, for addresses too: nothing is fetched here."""
+    """Return the bytes of base64 or a data URL. Raises RequestRejected for invalid or too large data and for URLs."""
     text = text.strip()
     if text[:8].lower().startswith(("http:", "https:", "file:", "ftp:")):
-        raise RequestRejected("pictures must be sent along, as base64; addresses are not fetched", param)
+        raise RequestRejected("images must be sent as base64; URLs are not fetched", param)
     if text[:5].lower() == "data:":
         text = text.partition(",")[2]
     if len(text) > limits.image_file_mib * MIB * 4 // 3 + 4:
@@ -55,12 +55,12 @@ def decode_base64(text: str, param: str, limits: Limits = DEFAULT_LIMITS) -> byt
         raise RequestRejected("not valid base64", param) from error
     check_size(len(data), param, limits)
     if not data:
-        raise RequestRejected("the picture is empty", param)
+        raise RequestRejected("the image is empty", param)
     return data
 
 
 def _decode_in_slices(text: str) -> bytes:
-    """Decode base64 a slice at a time, so that other threads can run in between. Raises binascii.Error and ValueError."""
+    """Decode base64 in slices, so that other threads can run in between. Raises binascii.Error and ValueError."""
     if len(text) <= SLICE_CHARACTERS:
         return base64.b64decode("".join(text.split()), validate=True)
     chunks, rest = [], ""
@@ -77,7 +77,7 @@ def _decode_in_slices(text: str) -> bytes:
 
 
 async def decode_image(resources: Resources, data: bytes, param: str) -> Image.Image:
-    """Return the picture, upright. Raises Refused for what isn't one, or is too large."""
+    """Return the image, rotated by its EXIF orientation. Raises RequestRejected for an invalid or too large image."""
     limits = resources.settings.limits
     check_size(len(data), param, limits)
     with translate_image_errors(param):
@@ -85,7 +85,7 @@ async def decode_image(resources: Resources, data: bytes, param: str) -> Image.I
 
 
 def check_size(size: int, param: str, limits: Limits) -> None:
-    """Raise Refused for an image of more bytes than are read."""
+    """Raise RequestRejected for an image file over the size limit."""
     if size > limits.image_file_mib * MIB:
         raise _too_large(param, limits)
 
@@ -96,7 +96,7 @@ def _too_large(param: str, limits: Limits) -> RequestRejected:
 
 @contextmanager
 def translate_image_errors(param: str) -> Iterator[None]:
-    """Refuse what turns out to be no picture, or a too large one, naming the part of the request."""
+    """Raise RequestRejected, naming `param`, in place of NotAnImage and TooManyPixels."""
     try:
         yield
     except (NotAnImage, TooManyPixels) as error:
@@ -104,7 +104,7 @@ def translate_image_errors(param: str) -> Iterator[None]:
 
 
 def flatten(image: Image.Image, background: str = "white") -> Image.Image:
-    """Return the picture as RGB, what is transparent in it over `background`."""
+    """Return the image as RGB, with transparent areas blended onto `background`."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     base = Image.new("RGBA", image.size, background)
@@ -114,7 +114,7 @@ def flatten(image: Image.Image, background: str = "white") -> Image.Image:
 def resize_image(
     image: Image.Image, size: tuple[int, int], mode: Literal["stretch", "crop", "fill"] = "stretch"
 ) -> Image.Image:
-    """Return the picture at `size`: stretched, cut to the same proportions around its middle, or whole with its edges repeated."""
+    """Return the image at `size`: stretched, cropped around its center, or fitted inside with its edges repeated."""
     if image.size == size:
         return image
     if mode == "stretch":
@@ -141,7 +141,7 @@ def resize_image(
 async def save_intermediate(
     resources: Resources, image: Image.Image, user: User, category: ImageCategory = ImageCategory.USER
 ) -> str:
-    """Keep a picture as an intermediate of the user's, for a run to begin with; returns its name."""
+    """Store an image as an intermediate of the user, as the input of a run; return its name."""
     record = await service.save(
         resources,
         image,
@@ -153,11 +153,11 @@ async def save_intermediate(
     return record.image_name
 
 
-# Out
+# Output
 
 
-async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the field's word)
-    """Return the file of a result in `format`; a PNG as it lies on the disk, with all that is embedded in it."""
+async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the API's name)
+    """Return the file of a stored image in `format`; a PNG unchanged, with its embedded metadata."""
     path = await service.path(resources, name)
     return await image_work(lambda: _read_or_encode(path, format, quality))
 
@@ -170,7 +170,7 @@ def _read_or_encode(path: Path, format: Format, quality: int | None) -> bytes:  
 
 
 def encode(image: Image.Image, format: Format, quality: int | None = None) -> bytes:  # noqa: A002
-    """Return a picture as a file; `quality` is 0..100, for JPEG and WebP."""
+    """Return the image as an encoded file; `quality` is 0..100, for JPEG and WebP."""
     file = io.BytesIO()
     if format == "png":
         image.save(file, "PNG", compress_level=1)
@@ -181,12 +181,12 @@ def encode(image: Image.Image, format: Format, quality: int | None = None) -> by
 
 
 def encode_base64(data: bytes) -> str:
-    """Return the bytes in base64."""
+    """Return the bytes as base64."""
     return base64.b64encode(data).decode("ascii")
 
 
 async def resize_preview(preview: str, size: tuple[int, int], format: Format = "png") -> bytes:  # noqa: A002
-    """Return a progress preview (a data URL) at the size that the picture will have."""
+    """Return a progress preview (a data URL) at the size of the final image, as an encoded file."""
     data = base64.b64decode(preview.partition(",")[2])
 
     def work() -> bytes:

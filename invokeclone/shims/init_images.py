@@ -1,4 +1,4 @@
-"""Initial images that a client sent, and masks of what changes in them."""
+"""Initial images and inpaint masks that clients send."""
 
 from dataclasses import replace
 
@@ -12,13 +12,13 @@ from invokeclone.shims import image_io
 from invokeclone.users.current import User
 
 MAX_EDITED_PIXELS = 1024 * 1024
-"""Pixels to which a picture is brought that comes without a generation_request size."""
+"""Maximum number of pixels of the result if the request has an image but no size."""
 FEATHER_DIVISOR = 64
-"""What part of an image's shorter side is the width of the fading border inside a mask."""
+"""The shorter side of the mask divided by the blur radius of its border."""
 
 
 def limit_edit_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size, smaller in the same proportions where it has too many pixels."""
+    """Return the size, scaled down to at most `MAX_EDITED_PIXELS` pixels at the same aspect ratio."""
     width, height = size
     scale = min(1.0, (MAX_EDITED_PIXELS / (width * height)) ** 0.5)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -32,10 +32,10 @@ async def with_init_image(
     strength: float,
     mask: Image.Image | None = None,
 ) -> ResolvedRequest:
-    """Return the request with an initial image, cut to the proportions of the result, and its denoising strength (0..1).
+    """Return the request with an initial image, cropped to the result's aspect ratio, and its strength (0..1).
 
-    With a mask, what is transparent in it is made anew altogether, and what is opaque stays exactly. Raises InvalidGeneration
-    when the model cannot begin with an image, or keep a part of one.
+    With a mask, its transparent area is repainted at full strength, and its opaque area stays unchanged. Raises
+    InvalidGeneration when the model does not support image-to-image or inpainting.
     """
     require_capability(resolved.config, "image_to_image")
     if mask is not None:
@@ -59,13 +59,13 @@ async def with_init_image(
 
 
 def _opacity_mask(mask: Image.Image) -> Image.Image:
-    """Return white where a mask is opaque. One without transparency is read as most tools draw it: white is made new."""
+    """Return a mask that is white where the given one is opaque; without transparency, where it is black."""
     if mask.has_transparency_data:
         return mask.convert("RGBA").getchannel("A")
     return ImageOps.invert(mask.convert("L"))
 
 
 def _feather_inward(mask: Image.Image) -> Image.Image:
-    """Return the mask fading towards the inside; where it was white it stays so, so that nothing outside changes."""
+    """Return the mask blurred into the black area only: white pixels, which stay unchanged, remain white."""
     radius = min(mask.size) / FEATHER_DIVISOR
     return ImageChops.lighter(mask, mask.filter(ImageFilter.GaussianBlur(radius)))

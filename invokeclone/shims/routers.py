@@ -1,4 +1,4 @@
-"""The routers of every dialect, for the application to include, and which addresses are whose."""
+"""The routers of all compatibility APIs, and which paths belong to which API."""
 
 from fastapi import APIRouter, Response
 
@@ -18,10 +18,10 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 IMAGE_PREFIXES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
-"""What addresses begin with whose answers hold pictures in base64."""
+"""Prefixes of the paths whose responses contain images in base64."""
 
 _COMFYUI = tuple(dict.fromkeys(f"{prefix}{path}" for prefix in comfyui.PREFIXES for path in comfyui.paths()))
-"""What ComfyUI's addresses begin with."""
+"""Paths and path prefixes of ComfyUI's API."""
 
 _RENDERERS: tuple[tuple[tuple[str, ...], Render], ...] = (
     (("/v1beta/",), gemini.render),
@@ -32,7 +32,7 @@ _RENDERERS: tuple[tuple[tuple[str, ...], Render], ...] = (
 
 
 def render_error(path: str, status: int, message: str) -> Response | None:
-    """Return a refusal in the words of the dialect that an address belongs to; None: it belongs to none."""
+    """Return an error in the form of the compatibility API that a path belongs to; None if it belongs to none."""
     for patterns, render in _RENDERERS:
         if path.startswith(tuple(pattern for pattern in patterns if pattern.endswith("/"))) or path in patterns:
             return render(Problem(status, message))

@@ -1,6 +1,6 @@
-"""A batch from enqueueing to its end, for somebody who waits: progress on the way, pictures in the end, cancel when they leave.
+"""Runs a batch for a waiting client: enqueues it, reports progress and results, cancels it when the client disconnects.
 
-`following.py` says how they are. It belongs to no compatibility API.
+`batch_follower.py` supplies the events and rows. Does not depend on any one compatibility API.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from invokeclone.users.current import User
 
 Result = TypeVar("Result")
 PROGRESS_BACKLOG = 64
-"""Steps that are kept for somebody who reads them slowly; older ones are dropped."""
+"""Progress events that are kept for a slow reader; older ones are dropped."""
 
 
 class QueueFull(TooMany):
-    """The queue has no room for the batch."""
+    """The queue has no capacity for the batch."""
 
     headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
 
@@ -43,13 +43,13 @@ class QueueFull(TooMany):
 
 
 class RunFailed(InvokeCloneError):
-    """An item failed. It is the server's fault as far as the client knows, and asking again would fail again."""
+    """An item failed. The client is told not to retry, because the same request would fail again."""
 
     headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
 
 
 class RunCanceled(InvokeCloneError):
-    """Somebody canceled the items before they were done."""
+    """Items were canceled before they completed."""
 
     status: ClassVar[int] = 409
     headers: ClassVar[dict[str, str]] = {"x-should-retry": "false"}
@@ -59,35 +59,35 @@ class RunCanceled(InvokeCloneError):
 
 
 class ClientDisconnected(FailedDependency):
-    """Nobody waits for the answer any more."""
+    """The client disconnected before the response."""
 
     status: ClassVar[int] = 499
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far an item has come."""
+    """Progress of an item."""
 
     item_id: int
     node: str
     message: str
     fraction: float | None
-    """0..1 of the node; None when nobody can tell."""
+    """0..1 of the node; None if unknown."""
     preview: str | None
-    """A small picture as a data URL."""
+    """A preview image as a data URL."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """An item at its end, and the pictures that its nodes made."""
+    """An item that has ended, and the images that its nodes produced."""
 
     item: Item
     images: dict[str, list[str]]
-    """Names of the images that are not intermediate, by the node's id in the graph."""
+    """Names of the images that are not intermediate, by node id in the graph."""
 
     @property
     def image_names(self) -> list[str]:
-        """Return all names."""
+        """Names of all images."""
         return [name for names in self.images.values() for name in names]
 
     def require_success(self) -> None:
@@ -98,7 +98,7 @@ class ItemResult:
 
 @dataclass
 class Run:
-    """A batch in the queue, and what is known of it."""
+    """A batch in the queue and its progress."""
 
     node_events: ClassVar[tuple[type[InvocationEvent], ...]] = (InvocationProgressEvent,)
 
@@ -111,35 +111,35 @@ class Run:
     progress_events: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(PROGRESS_BACKLOG))
     latest: RunProgress | None = None
     ended_count: int = 0
-    """How many of the items have ended."""
+    """Number of items that have ended."""
     _pending: list[int] = field(default_factory=list)
-    """Items that had not ended at the last look, and those behind them."""
+    """Items that had not ended at the last refresh, and those after them."""
     _results: list[ItemResult] = field(default_factory=list)
     _error: Exception | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def set_items(self, item_ids: Iterable[int]) -> None:
-        """Note the items once they are in the queue."""
+        """Set the ids of the enqueued items."""
         self.item_ids = sorted(item_ids)
         self._pending = list(self.item_ids)
 
     @property
     def progress(self) -> float:
-        """How much is done, 0..1."""
+        """Completed fraction of the batch, 0..1."""
         if not self.item_ids or self.ended_count >= len(self.item_ids):
             return 1.0
         current = self.latest.fraction or 0.0 if self.latest else 0.0
         return min(1.0, (self.ended_count + current) / len(self.item_ids))
 
     def handle_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Take an event of an item of the batch."""
+        """Handle an event of an item of the batch."""
         if issubclass(kind, InvocationProgressEvent):
             self._record_progress(payload)
         elif payload.get("status") in TERMINAL:
             self.latest = None
 
     async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
-        """Note the items that have ended; one without a row was deleted."""
+        """Record the items that have ended; an item without a row was deleted."""
         rows = {item.item_id: item for item in items}
         ended_ids = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
         self.ended_count = len(ended_ids)
@@ -148,7 +148,7 @@ class Run:
                 if (row := rows.get(self._pending[0])) is not None:
                     self._results.append(ItemResult(row, await image_names_by_node(connection, row)))
                 del self._pending[0]
-        except Exception as error:  # noqa: BLE001  (raised to whoever waits)
+        except Exception as error:  # noqa: BLE001  (raised by `results`)
             self._error = error
         self._changed.set()
 
@@ -166,7 +166,7 @@ class Run:
         self.progress_events.put_nowait(self.latest)
 
     async def results(self) -> AsyncIterator[ItemResult]:
-        """Yield each item as it ends, in the order of the batch; items that are deleted meanwhile are left out."""
+        """Yield each item as it ends, in the order of the batch; items deleted in the meantime are left out."""
         position = 0
         while True:
             self._changed.clear()
@@ -180,7 +180,7 @@ class Run:
             await self._changed.wait()
 
     async def image_names(self) -> list[str]:
-        """Wait for the end of all; return the names of the pictures, in the order of the batch.
+        """Wait for all items to end; return the names of the images, in the order of the batch.
 
         Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
         """
@@ -197,9 +197,9 @@ class Run:
         return names
 
     async def cancel(self) -> None:
-        """Cancel what has not ended, the last first: no item is begun because one before it was canceled."""
+        """Cancel all items that have not ended, last first, so that canceling one does not start the next."""
         for item_id in reversed(self.item_ids):
-            with contextlib.suppress(InvokeCloneError):  # deleted meanwhile
+            with contextlib.suppress(InvokeCloneError):  # deleted in the meantime
                 await service.cancel(self.resources, self.queue_id, item_id, user=self.user)
 
 
@@ -208,7 +208,7 @@ def _is_over(row: Item | None) -> bool:
 
 
 async def image_names_by_node(connection: AsyncConnection, item: Item) -> dict[str, list[str]]:
-    """Return the names of the images that an item made to be kept, by the id of the node in the graph."""
+    """Return the names of an item's images that are not intermediate, by node id in the graph."""
     text = await store.get_session(connection, item.item_id)
     names_by_node: dict[str, list[str]] = {}
     if text is None:
@@ -224,7 +224,7 @@ async def image_names_by_node(connection: AsyncConnection, item: Item) -> dict[s
 
 
 class Runs:
-    """The runs that somebody waits for; one for the server's life."""
+    """The runs that clients wait for; one instance per server."""
 
     def __init__(self, resources: Resources, follower: BatchFollower) -> None:
         self.resources = resources
@@ -233,11 +233,11 @@ class Runs:
         self._cancellations: set[asyncio.Task[None]] = set()
 
     def for_user(self, user: User) -> list[Run]:
-        """Return the user's runs that are still waited for, the oldest first."""
+        """Return the user's open runs, oldest first."""
         return [run for run in self._runs.values() if run.user.user_id == user.user_id]
 
     async def enqueue(self, batch: Batch, user: User) -> Run:
-        """Enqueue and listen; whoever calls must `close` the run. Raises QueueFull when not all items find room."""
+        """Enqueue and follow a batch; the caller must `close` the run. Raises QueueFull when not all items fit."""
         run = self._runs[batch.batch_id] = Run(self.resources, user, batch.batch_id)
         self._follower.follow(batch.batch_id, run)
         with contextlib.ExitStack() as cleanup:
@@ -252,12 +252,12 @@ class Runs:
         return run
 
     def close(self, run: Run) -> None:
-        """Listen no more."""
+        """Stop following a run."""
         self._runs.pop(run.batch_id, None)
         self._follower.unfollow(run.batch_id)
 
     async def cancel(self, run: Run) -> None:
-        """Cancel what has not ended, even when whoever asks is being cancelled too."""
+        """Cancel all items that have not ended, even when the calling task is being cancelled."""
         task = asyncio.create_task(run.cancel())
         self._cancellations.add(task)
         task.add_done_callback(self._cancellations.discard)
@@ -265,7 +265,7 @@ class Runs:
 
     @contextlib.asynccontextmanager
     async def running(self, batch: Batch, user: User) -> AsyncIterator[Run]:
-        """Enqueue, and cancel what has not ended when the block is left early: by an error, or because the client went."""
+        """Enqueue a batch; cancel what has not ended when the block exits with an error, such as a disconnect."""
         run = await self.enqueue(batch, user)
         try:
             yield run
@@ -277,7 +277,7 @@ class Runs:
 
 
 async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Return what `work` returns; when the client goes away before, `work` is cancelled and ClientGone is raised.
+    """Return the result of `work`; cancel it and raise ClientDisconnected when the client disconnects first.
 
     The request's body must have been read.
     """
@@ -286,7 +286,7 @@ async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, Resul
     try:
         await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientDisconnected("the client went away")
+            raise ClientDisconnected("the client disconnected")
         return task.result()
     finally:
         for pending in (disconnect, task):
@@ -305,5 +305,5 @@ async def _wait_for_disconnect(request: Request) -> None:
 
 
 def runs_of(request: Request) -> Runs:
-    """Return the application's runs."""
+    """Return the application's Runs."""
     return services_of(request).get(Runs)

@@ -91,7 +91,7 @@ async def test_images_to_begin_with(library: Resources, tmp_path: Path) -> None:
         (("--control", "edges:nothing.png"), "nothing.png: No such file"),
         (("--control", "edges"), "must be NAME:FILE"),
         (("--lora", "style:v1:many"), "there is no LoRA 'style:v1:many'"),
-        (("--mask", "m.png"), "--mask needs --init"),
+        (("--mask", "m.png"), "--mask requires --init"),
         (("--refiner", "xl"), "requires a refiner of sdxl-refiner"),
     ],
 )

@@ -57,10 +57,10 @@ def test_a_life_of_an_account(user: Any, tmp_path: Path) -> None:
     ("arguments", "typed", "complaint"),
     [
         (["add", "admin@example.com"], "x\n", "exists already"),
-        (["add", "nonsense"], "x\n", "not an e-mail address"),
+        (["add", "nonsense"], "x\n", "not a valid email address"),
         (["add", "a@example.com"], "\n", "must not be empty"),
         (["add", "a@example.com"], "", "must not be empty"),
-        (["passwd", "nobody@example.com"], "x\n", "no user has the address"),
+        (["passwd", "nobody@example.com"], "x\n", "no user has the email address"),
         (["passwd", "admin@example.com"], "\n", "must not be empty"),
         (["delete", "admin@example.com"], "", "last administrator"),
         (["demote", "admin@example.com"], "", "last administrator"),
@@ -101,7 +101,7 @@ def test_a_password_is_typed_twice_at_a_terminal(
     assert "--password-stdin" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", Terminal())
     assert main(add) == 2
-    assert "different" in capsys.readouterr().err
+    assert "do not match" in capsys.readouterr().err
     assert main(add) == 0
 
 
@@ -124,7 +124,7 @@ def test_a_life_of_a_key(user: Any, tmp_path: Path) -> None:
     status, key, stderr = user("key", "add", "Open WebUI")
     assert status == 0
     assert keys.is_key(key.removesuffix("\n")), "nothing but the key, for scripts"
-    assert "shown this once" in stderr
+    assert "not shown again" in stderr
     assert "from now on" in stderr
     key = key.strip()
     assert verify_key(tmp_path, key) == "system@system.invokeai"
@@ -166,11 +166,11 @@ def test_with_accounts_a_key_is_an_account_s(user: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["add", "x"], "whose key?"),
-        (["add", "x", "--email", "nobody@example.com"], "no user has the address"),
+        (["add", "x"], "name the owner of the key"),
+        (["add", "x", "--email", "nobody@example.com"], "no user has the email address"),
         (["add", "x", "--email", "system@system.invokeai"], "system user"),
         (["add", "", "--email", "admin@example.com"], "name of an API key"),
-        (["list", "--email", "nobody@example.com"], "no user has the address"),
+        (["list", "--email", "nobody@example.com"], "no user has the email address"),
         (["revoke", "ick_abcdef"], "no such key"),
         (["revoke", ""], "no such key"),
     ],

@@ -222,7 +222,7 @@ def test_samplers_and_schedules(http: httpx.Client) -> None:
     (old_name,), _ = txt2img(http, **SMALL, sampler_index="DPM++ 2M Karras")
     assert pixels(old_name).tobytes() == images["DPM++ 2M", "karras"]
     _, info = txt2img(http, **QUICK, sampler_name="Euler a", scheduler="Karras")
-    assert info["extra_generation_params"] == {"Schedule type": "Uniform", "Schedule type instead of": "Karras"}
+    assert info["extra_generation_params"] == {"Schedule type": "Uniform", "Requested schedule type": "Karras"}
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos", "Nearest"])

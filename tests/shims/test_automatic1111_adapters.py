@@ -109,7 +109,7 @@ async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources
         ({"module": "ip-adapter_face_id"}, "preprocessor 'ip-adapter_face_id' is not supported: .*ip-adapter-auto"),
         ({"mask": EDGES}, "masks are not supported"),
         ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin must be less than end"),
-        ({"image": None}, "no image"),
+        ({"image": None}, "the image is missing"),
     ],
 )
 async def test_reference_images_that_cannot_be_are_refused(
@@ -198,7 +198,10 @@ def test_a_narrow_image_keeps_a_pixel_and_does_not_grow_without_end() -> None:
         ({"module": "tile_resample", "threshold_a": 0}, "Down Sampling Rate must be 1 to 8"),
         ({"module": "blur_gaussian", "threshold_a": float("nan")}, "Sigma must be"),
         ({"module": "canny", "processor_res": 100_000}, "unit 0: processor_res"),
-        ({"module": "depth_midas"}, "'depth_midas' is not supported: send its image, or use one of canny, invert"),
+        (
+            {"module": "depth_midas"},
+            "'depth_midas' is not supported: send the preprocessed image, or use one of canny, invert",
+        ),
     ],
 )
 async def test_preprocessors_that_cannot_be_are_refused(

@@ -115,12 +115,12 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"model": None}, "no model"),
-        ({"model": "None"}, "no model"),
+        ({"model": None}, "the model is missing"),
+        ({"model": "None"}, "the model is missing"),
         ({"model": "nothing"}, "nothing"),
         ({"model": "other"}, "other is for sdxl models"),
         ({"module": "openpose"}, "preprocessor 'openpose' is not supported: .* one of canny"),
-        ({"image": None}, "no image"),
+        ({"image": None}, "the image is missing"),
         ({"image": "aGVsbG8="}, "known format"),
         ({"image": "http://127.0.0.1:1/a.png"}, "not fetched"),
         ({"mask": EDGES}, "masks are not supported"),
@@ -128,8 +128,8 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
         ({"weight": 3}, "unit 0: weight"),
         ({"guidance_start": 2}, "unit 0: guidance_start"),
         ({"guidance_start": 0.5, "guidance_end": 0.5}, "begin must be less than end"),
-        ({"resize_mode": 7}, "no resize_mode 7"),
-        ({"control_mode": "more"}, "no control_mode 'more'"),
+        ({"resize_mode": 7}, "unknown resize_mode 7"),
+        ({"control_mode": "more"}, "unknown control_mode 'more'"),
     ],
 )
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, problem: str) -> None:

@@ -438,7 +438,7 @@ HIRES = {"enable_hr": True}
         (HIRES | {"hr_negative_prompt": "other"}, "hr_negative_prompt"),
         (HIRES | {"hr_scale": 0.5}, "hr_scale"),
         (HIRES | {"hr_scale": 16}, "too large"),
-        (HIRES | {"hr_resize_x": 1024, "hr_resize_y": 512}, "proportions"),
+        (HIRES | {"hr_resize_x": 1024, "hr_resize_y": 512}, "aspect ratio"),
     ],
 )
 async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
@@ -449,7 +449,7 @@ async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fie
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"init_images": ["a", "b"]}, "one picture"),
+        ({"init_images": ["a", "b"]}, "only one initial image"),
         ({"latent_mask": "a"}, "latent_mask"),
         ({"resize_mode": 3}, "resize_mode"),
         ({"mask": "a", "inpainting_fill": 3}, "latent nothing"),

@@ -163,8 +163,8 @@ def test_what_is_off_is_no_prompt(off: dict[str, float]) -> None:
         ({"weight_type": "ease in"}, "'ease in' not in"),
         ({"embeds_scaling": "K+V"}, "'K+V' not in"),
         ({"image_negative": ["20", 0]}, "negative images are not supported"),
-        ({"image": ["33", 0]}, "one image here"),
-        ({"clip_vision": ["34", 0]}, "someone's encoder is not an image encoder"),
+        ({"image": ["33", 0]}, "takes one image"),
+        ({"clip_vision": ["34", 0]}, "someone's encoder is not a known image encoder"),
     ],
 )
 def test_reference_images_that_cannot_be_are_refused(inputs: dict[str, Any], problem: str) -> None:

@@ -172,4 +172,4 @@ async def test_one_that_fails_keeps_nobody_from_looking(
     assert watcher.looks[0] == []
     await enqueue(resources, "b")
     await until(lambda: ["pending"] in watcher.looks)
-    assert any("cannot be told" in record.getMessage() for record in logged)
+    assert any("an observer of the queue failed" in record.getMessage() for record in logged)

@@ -212,7 +212,7 @@ def test_what_is_no_picture_is_a_bad_request(client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as error:
         client.images.edit(image=picture, mask=("m.png", png(Image.new("RGBA", (8, 8))), "image/png"), prompt="a cat")
     assert error.value.param == "mask"
-    with pytest.raises(BadRequestError, match="one picture at a time"):
+    with pytest.raises(BadRequestError, match="only one image can be edited"):
         client.images.edit(image=[picture, picture], prompt="a cat")
 
 

@@ -1,5 +1,6 @@
-"""AUTOMATIC1111's API under `/sdapi/v1`: its requests become batches of the queue, and its answers are made of the results.
+"""AUTOMATIC1111's API under `/sdapi/v1`: its requests become batches of the queue.
 
-`schemas.py` says what is read and `wanted.py` what it means, with `prompts.py`, `samplers.py`, `options.py` and `inpainting.py`
-for a part each; `generate.py` runs it, `jobs.py` remembers what runs, `infotext.py` words the result.
+`schemas.py` defines the requests; `plan.py` resolves them, with `prompts.py`, `samplers.py` and `options.py`;
+`controlnet.py` and `preprocessors.py` handle ControlNet units, `inpainting.py` initial images and masks; `generate.py`
+runs a request, `jobs.py` tracks running ones, `infotext.py` formats generation parameters, `extras.py` upscales images.
 """

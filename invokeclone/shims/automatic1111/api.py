@@ -1,4 +1,4 @@
-"""The routes of AUTOMATIC1111's API."""
+"""Routes of AUTOMATIC1111's API."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ UNAUTHORIZED = 401
 
 
 def render(problem: Problem) -> Response:
-    """Word an error as A1111 does."""
+    """Return an error in A1111's form."""
     headers = dict(problem.headers)
     if problem.status == UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Basic realm="invokeclone"'
@@ -45,12 +45,12 @@ def _context(request: Request, needs: Resources, user: User) -> RequestContext:
     return RequestContext(needs, runs_of(request), services_of(request).get_or_make(Jobs), user)
 
 
-# Pictures
+# Images
 
 
 @ROUTER.post("/txt2img")
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Make pictures of a prompt."""
+    """Generate images from a prompt."""
     body = await read_json(request, TextToImage, with_images=True)
     return json_response(
         await run_until_disconnect(request, generate.text_to_image(_context(request, needs, caller), body))
@@ -59,7 +59,7 @@ async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Respo
 
 @ROUTER.post("/img2img")
 async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Make pictures of a prompt and a picture."""
+    """Generate images from a prompt and an initial image."""
     body = await read_json(request, ImageToImage, with_images=True)
     return json_response(
         await run_until_disconnect(request, generate.image_to_image(_context(request, needs, caller), body))
@@ -68,11 +68,11 @@ async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Resp
 
 @ROUTER.post("/extra-single-image")
 async def upscale_image(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Enlarge an image."""
+    """Upscale an image."""
     body = await read_json(request, UpscaleImage, with_images=True)
     extras.refuse_unsupported(body)
     async with needs.database.read() as connection:
-        format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
+        format = (await options.load(connection, caller)).format  # noqa: A001  (the option's name)
     return json_response(
         {"html_info": "", "image": await extras.upscale_base64(needs, body.image, body, format, "image")}
     )
@@ -80,19 +80,19 @@ async def upscale_image(request: Request, caller: Caller, needs: Needs) -> Respo
 
 @ROUTER.post("/extra-batch-images")
 async def upscale_images(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Enlarge several images."""
+    """Upscale several images."""
     body = await read_json(request, UpscaleImages, with_images=True)
     extras.refuse_unsupported(body)
     check_images(len(body.image_list), needs.settings.limits, "imageList")
     async with needs.database.read() as connection:
-        format = (await options.load(connection, caller)).format  # noqa: A001  (the option's word)
+        format = (await options.load(connection, caller)).format  # noqa: A001  (the option's name)
     upscaled = [await extras.upscale_base64(needs, item.data, body, format, "imageList") for item in body.image_list]
     return json_response({"html_info": "", "images": upscaled})
 
 
 @ROUTER.post("/png-info")
 async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response:
-    """Read what a picture says of its making."""
+    """Read the generation parameters embedded in an image."""
     body = await read_json(request, ReadInfo, with_images=True)
     limits = needs.settings.limits
     data = await image_io.image_work(lambda: image_io.decode_base64(body.image, "image", limits))
@@ -101,7 +101,7 @@ async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response
     return json_response({"info": text, "items": items, "parameters": infotext.parse(text) if text else {}})
 
 
-# What runs
+# Running jobs
 
 
 @ROUTER.get("/progress")
@@ -110,14 +110,14 @@ async def get_progress(
     caller: Caller,
     skip_current_image: bool = False,
 ) -> Response:
-    """Tell how far the caller's generation is."""
+    """Get the progress of the caller's generation."""
     job = services_of(request).get_or_make(Jobs).current(caller)
     return json_response(jobs.progress(job, with_image=not skip_current_image))
 
 
 @ROUTER.post("/interrupt")
 async def interrupt(request: Request, caller: Caller) -> Response:
-    """End the caller's generation; it answers with what is done."""
+    """Stop the caller's generation; its request returns the images that are finished."""
     if job := services_of(request).get_or_make(Jobs).current(caller):
         await job.interrupt()
     return json_response({})
@@ -125,7 +125,7 @@ async def interrupt(request: Request, caller: Caller) -> Response:
 
 @ROUTER.post("/skip")
 async def skip(request: Request, caller: Caller) -> Response:
-    """Leave out the picture that the caller's generation is at."""
+    """Skip the image that the caller's generation is working on."""
     if job := services_of(request).get_or_make(Jobs).current(caller):
         await job.skip()
     return json_response(None)
@@ -142,7 +142,7 @@ async def get_options(caller: Caller, connection: Read) -> Response:
 
 @ROUTER.post("/options")
 async def set_options(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Set those of the caller's options that mean something here."""
+    """Set the caller's options; unsupported ones are ignored."""
     values = await read_object(request)
     async with needs.database.write() as connection:
         current = await options.load(connection, caller)
@@ -155,7 +155,7 @@ async def set_options(request: Request, caller: Caller, needs: Needs) -> Respons
 
 @ROUTER.get("/sd-models")
 async def list_checkpoints(_caller: Caller, connection: Read) -> Response:
-    """List the models that can make pictures."""
+    """List the models that can generate images."""
     return json_response(
         [options.describe_checkpoint(config) for config in await generation_models(connection, refiners=True)]
     )
@@ -180,7 +180,7 @@ async def list_loras(_caller: Caller, connection: Read) -> Response:
 
 @ROUTER.get("/embeddings")
 async def list_embeddings(_caller: Caller, connection: Read) -> Response:
-    """List the textual inversions, which prompts apply by their names; those of bases that cannot make images are skipped."""
+    """List the textual inversions, which prompts apply by name; those for unsupported bases are under `skipped`."""
     configs = await models.search(connection, type=ModelType.TextualInversion)
     embeddings: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
     for config in configs:
@@ -213,14 +213,14 @@ async def list_schedules(_caller: Caller) -> Response:
 
 @ROUTER.get("/upscalers")
 async def list_upscalers(_caller: Caller) -> Response:
-    """List what enlarges pixels."""
+    """List the upscalers."""
     common_fields = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
     return json_response([{"name": name, **common_fields} for name in UPSCALERS])
 
 
 @ROUTER.get("/latent-upscale-modes")
 async def list_latent_upscalers(_caller: Caller) -> Response:
-    """List what enlarges latents."""
+    """List the latent upscale modes."""
     return json_response([{"name": LATENT}])
 
 
@@ -230,7 +230,7 @@ async def list_latent_upscalers(_caller: Caller) -> Response:
 @ROUTER.get("/prompt-styles")
 @ROUTER.get("/script-info")
 async def list_nothing(_caller: Caller) -> Response:
-    """List what there is none of."""
+    """Return an empty list: the feature is not supported."""
     return json_response([])
 
 
@@ -244,5 +244,5 @@ async def list_scripts(_caller: Caller) -> Response:
 @ROUTER.post("/refresh-vae")
 @ROUTER.post("/refresh-loras")
 async def refresh(_caller: Caller) -> Response:
-    """Do nothing: lists are always as the records are."""
+    """Do nothing: the lists are always up to date."""
     return json_response(None)

@@ -1,6 +1,6 @@
-"""ControlNet units, as the sd-webui-controlnet extension defines them: a part of `alwayson_scripts`, and what clients list.
+"""ControlNet units as the sd-webui-controlnet extension defines them: in `alwayson_scripts`, and the lists for clients.
 
-Units are ControlNets and T2I-Adapters, or IP-Adapters by their modules' names.
+Units are ControlNets and T2I-Adapters, or IP-Adapters if they have an IP-Adapter module.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
 SCRIPT = "controlnet"
-"""The script's name in `alwayson_scripts`, whatever its case."""
+"""The script's name in `alwayson_scripts`; case is ignored."""
 PARAM = "alwayson_scripts"
 API_VERSION = 2
 _MODES: dict[str, ControlMode] = {
@@ -59,7 +59,7 @@ _RESIZES: dict[str, ControlResize] = {
 
 
 class ControlNetUnit(Body):
-    """A model and its image; the image of a unit without one is the initial image."""
+    """A model with its image and settings; without an image, the unit uses the initial image."""
 
     enabled: bool = True
     module: str | None = None
@@ -81,30 +81,30 @@ class ControlNetUnit(Body):
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is an IP-Adapter's."""
+        """Whether the unit is an IP-Adapter."""
         return preprocessors.is_ip_adapter(self.module)
 
     @property
     def data(self) -> str | None:
-        """The image as base64, wherever the client put it."""
+        """The image as base64, from whichever field the client uses."""
         image = self.image.get("image") if isinstance(self.image, dict) else self.image
         return image or self.input_image or None
 
     @property
     def has_mask(self) -> bool:
-        """Whether a part of the image is masked, but for the region that a reference image is for."""
+        """Whether a part of the image is masked; the region of a reference image does not count."""
         image_mask = self.image.get("mask") if isinstance(self.image, dict) else None
         region = None if self.is_reference else self.effective_region_mask
         return bool(image_mask or self.mask or self.mask_image or region)
 
     @property
     def preprocessor(self) -> Preprocessor | None:
-        """What is done to the image first; ValueError for numbers out of range."""
+        """The preprocessor of the image; raises ValueError for thresholds out of range."""
         module = preprocessors.MODULES.get(preprocessors.normalize_name(self.module))
         return module.preprocessor(self.threshold_a, self.threshold_b) if module else None
 
     def prepare_image(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """Return the image as its preprocessor takes it, where the result is of `size`."""
+        """Return the image as its preprocessor takes it, for a result of `size`."""
         module = preprocessors.MODULES.get(preprocessors.normalize_name(self.module))
         if module is None or not module.resizes:
             return image
@@ -114,7 +114,7 @@ class ControlNetUnit(Body):
 
 
 def units(request: Generate) -> list[ControlNetUnit]:
-    """Return the units that are enabled; raises Refused for what makes no sense, or is not supported."""
+    """Return the enabled units; raises RequestRejected for invalid or unsupported ones."""
     scripts = [script for name, script in request.alwayson_scripts.items() if name.casefold() == SCRIPT]
     entries = [unit for script in scripts for unit in _args(script)]
     enabled = []
@@ -140,17 +140,17 @@ def _args(script: Any) -> list[Any]:
 
 
 def _refuse_unsupported(number: int, unit: ControlNetUnit, request: Generate) -> None:
-    """Raise Refused for the first thing of a unit that would have to be left out."""
+    """Raise RequestRejected for the first unsupported setting of a unit."""
     only_masked = isinstance(request, ImageToImage) and request.mask and request.inpaint_full_res
     unknown = preprocessors.find_problem(unit.module)
     problems = (
         (unknown is not None, unknown),
-        (preprocessors.normalize_name(unit.model) in preprocessors.NONE, "it has no model"),
+        (preprocessors.normalize_name(unit.model) in preprocessors.NONE, "the model is missing"),
         (unit.has_mask, "masks are not supported"),
-        (only_masked and not unit.is_reference, "not together with `inpaint_full_res`: set that to false"),
-        (unit.data is None and not isinstance(request, ImageToImage), "it has no image"),
-        (_normalize_mode(unit.resize_mode) not in _RESIZES, f"there is no resize_mode {unit.resize_mode!r}"),
-        (_normalize_mode(unit.control_mode) not in _MODES, f"there is no control_mode {unit.control_mode!r}"),
+        (only_masked and not unit.is_reference, "not supported together with `inpaint_full_res`; set it to false"),
+        (unit.data is None and not isinstance(request, ImageToImage), "the image is missing"),
+        (_normalize_mode(unit.resize_mode) not in _RESIZES, f"unknown resize_mode {unit.resize_mode!r}"),
+        (_normalize_mode(unit.control_mode) not in _MODES, f"unknown control_mode {unit.control_mode!r}"),
     )
     for applies, reason in problems:
         if applies:
@@ -166,7 +166,7 @@ def _normalize_mode(mode: int | str) -> str:
 
 
 def control_choices(request: Generate) -> list[ControlChoice]:
-    """Return the units of ControlNets and T2I-Adapters as choices whose images are still missing; raises Refused."""
+    """Return the ControlNet and T2I-Adapter units as choices without images; raises RequestRejected."""
     return [
         ControlChoice(
             model=without_hash(unit.model or ""),
@@ -183,7 +183,7 @@ def control_choices(request: Generate) -> list[ControlChoice]:
 
 
 def reference_choices(request: Generate) -> list[ReferenceImageChoice]:
-    """Return the units of IP-Adapters as choices whose images are still missing; raises Refused."""
+    """Return the IP-Adapter units as choices without images; raises RequestRejected."""
     return [
         ReferenceImageChoice(
             model=without_hash(unit.model or ""),
@@ -201,7 +201,7 @@ def reference_choices(request: Generate) -> list[ReferenceImageChoice]:
 async def with_images(
     resources: Resources, user: User, resolved: ResolvedRequest, request: Generate
 ) -> ResolvedRequest:
-    """Store the units' images and return the request with their names. Raises Refused for what is no image."""
+    """Store the units' images and return the request with their names. Raises RequestRejected for invalid images."""
     settings = resolved.settings
     enabled_units = units(request)
     images = [await _decode_image(resources, unit.data or _first_init_image(request)) for unit in enabled_units]
@@ -236,7 +236,7 @@ async def _decode_image(resources: Resources, text: str) -> Image.Image:
 
 
 def description(resolved: ResolvedRequest) -> dict[str, str]:
-    """Return what an image's text says of its units."""
+    """Return the infotext entries of the units."""
     settings = resolved.settings
     texts = [
         f"{_common(control)}, Resize Mode: {_mode_name(_RESIZES, control.resize)}, "
@@ -271,5 +271,5 @@ async def list_modules(_caller: Caller) -> Response:
 
 
 async def get_version(_caller: Caller) -> Response:
-    """Tell the version of the extension's API."""
+    """Get the version of the extension's API."""
     return json_response({"version": API_VERSION})

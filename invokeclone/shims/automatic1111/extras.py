@@ -1,4 +1,4 @@
-"""Pictures enlarged without a model. Blocking."""
+"""Upscaling of images without a model. `upscale` is blocking."""
 
 from PIL import Image, ImageOps
 
@@ -15,17 +15,17 @@ BY_FACTOR = 0
 
 
 def refuse_unsupported(request: Upscale) -> None:
-    """Raise Refused for what would have to be left out."""
+    """Raise RequestRejected for unsupported settings."""
     for name in ("gfpgan_visibility", "codeformer_visibility"):
         if getattr(request, name) > 0:
-            raise RequestRejected(f"{name}: faces cannot be restored, there is no model for it", name)
+            raise RequestRejected(f"{name}: face restoration is not supported", name)
     for name in ("upscaler_1", "upscaler_2"):
         if getattr(request, name) not in UPSCALERS:
-            raise RequestRejected(f"{name}: there is no upscaler {getattr(request, name)!r}", name)
+            raise RequestRejected(f"{name}: unknown upscaler {getattr(request, name)!r}", name)
 
 
 def upscale(image: Image.Image, request: Upscale) -> Image.Image:
-    """Return the picture enlarged as is asked; with the upscaler None as it is. Raises Refused for a size over the limits."""
+    """Return the resized image, unchanged for upscaler None. Raises RequestRejected for a size over the limits."""
     if request.upscaler_1 not in METHODS:
         return image
     if request.resize_mode == BY_FACTOR:
@@ -47,8 +47,8 @@ def upscale(image: Image.Image, request: Upscale) -> Image.Image:
     return result
 
 
-async def upscale_base64(resources: Resources, text: str, request: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the field's word)
-    """Return a picture in base64, enlarged."""
+async def upscale_base64(resources: Resources, text: str, request: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the API's name)
+    """Return an upscaled image, from and to base64."""
     data = await image_io.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
     image = await image_io.decode_image(resources, data, param)
     return await image_io.image_work(lambda: image_io.encode_base64(image_io.encode(upscale(image, request), format)))

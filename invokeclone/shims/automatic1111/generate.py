@@ -1,4 +1,4 @@
-"""A request from its plan to its answer: enqueued, waited for, packed and told of in `info`."""
+"""Runs an A1111 request: resolves it, enqueues it, waits for the images and builds the response."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ ORIGIN = "a1111"
 
 
 class InitImageMissing(NotFound):
-    """There is no picture to begin with."""
+    """The request has no initial image."""
 
     def __init__(self) -> None:
         super().__init__("Init image not found")
@@ -30,16 +30,16 @@ class InitImageMissing(NotFound):
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """A picture that is done."""
+    """A finished image."""
 
     number: int
-    """Which of the request's it is."""
+    """Its position in the request."""
     name: str
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What a request is worked on with."""
+    """What a request needs to run."""
 
     resources: Resources
     runs: Runs
@@ -48,17 +48,17 @@ class RequestContext:
 
 
 async def text_to_image(context: RequestContext, request: TextToImage) -> dict[str, Any]:
-    """Make pictures of a prompt; returns the answer."""
+    """Return the response with images from a prompt."""
     return await _respond(context, await _plan_with_images(context, request), request)
 
 
 async def image_to_image(context: RequestContext, request: ImageToImage) -> dict[str, Any]:
-    """Make pictures of a prompt and a picture; with a mask only what is white in it changes. Returns the answer."""
+    """Return the response with images from a prompt and an initial image; with a mask, only its white area changes."""
     if not request.init_images:
         raise InitImageMissing
     plan = await _plan_with_images(context, request)
     if request.mask and request.inpainting_fill == inpainting.NOISE:
-        plan = replace(plan, strength=1.0)  # noise alone has nothing of the old picture to keep
+        plan = replace(plan, strength=1.0)  # the masked area starts as pure noise
     image = await _decode_image(context.resources, request.init_images[0], "init_images")
     mask = await _decode_image(context.resources, request.mask, "mask") if request.mask else None
     size = (plan.resolved.settings.width, plan.resolved.settings.height)
@@ -71,7 +71,7 @@ async def image_to_image(context: RequestContext, request: ImageToImage) -> dict
 
 
 async def _plan_with_images(context: RequestContext, request: Generate) -> GenerationPlan:
-    """Return the plan, with the images of its ControlNets."""
+    """Return the plan, with the images of its ControlNet units stored."""
     plan = await make_plan(context.resources, context.user, request)
     return replace(plan, resolved=await controlnet.with_images(context.resources, context.user, plan.resolved, request))
 
@@ -103,9 +103,9 @@ async def _encode_result(resources: Resources, name: str, plan: GenerationPlan, 
 
 
 async def _run(context: RequestContext, plan: GenerationPlan) -> list[GeneratedImage]:
-    """Run, and return what was made: all of it, or less when the client interrupted or skipped.
+    """Run the plan and return its images: all, or fewer when the client interrupted or skipped.
 
-    Raises RunFailed for the first that failed, RunCanceled when somebody else canceled.
+    Raises RunFailed for the first item that failed, RunCanceled when items were canceled in another way.
     """
     settings = plan.resolved.settings
     steps = settings.steps + (plan.hires_steps if settings.hires_fix else 0)
@@ -121,11 +121,11 @@ async def _run(context: RequestContext, plan: GenerationPlan) -> list[GeneratedI
     return images
 
 
-# What is told
+# Response
 
 
 def _parameters(request: Generate) -> dict[str, Any]:
-    """Return the request as it was read; the pictures in it only where that is asked for."""
+    """Return the request as it was read; its images only if `include_init_images` is set."""
     parameters = request.model_dump()
     if isinstance(request, ImageToImage) and not request.include_init_images:
         parameters |= {"init_images": None, "mask": None}
@@ -133,7 +133,7 @@ def _parameters(request: Generate) -> dict[str, Any]:
 
 
 def _text(plan: GenerationPlan, number: int) -> str:
-    """Return the text of one picture."""
+    """Return the infotext of one image."""
     request, resolved, sampling = plan.request, plan.resolved.settings, plan.sampling
     has_variations = bool(plan.resolved.variation_seeds)
     uses_strength = isinstance(request, ImageToImage) or plan.hires_upscaler is not None
@@ -159,7 +159,7 @@ def _text(plan: GenerationPlan, number: int) -> str:
 
 
 def _extra(plan: GenerationPlan) -> dict[str, Any]:
-    """Return what only some pictures have to tell: the second run, the mask, and a schedule that is not to be had."""
+    """Return the optional infotext entries: hires fix, mask, refiner, ControlNet units, an unavailable schedule."""
     fields: dict[str, Any] = {}
     hires_fix = plan.resolved.settings.hires_fix
     if hires_fix:
@@ -176,12 +176,12 @@ def _extra(plan: GenerationPlan) -> dict[str, Any]:
         fields |= {"Refiner": refiner.model["name"], "Refiner switch at": refiner.start}
     fields |= controlnet.description(plan.resolved)
     if plan.sampling.unavailable_schedule:
-        fields["Schedule type instead of"] = plan.sampling.unavailable_schedule
+        fields["Requested schedule type"] = plan.sampling.unavailable_schedule
     return fields
 
 
 def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:
-    """Return what A1111 tells of the pictures that are done; with none, of those that were planned."""
+    """Return the `info` object of the finished images; if there are none, of the planned ones."""
     request, resolved = plan.request, plan.resolved.settings
     indices = list(numbers) or list(range(plan.count))
     seeds = [plan.resolved.seeds[number] for number in indices]

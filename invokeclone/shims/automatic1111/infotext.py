@@ -1,4 +1,4 @@
-"""The text that A1111 keeps with a picture: the prompt, the negative prompt, and a line of settings; written and read."""
+"""Formats and parses A1111's infotext, which images embed: the prompt, the negative prompt and a line of settings."""
 
 import io
 import json
@@ -19,22 +19,22 @@ from invokeclone.kit.json_text import NotStorable, decode_text
 from invokeclone.shims.image_io import DEFAULT_QUALITY, Format, flatten
 
 PARAMETERS = "parameters"
-"""The name of the PNG's text."""
+"""Keyword of the PNG text chunk."""
 _EXIF_PART = 0x8769
 _USER_COMMENT = 0x9286
 _UNICODE = b"UNICODE\0"
 _ASCII = b"ASCII\0\0\0"
 _NEGATIVE = "Negative prompt:"
 _PAIR = re.compile(r'(\w[\w \-/]{0,99}):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)')
-"""A setting. Its name is short, so that a long line is read in linear time."""
+"""A setting. The length of its name is bounded, so that a long line is parsed in linear time."""
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _MIN_PAIRS = 3
-"""Pairs from which the last line counts as settings."""
+"""Number of pairs from which the last line counts as settings."""
 _MAX_LINE_LENGTH = 10_000
 
 
 def format_infotext(prompt: str, negative: str, settings: Mapping[str, Any]) -> str:
-    """Return the text of a picture; settings that are None are left out."""
+    """Return the infotext; settings that are None are left out."""
     line = ", ".join(f"{name}: {_quote(value)}" for name, value in settings.items() if value is not None)
     return "\n".join([prompt, *([f"{_NEGATIVE} {negative}"] if negative else []), line]).strip()
 
@@ -45,7 +45,7 @@ def _quote(value: Any) -> str:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return prompt, negative prompt and settings of a text; sizes become two numbers, as A1111 has them."""
+    """Return prompt, negative prompt and settings of an infotext; a size becomes two numbers, as in A1111."""
     *lines, last = text.strip().split("\n")
     pairs = _PAIR.findall(last) if len(last) <= _MAX_LINE_LENGTH else []
     if len(pairs) < _MIN_PAIRS:
@@ -70,11 +70,11 @@ def _unquote(value: str) -> str:
         return value
 
 
-# In files; all of it blocking
+# In files (blocking)
 
 
-def embed_infotext(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the field's word)
-    """Return the picture of a file as bytes with the text in it; a PNG keeps what was embedded before."""
+def embed_infotext(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the API's name)
+    """Return the image of a file as bytes with the infotext embedded; a PNG keeps its other texts."""
     with open_stored_image(path) as image:
         if format == "png":
             texts = {PARAMETERS: text, **png.texts_of(image)}
@@ -87,7 +87,7 @@ def embed_infotext(path: Path, format: Format, text: str) -> bytes:  # noqa: A00
 
 
 def read_infotext(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
-    """Return the text in a picture ("" without one), and the other texts in it; raises what `intake.decode` raises."""
+    """Return the infotext of an image ("" without one) and its other texts; raises what `intake.decode` raises."""
     image = intake.decode(data, limits)
     items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
     text = items.pop(PARAMETERS, None) or _comment(image)
@@ -98,7 +98,7 @@ def read_infotext(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, di
 
 
 def _comment(image: Image.Image) -> str:
-    """Return the user's comment in a picture's EXIF."""
+    """Return the user comment in an image's EXIF data."""
     try:
         comment = image.getexif().get_ifd(_EXIF_PART).get(_USER_COMMENT, b"")
     except intake.DECODE_ERRORS:

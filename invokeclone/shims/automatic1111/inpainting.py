@@ -1,4 +1,4 @@
-"""The picture and the mask of `img2img`, arranged for a run: brought to size, filled, cut out. Blocking, but for `kept`."""
+"""Prepares the image and mask of `img2img`: resizing, filling, cropping. Blocking, except for `save_images`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,30 +17,30 @@ from invokeclone.users.current import User
 Box = tuple[int, int, int, int]
 Fit = Literal["stretch", "crop", "fill"]
 FITS: tuple[Fit, Fit, Fit] = ("stretch", "crop", "fill")
-"""How pictures are brought to size, by `resize_mode`."""
+"""Resize methods by `resize_mode`."""
 HALF = 128
 FILL, NOISE = 0, 2
 """Values of `inpainting_fill`."""
 FILL_RADII = (256, 64, 16, 4)
-"""From how far colors flow into a hole, in pixels, the farthest first."""
+"""Blur radii in pixels by which surrounding colors flow into a hole, largest first."""
 
 
 @dataclass(frozen=True)
 class InpaintInput:
-    """What a run begins with. Masks are "L", white where the old picture stays."""
+    """Input images of a run. Masks are in mode "L", white where the image stays unchanged."""
 
     image: Image.Image
     mask: Image.Image | None = None
     feather: int = 0
     full_image: Image.Image | None = None
-    """The larger picture that the result is put into."""
+    """The full image that the result is pasted into."""
     box: Box | None = None
     box_mask: Image.Image | None = None
-    """Of the size of the place, with a soft border."""
+    """A mask of the size of the box, with a soft border."""
 
 
 def arrange(image: Image.Image, mask: Image.Image | None, request: ImageToImage, size: tuple[int, int]) -> InpaintInput:
-    """Return picture and mask at `size`. With `inpaint_full_res` that is only the region around the mask, enlarged."""
+    """Return image and mask at `size`; with `inpaint_full_res`, only the region around the mask, enlarged."""
     image = image_io.flatten(image)
     fit = FITS[request.resize_mode]
     if mask is None:
@@ -70,14 +70,14 @@ def _initial_image(image: Image.Image, mask: Image.Image, request: ImageToImage)
 
 
 def blur_of(request: ImageToImage) -> tuple[int, int]:
-    """Return how soft the mask's border is across and down, in pixels."""
+    """Return the horizontal and vertical blur radius of the mask's border, in pixels."""
     if request.mask_blur is not None:
         return request.mask_blur, request.mask_blur
     return request.mask_blur_x, request.mask_blur_y
 
 
 def to_binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return a mask as black and white at `size`; one with transparency says by its opacity what is white."""
+    """Return a mask in black and white at `size`; of a mask with transparency, the alpha channel."""
     if mask.has_transparency_data and mask.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         gray = mask.convert("RGBA").getchannel("A")
     else:
@@ -88,7 +88,7 @@ def to_binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def expand_region(bounds: Box, padding: int, image_size: tuple[int, int], size: tuple[int, int]) -> Box:
-    """Return `bounds` with padding, widened to the proportions of `size` as far as the picture `within` reaches."""
+    """Return `bounds` with padding, widened to the aspect ratio of `size` as far as the image allows."""
     left, top, right, bottom = bounds
     left, right = max(0, left - padding), min(image_size[0], right + padding)
     top, bottom = max(0, top - padding), min(image_size[1], bottom + padding)
@@ -101,14 +101,14 @@ def expand_region(bounds: Box, padding: int, image_size: tuple[int, int], size: 
 
 
 def _widen(first: int, last: int, length: int, limit: int) -> tuple[int, int]:
-    """Return a stretch of `length` (at most `most`) around another, moved back inside where it would stick out."""
+    """Return a range of `length` (at most `limit`) around the given one, shifted to stay within 0 and `limit`."""
     length = min(max(length, last - first), limit)
     first = min(max(0, first - (length - (last - first)) // 2), limit - length)
     return first, first + length
 
 
 def fill_hole(image: Image.Image, hole: Image.Image) -> Image.Image:
-    """Return an RGB picture whose hole (white in "L") has the colors of what is around it."""
+    """Return an RGB image whose hole (white in a mask of mode "L") has the surrounding colors."""
     surroundings = ImageOps.invert(hole)
     if not surroundings.getbbox():
         return image
@@ -127,7 +127,7 @@ def fill_hole(image: Image.Image, hole: Image.Image) -> Image.Image:
 async def save_images(
     resources: Resources, user: User, inputs: InpaintInput, request: ImageToImage, strength: float
 ) -> tuple[InitImage, InpaintMask | None, PasteTarget | None]:
-    """Keep the images as intermediates; returns what the settings say of them."""
+    """Store the images as intermediates; return the settings that refer to them."""
     init_image = InitImage(await image_io.save_intermediate(resources, inputs.image, user), strength)
     if inputs.mask is None:
         return init_image, None, None

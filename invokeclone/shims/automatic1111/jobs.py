@@ -1,4 +1,4 @@
-"""The generations that run, for `progress`, `interrupt` and `skip`: each asks for the caller's own, the oldest first."""
+"""Running generations, for `progress`, `interrupt` and `skip`: each acts on the caller's oldest one."""
 
 import contextlib
 import time
@@ -14,53 +14,53 @@ from invokeclone.users.current import User
 
 
 def timestamp() -> str:
-    """Return the time in the form that A1111 gives jobs."""
+    """Return the current time in A1111's format of job timestamps."""
     return datetime.now().astimezone().strftime("%Y%m%d%H%M%S")
 
 
 @dataclass
 class Job:
-    """A generation that somebody waits for."""
+    """A generation that a client waits for."""
 
     run: Run
     steps: int
-    """Of one picture."""
+    """Steps per image."""
     task_id: str | None = None
-    """What the client calls it."""
+    """The client's id of the job."""
     stamp: str = field(default_factory=timestamp)
     started_at: float = field(default_factory=time.monotonic)
     interrupted: bool = False
     skipped: bool = False
 
     async def interrupt(self) -> None:
-        """Cancel all that has not ended; the request is answered with what is done."""
+        """Cancel all items that have not ended; the request returns the finished images."""
         self.interrupted = True
         await self.run.cancel()
 
     async def skip(self) -> None:
-        """Cancel the picture that is being made, or is the next to be."""
+        """Cancel the current image, or the next one if none is running."""
         run = self.run
         index = min(run.ended_count, len(run.item_ids) - 1)
         item_id = run.latest.item_id if run.latest else run.item_ids[index]
         self.skipped = True
-        with contextlib.suppress(InvokeCloneError):  # it was deleted meanwhile
+        with contextlib.suppress(InvokeCloneError):  # deleted in the meantime
             await service.cancel(run.resources, run.queue_id, item_id, user=run.user)
 
     @property
     def was_stopped_by_client(self) -> bool:
-        """Tell whether pictures may be missing because the client wanted it."""
+        """Whether images may be missing because the client interrupted or skipped."""
         return self.interrupted or self.skipped
 
 
 class Jobs:
-    """All that run now."""
+    """All running jobs."""
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
 
     @contextlib.contextmanager
     def track(self, job: Job) -> Iterator[Job]:
-        """List a job while the block lasts."""
+        """Register a job for the duration of the block."""
         self._jobs.append(job)
         try:
             yield job
@@ -73,7 +73,7 @@ class Jobs:
 
 
 def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:
-    """Return how far a job is, in A1111's form; without a job that nothing runs."""
+    """Return the progress of a job in A1111's form; without a job, that nothing runs."""
     if job is None:
         return _progress_response(0.0, 0.0, _state(), None, None)
     run = job.run

@@ -1,6 +1,6 @@
-"""A user's options: the checkpoint, the VAE and the like that requests mean when they name none; kept over restarts.
+"""A user's stored options: defaults for requests, such as the checkpoint and the VAE.
 
-Records of models are shown with the names that A1111 has for them: a title is the name and the first ten digits of the hash.
+Models are listed under A1111's titles: the name and the first ten digits of the hash.
 """
 
 import re
@@ -22,33 +22,33 @@ from invokeclone.users import client_state
 from invokeclone.users.current import User
 
 KEY = "automatic1111"
-"""Under which key the options lie in the user's state."""
+"""Key of the options in the user's client state."""
 CHECKPOINT_VAE_NAMES = frozenset({"", "automatic", "none"})
-"""Words for the VAE that the checkpoint brings along."""
+"""Names of the checkpoint's own VAE."""
 FORMATS: dict[str, Format] = {"png": "png", "jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}
 
 
 class VaeNotFound(NotFound):
-    """No VAE goes by this name."""
+    """No VAE has this name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no VAE {name!r}")
+        super().__init__(f"unknown VAE {name!r}")
 
 
 class Options(BaseModel, frozen=True):
-    """What is kept."""
+    """The stored options."""
 
     checkpoint: str | None = None
-    """Key of a main model; None: the first that can make pictures."""
+    """Key of a main model; None: the first that can generate images."""
     vae: str | None = None
     """Key of a VAE; None: the checkpoint's own."""
     last_layer: int = Field(default=1, ge=1, le=12)
-    """At which of the text encoder's layers to stop, counted from the end."""
+    """The layer of the text encoder to stop at, counted from the end."""
     samples_format: Literal["png", "jpg", "webp"] = "png"
 
     @property
     def format(self) -> Format:
-        """Return the format of answers."""
+        """Return the image format of responses."""
         return FORMATS[self.samples_format]
 
 
@@ -64,30 +64,30 @@ def short_hash(config: ModelConfig) -> str:
 
 
 def title(config: ModelConfig) -> str:
-    """Return what a checkpoint is called in lists."""
+    """Return the title of a checkpoint."""
     return f"{config.name} [{short_hash(config)}]"
 
 
 def without_hash(name: str) -> str:
-    """Return a title's name: clients write the hash behind it."""
+    """Return the name in a title, without the hash that clients send with it."""
     return _HASH.sub("", name)
 
 
 def _find_config(configs: list[ModelConfig], name: str) -> ModelConfig | None:
-    """Return the record of this title, key, name, file or hash; whether letters are capitals matters only if it must."""
+    """Return the model with this title, key, name, file or hash; names that differ only in case are told apart."""
     title_match = next((config for config in configs if title(config).casefold() == name.strip().casefold()), None)
     return title_match or find_by_name(configs, name)
 
 
 async def find_checkpoint(connection: AsyncConnection, name: str) -> ModelConfig:
-    """Return the main model of a name; raises ModelNotFound."""
+    """Return the main model with this name or title; raises ModelNotFound."""
     if config := _find_config(await generation_models(connection, refiners=True), name):
         return config
     raise ModelNotFound(name)
 
 
 async def find_vae_key(connection: AsyncConnection, name: str) -> str | None:
-    """Return the key of the VAE of a name, None for the checkpoint's own; raises VaeNotFound."""
+    """Return the key of the VAE with this name, None for the checkpoint's own; raises VaeNotFound."""
     if name.strip().casefold() in CHECKPOINT_VAE_NAMES:
         return None
     if config := _find_config(await models.search(connection, type=ModelType.VAE), name):
@@ -95,15 +95,15 @@ async def find_vae_key(connection: AsyncConnection, name: str) -> str | None:
     raise VaeNotFound(name)
 
 
-# What is kept
+# Storage
 
 
 async def load(connection: AsyncConnection, user: User) -> Options:
-    """Return the user's options; a model that is gone counts as none."""
+    """Return the user's options; models that do not exist any more are left out."""
     text = await client_state.get(connection, user.user_id, KEY)
     try:
         options = Options.model_validate_json(text or "{}")
-    except ValidationError:  # clients may write there too
+    except ValidationError:  # clients can write to this key too
         return Options()
     missing = {
         name: None
@@ -114,14 +114,14 @@ async def load(connection: AsyncConnection, user: User) -> Options:
 
 
 async def save(connection: AsyncConnection, user: User, options: Options) -> None:
-    """Keep the user's options."""
+    """Store the user's options."""
     await client_state.set_values(connection, user.user_id, {KEY: options.model_dump_json()})
 
 
 async def apply_changes(connection: AsyncConnection, options: Options, values: Mapping[str, Any]) -> Options:
-    """Return the options with what a client sets; names that mean nothing here are ignored.
+    """Return the options with a client's changes; unsupported names are ignored.
 
-    Raises ModelNotFound, VaeNotFound or Refused.
+    Raises ModelNotFound, VaeNotFound or RequestRejected.
     """
     changes: dict[str, Any] = {}
     if name := values.get("sd_model_checkpoint"):
@@ -158,7 +158,7 @@ async def describe(connection: AsyncConnection, options: Options) -> dict[str, A
 
 
 def describe_checkpoint(config: ModelConfig) -> dict[str, Any]:
-    """Return a checkpoint in A1111's form; the hash of a record here is of another kind than SHA-256."""
+    """Return a checkpoint in A1111's form; `sha256` is None because the hashes of records are of another kind."""
     return {
         "title": title(config),
         "model_name": config.name,

@@ -1,4 +1,4 @@
-"""What a request means: what is refused by name, and every setting that can be resolved before images are read."""
+"""Plans a request: rejects unsupported fields and resolves all settings that do not depend on its images."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,12 +31,12 @@ MAX_STEPS = 1000
 MAX_SCALE = 16
 GRID_SLACK = 8
 SWITCH_AT = 0.8
-"""When a refiner takes over, where the client does not say."""
+"""Default start of the refiner, as a share of the schedule."""
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """A request with nothing left open but the pictures that it begins with."""
+    """A request with everything resolved except its initial images."""
 
     request: Generate
     resolved: ResolvedRequest
@@ -44,18 +44,18 @@ class GenerationPlan:
     options: Options
     strength: float
     hires_upscaler: str | None = None
-    """The upscaler of a second run."""
+    """The upscaler of the hires fix."""
     hires_steps: int = 0
-    """Steps of it, as A1111 counts them."""
+    """Steps of the hires fix, as A1111 counts them."""
 
     @property
     def count(self) -> int:
-        """Return how many pictures."""
+        """Return the number of images."""
         return len(self.resolved.seeds)
 
     @property
     def subseeds(self) -> list[int]:
-        """Return the seed of the variation of each; without one they count on from the one that was given."""
+        """Return the variation seed of each image; without variations, they count up from the given one."""
         if self.resolved.variation_seeds:
             return list(self.resolved.variation_seeds)
         first = self.request.subseed if self.request.subseed >= 0 else self.resolved.seeds[0]
@@ -63,7 +63,7 @@ class GenerationPlan:
 
 
 async def make_plan(resources: Resources, user: User, request: Generate) -> GenerationPlan:
-    """Resolve what is left open. Raises Refused and what `generation.resolve` raises; nothing is enqueued."""
+    """Resolve the open settings. Raises RequestRejected and what `generation.resolve` raises; enqueues nothing."""
     refuse_unsupported(request)
     request = _with_first_pass(request)
     count = request.batch_size * request.n_iter
@@ -92,7 +92,7 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
             height=request.height,
             steps=request.steps,
             cfg_scale=request.cfg_scale,
-            clip_skip=options.last_layer - 1 if capabilities.clip_skip else 0,  # an option for all models
+            clip_skip=options.last_layer - 1 if capabilities.clip_skip else 0,  # the option applies to all models
             vae=options.vae,
             seamless=request.tiling,
             variation_seed=_seed(request.subseed),
@@ -112,14 +112,14 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
 
 
 def _resolve_sampling(config: ModelConfig, name: str | None, schedule: str | None, default: str) -> Sampling:
-    """Return how to sample; a model without that scheduler samples with its default one, and the image's text says so."""
+    """Return the sampling; a model without that scheduler uses its default one, and the infotext shows it."""
     result = resolve_sampling(name, schedule, default)
     supported = generation.resolve_scheduler(config, result.scheduler)
     return result if supported == result.scheduler else resolve_sampling(None, None, supported)
 
 
 def _refiner(request: Generate) -> RefinerChoice | None:
-    """Return the refiner, which ends both runs with the settings that these have."""
+    """Return the refiner, which runs the last steps of both passes with their settings."""
     if not _is_set(request.refiner_checkpoint):
         return None
     start = SWITCH_AT if request.refiner_switch_at is None else request.refiner_switch_at
@@ -130,18 +130,18 @@ def _seed(seed: int) -> int | None:
     return None if seed == -1 else seed
 
 
-# What is not there
+# Unsupported fields
 
 
 def refuse_unsupported(request: Generate) -> None:
-    """Raise Refused for the first thing that is asked for and would have to be left out."""
+    """Raise RequestRejected for the first unsupported field that is used."""
     for name, is_requested, reason in _find_unsupported(request):
         if is_requested:
             raise RequestRejected(f"{name}: {reason}", name)
 
 
 def _find_unsupported(request: Generate) -> list[tuple[str, Any, str]]:
-    """Return every field that may ask for what is not there, whether it does, and what to say then."""
+    """Return the fields that can ask for unsupported features, whether each does, and the error message."""
     styles = [name for name in request.styles if name]
     scripts = [
         name
@@ -149,30 +149,34 @@ def _find_unsupported(request: Generate) -> list[tuple[str, Any, str]]:
         if _has_args(script) and name.casefold() != controlnet.SCRIPT
     ]
     common = [
-        ("restore_faces", request.restore_faces, "faces cannot be restored, there is no model for it"),
-        ("styles", styles, f"there is no style {', '.join(styles)!r}"),
-        ("script_name", _is_set(request.script_name), f"there is no script {request.script_name!r}"),
-        ("alwayson_scripts", scripts, f"there is no script {', '.join(scripts)!r}"),
-        ("seed_resize_from_w", request.seed_resize_from_w > 0, "seeds of other sizes are not supported"),
-        ("seed_resize_from_h", request.seed_resize_from_h > 0, "seeds of other sizes are not supported"),
+        ("restore_faces", request.restore_faces, "face restoration is not supported"),
+        ("styles", styles, f"unknown style {', '.join(styles)!r}"),
+        ("script_name", _is_set(request.script_name), f"unknown script {request.script_name!r}"),
+        ("alwayson_scripts", scripts, f"unknown script {', '.join(scripts)!r}"),
+        ("seed_resize_from_w", request.seed_resize_from_w > 0, "resizing of seeds is not supported"),
+        ("seed_resize_from_h", request.seed_resize_from_h > 0, "resizing of seeds is not supported"),
         ("s_churn", request.s_churn > 0, "not supported"),
         ("s_tmin", request.s_tmin > 0, "not supported"),
         ("s_noise", request.s_noise != 1, "not supported"),
-        ("s_min_uncond", request.s_min_uncond > 0, "the negative prompt holds for every step"),
-        ("infotext", _is_set(request.infotext), "send the fields themselves"),
+        ("s_min_uncond", request.s_min_uncond > 0, "not supported; the negative prompt applies to every step"),
+        ("infotext", _is_set(request.infotext), "not supported; send the fields themselves"),
     ]
     if isinstance(request, TextToImage):
         return common + _find_unsupported_hires(request) if request.enable_hr else common
     assert isinstance(request, ImageToImage)
     return [
         *common,
-        ("init_images", len(request.init_images) > 1, "one picture at a time"),
+        ("init_images", len(request.init_images) > 1, "only one initial image is supported"),
         ("latent_mask", request.latent_mask, "not supported; send the mask as `mask`"),
-        ("resize_mode", request.resize_mode == LATENT_RESIZE, "latents are not enlarged here; 0, 1 or 2"),
+        (
+            "resize_mode",
+            request.resize_mode == LATENT_RESIZE,
+            "resizing of latents (3) is not supported; use 0, 1 or 2",
+        ),
         (
             "inpainting_fill",
             request.mask and request.inpainting_fill == LATENT_NOTHING,
-            "latent nothing (3) is not supported; 0, 1 or 2",
+            "latent nothing (3) is not supported; use 0, 1 or 2",
         ),
     ]
 
@@ -181,17 +185,17 @@ def _find_unsupported_hires(request: TextToImage) -> list[tuple[str, Any, str]]:
     upscaler = request.hr_upscaler or LATENT
     return [
         ("hr_scale", not 1 <= request.hr_scale <= MAX_SCALE, f"must be 1 to {MAX_SCALE}"),
-        ("hr_upscaler", upscaler not in {LATENT, *UPSCALERS}, f"there is no upscaler {upscaler!r}"),
+        ("hr_upscaler", upscaler not in {LATENT, *UPSCALERS}, f"unknown upscaler {upscaler!r}"),
         (
             "hr_checkpoint_name",
             (request.hr_checkpoint_name or "").lower() not in SAME_AS_FIRST_RUN,
-            "the checkpoint is the first run's",
+            "must be the checkpoint of the first pass",
         ),
-        ("hr_prompt", request.hr_prompt not in {"", request.prompt}, "the prompt is the first run's"),
+        ("hr_prompt", request.hr_prompt not in {"", request.prompt}, "must be the prompt of the first pass"),
         (
             "hr_negative_prompt",
             request.hr_negative_prompt not in {"", request.negative_prompt},
-            "the negative prompt is the first run's",
+            "must be the negative prompt of the first pass",
         ),
     ]
 
@@ -208,7 +212,7 @@ def _has_args(script: Any) -> bool:
 
 
 def _with_first_pass(request: Generate) -> Generate:
-    """Return the request as newer versions would say it: older ones give the first size apart, and the last as the size."""
+    """Return the request in the newer form: older clients send the first size separately and the final one as size."""
     if not isinstance(request, TextToImage) or not request.enable_hr:
         return request
     if not request.firstphase_width or not request.firstphase_height:
@@ -234,7 +238,7 @@ def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
     hires_fix = HiresFix(
         width,
         height,
-        steps=min(MAX_STEPS, max(steps, round(steps / max(plan.strength, 0.001)))),  # so that as many steps are done
+        steps=min(MAX_STEPS, max(steps, round(steps / max(plan.strength, 0.001)))),  # so that `steps` of them run
         strength=plan.strength,
         scheduler=second_scheduler,
         in_pixels=upscaler != LATENT,
@@ -245,7 +249,7 @@ def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
 
 
 def _hires_size(request: TextToImage, width: int, height: int) -> tuple[int, int]:
-    """Return the size of the second run; raises Refused for one of other proportions."""
+    """Return the size of the second pass; raises RequestRejected for a different aspect ratio."""
     target_width, target_height = request.hr_resize_x, request.hr_resize_y
     if not target_width and not target_height:
         return round(width * request.hr_scale), round(height * request.hr_scale)
@@ -254,6 +258,6 @@ def _hires_size(request: TextToImage, width: int, height: int) -> tuple[int, int
         return round(width * scale), round(height * scale)
     if abs(target_width * height / width - target_height) > GRID_SLACK:
         raise RequestRejected(
-            f"{target_width}x{target_height} must have the proportions of {width}x{height}", "hr_resize_x"
+            f"{target_width}x{target_height} must have the aspect ratio of {width}x{height}", "hr_resize_x"
         )
     return target_width, target_height

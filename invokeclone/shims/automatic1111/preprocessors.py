@@ -1,4 +1,4 @@
-"""The ControlNet extension's preprocessors that have a node here, and its modules of IP-Adapters."""
+"""The supported preprocessors of the ControlNet extension, and its IP-Adapter modules."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ ImageEncoder = Literal["ViT-L", "ViT-H", "ViT-G"]
 
 @dataclass(frozen=True)
 class Slider:
-    """A number that a preprocessor takes. Below 0 clients mean the default."""
+    """A numeric setting of a preprocessor. Clients send a negative number for the default."""
 
     name: str
     default: float
@@ -27,7 +27,7 @@ class Slider:
     maximum: float
 
     def value(self, threshold: float) -> float:
-        """Return the number to use; ValueError for one out of range."""
+        """Return the value to use; raises ValueError for one out of range."""
         if threshold < 0:
             return self.default
         if not self.minimum <= threshold <= self.maximum:
@@ -38,16 +38,16 @@ class Slider:
 
 @dataclass(frozen=True)
 class Module:
-    """A preprocessor: the node that does it, and how the sliders become its inputs."""
+    """A preprocessor: the node type that runs it, and how its sliders become the node's inputs."""
 
     node: str
     inputs: Callable[..., Mapping[str, Any]]
     sliders: tuple[Slider, ...] = ()
     resizes: bool = True
-    """Whether the image is brought to the preprocessor's resolution first."""
+    """Whether the image is resized to the preprocessor's resolution first."""
 
     def preprocessor(self, *thresholds: float) -> Preprocessor:
-        """Return it with the sliders at these values; ValueError for one out of range."""
+        """Return the preprocessor with these slider values; raises ValueError for one out of range."""
         values = [slider.value(threshold) for slider, threshold in zip(self.sliders, thresholds, strict=False)]
         return Preprocessor(self.node, self.inputs(*values))
 
@@ -71,7 +71,7 @@ MODULES: dict[str, Module] = {
         resizes=False,
     ),
 }
-"""By the extension's names for them."""
+"""Preprocessors by the extension's names."""
 IP_ADAPTER_MODULES: dict[str, ImageEncoder | None] = {
     "ip-adapter-auto": None,
     "ip-adapter_clip_h": "ViT-H",
@@ -80,26 +80,26 @@ IP_ADAPTER_MODULES: dict[str, ImageEncoder | None] = {
     "ip-adapter_clip_sdxl": "ViT-G",
     "ip-adapter_clip_sdxl_plus_vith": "ViT-H",
 }
-"""What the extension calls the image encoders of IP-Adapters; None: by the adapter's name."""
+"""Image encoders of IP-Adapters by the extension's module names; None: determined by the adapter's name."""
 
 
 def normalize_name(module: str | None) -> str:
-    """Return a module's name as the tables have it."""
+    """Return a module's name as the tables spell it."""
     return (module or "").strip().casefold()
 
 
 def is_ip_adapter(module: str | None) -> bool:
-    """Return whether a unit is an IP-Adapter's."""
+    """Return whether a module is an IP-Adapter's."""
     return normalize_name(module) in IP_ADAPTER_MODULES
 
 
 def find_problem(module: str | None) -> str | None:
-    """Return what is wrong with a module's name; None: nothing."""
+    """Return the error message for an unknown module; None for a known one."""
     name = normalize_name(module)
     if name in NONE or name in MODULES or name in IP_ADAPTER_MODULES:
         return None
     return (
-        f"the preprocessor {module!r} is not supported: send its image, or use one of "
+        f"the preprocessor {module!r} is not supported: send the preprocessed image, or use one of "
         f"{', '.join([*MODULES, *IP_ADAPTER_MODULES])}"
     )
 
@@ -107,9 +107,9 @@ def find_problem(module: str | None) -> str | None:
 def resize_to_resolution(
     image: Image.Image, resolution: int, target: tuple[int, int] | None = None, *, contain: bool = False
 ) -> Image.Image:
-    """Return an image whose shorter side is `resolution`, or what fits a `target` size in which it is seen `whole` or cut.
+    """Return the image with a shorter side of `resolution`, or scaled to cover `target` (`contain`: to fit inside).
 
-    No side is made longer than images may be.
+    No side becomes longer than `MAX_SIDE`.
     """
     if target is not None:
         scales = target[0] / image.width, target[1] / image.height

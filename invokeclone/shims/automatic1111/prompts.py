@@ -1,7 +1,8 @@
-"""AUTOMATIC1111's prompt language, read into weighted segments.
+"""Parses A1111's prompt syntax into weighted segments.
 
-`<lora:name:0.8>` applies a LoRA. `(a)` is 1.1 times as heavy, `[a]` 1.1 times lighter, `(a:1.3)` weighs 1.3; they nest, and a backslash makes a bracket mean
-itself. `BREAK` begins a new chunk of tokens. What has no equal here is refused by name.
+`<lora:name:0.8>` applies a LoRA. `(a)` multiplies the weight by 1.1, `[a]` divides it by 1.1, `(a:1.3)` multiplies it
+by 1.3; they nest, and a backslash escapes a bracket. `BREAK` starts a new chunk of tokens. Unsupported syntax is
+rejected.
 """
 
 import itertools
@@ -23,19 +24,17 @@ _COMPOSED = re.compile(r"\bAND\b")
 _BREAK = re.compile(r"\bBREAK\b")
 
 STEP = 1.1
-"""What a pair of brackets without a number multiplies by."""
+"""Factor of a pair of brackets without a number."""
 Chunk = list[PromptSegment]
 
 
 def parse(prompt: str, param: str = "prompt") -> Prompt:
-    """Return the prompt; BREAK separates its chunks. Raises Refused, naming `param`, for what has no equal here."""
+    """Return the prompt in chunks separated by BREAK. Raises RequestRejected for unsupported syntax, naming `param`."""
     if network := _NETWORK.search(prompt):
-        raise RequestRejected(
-            f"{network[0]}: LoRAs and hypernetworks are applied by the prompt alone; write it there", param
-        )
+        raise RequestRejected(f"{network[0]}: LoRAs and hypernetworks are allowed only in the prompt", param)
     if _COMPOSED.search(prompt):
         raise RequestRejected(
-            "AND (composed prompts) is not supported; write `and`, or BREAK for a chunk of its own", param
+            "AND (composed prompts) is not supported; write `and`, or BREAK for a separate chunk", param
         )
     reader = _PromptParser(prompt, param)
     reader.read()
@@ -43,10 +42,10 @@ def parse(prompt: str, param: str = "prompt") -> Prompt:
 
 
 def extract_loras(prompt: str, param: str = "prompt") -> tuple[str, list[LoRAChoice]]:
-    """Return the prompt without what stands in `<lora:…>`, and the LoRAs of it.
+    """Return the prompt without its `<lora:…>` tags, and their LoRAs.
 
-    `<lora:name:0.8>` is the weight; `<lora:name:0.8:0.5>` or `te=`, `unet=` set the text encoders' and the denoiser's apart.
-    Raises Refused for hypernetworks and for what is no weight.
+    `<lora:name:0.8>` sets the weight; `<lora:name:0.8:0.5>` or `te=`, `unet=` set the weights of the text encoders and
+    the denoiser separately. Raises RequestRejected for hypernetworks and invalid weights.
     """
     loras = []
     for network in _NETWORK.finditer(prompt):
@@ -64,7 +63,7 @@ def extract_loras(prompt: str, param: str = "prompt") -> tuple[str, list[LoRACho
 
 
 def _network_weights(network: str, rest: str, param: str) -> tuple[float, float]:
-    """Return the weights on the text encoders and on the denoiser."""
+    """Return the weights of the text encoders and of the denoiser."""
     values = {"te": "", "unet": "", "dyn": ""}
     positional_names = iter(("te", "unet", "dyn"))
     for part in rest.split(":")[1:]:
@@ -74,23 +73,23 @@ def _network_weights(network: str, rest: str, param: str) -> tuple[float, float]
         text = float(values["te"] or 1.0)
         return text, float(values["unet"] or text)
     except ValueError as error:
-        raise RequestRejected(f"{network}: a weight is a number, as in <lora:name:0.8>", param) from error
+        raise RequestRejected(f"{network}: a weight must be a number, as in <lora:name:0.8>", param) from error
 
 
 @dataclass
 class _SquareBracket:
-    """A square bracket that has not been closed."""
+    """A square bracket that is not closed yet."""
 
     first: int
-    """Index of the first letter inside."""
+    """Index of the first character inside."""
     depth: int
-    """How many round brackets were open before it."""
+    """Number of round brackets open before it."""
     colon: int | None = None
-    """Where the last colon directly inside stands."""
+    """Position of the last colon directly inside."""
 
 
 class _PromptParser:
-    """Goes over a prompt once."""
+    """Single-pass parser of a prompt."""
 
     def __init__(self, prompt: str, param: str) -> None:
         self.prompt = prompt
@@ -101,7 +100,7 @@ class _PromptParser:
         self.square_brackets: list[_SquareBracket] = []
 
     def read(self) -> None:
-        """Fill `letters` and the weight of each."""
+        """Fill `characters` and `weights`."""
         position = 0
         while position < len(self.prompt):
             position = self._next(position)
@@ -111,7 +110,7 @@ class _PromptParser:
             self._multiply_weights(bracket.first, 1 / STEP)
 
     def _next(self, position: int) -> int:
-        """Read what stands at `position`; returns where it ends."""
+        """Parse the token at `position`; return its end."""
         character = self.prompt[position]
         weight = _WEIGHT.match(self.prompt, position) if character == ":" and self.round_starts else None
         if weight:
@@ -132,7 +131,7 @@ class _PromptParser:
                 self._check_square(character, position)
                 self._add(character)
         if len(self.round_starts) + len(self.square_brackets) > MAX_NESTING:
-            raise RequestRejected(f"brackets are nested over {MAX_NESTING} deep", self.param)
+            raise RequestRejected(f"brackets are nested more than {MAX_NESTING} deep", self.param)
         return position + 1
 
     def _add(self, character: str) -> None:
@@ -140,7 +139,7 @@ class _PromptParser:
         self.weights.append(1.0)
 
     def _read_escape(self, position: int) -> int:
-        """Let the bracket or backslash after a backslash mean itself; before anything else a backslash is dropped."""
+        """Add the bracket or backslash after a backslash; drop a backslash before anything else."""
         following = self.prompt[position + 1 : position + 2]
         if following and following in "()[]\\":
             self._add(following)
@@ -163,12 +162,12 @@ class _PromptParser:
 
     def _multiply_weights(self, first: int, factor: float) -> None:
         if factor < 0:
-            raise RequestRejected(f"a weight must not be below 0, {factor:g} is", self.param)
+            raise RequestRejected(f"a weight must not be below 0, got {factor:g}", self.param)
         for index in range(first, len(self.weights)):
             self.weights[index] *= factor
 
     def chunks(self) -> list[Chunk]:
-        """Return what was read: neighbours of the same weight joined, parted where BREAK stands."""
+        """Return the chunks separated by BREAK, with adjacent characters of equal weight joined."""
         chunks: list[Chunk] = [[]]
         characters = iter(self.characters)
         for weight, group in itertools.groupby(round(weight, 6) for weight in self.weights):

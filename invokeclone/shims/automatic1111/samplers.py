@@ -1,4 +1,4 @@
-"""The names of samplers and schedules over there, and the scheduler here that is nearest to each pair."""
+"""A1111's samplers and schedule types, and the nearest scheduler of this server for each pair."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -27,14 +27,14 @@ class ScheduleNotFound(NotFound):
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler by its name over there, and what it is called here with and without Karras' noise levels."""
+    """An A1111 sampler, and the schedulers that implement it with and without Karras noise levels."""
 
     name: str
     aliases: tuple[str, ...]
     uniform: SCHEDULER_NAME_VALUES
     karras: SCHEDULER_NAME_VALUES | None = None
     prefers_karras: bool = False
-    """Whether it takes Karras' levels when nobody says which."""
+    """Whether its default schedule is Karras."""
 
 
 SAMPLERS = (
@@ -59,7 +59,7 @@ SAMPLERS = (
     Sampler("ER SDE", ("er_sde",), "er_sde"),
 )
 SCHEDULES = {"automatic": AUTOMATIC, "uniform": UNIFORM, "karras": KARRAS}
-"""The schedules that exist here: name and label."""
+"""The supported schedule types: labels by name."""
 _NEAREST = {
     "exponential": KARRAS,
     "polyexponential": KARRAS,
@@ -72,27 +72,27 @@ _NEAREST = {
     "beta": UNIFORM,
     "turbo": UNIFORM,
 }
-"""Schedules of A1111 that don't exist here, each with the one that is nearest."""
+"""A1111's unsupported schedule types, each with the nearest supported one."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a request's sampler and schedule become."""
+    """A resolved sampler and schedule."""
 
     scheduler: SCHEDULER_NAME_VALUES
     sampler: str
-    """Its name over there."""
+    """Its A1111 name."""
     schedule: str
-    """The label of the schedule that is used."""
+    """The label of the schedule in use."""
     unavailable_schedule: str | None = None
-    """The label of the schedule that was asked for, when this sampler has it not."""
+    """The requested schedule, if it is not available for this sampler."""
 
 
 def resolve_sampling(name: str | None, schedule: str | None, default_scheduler: str = "euler") -> Sampling:
-    """Return how to sample; without a name with the sampler of `otherwise`, a scheduler of this server.
+    """Return the sampling for a sampler name and a schedule type; without a name, that of `default_scheduler`.
 
-    A schedule that exists over there but not here, or not for this sampler, becomes the nearest, and the result says so.
-    Raises SamplerNotFound, ScheduleNotFound.
+    A schedule that is unsupported, or unavailable for this sampler, is replaced by the nearest one, and
+    `unavailable_schedule` is set. Raises SamplerNotFound, ScheduleNotFound.
     """
     requested_schedule = _schedule(schedule)
     if not name:
@@ -115,7 +115,7 @@ def resolve_sampling(name: str | None, schedule: str | None, default_scheduler: 
 
 
 def _schedule(name: str | None) -> str:
-    """Return the label of a schedule, or the name of one that only exists over there."""
+    """Return the label of a supported schedule, or the name of an unsupported one."""
     plain = (name or "automatic").strip().lower().replace(" ", "_")
     if plain in _NEAREST:
         return plain
@@ -125,7 +125,7 @@ def _schedule(name: str | None) -> str:
 
 
 def _find_sampler(name: str) -> tuple[Sampler, str | None]:
-    """Return the sampler, and the schedule when the name ends with one as older versions have it."""
+    """Return the sampler, and the schedule if the name ends with one, as in older versions."""
     folded_name = name.strip().casefold()
     for ending, schedule in (("", None), (" karras", KARRAS), ("_ka", KARRAS), (" exponential", "exponential")):
         if folded_name.endswith(ending):
@@ -139,7 +139,7 @@ def _find_sampler(name: str) -> tuple[Sampler, str | None]:
 
 
 def _from_scheduler(scheduler: str) -> tuple[Sampler, str]:
-    """Return the sampler that has a scheduler of this server, and the schedule that it stands for."""
+    """Return the sampler and schedule of a scheduler of this server."""
     for sampler in SAMPLERS:
         if scheduler in {sampler.uniform, sampler.karras}:
             return sampler, KARRAS if scheduler == sampler.karras else UNIFORM

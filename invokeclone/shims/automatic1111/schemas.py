@@ -1,6 +1,6 @@
-"""What requests may say. Names and defaults are A1111's; unknown names are ignored, and null counts as left out.
+"""Request bodies. Names and defaults are A1111's; unknown names are ignored, and null counts as left out.
 
-What is left out of size, steps, scale and sampler is chosen by the model.
+Size, steps, CFG scale and sampler default to the model's settings.
 """
 
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ class Body(BaseModel):
 
 
 class Generate(Body):
-    """What both kinds of generation share."""
+    """Fields of `txt2img` and `img2img`."""
 
     prompt: str = ""
     negative_prompt: str = ""
@@ -60,7 +60,7 @@ class Generate(Body):
 
 
 class TextToImage(Generate):
-    """`txt2img`."""
+    """Body of `txt2img`."""
 
     enable_hr: bool = False
     firstphase_width: Side = 0
@@ -78,7 +78,7 @@ class TextToImage(Generate):
 
 
 class ImageToImage(Generate):
-    """`img2img`."""
+    """Body of `img2img`."""
 
     init_images: list[str] = []
     resize_mode: int = Field(default=0, ge=0, le=3)
@@ -96,7 +96,7 @@ class ImageToImage(Generate):
 
 
 class Upscale(Body):
-    """What `extra-single-image` and `extra-batch-images` share."""
+    """Fields of `extra-single-image` and `extra-batch-images`."""
 
     resize_mode: int = Field(default=0, ge=0, le=1)
     gfpgan_visibility: UnitFloat = 0.0
@@ -111,25 +111,25 @@ class Upscale(Body):
 
 
 class UpscaleImage(Upscale):
-    """`extra-single-image`."""
+    """Body of `extra-single-image`."""
 
     image: str
 
 
 class NamedImage(Body):
-    """A picture of `extra-batch-images`."""
+    """An image of `extra-batch-images`."""
 
     data: str
     name: str = ""
 
 
 class UpscaleImages(Upscale):
-    """`extra-batch-images`."""
+    """Body of `extra-batch-images`."""
 
     image_list: list[NamedImage] = Field(alias="imageList", min_length=1)
 
 
 class ReadInfo(Body):
-    """`png-info`."""
+    """Body of `png-info`."""
 
     image: str

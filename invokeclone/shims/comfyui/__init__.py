@@ -1,6 +1,7 @@
-"""ComfyUI's API over the queue: workflows of its common core nodes become graphs.
+"""ComfyUI's API over the queue: workflows of its core nodes become graphs.
 
-`nodes/` has a function per ComfyUI node, `language.py` reads prompts, `workflow.py` checks a workflow as ComfyUI does,
-`translate.py` draws the graph of one, `record.py` keeps the workflow with the queue's item, `store.py` finds such items,
-`history.py` tells of them in ComfyUI's form, `sockets.py` tells clients of their prompts as they run, `api.py` has the routes.
+`nodes/` has a function per ComfyUI node, `prompt_parser.py` parses prompts, `workflow.py` validates a workflow as
+ComfyUI does, `translate.py` builds its graph, `record.py` stores the workflow with the queue item, `store.py` queries
+such items, `history.py` formats them for clients, `sockets.py` sends clients the progress of their prompts, `api.py`
+has the routes.
 """

@@ -1,4 +1,4 @@
-"""ComfyUI's routes, at the root, below /api and below /comfyui."""
+"""Routes of ComfyUI's API, at the root, below /api and below /comfyui."""
 
 import contextlib
 import json
@@ -43,33 +43,32 @@ from invokeclone.shims.comfyui.sockets import Clients, clients_of
 from invokeclone.shims.comfyui.translate import NAME, batch_of
 from invokeclone.shims.comfyui.workflow import ValidatedWorkflow, WorkflowRejected, check
 from invokeclone.shims.compat_api import Problem, RequestRejected, json_response, problem_of, read_object
-from invokeclone.shims.compat_api import router as dialect_router
+from invokeclone.shims.compat_api import router as compat_router
 from invokeclone.shims.runs import QueueFull
 from invokeclone.users.caller import Caller, caller
 from invokeclone.users.current import Identity, User, identify
 from invokeclone.version import __version__
 
-"""Bytes of a request with a workflow."""
 MAX_ID_LENGTH = 200
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
-"""What ComfyUI's own page sends along for other services; it is not kept."""
+"""Credentials for other services that ComfyUI's own frontend sends; they are not stored."""
 PREFIXES = ("", "/api", "/comfyui", "/comfyui/api")
 COMFYUI_VERSION = "0.3.60"
-"""The version of ComfyUI's API that clients are told of."""
+"""The version of ComfyUI's API that is reported to clients."""
 
 
 def render(problem: Problem) -> Response:
-    """Word an error as ComfyUI does."""
+    """Return an error in ComfyUI's form."""
     kind = problem.code or {401: "unauthorized", 403: "forbidden", 404: "not_found"}.get(
         problem.status,
-        "invalid_request" if problem.status < 500 else "internal_error",  # noqa: PLR2004  (the server's own)
+        "invalid_request" if problem.status < 500 else "internal_error",  # noqa: PLR2004  (server errors)
     )
     details = problem.param or ""
     error = {"type": kind, "message": problem.message, "details": details, "extra_info": {}}
     return json_response({"error": error, "node_errors": {}}, problem.status, problem.headers)
 
 
-routes = dialect_router(render)
+routes = compat_router(render)
 NeedsClients = Annotated[Clients, Depends(clients_of)]
 
 
@@ -78,14 +77,14 @@ NeedsClients = Annotated[Clients, Depends(clients_of)]
 
 @routes.get("/prompt")
 async def get_prompt(user: Caller, connection: Read) -> Response:
-    """Tell how many prompts of the caller's have not ended."""
+    """Get the number of the caller's prompts that have not ended."""
     remaining = await store.count_active(connection, user.user_id)
     return json_response({"exec_info": {"queue_remaining": remaining}})
 
 
 @routes.post("/prompt")
 async def post_prompt(request: Request, needs: Needs, user: Caller, clients: NeedsClients) -> Response:
-    """Check a workflow, translate it and enqueue it."""
+    """Validate a workflow, translate it to a graph and enqueue it."""
     body = await read_object(request)
     try:
         prompt_record, prompt_id = _read_prompt(body)
@@ -113,21 +112,21 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Nee
 
 async def _check_new(connection: AsyncConnection, prompt_id: str) -> None:
     if await store.is_taken(connection, prompt_id):
-        raise WorkflowRejected("prompt_id_in_use", "There is a prompt with this prompt_id", prompt_id)
+        raise WorkflowRejected("prompt_id_in_use", "The prompt_id is already in use", prompt_id)
 
 
 def _read_prompt(body: Mapping[str, Any]) -> tuple[PromptRecord, str]:
-    """Return what a client sent, and the id of its prompt: the client's own if it is a UUID, else a new one."""
+    """Return the submitted workflow and the id of its prompt: the client's if it is a UUID, else a new one."""
     if "prompt" not in body:
         raise WorkflowRejected("no_prompt", "No prompt provided", "No prompt provided")
     if not isinstance(body["prompt"], dict):
-        raise WorkflowRejected("invalid_prompt", "The prompt must be an object of nodes by their ids")
+        raise WorkflowRejected("invalid_prompt", "The prompt must be an object of nodes by id")
     extra = body.get("extra_data", {})
     if not isinstance(extra, dict):
         raise WorkflowRejected("invalid_request", "extra_data must be an object")
     client_id = body.get("client_id") or extra.get("client_id")
     if client_id is not None and not (isinstance(client_id, str) and len(client_id) <= MAX_ID_LENGTH):
-        raise WorkflowRejected("invalid_request", f"client_id must be a text of at most {MAX_ID_LENGTH} signs")
+        raise WorkflowRejected("invalid_request", f"client_id must be a string of at most {MAX_ID_LENGTH} characters")
     extra = {name: value for name, value in extra.items() if name not in SECRETS}
     prompt_id = str(uuid.uuid4())
     with contextlib.suppress(ValueError):
@@ -136,7 +135,7 @@ def _read_prompt(body: Mapping[str, Any]) -> tuple[PromptRecord, str]:
 
 
 def _input_image_names(prompt: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of pictures that a workflow loads."""
+    """Yield the names of the images that a workflow loads."""
     for node in prompt.values():
         kind = TYPES.get(str(node.get("class_type"))) if isinstance(node, dict) else None
         inputs = node.get("inputs") if kind else None
@@ -163,13 +162,13 @@ def _is_first(body: Mapping[str, Any]) -> bool:
 
 @routes.get("/queue")
 async def get_queue(user: Caller, connection: Read) -> Response:
-    """List the caller's prompts that run and that wait."""
+    """List the caller's running and pending prompts."""
     return json_response(await history.queue(connection, user))
 
 
 @routes.post("/queue")
 async def post_queue(request: Request, needs: Needs, user: Caller) -> Response:
-    """Take prompts that wait out of the queue: all, or those named."""
+    """Delete pending prompts: all, or those named."""
     body = await read_object(request)
     for item_filter in _item_filters(body, user.user_id, needs.settings.limits.names):
         await service.delete_idle(needs, item_filter)
@@ -178,7 +177,7 @@ async def post_queue(request: Request, needs: Needs, user: Caller) -> Response:
 
 @routes.get("/history")
 async def get_history(request: Request, user: Caller, connection: Read) -> Response:
-    """List the caller's prompts that have ended, the oldest first; without `max_items` the newest hundred."""
+    """List the caller's prompts that have ended, oldest first; without `max_items` the newest hundred."""
     newest = _query_number(request, "max_items", history.DEFAULT_LENGTH)
     offset = _query_number(request, "offset", 0)
     items = await store.list_items(
@@ -196,19 +195,19 @@ def _query_number(request: Request, name: str, default: int) -> int:
     try:
         value = int(text[:MAX_ID_LENGTH])
     except ValueError as error:
-        raise RequestRejected("not a whole number", name) from error
+        raise RequestRejected("must be an integer", name) from error
     return default if value < 0 else min(value, store.MAX_ROWS)
 
 
 @routes.get("/history/{prompt_id}")
 async def get_history_of(user: Caller, connection: Read, prompt_id: str) -> Response:
-    """Tell of one prompt; empty while it has not ended, and when there is none."""
+    """Get one prompt that has ended; empty if it has not, or does not exist."""
     return json_response(await history.entries(connection, user, prompt_ids=[prompt_id]))
 
 
 @routes.post("/history")
 async def post_history(request: Request, needs: Needs, user: Caller) -> Response:
-    """Forget prompts that have ended: all, or those named. Their pictures stay."""
+    """Delete prompts that have ended: all, or those named. Their images stay."""
     body = await read_object(request)
     for item_filter in _item_filters(body, user.user_id, needs.settings.limits.names):
         await service.prune(needs, item_filter)
@@ -216,10 +215,10 @@ async def post_history(request: Request, needs: Needs, user: Caller) -> Response
 
 
 def _item_filters(body: Mapping[str, Any], user_id: str, limit: int) -> Iterator[ItemFilter]:
-    """Yield what `clear` and `delete` mean."""
+    """Yield the filters for `clear` and `delete`."""
     ids = body.get("delete", [])
     if not isinstance(ids, list) or len(ids) > limit or not all(isinstance(prompt_id, str) for prompt_id in ids):
-        raise RequestRejected(f"must be a list of at most {limit} ids of prompts (setting limits.names)", "delete")
+        raise RequestRejected(f"must be a list of at most {limit} prompt ids (setting limits.names)", "delete")
     owner_fields = {"queue_id": service.DEFAULT_QUEUE, "destination": NAME, "owner": user_id}
     if body.get("clear"):
         yield ItemFilter(**owner_fields)
@@ -229,37 +228,37 @@ def _item_filters(body: Mapping[str, Any], user_id: str, limit: int) -> Iterator
 
 @routes.post("/interrupt")
 async def interrupt(request: Request, needs: Needs, user: Caller) -> Response:
-    """Cancel the caller's prompt that is being run, or only the one that is named."""
+    """Cancel the caller's running prompt, or only the one that is named."""
     prompt_id = (await read_object(request)).get("prompt_id")
     prompt_ids = None if prompt_id is None else [str(prompt_id)]
     async with needs.database.read() as connection:
         running = await store.list_items(connection, user, statuses=("in_progress", "waiting"), prompt_ids=prompt_ids)
     for item in running:
-        with contextlib.suppress(NotFound):  # deleted meanwhile
+        with contextlib.suppress(NotFound):  # deleted in the meantime
             await service.cancel(needs, service.DEFAULT_QUEUE, item.item_id, user=user)
     return Response()
 
 
-# What there is
+# Nodes, models, system
 
 
 @routes.get("/object_info")
 async def object_info(user: Caller, connection: Read) -> Response:
-    """Describe the nodes that are translated, with the models that they may name."""
+    """Describe the supported nodes, with the models that they accept."""
     model_catalog = await catalog.read(connection, user)
     return json_response({name: kind.describe(model_catalog) for name, kind in TYPES.items()})
 
 
 @routes.get("/object_info/{name}")
 async def object_info_of(user: Caller, connection: Read, name: str) -> Response:
-    """Describe one node; empty when there is none of this name."""
+    """Describe one node; empty if it is not supported."""
     kind = TYPES.get(name)
     return json_response({name: kind.describe(await catalog.read(connection, user))} if kind else {})
 
 
 @routes.get("/models")
 async def model_folders(_user: Caller) -> Response:
-    """List the folders of models."""
+    """List the model folders."""
     return json_response(list(FOLDERS))
 
 
@@ -267,7 +266,7 @@ async def model_folders(_user: Caller) -> Response:
 async def models_in(user: Caller, connection: Read, folder: str) -> Response:
     """List the models in a folder."""
     if folder not in FOLDERS:
-        raise HTTPException(404, f"there is no folder {folder!r}")
+        raise HTTPException(404, f"unknown folder {folder!r}")
     return json_response((await catalog.read(connection, user)).names(FOLDERS[folder]))
 
 
@@ -279,13 +278,13 @@ async def list_embeddings(user: Caller, connection: Read) -> Response:
 
 @routes.get("/extensions")
 async def list_extensions(_user: Caller) -> Response:
-    """List extensions of the page: there are none."""
+    """List the frontend extensions: there are none."""
     return json_response([])
 
 
 @routes.get("/features")
 async def features(_user: Caller, needs: Needs) -> Response:
-    """Tell what this server can do beside the usual."""
+    """Get the features of this server."""
     return json_response(
         {"supports_preview_metadata": False, "max_upload_size": needs.settings.limits.image_file_mib * MIB}
     )
@@ -293,7 +292,7 @@ async def features(_user: Caller, needs: Needs) -> Response:
 
 @routes.get("/system_stats")
 async def system_stats(needs: Needs, _user: Caller) -> Response:
-    """Tell of the machine. The memory of GPUs is the workers' affair and told as 0."""
+    """Get system information. The memory of GPUs is known only to the workers and reported as 0."""
     memory = psutil.virtual_memory()
     kind = needs.settings.device.partition(":")[0]
     total, free = (memory.total, memory.available) if kind == "cpu" else (0, 0)
@@ -314,28 +313,28 @@ async def system_stats(needs: Needs, _user: Caller) -> Response:
 
 
 class AdminRequired(Forbidden):
-    """Only an admin may do this."""
+    """The operation requires an administrator."""
 
 
 @routes.post("/free")
 async def free(user: Caller, workers: NeedsWorkers) -> Response:
-    """Let the workers drop the models that they don't use at the moment."""
+    """Unload the models that the workers are not using."""
     if not user.is_admin:
-        raise AdminRequired("only an admin may have models dropped")
+        raise AdminRequired("only an administrator may unload models")
     await caches.empty_caches(workers)
     return Response()
 
 
-# Pictures
+# Images
 
 
 @routes.get("/view")
 async def view(request: Request, needs: Needs, user: Caller) -> Response:
-    """Send a picture: `preview=webp;90` packs it smaller, `channel` is rgba, rgb or a."""
+    """Get an image: `preview=webp;90` re-encodes it, `channel` is rgba, rgb or a."""
     query = request.query_params
     name = strip_folder(query.get("filename", ""))
     if not name:
-        raise RequestRejected("a picture must be named", "filename")
+        raise RequestRejected("the name of an image is missing", "filename")
     path = await _file(needs, name, user)
     channel = query.get("channel", "rgba")
     preview, _, quality = query.get("preview", "").partition(";")
@@ -354,7 +353,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
 
 
 async def _file(resources: Resources, name: str, user: User) -> Path:
-    """Return where a picture lies; raises ImagesMoving, ImageNotYours, ImageNotFound."""
+    """Return the path of an image file; raises ImagesMoving, ImageNotYours, ImageNotFound."""
     _check_not_moving(resources)
     path = await images.path(resources, name, user=user)
     if not await in_thread(path.is_file):
@@ -379,7 +378,7 @@ def _channel(image: Image.Image, channel: str) -> Image.Image:
 
 @routes.post("/upload/image")
 async def upload_image(request: Request, needs: Needs, user: Caller) -> Response:
-    """Keep a picture for workflows to load; its name is chosen here."""
+    """Store an image for workflows to load; the server chooses its name."""
     _check_not_moving(needs)
     async with request.form(max_files=1, max_fields=20) as form:
         image = await _read_upload(needs, form)
@@ -388,7 +387,7 @@ async def upload_image(request: Request, needs: Needs, user: Caller) -> Response
 
 @routes.post("/upload/mask")
 async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
-    """Keep a copy of a picture that is as transparent as the uploaded one; `original_ref` names it."""
+    """Store a copy of the image named by `original_ref`, with the alpha channel of the uploaded one."""
     async with request.form(max_files=1, max_fields=20) as form:
         mask = await _read_upload(needs, form)
         original = _original_name(form, needs.settings.limits)
@@ -405,10 +404,10 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
 
 
 async def _read_upload(resources: Resources, form: FormData) -> Image.Image:
-    """Return the picture of a form, as RGB or RGBA."""
+    """Return the image of a form, as RGB or RGBA."""
     file = form.get("image")
     if not isinstance(file, UploadFile):
-        raise RequestRejected("a file is missing", "image")
+        raise RequestRejected("the file is missing", "image")
     image = await image_io.decode_image(resources, await file.read(), "image")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return await image_io.image_work(lambda: image.convert(mode))
@@ -421,7 +420,7 @@ def _original_name(form: FormData, limits: Limits) -> str:
         raise RequestRejected("not valid JSON", "original_ref") from error
     name = reference.get("filename") if isinstance(reference, dict) else None
     if not isinstance(name, str) or not name:
-        raise RequestRejected("must name a picture as `filename`", "original_ref")
+        raise RequestRejected("must name an image in `filename`", "original_ref")
     return strip_folder(name)
 
 
@@ -429,12 +428,12 @@ def _upload_response(name: str) -> Response:
     return json_response({"name": name, "subfolder": "", "type": "input"})
 
 
-# The socket
+# WebSocket
 
 
 @routes.websocket("/ws")
 async def socket(websocket: WebSocket, needs: Needs, identity: Identity) -> None:
-    """Tell a client how its prompts go."""
+    """Send a client the progress of its prompts."""
     client_id = websocket.query_params.get("clientId", "")[:MAX_ID_LENGTH] or uuid.uuid4().hex
 
     async def check_access() -> object:
@@ -448,7 +447,7 @@ async def socket(websocket: WebSocket, needs: Needs, identity: Identity) -> None
 
 
 def paths() -> list[str]:
-    """Return the addresses of the routes, those with a parameter up to it."""
+    """Return the paths of the routes, each up to its first parameter."""
     return sorted(
         {route.path.partition("{")[0] for route in routes.routes if isinstance(route, Route | WebSocketRoute)}
     )

@@ -1,6 +1,6 @@
-"""What workflows may name: the models that can be used, by ComfyUI's lists, and pictures that the user has brought.
+"""The models and images that workflows can refer to, by ComfyUI's lists.
 
-It is read once per request; drawing asks it and no database.
+It is read once per request; building a graph uses it instead of the database.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ FOLDERS = {
     "upscale_models": "upscale_models",
     "embeddings": "embeddings",
 }
-"""ComfyUI's model folders, and the list that holds what is in each."""
+"""ComfyUI's model folders, and the list of the catalog for each."""
 MAX_RECENT_IMAGES = 100
-"""How many of the user's pictures are offered to choose from; others may be named too."""
+"""Number of the user's newest images that are offered as choices; others can be named too."""
 
 
 @dataclass(frozen=True)
 class LoadableImage:
-    """A picture that a workflow may load."""
+    """Size of an image that a workflow can load."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class LoadableImage:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Models by list, and pictures."""
+    """Models by list, and images."""
 
     mains: Sequence[ModelConfig] = ()
     vaes: Sequence[ModelConfig] = ()
@@ -63,13 +63,13 @@ class Catalog:
     loadable_images: Mapping[str, LoadableImage] = field(default_factory=dict)
 
     def names(self, list_name: str) -> list[str]:
-        """Return the names in a list. Upscalers cannot be used yet, so theirs is empty."""
+        """Return the names in a list; that of upscale models is empty, because they are not supported yet."""
         if list_name == "images":
             return list(self.recent)
         return _unique([config.name for config in self._models(list_name)])
 
     def model(self, list_name: str, name: str) -> ModelConfig | None:
-        """Return the model of a list that a name means."""
+        """Return the model of a list that a name refers to."""
         return find_by_name(self._models(list_name), name)
 
     def _models(self, list_name: str) -> Sequence[ModelConfig]:
@@ -90,7 +90,7 @@ def _unique(names: list[str]) -> list[str]:
 
 
 async def read(connection: AsyncConnection, user: User, image_names: Sequence[str] = ()) -> Catalog:
-    """Read the models, the user's newest pictures, and those of `wanted` that exist and that the user may see."""
+    """Read the models, the user's newest images, and those of `image_names` that exist and the user may see."""
     bases = list(recipes())
 
     async def usable(*types: ModelType) -> list[ModelConfig]:

@@ -1,4 +1,4 @@
-"""What became of prompts, in ComfyUI's form, from the rows of the queue."""
+"""History and queue entries of prompts in ComfyUI's form, from the rows of the queue."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.users.current import User
 
 DEFAULT_LENGTH = 100
-"""Prompts in a history whose length the client leaves open: many clients ask for all of it several times a second."""
+"""Prompts in a history without a requested length: many clients poll all of it several times a second."""
 MAX_CACHED_ENTRIES = 128
-"""Entries; each holds a workflow of at most some megabytes, mostly of some kilobytes."""
+"""Cached entries; each holds a workflow, usually some KB and at most some MB."""
 Message = tuple[str, dict[str, Any]]
 
 _cached_entries: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
-"""Entries of prompts that have ended, which change no more, by item and session."""
+"""Entries of prompts that have ended, which do not change any more, by item and session."""
 
 
 @dataclass(frozen=True)
 class FailedNode:
-    """The node that a run ended at, and what ran before it."""
+    """The node at which a run ended, and the nodes that ran before it."""
 
     node_id: str | None
     executed: Sequence[str]
@@ -37,13 +37,13 @@ class FailedNode:
 async def entries(
     connection: AsyncConnection, user: User, *, prompt_ids: Sequence[str] | None = None, newest: int = DEFAULT_LENGTH
 ) -> dict[str, dict[str, Any]]:
-    """Return the entries of prompts that have ended, by id, the oldest first."""
+    """Return the entries of prompts that have ended, by id, oldest first."""
     items = await store.list_items(connection, user, statuses=TERMINAL, prompt_ids=prompt_ids, newest=newest)
     return await entries_of(connection, items)
 
 
 async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
-    """Return the entries of items that have ended; those without a workflow of ComfyUI's are left out."""
+    """Return the entries of items that have ended; items without a ComfyUI workflow are left out."""
     entries_by_key = {_key(item): _cached_entries[_key(item)] for item in items if _key(item) in _cached_entries}
     uncached = [item for item in items if _key(item) not in entries_by_key]
     if uncached:
@@ -62,14 +62,14 @@ def _key(item: Item) -> tuple[int, str]:
 
 
 def _cache(new_entries: Mapping[tuple[int, str], dict[str, Any]]) -> None:
-    """Keep the newest of many."""
+    """Cache entries and evict the oldest."""
     _cached_entries.update(new_entries)
     while len(_cached_entries) > MAX_CACHED_ENTRIES:
         _cached_entries.popitem(last=False)
 
 
 def _build_entry(item: Item, text: str | None) -> dict[str, Any] | None:
-    """Return the entry of an item; its session may be some megabytes of JSON."""
+    """Return the entry of an item, from its session (up to some MB of JSON); None without a workflow."""
     if text is None:
         return None
     session = orjson.loads(text)
@@ -100,7 +100,7 @@ def _entry(item: Item, prompt_record: PromptRecord, session: Mapping[str, Any]) 
 
 
 def _outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the pictures by output node, in their order."""
+    """Return the images of each output node, in order."""
     images_by_node: dict[str, list[tuple[int, dict[str, str]]]] = {}
     for prepared_id, result in session["results"].items():
         source_id = session["prepared_source_mapping"].get(prepared_id, prepared_id)
@@ -116,7 +116,7 @@ def _outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[st
 
 
 def image_reference(prompt_record: PromptRecord, node_id: str, name: str) -> dict[str, str]:
-    """Return how a picture is named to clients."""
+    """Return the reference to an image in ComfyUI's form."""
     kind = "temp" if prompt_record.class_of(node_id) == "PreviewImage" else "output"
     return {"filename": name, "subfolder": "", "type": kind}
 
@@ -137,7 +137,7 @@ def _failure(prompt_record: PromptRecord, session: Mapping[str, Any]) -> FailedN
 
 
 def start_messages(prompt_id: str, timestamp_ms: int) -> list[Message]:
-    """Return what is told when a prompt begins."""
+    """Return the messages for the start of a prompt."""
     return [
         ("execution_start", {"prompt_id": prompt_id, "timestamp": timestamp_ms}),
         ("execution_cached", {"nodes": [], "prompt_id": prompt_id, "timestamp": timestamp_ms}),
@@ -145,7 +145,7 @@ def start_messages(prompt_id: str, timestamp_ms: int) -> list[Message]:
 
 
 def end_message(item: Item, prompt_record: PromptRecord, failure: FailedNode) -> Message:
-    """Return what is told when a prompt has ended."""
+    """Return the message for the end of a prompt."""
     timestamp_ms = milliseconds(item.completed_at or item.updated_at)
     if item.status == "completed":
         return "execution_success", {"prompt_id": item.batch_id, "timestamp": timestamp_ms}
@@ -169,7 +169,7 @@ def end_message(item: Item, prompt_record: PromptRecord, failure: FailedNode) ->
 
 
 def milliseconds(time: str) -> int:
-    """Return a time of the database in milliseconds since 1970."""
+    """Return a timestamp of the database in milliseconds since 1970."""
     return round(datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp() * 1000)
 
 
@@ -177,13 +177,13 @@ def milliseconds(time: str) -> int:
 
 
 def queue_entry(item: Item, prompt_record: PromptRecord) -> list[Any]:
-    """Return a prompt as ComfyUI lists it: number, id, workflow, what came with it, output nodes."""
+    """Return a prompt as ComfyUI lists it: number, id, workflow, extra data, output nodes."""
     extra = prompt_record.extra_data | ({"client_id": prompt_record.client_id} if prompt_record.client_id else {})
     return [item.item_id, item.batch_id, prompt_record.prompt, extra, prompt_record.outputs]
 
 
 async def queue(connection: AsyncConnection, user: User) -> dict[str, list[Any]]:
-    """Return the user's prompts that run, and those that wait."""
+    """Return the user's running and pending prompts."""
     items = await store.list_items(connection, user, statuses=ACTIVE)
     records_by_item = await store.records(connection, [item.item_id for item in items])
     lists: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}

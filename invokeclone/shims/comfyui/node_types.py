@@ -1,6 +1,6 @@
-"""What a ComfyUI node is here: a name, typed inputs and outputs as ComfyUI publishes them, and the function that builds it.
+"""ComfyUI node types: a name, typed inputs and outputs as ComfyUI publishes them, and a function that builds the graph.
 
-A function's arguments are the node's inputs by their ComfyUI names. What links carry is in `values.py`.
+A function's arguments are the node's inputs by their ComfyUI names. `values.py` defines the values of links.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,33 +16,33 @@ from invokeclone.shims.comfyui.catalog import Catalog
 
 LITERAL_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 MAX_IMAGES = 16
-"""Images that one link may carry."""
+"""Maximum number of images of one link."""
 
 
 @dataclass(frozen=True)
 class NodeInput:
-    """An input of a node. Types are ComfyUI's: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or what a link carries."""
+    """An input of a node. Types are ComfyUI's: `INT`, `FLOAT`, `STRING`, `BOOLEAN`, `COMBO`, or the type of a link."""
 
     type: str
     default: Any = None
-    """What a null means."""
+    """The value of a null."""
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
     list_name: str | None = None
-    """The list of the catalog that holds the choices."""
+    """The list of the catalog with the choices."""
     open_list: bool = False
-    """Whether names that are not in the list may exist too: then drawing finds out."""
+    """Whether names outside the list are accepted; the build function checks them."""
     optional: bool = False
     from_model: bool = False
-    """Whether a null is left to the function, as None: it takes the model's own setting, or another input's value."""
+    """Whether a null is passed on as None: the model's default, or another input's value."""
     multiline: bool = False
     tooltip: str | None = None
 
     @property
     def is_link(self) -> bool:
-        """Whether only another node can give it."""
+        """Whether the input can only be linked to another node."""
         return self.type not in LITERAL_TYPES
 
     def names(self, catalog: Catalog) -> list[str]:
@@ -50,7 +50,7 @@ class NodeInput:
         return catalog.names(self.list_name) if self.list_name else list(self.choices)
 
     def describe(self, catalog: Catalog) -> list[Any]:
-        """Return the input as /object_info tells it."""
+        """Return the input as /object_info describes it."""
         all_options = {
             "default": self.default,
             "min": self.minimum,
@@ -66,50 +66,50 @@ class NodeInput:
 
 
 def integer(default: int, minimum: int, maximum: int, *, step: int = 1, from_model: bool = False) -> NodeInput:
-    """Return an input for a whole number."""
+    """Return an integer input."""
     return NodeInput("INT", default, minimum, maximum, step, from_model=from_model)
 
 
 def number(
     default: float, minimum: float, maximum: float, *, step: float = 0.01, from_model: bool = False
 ) -> NodeInput:
-    """Return an input for a number."""
+    """Return a float input."""
     return NodeInput("FLOAT", default, minimum, maximum, step, from_model=from_model)
 
 
 def choice(*choices: str, default: str | None = None, from_model: bool = False) -> NodeInput:
-    """Return an input for one of several words."""
+    """Return an input with a fixed list of choices."""
     return NodeInput("COMBO", default or choices[0], choices=choices, from_model=from_model)
 
 
 def list_choice(name: str, *, open_list: bool = False) -> NodeInput:
-    """Return an input for a name of a list of the catalog; a null is the first of them."""
+    """Return an input for a name in a list of the catalog; a null means the first one."""
     return NodeInput("COMBO", list_name=name, open_list=open_list)
 
 
 def link(type_name: str, *, optional: bool = False) -> NodeInput:
-    """Return an input that another node's output leads to."""
+    """Return an input that is linked to another node's output."""
     return NodeInput(type_name, optional=optional)
 
 
 @dataclass
 class BuildContext:
-    """What a node builds with: the graph, where ids begin with the node's position, and what is known of models and images."""
+    """Context of a build function: the graph builder, scoped to the node, and the known models and images."""
 
     builder: GraphBuilder
     catalog: Catalog
     limits: Limits = DEFAULT_LIMITS
 
     def add(self, role: str, node_type: str, **inputs: Any) -> str:
-        """Add a node of ours and return its id."""
+        """Add a node to the graph and return its id."""
         return self.builder.node(role, node_type, **inputs)
 
     def output(self, role: str, node_type: str, output: str, **inputs: Any) -> NodeOutput:
-        """Add a node of ours and return one of its outputs."""
+        """Add a node to the graph and return one of its outputs."""
         return self.builder.output(role, node_type, output, **inputs)
 
     def require(self, config: ModelConfig, capability: str) -> None:
-        """Raise CannotBuild unless the model can do what a node needs."""
+        """Raise CannotBuild unless the model has a capability."""
         try:
             require_capability(config, capability)
         except InvalidGeneration as error:
@@ -121,7 +121,7 @@ class BuildContext:
 
 
 PREFIX = "comfy_"
-"""What the ids of our nodes begin with; the node's position and a role follow."""
+"""Prefix of node ids in the graph; the position of the ComfyUI node and a role follow."""
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ class NodeType:
     outputs: tuple[str, ...]
     output_names: tuple[str, ...]
     build: Callable[..., Any]
-    """Takes a Place and the inputs by name; returns a tuple with a value for each output."""
+    """Takes a BuildContext and the inputs by name; returns a tuple with a value for each output."""
     saves: bool = False
-    """Whether it is an output node: workflows run for these."""
+    """Whether it is an output node; workflows run to produce these."""
 
     def describe(self, catalog: Catalog) -> dict[str, Any]:
-        """Return the node as /object_info tells it."""
+        """Return the node as /object_info describes it."""
         groups: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
         for name, node_input in self.inputs.items():
             groups["optional" if node_input.optional else "required"][name] = node_input.describe(catalog)
@@ -167,7 +167,7 @@ class NodeType:
 
 @dataclass
 class NodeRegistry:
-    """The node types by name; modules of `nodes/` add theirs with `node`."""
+    """The node types by name; modules of `nodes/` register theirs with `node`."""
 
     types: dict[str, NodeType] = field(default_factory=dict)
 
@@ -180,7 +180,7 @@ class NodeRegistry:
         *outputs: str | tuple[str, str],
         saves: bool = False,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register the decorated function; an output is its type, or type and name."""
+        """Register the decorated build function; an output is its type, or a pair of type and name."""
 
         def register(build: Callable[..., Any]) -> Callable[..., Any]:
             pairs = [(output, output) if isinstance(output, str) else output for output in outputs]

@@ -1,7 +1,7 @@
-"""ComfyUI's prompt language, read into weighted pieces.
+"""Parses ComfyUI's prompt syntax into weighted segments.
 
-`(a)` is 1.1 times as heavy, `(a:1.3)` weighs 1.3 whatever brackets stand around it. A backslash makes the bracket after it mean
-itself, and so does having no partner. Square brackets always mean themselves.
+`(a)` multiplies the weight by 1.1, `(a:1.3)` sets it to 1.3 whatever brackets surround it. A backslash escapes a
+bracket; a bracket without a counterpart is literal. Square brackets are always literal.
 """
 
 import itertools
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from invokeclone.graph.prompts import PromptSegment
 
 STEP = 1.1
-"""What a pair of brackets without a number multiplies by."""
+"""Factor of a pair of brackets without a number."""
 MAX_WEIGHT = 10.0
 MAX_DEPTH = 32
-"""Brackets within brackets; those that are deeper mean themselves."""
+"""Maximum nesting of brackets; deeper ones are literal."""
 _PARTS = re.compile(r"\\.|[()]|[^\\()]+|\\", re.DOTALL)
 _ESCAPED = frozenset({r"\(", r"\)", "\\\\"})
 _NUMBER = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$")
@@ -23,16 +23,16 @@ _NUMBER = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*$")
 
 @dataclass
 class _Part:
-    """A piece while the brackets around it are still open."""
+    """A segment while its surrounding brackets are still open."""
 
     text: str
     weight: float = 1.0
     is_explicit: bool = False
-    """Whether a number said so: brackets further out don't change it."""
+    """Whether the weight was given as a number, so that outer brackets do not change it."""
 
 
 def parse(prompt: str) -> list[PromptSegment]:
-    """Return the pieces of a prompt, neighbours of different weight."""
+    """Return the segments of a prompt; adjacent ones have different weights."""
     parts: list[_Part] = []
     open_brackets: list[int] = []
     for text in _PARTS.findall(prompt):
@@ -47,7 +47,7 @@ def parse(prompt: str) -> list[PromptSegment]:
 
 
 def _close(parts: list[_Part], start: int) -> None:
-    """Weigh what stands since the opening bracket, which is taken away."""
+    """Weight the parts since the opening bracket, and remove the bracket."""
     parts[start].text = ""
     factor, is_explicit = STEP, False
     last = parts[-1]
@@ -61,7 +61,7 @@ def _close(parts: list[_Part], start: int) -> None:
 
 
 def _merge_parts(parts: list[_Part]) -> list[PromptSegment]:
-    """Join neighbours of one weight, and leave out what is empty."""
+    """Join adjacent parts of equal weight, and drop empty ones."""
     nonempty = [part for part in parts if part.text]
     return [
         PromptSegment("".join(part.text for part in group), weight)

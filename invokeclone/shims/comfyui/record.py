@@ -1,7 +1,6 @@
-"""The workflow as it was sent, kept with the queue's item, and the ids of our nodes read back as ComfyUI's.
+"""The submitted workflow, stored with the queue item, and the mapping from node ids of the graph to ComfyUI's.
 
-It is the value of a text node that nothing is connected to: so it lives and goes with the item, is repeated with it, and is
-embedded in the pictures.
+It is the value of a string node without edges, so it is deleted and retried with the item, and embedded in the images.
 """
 
 import re
@@ -22,7 +21,7 @@ _GRAPH_ID = re.compile(rf"{PREFIX}(\d+)_(\w+?)(\d*)")
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """A workflow as a client sent it."""
+    """A workflow as a client submitted it."""
 
     prompt: dict[str, Any]
     outputs: list[str]
@@ -32,7 +31,7 @@ class PromptRecord:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """Return what was kept; None for a text of somebody else's, as any client may give any name to a node."""
+        """Return the stored record; None for any other text, because clients may give this id to any node."""
         try:
             prompt_record = TypeAdapter(cls).validate_json(text, strict=True)
         except ValidationError:
@@ -44,7 +43,7 @@ class PromptRecord:
 
     @property
     def ids(self) -> list[str]:
-        """ComfyUI's ids by position."""
+        """ComfyUI's node ids by position."""
         return list(self.prompt)
 
     def class_of(self, node_id: str) -> str:
@@ -53,29 +52,29 @@ class PromptRecord:
 
 
 def add_to_graph(builder: GraphBuilder, prompt_record: PromptRecord) -> None:
-    """Keep the workflow in a graph."""
+    """Store the workflow in a graph."""
     builder.node(NODE, "string", value=orjson.dumps(asdict(prompt_record)).decode())
 
 
 def of_session(session: Mapping[str, Any]) -> PromptRecord | None:
-    """Return the workflow of a session; None when it has none."""
+    """Return the workflow of a session; None if it has none."""
     node = session["graph"]["nodes"].get(NODE)
     return PromptRecord.read(str(node.get("value"))) if node else None
 
 
 def comfy_id(ids: list[str], graph_id: str) -> str | None:
-    """Return the id in the workflow of a node of ours; None when it stands for none."""
+    """Return the ComfyUI id for a node of the graph; None if it belongs to no ComfyUI node."""
     match = _GRAPH_ID.fullmatch(graph_id)
     return ids[int(match[1])] if match and int(match[1]) < len(ids) else None
 
 
 def is_saved(graph_id: str) -> bool:
-    """Whether the picture of a node of ours is one of an output node's."""
+    """Return whether the image of a node of the graph is a result of an output node."""
     match = _GRAPH_ID.fullmatch(graph_id)
     return match is not None and match[2] == SAVE_ROLE
 
 
 def image_index(graph_id: str) -> int:
-    """Return which of an output node's pictures it is."""
+    """Return the index of an image among those of its output node."""
     match = _GRAPH_ID.fullmatch(graph_id)
     return int(match[3] or 0) if match else 0

@@ -1,6 +1,6 @@
-"""ComfyUI's samplers and noise schedules, and the scheduler here that is nearest to each pair.
+"""ComfyUI's samplers and noise schedules, and the nearest scheduler of this server for each pair.
 
-A sampler that has no near relative is not in the table, and so not on offer.
+Samplers without a close equivalent are not offered.
 """
 
 from typing import cast
@@ -32,7 +32,7 @@ SAMPLERS: dict[str, tuple[str, str]] = {
     "uni_pc_bh2": ("unipc", "unipc_k"),
     "er_sde": ("er_sde", "er_sde"),
 }
-"""For each sampler the scheduler with even steps, and the one with Karras' steps."""
+"""For each sampler, the scheduler with uniform steps and the one with Karras steps."""
 
 SCHEDULES: dict[str, bool] = {
     "normal": False,
@@ -43,7 +43,7 @@ SCHEDULES: dict[str, bool] = {
     "ddim_uniform": False,
     "beta": False,
 }
-"""The schedules of noise, and whether Karras' is the nearest."""
+"""The noise schedules, and whether Karras is the nearest."""
 
 
 def scheduler_for(sampler: str, schedule: str) -> SCHEDULER_NAME_VALUES:

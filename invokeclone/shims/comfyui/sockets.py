@@ -1,7 +1,7 @@
-"""ComfyUI's WebSocket: clients hear how their prompts go, and always that they have ended.
+"""ComfyUI's WebSocket: sends clients the progress of their prompts, and always their end.
 
-Frames of a running prompt follow the server's events. Its end is read from the queue's row, so a prompt that failed, was
-canceled or was deleted is closed too, and one whose client was away is closed when the client comes back.
+Frames of a running prompt follow the server's events. Its end is read from the queue's row, so that failed, canceled
+and deleted prompts are closed too, and a client that was disconnected gets the end of its prompts when it reconnects.
 """
 
 import asyncio
@@ -38,38 +38,38 @@ from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.users.current import User
 
 ACCESS_CHECK_INTERVAL_S = 30.0
-"""How often it is looked whether those who listen still may."""
+"""Seconds between checks of whether a client still has access."""
 BACKLOG = 2_000
-"""Frames that wait for a client from which on it is left."""
+"""Pending frames at which a slow client is disconnected."""
 BACKLOG_OF_STEPS = 32
-"""Frames that wait from which on steps and previews are left out."""
+"""Pending frames at which progress and previews are dropped."""
 MAX_RECENTLY_ENDED = 16
-"""Prompts that are looked at when a client comes, for those that ended without it."""
+"""Recently ended prompts that are checked when a client connects, for those whose end it missed."""
 MAX_CLOSED_IDS = 1_024
-"""Prompts whose end was told, by id alone."""
+"""Maximum number of remembered prompts whose end was reported."""
 MAX_MISSED_PROMPTS = 64
-"""Prompts that were deleted while their client was away, with what is known of them."""
+"""Maximum number of remembered prompts that were deleted while their client was disconnected."""
 JPEG, PNG = 1, 2
-"""Kinds of pictures in a frame."""
+"""Image formats in a preview frame."""
 PREVIEW = 1
-"""The kind of a binary frame that holds a preview."""
+"""The type of a binary frame with a preview."""
 
 _log = log.get("shims.comfyui")
 Frame = str | bytes
 
 
 class TooManySockets(TooMany):
-    """The user has many sockets open already."""
+    """The user has too many open sockets."""
 
 
 @dataclass(eq=False)
 class Socket:
-    """One connection, and the frames that wait for it."""
+    """A connection and its pending frames."""
 
     frames: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
 
     def enqueue(self, frame: Frame, *, is_step: bool = False) -> None:
-        """Put a frame into the line; a client that does not read is left in the end."""
+        """Queue a frame; a client that does not read is disconnected in the end."""
         backlog = self.frames.qsize()
         if backlog < (BACKLOG_OF_STEPS if is_step else BACKLOG):
             self.frames.put_nowait(frame)
@@ -77,7 +77,7 @@ class Socket:
             self.frames.put_nowait(None)
 
     def enqueue_message(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Offer a message."""
+        """Queue a JSON message."""
         self.enqueue(_encode_message(kind, data))
 
 
@@ -94,18 +94,18 @@ class OpenPrompt:
     client_id: str
     prompt_record: PromptRecord
     image_counts: Mapping[str, int]
-    """How many pictures each output node will have; empty when nobody counted."""
+    """Number of images of each output node; empty if unknown."""
     is_enqueued: bool = False
     has_started: bool = False
     current: str | None = None
-    """The node that runs."""
+    """The running node."""
     images: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     reported_nodes: set[str] = field(default_factory=set)
-    """The output nodes whose pictures the client has been told of."""
+    """The output nodes whose images have been reported to the client."""
 
 
 class PromptObserver:
-    """Follows the batch of a prompt for its client."""
+    """Observes the batch of a prompt for its client."""
 
     node_events: ClassVar[tuple[type[InvocationEvent], ...]] = (InvocationEvent,)
 
@@ -118,12 +118,12 @@ class PromptObserver:
         self._clients.handle_event(self._prompt, kind, payload)
 
     async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
-        """Close the prompt once it has ended; an id that was used again names its newest item."""
+        """Close the prompt once it has ended; an id that was used again refers to its newest item."""
         await self._clients.update_prompt(connection, self._prompt, items[-1] if items else None)
 
 
 class Clients:
-    """Who listens, and the prompts that they wait for; one for the server's life."""
+    """The connected clients and the prompts that they wait for; one instance per server."""
 
     def __init__(self, resources: Resources, follower: BatchFollower) -> None:
         self._resources = resources
@@ -132,7 +132,7 @@ class Clients:
         self._open_prompts: dict[str, OpenPrompt] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
-        """Prompts that were deleted while their client was away."""
+        """Prompts that were deleted while their client was disconnected."""
         self._remaining: dict[str, int] = {}
 
     def _follow(self, prompt: OpenPrompt) -> None:
@@ -141,26 +141,26 @@ class Clients:
 
     @property
     def socket_count(self) -> int:
-        """How many sockets are open."""
+        """Number of open sockets."""
         return sum(len(sockets) for sockets in self._sockets.values())
 
     # Prompts
 
     def follow_prompt(self, prompt_id: str, user: User, prompt_record: PromptRecord, graph_ids: list[str]) -> None:
-        """Follow a prompt that is about to be enqueued; `ours` are the ids of its nodes in our graph."""
+        """Follow a prompt that is about to be enqueued; `graph_ids` are the node ids of its graph."""
         if prompt_record.client_id is not None:
             counts = Counter(record.comfy_id(prompt_record.ids, node) for node in graph_ids if record.is_saved(node))
             image_counts = {node_id: count for node_id, count in counts.items() if node_id is not None}
             self._follow(OpenPrompt(prompt_id, user.user_id, prompt_record.client_id, prompt_record, image_counts))
 
     def mark_enqueued(self, prompt_id: str) -> None:
-        """Note that a prompt is in the queue: from now on it has ended when it has no row."""
+        """Record that a prompt is in the queue: from now on, a missing row means that it was deleted."""
         if prompt_id in self._open_prompts:
             self._open_prompts[prompt_id].is_enqueued = True
         self._follower.request_refresh()
 
     def forget(self, prompt_id: str) -> None:
-        """Note that a prompt was not enqueued after all."""
+        """Stop following a prompt that was not enqueued."""
         self._unfollow(prompt_id)
 
     def _unfollow(self, prompt_id: str) -> None:
@@ -236,10 +236,10 @@ class Clients:
     def _sockets_of(self, user_id: str, client_id: str) -> set[Socket]:
         return self._sockets.get((user_id, client_id), set())
 
-    # The rows
+    # Queue rows
 
     async def update_prompt(self, connection: AsyncConnection, prompt: OpenPrompt, item: Item | None) -> None:
-        """Close a prompt that has ended or is gone."""
+        """Close a prompt that has ended or was deleted."""
         if not prompt.is_enqueued:
             return
         if item is None:
@@ -250,7 +250,7 @@ class Clients:
                 self._close_ended(prompt, item, entries[prompt.prompt_id])
 
     def _close_deleted(self, prompt: OpenPrompt) -> None:
-        """Close a prompt that was deleted."""
+        """Close a prompt that was deleted, as interrupted."""
         node = prompt.current
         data: dict[str, Any] = {
             "prompt_id": prompt.prompt_id,
@@ -274,14 +274,14 @@ class Clients:
         self._close(prompt)
 
     def _close(self, prompt: OpenPrompt) -> None:
-        """Tell that a prompt has ended: what clients wait for."""
+        """Report the end of a prompt: the message that clients wait for."""
         self._unfollow(prompt.prompt_id)
         self._send(prompt, "executing", _executing_data(prompt, None))
         if self._sockets_of(prompt.user_id, prompt.client_id):
             _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
 
     async def refresh(self, connection: AsyncConnection) -> None:
-        """Tell all who listen how many of their prompts wait, where the number has changed."""
+        """Send all clients the number of their open prompts, if it has changed."""
         users = {user_id for user_id, _ in self._sockets}
         counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
         for (user_id, _), sockets in self._sockets.items():
@@ -295,9 +295,9 @@ class Clients:
     async def serve(
         self, websocket: WebSocket, user: User, client_id: str, check_access: Callable[[], Awaitable[object]]
     ) -> None:
-        """Accept a connection and serve it to its end. Raises TooManySockets before that.
+        """Accept a connection and serve it until it closes. Raises TooManySockets before accepting it.
 
-        `still_may` raises an InvokeCloneError when the client may no longer listen.
+        `check_access` raises an InvokeCloneError when the client has lost access.
         """
         limit = self._resources.settings.limits.comfyui_sockets
         if sum(len(sockets) for (owner, _), sockets in self._sockets.items() if owner == user.user_id) >= limit:
@@ -319,7 +319,7 @@ class Clients:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _greet(self, socket: Socket, user: User, client_id: str) -> None:
-        """Tell a new client of the queue, and of prompts of its own that run or have ended without it."""
+        """Send a new client the queue's status, and follow its prompts that run or ended while it was disconnected."""
         async with self._resources.database.read() as connection:
             remaining = await store.count_active(connection, user.user_id)
         socket.enqueue_message("status", _status(remaining, client_id))
@@ -340,7 +340,7 @@ class Clients:
         self._follower.request_refresh()
 
     def _resume_prompt(self, socket: Socket, item: Item, prompt_record: PromptRecord, client_id: str) -> None:
-        """Follow a prompt of a client that has just come; one that has ended is closed by the next look at the rows."""
+        """Follow a prompt of a client that has just connected; the next refresh closes one that has ended."""
         if prompt_record.client_id != client_id:
             return
         open_prompt = self._open_prompts.get(item.batch_id)
@@ -359,7 +359,7 @@ class Clients:
 
 
 def _add_bounded(entries: OrderedDict[str, Any], name: str, value: Any, limit: int) -> None:
-    """Keep the newest of many."""
+    """Add an entry and evict the oldest."""
     entries[name] = value
     while len(entries) > limit:
         entries.popitem(last=False)
@@ -376,7 +376,7 @@ def _status(remaining: int, client_id: str | None) -> dict[str, Any]:
 
 
 async def _send_frames(websocket: WebSocket, socket: Socket) -> None:
-    """Send what waits, until the connection is gone or its client doesn't read."""
+    """Send the pending frames until the connection closes or its client is too slow."""
     with contextlib.suppress(RuntimeError, OSError):  # it was closed in the meantime
         while (frame := await socket.frames.get()) is not None:
             if isinstance(frame, str):
@@ -387,7 +387,7 @@ async def _send_frames(websocket: WebSocket, socket: Socket) -> None:
 
 
 async def _check_access(websocket: WebSocket, check_access: Callable[[], Awaitable[object]]) -> None:
-    """Close the connection once its client may no longer listen."""
+    """Close the connection once its client has lost access."""
     while True:
         await asyncio.sleep(ACCESS_CHECK_INTERVAL_S)
         try:
@@ -396,10 +396,10 @@ async def _check_access(websocket: WebSocket, check_access: Callable[[], Awaitab
             with contextlib.suppress(RuntimeError, OSError):
                 await websocket.close(1008)
             return
-        except Exception:  # noqa: BLE001  (nobody has said that the client may not)
-            _log.exception("could not look whether a client may still listen")
+        except Exception:  # noqa: BLE001  (an unexpected error does not revoke access)
+            _log.exception("cannot check whether a client still has access")
 
 
 def clients_of(connection: HTTPConnection) -> Clients:
-    """Return the application's clients."""
+    """Return the application's Clients."""
     return services_of(connection).get(Clients)

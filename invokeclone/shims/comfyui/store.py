@@ -1,4 +1,4 @@
-"""The SQL of prompts: items of the queue that came from here, of one user. An id that was run again names its newest item."""
+"""SQL for prompts: a user's queue items from ComfyUI's API. An id that was used again refers to its newest item."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.users.current import User
 
 MAX_ROWS = 1000
-"""Rows that one request reads."""
+"""Maximum number of rows that one request reads."""
 
 
 def _owner_filter(user_id: str) -> list[ColumnElement[bool]]:
@@ -30,7 +30,7 @@ async def list_items(
     prompt_ids: Sequence[str] | None = None,
     newest: int = MAX_ROWS,
 ) -> list[Item]:
-    """Return the newest of the user's prompts, the oldest of them first."""
+    """Return the newest of the user's prompts, oldest first."""
     query = select(*RECORD).where(*_owner_filter(user.user_id))
     if statuses is not None:
         query = query.where(columns.status.in_(statuses))
@@ -45,25 +45,25 @@ async def list_items(
 
 
 async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
-    """Return the JSON text of the sessions of items."""
+    """Return the sessions of items as JSON, by item id."""
     query = select(columns.item_id, *STORED).where(columns.item_id.in_(item_ids))
     return {item_id: assemble_session(*stored) for item_id, *stored in await connection.execute(query)}
 
 
 async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
-    """Return the workflows of items, for those that have one."""
+    """Return the workflows of items, by item id; items without one are left out."""
     texts = await sessions(connection, item_ids)
     records_by_item = {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
     return {item_id: prompt_record for item_id, prompt_record in records_by_item.items() if prompt_record is not None}
 
 
 async def count_active(connection: AsyncConnection, user_id: str) -> int:
-    """Return how many of a user's prompts have not ended."""
+    """Return the number of a user's prompts that have not ended."""
     query = select(func.count()).where(*_owner_filter(user_id), columns.status.in_(ACTIVE))
     return int(await connection.scalar(query) or 0)
 
 
 async def is_taken(connection: AsyncConnection, prompt_id: str) -> bool:
-    """Tell whether any batch, of whomever, has this id."""
+    """Return whether any batch of any user has this id."""
     query = select(columns.item_id).where(columns.batch_id == prompt_id).limit(1)
     return await connection.scalar(query) is not None

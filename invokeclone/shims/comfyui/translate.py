@@ -1,4 +1,4 @@
-"""From a checked workflow to a graph of ours: each node builds its part, in the order of the links."""
+"""Translates a validated workflow to a graph: each node builds its part, sources first."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from invokeclone.shims.comfyui.workflow import (
 NAME = "comfyui"
 """Origin and destination of the batches, and the name of the graphs."""
 GROWTH = 4
-"""Nodes of the graph for each that a prompt may have."""
+"""Maximum number of graph nodes for each allowed node of a workflow."""
 
 
 def batch_of(
@@ -35,7 +35,7 @@ def batch_of(
     prompt_id: str,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Batch:
-    """Return the batch of a workflow: one item, whatever the number of pictures. Raises WorkflowRefused."""
+    """Return the batch of a workflow: one item, whatever the number of images. Raises WorkflowRejected."""
     builder = build_graph(prompt_record.prompt, checked, catalog, limits)
     record.add_to_graph(builder, prompt_record)
     try:
@@ -44,13 +44,13 @@ def batch_of(
         )
     except ValidationError as error:
         problems = "; ".join(str(problem["msg"]) for problem in error.errors()[:3])
-        raise WorkflowRejected("invalid_prompt", "The prompt cannot be run here", problems) from error
+        raise WorkflowRejected("invalid_prompt", "The prompt cannot be run", problems) from error
 
 
 def build_graph(
     prompt: dict[str, Any], checked: ValidatedWorkflow, catalog: Catalog, limits: Limits = DEFAULT_LIMITS
 ) -> GraphBuilder:
-    """Build the nodes' part of the graph, one after the other; raises WorkflowRefused."""
+    """Build the graph of a workflow, node by node; raises WorkflowRejected."""
     builder = GraphBuilder(NAME)
     positions = {node_id: position for position, node_id in enumerate(prompt)}
     outputs: dict[str, tuple[Any, ...]] = {}
@@ -67,13 +67,13 @@ def build_graph(
         if len(builder.nodes) > GROWTH * limits.comfyui_nodes:
             raise WorkflowRejected(
                 "too_many_nodes",
-                f"The prompt needs more than {GROWTH * limits.comfyui_nodes} nodes here ({GROWTH} × setting limits.comfyui_nodes)",
+                f"The prompt needs more than {GROWTH * limits.comfyui_nodes} graph nodes ({GROWTH} × setting limits.comfyui_nodes)",
             )
     return builder
 
 
 def _value(name: str, value: Any, kind: NodeType, outputs: dict[str, tuple[Any, ...]], catalog: Catalog) -> Any:
-    """Return what an input is given; a value that a link brings is looked at as one that is written down."""
+    """Return the value of an input; a literal from a link is validated like one in the workflow."""
     if not isinstance(value, NodeLink):
         return value
     linked_value = outputs[value.source][value.slot]

@@ -1,6 +1,6 @@
-"""What links between ComfyUI's nodes carry while a workflow is drawn: where things come out in our graph, and what is known of them.
+"""Values of links between ComfyUI nodes while a graph is built: outputs of graph nodes, and what is known of them.
 
-A link of pictures or latents carries several of one size: each is a node of ours.
+A link of images or latents has several of one size, each from a node of the graph.
 """
 
 from dataclasses import dataclass, replace
@@ -22,17 +22,17 @@ from invokeclone.shims.comfyui.node_types import MAX_IMAGES, BuildContext
 
 @dataclass(frozen=True)
 class Model:
-    """A main model: what denoises, its text encoders, its VAE, and how its family builds graphs."""
+    """A main model: denoiser, text encoders, VAE, and the recipe of its family."""
 
     parts: ModelParts
     config: ModelConfig
     recipe: Recipe
     loras: tuple[AppliedLoRA, ...] = ()
-    """What is applied to the denoiser, or to the text encoders where these are meant, with the weights there."""
+    """The LoRAs applied to the denoiser (in the model of a Clip: to the text encoders), with their weights."""
     bare: ModelParts | None = None
-    """The parts without LoRAs; None: there are none."""
+    """The parts without LoRAs; None if no LoRA is applied."""
     references: tuple[ReferenceImage, ...] = ()
-    """What IP-Adapters make prompts of."""
+    """The reference images of IP-Adapters."""
 
     @property
     def bare_parts(self) -> ModelParts:
@@ -46,12 +46,12 @@ class Clip:
 
     model: Model
     skipped: int = 0
-    """How many layers are skipped; the model's own parts skip none."""
+    """Number of skipped layers; the model's own parts skip none."""
     parts: ModelParts | None = None
     """The model's parts with layers skipped."""
 
     def with_skipped_layers(self, context: BuildContext, count: int) -> Self:
-        """Return the text encoders without their last `count` layers, instead of what is skipped now."""
+        """Return the text encoders with their last `count` layers skipped, instead of those skipped now."""
         model = self.model
         if not count:
             return type(self)(model)
@@ -86,7 +86,7 @@ class ImageEncoderValue:
 
 @dataclass(frozen=True)
 class Vae:
-    """A VAE, and how graphs of its architecture are built."""
+    """A VAE, and the recipe of its architecture."""
 
     vae: NodeOutput
     recipe: Recipe
@@ -98,36 +98,36 @@ class EncodedPrompt:
 
     conditioning: NodeOutput
     text: str
-    """In the prompt language of its model."""
+    """In the prompt syntax of its model."""
     clip: Clip
     masked: bool = False
-    """Whether it holds in a part of the image only."""
+    """Whether it applies to a part of the image only."""
     details: PromptDetails = PromptDetails()
-    """What is stated beside it."""
+    """Additional inputs of the encoder, such as sizes."""
 
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """Encoded prompts, put behind each other."""
+    """A sequence of encoded prompts."""
 
     texts: tuple[EncodedPrompt, ...]
     controls: tuple[AppliedControl, ...] = ()
-    """What steers the sampling with them."""
+    """Controls of the sampling with these prompts."""
 
     def concat(self, other: Self) -> Self:
-        """Return these prompts and then those of `other`; a control of both is there once."""
+        """Return these prompts followed by those of `other`; a control of both is kept once."""
         new_controls = tuple(control for control in other.controls if control not in self.controls)
         return type(self)(self.texts + other.texts, self.controls + new_controls)
 
     @property
     def prompt(self) -> str:
-        """All of the words."""
+        """The texts of all prompts, joined."""
         return " ".join(text.text or text.details.second_text or "" for text in self.texts)
 
 
 @dataclass(frozen=True)
 class Mask:
-    """An image in gray. ComfyUI's masks are white where something changes; ours are where it stays."""
+    """A grayscale image. Masks are white where the image changes in ComfyUI, and where it stays in the graph."""
 
     image: NodeOutput
     width: int
@@ -135,11 +135,11 @@ class Mask:
     white_changes: bool = True
 
     def invert(self) -> Self:
-        """Return the mask with the other meaning, which costs nothing."""
+        """Return the mask with the opposite meaning; this adds no node."""
         return replace(self, white_changes=not self.white_changes)
 
     def to_image(self, context: BuildContext, role: str, *, white_changes: bool) -> NodeOutput:
-        """Return the image whose white means what is asked for."""
+        """Return the image with the requested meaning of white, inverted by a node if necessary."""
         if self.white_changes is white_changes:
             return self.image
         return context.output(role, "tomask", "image", image=self.image, invert=True)
@@ -147,53 +147,53 @@ class Mask:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Pictures of one size."""
+    """Images of one size."""
 
     nodes: tuple[NodeOutput, ...]
     width: int
     height: int
     metadata: tuple[NodeOutput | None, ...] = ()
-    """What says how each was made."""
+    """The metadata output of each image."""
 
     @property
     def images_with_metadata(self) -> tuple[tuple[NodeOutput, NodeOutput | None], ...]:
-        """The pictures, each with its metadata."""
+        """The images, each with its metadata."""
         metadata = self.metadata or (None,) * len(self.nodes)
         return tuple(zip(self.nodes, metadata, strict=True))
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Latents of one size (in pixels; None: the model's own). Without nodes they are empty, `count` of them."""
+    """Latents of one size (in pixels; None: the model's default). Without nodes they are empty, `count` of them."""
 
     nodes: tuple[NodeOutput, ...] = ()
-    """Outputs of nodes of ours that also have the outputs `width` and `height`."""
+    """Outputs of graph nodes that also have the outputs `width` and `height`."""
     count: int = 1
     width: int | None = None
     height: int | None = None
     vae: Vae | None = None
-    """What they were encoded with."""
+    """The VAE that encoded them."""
     image: NodeOutput | None = None
-    """The picture that they are of, for inpainting models."""
+    """The image that they encode, for inpainting models."""
     mask: Mask | None = None
-    """Where something changes."""
+    """The area that changes."""
     metadata: tuple[NodeOutput | None, ...] = ()
 
     def require_nodes(self, operation: str) -> tuple[NodeOutput, ...]:
         """Return the nodes; raises CannotBuild when the latents are empty."""
         if not self.nodes:
-            raise CannotBuild(f"{operation}: the latents are empty, a sampler or an encoder must come before")
+            raise CannotBuild(f"{operation}: the latents are empty; connect a sampler or an encoder first")
         return self.nodes
 
     def size(self, operation: str) -> tuple[int, int]:
-        """Return the size in pixels; raises CannotBuild while only the model knows it."""
+        """Return the size in pixels; raises CannotBuild if it is left to the model."""
         if self.width is None or self.height is None:
-            raise CannotBuild(f"{operation}: the size of the latents is left open")
+            raise CannotBuild(f"{operation}: the size of the latents is not set")
         return self.width, self.height
 
 
 def check_image_count(count: int) -> int:
-    """Return how many pictures a link will carry; raises CannotBuild when they are too many."""
+    """Return the number of images of a link; raises CannotBuild if it is over the limit."""
     if count > MAX_IMAGES:
-        raise CannotBuild(f"{count} pictures at once are too many: at most {MAX_IMAGES}")
+        raise CannotBuild(f"{count} images are too many: at most {MAX_IMAGES} are allowed")
     return count

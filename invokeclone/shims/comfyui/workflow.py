@@ -1,7 +1,7 @@
-"""Checks a workflow as ComfyUI does before anything is enqueued, and refuses in its words.
+"""Validates a workflow as ComfyUI does, before anything is enqueued and with ComfyUI's error messages.
 
-What comes out is what will run: the nodes that good outputs need, sources first, with each input either a value of the right
-type or a link.
+The result has what will run: the nodes that valid outputs need, sources first, with each input either a converted value
+or a link.
 """
 
 import math
@@ -15,17 +15,17 @@ from invokeclone.shims.comfyui.node_types import NodeInput, NodeType
 from invokeclone.shims.comfyui.nodes import TYPES
 
 IGNORED = frozenset({"Note", "MarkdownNote", "PrimitiveNode"})
-"""Nodes of the editor that do nothing."""
+"""Nodes of the editor that have no function."""
 MAX_ECHO_LENGTH = 200
-"""Signs of a refused value that are repeated in the answer."""
+"""Characters of a rejected value that the error repeats."""
 MAX_ECHO_CHOICES = 20
-"""Choices that are repeated in the answer."""
+"""Choices that the error lists."""
 
 Workflow = Mapping[str, Any]
 
 
 class WorkflowRejected(Exception):
-    """The workflow cannot run; holds ComfyUI's answer."""
+    """The workflow cannot run; `body` is ComfyUI's error response."""
 
     def __init__(
         self, kind: str, message: str, details: str = "", node_errors: Mapping[str, Any] | None = None, **extra: Any
@@ -39,7 +39,7 @@ class WorkflowRejected(Exception):
 
 @dataclass(frozen=True)
 class NodeLink:
-    """An input that is another node's output."""
+    """A link to another node's output."""
 
     source: str
     slot: int
@@ -47,20 +47,20 @@ class NodeLink:
 
 @dataclass
 class ValidatedWorkflow:
-    """What will run."""
+    """The part of a workflow that will run."""
 
     order: list[str]
     """Ids of the nodes, sources first."""
     outputs: list[str]
     """The output nodes among them."""
     inputs: dict[str, dict[str, Any]]
-    """Inputs by node: values and Links."""
+    """Inputs by node: values and NodeLinks."""
     errors: dict[str, Any] = field(default_factory=dict)
-    """What is wrong with other nodes, whose outputs are left out."""
+    """Errors of the other nodes, whose outputs are left out."""
 
 
 class InvalidInputValue(Exception):
-    """A value is not what an input takes."""
+    """The value of an input is invalid."""
 
     def __init__(self, kind: str, message: str, details: str) -> None:
         super().__init__(details)
@@ -69,7 +69,7 @@ class InvalidInputValue(Exception):
 
 
 def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> ValidatedWorkflow:
-    """Return what of a workflow will run; raises WorkflowRefused."""
+    """Return the part of a workflow that will run; raises WorkflowRejected."""
     types = _types(prompt, limits.comfyui_nodes)
     outputs = [node_id for node_id, kind in types.items() if kind.saves]
     if not outputs:
@@ -104,7 +104,7 @@ def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> Val
 
 
 def node_rejection(node_id: str, kind: str, message: str, outputs: list[str]) -> WorkflowRejected:
-    """Return the refusal of a whole workflow for what one node cannot do."""
+    """Return the rejection of a workflow for the error of one node."""
     error = _error("custom_validation_failed", "Custom validation failed for node", message)
     node_errors = {node_id: {"errors": [error], "dependent_outputs": outputs, "class_type": kind}}
     details = f"{error['message']}: {message}"
@@ -113,12 +113,12 @@ def node_rejection(node_id: str, kind: str, message: str, outputs: list[str]) ->
     )
 
 
-# The whole
+# Nodes and links
 
 
 def _types(prompt: Any, limit: int) -> dict[str, NodeType]:
     if not isinstance(prompt, Mapping):
-        raise WorkflowRejected("invalid_prompt", "The prompt must be an object of nodes by their ids")
+        raise WorkflowRejected("invalid_prompt", "The prompt must be an object of nodes by id")
     if len(prompt) > limit:
         raise WorkflowRejected(
             "too_many_nodes", f"The prompt has {len(prompt)} nodes, more than {limit} (setting limits.comfyui_nodes)"
@@ -143,7 +143,7 @@ def _types(prompt: Any, limit: int) -> dict[str, NodeType]:
 
 
 def _links(prompt: Workflow, types: Mapping[str, NodeType], node_id: str) -> Iterator[str]:
-    """Yield the ids of the nodes that a node's declared inputs lead to, as far as there are such nodes."""
+    """Yield the ids of the existing nodes that a node's declared inputs are linked to."""
     inputs = _raw_inputs(prompt, node_id)
     for name in types[node_id].inputs:
         link = _link(inputs.get(name))
@@ -157,7 +157,7 @@ def _raw_inputs(prompt: Workflow, node_id: str) -> Mapping[str, Any]:
 
 
 def _link(value: Any) -> NodeLink | None:
-    """Return what a list of a node's id and a slot links to; None for anything else."""
+    """Return the link of a list of node id and slot; None for any other value."""
     if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004  (id and slot)
         return None
     source, slot = value
@@ -167,7 +167,7 @@ def _link(value: Any) -> NodeLink | None:
 
 
 def _order(prompt: Workflow, types: Mapping[str, NodeType], outputs: list[str]) -> list[str]:
-    """Return the nodes that the outputs need, sources first; raises WorkflowRefused for a cycle."""
+    """Return the nodes that the outputs need, sources first; raises WorkflowRejected for a cycle."""
     ordered: dict[str, None] = {}
     path: dict[str, Iterator[str]] = {}
     for output in outputs:
@@ -190,7 +190,7 @@ def _order(prompt: Workflow, types: Mapping[str, NodeType], outputs: list[str]) 
 
 
 def _dependencies(output: str, inputs: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Return the nodes that an output needs, itself too."""
+    """Return the nodes that an output needs, including itself."""
     nodes: set[str] = set()
     pending = [output]
     while pending:
@@ -201,13 +201,13 @@ def _dependencies(output: str, inputs: Mapping[str, Mapping[str, Any]]) -> set[s
     return nodes
 
 
-# One node
+# Inputs of a node
 
 
 def _inputs(
     prompt: Workflow, types: Mapping[str, NodeType], node_id: str, catalog: Catalog
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the inputs of a node, and what is wrong with them."""
+    """Return the inputs of a node, and their errors."""
     raw = _raw_inputs(prompt, node_id)
     inputs: dict[str, Any] = {}
     errors = []
@@ -220,7 +220,7 @@ def _inputs(
                 extra["received_value"] = _shorten(raw[name])
             errors.append(_error(bad.kind, bad.message, str(bad), extra))
             link = _link(raw.get(name))
-            if link and link.source in types:  # what is behind it is needed all the same, and may be wrong too
+            if link and link.source in types:  # its source is validated all the same
                 inputs[name] = link
     return inputs, errors
 
@@ -270,7 +270,7 @@ def _resolve_link(name: str, declared: NodeInput, value: list[Any], types: Mappi
 
 
 def _default_value(name: str, declared: NodeInput, catalog: Catalog, *, is_null: bool) -> Any:
-    """Return what a missing input means; a null means the default, or the model's own setting."""
+    """Return the value of a missing input; a null means the default, or None for the model's setting."""
     if declared.optional or (is_null and declared.from_model):
         return declared.default if declared.optional else None
     if is_null and not declared.is_link:
@@ -282,7 +282,7 @@ def _default_value(name: str, declared: NodeInput, catalog: Catalog, *, is_null:
 
 
 def convert_value(name: str, declared: NodeInput, value: Any, catalog: Catalog) -> Any:
-    """Return a value of an input's type; raises BadValue."""
+    """Return a value converted to the input's type; raises InvalidInputValue."""
     if declared.type == "COMBO":
         return _convert_choice(name, declared, value, catalog)
     try:
@@ -334,7 +334,7 @@ def _float(value: Any) -> float:
 
 def _string(value: Any) -> str:
     if isinstance(value, Mapping):
-        raise TypeError("not a text")
+        raise TypeError("not a string")
     return str(value)
 
 

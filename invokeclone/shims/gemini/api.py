@@ -1,4 +1,4 @@
-"""The routes of Gemini's image methods, under `/v1beta` and `/v1`."""
+"""Routes of Gemini's image methods, under `/v1beta` and `/v1`."""
 
 import math
 import re
@@ -29,7 +29,7 @@ from invokeclone.users.current import User
 ORIGIN = "gemini"
 EDIT_STRENGTH = 0.75
 _GOOGLE_MODELS = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
-"""Google's own models, which clients send without asking: they mean the default model."""
+"""Names of Google's own models, which clients send by default; they mean the default model."""
 _STATUS_NAMES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -51,13 +51,13 @@ def render(problem: Problem) -> Response:
 
 
 class ResourceNotFound(RequestRejected):
-    """There is no such model or method."""
+    """The model or method does not exist."""
 
     status = 404
 
 
 async def list_models(_caller: Caller, connection: Read) -> Response:
-    """List the models that can make pictures."""
+    """List the models that can generate images."""
     return json_response({"models": [_model(config) for config in await generation.generation_models(connection)]})
 
 
@@ -75,10 +75,10 @@ def _model(config: ModelConfig) -> dict[str, object]:
 
 
 async def predict(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
-    """Make pictures of a prompt."""
+    """Generate images from a prompt."""
     body = await read_json(request, Predict, with_images=True)
     if body.instances.image is not None:
-        raise RequestRejected("pictures are edited by generateContent", "instances.image")
+        raise RequestRejected("use generateContent to edit images", "instances.image")
     parameters, limits = body.parameters, needs.settings.limits
     check_images(parameters.sample_count, limits, "parameters.sampleCount")
     check_prompt(body.instances.prompt, limits, "instances.prompt")
@@ -103,7 +103,7 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
 
 
 async def generate_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
-    """Make pictures of what the user says last, beginning with the picture that is in it, if there is one."""
+    """Generate images from the last user message, starting from the image in it, if there is one."""
     body = await read_json(request, GenerateContent, with_images=True)
     config = body.generation_config
     limits = needs.settings.limits
@@ -145,7 +145,7 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
 async def _resolve(
     resources: Resources, model: str, generation_request: GenerationRequest, aspect: Aspect | None
 ) -> ResolvedRequest:
-    """Resolve what is left open; proportions are brought to as many pixels as would be made without them."""
+    """Resolve the open settings; an aspect ratio keeps the number of pixels of the size without it."""
     name = None if _GOOGLE_MODELS.match(model) else model
     async with resources.database.read() as connection:
         try:
@@ -177,8 +177,8 @@ def _usage(resolved: ResolvedRequest, prompt: str, count: int) -> dict[str, int]
 
 
 async def reject_unknown_path(_caller: Caller, request: Request) -> Response:
-    """Refuse any other method in this dialect's words."""
-    raise ResourceNotFound(f"there is no {request.method} {request.url.path}")
+    """Reject any other path with an error in Google's form."""
+    raise ResourceNotFound(f"unknown method: {request.method} {request.url.path}")
 
 
 def _build_router() -> APIRouter:

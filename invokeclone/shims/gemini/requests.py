@@ -1,4 +1,4 @@
-"""What clients send to Gemini's methods; members are read in camelCase and in snake_case, as Google's own server does."""
+"""Request bodies of Gemini's methods; fields are read in camelCase and in snake_case, as Google's own server does."""
 
 from typing import Annotated, Any, Literal
 
@@ -30,7 +30,7 @@ Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class CamelCaseModel(BaseModel):
-    """A member of a request; what nobody knows is left alone."""
+    """Base of request objects; unknown fields are ignored."""
 
     model_config = ConfigDict(
         extra="ignore", alias_generator=AliasGenerator(validation_alias=to_camel), populate_by_name=True
@@ -38,7 +38,7 @@ class CamelCaseModel(BaseModel):
 
 
 def _to_snake_case(value: Any) -> Any:
-    """Return LoRAs with their members' names in snake_case."""
+    """Return LoRAs with their field names in snake_case."""
     if not isinstance(value, list):
         return value
     names = {"textWeight": "text_weight"}
@@ -46,18 +46,18 @@ def _to_snake_case(value: Any) -> Any:
 
 
 LoRAs = Annotated[list[LoRAChoice], BeforeValidator(_to_snake_case)]
-"""LoRAs to apply, which Google's API does not have."""
+"""LoRAs to apply, an extension of Google's API."""
 
 
 class OutputOptions(CamelCaseModel):
-    """The form of the files."""
+    """Format of the files."""
 
     mime_type: Literal["image/png", "image/jpeg", "image/webp"] = "image/png"
     compression_quality: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
 class Parameters(CamelCaseModel):
-    """How pictures are made by `:predict`."""
+    """Parameters of `:predict`."""
 
     sample_count: Count = 1
     aspect_ratio: Aspect | None = None
@@ -68,33 +68,33 @@ class Parameters(CamelCaseModel):
 
 
 class Instance(CamelCaseModel):
-    """What to draw."""
+    """Prompt of `:predict`."""
 
     prompt: Annotated[str, Field(min_length=1)]
     image: Any = None
-    """A picture to begin with, which Imagen's editing models take; it is refused."""
+    """An initial image, which Imagen's editing models take; it is rejected."""
 
 
 def _single_instance(value: Any) -> Any:
-    """Return the one instance: Google's API takes a list, Open WebUI sends an object."""
+    """Return the single instance: Google's API takes a list, Open WebUI sends an object."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 class Predict(CamelCaseModel):
-    """Pictures of a prompt."""
+    """Body of `:predict`."""
 
     instances: Annotated[Instance, BeforeValidator(_single_instance)]
     parameters: Parameters = Parameters()
 
 
 class Blob(CamelCaseModel):
-    """A picture in base64; what its `mimeType` says is not believed."""
+    """An image in base64; its `mimeType` is ignored."""
 
     data: str
 
 
 class ContentPart(CamelCaseModel):
-    """A text or a picture."""
+    """A text or an image of a message."""
 
     text: str | None = None
     inline_data: Blob | None = None
@@ -102,20 +102,20 @@ class ContentPart(CamelCaseModel):
 
 
 class Content(CamelCaseModel):
-    """What one side says."""
+    """A message."""
 
     role: str | None = None
     parts: list[ContentPart] = Field(default=[], max_length=256)
 
 
 class ImageConfig(CamelCaseModel):
-    """The proportions of the picture."""
+    """Aspect ratio of the image."""
 
     aspect_ratio: Aspect | None = None
 
 
 class GenerationConfig(CamelCaseModel):
-    """How an answer is made by `:generateContent`."""
+    """Parameters of `:generateContent`."""
 
     candidate_count: Count = 1
     seed: Seed | None = None
@@ -124,37 +124,37 @@ class GenerationConfig(CamelCaseModel):
 
 
 def _as_list(value: Any) -> Any:
-    """Return a list of contents, of which there may be one alone."""
+    """Return a list of contents; a single one may be sent without a list."""
     return [value] if isinstance(value, dict) else value
 
 
 class GenerateContent(CamelCaseModel):
-    """Pictures of the last thing that the user says; a system instruction is for language models and has no say."""
+    """Body of `:generateContent`; a system instruction is ignored."""
 
     contents: Annotated[list[Content], BeforeValidator(_as_list), Field(min_length=1, max_length=256)]
     generation_config: GenerationConfig = GenerationConfig()
 
     @property
     def last_user_content(self) -> Content:
-        """What the user said last."""
+        """The last message of the user. Raises RequestRejected if there is none."""
         user_contents = [content for content in self.contents if content.role != "model"]
         if not user_contents:
-            raise RequestRejected("there is nothing that a user says", "contents")
+            raise RequestRejected("there must be a message of the user", "contents")
         return user_contents[-1]
 
     @property
     def prompt(self) -> str:
-        """The texts of it, together."""
+        """The texts of the last user message, joined. Raises RequestRejected if there are none."""
         text = "\n".join(part.text for part in self.last_user_content.parts if part.text)
         if not text.strip():
-            raise RequestRejected("there must be a text", "contents")
+            raise RequestRejected("the last message of the user must have a text", "contents")
         return text
 
     def image_data(self, limits: Limits) -> bytes | None:
-        """Return the image in it. Raises Refused for several, and for files that are only named."""
+        """Return the image of the last user message. Raises RequestRejected for several and for file references."""
         if any(part.file_data for part in self.last_user_content.parts):
-            raise RequestRejected("files must be sent along as inlineData; addresses are not fetched", "contents")
+            raise RequestRejected("files must be sent as inlineData; URLs are not fetched", "contents")
         blobs = [part.inline_data for part in self.last_user_content.parts if part.inline_data]
         if len(blobs) > 1:
-            raise RequestRejected("the models here edit one picture at a time", "contents")
+            raise RequestRejected("only one image can be edited at a time", "contents")
         return decode_base64(blobs[0].data, "contents", limits) if blobs else None

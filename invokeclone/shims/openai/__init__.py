@@ -1,1 +1,1 @@
-"""The Images API of OpenAI, as its SDK, Open WebUI and LibreChat speak it; Azure's addresses too."""
+"""OpenAI's Images API as its SDK, Open WebUI and LibreChat use it, also under Azure's paths."""

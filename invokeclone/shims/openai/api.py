@@ -1,4 +1,4 @@
-"""The routes of OpenAI's Images API and of its list of models, under `/v1` and under Azure's addresses."""
+"""Routes of OpenAI's Images API and its list of models, under `/v1` and under Azure's paths."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -39,12 +39,12 @@ from invokeclone.users.current import User
 
 ORIGIN = "openai"
 EDIT_STRENGTH = {None: 0.75, "low": 0.75, "high": 0.5}
-"""How much of a picture without a mask is made new, by `input_fidelity`."""
+"""Denoising strength of edits without a mask, by `input_fidelity`."""
 VARIATION_STRENGTH = 0.6
 
 
 class ModelUnknown(RequestRejected):
-    """No model of this name can make pictures."""
+    """No model with this name can generate images."""
 
     status = 404
 
@@ -53,27 +53,27 @@ class ModelUnknown(RequestRejected):
 
 
 class UnknownEndpoint(RequestRejected):
-    """The API has no such address."""
+    """The API has no such path."""
 
     status = 404
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A request that is ready to run."""
+    """A resolved request."""
 
     resolved: ResolvedRequest
     response_options: ResponseOptions
     as_links: bool
     partial: int | None
-    """Previews per picture of a stream; None: no stream."""
+    """Previews per image of a stream; None: not a stream."""
 
 
 # Models
 
 
 async def list_models(_caller: Caller, connection: Read) -> Response:
-    """List the models that can make pictures."""
+    """List the models that can generate images."""
     times = await models.creation_times(connection)
     entries = [_model(config, times) for config in await generation.generation_models(connection)]
     return json_response({"object": "list", "data": entries})
@@ -96,11 +96,11 @@ def _model(config: ModelConfig, created: Mapping[str, datetime]) -> dict[str, An
     return {"id": config.name, "object": "model", "created": created_at, "owned_by": "invokeclone"}
 
 
-# Pictures
+# Images
 
 
 async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Make pictures of a prompt."""
+    """Generate images from a prompt."""
     body = await read_json(request, Generation)
     generation_request = _request_of(needs.settings.limits, body, body.prompt)
     job = await _job(
@@ -110,18 +110,18 @@ async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
 
 
 async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Make pictures of a prompt and a picture; with a mask, only what is transparent in it changes."""
+    """Generate images from a prompt and an image; with a mask, only its transparent area changes."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
         body = Edit.model_validate(form_fields(form, needs.settings.limits))
         image_files = await read_uploads(form, needs.settings.limits, "image", "image[]")
         mask_files = await read_uploads(form, needs.settings.limits, "mask")
     if len(mask_files) > 1:
-        raise RequestRejected("there may be one mask", "mask")
+        raise RequestRejected("at most one mask is allowed", "mask")
     image = await _decode_single_image(needs, image_files)
     mask = await image_io.decode_image(needs, mask_files[0], "mask") if mask_files else None
     if mask is not None and mask.size != image.size:
         raise RequestRejected(
-            f"the mask is {mask.width}x{mask.height} and the picture {image.width}x{image.height}", "mask"
+            f"the mask is {mask.width}x{mask.height}, but the image is {image.width}x{image.height}", "mask"
         )
     generation_request = _request_of(
         needs.settings.limits, body, body.prompt, body.sides or init_images.limit_edit_size(image.size)
@@ -132,7 +132,7 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
 
 
 async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Make pictures like a picture."""
+    """Generate variations of an image."""
     async with request.form(max_files=32, max_part_size=2**20) as form:
         body = VariationRequest.model_validate(form_fields(form, needs.settings.limits))
         image = await _decode_single_image(needs, await read_uploads(form, needs.settings.limits, "image", "image[]"))
@@ -148,7 +148,7 @@ async def _decode_single_image(resources: Resources, files: list[bytes]) -> Imag
     if not files:
         raise RequestRejected("Missing required parameter: 'image'", "image", "missing_required_parameter")
     if len(files) > 1:
-        raise RequestRejected("the models here edit one picture at a time", "image", "too_many_images")
+        raise RequestRejected("only one image can be edited at a time", "image", "too_many_images")
     return await image_io.decode_image(resources, files[0], "image")
 
 
@@ -185,7 +185,7 @@ async def _job(
     inputs: int = 0,
     style: str | None = None,
 ) -> _Job:
-    """Resolve what is left open, and what quality and style mean for the model."""
+    """Resolve the open settings, and apply quality and style to the model's defaults."""
     async with resources.database.read() as connection:
         config = await _find(connection, model_name_of(deployment or body.model))
         try:
@@ -209,7 +209,7 @@ async def _job(
         input_count=inputs,
     )
     if response_options.format == "png" and response_options.compression not in (None, 100):
-        raise RequestRejected("compression below 100 is not possible for png", "output_compression")
+        raise RequestRejected("png does not support compression below 100", "output_compression")
     stream = bool(prompt_body and prompt_body.stream)
     partial = (prompt_body.partial_images or 0) if prompt_body and stream else None
     return _Job(replace(resolved, settings=settings), response_options, body.response_format == "url", partial)
@@ -224,7 +224,7 @@ async def _with_init_image(
 
 
 async def _respond(request: Request, resources: Resources, user: User, job: _Job) -> Response:
-    """Run, wait and answer."""
+    """Run the job and return the response."""
     runs = runs_of(request)
     batch = job.resolved.batch(origin=ORIGIN)
     if job.partial is not None:
@@ -238,14 +238,14 @@ async def _respond(request: Request, resources: Resources, user: User, job: _Job
 
 
 async def get_linked_image(needs: Needs, token: str) -> Response:
-    """Send a picture by an address that was given out for it; no key is needed."""
+    """Get an image by a link from an earlier response; no key is needed."""
     name, kind = await links.read(needs, token)
     data = await image_io.read_image_file(needs, name, kind)
     return Response(data, media_type=image_io.MIME[kind], headers={"Cache-Control": "private, max-age=3600"})
 
 
 async def reject_unknown_path(_caller: Caller, request: Request, path: str) -> Response:  # noqa: ARG001
-    """Refuse any other address in this dialect's words."""
+    """Reject any other path with an error in OpenAI's form."""
     raise UnknownEndpoint(f"Unknown request URL: {request.method} {request.url.path}", None, "unknown_url")
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's form of an error; the SDK makes its exception of the status and keeps the four members."""
+"""OpenAI's error format; the SDK chooses its exception by the status and keeps the four members."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 
 def render(problem: Problem) -> Response:
-    """Return the answer. A failed request is not to be repeated: a render takes long, and would fail again."""
+    """Return the error response. Clients are told not to retry a server error: the generation would fail again."""
     status = problem.common_status
     headers = dict(problem.headers)
     if status >= _SERVER_ERROR:
@@ -21,7 +21,7 @@ def render(problem: Problem) -> Response:
 
 
 def body(problem: Problem, status: int | None = None) -> dict[str, Any]:
-    """Return the error as an object, which also ends a stream."""
+    """Return the error object, which is also the last event of a failed stream."""
     status = problem.status if status is None else status
     default_type = "server_error" if status >= _SERVER_ERROR else "invalid_request_error"
     return {

@@ -1,4 +1,4 @@
-"""Addresses of results that need no key: each opens one picture, for an hour, as OpenAI's own do."""
+"""Links to results that need no key; each opens one image for an hour, like OpenAI's own links."""
 
 import time
 
@@ -11,18 +11,18 @@ from invokeclone.users import signin, store
 
 LIFETIME_S = 3600
 _ALGORITHM = "HS256"
-_USE = "picture"
+_USE = "image"
 
 
 class LinkExpired(NotFound):
-    """The address was never given out, or its hour is over."""
+    """The link is invalid or has expired."""
 
     def __init__(self) -> None:
-        super().__init__("there is nothing here, or no longer")
+        super().__init__("the link is invalid or has expired")
 
 
 async def make(request: Request, resources: Resources, names: list[str], format: Format) -> list[str]:  # noqa: A002
-    """Return an address for each picture."""
+    """Return a link to each image."""
     import jwt
 
     async with resources.database.write() as connection:
@@ -37,7 +37,7 @@ async def make(request: Request, resources: Resources, names: list[str], format:
 
 
 async def read(resources: Resources, token: str) -> tuple[str, Format]:
-    """Return the picture's name and its format; raises LinkOver."""
+    """Return the name and the format of a link's image; raises LinkExpired."""
     import jwt
 
     async with resources.database.read() as connection:

@@ -1,7 +1,7 @@
-"""What clients send to the Images API, checked, and what it means for a generation.
+"""Request bodies of the Images API and their validation.
 
-Members that OpenAI doesn't have but other clients of this dialect send (`negative_prompt`, `seed`, `steps`, `cfg_scale`,
-`scheduler`, `loras`) are read too; members that nobody knows are left alone, as OpenAI's own server does with many.
+Fields that OpenAI does not have but other clients of this API send (`negative_prompt`, `seed`, `steps`, `cfg_scale`,
+`scheduler`, `loras`) are supported too; unknown fields are ignored, as OpenAI's own server does with many.
 """
 
 import json
@@ -19,20 +19,20 @@ from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.shims.image_io import Format, check_size
 
 MAX_EDIT_IMAGES = 16
-"""Images that OpenAI's own API takes to edit."""
+"""Maximum number of images to edit in OpenAI's own API."""
 NO_MODEL = re.compile(r"(dall-e|gpt-image|chatgpt-image|gpt-)", re.IGNORECASE)
-"""Names of OpenAI's own models, which many clients send without asking anybody: they mean the default model."""
+"""Names of OpenAI's own models, which many clients send by default; they mean the default model."""
 _SIZE = re.compile(r"(\d{1,6})\s*[xX×]\s*(\d{1,6})")
 
 Quality = Literal["auto", "low", "medium", "high", "standard", "hd", "xhigh", "max"]
 STEP_FACTORS: dict[Quality, float] = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 2.0, "max": 2.5}
-"""How many steps a quality takes, in those that the model's settings state; the others take just these."""
+"""Steps by quality, as a factor of the model's default; 1 for the other qualities."""
 STYLE_GUIDANCE = {"vivid": 1.2, "natural": 0.8}
-"""How strongly a style follows the prompt, in the guidance scale that the model's settings state."""
+"""Guidance scale by style, as a factor of the model's default."""
 
 
 def _blank_to_none(value: Any) -> Any:
-    """Take an empty text for nothing: forms send one for what is left open."""
+    """Return None for a blank text, which forms send for empty fields."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
@@ -40,12 +40,12 @@ Blank = BeforeValidator(_blank_to_none)
 
 
 def model_name_of(name: str | None) -> str | None:
-    """Return the model that a name means; None: the default."""
+    """Return the name of the requested model; None: the default model."""
     return None if name is None or NO_MODEL.match(name) else name
 
 
 class CommonParameters(BaseModel):
-    """What all three routes take."""
+    """Parameters of all three routes."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -62,25 +62,25 @@ class CommonParameters(BaseModel):
 
     @property
     def count(self) -> int:
-        """How many pictures."""
+        """Number of images."""
         return self.n or 1
 
     @field_validator("size")
     @classmethod
     def _validate_size(cls, value: str | None) -> str | None:
         if value is not None and value != "auto" and not _SIZE.fullmatch(value):
-            raise ValueError("must be 'auto' or WIDTHxHEIGHT in pixels, as 1024x1024")
+            raise ValueError("must be 'auto' or WIDTHxHEIGHT in pixels, such as 1024x1024")
         return value
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """Width and height in pixels; None: resolved here."""
+        """Width and height in pixels; None: not set."""
         match = _SIZE.fullmatch(self.size) if self.size else None
         return (int(match[1]), int(match[2])) if match else None
 
 
 class PromptParameters(CommonParameters):
-    """What the two routes with a prompt take."""
+    """Parameters of the two routes with a prompt."""
 
     prompt: str = Field(min_length=1)
     quality: Annotated[Quality, Blank] = "auto"
@@ -94,7 +94,7 @@ class PromptParameters(CommonParameters):
     @classmethod
     def _validate_background(cls, value: str | None) -> str | None:
         if value == "transparent":
-            raise ValueError("transparent backgrounds cannot be made; use opaque or auto")
+            raise ValueError("transparent backgrounds are not supported; use opaque or auto")
         return value
 
     @property
@@ -104,31 +104,31 @@ class PromptParameters(CommonParameters):
 
     @property
     def step_factor(self) -> float:
-        """How many of the usual steps the quality takes."""
+        """Factor of the model's default steps for the quality."""
         return STEP_FACTORS.get(self.quality, 1.0)
 
 
 class Generation(PromptParameters):
-    """Pictures of a prompt."""
+    """Parameters of `images/generations`."""
 
     style: Annotated[Literal["vivid", "natural"] | None, Blank] = None
 
 
 class Edit(PromptParameters):
-    """Pictures of a prompt and a picture."""
+    """Parameters of `images/edits`."""
 
     input_fidelity: Annotated[Literal["high", "low"] | None, Blank] = None
 
 
 class VariationRequest(CommonParameters):
-    """Pictures like a picture."""
+    """Parameters of `images/variations`."""
 
 
 async def read_uploads(form: FormData, limits: Limits, *names: str) -> list[bytes]:
-    """Return the files of a form under these names. Raises Refused for text in their place, and for too many or too large ones."""
+    """Return the files in fields of a form. Raises RequestRejected for text, and for too many or too large files."""
     parts = [part for name in names for part in form.getlist(name)]
     if len(parts) > MAX_EDIT_IMAGES:
-        raise RequestRejected(f"at most {MAX_EDIT_IMAGES} pictures", names[0])
+        raise RequestRejected(f"at most {MAX_EDIT_IMAGES} images are allowed", names[0])
     contents = []
     for part in parts:
         if not isinstance(part, UploadFile):
@@ -139,7 +139,7 @@ async def read_uploads(form: FormData, limits: Limits, *names: str) -> list[byte
 
 
 def form_fields(form: FormData, limits: Limits) -> dict[str, Any]:
-    """Return a form's fields that are not files; `loras` is JSON. Raises Refused, NotStorable, TooLarge."""
+    """Return a form's text fields; `loras` is parsed as JSON. Raises RequestRejected, NotStorable, TooLarge."""
     values: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     loras = values.pop("loras", "").strip()
     if not loras:

@@ -1,4 +1,4 @@
-"""What the Images API answers: one object with every picture, or a stream of events."""
+"""Responses of the Images API: one object with all images, or a stream of events."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ Kind = Literal["image_generation", "image_edit"]
 
 @dataclass(frozen=True)
 class ResponseOptions:
-    """What the pictures are answered as."""
+    """Properties of the request that determine its response."""
 
     kind: Kind
     prompt: str
@@ -31,12 +31,12 @@ class ResponseOptions:
     compression: int | None = None
     quality: str = "auto"
     input_count: int = 0
-    """How many pictures were sent along."""
+    """Number of images in the request."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def common_fields(self) -> dict[str, Any]:
-        """What is said of every picture."""
+        """Fields that every response and event has."""
         qualities = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
         return {
             "size": f"{self.width}x{self.height}",
@@ -46,7 +46,7 @@ class ResponseOptions:
         }
 
     def usage(self, count: int) -> dict[str, Any]:
-        """Return token counts for `count` pictures."""
+        """Return token counts for `count` images."""
         tokens_per_image = usage.image_tokens(self.width, self.height)
         prompt_tokens = usage.text_tokens(self.prompt)
         input_image_tokens = tokens_per_image * self.input_count
@@ -63,7 +63,7 @@ class ResponseOptions:
 async def complete_response(
     resources: Resources, options: ResponseOptions, names: list[str], links: list[str] | None
 ) -> dict[str, Any]:
-    """Return every picture in one object: as addresses where there are `links`, else in base64."""
+    """Return all images in one object: as URLs if there are `links`, else in base64."""
     if links is not None:
         data = [{"url": link} for link in links]
     else:
@@ -73,9 +73,9 @@ async def complete_response(
 
 
 async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial: int) -> AsyncIterator[bytes]:
-    """Yield events as pictures come: up to `partial` previews each, then the picture; an error ends the stream as one.
+    """Yield up to `partial` previews of each image, and the images once all have ended; an error is the last event.
 
-    Whoever stops reading cancels what has not ended.
+    Closes the run, and cancels what has not ended when the client stops reading.
     """
     run_task = asyncio.ensure_future(run.image_names())
     preview_counts: dict[int, int] = {}
@@ -95,7 +95,7 @@ async def stream_events(runs: Runs, run: Run, options: ResponseOptions, partial:
         for name in await run_task:
             data = await image_io.read_image_file(runs.resources, name, options.format, options.compression)
             yield _event(options, "completed", data, usage=options.usage(1))
-    except Exception as error:  # noqa: BLE001  (the status is long sent: the stream itself says what went wrong)
+    except Exception as error:  # noqa: BLE001  (the status is already sent, so the stream carries the error)
         yield b"event: error\ndata: " + orjson.dumps(errors.body(problem_of(error))) + b"\n\n"
     finally:
         runs.close(run)

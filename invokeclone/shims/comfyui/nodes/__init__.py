@@ -1,4 +1,4 @@
-"""A function per ComfyUI node, a file per theme; importing this registers all of them."""
+"""ComfyUI nodes: a function per node, a file per theme. Importing this package registers them all."""
 
 from invokeclone.shims.comfyui.node_types import registry
 from invokeclone.shims.comfyui.nodes import (
@@ -29,4 +29,4 @@ __all__ = [
 ]
 
 TYPES = registry.types
-"""Every node type by name."""
+"""All node types by name."""

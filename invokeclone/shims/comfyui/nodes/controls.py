@@ -1,4 +1,4 @@
-"""ControlNets and T2I-Adapters: prompts carry them to the samplers."""
+"""ControlNets and T2I-Adapters, which are attached to prompts."""
 
 from dataclasses import replace
 
@@ -19,9 +19,9 @@ MAX_STRENGTH = 2.0
     "CONTROL_NET",
 )
 def load_controlnet(context: BuildContext, *, control_net_name: str) -> tuple[ControlNetValue]:
-    """Name a ControlNet or a T2I-Adapter."""
+    """Load a ControlNet or a T2I-Adapter."""
     config = context.catalog.model("controlnet", control_net_name)
-    return (ControlNetValue(config or context.refuse(f"there is no ControlNet {control_net_name!r}")),)
+    return (ControlNetValue(config or context.refuse(f"unknown ControlNet {control_net_name!r}")),)
 
 
 @node(
@@ -39,7 +39,7 @@ def apply(
     image: ImageBatch,
     strength: float,
 ) -> tuple[EncodedPrompts]:
-    """Let an image steer what is sampled with a prompt."""
+    """Apply a control image to a prompt."""
     return (_add_control(context, conditioning, control_net, image, strength),)
 
 
@@ -68,9 +68,9 @@ def apply_advanced(
     strength: float,
     start_percent: float,
     end_percent: float,
-    vae: Vae | None = None,  # noqa: ARG001  (for ControlNets that take latents, which are of other families)
+    vae: Vae | None = None,  # noqa: ARG001  (only ControlNets of other families need it)
 ) -> tuple[EncodedPrompts, EncodedPrompts]:
-    """Let an image steer what is sampled with two prompts, in a part of the steps."""
+    """Apply a control image to a positive and a negative prompt, for a range of steps."""
     if start_percent >= end_percent:
         return positive, negative
     controlled = _add_control(context, positive, control_net, image, strength, start_percent, end_percent)

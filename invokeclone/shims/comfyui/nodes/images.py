@@ -1,4 +1,4 @@
-"""Nodes that load, make, resize and save pictures."""
+"""Nodes that load, create, resize, combine and save images."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ METHODS = {
     "bicubic": "bicubic",
     "lanczos": "lanczos",
 }
-"""ComfyUI's ways of resizing pictures, and ours."""
+"""ComfyUI's resize methods, and the matching ones of the graph's nodes."""
 IMAGE = link("IMAGE")
 IMAGE_FILE = list_choice("images", open_list=True)
 GRAY = {"r": 127, "g": 127, "b": 127, "a": 255}
@@ -33,14 +33,14 @@ MEGAPIXEL = 1024 * 1024
 
 
 def strip_folder(name: str) -> str:
-    """Return a picture's name without the folder that ComfyUI's clients may write behind it: `a.png [input]`."""
+    """Return an image's name without the folder that ComfyUI's clients may append: `a.png [input]`."""
     for folder in ("input", "output", "temp"):
         name = name.removesuffix(f" [{folder}]")
     return name
 
 
 def find_image(context: BuildContext, name: str) -> tuple[dict[str, str], int, int]:
-    """Return a picture of the user's as a field of ours, and its size; refuses one that is not there."""
+    """Return an image of the user as the value of an image field, and its size; refuses an unknown one."""
     loadable_image = context.catalog.loadable_images.get(strip_folder(name))
     if loadable_image is None:
         context.refuse(f"Invalid image file: {name}")
@@ -48,9 +48,9 @@ def find_image(context: BuildContext, name: str) -> tuple[dict[str, str], int, i
 
 
 def check_image_size(context: BuildContext, width: int, height: int) -> tuple[int, int]:
-    """Return a size of pictures; refuses one that is too large or nothing."""
+    """Return a size of images; refuses one that is empty or over the limits."""
     if min(width, height) < 1:
-        context.refuse(f"nothing is left of the picture: {width}x{height}")
+        context.refuse(f"the image would be empty: {width}x{height}")
     if not is_within_limits(width, height):
         context.refuse(str(SizeOverLimits(width, height)))
     return width, height
@@ -59,7 +59,7 @@ def check_image_size(context: BuildContext, width: int, height: int) -> tuple[in
 def map_images(
     context: BuildContext, images: ImageBatch, role: str, node_type: str, **inputs: object
 ) -> tuple[NodeOutput, ...]:
-    """Draw a node of ours for each of the pictures."""
+    """Add a node to the graph for each image."""
     return tuple(
         context.output(f"{role}{index}", node_type, "image", image=source, **inputs)
         for index, source in enumerate(images.nodes)
@@ -68,7 +68,7 @@ def map_images(
 
 @node("LoadImage", "Load Image", "image", {"image": IMAGE_FILE}, "IMAGE", "MASK")
 def load(context: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
-    """Load a picture; the mask is white where it is transparent."""
+    """Load an image; the mask is white where it is transparent."""
     field, width, height = find_image(context, image)
     rgb = context.output("image", "img_conv", "image", image=field, mode="RGB")
     alpha = context.output("alpha", "img_chan", "image", image=field, channel="A")
@@ -88,7 +88,7 @@ def load(context: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
     "IMAGE",
 )
 def empty(context: BuildContext, *, width: int, height: int, batch_size: int, color: int) -> tuple[ImageBatch]:
-    """Make pictures of one color, whose number is 0xRRGGBB."""
+    """Create images of one color, given as 0xRRGGBB."""
     check_image_size(context, width, height)
     red, green, blue = color >> 16, color >> 8 & 255, color & 255
     rgba = {"r": red, "g": green, "b": blue, "a": 255}
@@ -115,7 +115,7 @@ def empty(context: BuildContext, *, width: int, height: int, batch_size: int, co
 def scale(
     context: BuildContext, *, image: ImageBatch, upscale_method: str, width: int, height: int, crop: str
 ) -> tuple[ImageBatch]:
-    """Bring pictures to a size; a side of 0 follows from the other one."""
+    """Resize images; a side of 0 is computed from the other one."""
     if not width and not height:
         return (image,)
     width = width or max(1, round(image.width * height / image.height))
@@ -126,7 +126,7 @@ def scale(
 
 
 def _crop_to_aspect(context: BuildContext, image: ImageBatch, aspect: float) -> ImageBatch:
-    """Cut pictures to the proportions of the size that they will have."""
+    """Crop images around their center to an aspect ratio."""
     width, height = min(image.width, round(image.height * aspect)), min(image.height, round(image.width / aspect))
     if (width, height) == (image.width, image.height):
         return image
@@ -136,7 +136,7 @@ def _crop_to_aspect(context: BuildContext, image: ImageBatch, aspect: float) -> 
 
 def _crop_images(context: BuildContext, image: ImageBatch, left: int, top: int, width: int, height: int) -> ImageBatch:
     cropped = replace(
-        image, nodes=map_images(context, image, "cut", "img_crop", x=left, y=top, width=width, height=height)
+        image, nodes=map_images(context, image, "crop", "img_crop", x=left, y=top, width=width, height=height)
     )
     return replace(
         cropped, nodes=map_images(context, cropped, "opaque", "img_conv", mode="RGB"), width=width, height=height
@@ -159,7 +159,7 @@ def _resize(context: BuildContext, image: ImageBatch, method: str, width: int, h
     "IMAGE",
 )
 def scale_by(context: BuildContext, *, image: ImageBatch, upscale_method: str, scale_by: float) -> tuple[ImageBatch]:
-    """Multiply the size of pictures."""
+    """Scale images by a factor."""
     return (_resize(context, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),)
 
 
@@ -173,7 +173,7 @@ def scale_by(context: BuildContext, *, image: ImageBatch, upscale_method: str, s
 def scale_to_total(
     context: BuildContext, *, image: ImageBatch, upscale_method: str, megapixels: float
 ) -> tuple[ImageBatch]:
-    """Bring pictures to an area and keep their proportions."""
+    """Resize images to an area, keeping their aspect ratio."""
     factor = math.sqrt(megapixels * MEGAPIXEL / (image.width * image.height))
     width, height = (max(1, round(side * factor)) for side in (image.width, image.height))
     return (_resize(context, image, upscale_method, width, height),)
@@ -193,7 +193,7 @@ def scale_to_total(
     "IMAGE",
 )
 def crop(context: BuildContext, *, image: ImageBatch, width: int, height: int, x: int, y: int) -> tuple[ImageBatch]:
-    """Cut a rectangle out of pictures; what of it lies outside is left out."""
+    """Crop images to a rectangle, as far as it lies inside of them."""
     left, top = min(x, image.width - 1), min(y, image.height - 1)
     return (_crop_images(context, image, left, top, min(width, image.width - left), min(height, image.height - top)),)
 
@@ -213,7 +213,7 @@ def crop(context: BuildContext, *, image: ImageBatch, width: int, height: int, x
 def pad(
     context: BuildContext, *, image: ImageBatch, left: int, top: int, right: int, bottom: int, feathering: int
 ) -> tuple[ImageBatch, Mask]:
-    """Add gray at the sides; the mask is white there, and fades into the picture."""
+    """Add gray borders; the mask is white there, and fades into the image."""
     width, height = check_image_size(context, image.width + left + right, image.height + top + bottom)
     sides = {"left": left, "top": top, "right": right, "bottom": bottom}
     padded = replace(
@@ -221,7 +221,7 @@ def pad(
     )
     filled_nodes = map_images(context, padded, "fill", "infill_rgba", color=GRAY)
     opaque = map_images(context, replace(padded, nodes=filled_nodes), "opaque", "img_conv", mode="RGB")
-    keep_mask = context.output("kept", "tomask", "image", image=padded.nodes[0])
+    keep_mask = context.output("keep_mask", "tomask", "image", image=padded.nodes[0])
     if feathering:
         keep_mask = context.output(
             "fade", "expand_mask_with_fade", "image", mask=keep_mask, threshold=0, fade_size_px=feathering
@@ -229,12 +229,12 @@ def pad(
     return replace(padded, nodes=opaque), Mask(keep_mask, width, height, white_changes=False)
 
 
-# Colors, numbers
+# Colors and batches
 
 
 @node("ImageInvert", "Invert Image", "image", {"image": IMAGE}, "IMAGE")
 def invert(context: BuildContext, *, image: ImageBatch) -> tuple[ImageBatch]:
-    """Turn every color into its opposite."""
+    """Invert the colors."""
     return (replace(image, nodes=map_images(context, image, "invert", "invokeai_img_enhance", invert=True)),)
 
 
@@ -246,7 +246,7 @@ def invert(context: BuildContext, *, image: ImageBatch) -> tuple[ImageBatch]:
     "IMAGE",
 )
 def repeat(context: BuildContext, *, image: ImageBatch, amount: int) -> tuple[ImageBatch]:  # noqa: ARG001
-    """Have the same pictures several times."""
+    """Repeat images."""
     check_image_count(len(image.nodes) * amount)
     return (replace(image, nodes=image.nodes * amount, metadata=image.metadata * amount),)
 
@@ -259,7 +259,7 @@ def repeat(context: BuildContext, *, image: ImageBatch, amount: int) -> tuple[Im
     "IMAGE",
 )
 def from_batch(context: BuildContext, *, image: ImageBatch, batch_index: int, length: int) -> tuple[ImageBatch]:  # noqa: ARG001
-    """Take some of several pictures; what would lie behind the last one is left out, and one is always taken."""
+    """Select a range of images, as far as it exists; at least one image is selected."""
     first = min(batch_index, len(image.nodes) - 1)
     selection = slice(first, first + length)
     return (replace(image, nodes=image.nodes[selection], metadata=image.metadata[selection]),)
@@ -267,7 +267,7 @@ def from_batch(context: BuildContext, *, image: ImageBatch, batch_index: int, le
 
 @node("ImageBatch", "Batch Images", "image", {"image1": IMAGE, "image2": IMAGE}, "IMAGE")
 def batch(context: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> tuple[ImageBatch]:
-    """Put pictures behind others; they are brought to the size of the first."""
+    """Append images to others, resized to the size of the first."""
     check_image_count(len(image1.nodes) + len(image2.nodes))
     if (image2.width, image2.height) != (image1.width, image1.height):
         image2 = _crop_to_aspect(context, image2, image1.width / image1.height)
@@ -278,18 +278,21 @@ def batch(context: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> t
     )
 
 
-# The end
+# Outputs
 
 
 @node(
     "SaveImage",
     "Save Image",
     "image",
-    {"images": IMAGE, "filename_prefix": NodeInput("STRING", "ComfyUI", tooltip="Names of pictures are chosen here.")},
+    {
+        "images": IMAGE,
+        "filename_prefix": NodeInput("STRING", "ComfyUI", tooltip="Ignored: the server chooses the names of images."),
+    },
     saves=True,
 )
-def save(context: BuildContext, *, images: ImageBatch, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (names are ours)
-    """Keep pictures in the gallery."""
+def save(context: BuildContext, *, images: ImageBatch, filename_prefix: str) -> tuple[()]:  # noqa: ARG001  (ignored)
+    """Save images to the gallery."""
     for index, (image, metadata) in enumerate(images.images_with_metadata):
         saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
         context.builder.result(saved, None)
@@ -298,7 +301,7 @@ def save(context: BuildContext, *, images: ImageBatch, filename_prefix: str) -> 
 
 @node("PreviewImage", "Preview Image", "image", {"images": IMAGE}, saves=True)
 def preview(context: BuildContext, *, images: ImageBatch) -> tuple[()]:
-    """Show pictures without keeping them in the gallery."""
+    """Show images without adding them to the gallery."""
     for index, (image, metadata) in enumerate(images.images_with_metadata):
         saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
         context.builder.nodes[saved]["use_cache"] = False
@@ -306,4 +309,4 @@ def preview(context: BuildContext, *, images: ImageBatch) -> tuple[()]:
 
 
 SAVE_ROLE = "save"
-"""The role of the nodes of ours whose pictures are an output node's."""
+"""The role of the graph's nodes whose images are results of an output node."""

@@ -1,4 +1,4 @@
-"""Nodes between images and latents, and those that reshape latents."""
+"""Nodes that convert between images and latents, and that resize and select latents."""
 
 from dataclasses import replace
 
@@ -23,12 +23,12 @@ METHODS = {
     "bicubic": "bicubic",
     "bislerp": "bicubic",
 }
-"""ComfyUI's ways of resizing latents, and ours."""
+"""ComfyUI's resize methods, and the matching ones of the graph's nodes."""
 SAMPLES = link("LATENT")
 
 
 def fit_latent_size(width: int, height: int, grid: int = GRID) -> tuple[int, int]:
-    """Return the size on the grid; raises CannotBuild for one over the limits."""
+    """Return the size fitted to the grid; raises CannotBuild for one over the limits."""
     try:
         return fit_size(width, height, grid)
     except InvalidGeneration as error:
@@ -48,9 +48,9 @@ def empty(
     height: int | None,
     batch_size: int,
 ) -> tuple[Latents]:
-    """Begin with nothing; the sampler's model determines the channels, and a size that is left open."""
+    """Create empty latents; the sampler's model determines the channels, and the size if it is left out."""
     if width is not None and height is not None:
-        fit_latent_size(width, height)  # refuses what is too large
+        fit_latent_size(width, height)  # refuses sizes over the limits
     return (Latents(count=batch_size, width=width, height=height),)
 
 
@@ -83,11 +83,11 @@ def decode_tiled(
     samples: Latents,
     vae: Vae,
     tile_size: int,
-    overlap: int,  # noqa: ARG001  (the decoder has its own)
-    temporal_size: int,  # noqa: ARG001  (of videos)
-    temporal_overlap: int,  # noqa: ARG001  (of videos)
+    overlap: int,  # noqa: ARG001  (the decoder's own is used)
+    temporal_size: int,  # noqa: ARG001  (only for videos)
+    temporal_overlap: int,  # noqa: ARG001  (only for videos)
 ) -> tuple[ImageBatch]:
-    """Decode latents tile by tile, which needs less memory. How far tiles overlap is the decoder's own affair."""
+    """Decode latents tile by tile, which needs less memory. The overlap of the tiles is fixed."""
     return (_decode_images(context, samples, vae, tile_size // GRID * GRID),)
 
 
@@ -106,7 +106,7 @@ def encode(context: BuildContext, *, pixels: ImageBatch, vae: Vae) -> tuple[Late
 
 
 def _encode_images(context: BuildContext, pixels: ImageBatch, vae: Vae) -> Latents:
-    fit_latent_size(pixels.width, pixels.height)  # refuses what is too large
+    fit_latent_size(pixels.width, pixels.height)  # refuses sizes over the limits
     latents = tuple(
         vae.recipe.encode_image(context.builder, f"latents{index}", image, vae.vae)
         for index, image in enumerate(pixels.nodes)
@@ -126,9 +126,9 @@ def _encode_images(context: BuildContext, pixels: ImageBatch, vae: Vae) -> Laten
 def encode_for_inpaint(
     context: BuildContext, *, pixels: ImageBatch, vae: Vae, mask: Mask, grow_mask_by: int
 ) -> tuple[Latents]:
-    """Encode an image of which only a part will change; the part reaches out by some pixels, fading."""
+    """Encode an image of which only the masked area changes; the mask is grown by some pixels and fades."""
     if grow_mask_by:
-        keep_mask = mask.to_image(context, "keep", white_changes=False)
+        keep_mask = mask.to_image(context, "keep_mask", white_changes=False)
         fade = {"threshold": 127, "fade_size_px": grow_mask_by}
         grown = context.output("grow", "expand_mask_with_fade", "image", mask=keep_mask, **fade)
         mask = replace(mask, image=grown, white_changes=False)
@@ -143,7 +143,7 @@ def encode_for_inpaint(
     "LATENT",
 )
 def set_noise_mask(context: BuildContext, *, samples: Latents, mask: Mask) -> tuple[Latents]:  # noqa: ARG001
-    """Let only a part of the latents change."""
+    """Change only the masked area of latents."""
     samples.require_nodes("masking")
     return (replace(samples, mask=mask),)
 
@@ -171,9 +171,9 @@ def upscale(
     upscale_method: str,
     width: int,
     height: int,
-    crop: str,  # noqa: ARG001  (never)
+    crop: str,  # noqa: ARG001  (always disabled)
 ) -> tuple[Latents]:
-    """Bring latents to a size in pixels; a side of 0 follows from the other one."""
+    """Resize latents to a size in pixels; a side of 0 is computed from the other one."""
     old_width, old_height = samples.size("resizing")
     if not width and not height:
         return (samples,)
@@ -190,7 +190,7 @@ def upscale(
     "LATENT",
 )
 def upscale_by(context: BuildContext, *, samples: Latents, upscale_method: str, scale_by: float) -> tuple[Latents]:
-    """Multiply the size of latents."""
+    """Scale latents by a factor."""
     width, height = (round(side * scale_by) for side in samples.size("resizing"))
     return (_resize(context, samples, upscale_method, width, height),)
 
@@ -205,7 +205,7 @@ def _resize(context: BuildContext, samples: Latents, method: str, width: int, he
     return replace(samples, nodes=nodes, width=width, height=height, image=None)
 
 
-# How many
+# Batches
 
 
 @node(
@@ -216,7 +216,7 @@ def _resize(context: BuildContext, samples: Latents, method: str, width: int, he
     "LATENT",
 )
 def repeat(context: BuildContext, *, samples: Latents, amount: int) -> tuple[Latents]:  # noqa: ARG001
-    """Have the same latents several times."""
+    """Repeat latents."""
     repeated = replace(
         samples, nodes=samples.nodes * amount, count=samples.count * amount, metadata=samples.metadata * amount
     )
@@ -232,7 +232,7 @@ def repeat(context: BuildContext, *, samples: Latents, amount: int) -> tuple[Lat
     "LATENT",
 )
 def from_batch(context: BuildContext, *, samples: Latents, batch_index: int, length: int) -> tuple[Latents]:  # noqa: ARG001
-    """Take some of several latents; what would lie behind the last one is left out, and one is always taken."""
+    """Select a range of latents, as far as it exists; at least one is selected."""
     first = min(batch_index, samples.count - 1)
     selection = slice(first, first + length)
     count = len(range(samples.count)[selection])

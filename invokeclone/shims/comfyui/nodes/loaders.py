@@ -1,4 +1,4 @@
-"""Nodes that name models."""
+"""Nodes that load models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ from invokeclone.shims.comfyui.values import Clip, Model, Vae
 
 STRENGTH = number(1.0, -100.0, 100.0)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)
-"""A null means as strongly as on the denoiser."""
+"""A null means the strength of the denoiser."""
 
 
 def _find_config(context: BuildContext, list_name: str, name: str) -> ModelConfig:
-    return context.catalog.model(list_name, name) or context.refuse(f"there is no model {name!r}")
+    return context.catalog.model(list_name, name) or context.refuse(f"unknown model {name!r}")
 
 
 def _load_main_model(context: BuildContext, name: str) -> Model:
@@ -40,7 +40,7 @@ def _vae_of(model: Model) -> Vae:
     "VAE",
 )
 def load_checkpoint(context: BuildContext, *, ckpt_name: str) -> tuple[Model, Clip, Vae]:
-    """Load a main model: what denoises, its text encoders and its VAE."""
+    """Load a main model: its denoiser, text encoders and VAE."""
     model = _load_main_model(context, ckpt_name)
     return model, Clip(model), _vae_of(model)
 
@@ -55,8 +55,8 @@ def load_checkpoint(context: BuildContext, *, ckpt_name: str) -> tuple[Model, Cl
     },
     "MODEL",
 )
-def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (the settings state it)
-    """Load what denoises, of a main model. Its precision is as the settings state."""
+def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (set by the server)
+    """Load the denoiser of a main model. The server's settings determine its precision."""
     return (_load_main_model(context, unet_name),)
 
 
@@ -67,7 +67,7 @@ def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tu
     {"clip_name": list_choice("checkpoints"), "type": choice("stable_diffusion")},
     "CLIP",
 )
-def load_clip(context: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model decides)
+def load_clip(context: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model determines it)
     """Load the text encoders of a main model."""
     return (Clip(_load_main_model(context, clip_name)),)
 
@@ -95,7 +95,7 @@ def load_lora(
     strength_model: float,
     strength_clip: float | None,
 ) -> tuple[Model, Clip]:
-    """Apply a LoRA to what denoises and to the text encoders. The weights of one that is there already are added up."""
+    """Apply a LoRA to the denoiser and the text encoders. Weights of the same LoRA are added up."""
     lora = _lora_identifier(context, model, lora_name)
     text_strength = strength_model if strength_clip is None else strength_clip
     encoding = clip.model
@@ -119,7 +119,7 @@ def load_lora(
 
 
 def _combine_loras(denoisers: Sequence[AppliedLoRA], encoders: Sequence[AppliedLoRA]) -> list[AppliedLoRA]:
-    """Return the LoRAs of both sides, each with the weight that it has on either."""
+    """Return the LoRAs of both sides, each with its weights on the denoiser and on the text encoders."""
     sides = [{lora.model["key"]: lora.weight for lora in side} for side in (denoisers, encoders)]
     models = {lora.model["key"]: lora.model for lora in (*denoisers, *encoders)}
     return [AppliedLoRA(model, sides[0].get(key, 0.0), sides[1].get(key, 0.0)) for key, model in models.items()]
@@ -138,7 +138,7 @@ def _with_denoiser(model: Model, denoiser: NodeOutput, loras: Sequence[AppliedLo
     "MODEL",
 )
 def load_lora_model_only(context: BuildContext, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
-    """Apply a LoRA to what denoises. The weights of one that is there already are added up."""
+    """Apply a LoRA to the denoiser. Weights of the same LoRA are added up."""
     lora = AppliedLoRA(_lora_identifier(context, model, lora_name), strength_model)
     merged = merge_loras([*model.loras, lora])
     is_new = len(merged) > len(model.loras)
@@ -148,7 +148,7 @@ def load_lora_model_only(context: BuildContext, *, model: Model, lora_name: str,
 
 
 def _lora_identifier(context: BuildContext, model: Model, name: str) -> Mapping[str, Any]:
-    """Return what names a LoRA in a graph; refuses one that does not fit the model."""
+    """Return the identifier of a LoRA; refuses one for another base than the model's."""
     context.require(model.config, "lora")
     config = _find_config(context, "loras", name)
     if config.base != model.config.base:
@@ -160,7 +160,7 @@ def _lora_identifier(context: BuildContext, model: Model, name: str) -> Mapping[
 
 @node("VAELoader", "Load VAE", "loaders", {"vae_name": list_choice("vae")}, "VAE")
 def load_vae(context: BuildContext, *, vae_name: str) -> tuple[Vae]:
-    """Load a VAE, or that of a main model."""
+    """Load a VAE, or the VAE of a main model."""
     config = _find_config(context, "vae", vae_name)
     if config.type == "main":
         return (_vae_of(_load_main_model(context, vae_name)),)

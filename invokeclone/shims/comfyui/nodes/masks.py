@@ -1,4 +1,4 @@
-"""Nodes of masks: white is what changes."""
+"""Mask nodes. Masks are white in the area that changes."""
 
 from invokeclone.queue.generation import MAX_SIDE
 from invokeclone.shims.comfyui.node_types import BuildContext, choice, integer, link, node, number
@@ -16,7 +16,7 @@ CHANNELS = ("red", "green", "blue", "alpha")
     "MASK",
 )
 def load(context: BuildContext, *, image: str, channel: str) -> tuple[Mask]:
-    """Take a channel of a picture as a mask; of alpha, what is transparent is white."""
+    """Load a channel of an image as a mask; of alpha, transparent pixels are white."""
     field, width, height = find_image(context, image)
     channel_image = context.output("channel", "img_chan", "image", image=field, channel=channel[0].upper())
     return (Mask(channel_image, width, height, white_changes=channel != "alpha"),)
@@ -24,14 +24,14 @@ def load(context: BuildContext, *, image: str, channel: str) -> tuple[Mask]:
 
 @node("ImageToMask", "Convert Image to Mask", "mask", {"image": IMAGE, "channel": choice(*CHANNELS)}, "MASK")
 def to_mask(context: BuildContext, *, image: ImageBatch, channel: str) -> tuple[Mask]:
-    """Take a channel of a picture as a mask."""
+    """Convert a channel of an image to a mask."""
     channel_image = context.output("channel", "img_chan", "image", image=image.nodes[0], channel=channel[0].upper())
     return (Mask(channel_image, image.width, image.height),)
 
 
 @node("MaskToImage", "Convert Mask to Image", "mask", {"mask": link("MASK")}, "IMAGE")
 def to_image(context: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
-    """Show a mask as a picture."""
+    """Convert a mask to an image."""
     gray = mask.to_image(context, "gray", white_changes=True)
     image = context.output("image", "img_conv", "image", image=gray, mode="RGB")
     return (ImageBatch((image,), mask.width, mask.height),)
@@ -49,7 +49,7 @@ def to_image(context: BuildContext, *, mask: Mask) -> tuple[ImageBatch]:
     "MASK",
 )
 def solid(context: BuildContext, *, value: float, width: int, height: int) -> tuple[Mask]:
-    """Make a mask of one gray."""
+    """Create a mask of one gray value."""
     check_image_size(context, width, height)
     gray = round(value * 255)
     color = {"r": gray, "g": gray, "b": gray, "a": 255}
@@ -59,5 +59,5 @@ def solid(context: BuildContext, *, value: float, width: int, height: int) -> tu
 
 @node("InvertMask", "InvertMask", "mask", {"mask": link("MASK")}, "MASK")
 def invert(context: BuildContext, *, mask: Mask) -> tuple[Mask]:  # noqa: ARG001
-    """Let change what stayed, and stay what changed."""
+    """Invert a mask."""
     return (mask.invert(),)

@@ -1,4 +1,4 @@
-"""Nodes that are nothing but a value."""
+"""Nodes that output a literal value."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ INT64_MAX = 2**63 - 1
 
 
 def register_value_node(name: str, title: str, node_input: NodeInput) -> None:
-    """Register a node whose output is its value."""
+    """Register a node that outputs the value of its input."""
 
     @node(name, title, "utils/primitive", {"value": node_input}, node_input.type)
     def build(context: BuildContext, *, value: Any) -> tuple[Any]:  # noqa: ARG001
-        """Give out a value."""
+        """Output a value."""
         return (value,)
 
 

@@ -1,4 +1,4 @@
-"""Nodes that encode prompts and put them together."""
+"""Nodes that encode and combine prompts."""
 
 from dataclasses import replace
 
@@ -24,14 +24,14 @@ OFFSET = integer(0, 0, MAX_SIDE)
     "CONDITIONING",
 )
 def encode(context: BuildContext, *, text: str, clip: Clip) -> tuple[EncodedPrompts]:
-    """Encode a prompt; `(word:1.2)` weighs a word, `embedding:name` is a textual inversion."""
+    """Encode a prompt; `(word:1.2)` weights a word, `embedding:name` applies a textual inversion."""
     prompt_text = _translate_prompt(context, text, clip)
     encoded = clip.model.recipe.encode_prompt(context.builder, "prompt", clip.encoders, prompt_text)
     return (EncodedPrompts((EncodedPrompt(encoded, prompt_text, clip),)),)
 
 
 def _translate_prompt(context: BuildContext, text: str, clip: Clip) -> str:
-    """Return a text in the prompt language of the model that encodes it."""
+    """Return a text in the prompt syntax of the model that encodes it."""
     if len(text) > (limit := context.limits.prompt_characters):
         context.refuse(f"the prompt has {len(text)} characters, more than {limit} (setting limits.prompt_characters)")
     trigger_map = embeddings.triggers(context.catalog.embeddings, str(clip.model.config.base))
@@ -68,7 +68,7 @@ def encode_sdxl(
     text_g: str,
     text_l: str,
 ) -> tuple[EncodedPrompts]:
-    """Encode a prompt for each text encoder of SDXL, with the sizes of the image that it is to imagine."""
+    """Encode a prompt for each text encoder of SDXL, conditioned on image sizes and a crop."""
     details = PromptDetails(
         second_text=_translate_prompt(context, text_g, clip),
         original_size=(width, height),
@@ -94,7 +94,7 @@ def encode_sdxl(
 def encode_refiner(
     context: BuildContext, *, ascore: float, width: int, height: int, text: str, clip: Clip
 ) -> tuple[EncodedPrompts]:
-    """Encode a prompt for SDXL's refiner, with how beautiful the image is to be."""
+    """Encode a prompt for the SDXL refiner, conditioned on an image size and an aesthetic score."""
     details = PromptDetails(original_size=(width, height), aesthetic_score=ascore)
     return (_encode_with_details(context, clip, text, details),)
 
@@ -130,7 +130,7 @@ def set_last_layer(context: BuildContext, *, clip: Clip, stop_at_clip_layer: int
 def combine(
     _context: BuildContext, *, conditioning_1: EncodedPrompts, conditioning_2: EncodedPrompts
 ) -> tuple[EncodedPrompts]:
-    """Follow both prompts, each where its mask is white. Without masks they are put behind each other."""
+    """Combine prompts, each in the area of its mask. Prompts without masks are concatenated."""
     return (conditioning_1.concat(conditioning_2),)
 
 
@@ -144,7 +144,7 @@ def combine(
 def concat(
     _context: BuildContext, *, conditioning_to: EncodedPrompts, conditioning_from: EncodedPrompts
 ) -> tuple[EncodedPrompts]:
-    """Put one prompt behind the other."""
+    """Concatenate two prompts."""
     return (conditioning_to.concat(conditioning_from),)
 
 
@@ -166,13 +166,13 @@ def set_mask(
     conditioning: EncodedPrompts,
     mask: Mask,
     strength: float,
-    set_cond_area: str,  # noqa: ARG001  (the mask states the area, whatever its bounds)
+    set_cond_area: str,  # noqa: ARG001  (the area is always the mask's)
 ) -> tuple[EncodedPrompts]:
-    """Let prompts hold where a mask is white."""
+    """Restrict prompts to the white area of a mask."""
     if strength != 1.0:
-        context.refuse(f"a strength of {strength:g} cannot be given to a masked prompt, only 1")
+        context.refuse(f"a strength of {strength:g} is not supported for a masked prompt, only 1")
     if any(text.masked for text in conditioning.texts):
-        context.refuse("a prompt that has a mask already cannot get another one")
+        context.refuse("the prompt already has a mask")
     region = context.output(
         "tensor", "image_mask_to_tensor", "mask", image=mask.to_image(context, "region", white_changes=True)
     )

@@ -1,4 +1,4 @@
-"""IP-Adapters, as the IPAdapter_plus pack defines their nodes: models carry reference images to the samplers."""
+"""IP-Adapter nodes as the IPAdapter_plus pack defines them; reference images are attached to models."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ METHODS: dict[str, ReferenceMethod] = {
     "strong style transfer": "style_strong",
     "style transfer precise": "style_precise",
 }
-"""The weight types of the pack that have a counterpart here."""
+"""The supported weight types of the pack."""
 COMMON = {"model": link("MODEL"), "ipadapter": link("IPADAPTER"), "image": link("IMAGE")}
 RANGE = {"start_at": number(0.0, 0.0, 1.0, step=0.001), "end_at": number(1.0, 0.0, 1.0, step=0.001)}
 MASK = link("MASK", optional=True)
@@ -26,9 +26,9 @@ MASK = link("MASK", optional=True)
 
 @node("CLIPVisionLoader", "Load CLIP Vision", "loaders", {"clip_name": list_choice("clip_vision")}, "CLIP_VISION")
 def load_image_encoder(context: BuildContext, *, clip_name: str) -> tuple[ImageEncoderValue]:
-    """Name a CLIP vision model."""
+    """Load a CLIP vision model."""
     config = context.catalog.model("clip_vision", clip_name)
-    return (ImageEncoderValue(config or context.refuse(f"there is no CLIP vision model {clip_name!r}")),)
+    return (ImageEncoderValue(config or context.refuse(f"unknown CLIP vision model {clip_name!r}")),)
 
 
 @node(
@@ -39,9 +39,9 @@ def load_image_encoder(context: BuildContext, *, clip_name: str) -> tuple[ImageE
     "IPADAPTER",
 )
 def load(context: BuildContext, *, ipadapter_file: str) -> tuple[IPAdapterValue]:
-    """Name an IP-Adapter."""
+    """Load an IP-Adapter."""
     config = context.catalog.model("ipadapter", ipadapter_file)
-    return (IPAdapterValue(config or context.refuse(f"there is no IP-Adapter {ipadapter_file!r}")),)
+    return (IPAdapterValue(config or context.refuse(f"unknown IP-Adapter {ipadapter_file!r}")),)
 
 
 @node(
@@ -69,7 +69,7 @@ def apply(
     weight_type: str,
     attn_mask: Mask | None = None,
 ) -> tuple[Model]:
-    """Let an image be a prompt of all that is sampled with the model."""
+    """Apply an IP-Adapter with a reference image to a model."""
     reference = _reference(context, ipadapter, None, image, attn_mask)
     method = SIMPLE_METHODS[weight_type]
     return (
@@ -102,15 +102,15 @@ def apply_advanced(
     image: ImageBatch,
     weight: float,
     weight_type: str,
-    combine_embeds: str,  # noqa: ARG001  (of several images)
+    combine_embeds: str,  # noqa: ARG001  (only for several images)
     start_at: float,
     end_at: float,
-    embeds_scaling: str,  # noqa: ARG001  (there is one)
+    embeds_scaling: str,  # noqa: ARG001  (there is one choice)
     image_negative: ImageBatch | None = None,
     attn_mask: Mask | None = None,
     clip_vision: ImageEncoderValue | None = None,
 ) -> tuple[Model]:
-    """Let an image be a prompt, encoded by a CLIP vision model, of some layers and steps."""
+    """Apply an IP-Adapter with a reference image to some layers and steps of a model."""
     if image_negative is not None:
         context.refuse("negative images are not supported")
     reference = _reference(context, ipadapter, clip_vision, image, attn_mask)
@@ -128,10 +128,10 @@ def _reference(
     mask: Mask | None,
 ) -> ReferenceImage:
     if len(image.nodes) > 1:
-        context.refuse("an IP-Adapter takes one image here: put a node of its own behind it for each of them")
+        context.refuse("an IP-Adapter node takes one image: add a node for each image")
     encoder_name = None if encoder is None else image_encoders.node_name_of(encoder.config.name)
     if encoder is not None and encoder_name is None:
-        context.refuse(f"{encoder.config.name} is not an image encoder of IP-Adapters that is known by this name")
+        context.refuse(f"{encoder.config.name} is not a known image encoder of IP-Adapters")
     try:
         name = image_encoder(context.catalog.image_encoders, adapter.config, encoder_name)
     except ExtraModelNotInstalled as error:

@@ -1,4 +1,4 @@
-"""The samplers: each image gets a seed of its own and a denoise node."""
+"""Sampler nodes; each image has its own seed and denoise node."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,13 +29,13 @@ SWITCH = ("enable", "disable")
 
 
 def fold_seed(seed: int) -> int:
-    """Return a seed of 64 bits in 32; small ones stay as they are."""
+    """Return a 64-bit seed folded into 32 bits; smaller seeds stay unchanged."""
     return (seed ^ (seed >> 32)) % SEEDS
 
 
 @dataclass(frozen=True)
 class SamplingTask:
-    """What a sampler does; nothing is left open but the size."""
+    """The resolved inputs of a sampler, except for the size."""
 
     model: Model
     positive: EncodedPrompts
@@ -46,10 +46,10 @@ class SamplingTask:
     cfg: float
     scheduler: str
     start: float = 0.0
-    """Share of the schedule that is left out at the beginning."""
+    """Share of the schedule that is skipped at the beginning."""
     end: float = 1.0
     add_noise: bool = True
-    """Whether noise is added; if not, the latents have theirs."""
+    """Whether noise is added; if not, the latents already contain it."""
 
 
 @node(
@@ -84,7 +84,7 @@ def sample(
     latent_image: Latents,
     denoise: float,
 ) -> tuple[Latents]:
-    """Denoise latents. With `denoise` below 1 all steps go to the last part of a longer schedule."""
+    """Denoise latents. With `denoise` below 1, all steps are spent on the last part of a longer schedule."""
     step_count = _steps(model, steps)
     if not denoise:
         latent_image.require_nodes("denoising by 0")
@@ -140,16 +140,14 @@ def sample_advanced(
     end_at_step: int,
     return_with_leftover_noise: str,
 ) -> tuple[Latents]:
-    """Denoise latents over some steps of a schedule. What ends before the last step keeps its noise."""
+    """Denoise latents over a range of steps. The result of a range that ends early keeps its noise."""
     total = _steps(model, steps)
     start, end = min(start_at_step, total), min(end_at_step, total)
     if start >= end:
         latent_image.require_nodes("sampling no step")
         return (latent_image,)
     if end < total and return_with_leftover_noise == "disable":
-        context.refuse(
-            f"return_with_leftover_noise: what ends at step {end} of {total} can only be returned with its noise"
-        )
+        context.refuse(f"return_with_leftover_noise must be enabled for a range that ends at step {end} of {total}")
     if add_noise == "disable":
         latent_image.require_nodes("sampling without new noise")
     task = SamplingTask(
@@ -214,7 +212,7 @@ def _denoise(context: BuildContext, task: SamplingTask, latents: Latents) -> Lat
 
 
 def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
-    """Refuse what the model's family cannot do, and prompts that another family's encoder has encoded."""
+    """Refuse what the model's family does not support, and prompts encoded for another base."""
     config = task.model.config
     if latents.nodes and task.start and task.add_noise:
         context.require(config, "image_to_image")
@@ -230,7 +228,7 @@ def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
         other = text.clip.model.config
         if other.base != config.base:
             context.refuse(
-                f"{config.name} ({config.base}) does not take prompts that {other.name} ({other.base}) encodes"
+                f"{config.name} ({config.base}) does not accept prompts encoded by {other.name} ({other.base})"
             )
 
 
@@ -250,7 +248,7 @@ def _prompts(context: BuildContext, task: SamplingTask) -> tuple[NodeOutput, Nod
 
 
 def _negative(context: BuildContext, index: int, text: EncodedPrompt) -> NodeOutput:
-    """Return a negative prompt as it is encoded; where models are told an aesthetic score, with the one of negatives."""
+    """Return the encoded negative prompt, with the default negative aesthetic score if the model takes one."""
     recipe = text.clip.model.recipe
     if recipe.aesthetic_scores is None or text.details.aesthetic_score is not None:
         return text.conditioning
@@ -262,7 +260,7 @@ def _negative(context: BuildContext, index: int, text: EncodedPrompt) -> NodeOut
 def _mask(context: BuildContext, task: SamplingTask, latents: Latents) -> NodeOutput | None:
     if latents.mask is None:
         return None
-    keep_mask = latents.mask.to_image(context, "keep", white_changes=False)
+    keep_mask = latents.mask.to_image(context, "keep_mask", white_changes=False)
     vae = latents.vae.vae if latents.vae else task.model.parts.vae
     return task.model.recipe.denoise_mask(context.builder, "mask", keep_mask, latents.image, vae)
 
@@ -270,7 +268,7 @@ def _mask(context: BuildContext, task: SamplingTask, latents: Latents) -> NodeOu
 def _metadata(
     context: BuildContext, index: int, task: SamplingTask, seed: int, latents: Latents, size: tuple[int, int]
 ) -> NodeOutput:
-    """Record how latents are made; what a refiner does to another model's is added to what that one's says."""
+    """Add the metadata node of latents; a refiner extends the metadata of the model before it."""
     first = latents.metadata[index] if latents.metadata else None
     if first is not None and not task.add_noise and is_refiner(task.model.config):
         node_fields = {"id", "type", "is_intermediate", "use_cache"}
@@ -320,6 +318,6 @@ def _refiner_metadata(task: SamplingTask) -> dict[str, Any]:
 
 
 def _score(side: EncodedPrompts, default: float | None) -> float | None:
-    """Return the first aesthetic score that prompts state."""
+    """Return the first aesthetic score of the prompts, or the default."""
     scores = [text.details.aesthetic_score for text in side.texts if text.details.aesthetic_score is not None]
     return scores[0] if scores else default

@@ -1,22 +1,22 @@
-"""Nodes whose models cannot be used here yet. They are known, so that clients find them and read why."""
+"""Nodes whose models are not supported yet. They are registered so that clients find them and get the reason."""
 
 from typing import Any
 
 from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, link, list_choice, node, number
 
 _NO_LIST = list_choice("absent", open_list=True)
-"""A list without names that takes any, so that the node itself says why it is refused."""
+"""A list without names that accepts any, so that the node itself reports the reason."""
 
 
 def register_unsupported(
     feature: str, name: str, title: str, category: str, inputs: dict[str, NodeInput], *outputs: str | tuple[str, str]
 ) -> None:
-    """Register a node that refuses to be drawn."""
+    """Register a node that refuses to be built."""
 
     @node(name, title, category, inputs, *outputs)
     def build(context: BuildContext, **_inputs: Any) -> tuple[Any, ...]:
-        """Not available here yet."""
-        return context.refuse(f"{feature} cannot be used here yet")
+        """Not supported yet."""
+        return context.refuse(f"{feature} are not supported yet")
 
 
 register_unsupported(
