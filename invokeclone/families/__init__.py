@@ -1,1 +1,5 @@
-"""Model families, a folder each: `spec` states what it is (no torch), `load`, `pipeline`, `nodes`, and `recipe` (a graph of a request)."""
+"""Model families, one folder each.
+
+`spec` has record classes and architectures (without torch), `load`, `pipeline` and `nodes` the computation, `recipe`
+the graph of a request.
+"""

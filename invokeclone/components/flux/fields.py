@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.fields import OutputField, TensorField
 class FluxConditioningField(BaseModel):
     """A reference to a stored FLUX conditioning, with the region of the image that it applies to."""
 
-    conditioning_name: str = Field(description="The name of the conditioning")
+    conditioning_name: str = Field(description="Name of the conditioning")
     mask: TensorField | None = Field(
         default=None, description="Boolean mask of the region it applies to; None means the whole image"
     )
