@@ -31,13 +31,13 @@ class FakeMemory(DeviceMemory):
     def total(self) -> int:
         return self.capacity
 
-    def used(self) -> int:
+    def in_use(self) -> int:
         return self.taken
 
     def free(self) -> int:
         return self.capacity - self.taken
 
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         size = tensor.numel() * tensor.element_size()
         if size > self.free():
             raise torch.OutOfMemoryError("out of memory (pretended)")
@@ -46,7 +46,7 @@ class FakeMemory(DeviceMemory):
         weakref.finalize(copy.untyped_storage(), self._give, size)
         return copy
 
-    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+    def to_ram(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone()
 
     def _give(self, size: int) -> None:

@@ -17,7 +17,7 @@ class Words:
 
     numbers: torch.Tensor
 
-    def followed_by(self, other: Self) -> Self:
+    def concat(self, other: Self) -> Self:
         return type(self)(torch.cat([self.numbers, other.numbers]))
 
 

@@ -278,7 +278,7 @@ class TestTheUNet:
     )
     def test_other_unets_are_refused(self, changes: dict[str, Any]):
         with pytest.raises(
-            ValueError, match=r"like those of Stable Diffusion 1.5 and Stable Diffusion XL: turn it off"
+            ValueError, match=r"the UNets of Stable Diffusion 1.5 and Stable Diffusion XL: turn it off"
         ):
             HiDiffusionState(make_unet(**changes), HiDiffusion(), 0)
 

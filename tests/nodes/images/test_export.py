@@ -67,7 +67,7 @@ def test_nothing_outside_of_the_outputs(context: FakeContext, outputs: Path, tmp
 
 @pytest.mark.parametrize("folder", ["images", "Images/x", "tensors", "a/../images", "videos"])
 def test_nothing_among_what_the_server_keeps(context: FakeContext, folder: str) -> None:
-    with pytest.raises(NodeError, match="kept by the server"):
+    with pytest.raises(NodeError, match="reserved for the server"):
         SaveImageToFileInvocation(image=context.images.put(picture()), output_directory=folder).invoke(context)
 
 
