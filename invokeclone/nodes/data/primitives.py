@@ -131,7 +131,7 @@ LatentsCollectionInvocation = _primitive(
     version="1.0.2",
 )
 class LatentsInvocation(BaseInvocation):
-    """Latents."""
+    """Latents from a connection."""
 
     latents: LatentsField = InputField(description="The latents", input=Input.Connection)
 

@@ -28,7 +28,7 @@ class NoiseInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> NoiseOutput:
-        """Draw."""
+        """Generate and save the noise."""
         import torch
 
         from invokeclone.engine import devices, latents

@@ -22,7 +22,7 @@ class ResizeLatentsInvocation(BaseInvocation):
     antialias: bool = InputField(default=False, description=FieldDescriptions.torch_antialias)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Resize."""
+        """Resize and save the latents."""
         from invokeclone.engine.latents import resize
 
         size = (self.height // LATENT_SCALE_FACTOR, self.width // LATENT_SCALE_FACTOR)
@@ -40,7 +40,7 @@ class ScaleLatentsInvocation(BaseInvocation):
     antialias: bool = InputField(default=False, description=FieldDescriptions.torch_antialias)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Scale."""
+        """Scale and save the latents."""
         from invokeclone.engine.latents import scale
 
         latents = context.tensors.load(self.latents.latents_name)
@@ -60,7 +60,7 @@ class BlendLatentsInvocation(BaseInvocation):
     alpha: float = InputField(default=0.5, ge=0, description=FieldDescriptions.blend_alpha)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Blend."""
+        """Blend and save the latents."""
         from invokeclone.components.autoencoders.vae import mask_to_tensor
         from invokeclone.engine.latents import blend
 
@@ -81,7 +81,7 @@ class CropLatentsCoreInvocation(BaseInvocation):
     height: int = InputField(ge=1, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.height)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Cut."""
+        """Crop and save the latents."""
         latents = context.tensors.load(self.latents.latents_name)
         left, top, width, height = (side // LATENT_SCALE_FACTOR for side in (self.x, self.y, self.width, self.height))
         cropped = latents[..., top : top + height, left : left + width].clone()

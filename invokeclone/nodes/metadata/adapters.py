@@ -19,7 +19,7 @@ from invokeclone.graph.vocabulary.taxonomy import Classification
 
 @invocation_output("md_control_list_output")
 class MDControlListOutput(BaseInvocationOutput):
-    """ControlNets."""
+    """A list of ControlNets."""
 
     control_list: ControlField | list[ControlField] | None = OutputField(
         description="The ControlNets", title="ControlNet-List"

@@ -121,9 +121,7 @@ def test_values_that_are_no_numbers_are_those_of_the_autoencoder_or_of_the_laten
 
 
 def test_latents_of_another_family(vae: Any):
-    with pytest.raises(
-        ValueError, match=r"needs latents of 4 channels, not 16: select a VAE of the main model's base"
-    ):
+    with pytest.raises(ValueError, match=r"needs latents of 4 channels, not 16: select a VAE of the main model's base"):
         autoencoder.decode(vae, noise_of(1, 1, 16, 8, 8), CPU)
 
 

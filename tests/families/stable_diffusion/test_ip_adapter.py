@@ -279,7 +279,10 @@ class TestFiles:
     def test_layers_of_other_widths(self, sd1_parts: dict[str, Any], encoder: Any, tmp_path: Path):
         flat = tensors(sd1_parts["unet"])
         cases = {
-            "its layer 1 needs tokens of width 5, but its image projection produces width 32": {"k": (8, 5), "v": (8, 5)},
+            "its layer 1 needs tokens of width 5, but its image projection produces width 32": {
+                "k": (8, 5),
+                "v": (8, 5),
+            },
             "its layer 1 is 8 wide, .* is [0-9]+; select one": {"k": (8, WIDTH), "v": (8, WIDTH)},
         }
         for message, shapes in cases.items():

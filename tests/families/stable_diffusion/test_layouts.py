@@ -237,7 +237,12 @@ def test_a_file_of_stable_diffusion_2_base_predicts_noise(tmp_path: Path):
         ("sd1", "first_stage_model.", "vae", "holds no autoencoder .*: select a separate VAE model"),
         ("sd1", "cond_stage_model.", "text_encoder", "holds an incomplete text encoder .*: select a complete file"),
         ("sd2", "cond_stage_model.", "text_encoder", "holds an incomplete text encoder .*: select a complete file"),
-        ("sdxl", "conditioner.embedders.1.", "text_encoder_2", "holds an incomplete text encoder .*: select a complete file"),
+        (
+            "sdxl",
+            "conditioner.embedders.1.",
+            "text_encoder_2",
+            "holds an incomplete text encoder .*: select a complete file",
+        ),
     ],
 )
 def test_a_file_without_a_part_gives_the_others(

@@ -77,7 +77,7 @@ class ImageToLatentsInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Encode."""
+        """Encode the image and save the latents."""
         from invokeclone.components.autoencoders.vae import image_to_tensor
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline

@@ -105,7 +105,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
         return at_least_one(value)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Denoise."""
+        """Return the denoised latents."""
         latents = self._denoise(context)
         return LatentsOutput.build(context.tensors.save(latents), latents)
 

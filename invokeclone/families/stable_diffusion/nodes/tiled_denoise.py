@@ -66,7 +66,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         return at_least_one(value)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Denoise."""
+        """Return the denoised latents."""
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import multi_diffusion
         from invokeclone.families.stable_diffusion.loras import patch_loras
