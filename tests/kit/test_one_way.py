@@ -120,7 +120,7 @@ def test_models_are_made_from_a_view_of_their_folder_and_never_downloaded() -> N
     """`from_pretrained` is called in one module, with local files only, and no argument lets a model bring code."""
     modules = modules_where(lambda path: any(called.endswith("from_pretrained") for called, _ in calls(path)))
     assert modules == {"engine/loading/folders.py"}
-    for called, node in calls(PACKAGE / "engine" / "folders.py"):
+    for called, node in calls(PACKAGE / "engine" / "loading" / "folders.py"):
         if called.endswith("from_pretrained"):
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
             assert words.get("local_files_only") == "True" or "state_dict" in words, ast.unparse(node)

@@ -119,7 +119,7 @@ def _parse(prompt: str) -> Any:
     except ParseException as error:
         raise ValueError(f"the prompt has a syntax error at character {error.column}: {prompt!r}") from error
     except parser.ParsingException as error:
-        raise ValueError(f"the prompt {prompt!r} has a syntax error: {error}") from error
+        raise ValueError(f"the prompt {prompt!r} cannot be parsed: {error}") from error
 
 
 @cache

@@ -89,5 +89,5 @@ def test_how_a_prompt_is_read_can_be_logged(clip: tuple[Any, Any]):
 
 def test_a_prompt_that_breaks_the_rules_of_the_language(clip: tuple[Any, Any]):
     for call in (lambda p: encode.tokenization(clip[0], p), lambda p: encode.encode_prompt(*clip, p, CPU)):
-        with pytest.raises(ValueError, match="cannot be read"):
+        with pytest.raises(ValueError, match=r"syntax error|cannot be parsed"):
             call('("a", "b").blend(1, 2, 3)')

@@ -257,14 +257,14 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"other.weight": torch.ones(1)}, "it has a tensor other.weight"),
-            ({"ip_adapter.1.to_x.weight": torch.ones(1)}, "it has a tensor ip_adapter.1.to_x.weight"),
-            ({"ip_adapter.99.to_k_ip.weight": torch.ones(1)}, "its layer 99 is not complete"),
+            ({"other.weight": torch.ones(1)}, "it has an unknown tensor other.weight"),
+            ({"ip_adapter.1.to_x.weight": torch.ones(1)}, "it has an unknown tensor ip_adapter.1.to_x.weight"),
+            ({"ip_adapter.99.to_k_ip.weight": torch.ones(1)}, "its layer 99 is incomplete"),
             (
                 {"image_proj.norm.bias": torch.full((WIDTH,), torch.nan)},
                 r"a\.safetensors is damaged: image_proj\.norm\.bias",
             ),
-            ({"image_proj.norm.bias": None}, "its image projection is not complete"),
+            ({"image_proj.norm.bias": None}, "its image projection is incomplete"),
             ({"image_proj.proj.weight": None}, "unknown kind of image projection"),
         ],
     )
@@ -294,7 +294,7 @@ class TestFiles:
 
     def test_an_image_encoder_of_another_width(self, adapter: Any):
         other = type("Encoder", (), {"dtype": torch.float32, "__call__": lambda _, x: SimpleNamespace(image_embeds=x)})
-        with pytest.raises(ValueError, match="takes 24 values per image feature, but its image encoder has 224"):
+        with pytest.raises(ValueError, match="needs 24 values per image feature, but its image encoder has 224"):
             adapter.projection.tokens(other(), pixels(IMAGES))
 
 

@@ -254,7 +254,7 @@ def test_a_file_without_a_part_gives_the_others(
     check_outputs(load, path, {name: part for name, part in parts(kind).items() if name != lacking})
     with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
         load(path, lacking)
-    with pytest.raises(CannotConvert, match=f"its {lacking} cannot be read"):
+    with pytest.raises(CannotConvert, match=f"cannot read its {lacking}"):
         checkpoint = SourceCheckpoint(path, torch.float32, "epsilon")
         conversion.convert(BaseModelType(KINDS[kind].base), checkpoint, tmp_path / "folder")
 
@@ -392,5 +392,5 @@ def test_a_mask_made_for_another_size(denoise: Callable[..., torch.Tensor]):
 
 
 def test_a_depth_model_is_refused_by_its_channels(denoise: Callable[..., torch.Tensor]):
-    with pytest.raises(ValueError, match=r"takes 5 channels .*: select a model for text to image or inpainting"):
+    with pytest.raises(ValueError, match=r"needs 5 channels .*: select a model for text to image or inpainting"):
         denoise(unet=make_unet(in_channels=5))

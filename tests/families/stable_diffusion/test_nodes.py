@@ -108,7 +108,7 @@ class TestIdealSize:
 
     def test_a_base_without_an_architecture(self, context: FakeContext, model: ModelLoaderOutput):
         context.models.record = SimpleNamespace(**{**vars(context.models.record), "base": BaseModelType.Unknown})
-        with pytest.raises(ValueError, match="unknown is not known"):
+        with pytest.raises(ValueError, match="no ideal size for models of base unknown"):
             IdealSizeInvocation(unet=model.unet).invoke(context)
 
 
@@ -272,7 +272,7 @@ def test_nodes_do_not_import_torch_before_they_run():
     import subprocess
 
     code = (
-        "import sys; from invokeclone.graph import registry; registry.discover();"
+        "import sys; from invokeclone.graph.invocations import registry; registry.discover();"
         "assert 'denoise_latents' in registry.nodes(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

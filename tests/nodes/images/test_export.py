@@ -85,8 +85,8 @@ def test_nothing_is_overwritten_and_failures_are_reported(context: FakeContext, 
     with pytest.raises(NodeError, match="already"):
         SaveImageToFileInvocation(image=image).invoke(context)
     assert (outputs / "1.png").read_bytes() == b"mine"
-    with pytest.raises(NodeError, match="not written"):
+    with pytest.raises(NodeError, match="cannot write the file"):
         SaveImageToFileInvocation(image=image, output_directory="1.png/below").invoke(context)
-    with pytest.raises(NodeError, match="not written"):
+    with pytest.raises(NodeError, match="cannot write the file"):
         SaveImageToFileInvocation(image=image, prefix="x" * 300).invoke(context)
     assert [path.name for path in outputs.iterdir()] == ["1.png"]
