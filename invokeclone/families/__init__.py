@@ -1,5 +1,1 @@
-"""Model families, one folder each.
-
-`spec` has record classes and architectures (without torch), `load`, `pipeline` and `nodes` the computation, `recipe`
-the graph of a request.
-"""
+"""Model families, one folder each: records and architectures, loaders, pipelines, nodes and graph recipes."""
