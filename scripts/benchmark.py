@@ -1,10 +1,12 @@
-"""Measure what README and CHANGELOG claim: start, memory, cost of a generation, answers under load.
+"""Measure the claims of README and CHANGELOG: startup, memory, cost of a generation, response times under load.
 
-Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health,growth] [--out FILE.json]
-       .venv/bin/python scripts/benchmark.py --against DIR [--groups misc,queue,gallery,gen] [--rows NAME,…] [--times N]
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health,growth] [--out
+FILE.json], or .venv/bin/python scripts/benchmark.py --against DIR [--groups misc,queue,gallery,gen] [--rows NAME,…]
+[--times N]
 
-A server is started on a scratch root, with one torch thread but for the wall time of a picture. CPU seconds are those of the processes named, from the
-operating system: they hardly depend on what else the machine does, wall times do. Ratios are taken within one run.
+A server is started on a scratch root, with one torch thread except for the wall time of an image. CPU seconds are those
+of the named processes, as reported by the operating system: unlike wall times, they hardly depend on other load on the
+machine. Ratios are computed within one run.
 """
 
 import argparse
@@ -34,7 +36,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Running:
-    """A server on a scratch root, its CPU time and its memory."""
+    """A server on a scratch root, with its CPU time and memory."""
 
     def __init__(self, folder: Path, threads: dict[str, str] = ONE_THREAD, checkout: Path = ROOT) -> None:
         self.root = folder
@@ -62,14 +64,14 @@ class Running:
         return self.client.get("/api/v1/app/version").status_code == 200
 
     def cpu(self, whole_tree: bool = True) -> float:
-        """CPU seconds so far of the server, and of its workers."""
+        """Return the CPU seconds so far of the server, and of its workers if `whole_tree`."""
         processes = [psutil.Process(self.process.pid)]
         if whole_tree:
             processes += processes[0].children(recursive=True)
         return sum(sum(process.cpu_times()[:2]) for process in processes)
 
     def memory(self) -> float:
-        """MiB resident of the server's own process."""
+        """Return the resident memory of the server process in MiB."""
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
     def stop(self) -> None:
@@ -98,7 +100,7 @@ def batch(running: Running, width: int, steps: int, seeds: list[int]) -> dict[st
     nodes["sd1_model_loader"]["model"] = nodes["core_metadata"]["model"] = model
     nodes["noise"].update(width=width, height=width)
     nodes["denoise_latents"].update(steps=steps)
-    prompts = [f"a cat, number {seed}" for seed in seeds]  # no prompt is encoded twice, here as in `direct`
+    prompts = [f"a cat, number {seed}" for seed in seeds]  # no prompt is encoded twice, as in `direct`
     body["batch"]["data"] = [
         [
             {"node_path": "seed", "field_name": "value", "items": seeds},
@@ -121,7 +123,7 @@ def run(running: Running, body: dict[str, Any]) -> None:
 
 
 def measure_start() -> dict[str, float]:
-    """CPU and memory of the server's process at its first answer, and memory after a picture."""
+    """Return CPU and memory of the server process at its first response, and memory after an image."""
     with server() as running:
         first = running.cpu(whole_tree=False)
         before = running.memory()
@@ -130,7 +132,7 @@ def measure_start() -> dict[str, float]:
 
 
 def measure_generation() -> dict[str, float]:
-    """One step at 64x64 through the whole server, against the same diffusers pipeline called directly."""
+    """Measure one step at 64x64 through the whole server, against the same diffusers pipeline called directly."""
     count = 40
     with server() as running:
         run(running, batch(running, 64, 1, [1, 2, 3]))
@@ -154,7 +156,7 @@ def measure_generation() -> dict[str, float]:
 
 
 def item_seconds(running: Running, width: int, seeds: list[int]) -> float:
-    """Return the median of what an item of 20 steps takes from its start to its end, in seconds."""
+    """Return the median duration of an item of 20 steps in seconds."""
     run(running, batch(running, width, 20, [5]))
     run(running, batch(running, width, 20, seeds))
     items = running.client.get("/api/v1/queue/default/list_all").json()[-len(seeds) :]
@@ -173,7 +175,7 @@ def direct(count: int) -> dict[str, float]:
     pipeline.set_progress_bar_config(disable=True)
 
     def picture(size: int, steps: int, seed: int) -> None:
-        """Make an image of a new prompt and save it as a PNG, as an item does."""
+        """Generate an image of a new prompt and save it as a PNG, as an item does."""
         generator = torch.Generator().manual_seed(seed)
         shape = {"width": size, "height": size, "num_inference_steps": steps}
         image = pipeline(f"a cat, number {seed}", generator=generator, **shape).images[0]
@@ -193,7 +195,7 @@ def direct(count: int) -> dict[str, float]:
 
 
 def p95(running: Running, seconds: float) -> tuple[float, int]:
-    """Return the 95th percentile of `GET app/version`, in ms, asked one by one every 10 ms."""
+    """Return the 95th percentile in ms of sequential `GET app/version` requests, one every 10 ms, and their number."""
     times = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -205,7 +207,7 @@ def p95(running: Running, seconds: float) -> tuple[float, int]:
 
 
 def measure_load() -> dict[str, float]:
-    """`GET app/version` while nothing runs and while a long item runs."""
+    """Measure `GET app/version` while idle and while a long item runs."""
     with server() as running:
         run(running, batch(running, 128, 2, [1]))
         idle, _ = p95(running, 5)
@@ -218,7 +220,7 @@ def measure_load() -> dict[str, float]:
 
 
 def measure_queue() -> dict[str, float]:
-    """Server CPU per request of the queue's routes, with up to 10,000 pending items."""
+    """Measure the server's CPU per request of the queue's routes, with up to 10,000 pending items."""
     with server() as running:
         body = batch(running, 64, 1, list(range(1000)))
         running.client.put("/api/v1/queue/default/processor/pause").raise_for_status()
@@ -236,7 +238,7 @@ def measure_queue() -> dict[str, float]:
         queue = "/api/v1/queue/default"
         post(f"{queue}/enqueue_batch", json=body).raise_for_status()
         ids = cost("enqueue_1000", 9, lambda: post(f"{queue}/enqueue_batch", json=body)).json()["item_ids"]
-        get("/openapi.json").raise_for_status()  # made once, whatever it costs
+        get("/openapi.json").raise_for_status()  # built once, at whatever cost
         cost("status", 50, lambda: get(f"{queue}/status"))
         cost("list_all_10000", 2, lambda: get(f"{queue}/list_all"))
         cost("item_ids", 30, lambda: get(f"{queue}/item_ids"))
@@ -251,9 +253,10 @@ def measure_queue() -> dict[str, float]:
 
 
 def measure_compatibility_apis(count: int = 40) -> dict[str, float]:
-    """Server CPU per picture asked for in another dialect, against the same batch by `enqueue_batch` and the file fetched.
+    """Measure the server's CPU per image requested through a compatibility API.
 
-    Whether an item has ended is read from the database itself, so that waiting costs the server nothing.
+    It is compared with the same batch by `enqueue_batch`, followed by a request for the file. The end of an item is
+    read from the database itself, so that waiting costs the server nothing.
     """
     with server() as running:
         run(running, batch(running, 64, 1, [1, 2]))
@@ -297,9 +300,10 @@ def measure_compatibility_apis(count: int = 40) -> dict[str, float]:
 
 
 def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str, float]:
-    """Measure a LoRA on one transformer block of SDXL's deepest level: what it costs in each call, and to merge it.
+    """Measure a LoRA on one transformer block of SDXL's deepest level: its cost per call, and of merging it.
 
-    On the GPU if there is one (weights are merged there; wall time), else on the CPU (computed beside them; CPU time).
+    Runs on the GPU if there is one (weights are merged there; wall time), else on the CPU (parallel branch; CPU
+    time).
     """
     import torch
     from diffusers.models.attention import BasicTransformerBlock
@@ -345,14 +349,14 @@ def measure_lora(rank: int = 32, tokens: int = 512, calls: int = 3) -> dict[str,
         with_lora = median_ms(call)
     result = {"block_ms": plain, "block_with_lora_ms": with_lora, "ratio": with_lora / plain}
     result["put_on_ms"] = median_ms(apply_and_remove)
-    if device.type == "cpu":  # as if the weights lay on a device
+    if device.type == "cpu":  # as if the weights were on a device
         apply._is_on_device = lambda _weight: True
         result["merge_on_cpu_ms"] = median_ms(apply_and_remove)
     return result
 
 
 def measure_health() -> dict[str, float]:
-    """`/health` while the largest accepted requests are processed."""
+    """Measure `/health` while the largest accepted requests are processed."""
     import benchmark_health
 
     with server() as running:
@@ -360,7 +364,7 @@ def measure_health() -> dict[str, float]:
 
 
 def measure_growth() -> dict[str, float]:
-    """Measure what an item costs in queues of 100, 10,000 and 100,000 items."""
+    """Measure the cost of an item in queues of 100, 10,000 and 100,000 items."""
     import benchmark_growth
 
     with server(ONE_THREAD | benchmark_growth.QUEUE_LIMIT) as running:
@@ -384,10 +388,10 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(MEASURES))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--direct", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--against", type=Path, metavar="DIR", help="compare CPU per request with another checkout's")
-    parser.add_argument("--groups", default="misc,queue,gallery,gen", help="of the comparison")
-    parser.add_argument("--rows", default="", help="only rows whose names contain one of these")
-    parser.add_argument("--times", type=int, default=40, help="requests of a light row")
+    parser.add_argument("--against", type=Path, metavar="DIR", help="compare CPU per request with another checkout")
+    parser.add_argument("--groups", default="misc,queue,gallery,gen", help="groups of rows to compare")
+    parser.add_argument("--rows", default="", help="only rows whose names contain one of these words")
+    parser.add_argument("--times", type=int, default=40, help="number of requests of a light row")
     options = parser.parse_args()
     if options.against:
         import benchmark_against

@@ -1,8 +1,9 @@
-"""Compare this checkout's CPU per request with another checkout's: both servers run, requests alternate between them.
+"""Compare this checkout's CPU per request with another checkout's.
 
-`scripts/benchmark.py --against DIR` runs it. DIR is a checkout, such as a worktree of an older commit. CPU is that of the server's
-process (of the generation rows: and of its workers) in nanoseconds, from the kernel's clock of the process, so ratios hold on a
-busy machine; HTTP compression is off and torch has one thread.
+Both servers run, and requests alternate between them. `scripts/benchmark.py --against DIR` runs it. DIR is a checkout,
+such as a worktree of an older commit. CPU time is that of the server process (in generation rows also of its workers)
+in nanoseconds, from the kernel's process clock, so ratios are reliable on a busy machine; HTTP compression is off and
+torch has one thread.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ import psutil
 from PIL import Image
 
 HEAVY, LIGHT = 0.33, 0.8
-"""How much of the reference's CPU a request may take."""
+"""The maximum share of the reference's CPU that a request may take."""
 
 MEASURED = {
     "app/version": (LIGHT, 0.30),
@@ -72,9 +73,9 @@ MEASURED = {
     "gen sd15": (HEAVY, 0.14),
     "gen 10 x sd15": (HEAVY, 0.11),
 }
-"""Each row's goal, and what commit 1b5f80f took in CPU of InvokeAI 6.14.2 in one interleaved run (2026-11-29).
+"""The goal of each row, and the ratio of commit 1b5f80f's CPU to that of InvokeAI 6.14.2.
 
-So this checkout may take `goal / ratio` of what 1b5f80f takes.
+The ratios were measured in one interleaved run (2026-11-29). This checkout may take `goal / ratio` of 1b5f80f's CPU.
 """
 
 QUEUE = "/api/v1/queue/default"
@@ -82,12 +83,12 @@ GALLERY = "is_intermediate=false&categories=general"
 
 
 def cpu_ns(pid: int) -> int:
-    """Return the CPU time of a process and all its threads, those that have ended too."""
-    return time.clock_gettime_ns(~pid << 3 | 2)  # the kernel's id of the scheduler's clock of a process
+    """Return the CPU time of a process and all its threads, including those that have ended."""
+    return time.clock_gettime_ns(~pid << 3 | 2)  # the clock id of a process's CPU time
 
 
 class Side(benchmark.Running):
-    """A server of one checkout, with what the rows need of it."""
+    """The server of one checkout, with the data that rows use."""
 
     def __init__(self, checkout: Path, folder: Path) -> None:
         super().__init__(folder, benchmark.ONE_THREAD | {"INVOKEAI_HTTP_COMPRESSION_LEVEL": "0"}, checkout=checkout)
@@ -100,7 +101,7 @@ class Side(benchmark.Running):
         self.facts: dict[str, Any] = {}
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> bytes:
-        """Send a request and return the body of its answer; ends the program on an error."""
+        """Send a request and return the response body; exits on an error."""
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         if content is not None:
             headers.setdefault("Content-Type", "application/json")
@@ -123,14 +124,14 @@ class Side(benchmark.Running):
         return sqlite3.connect(next(self.root.rglob("*.db")))
 
     def cpu_time(self) -> int:
-        """CPU so far of what the row counts."""
+        """Return the CPU time so far of the processes that the row counts."""
         pids = [self.process.pid]
         if self.workers:
             pids += [child.pid for child in psutil.Process(self.process.pid).children(recursive=True)]
         return sum(map(cpu_ns, pids))
 
     def finish(self) -> None:
-        """Wait until nothing is pending, by the database itself: waiting costs the server nothing."""
+        """Wait until nothing is pending, by reading the database: waiting costs the server nothing."""
         with contextlib.closing(self.database()) as database:
             while database.execute("SELECT count(*) FROM session_queue WHERE completed_at IS NULL").fetchone()[0]:
                 time.sleep(0.005)
@@ -138,7 +139,7 @@ class Side(benchmark.Running):
 
 @dataclass
 class Row:
-    """A request, how often it is sent, and what is done before each of them without being measured."""
+    """A request, its number of repetitions, and the unmeasured preparation before each of them."""
 
     name: str
     times: int
@@ -164,7 +165,7 @@ def measure(row: Row, sides: tuple[Side, Side]) -> tuple[float, float]:
                 row.before(side)
             start = side.cpu_time()
             row.request(side, number)
-            time.sleep(0.002 if row.times > 2 else 0.02)  # what is done after the answer belongs to the request
+            time.sleep(0.002 if row.times > 2 else 0.02)  # work after the response belongs to the request
             side.spent += side.cpu_time() - start
     return sides[0].spent / row.times / 1e6, sides[1].spent / row.times / 1e6
 
@@ -194,7 +195,7 @@ def enqueue(side: Side, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def thousand(side: Side) -> None:
-    """Have exactly a thousand pending items of the Stable Diffusion graph, and their ids and batch at hand."""
+    """Create exactly a thousand pending items of the Stable Diffusion graph, and store their ids and batch."""
     side.ask("PUT", f"{QUEUE}/clear")
     body = sd15(side, list(range(1000)))
     body["batch"]["destination"] = "bench"
@@ -387,7 +388,7 @@ GROUPS: dict[str, Callable[[int], Iterator[Row]]] = {
 
 @contextlib.contextmanager
 def both_sides(other: Path) -> Iterator[tuple[Side, Side]]:
-    """Start a server of this checkout and one of the other, whose workers take no items until they are told."""
+    """Start a server of this checkout and one of the other, whose workers are paused at first."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         started = []
         for name, checkout in (("ours", benchmark.ROOT), ("other", other)):

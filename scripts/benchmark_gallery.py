@@ -1,10 +1,10 @@
-"""Measure galleries of 10,000 and 1,000,000 images: server CPU per request, against what it should be at most.
+"""Measure galleries of 10,000 and 1,000,000 images: server CPU per request, against its limit.
 
 Usage: .venv/bin/python scripts/benchmark_gallery.py [--sizes 10000,1000000] [--out FILE.json] [--keep FOLDER]
 
-The rows are made in SQL, in a scratch root; only what is uploaded has files. CPU times are the server process's own, in ticks of
-10 ms, so each request is repeated. `--keep` leaves the galleries in FOLDER and uses those that are there: a million rows
-take some minutes to make.
+The rows are created in SQL, in a scratch root; only uploaded images have files. CPU times are those of the server
+process, in ticks of 10 ms, so each request is repeated. `--keep` leaves the galleries in FOLDER and reuses them: a
+million rows take some minutes to create.
 """
 
 import argparse
@@ -53,14 +53,14 @@ GOALS = {
     },
 }
 EVERYWHERE = {"upload_512": 25, "board_100": 6, "version_p95_while_uploading_wall": 50}
-"""The most that each may cost, in ms."""
+"""Maximum cost of each, in ms."""
 
 
 def fill(file: Path, count: int) -> None:
-    """Make `count` images with metadata of half a kilobyte, 51 boards and nothing that is not an image.
+    """Create `count` images with half a kilobyte of metadata each, and 51 boards.
 
-    Every twentieth is an intermediate; nine tenths are general, the others of the other categories; an eighth is on one board,
-    another eighth on the fifty others.
+    Every twentieth is an intermediate; nine tenths are general, the others of the other categories; an eighth is on
+    one board, another eighth on the fifty others.
     """
     migrations.upgrade(file)
     connection = sqlite3.connect(file)
@@ -98,7 +98,7 @@ def fill(file: Path, count: int) -> None:
 
 
 def picture() -> bytes:
-    """Return a PNG of 512x512 that does not pack to nothing."""
+    """Return a PNG of 512x512 that does not compress well."""
     buffer = io.BytesIO()
     Image.effect_noise((512, 512), 40).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
@@ -157,7 +157,7 @@ def measure(running: Running, count: int) -> dict[str, float]:
     cost("page_assets", 40, lambda: get("images/", limit=100, categories="user", board_id="none"))
     cost("page_board", 40, lambda: get("images/", limit=100, board_id=LARGE_BOARD, starred_first="false"))
     boards = [client.post("/api/v1/boards/", params={"board_name": name}).json()["board_id"] for name in "ab"]
-    turns = itertools.cycle(boards)  # what is there already costs less
+    turns = itertools.cycle(boards)  # data that exists already costs less
     cost(
         "board_100",
         40,
@@ -173,14 +173,14 @@ def measure(running: Running, count: int) -> dict[str, float]:
     memory = running.process.memory_info()
     result["own_memory_mib"] = (
         memory.rss - memory.shared
-    ) / 2**20  # the database's file is mapped: that memory is anybody's
+    ) / 2**20  # memory-mapped database pages do not count as the server's memory
     return result
 
 
 def while_uploading(running: Running, png: bytes, seconds: float = 6) -> tuple[float, float]:
-    """Return the 95th percentile of `GET app/version` in ms while 16 uploads are under way, and uploads per second.
+    """Return the 95th percentile of `GET app/version` in ms during 16 concurrent uploads, and uploads per second.
 
-    Another process asks: the uploading threads of this one would be in its way.
+    Another process sends the requests, because this one's uploading threads would delay them.
     """
     end = time.perf_counter() + seconds
 
@@ -199,7 +199,7 @@ def while_uploading(running: Running, png: bytes, seconds: float = 6) -> tuple[f
 
 
 def version_p95(running: Running, seconds: float = 6) -> float:
-    """Return the 95th percentile of `GET app/version` in ms, asked by another process."""
+    """Return the 95th percentile of `GET app/version` in ms, requested by another process."""
     command = [sys.executable, __file__, "--probe", str(running.client.base_url), "--seconds", str(seconds)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,7 +1,8 @@
-"""What an item costs however long the queue is; `scripts/benchmark.py --only growth` runs it.
+"""Cost of an item by length of the queue; `scripts/benchmark.py --only growth` runs it.
 
-CPU of the server and its worker: to claim, run and finish a node that does nothing, while so many others wait, and to drain them, by
-tenths of the whole queue. CPU, memory and the answers of `/health` while all items are listed, canceled and pruned.
+Measures the CPU of the server and its worker to claim, run and finish a no-op node while many others wait, and to drain
+them by tenths of the whole queue; and CPU, memory and `/health` latency while all items are listed, canceled and
+pruned.
 """
 
 import contextlib
@@ -23,11 +24,11 @@ QUEUE_LIMIT = {"INVOKEAI_MAX_QUEUE_SIZE": "200000"}
 LENGTHS = (100, 10_000, 100_000)
 TENTHS = 10
 RUN = 300
-"""Items that are run at each length, at the most."""
+"""Maximum number of items that are run at each length."""
 BATCH_SIZE = 1000
 QUEUE = "/api/v1/queue/default"
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
-"""Compressing a list costs more than making it."""
+"""Compressing a list costs more than creating it."""
 
 
 def batch(runs: int) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def batch(runs: int) -> dict[str, Any]:
 
 
 class Growth:
-    """A server whose queue is made longer and longer."""
+    """A server with a growing queue."""
 
     def __init__(self, running: "Running") -> None:
         self.running = running
@@ -54,19 +55,19 @@ class Growth:
         return cpu_ns(server.pid) / 1e6, sum(cpu_ns(child.pid) for child in server.children(recursive=True)) / 1e6
 
     def fill(self, length: int) -> None:
-        """Have so many items wait."""
+        """Fill the queue up to `length` waiting items."""
         while self.pending < length:
             count = min(BATCH_SIZE, length - self.pending)
             self.ask("POST", "enqueue_batch", json=batch(count))
             self.pending += count
 
     def left(self) -> int:
-        """Return how many items wait, by the database itself: asking the server would cost it."""
+        """Return the number of waiting items, read from the database so that it costs the server nothing."""
         query = "SELECT ifnull(sum(number), 0) FROM queue_counts WHERE scope = 'queue' AND status IN ('pending', 'in_progress')"
         return int(self.database.execute(query).fetchone()[0])
 
     def drain(self, count: int) -> dict[str, float]:
-        """Run so many items and return what each costs the server and its worker, in ms."""
+        """Run `count` items and return the cost per item of the server and its worker, in ms."""
         server, worker, goal = *self.spent(), self.pending - count
         self.ask("PUT", "processor/resume")
         while self.left() > goal:
@@ -79,20 +80,20 @@ class Growth:
         return {"server_ms": (after[0] - server) / finished, "worker_ms": (after[1] - worker) / finished}
 
     def rest(self) -> None:
-        """Wait until the worker has loaded what it loads ahead, which is no item's cost."""
+        """Wait for the worker's preloading, which belongs to no item."""
         spent = -1e9
         while (now := self.spent()[1]) - spent > 50:
             spent = now
             time.sleep(2)
 
     def memory(self) -> float:
-        """Return the memory that the server has allocated, in MiB: without files that are read as memory, such as the database."""
+        """Return the memory allocated by the server in MiB, without memory-mapped files such as the database."""
         lines = Path(f"/proc/{self.running.process.pid}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
     @contextlib.contextmanager
     def highest_memory(self) -> Iterator[list[float]]:
-        """Append to a list what the server has allocated, every few milliseconds."""
+        """Append the server's allocated memory to the yielded list every few milliseconds."""
         samples, stop = [self.memory()], threading.Event()
 
         def look() -> None:
@@ -106,7 +107,7 @@ class Growth:
         thread.join()
 
     def once(self, name: str, method: str, path: str) -> dict[str, float]:
-        """Return what one request over the whole queue takes: CPU and the slowest `/health` in ms, memory on top in MiB."""
+        """Measure one request over the whole queue: CPU and the slowest `/health` in ms, additional memory in MiB."""
         started = self.spent()[0]
         with self.highest_memory() as memory:
             times = probe_during(self.running.client, lambda: self.receive(method, path))
@@ -118,14 +119,14 @@ class Growth:
         }
 
     def receive(self, method: str, path: str) -> None:
-        """Send a request and take its answer in without keeping it."""
+        """Send a request and discard its response body."""
         with self.running.client.stream(method, f"{QUEUE}/{path}", headers=UNCOMPRESSED) as answer:
             answer.raise_for_status()
             for _ in answer.iter_raw():
                 pass
 
     def status(self, times: int = 50) -> float:
-        """Return what the state of the queue costs, in ms."""
+        """Return the cost of the queue status in ms."""
         before, _ = self.spent()
         for _ in range(times):
             self.ask("GET", "status")
@@ -133,7 +134,7 @@ class Growth:
 
 
 def measure(running: "Running") -> dict[str, float]:
-    """Return what an item, and the state of the queue, cost at each length."""
+    """Measure the cost of an item, and of the queue status, at each length."""
     growth = Growth(running)
     results = {}
     with contextlib.closing(growth.database):

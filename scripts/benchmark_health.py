@@ -1,4 +1,7 @@
-"""What `/health` takes while the largest accepted requests are processed; `scripts/benchmark.py --only health` runs it."""
+"""Latency of `/health` while the largest accepted requests are processed.
+
+Run by `scripts/benchmark.py --only health`.
+"""
 
 import io
 import statistics
@@ -29,11 +32,11 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     time.sleep(every)
 print(json.dumps(times))
 """
-"""Run in a process of its own: what the benchmark itself computes must not count."""
+"""Runs in a separate process, so that the benchmark's own computation does not count."""
 
 
 def graph(nodes: int, edges: int) -> dict[str, Any]:
-    """Return a graph of as many nodes and edges."""
+    """Return a graph with these numbers of nodes and edges."""
     graph_nodes = {f"n{i}": {"id": f"n{i}", "type": "add", "a": i, "b": 1} for i in range(nodes)}
     ends = [(i, i + step) for step in range(1, 1 + -(-edges // nodes) + 1) for i in range(nodes - step)][:edges]
     return {
@@ -47,7 +50,7 @@ def graph(nodes: int, edges: int) -> dict[str, Any]:
 
 
 def requests(client: httpx.Client) -> dict[str, Callable[[], httpx.Response]]:
-    """Return the largest accepted request of each kind; bodies are made beforehand."""
+    """Return the largest accepted request of each kind; bodies are created beforehand."""
     json_type = {"content-type": "application/json"}
     enqueue = "/api/v1/queue/default/enqueue_batch"
     body = httpx.Request("POST", "http://x", json={"batch": {"graph": graph(LIMITS.graph_nodes, LIMITS.graph_edges)}})
@@ -81,7 +84,7 @@ def requests(client: httpx.Client) -> dict[str, Callable[[], httpx.Response]]:
 
 
 def probe_during(client: httpx.Client, work: Callable[[], Any]) -> list[float]:
-    """Do `work` in a thread and return what `/health` took meanwhile, in ms, sorted."""
+    """Do `work` in a thread and return the latencies of `/health` meanwhile, in ms, sorted."""
     probe = subprocess.Popen(
         [sys.executable, "-c", PROBE, str(client.base_url.host), str(client.base_url.port), str(EVERY_S)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -95,7 +98,7 @@ def probe_during(client: httpx.Client, work: Callable[[], Any]) -> list[float]:
 
 
 def measure(running: Any) -> dict[str, float]:
-    """Return p50, p99 and the worst of `/health` in ms while each kind of request is sent three times, one after the other."""
+    """Return p50, p99 and maximum of `/health` in ms while each kind of request is sent three times in sequence."""
     client = running.client
     client.put("/api/v1/queue/default/processor/pause").raise_for_status()
     result: dict[str, float] = {}

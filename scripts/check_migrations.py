@@ -1,4 +1,4 @@
-"""Fail when the migrations, run on an empty database, don't make what tables.py says."""
+"""Fail when the migrations, run on an empty database, do not create the schema of tables.py."""
 
 import sys
 import tempfile
@@ -13,7 +13,7 @@ from invokeclone.tables import metadata
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """Leave out the text index: a virtual table, and the tables that it keeps for itself."""
+    """Exclude the text index: a virtual table, and its internal tables."""
     return not (kind == "table" and (name or "").startswith("images_text"))
 
 

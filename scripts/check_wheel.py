@@ -1,9 +1,10 @@
-"""Build the wheel, install it away from the checkout, and use it: migrate, publish, serve, make an image.
+"""Build the wheel, install it outside the checkout, and use it: migrate, publish, serve, generate an image.
 
-On the interpreter that runs this (.venv's) the wheel gets an environment of its own that sees .venv's libraries but not its
-editable installation; there the server makes an image with the embedded model. On each other supported Python that is found the
-wheel gets its dependencies from the index, without torch and what needs it: there everything but models must work, and the log
-and the item must say what is missing. Those environments are kept in .cache/check_wheel and made again when the dependencies change.
+For the interpreter that runs this (.venv's) the wheel gets its own environment, which sees .venv's libraries but not
+its editable installation; there the server generates an image with the embedded model. For each other supported Python
+on this machine the wheel gets its dependencies from the index, without torch and what needs it: there everything but
+models must work, and the log and the item must say what is missing. Those environments are kept in .cache/check_wheel
+and recreated when the dependencies change.
 """
 
 import argparse
@@ -39,7 +40,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class CheckError(Exception):
-    """The wheel does not do what it must."""
+    """The wheel failed a check."""
 
 
 def report(text: str) -> None:
@@ -47,7 +48,7 @@ def report(text: str) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the variables of this process without those that would lead to the checkout or to a user's own settings."""
+    """Return this process's environment variables without those that refer to the checkout or a user's settings."""
     foreign = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     ours = {
         name: value for name, value in os.environ.items() if name not in foreign and not name.startswith("INVOKEAI_")
@@ -56,7 +57,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run(command: Sequence[str | Path], folder: Path, *, fails: bool = False) -> str:
-    """Run a command in `folder`, which is not the checkout; return what it prints. Raises CheckError unless it ends as expected."""
+    """Run a command in `folder`, outside the checkout, and return its output.
+
+    Raises CheckError unless it exits as expected.
+    """
     ran = subprocess.run(
         [str(word) for word in command],
         cwd=folder,
@@ -73,7 +77,7 @@ def run(command: Sequence[str | Path], folder: Path, *, fails: bool = False) -> 
 
 
 def pip(python: Path, *arguments: str | Path, quiet: bool = True) -> bool:
-    """Run this interpreter's pip for the environment of another; tell whether it succeeded."""
+    """Run this interpreter's pip for another environment; return whether it succeeded."""
     options = ["--quiet"] * quiet
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *options, "--python", python, *arguments]
     ran = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True)
@@ -100,7 +104,7 @@ def build(folder: Path) -> Path:
 
 
 def check_content(wheel: Path) -> int:
-    """Compare the wheel's files with the checkout's; return how many there are. Raises CheckError."""
+    """Compare the wheel's files with the checkout's and return their number. Raises CheckError."""
     expected = set()
     for source, target in (("invokeclone", "invokeclone"), ("alembic", "invokeclone/migrations")):
         for file in (HERE / source).rglob("*"):
@@ -116,13 +120,13 @@ def check_content(wheel: Path) -> int:
 
 
 def new_environment(interpreter: Path | str, folder: Path) -> Path:
-    """Make an environment without pip; return its interpreter."""
+    """Create an environment without pip and return its interpreter."""
     subprocess.run([str(interpreter), "-m", "venv", "--without-pip", "--clear", str(folder)], check=True)
     return folder / "bin" / "python"
 
 
 def check_origin(python: Path, folder: Path) -> None:
-    """Check that the package is imported from the environment, and that importing the application leaves torch alone."""
+    """Check that the package is imported from the environment, and that the application does not import torch."""
     code = "import sys, invokeclone, invokeclone.server.app; print(invokeclone.__file__, 'torch' in sys.modules)"
     file, with_torch = run([python, "-c", code], folder).split()
     if not Path(file).is_relative_to(python.parents[1]):
@@ -132,7 +136,7 @@ def check_origin(python: Path, folder: Path) -> None:
 
 
 class Server:
-    """`invokeclone serve` of the installed wheel on a root of its own."""
+    """`invokeclone serve` of the installed wheel on its own root."""
 
     def __init__(self, python: Path, folder: Path) -> None:
         self.log = folder / "serve.log"
@@ -162,7 +166,10 @@ class Server:
         raise CheckError(f"waited in vain for {what}\n{self.text()[-4000:]}")
 
     def ask(self, path: str, body: Any = None) -> bytes:
-        """Return the answer to a GET, or to a POST of `body`. Raises CheckError for other statuses than 200 and 201."""
+        """Return the response to a GET, or to a POST of `body`.
+
+        Raises CheckError for statuses other than 200 and 201.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"})
         try:
@@ -183,7 +190,7 @@ class Server:
         return dict(self.wait_for(ended, "the item to end"))
 
     def stop(self) -> None:
-        """End the server as a service manager does. Raises CheckError when it does not end well."""
+        """Stop the server as a service manager does. Raises CheckError when it does not exit cleanly."""
         self.process.terminate()
         if self.process.wait(timeout=PATIENCE_S) != 0:
             raise CheckError(f"the server ended with {self.process.returncode}\n{self.text()[-4000:]}")
@@ -214,7 +221,7 @@ def check_commands(python: Path, folder: Path) -> None:
 
 
 def check_answers(server: Server) -> None:
-    """Ask for what comes from files in the wheel: the page, default workflows, presets, starter models, the embedded model."""
+    """Request data from the wheel's files: the page, default workflows, presets, starter models, the embedded model."""
     if b"<html" not in server.ask("/"):
         raise CheckError("the page is not served")
     models = json.loads(server.ask("/api/v2/models/"))["models"]
@@ -229,7 +236,7 @@ def check_answers(server: Server) -> None:
 
 
 def check_with_models(wheel: Path, folder: Path) -> None:
-    """Install the wheel beside .venv's libraries and have it make an image."""
+    """Install the wheel together with .venv's libraries and generate an image."""
     python = new_environment(sys.executable, folder / "environment")
     if not pip(python, "install", "--no-deps", wheel):
         raise CheckError("pip cannot install the wheel")
@@ -253,7 +260,7 @@ def check_with_models(wheel: Path, folder: Path) -> None:
 
 
 def needs_torch(name: str) -> bool:
-    """Tell whether the library, as installed here, cannot be installed without torch."""
+    """Return whether the library, as installed here, cannot be installed without torch."""
     if canonicalize_name(name) == "torch":
         return True
     required = [Requirement(text) for text in requires(name) or []]
@@ -261,7 +268,7 @@ def needs_torch(name: str) -> bool:
 
 
 def dependencies(wheel: Path) -> list[str]:
-    """Return the requirements of the wheel that can be met without torch."""
+    """Return the requirements of the wheel that can be installed without torch."""
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = archive.read(metadata).decode().partition("\n\n")[0].splitlines()
@@ -288,7 +295,10 @@ def interpreters() -> dict[str, str]:
 
 
 def environment_without_torch(interpreter: str, version: str, wheel: Path) -> Path | None:
-    """Return the interpreter of an environment with the wheel and its dependencies but torch; None where those cannot be had."""
+    """Return the interpreter of an environment with the wheel and its dependencies except torch.
+
+    Returns None where those cannot be installed.
+    """
     needed = dependencies(wheel)
     key = json.dumps([needed, interpreter, [Path(file).read_text() for file in CONSTRAINTS[1::2]]])
     stamp, target = hashlib.sha256(key.encode()).hexdigest(), CACHE / version
@@ -306,7 +316,7 @@ def environment_without_torch(interpreter: str, version: str, wheel: Path) -> Pa
 
 
 def check_without_torch(python: Path, folder: Path) -> None:
-    """Everything but models works, and the log, the item and the command line say what is missing."""
+    """Check that everything but models works, and that the log, the item and the command line say what is missing."""
     advice = "torch is not installed: `python -m pip install torch`"
     if run([python, "-c", "import importlib.util as u; print(u.find_spec('torch'))"], folder).strip() != "None":
         raise CheckError("torch is installed")
@@ -328,7 +338,7 @@ def check_without_torch(python: Path, folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only-own", action="store_true", help="leave the other interpreters out")
+    parser.add_argument("--only-own", action="store_true", help="skip the other interpreters")
     arguments = parser.parse_args()
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     others = {} if arguments.only_own else interpreters()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A prompt becomes a picture with nothing but curl and python3's json:  scripts/curl-example.sh "PROMPT" OUT.png [SEED]
+# Generate an image from a prompt with nothing but curl and python3's json:  scripts/curl-example.sh "PROMPT" OUT.png [SEED]
 set -euo pipefail
 prompt="${1:-a red circle on a blue background}" out="${2:-picture.png}" seed="${3:-1}"
 url="${INVOKECLONE_URL:-http://127.0.0.1:9090}"

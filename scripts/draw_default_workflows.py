@@ -1,6 +1,6 @@
-"""Writes the workflows that come with the application: python scripts/draw_default_workflows.py.
+"""Generate the default workflows: python scripts/draw_default_workflows.py.
 
-Nodes take their version and their inputs from the registry, so run this again when a node they use has changed.
+Nodes take their version and inputs from the registry, so run this again when a node they use has changed.
 """
 
 import json
@@ -25,7 +25,7 @@ ADVICE = "The sizes suit the embedded model. For Stable Diffusion 1.5 choose 512
 
 
 class Sheet:
-    """A workflow that is being drawn."""
+    """A workflow under construction."""
 
     def __init__(self) -> None:
         self.nodes: list[dict[str, Any]] = []
@@ -35,7 +35,7 @@ class Sheet:
     def node(
         self, node_id: str, at: tuple[float, float], label: str = "", *, keep: bool = False, **values: Any
     ) -> None:
-        """Put a node at a column and row; its type is its id up to the first dash, `keep`: what it makes is kept."""
+        """Add a node at a column and row. Its type is its id up to the first dash; `keep` saves its output."""
         node_type = node_id.partition("-")[0]
         cls = registry.get(node_type)
         inputs = {}
@@ -58,7 +58,7 @@ class Sheet:
         self.nodes.append({"id": node_id, "type": "invocation", "position": position, "data": data})
 
     def wire(self, *ways: str) -> None:
-        """Draw edges, each `node:output > node:input`."""
+        """Add edges, each `node:output > node:input`."""
         for way in ways:
             (source, start), (target, end) = (end_name.split(":") for end_name in way.split(" > "))
             self.edges.append(
@@ -69,7 +69,7 @@ class Sheet:
             )  # fmt: skip
 
     def ask(self, input_path: str, label: str, kind: str | None = None, component: str | None = None) -> None:
-        """Put an input, `node:input`, into the form under a label."""
+        """Add an input, `node:input`, to the form with a label."""
         node_id, name = input_path.split(":")
         (node,) = [candidate for candidate in self.nodes if candidate["id"] == node_id]
         node["data"]["inputs"][name]["label"] = label
@@ -81,7 +81,7 @@ class Sheet:
         self.fields.append({"id": f"node-field-{node_id}-{name}", "type": "node-field", "data": data})
 
     def save(self, file: str, name: str, tags: str, description: str) -> None:
-        """Write the workflow with its form: a heading, what it is, the inputs."""
+        """Write the workflow with its form: a heading, the description, the inputs."""
         heading = [
             {"id": "heading-title", "type": "heading", "data": {"content": name}},
             {"id": "text-description", "type": "text", "data": {"content": f"{description} {ADVICE}"}},
@@ -101,7 +101,7 @@ class Sheet:
 
 
 def begin(*, positive: str | None) -> Sheet:
-    """Draw what all have: model, prompts, denoising, decoding."""
+    """Add the common nodes: model, prompts, denoising, decoding."""
     sheet = Sheet()
     sheet.node("main_model_loader", (0, 0.5), "Model", model=MODEL)
     prompt = {} if positive is None else {"prompt": positive}
@@ -126,7 +126,7 @@ def begin(*, positive: str | None) -> Sheet:
 
 
 def finish(sheet: Sheet) -> None:
-    """Ask for what all ask for at last."""
+    """Add the common inputs at the end of the form."""
     sheet.ask("compel-negative:prompt", "Negative Prompt", "string", "textarea")
     sheet.ask("denoise_latents:steps", "Steps", "integer")
     sheet.ask("denoise_latents:cfg_scale", "CFG Scale")
@@ -134,13 +134,13 @@ def finish(sheet: Sheet) -> None:
 
 
 def add_size_inputs(sheet: Sheet, node_id: str) -> None:
-    """Ask for width and height at a node."""
+    """Add width and height of a node to the form."""
     sheet.ask(f"{node_id}:width", "Width", "integer")
     sheet.ask(f"{node_id}:height", "Height", "integer")
 
 
 def text_to_image() -> None:
-    """Draw: text to image."""
+    """Write the workflow that generates an image from a prompt."""
     sheet = begin(positive="a red circle on a blue background")
     sheet.node("rand_int", (1, 2), "Random Seed")
     sheet.node("noise", (2, 1.5), width=SIDE, height=SIDE)
@@ -156,7 +156,7 @@ def text_to_image() -> None:
 
 
 def image_to_image() -> None:
-    """Draw: image to image."""
+    """Write the workflow that regenerates an image from a prompt."""
     sheet = begin(positive="a red circle on a blue background")
     sheet.node("img_resize", (1, 2), "Initial Image", width=SIDE, height=SIDE)
     sheet.node("i2l", (2, 2))
@@ -185,7 +185,7 @@ def image_to_image() -> None:
 
 
 def seed_sweep() -> None:
-    """Draw: one prompt, several seeds."""
+    """Write the workflow with one prompt and several seeds."""
     sheet = begin(positive="a red circle on a blue background")
     sheet.node("range_of_size", (0, 2), "Seeds", start=1, size=4, step=1)
     sheet.node("iterate", (1, 2), "Each Seed")
@@ -211,7 +211,7 @@ def seed_sweep() -> None:
 
 
 def prompt_list() -> None:
-    """Draw: several prompts, one seed."""
+    """Write the workflow with several prompts and one seed."""
     sheet = begin(positive=None)
     prompts = [
         "a red circle on a blue background",
@@ -235,7 +235,7 @@ def prompt_list() -> None:
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all workflows."""
     registry.discover()
     FOLDER.mkdir(exist_ok=True)
     for draw in (text_to_image, image_to_image, seed_sweep, prompt_list):

@@ -1,6 +1,7 @@
-"""Draw docs/screenshot.webp: the page of a server of its own, with images of the embedded model: python scripts/draw_screenshot.py.
+"""Create docs/screenshot.webp: the page of a temporary server, with images of the embedded model.
 
-It needs Chromium (`CHROMIUM`, default /usr/bin/chromium) and the development environment.
+Usage: python scripts/draw_screenshot.py. It needs Chromium (`CHROMIUM`, default /usr/bin/chromium) and the development
+environment.
 """
 
 import io
@@ -22,7 +23,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 PORT = 9318
 PATIENCE_S = 120
 LARGEST = 150_000
-"""Bytes that the file may have."""
+"""Maximum size of the file in bytes."""
 PROMPTS = (
     "a blue star on a yellow background",
     "a green square on a white background",
@@ -37,7 +38,7 @@ PROMPTS = (
 
 @contextmanager
 def served(root: Path) -> Iterator[str]:
-    """Run a server on a folder; yields its address."""
+    """Run a server on a folder and yield its address."""
     command = [sys.executable, "-m", "invokeclone", "serve", "--root", str(root), "--port", str(PORT)]
     environment = os.environ | {"INVOKEAI_LOG_LEVEL": "warning"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -50,7 +51,7 @@ def served(root: Path) -> Iterator[str]:
 
 
 def make_images(address: str) -> None:
-    """Make an image of each prompt but the last."""
+    """Generate an image of each prompt but the last."""
     api = httpx.Client(base_url=address, timeout=PATIENCE_S)
     for seed, prompt in enumerate(PROMPTS[:-1]):
         body = {"prompt": prompt, "seed": seed, "width": 256, "height": 256}
@@ -61,7 +62,7 @@ def make_images(address: str) -> None:
 
 
 def use(page: Page, address: str) -> bytes:
-    """Make the last image by hand and open it; returns the screen as PNG."""
+    """Generate the last image through the page and open it; return the screen as PNG."""
     page.goto(address)
     page.wait_for_selector('#link[data-state="online"]')
     page.get_by_label("Prompt", exact=True).fill(PROMPTS[-1])
@@ -74,7 +75,7 @@ def use(page: Page, address: str) -> bytes:
 
 
 def main() -> None:
-    """Draw it."""
+    """Create the screenshot."""
     with (
         tempfile.TemporaryDirectory() as folder,
         served(Path(folder) / "root") as address,
@@ -89,7 +90,7 @@ def main() -> None:
     size = TARGET.stat().st_size
     print(f"{TARGET}: {size} bytes")
     if size > LARGEST:
-        raise SystemExit(f"more than {LARGEST}: use less quality")
+        raise SystemExit(f"larger than {LARGEST}: reduce the quality")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Write tests/data/peft_loras: LoRAs of tests' tiny model as PEFT and diffusers save them, and what the model then computes.
+"""Write tests/data/peft_loras: LoRAs saved by PEFT and diffusers, and the tiny model's outputs with them.
 
-PEFT is no part of this package: `pip install --no-deps --target FOLDER peft`, then run this with FOLDER on PYTHONPATH.
+PEFT is not a dependency of this package: `pip install --no-deps --target FOLDER peft`, then run this with FOLDER on
+PYTHONPATH.
 """
 
 from pathlib import Path
@@ -29,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {"plain": {}, "rslora": {"use_rslora": Tru
 
 
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Give a model's adapter seeded random weights."""
+    """Fill a model's adapter with seeded random weights."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         if "lora_" in name:
@@ -38,14 +39,14 @@ def fill(model: torch.nn.Module, seed: int) -> None:
 
 
 def prediction(unet: Any) -> torch.Tensor:
-    """Return what a UNet predicts."""
+    """Return the prediction of a UNet for fixed inputs."""
     with torch.inference_mode():
         output: torch.Tensor = unet(noise_of(1), torch.tensor(500), noise_of(2, 1, 5, 32)).sample
         return output
 
 
 def hidden_state(text_encoder: Any) -> torch.Tensor:
-    """Return what a text encoder makes of a text."""
+    """Return the hidden state of a text encoder for a fixed text."""
     with torch.inference_mode():
         output: torch.Tensor = text_encoder(torch.tensor([[512, 3, 4, 513]])).last_hidden_state
         return output

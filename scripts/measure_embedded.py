@@ -1,4 +1,4 @@
-"""Measures the embedded model on held-out prompts and writes the figures as JSON, with a contact sheet if asked.
+"""Measure the embedded model on held-out prompts and write the results as JSON, optionally with a contact sheet.
 
 ``python scripts/measure_embedded.py MODEL --out metrics.json`` takes a few minutes on two cores.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 
 from scripts.embedded import measure
 
-# What a person should name at first sight, and what shows order, counting, places and gradients.
+# Subjects that a person should recognize at first sight, and prompts for order, counting, locations and gradients.
 SHEET = (
     "a red circle on a blue background",
     "a yellow star on a purple background",
@@ -46,7 +46,7 @@ SHEET = (
 
 
 def contact_sheet(folder: Path, size: int, seed: int, guidance: float) -> Image.Image:
-    """Paint the sheet's prompts, eight in a row."""
+    """Generate the sheet's images, eight in a row."""
     pictures = list(measure.paint(measure.load(folder), list(SHEET), size, seed, guidance=guidance))
     sheet = Image.new("RGB", (8 * (size + 2), -(-len(pictures) // 8) * (size + 2)))
     for index, picture in enumerate(pictures):
@@ -55,15 +55,15 @@ def contact_sheet(folder: Path, size: int, seed: int, guidance: float) -> Image.
 
 
 def main() -> None:
-    """Measure at every size asked for."""
+    """Measure at every requested size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument(
-        "--sheet", type=Path, help="PNG file for a contact sheet of the first size; nothing else is done"
+        "--sheet", type=Path, help="PNG file for a contact sheet of the first size; no measurement is made"
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--count", type=int, default=96, help="pictures of one shape; half as many pairs and figures")
+    parser.add_argument("--count", type=int, default=96, help="images of one shape; half as many pairs and figures")
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

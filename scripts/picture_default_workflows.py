@@ -1,7 +1,7 @@
-"""Writes the pictures that the workflows of the application are shown by: python scripts/picture_default_workflows.py.
+"""Generate the thumbnails of the default workflows: python scripts/picture_default_workflows.py.
 
-A server of its own runs each workflow with the embedded model; what comes out is put on 256 by 256 pixels. Run it again when
-a workflow or the model has changed.
+A temporary server runs each workflow with the embedded model; the results are combined into 256 by 256 pixels. Run it
+again when a workflow or the model has changed.
 """
 
 import json
@@ -35,7 +35,7 @@ class Server:
         self._client = httpx.Client(base_url=address, timeout=PATIENCE_S)
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until it responds."""
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -48,7 +48,7 @@ class Server:
                 return
 
     def upload(self, picture: Image.Image) -> str:
-        """Keep a picture and return its name."""
+        """Upload an image and return its name."""
         file = BytesIO()
         picture.save(file, "PNG")
         sent = {"file": ("start.png", file.getvalue(), "image/png")}
@@ -57,7 +57,7 @@ class Server:
         return str(answer.json()["image_name"])
 
     def run(self, graph: dict[str, Any]) -> list[Image.Image]:
-        """Run a graph and return what its `l2i` nodes made, in their order."""
+        """Run a graph and return the outputs of its `l2i` nodes, in order."""
         body = {"batch": {"graph": graph, "runs": 1}}
         queue = "/api/v1/queue/default"
         (item_id,) = self._client.post(f"{queue}/enqueue_batch", json=body).raise_for_status().json()["item_ids"]
@@ -79,7 +79,7 @@ class Server:
 
 @contextmanager
 def server() -> Iterator[Server]:
-    """Start a server on a folder that goes with it."""
+    """Start a server on a temporary folder."""
     with tempfile.TemporaryDirectory() as root:
         command = [sys.executable, "-m", "invokeclone", "serve", "--root", root, "--port", str(PORT)]
         with subprocess.Popen(command) as process:
@@ -92,7 +92,7 @@ def server() -> Iterator[Server]:
 
 
 def graphs(file: Path, inputs: dict[tuple[str, str], Any]) -> list[dict[str, Any]]:
-    """Return what a workflow runs, one graph for each value of its batch, with `given` inputs in place of its own."""
+    """Return the graphs of a workflow, one per value of its batch, with `inputs` replacing its own."""
     workflow = json.loads(file.read_text(encoding="utf-8"))
     drawing = conversion.read(workflow["nodes"], workflow["edges"])
     batches = {
@@ -110,14 +110,14 @@ def graphs(file: Path, inputs: dict[tuple[str, str], Any]) -> list[dict[str, Any
 
 
 def start_picture() -> Image.Image:
-    """Draw what the picture of image to image begins with."""
+    """Draw the initial image of image to image."""
     picture = Image.new("RGB", (SIDE, SIDE), "white")
     ImageDraw.Draw(picture).rectangle((64, 64, 192, 192), fill="green")
     return picture
 
 
 def in_corner(picture: Image.Image, start: Image.Image) -> Image.Image:
-    """Put `start`, small and framed, into a corner of `picture`."""
+    """Paste `start`, small and framed, into a corner of `picture`."""
     result = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     result.paste("white", (0, SIDE - INSET - FRAME, INSET + FRAME, SIDE))
     result.paste(start.resize((INSET, INSET), Image.Resampling.LANCZOS), (0, SIDE - INSET))
@@ -125,7 +125,7 @@ def in_corner(picture: Image.Image, start: Image.Image) -> Image.Image:
 
 
 def in_square(pictures: list[Image.Image]) -> Image.Image:
-    """Put four pictures into one."""
+    """Combine four images into one."""
     result = Image.new("RGB", (SIDE, SIDE))
     for index, picture in enumerate(pictures):
         small = picture.resize((HALF, HALF), Image.Resampling.LANCZOS)
@@ -134,7 +134,7 @@ def in_square(pictures: list[Image.Image]) -> Image.Image:
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all thumbnails."""
     registry.discover()
     with server() as running:
         for file in sorted(FOLDER.glob("*.json")):
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def run_all(running: Server, batch: list[dict[str, Any]]) -> list[Image.Image]:
-    """Run graphs and return all pictures."""
+    """Run graphs and return all images."""
     return [picture for graph in batch for picture in running.run(graph)]
 
 

@@ -1,10 +1,10 @@
-# Sourced by scripts/run and scripts/test: makes .venv and installs the package with the extras named in $1, once per change
+# Sourced by scripts/run and scripts/test: creates .venv and installs the package with the extras named in $1, once per change
 # of pyproject.toml, constraints.txt or configs/lock.txt. torch comes first, at the pinned version, so that nothing else pulls another build.
 # Progress goes to stderr: each step with its number and the time since the start, pip's own output, and a line every 15 s.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-STEPS=3 # a script that does more raises it
+STEPS=3 # scripts with more steps increase it
 STEP=0
 SECONDS=0
 TICK_S=15
@@ -13,13 +13,13 @@ elapsed() {
     printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-# begin WORDS…: the next step is to do this.
+# begin WORDS…: print the start of the next step.
 begin() {
     STEP=$((STEP + 1))
     echo "[$STEP/$STEPS $(elapsed)] $*" >&2
 }
 
-# watched COMMAND…: run it with its output on stderr, and print every TICK_S seconds that it still runs. Returns its status.
+# watched COMMAND…: run it with its output on stderr, and print every TICK_S seconds while it runs. Returns its status.
 watched() {
     local ticker status=0
     (
@@ -28,7 +28,7 @@ watched() {
             sleep "$TICK_S" &
             sleeping=$!
             wait "$sleeping"
-            kill -0 "$$" 2>/dev/null || exit 0 # interrupted: the script is gone
+            kill -0 "$$" 2>/dev/null || exit 0 # interrupted: the script has ended
             echo "[$STEP/$STEPS $(elapsed)] still working" >&2
         done
     ) </dev/null >/dev/null &
@@ -51,7 +51,7 @@ find_python() {
     return 1
 }
 
-# install ARGUMENTS…: pip with the versions of the lock file, or the newest ones allowed where those cannot be had.
+# install ARGUMENTS…: pip with the versions of the lock file, or the newest ones allowed where those are unavailable.
 install() {
     local pip=(.venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt)
     watched "${pip[@]}" --constraint configs/lock.txt "$@" && return
@@ -79,7 +79,7 @@ set_up() {
     echo "[$STEP/$STEPS $(elapsed)] Installed into .venv" >&2
 }
 
-# Chromium for the tests marked `browser`, where Debian's package can be had; without it those tests are skipped.
+# Chromium for the tests marked `browser`, where Debian's package is available; without it those tests are skipped.
 set_up_browser() {
     begin "Chromium for the browser tests"
     command -v chromium >/dev/null && return
@@ -105,7 +105,7 @@ set_up_web_ui() {
     done
 }
 
-# The older major version of OpenAI's package and what it alone needs, for the tests that clients of both find what they need.
+# The older major version of OpenAI's package and its dependencies, for the tests with clients of both versions.
 set_up_older_openai() {
     [ -d .cache/openai-2/openai ] ||
         watched .venv/bin/python -m pip install --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" distro jiter sniffio ||

@@ -1,9 +1,8 @@
-"""Makes a LoRA and a ControlNet for the embedded model, from captions and images of its own: the tests' adapters.
+"""Create a LoRA and a ControlNet for the embedded model, from generated captions and images: the tests' adapters.
 
-Run from the repository's root: ``python scripts/train_adapters.py --out tests/data/embedded_adapters``. On one CPU
-core the LoRA, which is computed, takes seconds, and the ControlNet 3 minutes.
-The LoRA makes every figure purple, whatever color the prompt names. The ControlNet puts a figure where its image,
-white on black, has the silhouette.
+Run from the repository's root: ``python scripts/train_adapters.py --out tests/data/embedded_adapters``. On one CPU core
+the LoRA, which is computed, takes seconds, and the ControlNet 3 minutes. The LoRA makes every figure purple, whatever
+color the prompt names. The ControlNet puts a figure where its image, white on black, has the silhouette.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# glibc otherwise gives large tensors' memory back after every operation.
+# Otherwise glibc returns large tensors' memory to the system after every operation.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -45,18 +44,18 @@ MODEL = Path(__file__).resolve().parents[1] / "invokeclone" / "families" / "stab
 COLOR = "purple"
 SIDE = 128  # pixels
 RANK = 16
-RIDGE = 1e-4  # of the mean variance of the text
+RIDGE = 1e-4  # relative to the mean variance of the text
 BATCH = 8
 CONTROLNET_RATE = 1.5e-3
 WARM_UP = 50  # steps over which the learning rate rises
 DROPPED = 0.1  # captions replaced by the empty one, for classifier-free guidance
-HIGH_NOISE = 0.5  # exponent of the time steps' distribution: layout is decided early
-LAYERS = ("attn2.to_k", "attn2.to_v")  # where the UNet reads the text
+HIGH_NOISE = 0.5  # exponent of the timesteps' distribution: layout is determined early
+LAYERS = ("attn2.to_k", "attn2.to_v")  # where the UNet attends to the text
 CONDITIONING_CHANNELS = (4, 8, 16, 16)
 
 
 def plain_picture(number: int, background: str = "plain") -> Picture:
-    """Invent one plain shape on one color."""
+    """Generate one plain shape on one color."""
     attempt = 0
     while True:
         picture = imagine(f"adapters {number} {attempt}", "single")
@@ -66,7 +65,7 @@ def plain_picture(number: int, background: str = "plain") -> Picture:
 
 
 def caption_pair(number: int) -> tuple[str, str]:
-    """Word one plain shape twice: in another color than purple, and in purple."""
+    """Describe one plain shape twice: in another color than purple, and in purple."""
     rng = random.Random(f"adapters purple {number}")
     kind, ground, wording = rng.choice(SHAPES), distinct(rng, COLOR), rng.choice(WORDINGS)
     named, purple = (
@@ -77,7 +76,7 @@ def caption_pair(number: int) -> tuple[str, str]:
 
 
 def picture_at_any_location(number: int) -> Picture:
-    """Invent one plain shape at any location, of which its captions say nothing."""
+    """Generate one plain shape at any location, which its captions do not mention."""
     rng = random.Random(f"adapters placed {number}")
     picture = plain_picture(number, "")
     radius = rng.uniform(0.16, 0.3)
@@ -110,18 +109,20 @@ def encode_captions(networks: Networks, captions: list[str]) -> torch.Tensor:
 
 
 def make_lora(networks: Networks, count: int = 1500) -> dict[str, torch.Tensor]:
-    """Return the LoRA's tensors by kohya's names: it makes the UNet read every caption as if it named purple.
+    """Return the LoRA's tensors by kohya's names. It makes the UNet treat every caption as if it named purple.
 
-    Reduced-rank regression (Izenman 1975): of all changes of the given rank to a layer, the one whose outputs for
-    captions of any color are nearest to the layer's present outputs for the same captions with "purple".
+    Reduced-rank regression (Izenman 1975): of all changes of the given rank to a layer, it is the one whose outputs
+    for captions of any color are nearest to the layer's present outputs for the same captions with "purple".
     """
     named, purple = zip(*(caption_pair(number) for number in range(count)), strict=True)
-    # What names purple already, or nothing, is to stay.
+    # Captions that already name purple, or nothing, must not change.
     inputs = encode_captions(networks, [*named, *purple[: count // 5], ""])[:, :SHORT].flatten(0, 1).double()
     targets = encode_captions(networks, [*purple, *purple[: count // 5], ""])[:, :SHORT].flatten(0, 1).double()
     covariance = inputs.T @ inputs
     covariance += RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
-    change = torch.linalg.solve(covariance, inputs.T @ (targets - inputs)).T  # of the text, a matrix for all layers
+    change = torch.linalg.solve(
+        covariance, inputs.T @ (targets - inputs)
+    ).T  # change of the text, one matrix for all layers
     root = torch.linalg.cholesky(covariance)
     tensors = {}
     for name, layer in networks.unet.named_modules():
@@ -142,7 +143,7 @@ def fit(
     minutes: float,
     loss_of: Callable[[np.random.Generator], torch.Tensor],
 ) -> None:
-    """Train parameters until the minutes of CPU time are over; the learning rate falls linearly to zero."""
+    """Train parameters until the minutes of CPU time are used up; the learning rate falls linearly to zero."""
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01)
     rng = np.random.default_rng(0)
     started, step, recent = time.process_time(), 0, 1.0
@@ -162,7 +163,7 @@ def fit(
 
 
 def build_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """Build a ControlNet that begins with the UNet's weights; without attention it is half as large."""
+    """Build a ControlNet initialized with the UNet's weights; without attention it is half as large."""
     controlnet = ControlNetModel(
         down_block_types=("DownBlock2D",) * 4,
         mid_block_type="UNetMidBlock2D",
@@ -214,15 +215,15 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for color.safetensors and placement/")
-    parser.add_argument("--model", type=Path, default=MODEL, help="pipeline folder that they are trained for")
-    parser.add_argument("--only", choices=("lora", "controlnet"), help="make one of the two")
+    parser.add_argument("--model", type=Path, default=MODEL, help="pipeline folder to train for")
+    parser.add_argument("--only", choices=("lora", "controlnet"), help="create only one of the two")
     parser.add_argument("--minutes", type=float, default=3, help="CPU time for the ControlNet")
     parser.add_argument("--images", type=int, default=1000, help="images drawn for the ControlNet")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Make both and save them in half precision."""
+    """Create both and save them in half precision."""
     options = arguments()
     torch.set_num_threads(1)
     networks = load_networks(options.model)

@@ -1,10 +1,10 @@
-"""Trains the embedded model from nothing but pictures that it draws itself.
+"""Train the embedded model from scratch on images that it draws itself.
 
-Run from the repository's root: ``python scripts/train_embedded.py --work BUILD --out MODEL``. Every
-stage keeps checkpoints in ``--work`` and goes on from them when started again. The defaults suit two CPU
-cores and two hours; ``--smoke`` goes through everything in about a minute, for nothing but noise.
-``--start-from MODEL`` goes on from a finished folder instead: its tokenizer and autoencoder stay, its text
-encoder and denoiser are trained further, on other pictures if ``--first-picture`` says so.
+Run from the repository's root: ``python scripts/train_embedded.py --work BUILD --out MODEL``. Every stage keeps
+checkpoints in ``--work`` and resumes from them. The defaults suit two CPU cores and two hours; ``--smoke`` runs all
+stages in about a minute without a useful result. ``--start-from MODEL`` continues from a finished folder instead: its
+tokenizer and autoencoder stay unchanged, its text encoder and denoiser are trained further, on other images if
+``--first-picture`` is given.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The training processes inherit these: glibc otherwise gives large tensors' memory back after every
-# operation, and half of the time went into page faults.
+# Inherited by the training processes: otherwise glibc returns large tensors' memory to the system after every
+# operation, and half of the time is spent on page faults.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**34))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,7 +30,7 @@ from scripts.embedded import architecture, autoencoder, dataset, denoiser, paral
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of everything a training gets: minutes for each stage, pictures, and batch sizes."""
+    """Resources of a training: minutes per stage, number of images, and batch sizes."""
 
     vae: float
     text: float
@@ -38,9 +38,9 @@ class Budget:
     decoder: float
     pictures: int
     large_pictures: int
-    vae_batch: int  # crops of 64² in each process
-    text_batch: int  # captions in each process
-    unet_batch: int  # pictures of 128² in each process
+    vae_batch: int  # crops of 64² per process
+    text_batch: int  # captions per process
+    unet_batch: int  # images of 128² per process
 
 
 SMOKE = Budget(
@@ -51,34 +51,36 @@ SMOKE = Budget(
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for pictures, latents and checkpoints")
+    parser.add_argument("--work", type=Path, required=True, help="folder for images, latents and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder for the finished diffusers pipeline")
     parser.add_argument("--vae-minutes", type=float, default=18, help="minutes for the autoencoder")
     parser.add_argument("--text-minutes", type=float, default=3, help="minutes for the text encoder's warm-up")
     parser.add_argument("--minutes", type=float, default=85, help="minutes for the denoiser")
     parser.add_argument("--decoder-minutes", type=float, default=8, help="minutes for the decoder alone, at the end")
-    parser.add_argument("--pictures", type=int, default=30000, help="pictures drawn at 128²")
-    parser.add_argument("--first-picture", type=int, default=0, help="number (seed) of the first picture drawn")
-    parser.add_argument("--start-from", type=Path, help="finished pipeline folder to go on from")
-    parser.add_argument("--large-pictures", type=int, default=6000, help="how many of them are drawn at 256² as well")
-    parser.add_argument("--batch", type=int, default=32, help="pictures for each process and step")
-    parser.add_argument("--processes", type=int, default=0, help="0: one for each CPU core, or one for a GPU")
+    parser.add_argument("--pictures", type=int, default=30000, help="number of images drawn at 128²")
+    parser.add_argument("--first-picture", type=int, default=0, help="number (seed) of the first image")
+    parser.add_argument("--start-from", type=Path, help="finished pipeline folder to continue from")
+    parser.add_argument("--large-pictures", type=int, default=6000, help="number of them that are also drawn at 256²")
+    parser.add_argument("--batch", type=int, default=32, help="images per process and step")
+    parser.add_argument(
+        "--processes", type=int, default=0, help="number of processes; 0: one per CPU core, or one for a GPU"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--export-only", action="store_true", help="write the folder from the present checkpoints")
-    parser.add_argument("--smoke", action="store_true", help="go through all stages in about a minute")
+    parser.add_argument("--export-only", action="store_true", help="write the folder from the existing checkpoints")
+    parser.add_argument("--smoke", action="store_true", help="run all stages in about a minute")
     return parser.parse_args()
 
 
 def adopt(work: Path, folder: Path) -> None:
-    """Copy a finished model into ``work``, where every stage looks for it, unless one is there already."""
+    """Copy a finished model into ``work``, where every stage looks for it, unless one exists."""
     if not (work / dataset.START).exists():
         shutil.copytree(folder, work / "start.partial", dirs_exist_ok=True)
         (work / "start.partial").rename(work / dataset.START)
 
 
 def train(work: Path, budget: Budget, processes: int, device: str, seed: int, first: int) -> None:
-    """Go through the stages, leaving out what is done already."""
+    """Run the stages, skipping those that are already done."""
     dataset.prepare(work, budget.pictures, budget.large_pictures, processes, first)
 
     def job(minutes: float, batch: int) -> parallel.Job:

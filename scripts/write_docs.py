@@ -1,8 +1,8 @@
 """Write the generated parts of the documents and configs/invokeai.example.yaml: python scripts/write_docs.py [--check].
 
-A generated part stands between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`; KIND is a function of PARTS. The code is
-imported or parsed, never executed by hand, so a document cannot say what the code does not. `--check` writes nothing, names each
-stale file and fails.
+A generated part is between `<!-- generated: KIND ARGUMENT -->` and `<!-- end -->`; KIND is a function of PARTS. Its
+content comes from the imported or parsed code, so a document cannot contradict the code. `--check` writes nothing,
+lists each stale file and fails.
 """
 
 import argparse
@@ -42,7 +42,7 @@ HTTP = ("get", "post", "put", "patch", "delete")
 
 
 def documents() -> list[Path]:
-    """Return every Markdown file of the repository that people read."""
+    """Return the repository's Markdown files."""
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -58,13 +58,16 @@ def cell(text: object) -> str:
 
 
 def snippet(argument: str) -> str:
-    """Return the source of `PATH#NAME`, `PATH#CLASS.FIELD` or `PATH#DICT[KEY]`; a number after it is how many lines to show."""
+    """Return the source of `PATH#NAME`, `PATH#CLASS.FIELD` or `PATH#DICT[KEY]`.
+
+    A number after it limits the lines.
+    """
     reference, _, count = argument.partition(" ")
     path, _, name = reference.partition("#")
     text = (ROOT / path).read_text(encoding="utf-8")
     node = find(ast.parse(text), name)
     if node is None:
-        raise SystemExit(f"{path} has no {name}: a snippet names it")
+        raise SystemExit(f"{path} has no {name}, which a snippet refers to")
     first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
     lines = text.splitlines()[first - 1 : node.end_lineno]
     if count and len(lines) > int(count):
@@ -103,12 +106,12 @@ def value_of(node: ast.stmt, key: str) -> ast.expr | None:
 
 @cache
 def code() -> str:
-    """Return all code of the package but the settings' own."""
+    """Return all code of the package except the settings module."""
     return "\n".join(file.read_text("utf-8") for file in PACKAGE.rglob("*.py") if "settings" not in file.name)
 
 
 def is_read(setting: str) -> bool:
-    """Tell whether code outside of the settings reads the setting, or the path that is made of it."""
+    """Return whether code outside the settings reads the setting, or the path derived from it."""
     own = (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8")
     path = re.search(rf"def (\w+)\(self\) -> Path:\n.*\n\s+return self\.under_root\(self\.{setting}\)", own)
     names = [setting, *([path[1]] if path else [])]
@@ -116,7 +119,7 @@ def is_read(setting: str) -> bool:
 
 
 def unread() -> list[str]:
-    """Return the settings that are accepted and change nothing."""
+    """Return the settings that are accepted but have no effect."""
     return [name for name in settings_file.FIELDS if not is_read(name)]
 
 
@@ -132,7 +135,7 @@ def groups() -> dict[str, str]:
 
 
 def settings(_: str) -> str:
-    """Return a table of settings for each group."""
+    """Return a table of settings per group."""
     import yaml
 
     defaults, headings, dead = Settings().values(), groups(), set(unread())
@@ -160,7 +163,7 @@ def limit_settings(_: str) -> str:
 
 
 def commands(_: str) -> str:
-    """Return a section for each command, from the parser."""
+    """Return a section per command, from the parser."""
     return "\n".join(section(words, one, text) for words, one, text in walk("invokeclone", command_line(), ""))
 
 
@@ -185,7 +188,7 @@ def section(words: str, one: argparse.ArgumentParser, text: str) -> str:
 
 
 def name_of(action: argparse.Action) -> str:
-    """Return an argument as it is typed."""
+    """Return an argument as the user types it."""
     value = str(action.metavar or action.dest.upper())
     if not action.option_strings:
         return value
@@ -193,7 +196,7 @@ def name_of(action: argparse.Action) -> str:
 
 
 def shown(action: argparse.Action) -> str:
-    """Return an argument as usage shows it: in brackets if it may be left out."""
+    """Return an argument as in the usage line: in brackets if optional."""
     optional = not action.required if action.option_strings else action.nargs == "?"
     return f"[{name_of(action)}]" if optional else name_of(action)
 
@@ -206,7 +209,7 @@ def document() -> dict[str, Any]:
 
 
 def route(argument: str) -> str:
-    """Return what `METHOD PATH` takes and answers, from the OpenAPI document."""
+    """Return parameters and responses of `METHOD PATH`, from the OpenAPI document."""
     method, path = argument.split()
     operation = document()["paths"][path][method.lower()]
     rows = [
@@ -234,7 +237,7 @@ def route(argument: str) -> str:
 
 
 def resolve(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema that a reference means."""
+    """Return the schema that a reference points to."""
     if "$ref" in schema:
         found: dict[str, Any] = document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
         return found
@@ -274,7 +277,7 @@ COMPATIBILITY: dict[str, tuple[APIRouter, ...]] = {
 
 
 def compatibility_routes(name: str) -> str:
-    """Return the routes of a compatibility API, each once, under its first prefix; without those that only refuse."""
+    """Return the routes of a compatibility API, each once, under its first prefix, without those that only refuse."""
     rows: dict[tuple[Any, str], tuple[str, ...]] = {}
     routes_of = [one for router in COMPATIBILITY[name] for one in router.routes]
     for one in sorted(routes_of, key=lambda one: "{deployment}" in getattr(one, "path", "")):
@@ -293,7 +296,7 @@ def first_line(documented: object) -> str:
 
 
 def node_count(_: str) -> str:
-    """Return how many node types of InvokeAI there are, and what the others need."""
+    """Return the number of InvokeAI's node types that exist, and the requirements of the others."""
     registry.discover()
     have, lack = registry.nodes(), unsupported_nodes.TYPES
     needs = Counter(one.requirement for one in lack.values())
@@ -302,7 +305,7 @@ def node_count(_: str) -> str:
 
 
 def node_types(_: str) -> str:
-    """Return every node type, by the package that has it."""
+    """Return every node type by package."""
     registry.discover()
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name, cls in registry.nodes().items():
@@ -313,7 +316,7 @@ def node_types(_: str) -> str:
 
 
 def comfyui_nodes(_: str) -> str:
-    """Return the ComfyUI nodes by category, and those that are refused."""
+    """Return the ComfyUI nodes by category, and the refused ones."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name, one in TYPES.items():
         refused = one.build.__module__ == unsupported.__name__
@@ -323,7 +326,7 @@ def comfyui_nodes(_: str) -> str:
 
 
 def model_support(_: str) -> str:
-    """Return, for each base, which of its models are recognized, which of these are loaded, and whether prompts become images."""
+    """Return, for each base, the recognized and loadable models, and whether it can generate images from prompts."""
     rows = []
     for base in BaseModelType:
         tags = [
@@ -337,7 +340,7 @@ def model_support(_: str) -> str:
 
 
 def is_loaded(tag: Mapping[str, Any]) -> bool:
-    """Tell whether there is a loader for records with this base, type and format."""
+    """Return whether there is a loader for records with this base, type and format."""
     try:
         loaders.find(SimpleNamespace(**{"name": "", "format": None, **tag}))
     except loaders.NoLoader:
@@ -365,21 +368,21 @@ PARTS: dict[str, Callable[[str], str]] = {
 
 
 def rendered(text: str) -> str:
-    """Return a document with its generated parts made anew."""
+    """Return a document with its generated parts updated."""
     return PART.sub(lambda part: part[1] + PARTS[part[2]](part[3] or "").rstrip("\n") + "\n" + part[5], text)
 
 
 def stale() -> Iterator[tuple[Path, str]]:
-    """Yield each file that is not as it would be written, with its new text."""
+    """Yield each stale file with its new text."""
     wanted = {EXAMPLE: settings_file.example()}
     wanted |= {page: rendered(page.read_text(encoding="utf-8")) for page in documents()}
     yield from ((page, text) for page, text in wanted.items() if page.read_text(encoding="utf-8") != text)
 
 
 def main() -> int:
-    """Write, or check."""
+    """Write or check the documents."""
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    options.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    options.add_argument("--check", action="store_true", help="write nothing; fail if a file is stale")
     check = options.parse_args().check
     count = 0
     for page, text in stale():

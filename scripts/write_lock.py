@@ -1,8 +1,9 @@
-"""Write configs/lock.txt: the versions of everything that `.[dev]` has installed in this environment.
+"""Write configs/lock.txt: the versions of everything that `.[dev]` installs in this environment.
 
-To move to newer versions: `.venv/bin/python -m pip install --upgrade --upgrade-strategy eager -c constraints.txt -e .[dev]`, run
-the tests, `make lock`. What constraints.txt pins (torch, torchvision) is left out. The file is used as constraints, so it serves
-all Python versions: a library that only some of them need is pinned if the interpreter that wrote the file needs it.
+To update: `.venv/bin/python -m pip install --upgrade --upgrade-strategy eager -c constraints.txt -e .[dev]`, run the
+tests, `make lock`. Packages pinned by constraints.txt (torch, torchvision) are excluded. The file is used as
+constraints for all Python versions: a library that only some of them need is pinned if the interpreter that writes the
+file needs it.
 """
 
 import re
@@ -24,13 +25,13 @@ HEAD = """# Written by scripts/write_lock.py (`make lock`) with Python {python}.
 
 
 def pins(file: Path) -> dict[str, str]:
-    """Return the version of each library that a file of constraints pins."""
+    """Return the version of each library that a constraints file pins."""
     found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     return {canonicalize_name(name): version for name, version in found}
 
 
 def closure(requirements: Iterable[str]) -> dict[str, str]:
-    """Return the installed version of what the requirements name and of all that these require here, by canonical name."""
+    """Return the installed versions of the requirements and their dependencies, by canonical name."""
     versions: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [Requirement(text) for text in requirements]

@@ -1,1 +1,1 @@
-"""What several model families share: encoders of text and images, autoencoders, decoders: a folder each."""
+"""Components shared by several model families: encoders of text and images, autoencoders, control, upscalers."""

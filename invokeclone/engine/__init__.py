@@ -1,1 +1,1 @@
-"""Torch without any model family: devices, model cache, loaders, schedules, the denoise loop, guidance, masks, previews."""
+"""Torch code shared by all model families: devices, model cache, loaders, schedules, denoise loop, guidance, masks."""

@@ -1,6 +1,6 @@
-"""The model cache of one device: loads each model once, brings it to the device for use, makes room when memory is short.
+"""Model cache of one device: loads each model once, moves it to the device for use, evicts models when memory is short.
 
-It knows sizes, locks and ages. How a model is loaded comes in as a function; what a model is for it refuses to know.
+Does not depend on loaders or model kinds: the caller passes the function that loads a model.
 """
 
 import threading
@@ -27,7 +27,7 @@ logger = log.get("engine.cache")
 
 @dataclass
 class ModelCacheCounters:
-    """What happened to the cache since these counts began; sizes in bytes."""
+    """Counters of cache activity since they were created; sizes in bytes."""
 
     hits: int = 0
     misses: int = 0
@@ -38,13 +38,16 @@ class ModelCacheCounters:
     loaded_model_sizes: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the counts as the API shows them."""
+        """Return the counters under the names of the API."""
         return asdict(self)
 
 
 @dataclass
 class CacheEntry:
-    """One model in the cache. `placement` is None for what needs no device (tokenizers, schedulers, all on the CPU)."""
+    """One cached model.
+
+    `placement` is None for objects without weights to move (tokenizers, schedulers, models on the CPU).
+    """
 
     key: str
     model: Any
@@ -55,7 +58,7 @@ class CacheEntry:
 
     @property
     def on_device(self) -> int:
-        """Bytes on a device of its own."""
+        """Bytes on a separate device."""
         return self.placement.on_device if self.placement else 0
 
     @property
@@ -65,9 +68,10 @@ class CacheEntry:
 
 
 class ModelCache:
-    """Models in RAM and on one device, least recently used first to go. Safe to call from several threads.
+    """LRU cache of models in RAM and on one device. Thread-safe.
 
-    A model that is locked (in use) is never dropped or moved. Unlocked ones stay on the device until room is needed.
+    A locked model (in use) is never dropped or moved. Unlocked models stay on the device until the memory is
+    needed.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class ModelCache:
         memory: DeviceMemory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make an empty cache for `device`, with the limits of the settings."""
+        """Create an empty cache for `device`, with the limits of the settings."""
         self.settings = settings
         self.memory = memory or DeviceMemory(device)
         self.device = self.memory.device
@@ -91,9 +95,10 @@ class ModelCache:
         self.ram_limit = self._choose_ram_limit()
 
     def get(self, key: str, load: Callable[[], Any], size: int = 0) -> CacheEntry:
-        """Return the model under `key` (`model key[:submodel]`), calling `load` if it is not there.
+        """Return the model under `key` (`model key[:submodel]`), calling `load` if it is not cached.
 
-        `size` is a guess in bytes, as the size of its files, by which room is made first. What `load` raises goes through.
+        `size` is an estimate in bytes, such as the size of the model's files; that much RAM is freed before
+        loading. Exceptions of `load` propagate.
         """
         with acquire_lock(self._lock):
             entry = self._entries.get(key)
@@ -113,9 +118,10 @@ class ModelCache:
 
     @contextmanager
     def hold(self, entry: CacheEntry, working_memory: int | None = None) -> Iterator[Any]:
-        """Hold the model on the device; `working_memory` is what the caller needs beside it, in bytes, if more than usual.
+        """Hold the model on the device inside the block.
 
-        Raises torch.OutOfMemoryError when it does not fit even with every other model moved out.
+        `working_memory` is the memory that its computation needs in bytes, None for the default. Raises
+        torch.OutOfMemoryError when it does not fit even with every other model moved out.
         """
         self.lock(entry, working_memory)
         try:
@@ -124,7 +130,7 @@ class ModelCache:
             self.unlock(entry)
 
     def lock(self, entry: CacheEntry, working_memory: int | None = None) -> None:
-        """Bring the model to the device and keep it there until `unlock`; calls nest."""
+        """Bring the model to the device and keep it there until `unlock`. Calls nest."""
         with acquire_lock(self._lock):
             entry.locks += 1
             try:
@@ -136,15 +142,15 @@ class ModelCache:
                 raise
 
     def unlock(self, entry: CacheEntry) -> None:
-        """Let go of the model; it stays on the device as long as nobody needs the room."""
+        """Release the model. It stays on the device until the memory is needed."""
         with self._lock:
             entry.locks -= 1
             entry.used_at = self._clock()
 
     def drop(self, key: str) -> int:
-        """Forget a model and its submodels, as after its record changed; those in use go when their users let go.
+        """Drop a model and its submodels, for example after its record changed, and return how many were dropped.
 
-        Returns how many were dropped.
+        Models in use are released when their last user unlocks them.
         """
         with self._lock:
             entries = [e for e in self._entries.values() if e.key == key or e.key.startswith(f"{key}:")]
@@ -153,7 +159,7 @@ class ModelCache:
             return len(entries)
 
     def clear(self) -> int:
-        """Drop every model that is not in use; returns how many."""
+        """Drop every model that is not in use and return how many were dropped."""
         with self._lock:
             entries = [entry for entry in self._entries.values() if not entry.locks]
             for entry in entries:
@@ -162,7 +168,10 @@ class ModelCache:
             return len(entries)
 
     def expire(self) -> int:
-        """Drop everything when nothing was used for `model_cache_keep_alive_min`; call it now and then. Returns how many."""
+        """Drop all models if none was used for `model_cache_keep_alive_min` minutes, and return how many.
+
+        Call it periodically.
+        """
         minutes = self.settings.model_cache_keep_alive_min
         with self._lock:
             newest = max((entry.used_at for entry in self._entries.values()), default=None)
@@ -172,18 +181,18 @@ class ModelCache:
             return self.clear()
 
     def new_stats(self) -> ModelCacheCounters:
-        """Begin new counts, as for a new session, and return them."""
+        """Start new counters, as for a new session, and return them."""
         with self._lock:
             self.stats = ModelCacheCounters()
             self._count()
             return self.stats
 
     def keys(self) -> list[str]:
-        """Return the keys of what is in the cache, least recently used first, without waiting for a load that is going on."""
-        return list(self._entries)  # one step of the interpreter: no other thread comes in between
+        """Return the cached keys, least recently used first, without waiting for a running load."""
+        return list(self._entries)  # a single bytecode operation, so no other thread interleaves
 
     def usage(self) -> tuple[int, int, int, int]:
-        """Return hits and misses since the process began, and bytes in RAM and on the device now; waits for no load."""
+        """Return total hits and misses, and bytes in RAM and on the device; does not wait for a running load."""
         entries = list(self._entries.values())  # as in `keys`
         in_ram, on_device = sum(entry.in_ram for entry in entries), sum(entry.on_device for entry in entries)
         return self._hits, self._misses, in_ram, on_device
@@ -200,7 +209,7 @@ class ModelCache:
 
     @contextmanager
     def _log_memory(self, operation: str) -> Iterator[None]:
-        """Log what the process held before and after, if the settings want it."""
+        """Log the process's memory before and after the block, if the settings ask for it."""
         if not self.settings.log_memory_usage:
             yield
             return
@@ -213,7 +222,7 @@ class ModelCache:
             logger.info("%s: %s", operation, summary)
 
     def _process_memory(self) -> dict[str, int]:
-        """Return the bytes that the process holds in RAM, and in VRAM where that is another memory."""
+        """Return the bytes that the process holds in RAM, and in VRAM on a separate device."""
         ram = {"RAM": int(psutil.Process().memory_info().rss)}
         return ram | {"VRAM": self.memory.in_use()} if self.memory.separate else ram
 
@@ -235,7 +244,7 @@ class ModelCache:
         return entry
 
     def _free_ram(self, needed: int) -> None:
-        """Drop the least recently used models that nobody uses until `needed` bytes fit into RAM, or none is left."""
+        """Drop least recently used, unlocked models until `needed` bytes fit into RAM or none is left."""
         for entry in list(self._entries.values()):
             if self.ram_used + needed <= self.ram_limit:
                 return
@@ -256,20 +265,20 @@ class ModelCache:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            logger.warning("out of memory while bringing %s to %s: moving the other models out", entry.key, self.device)
+            logger.warning("out of memory while moving %s to %s: offloading the other models", entry.key, self.device)
             self._offload(self.device_used)
             self.memory.empty()
             partly = self.settings.enable_partial_loading
             placement.enter(max(self._device_headroom(working_memory), 0) if partly else None)
 
     def _device_headroom(self, working_memory: int) -> int:
-        """Return how many more bytes of models may come to the device."""
+        """Return how many more bytes of models may be moved to the device."""
         if self.settings.max_cache_vram_gb is not None:
             return int(self.settings.max_cache_vram_gb * GB) - working_memory - self.device_used
         return self.memory.free() - working_memory
 
     def _offload(self, needed: int) -> None:
-        """Move models that nobody uses off the device, smallest first, until `needed` bytes are free or none is left."""
+        """Move unlocked models off the device, smallest first, until `needed` bytes are free or none is left."""
         idle = [entry for entry in self._entries.values() if not entry.locks and entry.placement and entry.on_device]
         moved = False
         for entry in sorted(idle, key=lambda entry: entry.on_device):
@@ -295,7 +304,10 @@ class ModelCache:
         self.stats.cache_size = self.ram_limit
 
     def _choose_ram_limit(self) -> int:
-        """Return the setting, or else half of the RAM less 2 GB, at most what the device could use, at least 4 GB."""
+        """Return the configured limit, else half of the RAM minus 2 GB.
+
+        The default is at most the device's memory without the working memory, and at least 4 GB.
+        """
         if self.settings.max_cache_ram_gb is not None:
             return int(self.settings.max_cache_ram_gb * GB)
         upper_limit = self.memory.total() - self._working if self.memory.separate else 32 * GB

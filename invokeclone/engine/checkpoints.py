@@ -1,6 +1,7 @@
-"""Checkpoints inside torch: before each module of a network while a cancel is pending, and at each tensor while a model loads.
+"""Cancellation checkpoints in torch.
 
-Modules are watched only from a cancel until its item has ended: a hook that is always there would cost every call of every module.
+They run before each module's forward while a cancel is pending, and at each tensor during a load. Module hooks are
+installed only from a cancel until its item ends, because permanent hooks would slow down every module call.
 """
 
 import contextlib
@@ -18,13 +19,13 @@ _watch: list[RemovableHandle] = []
 
 
 def watch_modules() -> None:
-    """Make a checkpoint of each module's forward, in all threads, until `unwatch_modules`."""
+    """Install a checkpoint before each module's forward, in all threads, until `unwatch_modules`."""
     if not _watch:
         _watch.append(register_module_forward_pre_hook(_before_forward))
 
 
 def unwatch_modules() -> None:
-    """Take the checkpoints out of the modules."""
+    """Remove the checkpoints from the modules."""
     while _watch:
         _watch.pop().remove()
 
@@ -34,7 +35,7 @@ def _before_forward(_module: nn.Module, _inputs: Any) -> None:
 
 
 class _EachFunction(TorchFunctionMode):  # type: ignore[misc]  # torch does not type it
-    """Makes a checkpoint of every torch function that is called in its block by this thread."""
+    """Runs a checkpoint at every torch function called by this thread inside the block."""
 
     def __torch_function__(
         self,
@@ -49,7 +50,7 @@ class _EachFunction(TorchFunctionMode):  # type: ignore[misc]  # torch does not 
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
-    """Make a checkpoint of each tensor that is made, read or copied inside the block."""
+    """Run a checkpoint at each tensor that is created, read or copied inside the block."""
     checkpoint()
     with _EachFunction():
         yield

@@ -1,4 +1,4 @@
-"""What families' conditionings have in common: named tensors that move together, and what a ConditioningField names."""
+"""Base classes of the families' conditionings, and the stored data that a ConditioningField refers to."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
@@ -8,10 +8,10 @@ import torch
 
 @dataclass
 class ConditioningTensors:
-    """A set of named tensors; families add theirs as fields."""
+    """A set of named tensors. Families add theirs as dataclass fields."""
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None = None) -> Self:
-        """Return the same with its tensors on `device`, those of floats in `dtype`; nothing is copied if all is so already."""
+        """Return it with its tensors on `device`, floating point ones in `dtype`. Copies only what differs."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         moved = {
             name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
@@ -20,7 +20,7 @@ class ConditioningTensors:
         return replace(self, **moved)
 
     def concat(self, other: Self) -> Self:
-        """Return one conditioning with these rows and then those of `other`; the tensors must agree in all but the rows."""
+        """Return one conditioning with these rows followed by those of `other`; all other dimensions must match."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         return replace(self, **{name: torch.cat([value, getattr(other, name)]) for name, value in tensors.items()})
 
@@ -30,6 +30,6 @@ Info = TypeVar("Info", bound=ConditioningTensors)
 
 @dataclass
 class ConditioningFieldData(Generic[Info]):
-    """What a ConditioningField names: one conditioning, in a list that leaves room for more."""
+    """The stored object of a ConditioningField: a list with one conditioning."""
 
     conditionings: list[Any]

@@ -1,4 +1,4 @@
-"""The denoise loop: from noise to latents, call by call, whatever the model, the schedule and the mask."""
+"""The denoise loop, shared by all models, schedules and masks."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from invokeclone.engine.schedules.interface import MaskHook, Solver
 from invokeclone.graph.context import PipelineIntermediateState
 
 Predict = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""(latents as the model takes them, timestep, number of the step from 0) to the model's guided prediction."""
+"""Guided prediction of the model from (scaled latents, timestep, step number from 0)."""
 OnStep = Callable[[PipelineIntermediateState], None]
-"""Called before the first call of the model and after each; stops the loop by raising CanceledException."""
+"""Called before the first model call and after each; raises CanceledException to stop the loop."""
 
 
 def run(
@@ -24,16 +24,16 @@ def run(
         if times:
             on_step(PipelineIntermediateState(0, order, total, schedule.training_steps, latents))
         for index, timestep in enumerate(timesteps):
-            # 1. what must stay as it was
+            # 1. restore the kept part
             if mask is not None:
                 latents = mask.before_step(latents, index)
-            # 2. the model predicts
+            # 2. predict
             prediction = predict(schedule.scale_model_input(latents, index), timestep, index // order)
-            # 3. the solver steps
+            # 3. solver step
             latents, original = schedule.step(prediction, latents, index)
             if mask is not None:
                 latents = mask.after_step(latents, index)
                 original = None if original is None else mask.preview(original)
-            # 4. progress, and the place where a canceled run ends
+            # 4. report progress; a canceled run ends here
             on_step(PipelineIntermediateState(index + 1, order, total, times[index], latents, original))
         return latents if mask is None else mask.after_loop(latents)

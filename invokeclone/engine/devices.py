@@ -1,6 +1,6 @@
-"""Which device computes, in which number format, and how much memory it has left; it refuses to know what runs there.
+"""Selection of device and number format, and the memory of devices.
 
-Everything that differs between CUDA, ROCm (which torch calls cuda too), XPU, MPS and the CPU stands here and nowhere else.
+All differences between CUDA, ROCm (which torch also calls cuda), XPU, MPS and the CPU are handled in this module.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 _HALF_IS_BROKEN = ("GeForce GTX 1650", "GeForce GTX 1660", "GeForce GTX 1630")
 """Cards that compute NaN in half precision."""
 _WORTH_TWO_THREADS = 2_000_000_000
-"""Weights times places of one call below which a second thread costs more than it gives (measured on two cores)."""
+"""Weights times latents per call below which a second thread costs more than it gains (measured on two cores)."""
 
 
 def _xpu() -> Any:
-    """Return torch's module for Intel GPUs, None where torch was built without."""
+    """Return torch's module for Intel GPUs, None if torch was built without it."""
     xpu = getattr(torch, "xpu", None)
     return xpu if xpu is not None and xpu.is_available() else None
 
 
 def normalize(device: torch.device | str) -> torch.device:
-    """Return the device with its index: `cuda` is `cuda:0`; the CPU and MPS have none."""
+    """Return the device with an explicit index: `cuda` becomes `cuda:0`; the CPU and MPS have none."""
     device = torch.device(device)
     if device.type in ("cuda", "xpu") and device.index is None:
         return torch.device(device.type, 0)
@@ -39,7 +39,7 @@ def normalize(device: torch.device | str) -> torch.device:
 
 
 def available_devices() -> list[str]:
-    """Return the names of the devices pictures can be made on: every GPU, else MPS, else the CPU."""
+    """Return the names of the devices that can generate images: every GPU, else MPS, else the CPU."""
     if torch.cuda.is_available():
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if xpu := _xpu():
@@ -57,7 +57,7 @@ def generation_devices(settings: Settings) -> list[str]:
 
 
 def choose_torch_device(settings: Settings | None = None) -> torch.device:
-    """Return the device of the settings; `auto` (and no settings) is the first that is available."""
+    """Return the configured device; `auto` or no settings select the first available one."""
     if settings is not None and settings.device != "auto":
         return normalize(settings.device)
     return torch.device(available_devices()[0])
@@ -66,8 +66,8 @@ def choose_torch_device(settings: Settings | None = None) -> torch.device:
 def choose_dtype(device: torch.device | str, precision: Precision = "auto") -> torch.dtype:
     """Return the number format for weights and denoising on `device`.
 
-    float32 on the CPU, and on cards that compute NaN in half precision, whatever `precision` says; else `precision`, and
-    float16 for `auto`.
+    It is float32 on the CPU and on cards that compute NaN in half precision, regardless of `precision`; otherwise
+    `precision`, with float16 for `auto`.
     """
     device = torch.device(device)
     if device.type == "cpu" or (device.type == "cuda" and _half_is_broken(device)):
@@ -82,12 +82,12 @@ def _half_is_broken(device: torch.device) -> bool:
 
 
 def choose_precision(device: torch.device | str, precision: Precision = "auto") -> str:
-    """Return the name of what `choose_dtype` chooses, as `float16`."""
+    """Return the name of the number format that `choose_dtype` selects, such as `float16`."""
     return str(choose_dtype(device, precision)).removeprefix("torch.")
 
 
 def bfloat16_is_safe(device: torch.device | str) -> bool:
-    """Tell whether `device` computes in bfloat16, which some families need instead of float16."""
+    """Return whether `device` computes in bfloat16, which some families need instead of float16."""
     device = torch.device(device)
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -95,7 +95,7 @@ def bfloat16_is_safe(device: torch.device | str) -> bool:
 
 
 def device_name(device: torch.device | str) -> str:
-    """Return the name of the hardware, as people know it."""
+    """Return the marketing name of the hardware."""
     device = torch.device(device)
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
@@ -105,14 +105,14 @@ def device_name(device: torch.device | str) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether `error` says that the device's memory is full."""
+    """Return whether `error` reports that the device's memory is full."""
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "out of memory" in str(error).lower()
     )
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until everything handed to `device` is computed."""
+    """Wait for all queued computations on `device`."""
     device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -123,7 +123,7 @@ def synchronize(device: torch.device | str) -> None:
 
 
 def empty_cache(device: torch.device | str) -> None:
-    """Give memory that torch holds and nobody uses back to `device`."""
+    """Release memory that torch caches but does not use on `device`."""
     device = torch.device(device)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -135,15 +135,16 @@ def empty_cache(device: torch.device | str) -> None:
 
 
 def to_memory_format(model: Any, device: torch.device | str) -> Any:
-    """Return the model with its weights in the order that convolutions on `device` like best: channels last on the CPU."""
+    """Return the model in the memory format that is fastest for convolutions on `device`: channels last on the CPU."""
     return model.to(memory_format=torch.channels_last) if torch.device(device).type == "cpu" else model
 
 
 @contextlib.contextmanager
 def limit_threads(model: Any, latent_count: int, device: torch.device | str) -> Iterator[None]:
-    """On the CPU, let a call of `model` over so many `places` (latents in the batch) that is small work be one thread's.
+    """Use one thread on the CPU if a call of `model` on `latent_count` latents (of the whole batch) is a small job.
 
-    Threads that wait for each other after every small operation cost more than they give, all the more on a busy machine.
+    The synchronization of threads after every small operation costs more than parallelism gains, especially on a
+    busy machine.
     """
     before = torch.get_num_threads()
     small = torch.device(device).type == "cpu" and before > 1 and _weights(model) * latent_count < _WORTH_TWO_THREADS
@@ -161,18 +162,18 @@ def _weights(model: Any) -> int:
 
 
 class DeviceMemory:
-    """The memory of one device, in bytes. Tests put a fake in its place."""
+    """The memory of one device, in bytes. Tests replace it with a fake."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = normalize(device)
 
     @property
     def separate(self) -> bool:
-        """Whether models must be moved to reach the device (on the CPU they are there already)."""
+        """Whether models must be moved to reach the device; on the CPU they already are in its memory."""
         return bool(self.device.type != "cpu")
 
     def total(self) -> int:
-        """Return how much memory the device has."""
+        """Return the device's total memory."""
         if self.device.type == "cuda":
             return int(torch.cuda.get_device_properties(self.device).total_memory)
         if self.device.type == "xpu" and (xpu := _xpu()):
@@ -182,7 +183,7 @@ class DeviceMemory:
         return int(psutil.virtual_memory().total)
 
     def in_use(self) -> int:
-        """Return how much this process has in tensors there."""
+        """Return the memory of this process's tensors on the device."""
         if self.device.type == "cuda":
             return int(torch.cuda.memory_allocated(self.device))
         if self.device.type == "xpu" and (xpu := _xpu()):
@@ -192,7 +193,7 @@ class DeviceMemory:
         return int(psutil.Process().memory_info().rss)
 
     def free(self) -> int:
-        """Return how much could still be taken, memory that torch holds in reserve included."""
+        """Return the available memory, including what torch holds in reserve."""
         if self.device.type == "cuda":
             unused, _ = torch.cuda.mem_get_info(self.device)
             return int(unused + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device))
@@ -201,7 +202,7 @@ class DeviceMemory:
         return int(psutil.virtual_memory().available)
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return the tensor on the device; raises torch.OutOfMemoryError when it does not fit."""
+        """Return the tensor on the device. Raises torch.OutOfMemoryError when it does not fit."""
         return tensor.to(self.device)
 
     def to_ram(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -209,22 +210,22 @@ class DeviceMemory:
         return tensor.to("cpu")
 
     def peak(self) -> int:
-        """Return the most this process has had in tensors there since `reset_peak`; 0 where nobody counts."""
+        """Return the peak memory of this process's tensors since `reset_peak`; 0 where it is not tracked."""
         return int(torch.cuda.max_memory_allocated(self.device)) if self.device.type == "cuda" else 0
 
     def reset_peak(self) -> None:
-        """Begin a new count for `peak`."""
+        """Restart the measurement of `peak`."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def empty(self) -> None:
-        """Give memory back that nobody uses."""
-        with contextlib.suppress(RuntimeError):  # a device that was lost
+        """Release unused memory."""
+        with contextlib.suppress(RuntimeError):  # the device was lost
             empty_cache(self.device)
 
 
 class TorchDevice:
-    """The same choices under the names that third-party nodes call."""
+    """The same functions under the names that third-party nodes use."""
 
     CPU_DEVICE = CPU_DEVICE
     CUDA_DEVICE = CUDA_DEVICE
@@ -232,7 +233,7 @@ class TorchDevice:
 
     @classmethod
     def choose_torch_device(cls) -> torch.device:
-        """Return the first device that is available."""
+        """Return the first available device."""
         return choose_torch_device()
 
     @classmethod
@@ -247,10 +248,10 @@ class TorchDevice:
 
     @classmethod
     def normalize(cls, device: torch.device | str) -> torch.device:
-        """Return the device with its index."""
+        """Return the device with an explicit index."""
         return normalize(device)
 
     @classmethod
     def empty_cache(cls) -> None:
-        """Give memory back that nobody uses."""
+        """Release unused memory."""
         empty_cache(choose_torch_device())

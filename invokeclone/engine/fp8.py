@@ -1,7 +1,7 @@
-"""Weights stored in 8 bits (float8_e4m3fn) and brought back to the number format of the computation at each call.
+"""Storage of weights in 8 bits (float8_e4m3fn), cast to the compute dtype at each call.
 
-As diffusers' layerwise casting does it, weights and biases of linear layers, convolutions and embeddings are stored so; norms,
-position and patch embeddings and the projections around a whole network are not.
+As in diffusers' layerwise casting, this applies to weights and biases of linear layers, convolutions and embeddings,
+but not to norms, position and patch embeddings or a network's input and output projections.
 """
 
 import re
@@ -16,30 +16,33 @@ from invokeclone.graph.vocabulary.taxonomy import SubModelType
 
 STORAGE = torch.float8_e4m3fn
 _NETWORKS = (None, SubModelType.UNet, SubModelType.Transformer, SubModelType.Transformer2)
-"""Parts of a record that are stored in 8 bits: what denoises. Text encoders and autoencoders are not."""
+"""Submodels that are stored in 8 bits: denoisers. Text encoders and autoencoders are not."""
 _IN_FULL = re.compile(r"pos_embed|patch_embed|norm|^proj_in$|^proj_out$")
-"""Of the modules' paths."""
+"""Matches the paths of modules that keep full precision."""
 
 
 def is_stored(config: Any, submodel: SubModelType | None, device: torch.device) -> bool:
-    """Tell whether a record's settings ask for 8 bits, and the device computes from them: CUDA does, XPU where torch can."""
+    """Return whether the record's settings ask for 8-bit storage and the device supports it."""
     settings = getattr(config, "default_settings", None)
     return submodel in _NETWORKS and bool(getattr(settings, "fp8_storage", None)) and is_supported(device)
 
 
 def is_supported(device: torch.device) -> bool:
-    """Tell whether weights in 8 bits can be brought back on a device."""
+    """Return whether the device can cast 8-bit weights: CUDA always, XPU if torch supports it."""
     if device.type != "xpu":
         return bool(device.type == "cuda")
     try:
         torch.ones(1, device=device).to(STORAGE).to(torch.float16)
-    except (RuntimeError, TypeError, AssertionError):  # what a torch without it raises
+    except (RuntimeError, TypeError, AssertionError):  # raised by a torch build without support
         return False
     return True
 
 
 def store(model: Any, dtype: torch.dtype) -> Any:
-    """Return the network with its large weights in 8 bits; it computes in `dtype`, which is what its `dtype` stays."""
+    """Return the network with its large weights in 8 bits.
+
+    It computes in `dtype`, which its `dtype` property still reports.
+    """
     with torch.no_grad():
         for layer in _layers(model):
             for parameter in layer.parameters(recurse=False):
@@ -58,7 +61,7 @@ def _layers(model: nn.Module) -> Iterator[nn.Module]:
 
 
 class _ComputeDtype:
-    """The `dtype` of a network whose weights are stored otherwise."""
+    """Overrides `dtype` of a network whose weights are stored in another format."""
 
     compute_dtype: torch.dtype
 
@@ -104,6 +107,6 @@ _STORED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def _compute_weights(layer: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return a layer's weight and bias to compute with."""
+    """Return a layer's weight and bias in the compute dtype."""
     bias = None if layer.bias is None else layer.bias.to(layer.compute_dtype)
     return layer.weight.to(layer.compute_dtype), bias

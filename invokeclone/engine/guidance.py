@@ -1,4 +1,4 @@
-"""Classifier-free guidance around a denoiser, whatever the denoiser and what it is conditioned on."""
+"""Classifier-free guidance for any denoiser and conditioning."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, Self, TypeVar
@@ -7,15 +7,15 @@ import torch
 
 
 class DenoiserConditioning(Protocol):
-    """What a denoiser is conditioned on; has a row for each row of the latents."""
+    """The conditioning of a denoiser; it has one row per row of the latents."""
 
     def concat(self, other: Self) -> Self:
-        """Return one conditioning with these rows and then those of `other`."""
+        """Return one conditioning with these rows followed by those of `other`."""
 
 
 C = TypeVar("C", bound=DenoiserConditioning)
 Denoiser = Callable[[torch.Tensor, torch.Tensor, C], torch.Tensor]
-"""An adapter around a network: (latents (batch, …), timestep, conditioning) to the network's prediction."""
+"""An adapter of a network: from (latents (batch, …), timestep, conditioning) to the network's prediction."""
 
 
 def classifier_free_guidance(
@@ -27,12 +27,13 @@ def classifier_free_guidance(
     rescale: float = 0.0,
     sequential: bool = False,
 ) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
-    """Return a function of latents, timestep and step that predicts with guidance: u + scale · (c - u) (arXiv 2207.12598).
+    """Return a function of latents, timestep and step that predicts with guidance: u + scale · (c - u).
 
-    `scale` is one number or one per step; a list that is too short goes on with its last value. At scale 1, and without a
-    negative conditioning, the denoiser is called for the positive one alone. `rescale` brings the standard deviation of each
-    row towards the positive prediction's (arXiv 2305.08891, 3.4). `sequential` calls the denoiser twice instead of with
-    twice the batch, which needs less memory.
+    The formula is from arXiv 2207.12598. `scale` is one number or one per step; the last value of a short list
+    applies to the remaining steps. At scale 1, or without a negative conditioning, the denoiser is called for the
+    positive one only. `rescale` moves the standard deviation of each row towards that of the positive prediction
+    (arXiv 2305.08891, 3.4). `sequential` calls the denoiser twice instead of once with twice the batch, which needs
+    less memory.
     """
     joint = None if negative is None or sequential else negative.concat(positive)
 

@@ -1,4 +1,4 @@
-"""What can be done to latents without a model: noise, another size, a blend. Shapes are (batch, channels, height, width)."""
+"""Operations on latents without a model: noise, resizing, blending. Shapes are (batch, channels, height, width)."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ InterpolationMode = Literal["nearest", "linear", "bilinear", "bicubic", "triline
 _ANTIALIASED = ("bilinear", "bicubic")
 _FLAT_MODES = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 _PARALLEL = 0.9995
-"""Cosine from which on two directions are taken for one."""
+"""Cosine above which two directions are treated as equal."""
 
 
 def noise(seed: int, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -21,7 +21,10 @@ def noise(seed: int, shape: tuple[int, ...], device: torch.device, dtype: torch.
 def resize(
     latents: torch.Tensor, height: int, width: int, mode: InterpolationMode, *, antialias: bool = False
 ) -> torch.Tensor:
-    """Return latents of `height` by `width` latents. Raises ValueError for a mode that is not for two dimensions."""
+    """Return latents resized to `height` by `width` latents.
+
+    Raises ValueError for a mode that is not two-dimensional.
+    """
     _check(mode)
     return functional.interpolate(
         latents, size=(height, width), mode=mode, antialias=antialias and mode in _ANTIALIASED
@@ -29,25 +32,26 @@ def resize(
 
 
 def scale(latents: torch.Tensor, factor: float, mode: InterpolationMode, *, antialias: bool = False) -> torch.Tensor:
-    """Return latents scaled by `factor`: sides are rounded down, values are read at exact multiples of 1 / factor.
+    """Return latents scaled by `factor`, with sides rounded down.
 
-    Raises ValueError for a mode that is not for two dimensions, and where nothing would be left.
+    Values are sampled at exact multiples of 1 / factor. Raises ValueError for a mode that is not two-dimensional,
+    and when a side would become 0.
     """
     _check(mode)
     if min(int(side * factor) for side in latents.shape[-2:]) < 1:
         raise ValueError(
-            f"scale_factor {factor:g} leaves nothing of latents of {latents.shape[-1]} x {latents.shape[-2]}"
+            f"scale_factor {factor:g} is too small for latents of {latents.shape[-1]} x {latents.shape[-2]}"
         )
     return functional.interpolate(latents, scale_factor=factor, mode=mode, antialias=antialias and mode in _ANTIALIASED)
 
 
 def _check(mode: str) -> None:
     if mode not in _FLAT_MODES:
-        raise ValueError(f"{mode} interpolation is not for images; use one of {', '.join(_FLAT_MODES)}")
+        raise ValueError(f"{mode} interpolation does not work on images; use one of {', '.join(_FLAT_MODES)}")
 
 
 def blend(first: torch.Tensor, second: torch.Tensor, share: float, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Return a spherical blend with `share` of the second; where `mask` (…, height, width) is 1 the first one stays.
+    """Return a spherical blend with a share of `second`; where `mask` (…, height, width) is 1, `first` is kept.
 
     Raises ValueError for latents of different shapes.
     """

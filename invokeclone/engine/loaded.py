@@ -1,7 +1,4 @@
-"""What a node gets when it asks for a model: something to enter, that holds the model on the device meanwhile.
-
-It knows the cache and the record it was loaded from; it refuses to know how loading went.
-"""
+"""Loaded models as nodes receive them: context managers that hold the model on the device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +11,9 @@ from invokeclone.engine.cache import CacheEntry, ModelCache
 
 
 class CachedModelWithoutConfig:
-    """A model that has no record, as one that a node loaded from a file.
+    """A model without a record, such as one that a node loaded from a file.
 
-    `with loaded as model:` holds it on the device. Entering may be repeated and nested.
+    `with loaded as model:` holds it on the device. It is reentrant.
     """
 
     def __init__(self, entry: CacheEntry, cache: ModelCache) -> None:
@@ -25,12 +22,12 @@ class CachedModelWithoutConfig:
 
     @property
     def model(self) -> Any:
-        """The model, wherever its weights are just now."""
+        """The model, wherever its weights are at the moment."""
         return self._entry.model
 
     @property
     def device(self) -> torch.device:
-        """The device it computes on once entered."""
+        """The device on which the model computes inside the `with` block."""
         return self._cache.device
 
     def __enter__(self) -> Any:
@@ -42,16 +39,17 @@ class CachedModelWithoutConfig:
 
     @contextmanager
     def model_on_device(self, working_mem_bytes: int | None = None) -> Iterator[tuple[dict[str, Any] | None, Any]]:
-        """Hold it on the device, with `working_mem_bytes` beside it; yields its state dict (None for what has none) and it.
+        """Hold the model on the device with `working_mem_bytes` free.
 
-        The state dict's tensors are the model's own: read them, never change them.
+        Yields its state dict, None for models without weights, and the model. The tensors of the state dict are
+        the model's own and must not be modified.
         """
         with self._cache.hold(self._entry, working_mem_bytes) as model:
             yield (model.state_dict() if isinstance(model, nn.Module) else None, model)
 
 
 class CachedModel(CachedModelWithoutConfig):
-    """A model with the record it was loaded by."""
+    """A model with the record it was loaded from."""
 
     def __init__(self, config: Any, entry: CacheEntry, cache: ModelCache) -> None:
         super().__init__(entry, cache)
@@ -59,6 +57,6 @@ class CachedModel(CachedModelWithoutConfig):
 
 
 def device_of(loaded: Any, model: nn.Module) -> torch.device:
-    """Return where a model computes: what its LoadedModel says, or where its first weights are, for one from elsewhere."""
+    """Return the device on which a model computes, by its LoadedModel or, if loaded elsewhere, its first weights."""
     device = getattr(loaded, "device", None)
     return device if isinstance(device, torch.device) else next(model.parameters()).device

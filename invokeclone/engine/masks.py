@@ -1,6 +1,6 @@
-"""Masks of what a denoise run may change: made of gray images, softened towards the edge.
+"""Denoise masks from grayscale images, with soft edges.
 
-Black (0) is what changes, white (1) is what stays, in images and in tensors.
+Black (0) changes and white (1) stays, in images and in tensors.
 """
 
 from typing import Literal
@@ -19,10 +19,11 @@ _RADIUS_IN_DEVIATIONS = 2.5
 
 
 def gradient(image: Image.Image, radius: int, mode: CoherenceMode, minimum_denoise: float) -> torch.Tensor:
-    """Return a mask (1, 1, height, width) whose changing area reaches `radius` pixels further, changing later and later.
+    """Return a mask (1, 1, height, width) whose changing area is widened by a gradient of `radius` pixels.
 
-    Sides are cut to multiples of 8. `minimum_denoise` (0..1) is the share of the noise that the outermost part gets at least.
-    Staged: the whole border begins to change at that share.
+    The further out a pixel is, the later it starts to change. Sides are cropped to multiples of 8.
+    `minimum_denoise` (0..1) is the minimum share of the noise for the outermost part. In mode Staged the whole
+    border starts to change at that share.
     """
     size = (max(1, image.width // _GRID), max(1, image.height // _GRID))
     gray = np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
@@ -34,7 +35,7 @@ def gradient(image: Image.Image, radius: int, mode: CoherenceMode, minimum_denoi
 
 
 def _widen(gray: npt.NDArray[np.float32], reach: int, mode: CoherenceMode, threshold: float) -> npt.NDArray[np.float32]:
-    """Return the mask with a border of `reach` latents; values between `threshold` and white become the threshold."""
+    """Return the mask with a border of `reach` latents; values between `threshold` and white become `threshold`."""
     dilated = _WHITE - _dilate(_WHITE - gray, reach, mode)
     if mode == "Staged":
         dilated = np.where((dilated < gray) & (gray > threshold), threshold, gray)
@@ -42,7 +43,7 @@ def _widen(gray: npt.NDArray[np.float32], reach: int, mode: CoherenceMode, thres
 
 
 def _dilate(values: npt.NDArray[np.float32], reach: int, mode: CoherenceMode) -> npt.NDArray[np.float32]:
-    """Return for each location the largest product of a value within `reach` and the weight of its distance."""
+    """Return for each latent the largest product of a value within `reach` and the weight of its distance."""
     height, width = values.shape
     result = values.copy()
     rows, columns = min(reach, height - 1), min(reach, width - 1)
@@ -67,13 +68,13 @@ def _weight(distance: float, reach: int, mode: CoherenceMode) -> float:
 
 
 def area_of_change(mask: torch.Tensor) -> Image.Image:
-    """Return a gray image of the area that a mask touches at all: black, and white around it."""
+    """Return a grayscale image: black where the mask permits any change, white elsewhere."""
     stays = (mask.reshape(mask.shape[-2:]) >= 1.0).to(torch.uint8) * 255
     return Image.fromarray(stays.numpy())
 
 
 def change_mask(keep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """Return (batch or 1, 1, height, width) of the latents' size, device and type, 1 where they change.
+    """Return a mask (batch or 1, 1, height, width) with the latents' size, device and dtype, 1 where they change.
 
     `keep` (…, any height, any width) is 1 where they stay.
     """

@@ -1,6 +1,6 @@
-"""Changes to a model for the time of one use: wrap-around padding, another number format.
+"""Temporary changes to a model: wrap-around padding, another number format.
 
-Models are shared through the cache, so each of these is a context manager that leaves the model as it was.
+Cached models are shared, so each change is a context manager that restores the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 @contextmanager
 def seamless(model: nn.Module, axes: Sequence[str]) -> Iterator[None]:
-    """Let convolutions wrap around along `axes` ("x", "y"), so that the image's edges fit each other."""
+    """Make convolutions wrap around along `axes` ("x", "y"), so that opposite edges of the image match."""
     wrapped = [module for module in model.modules() if isinstance(module, nn.Conv2d)] if axes else []
     wrapped = [module for module in wrapped if any(module._reversed_padding_repeated_twice)]  # noqa: SLF001
     before = [module.__dict__.get("_conv_forward") for module in wrapped]
@@ -45,7 +45,7 @@ def _wrapping(
 
 @contextmanager
 def number_format(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Let a model compute in `dtype`; nothing is done when it does so anyway."""
+    """Make a model compute in `dtype` inside the block; does nothing if it already does."""
     before = next(model.parameters()).dtype
     if before == dtype:
         yield

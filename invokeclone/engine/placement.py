@@ -1,6 +1,6 @@
-"""Where a model's weights lie: in RAM, on the device, or partly there with the rest streamed in as it is needed.
+"""Placement of a model's weights: in RAM, on the device, or partly there with the rest streamed on demand.
 
-It moves tensors and hooks modules. It refuses to decide what deserves the device: that is the cache's business.
+The cache decides which models are placed on the device.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from invokeclone.engine.devices import DeviceMemory
 
 
 def nbytes(tensor: torch.Tensor) -> int:
-    """Return how many bytes the tensor's values take."""
+    """Return the size of the tensor's values in bytes."""
     return int(tensor.numel() * tensor.element_size())
 
 
 def size_of(model: Any) -> int:
-    """Return the bytes of a model's tensors; 0 for what has none, as a tokenizer."""
+    """Return the size of a model's tensors in bytes; 0 for objects without tensors, such as a tokenizer."""
     if isinstance(model, nn.Module):
         return sum(nbytes(tensor) for tensor in (*model.parameters(), *model.buffers()))
     if isinstance(model, torch.Tensor):
@@ -33,18 +33,18 @@ def size_of(model: Any) -> int:
 
 @dataclass
 class PlacementUnit:
-    """A module that computes with its own weights, with all that is below it: the smallest thing that can be moved."""
+    """A module that computes with its own weights, including its submodules: the smallest unit that can be moved."""
 
     module: nn.Module
     tensors: list[torch.Tensor]
     size: int
     in_ram: list[torch.Tensor | None] = field(default_factory=list)
-    """The tensors' values in RAM, None for those that are only on the device; empty while the unit is in RAM."""
+    """The tensors' values in RAM, None for those only on the device; empty while the unit is in RAM."""
     hooks: list[RemovableHandle] = field(default_factory=list)
 
     @property
     def on_device(self) -> bool:
-        """Whether the weights lie on the device for good."""
+        """Whether the weights are permanently on the device."""
         return bool(self.in_ram)
 
 
@@ -53,7 +53,7 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 
 
 def _units(module: nn.Module) -> Iterator[PlacementUnit]:
-    """Split a model at the modules that own weights directly: those may use the weights of what is below them, too."""
+    """Split a model at the modules that own weights directly, which may also use the weights of their submodules."""
     if (
         next(module.parameters(recurse=False), None) is not None
         or next(module.buffers(recurse=False), None) is not None
@@ -66,10 +66,13 @@ def _units(module: nn.Module) -> Iterator[PlacementUnit]:
 
 
 class Placement:
-    """The weights of one model and where they are. Not thread-safe; the cache's lock guards it."""
+    """The weights of one model and their location. Not thread-safe; guarded by the cache's lock."""
 
     def __init__(self, model: nn.Module, memory: DeviceMemory, *, keep_ram_copy: bool = True) -> None:
-        """Take over `model`, whose weights are in RAM; with `keep_ram_copy` they stay there too, so that leaving is free."""
+        """Take over `model`, whose weights are in RAM.
+
+        With `keep_ram_copy` they stay there too, so that `leave` copies nothing.
+        """
         self.model = model
         self._memory = memory
         self._keep_ram_copy = keep_ram_copy
@@ -81,12 +84,12 @@ class Placement:
 
     @property
     def on_device(self) -> int:
-        """Bytes that lie on the device for good."""
+        """Bytes permanently on the device."""
         return sum(unit.size for unit in self._units if unit.on_device)
 
     @property
     def in_ram(self) -> int:
-        """Bytes that lie in RAM."""
+        """Bytes in RAM."""
         return self.size if self._keep_ram_copy else self.size - self.on_device
 
     @property
@@ -95,10 +98,10 @@ class Placement:
         return all(unit.on_device for unit in self._units)
 
     def enter(self, budget: int | None = None) -> None:
-        """Bring the model to the device, as far as `budget` bytes allow (None: all); the rest is streamed when it computes.
+        """Move the model to the device, up to `budget` bytes (None: all); the rest is streamed when it computes.
 
-        The modules come in their order, so the first ones, by which a model tells its device, are there for good.
-        Raises torch.OutOfMemoryError with the model back in RAM.
+        Modules are placed in order, so the first ones, from which a model derives its device, are there
+        permanently. Raises torch.OutOfMemoryError with the model back in RAM.
         """
         left = self.size if budget is None else budget
         left -= self.on_device
@@ -117,7 +120,7 @@ class Placement:
             raise
 
     def leave(self) -> None:
-        """Bring the model back to RAM and give the device's memory free."""
+        """Move the model back to RAM and release the device's memory."""
         for unit in self._units:
             self._unhook(unit)
             if unit.on_device:
@@ -127,7 +130,7 @@ class Placement:
                 unit.in_ram = []
 
     def abandon(self) -> None:
-        """Take the hooks out, whose closures would keep the weights alive until the next garbage collection."""
+        """Remove the hooks, whose closures would keep the weights alive until the next garbage collection."""
         for unit in self._units:
             self._unhook(unit)
             unit.in_ram = []
@@ -140,7 +143,7 @@ class Placement:
                 unit.in_ram.append(original if self._keep_ram_copy else None)
 
     def _hook(self, unit: PlacementUnit) -> None:
-        """Let the unit fetch its weights whenever it computes, and drop them again."""
+        """Make the unit fetch its weights before each computation and drop them afterwards."""
         waiting: list[torch.Tensor] = []
 
         def fetch(_module: nn.Module, _inputs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Small images of latents while they are denoised: a linear map from latent channels to colors, no decoder."""
+"""Preview images of latents during denoising: a linear map from latent channels to colors, without a decoder."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +15,16 @@ from invokeclone.graph.vocabulary.architectures import LatentSpace, Matrix
 
 @dataclass(frozen=True)
 class LatentColors:
-    """Red, green and blue in -1..1 from latents: `weights` (features, 3) and `bias` (3).
+    """Linear map from latents to red, green and blue in -1..1: `weights` (features, 3) and `bias` (3).
 
-    The features are the channels; with more weights than channels, also the products of each two of them.
+    The features are the channels; with more weights than channels, also the pairwise products of channels.
     """
 
     weights: torch.Tensor
     bias: torch.Tensor
 
     def fits(self, channels: int) -> bool:
-        """Return whether the map is for latents of so many channels."""
+        """Return whether the map is for latents with this many channels."""
         return len(self.weights) in (channels, channels + channels * (channels + 1) // 2)
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ class LatentColors:
 
 
 def _products(latents: torch.Tensor) -> torch.Tensor:
-    """Return the products of each two channels, the squares too."""
+    """Return the pairwise products of the channels, including squares."""
     rows, columns = torch.triu_indices(latents.shape[-1], latents.shape[-1])
     return latents[..., rows] * latents[..., columns]
 
@@ -45,7 +45,10 @@ _current: ContextVar[LatentColors | None] = ContextVar("latent_colors", default=
 
 @contextmanager
 def using(colors: LatentColors | None) -> Iterator[None]:
-    """Let previews on this thread use `colors`, for a model whose autoencoder is not its family's usual one; None: the family's."""
+    """Use `colors` for previews on this thread, for a model with an unusual autoencoder.
+
+    None selects the latent space's map.
+    """
     token = _current.set(colors)
     try:
         yield
@@ -54,8 +57,9 @@ def using(colors: LatentColors | None) -> Iterator[None]:
 
 
 def preview(latents: torch.Tensor, space: LatentSpace | None) -> Image.Image:
-    """Return an image with a pixel per latent: the first of (batch, channels, height, width), or (channels, height, width).
+    """Return an image with one pixel per latent.
 
+    The shape is (channels, height, width), or (batch, channels, height, width), of which the first is shown.
     Latents with frames, (…, channels, frames, height, width), show their first frame.
     """
     with torch.inference_mode():
@@ -71,7 +75,7 @@ def preview(latents: torch.Tensor, space: LatentSpace | None) -> Image.Image:
 
 
 def _first(latents: torch.Tensor, space: LatentSpace | None) -> torch.Tensor:
-    """Return (channels, height, width)."""
+    """Return the first image or frame as (channels, height, width)."""
     dimensions = 4 if space is not None and space.frames else 3
     first = latents[0] if latents.ndim > dimensions else latents
     return first[:, 0] if first.ndim > 3 else first  # noqa: PLR2004 - channels, height, width
@@ -91,16 +95,16 @@ def _smooth(rgb: torch.Tensor, kernel: Matrix) -> torch.Tensor:
 
 
 def _gray(latents: torch.Tensor) -> torch.Tensor:
-    """Return a gray image for latents of which nothing is known."""
+    """Return a grayscale image for latents of an unknown space."""
     mean = latents.mean(dim=0)
     return (mean / mean.abs().max().clamp(min=1e-6)).unsqueeze(-1).expand(-1, -1, 3)
 
 
 def fit(encode: Callable[[torch.Tensor], torch.Tensor], side: int = 128, count: int = 16) -> LatentColors:
-    """Fit the map of an autoencoder by least squares over `count` images of `side` squared that it encodes.
+    """Fit the map for an autoencoder by least squares over `count` images of `side` squared that it encodes.
 
-    `encode` takes images (n, 3, side, side) in -1..1 and returns scaled latents. The images are patches of all colors, large
-    and small.
+    `encode` takes images (n, 3, side, side) in -1..1 and returns scaled latents. The images are patches of many
+    colors and sizes.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     large, small = (torch.rand((count, 3, cells, cells), generator=generator) for cells in (3, 8))

@@ -1,1 +1,1 @@
-"""Model families, a folder each: `spec` states what it is (no torch), `load`, `pipeline`, `nodes`, and `recipe` (a graph of a request)."""
+"""Model families, one folder each: records and architectures, loaders, pipelines, nodes and graph recipes."""

@@ -1,1 +1,1 @@
-"""Nodes that belong to no model family, in folders by theme; `graph/invocations/registry.py` finds them."""
+"""Nodes that belong to no model family, in folders by theme. `graph/invocations/registry.py` discovers them."""

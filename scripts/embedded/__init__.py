@@ -1,1 +1,1 @@
-"""Trains and measures the tiny Stable Diffusion 1 model that ships inside the package."""
+"""Training and measurement of the tiny Stable Diffusion 1 model that ships inside the package."""

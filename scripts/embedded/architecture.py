@@ -1,4 +1,4 @@
-"""The networks: Stable Diffusion 1's architecture made small, and its export as a diffusers folder."""
+"""Small networks of Stable Diffusion 1's architecture, and their export as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Networks:
 
 
 def build_vae() -> AutoencoderKL:
-    """Build the autoencoder: 8x smaller, 4 latent channels, about 0.7 M parameters."""
+    """Build the autoencoder: 8x downsampling, 4 latent channels, about 0.7 M parameters."""
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -41,7 +41,7 @@ def build_vae() -> AutoencoderKL:
         sample_size=256,
         scaling_factor=LATENT_SCALE,
     )
-    with torch.no_grad():  # A small posterior from the start: otherwise the first minutes go into learning that.
+    with torch.no_grad():  # A small posterior from the start: otherwise the first minutes of training are spent on it.
         vae.quant_conv.weight[4:] *= 0.1
         vae.quant_conv.bias[4:] = -6.0
     return vae
@@ -80,7 +80,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Build the noise schedule that the model is trained with, and that its folder names."""
+    """Build the noise schedule that the model is trained with and its folder names."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -130,7 +130,7 @@ def export(networks: Networks, folder: Path) -> None:
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     _write_slow_tokenizer(networks.tokenizer, folder / "tokenizer")
-    # Else transformers would load the text encoder in half precision beside a single precision UNet.
+    # Otherwise transformers would load the text encoder in half precision beside a single precision UNet.
     config = folder / "text_encoder" / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"float16"', '"float32"'), encoding="utf-8")
     for path in folder.rglob("*.safetensors"):
@@ -138,7 +138,7 @@ def export(networks: Networks, folder: Path) -> None:
 
 
 def _write_slow_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Add the two files of the original format, which newer transformers no longer write by themselves."""
+    """Add the two files of the original format, which newer transformers no longer write."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     (folder / "vocab.json").write_text(json.dumps(state["vocab"], ensure_ascii=False) + "\n", encoding="utf-8")
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in state["merges"]]

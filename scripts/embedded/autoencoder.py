@@ -1,7 +1,7 @@
 """Stage 1: the autoencoder, its whitening, and the cached latents.
 
-The loss is L1 + MSE + the L1 of the differences between neighbours (edges) + a small KL. Half-way
-the latents are whitened into the two 1x1 convolutions beside them, so that 0.18215 is exact.
+The loss is L1 + MSE + the L1 of the differences between neighbors (edges) + a small KL. Partway through training the
+latents are whitened into the two adjacent 1x1 convolutions, so that 0.18215 is exact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def as_tensor(pictures: np.ndarray) -> torch.Tensor:
 
 
 def crops(rank: Rank, small: np.ndarray, large: np.ndarray, fraction: float) -> torch.Tensor:
-    """Take a batch: crops that grow from 32² to 64², at last full 128² pictures, equal in pixels."""
+    """Return a batch: crops that grow from 32² to 64², finally full 128² images, with equal pixel counts."""
     side = 32 if fraction < 0.12 else 64 if fraction < FULL_PICTURES_FROM else 128
     count = max(1, rank.job.batch * 64 * 64 // side**2)
     taken = np.empty((count, side, side, 3), np.uint8)
@@ -46,14 +46,14 @@ def crops(rank: Rank, small: np.ndarray, large: np.ndarray, fraction: float) -> 
 
 
 def edge_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Compare the differences between neighbouring pixels, across and down."""
+    """Compare the differences between neighboring pixels, horizontally and vertically."""
     delta = first - second
     return delta.diff(dim=-1).abs().mean() + delta.diff(dim=-2).abs().mean()
 
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
-    """Make the scaled latents' mean 0 and covariance the identity, without changing what is decoded.
+    """Make the scaled latents' mean 0 and covariance the identity, without changing the decoded images.
 
     Folds z' = A (z - m), with A = C^(-1/2) / 0.18215 (ZCA), into quant_conv, and its inverse into post_quant_conv.
     """
@@ -107,9 +107,9 @@ def _whiten_together(rank: Rank, trainer: Trainer, vae: AutoencoderKL, small: np
 
 @torch.no_grad()
 def finish_vae(work: Path, count: int = 1024, *, sharpened: bool = False) -> tuple[AutoencoderKL, float]:
-    """Load the averaged autoencoder, whitens it a last time, and measures its PSNR in dB on new crops.
+    """Load the averaged autoencoder, whiten it a last time, and measure its PSNR in dB on new crops.
 
-    That of a model that is gone on from was whitened then, and stays as it is.
+    The autoencoder of a continued model is already whitened and stays unchanged.
     """
     small = np.load(work / "small.npy", mmap_mode="r")
     if (work / START).exists():
@@ -127,15 +127,15 @@ def finish_vae(work: Path, count: int = 1024, *, sharpened: bool = False) -> tup
 
 
 def load_latents(work: Path, name: str) -> np.ndarray:
-    """Load the cached latents of all processes, in the pictures' order, as (n, 4, h/8, w/8) fp16."""
+    """Load the cached latents of all processes, in the order of the images, as (n, 4, h/8, w/8) fp16."""
     paths = sorted(work.glob(f"latents-{name}-*.npy"), key=lambda path: int(path.stem.rsplit("-", 1)[1]))
     return np.concatenate([np.load(path) for path in paths])
 
 
 def sharpen_decoder(rank: Rank) -> None:
-    """Train the decoder alone a while longer, on whole pictures' cached latents with a little noise on them.
+    """Train the decoder alone for a while, on whole images' cached latents with a little noise.
 
-    Leaves the latent space as it is, so that it can follow after the denoiser's training.
+    Does not change the latent space, so that it can follow the denoiser's training.
     """
     work, device = rank.job.work, rank.job.device
     vae, _ = finish_vae(work)
@@ -165,7 +165,7 @@ def sharpen_decoder(rank: Rank) -> None:
 
 @torch.no_grad()
 def cache_latents(rank: Rank) -> None:
-    """Encode this process's share of the pictures into (n, 4, h/8, w/8) fp16 files, scaled to unit variance."""
+    """Encode this process's share of the images into (n, 4, h/8, w/8) fp16 files, scaled to unit variance."""
     vae, _ = finish_vae(rank.job.work)
     vae.to(rank.job.device)
     for name in ("small", "large"):

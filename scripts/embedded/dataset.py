@@ -1,4 +1,4 @@
-"""The training set on disk: pictures at two sizes, their captions as tokens, their attributes."""
+"""The training set on disk: images at two sizes, their tokenized captions, their attributes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from .figures import Picture
 
 SMALL, LARGE = 128, 256
-START = "start"  # in the work folder: the finished model that the training goes on from, if any
+START = "start"  # in the work folder: the finished model that training continues from, if any
 CAPTIONS = 4
 BACKGROUNDS = ("plain", "gradient", *SETTINGS)
 RELATIONS = ("", "beside", "stacked", "inside")
-# Attribute columns and how many values each can take; 0 means "none" where that can be.
+# Attribute columns and their numbers of values; 0 means "none" where possible.
 ATTRIBUTES = {
     "kind": len(KINDS) + 1,
     "colour": len(NAMES) + 1,
@@ -41,7 +41,7 @@ ATTRIBUTES = {
 
 @dataclass
 class Dataset:
-    """Pictures and what is known about them; picture i of ``large`` is picture i of ``small``, drawn larger."""
+    """Images and their labels; image i of ``large`` is a larger version of image i of ``small``."""
 
     small: np.ndarray  # (n, 128, 128, 3) uint8
     large: np.ndarray  # (m, 256, 256, 3) uint8, m <= n
@@ -50,7 +50,7 @@ class Dataset:
 
 
 def attributes(picture: Picture) -> list[int]:
-    """List a picture's attributes, its two objects in the order left to right, top to bottom, out to in."""
+    """Return a picture's attributes, its two objects in the order left to right, top to bottom, outer to inner."""
     things = [*picture.things[:1]] if picture.count > 1 else [*picture.things]
     if picture.relation in ("right", "below"):
         things.reverse()
@@ -66,7 +66,7 @@ def _draw_image(index: int, size: int) -> np.ndarray:
 
 
 def _draw_all(path: Path, numbers: range, size: int, processes: int) -> np.ndarray:
-    """Draw the pictures of these numbers into a memory-mapped file, unless it is there already."""
+    """Draw the images of these numbers into a memory-mapped file, unless it exists."""
     if not path.exists():
         partial_path = path.with_suffix(".partial.npy")
         pictures = np.lib.format.open_memmap(partial_path, "w+", np.uint8, (len(numbers), size, size, 3))
@@ -80,9 +80,9 @@ def _draw_all(path: Path, numbers: range, size: int, processes: int) -> np.ndarr
 
 
 def load_tokenizer(work: Path, number: int | None = None) -> CLIPTokenizer:
-    """Take over the tokenizer of the model that is gone on from, or build one from the grammar's words.
+    """Copy the tokenizer of the continued model, or build one from the grammar's words. Deterministic.
 
-    No chance is in either. Processes that do so at the same time give their ``number``, not to write into one file.
+    Concurrent processes pass their ``number``, so that they do not write into one file.
     """
     if (work / START).exists():
         return CLIPTokenizer.from_pretrained(work / START / "tokenizer")
@@ -95,7 +95,7 @@ def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> np.ndarray:
 
 
 def prepare(work: Path, count: int, large_count: int, processes: int, first: int = 0) -> Dataset:
-    """Draw and encodes the training set, pictures ``first`` and on, into ``work``, or loads it from there."""
+    """Draw and encode the training set, images from ``first`` on, into ``work``, or load it from there."""
     small = _draw_all(work / "small.npy", range(first, first + count), SMALL, processes)
     large = _draw_all(work / "large.npy", range(first, first + large_count), LARGE, processes)
     described = work / "described.npz"

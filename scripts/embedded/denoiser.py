@@ -1,8 +1,7 @@
 """Stages 2 and 3: the text encoder's warm-up, then denoiser and text encoder together.
 
-The denoiser learns the v-prediction (Salimans & Ho 2022) with a uniform loss over time steps drawn
-more often at high noise, where the layout is decided. One caption in ten is dropped, for
-classifier-free guidance (Ho & Salimans 2022).
+The denoiser learns the v-prediction (Salimans & Ho 2022) with a uniform loss over timesteps drawn more often at high
+noise, which determines the layout. One caption in ten is dropped, for classifier-free guidance (Ho & Salimans 2022).
 """
 
 from __future__ import annotations
@@ -25,47 +24,47 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEXT_RATE, UNET_RATE, JOINT_TEXT_SHARE = 1e-3, 1.5e-3, 0.15
-SHORT = 32  # tokens that hold any caption; the other places are repeated end tokens
-ATTRIBUTE_SHARE = 0.01  # of the attributes' loss, beside the denoiser's, while both train together
-FROZEN_TEXT_FROM = 0.45  # the budget's fraction from which the text encoder rests: it has little left to learn
-FULL_LENGTH_FROM = 0.7  # the budget's fraction from which all 77 places are used
-LARGE_FROM, LARGE_EVERY, LARGE_SHARE = 0.25, 6, 3.2  # later every 6th step at 256², on that many times fewer pictures
-CORE_SHARE = 0.8  # how many of a batch's pictures are of the kinds that are measured
-LATE_PAIRS, LATE_CATS = 0.4, 2.5  # how much more often these come once the text encoder rests
-DROPPED, JUNK = 0.10, 0.2  # captions dropped, and how many of those become meaningless words
+SHORT = 32  # tokens that fit any caption; the other positions are repeated end tokens
+ATTRIBUTE_SHARE = 0.01  # weight of the attributes' loss relative to the denoiser's, while both train together
+FROZEN_TEXT_FROM = 0.45  # fraction of the budget from which the text encoder is frozen: it has little left to learn
+FULL_LENGTH_FROM = 0.7  # fraction of the budget from which all 77 positions are used
+LARGE_FROM, LARGE_EVERY, LARGE_SHARE = 0.25, 6, 3.2  # later every 6th step at 256², with fewer images by this factor
+CORE_SHARE = 0.8  # share of a batch's images that are of the measured kinds
+LATE_PAIRS, LATE_CATS = 0.4, 2.5  # relative frequencies of these once the text encoder is frozen
+DROPPED, JUNK = 0.10, 0.2  # share of dropped captions, and share of those replaced by meaningless words
 STEPS = 1000
 
 
 class AttributeHeads(torch.nn.Module):
-    """Read every attribute of the picture off the text encoder's end token."""
+    """Predict every attribute of the image from the text encoder's end token."""
 
     def __init__(self) -> None:
         super().__init__()
         self.heads = torch.nn.ModuleList(torch.nn.Linear(TEXT_WIDTH, values) for values in ATTRIBUTES.values())
 
     def forward(self, pooled: torch.Tensor) -> list[torch.Tensor]:
-        """Map (n, 128) to one (n, values) of logits for each attribute."""
+        """Map (n, 128) to one (n, values) of logits per attribute."""
         return [head(pooled) for head in self.heads]
 
 
 def shorten(tokens: np.ndarray, length: int, end: int) -> np.ndarray:
-    """Cut (n, 77) token numbers to (n, length), keeping an end token last."""
+    """Truncate (n, 77) token numbers to (n, length), keeping an end token last."""
     cut = tokens[:, :length].copy()
     cut[:, -1] = end
     return cut
 
 
 def attribute_losses(heads: AttributeHeads, pooled: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return each attribute's cross-entropy, (8,), for end tokens (n, 128) and the truth (n, 8)."""
+    """Return each attribute's cross-entropy, (8,), for end tokens (n, 128) and labels (n, 8)."""
     return torch.stack(
         [functional.cross_entropy(answer, labels[:, column]) for column, answer in enumerate(heads(pooled))]
     )
 
 
 def warm_text(rank: Rank) -> None:
-    """Train the text encoder to know what is on the picture, before any denoising.
+    """Train the text encoder to represent the content of the image, before any denoising.
 
-    That of a model that is gone on from is trained further, so that it tells order and colours apart better.
+    The text encoder of a continued model is trained further, so that it distinguishes order and colors better.
     """
     tokenizer = load_tokenizer(rank.job.work, rank.number)
     described = np.load(rank.job.work / "described.npz")
@@ -82,17 +81,17 @@ def warm_text(rank: Rank) -> None:
         )
         pooled = text(torch.from_numpy(batch_tokens).to(rank.job.device)).pooler_output
         losses = attribute_losses(heads, pooled, labels[rows].to(rank.job.device))
-        # Told apart for the record: kinds and order are learnt last.
+        # Recorded separately: kinds and order are learned last.
         recent = recent.lerp(losses.detach().cpu(), 0.05)
         trainer.step(losses.sum())
-    if rank.leads and recent.any():  # else all was done in an earlier run
+    if rank.leads and recent.any():  # otherwise all was done in an earlier run
         trainer.save()
         summary = ", ".join(f"{name} {loss:.3f}" for name, loss in zip(ATTRIBUTES, recent.tolist(), strict=True))
         print(f"text warm-up: losses {summary}", flush=True)
 
 
 def drop_captions(tokens: np.ndarray, empty: np.ndarray, junk: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Replace one caption in ten by nothing or by words that mean nothing, in place; returns the rows of the others."""
+    """Replace one caption in ten by nothing or by meaningless words, in place; return the rows of the others."""
     dropped = np.flatnonzero(rng.random(len(tokens)) < DROPPED)
     tokens[dropped] = empty
     meaningless = dropped[rng.random(len(dropped)) < JUNK]
@@ -101,7 +100,7 @@ def drop_captions(tokens: np.ndarray, empty: np.ndarray, junk: np.ndarray, rng: 
 
 
 def junk_captions(count: int = 512) -> list[str]:
-    """Make prompts of filler words and of letters, as people write into the negative prompt."""
+    """Generate prompts of filler words and letters, as people write into the negative prompt."""
     rng = np.random.default_rng(7)
     letters = list("abcdefghijklmnopqrstuvwxyz")
     captions = []
@@ -114,27 +113,27 @@ def junk_captions(count: int = 512) -> list[str]:
 
 
 def time_steps(count: int, power: float, rng: np.random.Generator) -> torch.Tensor:
-    """Draw (count,) time steps spread evenly over the distribution u**power, mostly high noise for power < 1."""
+    """Draw (count,) timesteps stratified over the distribution u**power, mostly high noise for power < 1."""
     spread = (np.arange(count) + rng.random(count)) / count
     return torch.from_numpy(np.minimum(STEPS - 1, (STEPS * spread**power)).astype(np.int64))
 
 
 def add_noise(latents: torch.Tensor, steps: torch.Tensor, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the noisy (n, 4, h, w) latents and the v they should be answered with."""
+    """Return the noisy (n, 4, h, w) latents and the target v."""
     noise = torch.randn_like(latents)
     alpha = signal[steps].sqrt().view(-1, 1, 1, 1)
     sigma = (1 - signal[steps]).sqrt().view(-1, 1, 1, 1)
     target = alpha * noise - sigma * latents
-    # Sampling starts from pure noise, which the schedule's last step is not quite: learn that start too.
+    # Sampling starts from pure noise, which the schedule's last step is not exactly: train on that start too.
     start = (steps >= STEPS - 10).view(-1, 1, 1, 1)
     return torch.where(start, noise, alpha * latents + sigma * noise), target
 
 
 def core_rows(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the attributes (n, 8) that matter most, and their shares once the text encoder rests.
+    """Return the most important rows of the attributes (n, 8), and their weights once the text encoder is frozen.
 
-    These are scenes, single objects and pairs of plain shapes. By then order is learnt, and what is left is drawing:
-    the pairs step back, and the figure with the most detail comes more often.
+    These are scenes, single objects and pairs of plain shapes. By then order is learned, and drawing remains: pairs
+    become less frequent, and the figure with the most detail more frequent.
     """
     column = {name: index for index, name in enumerate(ATTRIBUTES)}
     kind, other = labels[:, column["kind"]], labels[:, column["other kind"]]
@@ -199,7 +198,7 @@ def train_unet(rank: Rank) -> None:
 
 
 def load_finished(work: Path) -> tuple[Networks, float]:
-    """Load all stages' averaged weights; returns them with the autoencoder's PSNR in dB."""
+    """Load all stages' averaged weights; return them with the autoencoder's PSNR in dB."""
     tokenizer = load_tokenizer(work)
     vae, quality = finish_vae(work, sharpened=True)
     text, unet = build_text(tokenizer), build_unet()

@@ -1,4 +1,4 @@
-"""Draws a whole picture from its description. Knows nothing of chance or words (`grammar.py` does)."""
+"""Drawing of a picture from its description. Does not depend on random numbers or words (`grammar.py` does)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def draw(picture: Picture, size: int, supersampling: int = 2) -> Image.Image:
-    """Draw a picture at size x size pixels, RGB, with the edges smoothed by supersampling."""
+    """Draw a picture as an RGB image of size x size pixels, antialiased by supersampling."""
     canvas = Image.new("RGB", (size * supersampling,) * 2)
     draw_background(canvas, picture)
     for thing in picture.things:

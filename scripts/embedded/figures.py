@@ -1,7 +1,7 @@
-"""Describes pictures and paints their objects, plain shapes and figures, with Pillow.
+"""Descriptions of pictures, and drawing of their objects, plain shapes and figures, with Pillow.
 
-Knows nothing of chance or words: everything random is already decided in the description
-(`grammar.py`). Coordinates run from 0 to 1, x to the right and y down, whatever the size in pixels.
+All random choices are already made in the description (`grammar.py`). Coordinates run from 0 to 1, x to the right and y
+down, independent of the size in pixels.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ SETTINGS = ("meadow", "night", "mountains", "beach", "sunset", "snow", "sea", "u
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, its colour, its centre and its half-height, all in unit coordinates."""
+    """One object: kind, color, center and half height, all in unit coordinates."""
 
     kind: str
     colour: str
     x: float
     y: float
     radius: float
-    tint: Colour = (0, 0, 0)  # the exact colour to paint with: the named one, slightly varied
+    tint: Colour = (0, 0, 0)  # the exact color to draw with: the named one, slightly varied
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A whole picture: its background and its objects, in the order in which they are painted."""
+    """A whole picture: its background and its objects, in drawing order."""
 
     background: str  # "plain", "gradient" or one of SETTINGS
     colour: str = ""  # of a plain or gradient background
@@ -55,19 +55,19 @@ class Picture:
     things: tuple[Thing, ...] = ()
     relation: str = ""  # between the first and the second object: left, right, above, below, inside
     count: int = 1  # of equal objects
-    shift: float = 0.0  # -1..1: varies a setting's horizon, the sun's place, the hills
+    shift: float = 0.0  # -1..1: varies a setting's horizon, the sun's position, the hills
     captions: tuple[str, ...] = field(default=(), compare=False)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Darken (factor < 1) or lightens (factor > 1, towards white) a colour."""
+    """Darken (factor < 1) or lighten (factor > 1, towards white) a color."""
     if factor <= 1:
         return (int(colour[0] * factor), int(colour[1] * factor), int(colour[2] * factor))
     return mix(colour, (255, 255, 255), factor - 1)
 
 
 def mix(first: Colour, second: Colour, amount: float) -> Colour:
-    """Blend two colours linearly: 0 gives the first, 1 the second."""
+    """Blend two colors linearly: 0 gives the first, 1 the second."""
     red, green, blue = (round(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
     return (red, green, blue)
 
@@ -80,7 +80,7 @@ def regular(corners: int, turn: float = 0.0) -> Points:
 
 @lru_cache
 def outline(kind: str) -> tuple[tuple[str, tuple[float, ...] | tuple[tuple[float, float], ...]], ...]:
-    """Describe a plain shape on the square -1..1 as primitives; a name ending in ``-`` cuts away."""
+    """Describe a plain shape on the square -1..1 as primitives; a name ending in ``-`` subtracts."""
     if kind == "star":
         spikes = [
             (x * (1 if i % 2 == 0 else 0.42), y * (1 if i % 2 == 0 else 0.42)) for i, (x, y) in enumerate(regular(10))
@@ -134,7 +134,7 @@ def shape_mask(kind: str, x: float, y: float, radius: float, size: int) -> Image
 
 
 class Brush:
-    """Paint a figure's parts in its own coordinates, -1..1 around the object's centre."""
+    """Draws a figure's parts in its own coordinates, -1..1 around the object's center."""
 
     def __init__(self, canvas: Image.Image, x: float, y: float, radius: float) -> None:
         self.pen = ImageDraw.Draw(canvas)
@@ -168,12 +168,12 @@ LAMP = (255, 226, 96)
 
 
 def contrast(colour: Colour) -> Colour:
-    """Return a dark line colour for a light figure and a light one for a dark figure."""
+    """Return a dark line color for a light figure and a light one for a dark figure."""
     return DARK if sum(colour) > 150 else LIGHT
 
 
 def draw_house(brush: Brush, colour: Colour, *, lit: bool) -> None:
-    """Paint walls of the given colour, a roof, a door and two windows, lit at night."""
+    """Paint walls of the given color, a roof, a door and two windows, lit at night."""
     roof = (96, 46, 34) if sum(colour) > 320 else (196, 92, 60)
     pane = LAMP if lit else GLASS
     brush.box(0.45, -0.95, 0.7, -0.3, shade(roof, 0.8))
@@ -186,7 +186,7 @@ def draw_house(brush: Brush, colour: Colour, *, lit: bool) -> None:
 
 
 def draw_tree(brush: Brush, colour: Colour) -> None:
-    """Paint a trunk and a round crown of the given colour."""
+    """Paint a trunk and a round crown of the given color."""
     brush.box(
         -0.15,
         0.2,
@@ -199,7 +199,7 @@ def draw_tree(brush: Brush, colour: Colour) -> None:
 
 
 def draw_flower(brush: Brush, colour: Colour) -> None:
-    """Paint a stem with leaves and six petals of the given colour round a yellow heart."""
+    """Paint a stem with leaves and six petals of the given color around a yellow center."""
     brush.box(-0.07, -0.2, 0.07, 1, LEAF)
     brush.polygon([(0, 0.85), (0.55, 0.35), (0.5, 0.7)], LEAF)
     brush.polygon([(0, 0.85), (-0.55, 0.35), (-0.5, 0.7)], LEAF)
@@ -210,7 +210,7 @@ def draw_flower(brush: Brush, colour: Colour) -> None:
 
 
 def draw_mushroom(brush: Brush, colour: Colour) -> None:
-    """Paint a pale stem and a half-round cap of the given colour with light dots."""
+    """Paint a pale stem and a semicircular cap of the given color with light dots."""
     brush.oval(-0.35, 0.55, 0.35, 1.05, (238, 222, 190))
     brush.box(-0.27, 0, 0.27, 0.85, (238, 222, 190))
     brush.pen.pieslice([*brush.at(-1, -0.95), *brush.at(1, 1.15)], 180, 360, fill=colour)
@@ -239,7 +239,7 @@ def draw_cat(brush: Brush, colour: Colour) -> None:
 
 
 def draw_fish(brush: Brush, colour: Colour) -> None:
-    """Paint a fish that looks left: body, tail, fin, eye and gill."""
+    """Paint a fish facing left: body, tail, fin, eye and gill."""
     brush.polygon([(0.5, 0), (1.15, -0.55), (1.15, 0.55)], shade(colour, 0.8) if sum(colour) > 150 else (70, 70, 76))
     brush.polygon(
         [(-0.2, -0.45), (0.35, -0.85), (0.4, -0.3)], shade(colour, 0.8) if sum(colour) > 150 else (70, 70, 76)
@@ -257,7 +257,7 @@ def draw_fish(brush: Brush, colour: Colour) -> None:
 
 
 def draw_boat(brush: Brush, colour: Colour) -> None:
-    """Paint a sailing boat: a hull of the given colour, a mast and two sails."""
+    """Paint a sailing boat: a hull of the given color, a mast and two sails."""
     sail = LIGHT if sum(colour) < 690 else (236, 96, 80)
     brush.box(-0.06, -1, 0.04, 0.5, WOOD)
     brush.polygon([(0.1, -0.95), (0.95, 0.3), (0.1, 0.3)], sail)

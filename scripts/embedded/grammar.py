@@ -1,7 +1,7 @@
-"""Decides what is on a picture and words its captions: the training data's small world.
+"""Random generation of pictures and their captions: the contents of the training data.
 
-One seed gives one picture with several captions. The mixture is weighted towards what the
-measurement asks for (`measure.py`): one large object on a plain colour, two objects, scenes.
+One seed gives one picture with several captions. The mixture is weighted towards the measured kinds (`measure.py`): one
+large object on a plain color, two objects, scenes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .scenery import horizon
 
 KINDS = (*SHAPES, *FIGURES)
 NAMES = tuple(COLOURS)
-# How often each sort of picture is drawn.
+# Frequency of each sort of picture.
 MIXTURE = {"single": 0.32, "pair": 0.4, "scene": 0.2, "empty": 0.02, "counted": 0.03, "placed": 0.03}
-# How much more often than the other shapes and settings these are drawn: round and square outlines are the hardest to
-# paint evenly, and three settings are what people ask for.
+# Relative frequencies of these shapes and settings: round and square outlines are the hardest to paint evenly, and
+# three settings are the most requested.
 FAVOURED = {"circle": 2.0, "square": 2.0, "meadow": 2.0, "night": 2.0, "sea": 2.0}
-PAIRED_SHAPES = 0.9  # how often an object of two is a shape: larger than in `single`, the pairs are to learn order
+PAIRED_SHAPES = 0.9  # share of shapes in pairs: larger than in `single`, because pairs teach order
 NUMBERS = {2: "two", 3: "three", 4: "four"}
 PLURALS = {"fish": "fish", "cross": "crosses"}
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -61,7 +61,7 @@ LANDSCAPES: dict[str, tuple[str, ...]] = {
     "underwater": ("an underwater landscape", "under water", "underwater"),
     "road": ("a road", "a street", "an empty road"),
 }
-# Where each setting's objects stand, and which are found there most.
+# Typical objects of each setting, and the most frequent ones.
 HABITS: dict[str, tuple[str, ...]] = {
     "meadow": ("cat", "cat", "cat", "cat", "tree", "flower", "house", "house", "mushroom", "car"),
     "night": ("house", "house", "house", "tree", "cat", "car", "boat"),
@@ -73,7 +73,7 @@ HABITS: dict[str, tuple[str, ...]] = {
     "underwater": ("fish",),
     "road": ("car", "car", "house", "cat"),
 }
-# The colour a kind has when none is named, and some of its natural ones.
+# The default color of a kind, and some of its natural ones.
 NATURAL: dict[str, tuple[str, ...]] = {
     "house": ("red", "white", "yellow", "brown"),
     "tree": ("green", "green", "green", "orange"),
@@ -112,7 +112,7 @@ FRAMES = ("{}",) * 8 + (
 
 
 def article(words: str) -> str:
-    """Put the indefinite article before words."""
+    """Add the indefinite article."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -122,40 +122,40 @@ def plural(kind: str) -> str:
 
 
 def spoken(colour: str, rng: random.Random) -> str:
-    """Return a colour's word; gray has two spellings."""
+    """Return the word for a color; gray has two spellings."""
     return "grey" if colour == "gray" and rng.random() < 0.4 else colour
 
 
 def vary(colour: str, rng: random.Random) -> Colour:
-    """Return a named colour's RGB, up to 5 levels off in each channel."""
+    """Return a named color's RGB, varied by up to 5 levels per channel."""
     red, green, blue = (max(0, min(255, value + rng.randint(-5, 5))) for value in COLOURS[colour])
     return (red, green, blue)
 
 
 def distinct(rng: random.Random, *used: str) -> str:
-    """Pick a colour that is not in use and cannot be mistaken for one that is."""
+    """Choose a color that is not in use and is distinguishable from those that are."""
     alike = {"white": {"gray"}, "gray": {"white"}, "brown": {"black"}, "black": {"brown"}}
     taken = set(used).union(*(alike.get(colour, set()) for colour in used))
     return rng.choice([colour for colour in NAMES if colour not in taken])
 
 
 def choose_weighted(rng: random.Random, names: tuple[str, ...]) -> str:
-    """Pick a shape or a setting by its weight in FAVOURED."""
+    """Choose a shape or a setting by its weight in FAVOURED."""
     return rng.choices(names, [FAVOURED.get(name, 1.0) for name in names])[0]
 
 
 def object_kind(rng: random.Random, shapes: float = 0.66) -> str:
-    """Pick an object: shapes two times in three unless told otherwise, since they are what is measured."""
+    """Choose an object: shapes two times in three unless told otherwise, since they are measured."""
     return choose_weighted(rng, SHAPES) if rng.random() < shapes else rng.choice(FIGURES)
 
 
 def make_thing(kind: str, colour: str, x: float, y: float, radius: float, rng: random.Random) -> Thing:
-    """Make an object with a slightly varied colour."""
+    """Create an object with a slightly varied color."""
     return Thing(kind, colour, x, y, radius, vary(colour, rng))
 
 
 def plain(rng: random.Random, *colours: str) -> Picture:
-    """Make a plain (or, one time in eight, gradient) background unlike the objects' colours."""
+    """Create a plain (or, one time in eight, gradient) background unlike the objects' colors."""
     colour = (
         "white" if rng.random() < 0.12 and "white" not in colours and "gray" not in colours else distinct(rng, *colours)
     )
@@ -163,7 +163,7 @@ def plain(rng: random.Random, *colours: str) -> Picture:
 
 
 def on_background(subject: str, picture: Picture, rng: random.Random) -> str:
-    """Add the background's words to the words for what is on it."""
+    """Add the words for the background to those for the subject."""
     colour = spoken(picture.colour, rng)
     if picture.background == "gradient":
         return rng.choice(
@@ -186,18 +186,18 @@ def on_background(subject: str, picture: Picture, rng: random.Random) -> str:
 
 
 def describe_object(thing: Thing, rng: random.Random, size: str = "") -> str:
-    """Word one object: an article mostly, perhaps its size, its colour, its kind."""
+    """Describe one object: usually an article, optionally its size, its color, its kind."""
     words = " ".join(part for part in (size, spoken(thing.colour, rng), thing.kind) if part)
     return words if rng.random() < 0.15 else article(words)
 
 
 def add_phrase(words: str, rng: random.Random) -> str:
-    """Set a caption into one of the phrases that people put round a prompt."""
+    """Insert a caption into one of the phrases that are common in prompts."""
     return rng.choice(FRAMES).format(words)
 
 
 def single(rng: random.Random) -> tuple[Picture, list[str]]:
-    """Invent one object near the middle, mostly large."""
+    """Generate one object near the center, mostly large."""
     colour, kind = rng.choice(NAMES), object_kind(rng)
     picture = plain(rng, colour)
     size = rng.choices(("", "big", "small"), (0.8, 0.12, 0.08))[0]
@@ -206,13 +206,13 @@ def single(rng: random.Random) -> tuple[Picture, list[str]]:
     thing = make_thing(kind, colour, 0.5 + rng.uniform(-reach, reach), 0.5 + rng.uniform(-reach, reach), radius, rng)
     word = {"": "", "big": rng.choice(("big", "large")), "small": rng.choice(("small", "little", "tiny"))}[size]
     captions = [on_background(describe_object(thing, rng, word), picture, rng) for _ in range(4)]
-    if rng.random() < 0.15:  # Without a background's words any background may come.
+    if rng.random() < 0.15:  # Without words for the background, any background is possible.
         captions[3] = describe_object(thing, rng, word)
     return replace(picture, things=(thing,)), captions
 
 
 def object_at_location(rng: random.Random) -> tuple[Picture, list[str]]:
-    """Invent one object at a named place."""
+    """Generate one object at a named location."""
     colour, kind = rng.choice(NAMES), object_kind(rng)
     picture = plain(rng, colour)
     x, y, phrases = PLACES[rng.choice(list(PLACES))]
@@ -229,7 +229,7 @@ def object_at_location(rng: random.Random) -> tuple[Picture, list[str]]:
 
 
 def pair(rng: random.Random) -> tuple[Picture, list[str]]:
-    """Invent two objects in a named relation."""
+    """Generate two objects in a named relation."""
     relation = rng.choice(("left", "right", "above", "below") * 3 + ("inside",))
     first, second = rng.choice(NAMES), ""
     second = rng.choice(NAMES) if relation != "inside" and rng.random() < 0.1 else distinct(rng, first)
@@ -258,7 +258,7 @@ def pair(rng: random.Random) -> tuple[Picture, list[str]]:
 
 
 def describe_relation(first: Thing, second: Thing, relation: str, rng: random.Random) -> str:
-    """Word two objects and their relation, seen from either of them."""
+    """Describe two objects and their relation, from the viewpoint of either."""
     first_phrase, second_phrase = describe_object(first, rng), describe_object(second, rng)
     if relation == "inside":
         return rng.choice(
@@ -294,7 +294,7 @@ def describe_relation(first: Thing, second: Thing, relation: str, rng: random.Ra
 
 
 def equal_objects(rng: random.Random) -> tuple[Picture, list[str]]:
-    """Invent two to four equal objects."""
+    """Generate two to four equal objects."""
     number, colour, kind = rng.choice((2, 2, 3, 3, 4)), rng.choice(NAMES), object_kind(rng)
     picture = plain(rng, colour)
     rows = {
@@ -311,7 +311,7 @@ def equal_objects(rng: random.Random) -> tuple[Picture, list[str]]:
 
 
 def scene(rng: random.Random) -> tuple[Picture, list[str]]:
-    """Invent one figure in a setting."""
+    """Generate one figure in a setting."""
     setting = choose_weighted(rng, SETTINGS)
     kind = rng.choice(HABITS[setting]) if rng.random() < 0.85 else rng.choice(FIGURES)
     colour = rng.choice(NATURAL[kind]) if rng.random() < 0.6 else rng.choice(NAMES)
@@ -341,7 +341,7 @@ def scene(rng: random.Random) -> tuple[Picture, list[str]]:
 
 
 def empty(rng: random.Random) -> tuple[Picture, list[str]]:
-    """Invent a setting or a plain background without objects."""
+    """Generate a setting or a plain background without objects."""
     if rng.random() < 0.3:
         picture = plain(rng)
         colour, sort = spoken(picture.colour, rng), "gradient " if picture.background == "gradient" else ""
@@ -366,12 +366,12 @@ SORTS = {
 
 
 def is_held_out(colour: str, kind: str, background: str) -> bool:
-    """Tell whether an object of a colour on a background's colour is kept from training, for measuring (one in 12)."""
+    """Return whether an object color on a background color is excluded from training for measurement (one in 12)."""
     return zlib.crc32(f"{colour} {kind} on {background}".encode()) % 12 == 0
 
 
 def imagine(seed: int | str, sort: str = "") -> Picture:
-    """Invent one picture with four captions; the same seed always gives the same."""
+    """Generate one picture with four captions; deterministic for a seed."""
     rng = random.Random(f"embedded {seed}")
     kind_of_picture = sort or rng.choices(list(MIXTURE), list(MIXTURE.values()))[0]
     picture, captions = SORTS[kind_of_picture](rng)
@@ -381,7 +381,7 @@ def imagine(seed: int | str, sort: str = "") -> Picture:
 
 
 def words() -> set[str]:
-    """Collect every word that captions can hold, found by inventing many pictures."""
+    """Return every word that captions can contain, found by generating many pictures."""
     vocabulary: set[str] = set()
     for number in range(6000):
         for caption in imagine(f"words {number}").captions:

@@ -1,7 +1,7 @@
-"""Judges a picture without any network: its colours, its silhouette, where two colours lie.
+"""Evaluation of an image without a network: its colors, its silhouette, the positions of two colors.
 
-A picture is an (h, w, 3) array of floats from 0 to 255. Silhouettes are compared with the drawn
-ones by intersection over union after both were cut to their bounding boxes.
+An image is an (h, w, 3) array of floats from 0 to 255. Silhouettes are compared with the drawn ones by intersection
+over union after both are cropped to their bounding boxes.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from .drawing import draw
 from .figures import COLOURS, SHAPES, Picture, Thing
 
 SIDE = 48  # pixels to which silhouettes are scaled for comparison
-FAINT = 0.5  # the share of the way from background to object from which a pixel counts as object
+FAINT = 0.5  # fraction of the distance from background to object color from which a pixel counts as object
 NAMES = tuple(COLOURS)
 PALETTE = np.array([COLOURS[name] for name in NAMES], np.float32)
 
 
 def nearest_colour(rgb: np.ndarray) -> str:
-    """Name the colour nearest to (3,) in RGB."""
+    """Return the name of the color nearest to (3,) in RGB."""
     return NAMES[int(np.square(PALETTE - rgb).sum(1).argmin())]
 
 
 def background_colour(picture: np.ndarray) -> np.ndarray:
-    """Return the (3,) median colour of a frame of one sixteenth of the side."""
+    """Return the (3,) median color of a frame of one sixteenth of the side."""
     edge = max(1, picture.shape[0] // 16)
     frame = [picture[:edge], picture[-edge:], picture[:, :edge].swapaxes(0, 1), picture[:, -edge:].swapaxes(0, 1)]
     return np.median(np.concatenate([part.reshape(-1, 3) for part in frame]), axis=0)
 
 
 def object_colour(picture: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Return the (3,) median colour of what is clearly not background (the background itself if nothing is)."""
+    """Return the (3,) median color of pixels that clearly differ from the background, else the background."""
     distance = np.linalg.norm(picture - background, axis=-1)
     clear = distance > max(40.0, 0.6 * float(np.percentile(distance, 98)))
     return np.median(picture[clear], axis=0) if clear.any() else background
 
 
 def silhouette(picture: np.ndarray, background: np.ndarray, tint: np.ndarray | None = None) -> np.ndarray:
-    """Return the (h, w) mask, 0 to 1, of what is not background; of one colour alone if ``tint`` is given."""
+    """Return the (h, w) mask, 0 to 1, of non-background pixels, or of one color if ``tint`` is given."""
     if tint is None:
         return np.clip((np.linalg.norm(picture - background, axis=-1) - 16) / 48, 0, 1)
     way = tint - background
@@ -48,7 +48,7 @@ def silhouette(picture: np.ndarray, background: np.ndarray, tint: np.ndarray | N
 
 
 def crop_to_box(mask: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Cut a mask to its bounding box; returns it at 48 x 48 with the box's width over height, or None if empty."""
+    """Crop a mask to its bounding box; return it at 48 x 48 with the box's aspect ratio, or None if empty."""
     min_extent = 0.012 * mask.shape[0]
     rows = np.flatnonzero((mask > FAINT).sum(1) >= min_extent)
     columns = np.flatnonzero((mask > FAINT).sum(0) >= min_extent)
@@ -61,11 +61,11 @@ def crop_to_box(mask: np.ndarray) -> tuple[np.ndarray, float] | None:
 
 @lru_cache
 def templates(kinds: tuple[str, ...]) -> tuple[tuple[str, np.ndarray, float], ...]:
-    """Draw every kind's silhouette, cut to its box: (kind, (48, 48) mask, width over height)."""
+    """Draw every kind's silhouette, cropped to its box: (kind, (48, 48) mask, width over height)."""
     silhouettes = []
     for kind in kinds:
         thing = Thing(kind, "green", 0.5, 0.5, 0.36, COLOURS["green"])
-        # On a colour that no part of any figure has.
+        # On a color that no part of any figure has.
         drawn = np.asarray(draw(Picture("plain", "", (255, 0, 255), (thing,)), 128), np.float32)
         box = crop_to_box(silhouette(drawn, drawn[0, 0]))
         assert box is not None  # a drawn object is never empty
@@ -79,7 +79,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def recognise(mask: np.ndarray, kinds: tuple[str, ...] = SHAPES) -> tuple[str, float]:
-    """Name the kind whose silhouette fits best, and how well (IoU, 0 to 1); ("", 0) for an empty mask."""
+    """Return the kind with the best matching silhouette, and its IoU (0 to 1); ("", 0) for an empty mask."""
     box = crop_to_box(mask)
     if box is None:
         return "", 0.0
@@ -90,7 +90,7 @@ def recognise(mask: np.ndarray, kinds: tuple[str, ...] = SHAPES) -> tuple[str, f
 
 
 def colour_place(picture: np.ndarray, colour: str, background: str) -> tuple[float, float] | None:
-    """Return the centre (x, y), 0 to 1, of a named colour's pixels, or None if they are too few to be an object."""
+    """Return the center (x, y), 0 to 1, of a named color's pixels, or None if they are too few to be an object."""
     flat = picture.reshape(-1, 3)
     named = np.square(flat[:, None] - PALETTE).sum(-1).argmin(1)
     color_mask = (named == NAMES.index(colour)).reshape(picture.shape[:2])

@@ -1,7 +1,7 @@
-"""Measures a model folder: does it paint what the prompt says? Deterministic for a seed.
+"""Measurement of how well a model folder follows prompts. Deterministic for a seed.
 
-The prompts are held out: no training picture, in whatever words, has that object in that colour on that
-background (`grammar.held_out`). Pictures are judged without a network (`judge.py`).
+The prompts are held out: no training image, whatever its caption, has that object in that color on that background
+(`grammar.is_held_out`). Images are evaluated without a network (`judge.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-# Chosen before training: the eight whose outlines differ most.
+# Chosen before training: the eight with the most distinct outlines.
 MEASURED_SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "ring", "cross")
 BATCH = 8
 ALIKE = {frozenset(("white", "gray")), frozenset(("black", "brown"))}
@@ -40,7 +40,7 @@ WORDINGS = (
 
 @dataclass(frozen=True)
 class PromptCase:
-    """One prompt and what its picture must show."""
+    """A prompt and the expected content of its image."""
 
     prompt: str
     kinds: tuple[str, ...]
@@ -50,7 +50,7 @@ class PromptCase:
 
 
 def single_prompts(kinds: tuple[str, ...], count: int, seed: int) -> list[PromptCase]:
-    """Make prompts for one object on a plain colour, every kind equally often, all combinations held out."""
+    """Generate prompts for one object on a plain color, every kind equally often, all combinations held out."""
     rng = random.Random(f"measure {kinds} {seed}")
     choices = {}
     for kind in kinds:
@@ -71,7 +71,7 @@ def single_prompts(kinds: tuple[str, ...], count: int, seed: int) -> list[Prompt
 
 
 def pair_prompts(count: int, seed: int) -> list[PromptCase]:
-    """Make prompts for two shapes of different colours, left of, right of, above or below one another."""
+    """Generate prompts for two shapes of different colors, left of, right of, above or below one another."""
     rng = random.Random(f"measure pairs {seed}")
     relations = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
     cases = []
@@ -113,7 +113,7 @@ def paint(
     guidance: float = 4.0,
     negative: str = "",
 ) -> Iterable[Image.Image]:
-    """Paint prompts in batches; picture i starts from the noise of seed + i, whatever the batch."""
+    """Generate images of prompts in batches; image i starts from the noise of seed + i, independent of the batch."""
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]
         noise = [torch.Generator().manual_seed(seed + start + offset) for offset in range(len(part))]
@@ -129,7 +129,7 @@ def paint(
 
 
 def judge_single(picture: np.ndarray, case: PromptCase, kinds: tuple[str, ...]) -> dict[str, float]:
-    """Judge one (h, w, 3) picture of one object: 1 for right, 0 for wrong, and the silhouette's fit."""
+    """Evaluate one (h, w, 3) image of one object: 1 for right, 0 for wrong, and the IoU of the silhouette."""
     ground = judge.background_colour(picture)
     tint = judge.object_colour(picture, ground)
     plain = case.kinds[0] in SHAPES
@@ -143,7 +143,7 @@ def judge_single(picture: np.ndarray, case: PromptCase, kinds: tuple[str, ...]) 
 
 
 def judge_pair(picture: np.ndarray, case: PromptCase) -> dict[str, float]:
-    """Judge one (h, w, 3) picture of two objects: both there, and in the right order."""
+    """Evaluate one (h, w, 3) image of two objects: both present, and in the right order."""
     places = [judge.colour_place(picture, colour, case.background) for colour in case.colours]
     first, second = places
     if first is None or second is None:
@@ -171,8 +171,8 @@ def measure(
 ) -> dict[str, float]:
     """Measure a model folder on held-out prompts.
 
-    Paints ``count`` single shapes, ``pairs`` pictures of two (half as many unless given) and ``figures``
-    houses, cats and so on, at size x size pixels. Returns shares from 0 to 1, and seconds a picture.
+    Generates ``count`` single shapes, ``pairs`` images of two (half as many by default) and ``figures`` houses,
+    cats and so on, at size x size pixels. Returns fractions from 0 to 1, and seconds per image.
     """
     pipeline = load(model_dir)
     two = count // 2 if pairs is None else pairs

@@ -1,8 +1,8 @@
-"""Training in several one-thread processes: shared gradients, a clock, checkpoints.
+"""Training in several single-threaded processes: shared gradients, a clock, checkpoints.
 
-Two processes of one thread each beat one process of two threads on small networks. Parameters and
-gradients are views into one flat tensor, so that averaging, the optimiser and the moving average
-are a few operations over one vector.
+Two processes of one thread each are faster than one process of two threads on small networks. Parameters and gradients
+are views into one flat tensor, so that averaging, the optimizer and the moving average are a few operations on one
+vector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKPOINT_SECONDS = 120
 
 @dataclass(frozen=True)
 class Job:
-    """What every stage's processes are told."""
+    """The parameters of every stage's processes."""
 
     work: Path
     minutes: float
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass
 class Rank:
-    """One process's place in the job, with its own stream of chance."""
+    """One process of the job, with its own random number generator."""
 
     number: int
     job: Job
@@ -55,7 +55,7 @@ class Rank:
 def _enter(number: int, stage: Callable[[Rank], None], job: Job, meeting: str) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.processes) if job.device == "cpu" else 1)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=job.processes)
-    torch.manual_seed(job.seed)  # the same first weights in every process
+    torch.manual_seed(job.seed)  # the same initial weights in every process
     try:
         stage(Rank(number, job, np.random.default_rng([job.seed, number])))
     finally:
@@ -63,14 +63,14 @@ def _enter(number: int, stage: Callable[[Rank], None], job: Job, meeting: str) -
 
 
 def run(stage: Callable[[Rank], None], job: Job) -> None:
-    """Run a stage in the job's processes and waits for them."""
+    """Run a stage in the job's processes and wait for them."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (stage, job, str(Path(folder) / "meeting"))
         torch.multiprocessing.spawn(_enter, arguments, nprocs=job.processes)
 
 
 class Trainer:
-    """Optimise networks by wall clock: the learning rate is a function of the budget's used fraction."""
+    """Optimizes networks by wall clock: the learning rate is a function of the used fraction of the budget."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Trainer:
         device = rank.job.device
         sizes = [sum(p.numel() for p in module.parameters()) for module in self.modules]
         self.values = torch.empty(sum(sizes), device=device)
-        # One more element carries the clock, so that all processes agree on it.
+        # An additional element carries the clock, so that all processes agree on it.
         self.gradients = torch.zeros(sum(sizes) + 1, device=device)
         self._take_over()
         self.moving = self.values.clone()
@@ -139,23 +139,23 @@ class Trainer:
 
     @property
     def running(self) -> bool:
-        """Whether the budget still lasts."""
+        """Whether the budget is not used up."""
         return self.fraction < 1.0
 
     @property
     def seconds(self) -> float:
-        """The time spent on this stage, earlier runs included."""
+        """The time spent on this stage, including earlier runs."""
         return self.before + time.monotonic() - self.started
 
     def factor(self) -> float:
-        """Return the learning rate's factor: warm-up, constant, then linear to zero by the budget's end."""
+        """Return the learning rate's factor: warm-up, constant, then linear to zero by the end of the budget."""
         warm = min(1.0, (self.steps + 1) / 100)
         return warm * min(1.0, max(0.0, 1 - self.fraction) / (1 - self.hold))
 
     def step(self, loss: torch.Tensor, auxiliary: torch.Tensor | None = None) -> None:
-        """Go back through the loss, averages over processes, updates weights and their moving average.
+        """Backpropagate the loss, average over processes, update weights and their moving average.
 
-        ``beside`` is added to the loss, but not to its record.
+        ``auxiliary`` is added to the loss, but not to its record.
         """
         (loss if auxiliary is None else loss + auxiliary).backward()
         self.gradients[-1] = self.seconds / (60 * self.rank.job.minutes)
@@ -185,7 +185,7 @@ class Trainer:
             self.save()
 
     def save(self) -> None:
-        """Write the checkpoint, then puts it in place in one step."""
+        """Write the checkpoint and move it into place atomically."""
         state = {
             "values": self.values,
             "moving": self.moving,
@@ -212,6 +212,6 @@ def load_averaged(path: Path, modules: list[torch.nn.Module]) -> None:
 
 
 def share(tensors: list[torch.Tensor]) -> None:
-    """Give every process the leader's tensors."""
+    """Broadcast the leader's tensors to every process."""
     for tensor in tensors:
         distributed.broadcast(tensor, 0)

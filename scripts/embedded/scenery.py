@@ -1,4 +1,4 @@
-"""Paints the backgrounds: plain colours, gradients, and settings such as a night sky or the sea."""
+"""Drawing of backgrounds: plain colors, gradients, and settings such as a night sky or the sea."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The tokenizer: a CLIP-style byte-pair encoding learnt from the captions' own words.
+"""The tokenizer: a CLIP-style byte-pair encoding learned from the captions' words.
 
-CLIP's format (Radford et al. 2021): bytes are written as printable characters, a word's last
-symbol carries ``</w>``, and merges are applied in the order of the file. Every byte stays in the
-vocabulary, so that any prompt can be encoded.
+CLIP's format (Radford et al. 2021): bytes are written as printable characters, a word's last symbol carries ``</w>``,
+and merges are applied in the order of the file. Every byte stays in the vocabulary, so that any prompt can be encoded.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 TOKENS = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
-# What people type besides the grammar's own words: worth one token each, and taught to mean nothing.
+# Common prompt words outside the grammar: one token each, trained to have no meaning.
 FILLER_WORDS = (
     "a",
     "an",
@@ -156,7 +155,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def write_tokenizer(words: Iterable[str], folder: Path) -> CLIPTokenizer:
-    """Write ``vocab.json``, ``merges.txt`` and the configuration into ``folder`` and loads them back."""
+    """Write ``vocab.json``, ``merges.txt`` and the configuration into ``folder`` and load them back."""
     folder.mkdir(parents=True, exist_ok=True)
     symbols = list(byte_symbols().values())
     merges = learn_merges([*FILLER_WORDS, *words])

@@ -104,7 +104,7 @@ def test_an_unknown_name_is_refused():
 @pytest.mark.parametrize(("name", "steps"), [("pndm", 1), ("pndm", 3), ("lcm", 51), ("tcd", 51), ("ddim", 1001)])
 def test_a_number_of_steps_that_a_sampler_cannot_make_is_refused(name: str, steps: int):
     """PNDM warms up over four steps unless the model's configuration says otherwise; LCM and TCD were trained for 50."""
-    with pytest.raises(discrete.StepsNotPossible, match=f"Scheduler cannot make {steps} steps? with .* choose another"):
+    with pytest.raises(discrete.StepsNotPossible, match=f"Scheduler cannot run {steps} steps? with .* choose another"):
         plan(name, steps, {**SD1, "skip_prk_steps": False})
 
 

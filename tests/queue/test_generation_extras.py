@@ -87,7 +87,9 @@ async def test_a_folder_of_an_ip_adapter_names_its_image_encoder(library: Databa
     folder = ADAPTER | {"format": "invokeai", "image_encoder_model_id": "InvokeAI/my_encoder"}
     await add(library, "folder", base="sdxl", **folder)
     request = {"model": "xl", "reference_images": [{"image": "a.png", "model": "folder", "image_encoder": "ViT-G"}]}
-    with pytest.raises(generation.ExtraModelNotInstalled, match="my_encoder is not installed: install one whose name"):
+    with pytest.raises(
+        generation.ExtraModelNotInstalled, match="my_encoder is not installed: install one with this name"
+    ):
         await resolve_request(library, **request)
     await add(library, "my_encoder", **ENCODER)
     assert (await resolve_request(library, **request)).settings.references[0].image_encoder == "ViT-H", (

@@ -265,8 +265,8 @@ def test_scores_are_stated_by_the_refiners_own_node() -> None:
 @pytest.mark.parametrize(
     ("inputs", "problem"),
     [
-        ({"text_g": ""}, "cannot be empty"),
-        ({"clip": ["14", 1]}, "prompts have one text and no target size"),
+        ({"text_g": ""}, "is empty"),
+        ({"clip": ["14", 1]}, "prompts must have one text and no target size"),
         ({"width": 10**9}, "bigger than max"),
     ],
 )
@@ -282,7 +282,7 @@ def test_what_sdxl_is_told_makes_no_sense_elsewhere() -> None:
     workflow = with_inputs(text_to_image(), "4", ckpt_name="XL")
     workflow["6"] = {"class_type": "CLIPTextEncodeSDXLRefiner"}
     workflow["6"]["inputs"] = {"clip": ["4", 1], "text": "a", "ascore": 6.0, **SIZES}
-    assert "aesthetic scores are for the refiner" in why(workflow)
+    assert "aesthetic scores are only for the refiner" in why(workflow)
 
 
 def test_lists_hold_the_models() -> None:

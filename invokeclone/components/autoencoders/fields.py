@@ -1,4 +1,4 @@
-"""An autoencoder as it travels along edges."""
+"""Field and output types of autoencoders."""
 
 from pydantic import BaseModel, Field
 
@@ -12,7 +12,9 @@ class VAEField(BaseModel):
     """A VAE."""
 
     vae: ModelIdentifierField = Field(description="The VAE")
-    seamless_axes: list[str] = Field(default_factory=list, description='Axes that wrap around ("x", "y")')
+    seamless_axes: list[str] = Field(
+        default_factory=list, description='Axes along which images tile seamlessly ("x", "y")'
+    )
 
 
 @invocation_output("vae_output")

@@ -1,4 +1,4 @@
-"""Latent spaces that several families share; their numbers are measured, none is learned here. Imports no torch."""
+"""Latent spaces shared by several families, with measured preview coefficients. Does not import torch."""
 
 from dataclasses import replace
 
@@ -96,7 +96,7 @@ FLUX = LatentSpace(
 """FLUX.1."""
 
 Z_IMAGE = replace(FLUX, float32_noise=True)
-"""Z-Image, which has FLUX.1's autoencoder."""
+"""Z-Image, which uses FLUX.1's autoencoder."""
 
 COGVIEW4 = LatentSpace(
     channels=16,
@@ -198,7 +198,7 @@ FLUX_2 = LatentSpace(
         bias=(-0.0329, -0.0718, -0.0851),
     ),
 )
-"""FLUX.2 and ERNIE-Image, before patches of 2 x 2 are joined to 128 channels."""
+"""FLUX.2 and ERNIE-Image, before 2 x 2 patches are packed into 128 channels."""
 
 WAN_TI2V = LatentSpace(
     channels=48,

@@ -1,4 +1,4 @@
-"""Autoencoders as diffusers objects, from a folder or a single file."""
+"""Loading of autoencoders as diffusers objects, from a folder or a single file."""
 
 import math
 import re
@@ -11,15 +11,15 @@ import torch
 from invokeclone.engine.loading.files import load_folder, read_json, read_tensors
 
 PREFIX = "first_stage_model."
-"""Before the names of an autoencoder's tensors in a Stable Diffusion checkpoint."""
+"""Prefix of an autoencoder's tensors in a Stable Diffusion checkpoint."""
 _ORIGINAL_LEVEL = "encoder.down.0.block.0.conv1.weight"
-"""In files with the original names."""
+"""A tensor that marks files with the original names."""
 _MAX_REASON = 300
 _PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 
 
 def load_kl_folder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Return the AutoencoderKL or AutoencoderTiny in a folder."""
+    """Return the AutoencoderKL or AutoencoderTiny of a folder."""
     if read_json(folder / "config.json").get("_class_name") == "AutoencoderTiny":
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny as Model
     else:
@@ -28,10 +28,10 @@ def load_kl_folder(folder: Path, dtype: torch.dtype, variant: str | None = None)
 
 
 def load_kl_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
-    """Return the AutoencoderKL of a checkpoint, or of a file that holds nothing else, with the sizes of its tensors.
+    """Return the AutoencoderKL of a checkpoint, or of a file with only an autoencoder.
 
-    `configs` has the published config.json in `vae/`, for what tensors do not show. Names are the original ones or diffusers'.
-    Raises ValueError for a file without one.
+    Tensor names are the original ones or diffusers'. Sizes come from the tensors, everything else from the
+    published config.json in `configs`/vae. Raises ValueError for a file without an autoencoder.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -39,7 +39,7 @@ def load_kl_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
     if "decoder.conv_in.weight" not in weights:
         raise ValueError(
             f"{path.name} holds no autoencoder (decoder.conv_in.weight is missing): "
-            "select a VAE model beside it, or a file that has one"
+            "select a separate VAE model, or a file that contains one"
         )
     published = read_json(configs / "vae" / "config.json")
     try:
@@ -50,12 +50,12 @@ def load_kl_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
         vae.load_state_dict({name: value.to(dtype) for name, value in renamed.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:_MAX_REASON]
-        raise ValueError(f"{path.name} holds no complete autoencoder, download it again: {reason}") from error
+        raise ValueError(f"{path.name} holds an incomplete autoencoder, download it again: {reason}") from error
     return vae.eval()
 
 
 def kl_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the autoencoder that these tensors are of. Raises KeyError for tensors that are missing."""
+    """Return the configuration of the autoencoder with these tensors. Raises KeyError for missing tensors."""
     level, layer = ("encoder.down", "block") if _ORIGINAL_LEVEL in weights else ("encoder.down_blocks", "resnets")
     levels = range(_count(weights, level))
     channels = [weights[f"{level}.{number}.{layer}.0.conv1.weight"].shape[0] for number in levels]
@@ -82,6 +82,6 @@ def _diffusers_names(weights: dict[str, torch.Tensor], config: Mapping[str, Any]
 
 
 def _count(weights: Mapping[str, torch.Tensor], prefix: str) -> int:
-    """Return how many numbered modules are directly below `prefix`."""
+    """Return the number of numbered modules directly below `prefix`."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
     return len({match[1] for name in weights if (match := pattern.match(name))})

@@ -1,4 +1,4 @@
-"""Images to latents and back by a diffusers autoencoder: number format, tiles, and PIL at the other end."""
+"""Encoding and decoding of images with a diffusers autoencoder: number format, tiling, conversion from and to PIL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,24 +17,24 @@ _HALF = 0.5
 
 
 def choose_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
-    """Return the number format that Stable Diffusion's autoencoders compute in: half precision on devices, unless `fp32`."""
+    """Return the number format for Stable Diffusion's autoencoders: half precision on devices, unless `fp32`."""
     return torch.float32 if fp32 or torch.device(device).type == "cpu" else torch.float16
 
 
 def image_to_tensor(image: Image.Image) -> torch.Tensor:
-    """Return an image as (1, 3, height, width) in -1..1, made to fit the latent grid; transparency is dropped."""
+    """Return an image as (1, 3, height, width) in -1..1, resized to the latent grid; transparency is dropped."""
     array = np.asarray(fit_to_grid(image.convert("RGB")), dtype=np.float32)
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).div(127.5).sub(1.0)
 
 
 def mask_to_tensor(image: Image.Image) -> torch.Tensor:
-    """Return a mask image as (1, 1, height, width) in 0..1, made to fit the latent grid."""
+    """Return a mask image as (1, 1, height, width) in 0..1, resized to the latent grid."""
     array = np.asarray(fit_to_grid(image.convert("L")), dtype=np.float32)
     return torch.from_numpy(array / 255.0)[None, None]
 
 
 def fit_to_grid(image: Image.Image) -> Image.Image:
-    """Return the image with sides that are multiples of 8, made a little smaller if need be."""
+    """Return the image with sides reduced to multiples of 8."""
     width, height = (max(GRID, side - side % GRID) for side in image.size)
     return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
 
@@ -46,7 +46,10 @@ def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
 
 
 def hide_masked(pixels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return images (batch, 3, height, width) in -1..1 with 0 where `mask` (1, 1, any height, any width) is below one half."""
+    """Return images (batch, 3, height, width) in -1..1 with 0 where `mask` is below 0.5.
+
+    `mask` has the shape (1, 1, any height, any width).
+    """
     resized = functional.interpolate(mask.float(), size=pixels.shape[-2:], mode="bilinear", align_corners=False)
     return pixels * (resized >= _HALF).to(pixels.dtype)
 
@@ -59,16 +62,17 @@ def encode(
     *,
     tile: int | None = None,
 ) -> torch.Tensor:
-    """Return scaled latents (batch, channels, height / 8, width / 8) in float32 of images in -1..1, computed in `dtype`.
+    """Return scaled float32 latents (batch, channels, height / 8, width / 8) of images in -1..1, computed in `dtype`.
 
-    `tile` is the side of the tiles in pixels, 0 the autoencoder's own, None: no tiles. The same image gives the same latents.
+    `tile` is the side of the tiles in pixels; 0 uses the autoencoder's own size and None disables tiling.
+    Deterministic.
     """
     with torch.inference_mode(), number_format(vae, dtype), _tiles(vae, tile):
         encoded = vae.encode(pixels.to(device=device, dtype=dtype))
         if hasattr(encoded, "latent_dist"):
             generator = torch.Generator("cpu").manual_seed(
                 0
-            )  # the reference draws without a seed, so no two runs agree
+            )  # a fixed seed makes the latents reproducible; the reference implementation draws without a seed
             latents = encoded.latent_dist.sample(generator=generator)
         else:
             latents = encoded.latents  # a tiny autoencoder has no distribution
@@ -85,10 +89,10 @@ def decode(
     *,
     tile: int | None = None,
 ) -> torch.Tensor:
-    """Return images (batch, 3, height * 8, width * 8) in about -1..1 of scaled latents; `dtype` and `tile` as in `encode`.
+    """Return images (batch, 3, height * 8, width * 8) in about -1..1 of scaled latents.
 
-    Half precision that overflows, as with some autoencoders, is computed once more in float32. Raises ValueError for latents of
-    another family, and when the result has values that are no numbers.
+    `dtype` and `tile` are as in `encode`. If half precision overflows, as with some autoencoders, the result is
+    recomputed in float32. Raises ValueError for latents of another family, and for NaN or infinite results.
     """
     _check_channels(vae, latents)
     with torch.inference_mode():
@@ -100,11 +104,11 @@ def decode(
             return pixels
         if dtype != torch.float32:
             return decode(vae, latents, device, tile=tile)
-        raise ValueError(f"{_culprit(latents)} values that are no numbers (NaN, infinity): install the model again")
+        raise ValueError(f"{_culprit(latents)} NaN or infinite values: install the model again")
 
 
 def _culprit(latents: torch.Tensor) -> str:
-    return "this VAE is damaged, it gives" if torch.isfinite(latents).all() else "the latents to decode have"
+    return "this VAE is damaged, it produces" if torch.isfinite(latents).all() else "the latents to decode have"
 
 
 def _check_channels(vae: Any, latents: torch.Tensor) -> None:
@@ -112,13 +116,13 @@ def _check_channels(vae: Any, latents: torch.Tensor) -> None:
     expected = getattr(vae.config, "latent_channels", latents.shape[1])
     if latents.shape[1] != expected:
         raise ValueError(
-            f"this VAE is for latents of {expected} channels, these have {latents.shape[1]}: select a VAE of the main model's base"
+            f"this VAE needs latents of {expected} channels, not {latents.shape[1]}: select a VAE of the main model's base"
         )
 
 
 @contextmanager
 def _tiles(vae: Any, pixels: int | None) -> Iterator[None]:
-    """Let a diffusers autoencoder work in tiles of `pixels` squared (0: its own size), or not at all for None."""
+    """Make a diffusers autoencoder work in tiles of `pixels` squared (0: its own size), or without tiles for None."""
     if pixels is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Prompts to embeddings by a CLIP text encoder; weights and the rest of the prompt language are compel's."""
+"""Prompt embeddings of CLIP text encoders. The prompt language, with its weights, is compel's."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from invokeclone.kit import log
 
 logger = log.get("components.clip")
 _LANGUAGE = re.compile(r"[()\[\]{}\"\\<>+\-]")
-"""Characters that mean something in the prompt language (or might); a prompt without them is read as it stands."""
+"""Characters that have (or may have) a meaning in the prompt language; a prompt without them is encoded literally."""
 
 
 def encode_prompt(
@@ -23,24 +23,24 @@ def encode_prompt(
     """Return the embeddings of a prompt, (1, n * 77, width), in the encoder's number format, on `device`.
 
     They are the last hidden state after the final norm, or with `penultimate` the one before it, without the norm.
-
-    Longer prompts become several chunks, split between sentences where that is possible.
-    Raises ValueError for a prompt that breaks the rules of its own language.
+    Long prompts are split into chunks, between sentences if possible. Raises ValueError for a syntax error in the
+    prompt.
     """
     with torch.inference_mode():
-        # 1. a short prompt without any language, the common case: compel would do the same, but parsing costs more than encoding
+        # 1. the common case, short and without prompt language: same result as compel, whose parsing costs more than
+        # encoding
         if not _LANGUAGE.search(prompt):
             tokens = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
             if len(tokens) <= tokenizer.model_max_length:
                 return _plain(tokenizer, text_encoder, tokens, device, penultimate=penultimate)
-        # 2. everything else
+        # 2. all other prompts
         return _encode_weighted(tokenizer, text_encoder, prompt, device, penultimate=penultimate)
 
 
 def encode_pooled(tokenizer: Any, text_encoder: Any, text: str, device: torch.device) -> torch.Tensor:
-    """Return the projected embedding of a text's end, (1, width), of a CLIPTextModelWithProjection.
+    """Return the projected embedding of a text's end token, (1, width), from a CLIPTextModelWithProjection.
 
-    The text is taken as it stands, with all prompt language in it, and cut to one chunk.
+    The text is encoded literally, including any prompt language, and truncated to one chunk.
     """
     with torch.inference_mode():
         tokens = tokenizer(text, max_length=tokenizer.model_max_length, truncation=True)["input_ids"]
@@ -53,21 +53,22 @@ def encode_pooled(tokenizer: Any, text_encoder: Any, text: str, device: torch.de
 
 
 def tokenization(tokenizer: Any, prompt: str) -> str:
-    """Return how a prompt is read, for a log: a line for each part of one weight, with its tokens between bars.
+    """Return the tokenization of a prompt for the log.
 
-    Raises ValueError as `encode` does.
+    It has one line per part of equal weight, with tokens separated by bars. Raises ValueError for a syntax error in
+    the prompt.
     """
     lines, count = [], 0
     for text, weight in _parts(_parse(prompt)):
         tokens = [token.removesuffix("</w>") for token in tokenizer.tokenize(text)]
         count += len(tokens)
         lines.append(f"{weight:g}: {'|'.join(tokens)}")
-    limit = tokenizer.model_max_length - 2  # beginning and end
-    return "\n".join([f"{count} tokens, {limit} are read at once, of the prompt {prompt!r}", *lines])
+    limit = tokenizer.model_max_length - 2  # without the start and end tokens
+    return "\n".join([f"{count} tokens, {limit} per chunk, of the prompt {prompt!r}", *lines])
 
 
 def _parts(parsed: Any) -> Iterator[tuple[str, float]]:
-    """Go through the texts of a parsed prompt with their weights; what is swapped comes after what it is swapped for."""
+    """Yield the texts of a parsed prompt with their weights; the replacement of a swap follows the text it replaces."""
     if hasattr(parsed, "text"):
         if parsed.text.strip():
             yield parsed.text, parsed.weight
@@ -105,7 +106,7 @@ def _encode_weighted(
     )
     embeds, options = compel.build_conditioning_tensor_for_conjunction(_parse(prompt))
     if options.get("cross_attention_control"):
-        logger.warning(".swap() is not supported: the prompt is used as it was before swapping")
+        logger.warning(".swap() is not supported; the original text of the swap is used")
     return embeds if embeds.ndim == 3 else embeds.unsqueeze(0)  # noqa: PLR2004 - dimensions
 
 
@@ -116,9 +117,9 @@ def _parse(prompt: str) -> Any:
     try:
         return parser.parse_conjunction(prompt)
     except ParseException as error:
-        raise ValueError(f"the prompt cannot be read at character {error.column}: {prompt!r}") from error
+        raise ValueError(f"the prompt has a syntax error at character {error.column}: {prompt!r}") from error
     except parser.ParsingException as error:
-        raise ValueError(f"the prompt {prompt!r} cannot be read: {error}") from error
+        raise ValueError(f"the prompt {prompt!r} cannot be parsed: {error}") from error
 
 
 @cache
@@ -130,7 +131,7 @@ def _parser() -> Any:
 
 @contextmanager
 def skip_layers(text_encoder: nn.Module, count: int) -> Iterator[None]:
-    """Leave the last `count` layers of a CLIP text encoder out (at least one stays); the final norm stays on."""
+    """Skip the last `count` layers of a CLIP text encoder (at least one stays); the final norm is kept."""
     encoder: Any = getattr(text_encoder, "text_model", text_encoder).encoder
     layers = encoder.layers
     if count <= 0:

@@ -1,4 +1,4 @@
-"""A CLIP text encoder as it travels along edges."""
+"""Field and output types of CLIP text encoders."""
 
 from pydantic import BaseModel, Field
 
@@ -9,11 +9,11 @@ from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifier
 
 
 class CLIPField(BaseModel):
-    """A CLIP text encoder with its tokenizer and what is put on it."""
+    """A CLIP text encoder with its tokenizer, skipped layers and LoRAs."""
 
     tokenizer: ModelIdentifierField = Field(description="The tokenizer")
     text_encoder: ModelIdentifierField = Field(description="The text encoder")
-    skipped_layers: int = Field(description="How many of the last layers are skipped")
+    skipped_layers: int = Field(description="Number of last layers to skip")
     loras: list[LoRAField] = Field(description="LoRAs to apply")
 
 

@@ -1,4 +1,4 @@
-"""CLIP text encoders and their tokenizer as transformers objects, from single files; the vocabulary is part of the package."""
+"""Loading of CLIP encoders as transformers objects, and of the packaged tokenizer."""
 
 import gzip
 import re
@@ -16,14 +16,14 @@ from invokeclone.engine.loading.loaders import loads
 from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelType
 
 _MERGES = Path(__file__).parent / "tokenizer" / "merges.txt.gz"
-"""See NOTICE.md beside it."""
+"""Its license is in NOTICE.md beside it."""
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 _MAX_REASON = 300
 
 
 @loads(type=ModelType.CLIPVision, format=ModelFormat.Diffusers)
 def load_vision(request: LoadRequest) -> Any:
-    """Return the image encoder of a folder, which may hold a text encoder too."""
+    """Return the image encoder of a folder, which may also contain a text encoder."""
     from transformers import CLIPVisionModelWithProjection
 
     variant = getattr(request.config, "repo_variant", None)
@@ -31,19 +31,20 @@ def load_vision(request: LoadRequest) -> Any:
 
 
 def load_text_encoder_file(path: Path, dtype: torch.dtype, config: Path, prefix: str) -> Any:
-    """Return the CLIPTextModel of a checkpoint whose tensors' names begin with `prefix`, with the sizes of its tensors.
+    """Return the CLIPTextModel of a checkpoint whose tensor names begin with `prefix`.
 
-    `config` is the published config.json, for what tensors do not show. Raises ValueError for a file without one.
+    Sizes come from the tensors, everything else from the published config.json at `config`. Raises ValueError for a
+    file without a text encoder.
     """
     from transformers import CLIPTextModel
 
-    # CLIPTextModel has no module text_model; some files' names have
+    # CLIPTextModel has no module text_model, but the names in some files do
     stored = {n.removeprefix(prefix).removeprefix("text_model."): v for n, v in read_tensors(path, [prefix]).items()}
     with _reading(path, prefix):
         own_config = text_config(stored, read_json(config))
         with torch.device("meta"):
             model = CLIPTextModel(own_config)
-        weights = {name: stored[name].to(dtype) for name in model.state_dict()}  # position ids are counted, not learned
+        weights = {name: stored[name].to(dtype) for name in model.state_dict()}  # position ids are not learned
         return open_clip.fill(model, weights, dtype)
 
 
@@ -52,8 +53,9 @@ def load_open_clip_file(
 ) -> Any:
     """Return the OpenCLIP text encoder of a checkpoint as a CLIPTextModel, or as one with projection.
 
-    Sizes are those of its tensors; `config` is the published config.json, for what they do not show. `unused_layers`: the last ones
-    of OpenCLIP, which the model was trained without; files may lack them. Raises ValueError for a file without one.
+    Sizes come from the tensors, everything else from the published config.json at `config`. `unused_layers` is the
+    number of last OpenCLIP layers that the model was trained without; files may lack them. Raises ValueError for a
+    file without a text encoder.
     """
     stored = {name.removeprefix(prefix): value for name, value in read_tensors(path, [prefix]).items()}
     with _reading(path, prefix):
@@ -64,13 +66,13 @@ def load_open_clip_file(
 
 @contextmanager
 def _reading(path: Path, prefix: str) -> Iterator[None]:
-    """Raise ValueError with the file's name for tensors that are missing or have other sizes."""
+    """Raise ValueError with the file's name for tensors that are missing or have wrong sizes."""
     try:
         yield
     except KeyError as error:
         raise ValueError(
-            f"{path.name} holds no complete text encoder ({prefix}{error.args[0]} is missing): "
-            "select a file that has one, or connect the text encoder of another model"
+            f"{path.name} holds an incomplete text encoder ({prefix}{error.args[0]} is missing): "
+            "select a complete file, or connect the text encoder of another model"
         ) from error
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:_MAX_REASON]
@@ -78,7 +80,7 @@ def _reading(path: Path, prefix: str) -> Iterator[None]:
 
 
 def text_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any], unused_layers: int = 0) -> Any:
-    """Return the CLIPTextConfig of a text encoder whose tensors have transformers' names, without `text_model`."""
+    """Return the CLIPTextConfig of a text encoder with transformers' tensor names, without `text_model`."""
     from transformers import CLIPTextConfig
 
     vocabulary, width = weights["embeddings.token_embedding.weight"].shape
@@ -98,12 +100,12 @@ def text_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any
 
 
 def _count_layers(stored: int, published: int, unused: int) -> int:
-    """Return how many of a file's layers are used: those that are not may have been left out when the file was saved."""
+    """Return how many of a file's layers are used; unused ones may have been dropped when the file was saved."""
     return published if unused and stored in (published, published + unused) else max(stored - unused, 1)
 
 
 def tokenizer(pad: str = "<|endoftext|>") -> Any:
-    """Return CLIP's tokenizer, which pads prompts with `pad`: CLIP-L's is the end's mark, OpenCLIP's "!"."""
+    """Return CLIP's tokenizer, which pads prompts with `pad`: the end token for CLIP-L, "!" for OpenCLIP."""
     from transformers import CLIPTokenizer
 
     lines = gzip.decompress(_MERGES.read_bytes()).decode("utf-8").split("\n")
@@ -116,7 +118,7 @@ def tokenizer(pad: str = "<|endoftext|>") -> Any:
 
 
 def byte_letters() -> list[str]:
-    """Return the letters that stand for the 256 bytes, in the order of their numbers: printable ones first, as themselves."""
+    """Return the characters that represent the 256 byte values, in the vocabulary's order: printable ones first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     remaining_count = 256 - len(printable)
     return [chr(code) for code in printable] + [chr(256 + number) for number in range(remaining_count)]

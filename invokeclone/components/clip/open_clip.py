@@ -1,4 +1,7 @@
-"""OpenCLIP's text encoders, which Stable Diffusion 2 and XL have, as transformers' CLIP: other names; queries, keys and values in one."""
+"""Conversion of OpenCLIP's text encoders (Stable Diffusion 2 and XL) to transformers' CLIP.
+
+Tensors are renamed, and the joined queries, keys and values are split.
+"""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ _FUSED = re.compile(r"(?P<layer>.*)\.attn\.in_proj_(?P<kind>weight|bias)$")
 
 
 def rename_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return an OpenCLIP text encoder's weights under the names that transformers' CLIPTextModel gives them."""
+    """Return an OpenCLIP text encoder's weights under the names of transformers' CLIPTextModel."""
     result: dict[str, torch.Tensor] = {}
     for name, value in weights.items():
         fused = _FUSED.match(name)
@@ -42,7 +45,7 @@ def _name(name: str) -> str:
 
 
 def load(weights: Mapping[str, torch.Tensor], config: Any, *, projection: bool, dtype: torch.dtype) -> Any:
-    """Return the text encoder with these weights, which are `renamed` ones; others are left out.
+    """Return the text encoder with weights named by `rename_weights`; unknown weights are ignored.
 
     Raises KeyError when weights are missing.
     """
@@ -55,7 +58,7 @@ def load(weights: Mapping[str, torch.Tensor], config: Any, *, projection: bool, 
 
 
 def fill(model: Any, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
-    """Return a CLIP text encoder that was made without memory, with its weights; positions are counted, not learned."""
+    """Return a CLIP text encoder, created on the meta device, filled with its weights; position ids are not learned."""
     model.to_empty(device="cpu")
     model.to(dtype)
     model.load_state_dict(weights, assign=True, strict=True)

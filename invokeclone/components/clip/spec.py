@@ -1,4 +1,4 @@
-"""What CLIP and SigLIP encoders look like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes and identification rules of CLIP and SigLIP encoders. Does not import torch."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -57,7 +57,7 @@ def _is_text_encoder(variant: ClipVariantType) -> Callable[[ModelFiles], None]:
 def _is_image_encoder(model: ModelFiles) -> None:
     forms.is_folder_of("CLIPVisionModelWithProjection", "CLIPVisionModel", "CLIPModel")(model)
     whole = model.class_name == "CLIPModel"
-    require(not whole or isinstance(model.json("config.json").get("vision_config"), dict), "it reads no pictures")
+    require(not whole or isinstance(model.json("config.json").get("vision_config"), dict), "it has no vision part")
 
 
 FAMILY = Family(

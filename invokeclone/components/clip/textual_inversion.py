@@ -1,4 +1,4 @@
-"""Textual inversions: vectors of their own for new tokens of a CLIP text encoder, read from files and added for one use."""
+"""Textual inversions: learned vectors for new tokens of a CLIP text encoder, read and temporarily applied."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,44 +14,44 @@ from invokeclone.engine.loading.files import read_tensors
 
 _FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 _EXPANSIONS = "vectors_by_token"
-"""The attribute of an extended tokenizer: the tokens of a textual inversion by its first one."""
+"""Attribute of an extended tokenizer: the tokens of each textual inversion by its first token."""
 
 
 @dataclass(frozen=True)
 class TextualInversion:
-    """The vectors of a textual inversion, (tokens, width): one entry, or one for each text encoder, of different widths."""
+    """The vectors of a textual inversion, (tokens, width): one entry per text encoder, of different widths."""
 
     vectors: tuple[torch.Tensor, ...]
 
     def of_width(self, width: int) -> torch.Tensor | None:
-        """Return the vectors for a text encoder of this width, None where there are none."""
+        """Return the vectors for a text encoder of this width, None if there are none."""
         return next((tensor for tensor in self.vectors if tensor.shape[-1] == width), None)
 
     def calc_size(self) -> int:
-        """Return the bytes that it takes, for the model cache."""
+        """Return the size in bytes, for the model cache."""
         return sum(tensor.nbytes for tensor in self.vectors)
 
 
 def load_textual_inversion(path: Path) -> TextualInversion:
-    """Return the textual inversion in a file or folder.
+    """Return the textual inversion of a file or folder.
 
-    Raises ValueError for files that cannot be read, hold no vectors, or values that are no numbers.
+    Raises ValueError for files that cannot be read or hold no vectors, and for NaN or infinite values.
     """
     file = next((path / name for name in _FILES if (path / name).is_file()), path)
     try:
         content = read_tensors(file)
-    except Exception as error:  # what the readers raise for broken files is theirs, and of many kinds
+    except Exception as error:  # the readers raise many kinds of errors for broken files
         raise ValueError(f"the embedding {file.name} cannot be read; download it again ({error})") from error
     vectors = tuple(torch.atleast_2d(tensor.detach()) for tensor in _vectors(content))
     if not vectors or any(tensor.ndim != 2 or not tensor.numel() for tensor in vectors):  # noqa: PLR2004 - tokens and width
         raise ValueError(f"the embedding {file.name} holds no vectors")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in vectors):
-        raise ValueError(f"the embedding {file.name} is damaged: it has values that are no numbers (NaN, infinity)")
+        raise ValueError(f"the embedding {file.name} is damaged: it has NaN or infinite values")
     return TextualInversion(vectors)
 
 
 def _vectors(content: Mapping[str, Any]) -> Sequence[torch.Tensor]:
-    """Return the tensors of the layouts of AUTOMATIC1111, of trainers for SDXL, and of diffusers."""
+    """Return the tensors in the layouts of AUTOMATIC1111, of SDXL trainers, and of diffusers."""
     if "string_to_param" in content:
         return [next(iter(content["string_to_param"].values()))]
     if "emb_params" in content:
@@ -63,9 +63,10 @@ def _vectors(content: Mapping[str, Any]) -> Sequence[torch.Tensor]:
 
 @contextmanager
 def with_inversions(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, torch.Tensor]) -> Iterator[Any]:
-    """Yield a copy of the tokenizer that knows `inversions`, (tokens, width) by trigger, while the text encoder has their vectors.
+    """Yield a copy of the tokenizer extended by `inversions`, while the text encoder has their vectors.
 
-    `encode_prompt` reads a trigger as all of its vectors. Raises ValueError for vectors of another width than the encoder's.
+    `inversions` maps triggers to vectors (tokens, width); `encode_prompt` expands a trigger to all of its vectors.
+    Raises ValueError for vectors of another width than the encoder's.
     """
     if not inversions:
         yield tokenizer
@@ -88,7 +89,7 @@ def with_inversions(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, 
         expansions[numbers[0]] = numbers
         rows.update(zip(numbers, vectors, strict=True))
     setattr(extended_tokenizer, _EXPANSIONS, expansions)
-    # 2. the vectors behind those of the vocabulary
+    # 2. append the vectors to those of the vocabulary
     original = weight.data
     with torch.inference_mode(mode=False):
         larger = original.new_zeros((max(len(original), max(rows) + 1), original.shape[1]))
@@ -104,13 +105,13 @@ def with_inversions(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, 
 
 
 def manager_of(tokenizer: Any) -> Any:
-    """Return compel's textual inversion manager for an extended tokenizer, None for any other."""
+    """Return compel's textual inversion manager for an extended tokenizer, None for other tokenizers."""
     by_token: dict[int, list[int]] = getattr(tokenizer, _EXPANSIONS, {})
     if not by_token:
         return None
     from compel.embeddings_provider import BaseTextualInversionManager
 
-    limit = tokenizer.model_max_length - 2  # beginning and end
+    limit = tokenizer.model_max_length - 2  # without the start and end tokens
     several = any(len(numbers) > 1 for numbers in by_token.values())
 
     class Manager(BaseTextualInversionManager):  # type: ignore[misc]  # compel has no types

@@ -1,4 +1,4 @@
-"""Images as CLIP's vision models take them, and what those make of them."""
+"""Preprocessing of images for CLIP's vision models, and their embeddings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from PIL import Image
 from torch.nn import functional
 
 SIDE = 224
-"""Pixels of a side of what is looked at."""
+"""Side of the model's input in pixels."""
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _WHITE = 255.0
 
 
 def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-    """Return the middle of each image, (number, 3, 224, 224), normalized as CLIP was trained.
+    """Return the center of each image, (number, 3, 224, 224), normalized as in CLIP's training.
 
-    The shorter side is made 224 pixels long (bicubic, in whole levels); what is outside of the middle square is cut off.
+    The shorter side is resized to 224 pixels (bicubic, rounded to 8 bits) and the center square is cropped.
     """
     middles = torch.cat([_middle(image.convert("RGB")) for image in images]).float()
     mean, deviation = (torch.tensor(values).reshape(3, 1, 1) * _WHITE for values in (_MEAN, _DEVIATION))
@@ -26,7 +26,7 @@ def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
 
 
 def _middle(image: Image.Image) -> torch.Tensor:
-    """Return the middle square (1, 3, 224, 224), 0..255."""
+    """Return the center square (1, 3, 224, 224), 0..255."""
     short, long = min(image.size), max(image.size)
     longer = SIDE * long // short
     size = (longer, SIDE) if image.width <= image.height else (SIDE, longer)
@@ -37,12 +37,12 @@ def _middle(image: Image.Image) -> torch.Tensor:
 
 
 def image_embeds(encoder: Any, batch: torch.Tensor) -> torch.Tensor:
-    """Return an embedding for each image (number, projection width) of `pixels`."""
+    """Return one embedding per image, (number, projection width), for the result of `pixels`."""
     embeds: torch.Tensor = encoder(batch.to(encoder.dtype)).image_embeds
     return embeds
 
 
 def penultimate(encoder: Any, batch: torch.Tensor) -> torch.Tensor:
-    """Return the output of the last but one layer (number, patches + 1, width) for `pixels`."""
+    """Return the output of the second-to-last layer, (number, patches + 1, width), for the result of `pixels`."""
     states: torch.Tensor = encoder(batch.to(encoder.dtype), output_hidden_states=True).hidden_states[-2]
     return states

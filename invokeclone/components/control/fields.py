@@ -1,7 +1,4 @@
-"""What steers a denoise loop from outside the prompt: ControlNet, IP-Adapter, T2I-Adapter; and how metadata records them.
-
-Values only; the arithmetic is the engine's.
-"""
+"""Field and output types of ControlNet, IP-Adapter and T2I-Adapter, and their metadata."""
 
 from typing import Any, Literal, Self
 
@@ -20,10 +17,10 @@ _MIN_WEIGHT, _MAX_WEIGHT = -1, 2
 
 
 def check_weights(weights: float | list[float]) -> None:
-    """Raise ValueError when a control weight lies outside -1..2, or when a list has none."""
+    """Raise ValueError when a control weight is outside -1..2, or a list of weights is empty."""
     listed = weights if isinstance(weights, list) else [weights]
     if not listed:
-        message = "A list of control weights needs at least one"
+        message = "A list of control weights must not be empty"
         raise ValueError(message)
     for weight in listed:
         if not _MIN_WEIGHT <= weight <= _MAX_WEIGHT:
@@ -39,23 +36,23 @@ def check_steps(begin: float, end: float) -> None:
 
 
 def _begin() -> Any:
-    return Field(default=0.0, ge=0, le=1, description="When it starts, as a fraction of the steps")
+    return Field(default=0.0, ge=0, le=1, description="Where it starts, as a fraction of the steps")
 
 
 def _end() -> Any:
-    return Field(default=1.0, ge=0, le=1, description="When it stops, as a fraction of the steps")
+    return Field(default=1.0, ge=0, le=1, description="Where it stops, as a fraction of the steps")
 
 
 class ControlField(BaseModel):
-    """A ControlNet and the image it follows."""
+    """A ControlNet with its control image and settings."""
 
     image: ImageField = Field(description="The control image")
     control_model: ModelIdentifierField = Field(description="The ControlNet")
-    control_weight: float | list[float] = Field(default=1.0, description="Weight, or a weight for each step")
+    control_weight: float | list[float] = Field(default=1.0, description="Weight, or one weight per step")
     begin_step_percent: float = _begin()
     end_step_percent: float = _end()
     control_mode: CONTROLNET_MODE_VALUES = Field(default="balanced", description="Balance of prompt and control")
-    resize_mode: CONTROLNET_RESIZE_VALUES = Field(default="just_resize", description="How the image is made to fit")
+    resize_mode: CONTROLNET_RESIZE_VALUES = Field(default="just_resize", description="How the image is resized")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -65,17 +62,19 @@ class ControlField(BaseModel):
 
 
 class IPAdapterField(BaseModel):
-    """An IP-Adapter and the image(s) it takes from."""
+    """An IP-Adapter with its prompt image(s) and settings."""
 
     image: ImageField | list[ImageField] = Field(description="The prompt image(s)")
     ip_adapter_model: ModelIdentifierField = Field(description="The IP-Adapter")
     image_encoder_model: ModelIdentifierField = Field(description="The CLIP vision model")
-    weight: float | list[float] = Field(default=1.0, description="Weight, or a weight for each step")
-    target_blocks: list[str] = Field(default=[], description="UNet blocks it is applied to; none: all")
-    method: str = Field(default="full", description="What is taken from the image")
+    weight: float | list[float] = Field(default=1.0, description="Weight, or one weight per step")
+    target_blocks: list[str] = Field(
+        default=[], description="UNet blocks that it is applied to; an empty list means all"
+    )
+    method: str = Field(default="full", description="Which aspects of the image are used")
     begin_step_percent: float = _begin()
     end_step_percent: float = _end()
-    mask: TensorField | None = Field(default=None, description="Boolean mask of the region it holds for")
+    mask: TensorField | None = Field(default=None, description="Boolean mask of the region it applies to")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -85,14 +84,14 @@ class IPAdapterField(BaseModel):
 
 
 class T2IAdapterField(BaseModel):
-    """A T2I-Adapter and the image it follows."""
+    """A T2I-Adapter with its control image and settings."""
 
     image: ImageField = Field(description="The control image")
     t2i_adapter_model: ModelIdentifierField = Field(description="The T2I-Adapter")
-    weight: float | list[float] = Field(default=1.0, description="Weight, or a weight for each step")
+    weight: float | list[float] = Field(default=1.0, description="Weight, or one weight per step")
     begin_step_percent: float = _begin()
     end_step_percent: float = _end()
-    resize_mode: CONTROLNET_RESIZE_VALUES = Field(default="just_resize", description="How the image is made to fit")
+    resize_mode: CONTROLNET_RESIZE_VALUES = Field(default="just_resize", description="How the image is resized")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -102,34 +101,34 @@ class T2IAdapterField(BaseModel):
 
 
 class LoRAMetadataField(BaseModel):
-    """A LoRA as metadata records it."""
+    """A LoRA as recorded in metadata."""
 
     model: ModelIdentifierField = Field(description="The LoRA")
-    weight: float = Field(description="How strongly it was applied")
+    weight: float = Field(description="Weight with which it was applied")
 
 
 class ControlNetMetadataField(ControlField):
-    """A ControlNet as metadata records it."""
+    """A ControlNet as recorded in metadata."""
 
     processed_image: ImageField | None = Field(default=None, description="The image after preprocessing")
 
 
 class T2IAdapterMetadataField(T2IAdapterField):
-    """A T2I-Adapter as metadata records it."""
+    """A T2I-Adapter as recorded in metadata."""
 
     processed_image: ImageField | None = Field(default=None, description="The image after preprocessing")
 
 
 class IPAdapterMetadataField(BaseModel):
-    """An IP-Adapter as metadata records it."""
+    """An IP-Adapter as recorded in metadata."""
 
     image: ImageField = Field(description="The prompt image")
     ip_adapter_model: ModelIdentifierField = Field(description="The IP-Adapter")
     clip_vision_model: CLIP_VISION_MODELS = Field(description="The CLIP vision model")
-    method: IP_ADAPTER_METHODS = Field(description="What was taken from the image")
-    weight: float | list[float] = Field(description="Weight, or a weight for each step")
-    begin_step_percent: float = Field(description="When it started, as a fraction of the steps")
-    end_step_percent: float = Field(description="When it stopped, as a fraction of the steps")
+    method: IP_ADAPTER_METHODS = Field(description="Which aspects of the image were used")
+    weight: float | list[float] = Field(description="Weight, or one weight per step")
+    begin_step_percent: float = Field(description="Where it started, as a fraction of the steps")
+    end_step_percent: float = Field(description="Where it stopped, as a fraction of the steps")
 
 
 @invocation_output("control_output")

@@ -1,4 +1,4 @@
-"""Which CLIP vision models the image prompts of IP-Adapters are encoded with, and under which names they are installed."""
+"""The CLIP vision models of IP-Adapters, and the names under which they are installed."""
 
 import re
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, Mo
 
 
 class ImageEncoderMissing(ValueError):
-    """The CLIP vision model that an IP-Adapter needs is not installed."""
+    """The CLIP vision model of an IP-Adapter is not installed."""
 
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """A CLIP vision model: names of its record, the usual one first, and where it can be installed from."""
+    """A CLIP vision model: the names of its record, preferred one first, and its install source."""
 
     names: tuple[str, ...]
     source: str
@@ -33,23 +33,26 @@ IMAGE_ENCODERS = {
         "h94/IP-Adapter::sdxl_models/image_encoder",
     ),
 }
-"""By the names that nodes and metadata have for them."""
+"""Encoders by their names in nodes and metadata."""
 
 
 DEFAULT = "ViT-H"
-"""What the nodes have where nothing is stated; adapters that name theirs overrule it."""
+"""The encoder that nodes use by default; adapters that name theirs override it."""
 _VIT_H, _VIT_G = re.compile(r"vit[-_ ]?h", re.IGNORECASE), re.compile(r"vit[-_ ]?(big)?g", re.IGNORECASE)
 
 
 def encoder_name_of(adapter: Any) -> str | None:
-    """Return the image encoder that an IP-Adapter's record names, as the last part of its repository; None: it names none."""
+    """Return the image encoder that an IP-Adapter's record names, as the last part of its repository.
+
+    None if it names none.
+    """
     if adapter.format != ModelFormat.InvokeAI:
         return None
     return str(adapter.image_encoder_model_id).rstrip("/").rpartition("/")[2]
 
 
 def default_name(adapter: Any) -> str:
-    """Return the image encoder that an adapter is most likely made for, by its name: of XL's it is the large one unless it says so."""
+    """Return the likely image encoder of an adapter by its name: for XL the large one, unless it names another."""
     names = f"{adapter.name} {PurePath(adapter.path).stem}"
     if _VIT_H.search(names):
         return "ViT-H"
@@ -57,20 +60,20 @@ def default_name(adapter: Any) -> str:
 
 
 def node_name_of(name: str) -> str | None:
-    """Return what nodes call an image encoder; None: they have no name for it."""
+    """Return the name of an image encoder in nodes, None if it has none."""
     if name in IMAGE_ENCODERS:
         return name
     return next((node_name for node_name, encoder in IMAGE_ENCODERS.items() if name in encoder.names), None)
 
 
 def record_names(name: str) -> tuple[str, ...]:
-    """Return the names under which an image encoder may be installed, the usual one first."""
+    """Return the names under which an image encoder may be installed, the preferred one first."""
     encoder = _encoder(name)
     return encoder.names if encoder else (name,)
 
 
 def find_image_encoder(context: InvocationContext, name: str) -> ModelIdentifierField:
-    """Return the image encoder that IMAGE_ENCODERS has as `name`, or whose record or repository has this name.
+    """Return the installed image encoder named `name` in IMAGE_ENCODERS, or whose record or repository has this name.
 
     Raises ImageEncoderMissing.
     """
@@ -87,10 +90,10 @@ def _encoder(name: str) -> ImageEncoder | None:
 
 
 def how_to_install(name: str) -> str:
-    """Return what to do where an image encoder is missing."""
+    """Return instructions for installing a missing image encoder."""
     encoder = _encoder(name)
     if encoder is None:
-        return f"The CLIP vision model {name} is not installed: install one whose name is {name}"
+        return f"The CLIP vision model {name} is not installed: install one with this name"
     return (
         f"The CLIP vision model {name} is not installed: install {encoder.source} in the model manager "
         f"and name it {encoder.names[0]}"

@@ -1,6 +1,6 @@
-"""From what CLIP's vision model says of images to tokens that a denoiser attends to: the projections of IP-Adapters.
+"""Image projections of IP-Adapters: from the features of CLIP's vision model to tokens that a denoiser attends to.
 
-arXiv 2308.06721; the resampler is that of Flamingo (arXiv 2204.14198, 3.1). Their sizes are those of the tensors.
+IP-Adapter is arXiv 2308.06721; the resampler is that of Flamingo (arXiv 2204.14198, 3.1). Sizes come from the tensors.
 """
 
 from collections.abc import Mapping
@@ -16,31 +16,34 @@ _HEAD = 64
 
 
 class ImageProjection(nn.Module):  # type: ignore[misc]
-    """Makes tokens (images, tokens, width) of images, and others that stand for no image at all."""
+    """Projects images to tokens (images, tokens, width), with unconditional tokens for guidance."""
 
     def tokens(self, encoder: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the tokens of images (number, 3, height, width) and as many of no image; ValueError for another encoder."""
+        """Return the tokens of images (number, 3, height, width), and unconditional ones.
+
+        Raises ValueError for another encoder.
+        """
         states, no_image = self.features(encoder, pixels)
         if states.shape[-1] != self.width_taken:
             raise ValueError(
-                f"the IP-Adapter takes {self.width_taken} values per image feature, but its image encoder has "
-                f"{states.shape[-1]}: choose the image encoder that it was trained with"
+                f"the IP-Adapter needs {self.width_taken} values per image feature, but its image encoder has "
+                f"{states.shape[-1]}: select the image encoder that it was trained with"
             )
         return self(states), self(no_image)
 
     def features(self, encoder: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the projection is given for the images, and for no image."""
+        """Return the projection's inputs for the images, and for the unconditional tokens."""
         return penultimate(encoder, pixels), penultimate(encoder, torch.zeros_like(pixels))
 
     width_taken: int
-    """The width of what it is given."""
+    """Width of the input features."""
 
 
 class LinearProjection(ImageProjection):
-    """A few tokens of an image's embedding."""
+    """Projects the image's embedding to a few tokens."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the sizes of `tensors`."""
+        """Create the layers with the sizes of `tensors`."""
         super().__init__()
         outputs, inputs = tensors["proj.weight"].shape
         self.width_taken = inputs
@@ -59,10 +62,10 @@ class LinearProjection(ImageProjection):
 
 
 class FullProjection(ImageProjection):
-    """A token for each patch of the image."""
+    """Projects each patch of the image to a token."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the sizes of `tensors`."""
+        """Create the layers with the sizes of `tensors`."""
         super().__init__()
         between, inputs = tensors["proj.0.weight"].shape
         width = len(tensors["proj.3.weight"])
@@ -87,7 +90,7 @@ class _ResamplerAttention(nn.Module):  # type: ignore[misc]
         states, latents = self.norm1(states), self.norm2(latents)
         query = self._heads(self.to_q(latents))
         key, value = map(self._heads, self.to_kv(torch.cat([states, latents], dim=1)).chunk(2, dim=-1))
-        scale = _HEAD**-0.25  # of both: half precision does not overflow
+        scale = _HEAD**-0.25  # applied to both factors so that half precision does not overflow
         scores = (query * scale) @ (key * scale).transpose(-2, -1)
         attended = torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
         result: torch.Tensor = self.to_out(attended.transpose(1, 2).flatten(2))
@@ -105,10 +108,10 @@ def _feed_forward(width: int, between: int) -> nn.Sequential:
 
 
 class Resampler(ImageProjection):
-    """A fixed number of tokens, learned queries to the patches of the image."""
+    """Projects to a fixed number of tokens: learned queries that attend to the patches of the image."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the sizes of `tensors`."""
+        """Create the layers with the sizes of `tensors`."""
         super().__init__()
         width, inputs = tensors["proj_in.weight"].shape
         outputs = len(tensors["proj_out.weight"])
@@ -140,19 +143,19 @@ _KINDS: dict[str, type[LinearProjection | FullProjection | Resampler]] = {
     "proj.0.weight": FullProjection,
     "proj_in.weight": Resampler,
 }
-"""By the tensor that only this kind has."""
+"""Projection classes by a tensor that only this kind has."""
 
 
 def load_projection(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> ImageProjection:
-    """Return the projection that these tensors are of; ValueError where they are of none, or not complete."""
+    """Return the projection with these tensors. Raises ValueError if they are of an unknown kind or incomplete."""
     kind = next((kind for name, kind in _KINDS.items() if name in tensors), None)
     if kind is None:
-        raise ValueError("an image projection of a kind that is not known")
+        raise ValueError("unknown kind of image projection")
     try:
         with torch.device("meta"):
             projection = kind(tensors)
         projection.load_state_dict({name: value.to(dtype) for name, value in tensors.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"its image projection is not complete: {error}") from error
+        raise ValueError(f"its image projection is incomplete: {error}") from error
     projection.eval()
     return projection

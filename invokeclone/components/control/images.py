@@ -1,4 +1,4 @@
-"""Control images as a network takes them: made to fit the latents of a run."""
+"""Preparation of control images: resizing to the latents of a run."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ _WHITE = 255.0
 
 
 def prepare(image: Image.Image, size: tuple[int, int], mode: CONTROLNET_RESIZE_VALUES) -> NDArray[np.float32]:
-    """Return a control image (height, width, 3) of a size (width, height) in 0..1.
+    """Return a control image (height, width, 3) in 0..1, resized to `size` (width, height).
 
-    `just_resize` changes its proportions, `crop_resize` cuts off what is too much, `fill_resize` adds a border in the color of the
-    image's own; `just_resize_simple` is `just_resize` by Lanczos, which knows nothing of lines and flat colors.
+    `just_resize` changes the proportions, `crop_resize` crops, `fill_resize` adds a border in the color of the
+    image's edge. `just_resize_simple` is `just_resize` with plain Lanczos instead of the heuristics for lines and
+    flat colors.
     """
     if mode == "just_resize_simple":
         pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
@@ -29,7 +30,7 @@ def prepare(image: Image.Image, size: tuple[int, int], mode: CONTROLNET_RESIZE_V
 
 
 def _on_white(image: Image.Image) -> Bytes:
-    """Return an image (height, width, 3), what is transparent on white."""
+    """Return an image (height, width, 3) with its transparent parts over white."""
     if not image.has_transparency_data:
         colors = image.convert("L").convert("RGB") if image.mode in GRAY_MODES else image.convert("RGB")
         return np.asarray(colors)
@@ -45,7 +46,7 @@ def _scale(pixels: Bytes, factor: float) -> Bytes:
 
 
 def _crop(pixels: Bytes, size: tuple[int, int]) -> Bytes:
-    """Return the middle of the image, scaled so that it covers the size."""
+    """Return the center of the image, scaled to cover the size."""
     width, height = size
     scaled = _scale(pixels, max(height / pixels.shape[0], width / pixels.shape[1]))
     top, left = (max(0, (side - target) // 2) for side, target in zip(scaled.shape[:2], (height, width), strict=True))
@@ -53,7 +54,7 @@ def _crop(pixels: Bytes, size: tuple[int, int]) -> Bytes:
 
 
 def _fill(pixels: Bytes, size: tuple[int, int]) -> Bytes:
-    """Return the whole image in the middle of a background in the median color of its border."""
+    """Return the whole image, centered on a background in the median color of its border."""
     width, height = size
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.tile(np.median(border, axis=0).astype(np.uint8), (height, width, 1))

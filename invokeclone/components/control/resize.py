@@ -1,7 +1,7 @@
-"""Control images brought to a size: lines stay thin, black and white stays so, maps of flat colors get no new colors.
+"""Content-aware resizing of control images: keeps lines thin, binary images binary, and flat colors free of new colors.
 
-The interpolations are OpenCV's (modules/imgproc/src/resize.cpp), because images made elsewhere depend on them; bicubic as its
-builds for x86 do it, with weights that are not rounded.
+The interpolations reproduce OpenCV's (modules/imgproc/src/resize.cpp), because images made elsewhere depend on them;
+bicubic as in its x86 builds, with unrounded weights.
 """
 
 from typing import Any, Literal
@@ -16,9 +16,9 @@ Bytes = NDArray[np.uint8]
 Method = Literal["nearest", "area", "cubic"]
 
 FLAT_COLORS = 200
-"""Fewer colors than so many are a map of flat colors."""
+"""An image with fewer colors than this is a map of flat colors."""
 SAMPLE = 100_000
-"""Pixels looked at to count the colors."""
+"""Number of pixels sampled to count the colors."""
 DARK, LIGHT = 16, 240
 """An image of two colors is black and white when it has values below and above these."""
 _HALF = 127
@@ -34,10 +34,11 @@ _LINES = (
 
 
 def heuristic_resize(pixels: Bytes, size: tuple[int, int]) -> Bytes:
-    """Return an image (height, width, 3 or 4) in a size (width, height), by what its colors show it to be.
+    """Return an image (height, width, 3 or 4) resized to `size` (width, height), by a method chosen from its colors.
 
-    Photographs are interpolated, maps of flat colors take the nearest pixel, black and white stays black and white, and drawings
-    of lines one pixel wide are thinned to such lines again. The fourth channel, transparency, becomes 0 or 255.
+    Photographs are interpolated, maps of flat colors use the nearest pixel, black-and-white images stay black and
+    white, and drawings of lines one pixel wide are thinned to one pixel again. The fourth channel, transparency,
+    becomes 0 or 255.
     """
     height, width = pixels.shape[:2]
     if size == (width, height):
@@ -66,7 +67,7 @@ def _sample(colors: Bytes) -> Bytes:
 
 
 def _has_thin_lines(colors: Bytes) -> bool:
-    """Tell whether pixels where white and black meet are more than half as many as white ones."""
+    """Return whether the number of pixels on black-white edges is more than half that of white ones."""
     gray = colors.max(axis=-1)
     largest = ndimage.maximum_filter(gray, footprint=_NEIGHBORHOOD, mode="constant", cval=0)
     smallest = ndimage.minimum_filter(gray, footprint=_NEIGHBORHOOD, mode="constant", cval=255)
@@ -75,9 +76,9 @@ def _has_thin_lines(colors: Bytes) -> bool:
 
 
 def _black_and_white(colors: Bytes, *, thin: bool) -> Bytes:
-    """Return what is black or white of an interpolated image: ridges, then Otsu's threshold, then lines thinned if `thin`."""
+    """Return an interpolated image made binary: ridges, then Otsu's threshold, then thinning if `thin`."""
     red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
-    gray = ((red * 3735 + green * 19235 + blue * 9798 + (1 << 14)) >> 15).astype(np.uint8)  # OpenCV's weights of BGR
+    gray = ((red * 3735 + green * 19235 + blue * 9798 + (1 << 14)) >> 15).astype(np.uint8)  # OpenCV's BGR weights
     ridges = np.zeros_like(gray)
     for line in _LINES:
         largest = ndimage.maximum_filter(gray, footprint=line, mode="constant", cval=0)
@@ -89,7 +90,7 @@ def _black_and_white(colors: Bytes, *, thin: bool) -> Bytes:
 
 
 def _otsu(gray: Bytes) -> int:
-    """Return the threshold that separates a gray image's values best (Otsu, 1979)."""
+    """Return the threshold that best separates the values of a grayscale image (Otsu, 1979)."""
     values = np.arange(256)
     share = np.bincount(gray.ravel(), minlength=256) / gray.size
     below = np.cumsum(share)
@@ -102,7 +103,7 @@ def _otsu(gray: Bytes) -> int:
 
 
 def thin_lines(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return lines (height, width) worn down from both sides in turn until they are one pixel wide (Zhang and Suen, 1984).
+    """Return lines (height, width) thinned to one pixel by alternating erosion from both sides (Zhang and Suen, 1984).
 
     Pixels at the image's border stay.
     """
@@ -115,9 +116,9 @@ def thin_lines(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _erode_edges(lines: NDArray[np.bool_], *sides: tuple[int, int, int]) -> bool:
-    """Remove pixels of the edge that join nothing and have an empty neighbor on each of `sides`; tell whether there were any.
+    """Remove edge pixels that connect nothing and have an empty neighbor on each of `sides`.
 
-    Neighbors are counted clockwise from the one above, 0 to 7.
+    Return whether any were removed. Neighbors are numbered clockwise from the one above, 0 to 7.
     """
     height, width = lines.shape
     wide = np.pad(lines, 1).astype(np.int8)
@@ -137,7 +138,7 @@ def _erode_edges(lines: NDArray[np.bool_], *sides: tuple[int, int, int]) -> bool
 
 
 def interpolate(pixels: Bytes, size: tuple[int, int], method: Method) -> Bytes:
-    """Return an image (height, width, channels) in a size (width, height), interpolated as OpenCV does for bytes."""
+    """Return an image (height, width, channels) resized to `size` (width, height) as OpenCV does for bytes."""
     height, width, channels = pixels.shape
     columns, rows = size
     if method == "nearest":
@@ -157,7 +158,7 @@ def interpolate(pixels: Bytes, size: tuple[int, int], method: Method) -> Bytes:
 
 
 def _scale(old: int, new: int) -> float:
-    """Return old pixels per new one, rounded as OpenCV does: it decides which pixel counts where edges meet."""
+    """Return the number of old pixels per new one, rounded as in OpenCV, which decides which pixel is used at edges."""
     return 1.0 / (new / old)
 
 
@@ -166,7 +167,10 @@ def _nearest(old: int, new: int) -> NDArray[np.int64]:
 
 
 def _matrix(weights: NDArray[Any], indices: NDArray[Any], old: int) -> Any:
-    """Return a sparse matrix (new, old) with `weights` (new, taps) at `indices`; those outside count for the pixel at the border."""
+    """Return a sparse matrix (new, old) with `weights` (new, taps) at `indices`.
+
+    Out-of-range indices are clamped to the border.
+    """
     new, taps = weights.shape
     rows = np.repeat(np.arange(new), taps)
     columns = np.clip(indices, 0, old - 1).ravel()
@@ -188,7 +192,7 @@ def _cubic(old: int, new: int) -> Any:
 
 
 def _linear(old: int, new: int) -> Any:
-    """Return the weights of what OpenCV does for `area` when one of the sides grows."""
+    """Return the weights that OpenCV uses for `area` when one of the sides grows."""
     first = np.floor(np.arange(new) * _scale(old, new))
     part = ((np.arange(new) + 1) - (first + 1) * (new / old)).astype(np.float32)
     part = np.where(part <= 0, np.float32(0), part - np.floor(part))

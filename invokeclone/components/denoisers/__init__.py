@@ -1,1 +1,1 @@
-"""Denoisers that several families have."""
+"""Denoisers shared by several families."""

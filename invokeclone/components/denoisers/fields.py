@@ -1,4 +1,4 @@
-"""A transformer as it travels along edges."""
+"""Field type of transformers."""
 
 from pydantic import BaseModel, Field
 

@@ -1,1 +1,1 @@
-"""What FLUX.1 and FLUX.2 share."""
+"""Types shared by FLUX.1 and FLUX.2."""

@@ -1,4 +1,4 @@
-"""What prompts become for FLUX."""
+"""FLUX's stored conditioning."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from invokeclone.engine.conditioning import ConditioningTensors
 
 @dataclass
 class FLUXConditioningInfo(ConditioningTensors):
-    """FLUX: pooled CLIP embeddings (1, width) and T5's (1, tokens, width)."""
+    """Pooled CLIP embeddings (1, width) and T5 embeddings (1, tokens, width)."""
 
     clip_embeds: torch.Tensor
     t5_embeds: torch.Tensor

@@ -1,4 +1,4 @@
-"""FLUX's conditioning as it travels along edges."""
+"""Field and output types of FLUX's conditioning."""
 
 from pydantic import BaseModel, Field
 
@@ -8,10 +8,12 @@ from invokeclone.graph.vocabulary.fields import OutputField, TensorField
 
 
 class FluxConditioningField(BaseModel):
-    """A stored FLUX conditioning, by name, and where in the image it holds."""
+    """A reference to a stored FLUX conditioning, with the region of the image that it applies to."""
 
-    conditioning_name: str = Field(description="The name of the conditioning")
-    mask: TensorField | None = Field(default=None, description="Boolean mask of the region it holds for; none: all")
+    conditioning_name: str = Field(description="Name of the conditioning")
+    mask: TensorField | None = Field(
+        default=None, description="Boolean mask of the region it applies to; None means the whole image"
+    )
 
 
 @invocation_output("flux_conditioning_output")
@@ -22,12 +24,12 @@ class FluxConditioningOutput(BaseInvocationOutput):
 
     @classmethod
     def build(cls, conditioning_name: str) -> "FluxConditioningOutput":
-        """Return the output for a stored conditioning."""
+        """Return the output that refers to a stored conditioning."""
         return cls(conditioning=FluxConditioningField(conditioning_name=conditioning_name))
 
 
 @invocation_output("flux_conditioning_collection_output")
 class FluxConditioningCollectionOutput(BaseInvocationOutput):
-    """FLUX conditionings."""
+    """A list of FLUX conditionings."""
 
     collection: list[FluxConditioningField] = OutputField(description="The conditionings")

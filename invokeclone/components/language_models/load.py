@@ -1,4 +1,7 @@
-"""Language models, and those that see images as well, as transformers objects; no code that comes with a model is run."""
+"""Loading of language models, with or without vision, as transformers objects.
+
+Code that comes with a model is never run.
+"""
 
 from typing import Any
 
@@ -11,7 +14,7 @@ from invokeclone.graph.vocabulary.taxonomy import ModelType, SubModelType
 
 @loads(type=ModelType.TextLLM)
 def load(request: LoadRequest) -> Any:
-    """Return the model, or its tokenizer."""
+    """Return the model or its tokenizer."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -22,7 +25,7 @@ def load(request: LoadRequest) -> Any:
 
 @loads(type=ModelType.LlavaOnevision)
 def load_llava(request: LoadRequest) -> Any:
-    """Return the model, its tokenizer, or (as the scheduler of what it sees) its image processor."""
+    """Return the model, its tokenizer, or (as the scheduler submodel) its image processor."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

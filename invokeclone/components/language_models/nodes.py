@@ -1,4 +1,4 @@
-"""Nodes that have a language model write."""
+"""Nodes that generate text with a language model."""
 
 from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
@@ -12,7 +12,7 @@ SYSTEM_PROMPT = (
     "You are an expert prompt writer for AI image generation. Given a brief description, expand it into a detailed, vivid "
     "prompt suitable for generating high-quality images. Only output the expanded prompt, nothing else."
 )
-"""Part of the published schema, so it is as clients know it."""
+"""Part of the published schema, so its text must not change."""
 
 
 def _write(
@@ -50,20 +50,22 @@ def _write(
     classification=Classification.Beta,
 )
 class TextLLMInvocation(BaseInvocation):
-    """Have a language model write."""
+    """Generate text with a language model."""
 
-    prompt: str = InputField(default="", description="What to write about", ui_component=UIComponent.Textarea)
+    prompt: str = InputField(default="", description="Prompt of the language model", ui_component=UIComponent.Textarea)
     system_prompt: str = InputField(
-        default=SYSTEM_PROMPT, description="What the model is told to be", ui_component=UIComponent.Textarea
+        default=SYSTEM_PROMPT, description="System prompt of the language model", ui_component=UIComponent.Textarea
     )
     text_llm_model: ModelIdentifierField = InputField(
         title="Text LLM Model", description="The language model", ui_model_type=ModelType.TextLLM
     )
-    max_tokens: int = InputField(default=300, ge=1, le=2048, description="Most tokens to write")
-    seed: int = InputField(default=0, ge=0, le=HIGHEST_SEED, description="Makes the answer repeatable")
+    max_tokens: int = InputField(default=300, ge=1, le=2048, description="Maximum number of tokens to generate")
+    seed: int = InputField(
+        default=0, ge=0, le=HIGHEST_SEED, description="Random seed; the same seed gives the same text"
+    )
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out the text."""
+        """Return the generated text."""
         text = _write(context, self.text_llm_model, self.prompt, self.system_prompt, self.max_tokens, self.seed)
         return StringOutput(value=text)
 
@@ -77,18 +79,20 @@ class TextLLMInvocation(BaseInvocation):
     classification=Classification.Beta,
 )
 class TextLLMWithPresetInvocation(BaseInvocation):
-    """Have a language model write, as a saved system prompt tells it."""
+    """Generate text with a language model and a saved system prompt."""
 
-    prompt: str = InputField(default="", description="What to write about", ui_component=UIComponent.Textarea)
+    prompt: str = InputField(default="", description="Prompt of the language model", ui_component=UIComponent.Textarea)
     system_prompt: SystemPromptField = InputField(description="The saved system prompt")
     text_llm_model: ModelIdentifierField = InputField(
         title="Text LLM Model", description="The language model", ui_model_type=ModelType.TextLLM
     )
-    max_tokens: int = InputField(default=300, ge=1, le=2048, description="Most tokens to write")
-    seed: int = InputField(default=0, ge=0, le=HIGHEST_SEED, description="Makes the answer repeatable")
+    max_tokens: int = InputField(default=300, ge=1, le=2048, description="Maximum number of tokens to generate")
+    seed: int = InputField(
+        default=0, ge=0, le=HIGHEST_SEED, description="Random seed; the same seed gives the same text"
+    )
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out the text."""
+        """Return the generated text."""
         system_prompt = context.presets.system_prompt(self.system_prompt.system_prompt_id)
         text = _write(context, self.text_llm_model, self.prompt, system_prompt, self.max_tokens, self.seed)
         return StringOutput(value=text)

@@ -1,4 +1,4 @@
-"""What language models write, and those that see images as well: encode, generate."""
+"""Text generation with language models, with or without an image: encode, generate, decode."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from PIL import Image
 from invokeclone.engine.loaded import device_of as device_of
 
 TokenCallback = Callable[[int], None]
-"""Called with how many tokens there are so far; may raise to stop the model."""
+"""Called with the number of tokens generated so far; may raise to stop the model."""
 
 TEMPERATURE = 0.7
 TOP_P = 0.9
@@ -20,7 +20,7 @@ _TURN = "<|im_start|>"
 
 
 def encode(tokenizer: Any, prompt: str, system_prompt: str, device: torch.device) -> torch.Tensor:
-    """Return the tokens (1, n) of a conversation that asks for an answer, in the model's own form if it has one."""
+    """Return the tokens (1, n) of a conversation that asks for an answer, in the model's own template if it has one."""
     text = _conversation(tokenizer, prompt, system_prompt)
     tokens: torch.Tensor = tokenizer(text, return_tensors="pt", add_special_tokens=not text.startswith(_TURN))[
         "input_ids"
@@ -37,12 +37,12 @@ def _conversation(tokenizer: Any, prompt: str, system_prompt: str) -> str:
     template = {"tokenize": False, "add_generation_prompt": True}
     try:
         return str(tokenizer.apply_chat_template([*system, *user], **template))
-    except Exception:  # noqa: BLE001  (some templates raise their own errors for a system's turn)
+    except Exception:  # noqa: BLE001  (some templates raise their own errors for a system message)
         return str(tokenizer.apply_chat_template([{"role": "user", "content": plain}], **template))
 
 
 def encode_image(model: Any, processor: Any, image: Image.Image, device: torch.device) -> torch.Tensor:
-    """Return what the model sees of a picture, (n, width), a row for each of its places in the prompt."""
+    """Return the embeddings of an image, (n, width), one row per image token of the prompt."""
     inputs = processor(images=[image.convert("RGB")], return_tensors="pt")
     output = model.get_image_features(
         pixel_values=inputs["pixel_values"].to(device, model.dtype),
@@ -65,11 +65,11 @@ def write(
     device: torch.device,
     on_tokens: TokenCallback,
 ) -> str:
-    """Return the model's answer to a prompt: the same for the same seed on the same machine."""
+    """Return the model's answer to a prompt; deterministic for a seed on one machine."""
     with torch.inference_mode():
-        # 1. the conversation so far
+        # 1. tokens of the conversation
         tokens = encode(tokenizer, prompt, system_prompt, device)
-        # 2. one token after the other
+        # 2. generate token by token
         with _fork_rng(seed, device):
             generated = model.generate(
                 tokens,
@@ -79,7 +79,7 @@ def write(
                 temperature=TEMPERATURE,
                 top_p=TOP_P,
             )
-        # 3. text
+        # 3. decode to text
         return _text(tokenizer, generated[0, tokens.shape[1] :])
 
 
@@ -93,11 +93,11 @@ def describe(
     device: torch.device,
     on_tokens: TokenCallback,
 ) -> str:
-    """Return what the model says of a picture."""
+    """Return the model's description of an image."""
     with torch.inference_mode():
-        # 1. the picture
+        # 1. embeddings of the image
         image_features = encode_image(model, processor, image, device)
-        # 2. the conversation, with the picture in its place
+        # 2. embeddings of the conversation, with the image inserted
         before, after = _text_around_image(tokenizer, instruction)
         embed = model.get_input_embeddings()
         parts = [
@@ -106,19 +106,19 @@ def describe(
             embed(_tokens(tokenizer, after, device)),
         ]
         embedded = torch.cat(parts, dim=1)
-        # 3. one token after the other, always the likeliest
+        # 3. generate greedily, token by token
         generated = model.generate(
             inputs_embeds=embedded,
             attention_mask=torch.ones(embedded.shape[:2], dtype=torch.long, device=device),
             **_generation_options(tokenizer, DESCRIPTION_TOKENS, on_tokens),
             do_sample=False,
         )
-        # 4. text
+        # 4. decode to text
         return _text(tokenizer, generated[0])
 
 
 def _text_around_image(tokenizer: Any, instruction: str) -> tuple[str, str]:
-    """Return the text before and after a picture, in the turns that the model was trained on if its tokenizer knows them."""
+    """Return the text before and after the image, in the model's chat template if its tokenizer has one."""
     if _TURN in tokenizer.get_vocab():
         return f"{_TURN}user ", f"\n{instruction}<|im_end|>{_TURN}assistant\n"
     return "", f"\n{instruction}\n"
@@ -134,24 +134,24 @@ def _generation_options(tokenizer: Any, max_tokens: int, on_tokens: TokenCallbac
 
 
 class _Counter:
-    """Counts tokens for `generate`, which hands in the prompt first."""
+    """Token counter passed to `generate` as a streamer, which receives the prompt first."""
 
     def __init__(self, on_tokens: TokenCallback) -> None:
         self._on_tokens = on_tokens
         self._calls = 0
 
     def put(self, _tokens: Any) -> None:
-        """Take a token."""
+        """Count a token."""
         if self._calls:
             self._on_tokens(self._calls)
         self._calls += 1
 
     def end(self) -> None:
-        """Nothing is left to tell."""
+        """Do nothing: all tokens have been reported."""
 
 
 def _fork_rng(seed: int, device: torch.device) -> Any:
-    """Lend a random number generator of its own to what knows only the one of the process."""
+    """Isolate the global random number generator, for code that uses no other."""
     from contextlib import contextmanager
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What language models look like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes and identification rules of language models. Does not import torch."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from invokeclone.models.identify.signatures import forms
 
 
 class LlavaOnevision_Diffusers_Config(CpuOnly, Diffusers, OfAnyBase):
-    """A LLaVA OneVision model, which describes pictures."""
+    """A LLaVA OneVision model, which describes images."""
 
     type: Literal[ModelType.LlavaOnevision] = ModelType.LlavaOnevision
 

@@ -1,4 +1,4 @@
-"""Text encoders other than CLIP as they travel along edges."""
+"""Field types of text encoders other than CLIP."""
 
 from pydantic import BaseModel, Field
 

@@ -1,4 +1,4 @@
-"""What text encoders look like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes and identification rules of text encoders. Does not import torch."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ class T5Encoder_SDNQ_Config(_T5, OfAnyBase):
 
 
 class T5Encoder_GGUF_Config(_T5, GGUF, OfAnyBase):
-    """A T5 encoder in GGUF's form."""
+    """A T5 encoder in GGUF format."""
 
 
 class _Qwen3VL(CpuOnly):
@@ -56,7 +56,7 @@ class Qwen3VLEncoder_Qwen3VLEncoder_Config(_Qwen3VL, OfAnyBase):
 
 class _Qwen3(CpuOnly):
     type: Literal[ModelType.Qwen3Encoder] = ModelType.Qwen3Encoder
-    variant: Qwen3VariantType = Field(description="Its size")
+    variant: Qwen3VariantType = Field(description="Size of the model")
 
 
 class Qwen3Encoder_Qwen3Encoder_Config(_Qwen3, OfAnyBase):
@@ -70,7 +70,7 @@ class Qwen3Encoder_Checkpoint_Config(_Qwen3, Checkpoint, OfAnyBase):
 
 
 class Qwen3Encoder_GGUF_Config(_Qwen3, GGUF, OfAnyBase):
-    """A Qwen3 encoder in GGUF's form."""
+    """A Qwen3 encoder in GGUF format."""
 
 
 class Qwen3Encoder_SDNQ_Config(_Qwen3, SDNQFile, OfAnyBase):
@@ -85,7 +85,7 @@ class Qwen3Encoder_SDNQ_Folder_Config(_Qwen3, OfAnyBase):
 
 class _Mistral(CpuOnly):
     type: Literal[ModelType.MistralEncoder] = ModelType.MistralEncoder
-    variant: MistralVariantType = Field(description="Which of the published models it is")
+    variant: MistralVariantType = Field(description="Which published model it is")
 
 
 class MistralEncoder_Diffusers_Config(_Mistral, OfAnyBase):
@@ -99,7 +99,7 @@ class MistralEncoder_Checkpoint_Config(_Mistral, Checkpoint, OfAnyBase):
 
 
 class MistralEncoder_GGUF_Config(_Mistral, GGUF, OfAnyBase):
-    """A Mistral encoder in GGUF's form."""
+    """A Mistral encoder in GGUF format."""
 
 
 class _Gemma2(CpuOnly):
@@ -113,7 +113,7 @@ class Gemma2Encoder_Gemma2Encoder_Config(_Gemma2, OfAnyBase):
 
 
 class Gemma2Encoder_GGUF_Config(_Gemma2, OfAnyBase):
-    """A Gemma 2 encoder in GGUF's form."""
+    """A Gemma 2 encoder in GGUF format."""
 
     format: Literal[ModelFormat.GGUFQuantized] = ModelFormat.GGUFQuantized
 
@@ -159,7 +159,7 @@ _LAYER = re.compile(r"(?:layers|blk)\.(\d+)\.")
 
 
 def _encoder_folder(model: ModelFiles) -> ModelFiles:
-    """Return the folder of the encoder: the model's own, or the one that a pipeline would have for it."""
+    """Return the folder of the encoder: the model's own, or the encoder folder of a pipeline."""
     require(model.is_folder, "it is not a folder")
     whole = (model.path / "model_index.json").is_file() or (model.path / "transformer").is_dir()
     require(not whole, "it is a whole pipeline")
@@ -207,7 +207,7 @@ def _is_t5_int8(model: ModelFiles) -> None:
     require(files, "it has no file of weights with llm_int8 in its name")
     names = ModelFiles(files[0]).tensors
     require(any(name.endswith("SCB") for name in names), "its weights are not quantized to 8 bits")
-    require(any("SelfAttention" in name for name in names), "it is no T5 encoder")
+    require(any("SelfAttention" in name for name in names), "it is not a T5 encoder")
 
 
 def _is_qwen3_vl_folder(model: ModelFiles) -> None:
@@ -244,7 +244,7 @@ def _layers_of_file(model: ModelFiles) -> int:
 
 
 def _is_file_with(form: ModelFormat, *names: str) -> Callable[[ModelFiles], None]:
-    """Return the test for a language model's file stored as `form` that has all tensors `names`."""
+    """Return the check for a language model file stored as `form` that has all tensors `names`."""
     is_stored = forms.is_file_stored_as(form)
 
     def check(model: ModelFiles) -> None:
@@ -261,7 +261,7 @@ def _is_qwen3_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
 
     def check(model: ModelFiles) -> None:
         has_norms(model)
-        require(not _has_vision(model), "it reads pictures")
+        require(not _has_vision(model), "it has a vision part")
         require(_width_of_file(model) in _QWEN3_WIDTHS, f"its width is {_width_of_file(model)}")
 
     return check
@@ -273,14 +273,14 @@ def _has_vision(model: ModelFiles) -> bool:
 
 def _is_qwen3_vl_file(model: ModelFiles) -> None:
     _is_file_with(ModelFormat.Checkpoint, "layers.0.self_attn.q_norm.weight")(model)
-    require(_has_vision(model), "it reads no pictures")
+    require(_has_vision(model), "it has no vision part")
     size = (_width_of_file(model), _layers_of_file(model))
     require(size == _QWEN3_VL, f"its width and layers are {size}")
 
 
 def _is_qwen_vl_file(model: ModelFiles) -> None:
     _is_file_with(ModelFormat.Checkpoint, "layers.0.self_attn.q_proj.bias")(model)
-    require(_has_vision(model), "it reads no pictures")
+    require(_has_vision(model), "it has no vision part")
 
 
 def _is_mistral_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
@@ -291,7 +291,7 @@ def _is_mistral_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
 
     def check(model: ModelFiles) -> None:
         has_layers(model)
-        require(norm not in _names(model), "it normalises its queries, which Mistral does not")
+        require(norm not in _names(model), "it normalizes its queries, which Mistral does not")
         size = (_width_of_file(model), _layers_of_file(model))
         require(size[0] == _MISTRAL_WIDTH and size[1] in _MISTRAL_LAYERS, f"its width and layers are {size}")
 

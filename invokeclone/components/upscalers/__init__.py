@@ -1,1 +1,1 @@
-"""Models that make pictures of pictures."""
+"""Image-to-image models, such as upscalers."""

@@ -1,4 +1,4 @@
-"""What models that make pictures of pictures look like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes and identification rules of image-to-image models. Does not import torch."""
 
 from typing import Literal
 
@@ -27,15 +27,16 @@ _SIGNATURES: tuple[tuple[str, ...], ...] = (
     ("patch_embed.proj.weight", "encoder_level1.0.norm1.body.weight"),  # Restormer
     ("intro.weight", "ending.weight", "encoders.0.0.conv1.weight"),  # NAFNet
 )
-"""Tensors by which architectures are known that spandrel loads; spandrel itself needs torch, which the server never imports."""
+"""Tensors that identify architectures that spandrel can load.
+
+Spandrel itself needs torch, which the server never imports.
+"""
 
 
 def _is_image_to_image(model: ModelFiles) -> None:
     require(not model.is_folder and model.path.suffix.lower() in _FILES, "it is not a file of weights")
     names = model.without_prefixes("module.")
-    require(
-        any(all(name in names for name in signature) for signature in _SIGNATURES), "it is of no known architecture"
-    )
+    require(any(all(name in names for name in signature) for signature in _SIGNATURES), "its architecture is unknown")
 
 
 FAMILY = Family(rules=(Rule(Spandrel_Checkpoint_Config, _is_image_to_image),))

@@ -1,1 +1,1 @@
-"""Loading models: files, folders, conversion, the table of loaders."""
+"""Loading of models: files, folders, conversion, the registry of loaders."""

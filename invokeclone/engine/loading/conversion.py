@@ -1,4 +1,4 @@
-"""Single files turned into folders as diffusers saves them. Families register with `@converts` what parts their pipeline has."""
+"""Conversion of single files to diffusers folders. Families register the parts of their pipelines with `@converts`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 
 class CannotConvert(ValueError):
-    """The file is not one that can be turned into a folder; the text says why."""
+    """The file cannot be converted to a folder; the text says why."""
 
 
 @dataclass(frozen=True)
 class SourceCheckpoint:
-    """A single file, and what is known of it."""
+    """A single file and its known properties."""
 
     path: Path
     dtype: torch.dtype
@@ -27,7 +27,7 @@ class SourceCheckpoint:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a folder is made of: a function for each part with weights, so that only one is in memory at a time."""
+    """The parts of a folder: one function per part with weights, so that only one part is in memory at a time."""
 
     class_name: str
     parts: Mapping[str, Callable[[], Any]]
@@ -41,7 +41,7 @@ _converters: dict[BaseModelType, Converter] = {}
 
 
 def converts(base: BaseModelType) -> Callable[[Converter], Converter]:
-    """Register what a family's single files are made of."""
+    """Register a family's converter."""
 
     def register(converter: Converter) -> Converter:
         _converters[base] = converter
@@ -51,9 +51,12 @@ def converts(base: BaseModelType) -> Callable[[Converter], Converter]:
 
 
 def convert(base: BaseModelType, checkpoint: SourceCheckpoint, target: Path) -> None:
-    """Write the folder `target` of the single file. Raises CannotConvert, OSError; then what is written is of no use."""
+    """Write the diffusers folder `target` from a single file.
+
+    Raises CannotConvert or OSError, leaving an unusable folder.
+    """
     for _ in discovery.modules("conversion"):
-        pass  # importing registers
+        pass  # registers on import
     if base not in _converters:
         raise CannotConvert(f"models of {base} cannot be converted")
     pipeline = _converters[base](checkpoint)
@@ -65,8 +68,8 @@ def convert(base: BaseModelType, checkpoint: SourceCheckpoint, target: Path) -> 
             ValueError,
             KeyError,
             RuntimeError,
-        ) as error:  # what diffusers and torch raise for weights that don't fit
-            raise CannotConvert(f"its {name} cannot be read: {error}") from error
+        ) as error:  # diffusers and torch raise these for weights that don't fit
+            raise CannotConvert(f"cannot read its {name}: {error}") from error
         part.save_pretrained(target / name)
         index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
         del part

@@ -1,4 +1,4 @@
-"""Reading model files: tensors of a checkpoint, and the parts of a folder as diffusers and transformers save them."""
+"""Reading of model files: tensors of a checkpoint, and parts of diffusers and transformers folders."""
 
 import importlib
 import json
@@ -12,7 +12,7 @@ from invokeclone.engine.loading import folders, torch_files
 from invokeclone.engine.loading.load_request import LoadRequest
 
 _LIBRARIES = ("diffusers", "transformers")
-"""Whose classes a folder may name; code that comes with a model is never run."""
+"""Libraries whose classes a folder may name; code that comes with a model is never run."""
 _KINDS = frozenset(
     {
         "diffusers.ModelMixin", "diffusers.SchedulerMixin", "transformers.PreTrainedModel",
@@ -29,9 +29,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint whose names begin with one of `prefixes`; only those are read from safetensors.
+    """Return the tensors whose names begin with one of `prefixes`; from safetensors, only those are read.
 
-    Of a torch file nothing but tensors, and mappings of tensors, is read, and never by torch.load.
+    From a torch file only tensors and mappings of tensors are read, and never by torch.load.
     """
     starts = tuple(prefixes)
     if path.suffix.lower() == ".safetensors":
@@ -46,11 +46,11 @@ def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch
 
 
 def load_part(request: LoadRequest, class_name: str | None = None, *, dtype: torch.dtype | None = None) -> Any:
-    """Return the part `request.submodel` of a pipeline's folder: a network, a tokenizer or a scheduler.
+    """Return the part `request.submodel` of a pipeline folder: a network, tokenizer or scheduler.
 
-    Its class is the one that model_index.json names, or `class_name` where that file does not name one. Weights are those
-    of the record's repo_variant where the folder has it, in `dtype` (the request's own if None), nothing is downloaded.
-    Raises ValueError for a part that the model does not have.
+    Its class is named by model_index.json, or by `class_name` if that file does not name one. Uses the weights of
+    the record's repo_variant if the folder has them, in `dtype` (None: the request's). Never downloads. Raises
+    ValueError for a part that the model does not have.
     """
     folder = request.path / str(request.submodel)
     cls = _class_of(request.path, str(request.submodel), class_name)
@@ -58,10 +58,10 @@ def load_part(request: LoadRequest, class_name: str | None = None, *, dtype: tor
 
 
 def load_folder(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Return an object of a diffusers or transformers class from the folder it was saved to; networks in `dtype`."""
+    """Return an instance of a diffusers or transformers class from the folder it was saved to; networks in `dtype`."""
     if not folder.is_dir():
         raise ValueError(
-            f"the model in {folder.parent} has no part {folder.name}: select a model of the kind that the node is for"
+            f"the model in {folder.parent} has no part {folder.name}: select a model of the kind that this node accepts"
         )
     _hide_progress_bars()
     if (config := folder / "scheduler_config.json").is_file():
@@ -75,17 +75,20 @@ def _class_of(model: Path, part: str, otherwise: str | None) -> Any:
     if library is None and otherwise is not None:
         library, _, name = otherwise.partition(".")
     if library not in _LIBRARIES or not isinstance(name, str):
-        raise ValueError(f"{model.name} has no part {part!r} that can be loaded")
+        raise ValueError(f"{model.name} has no loadable part {part!r}")
     part_class = getattr(importlib.import_module(library), name, None)
     if not isinstance(part_class, type) or not _is_part(part_class):
         raise ValueError(
-            f"{model.name} says that its {part} is a {library}.{name}, which is no network, tokenizer or sampler"
+            f"{model.name} declares its {part} as {library}.{name}, which is not a network, tokenizer or sampler"
         )
     return part_class
 
 
 def _is_part(cls: type) -> bool:
-    """Tell whether a class is of a kind that a folder may name: pipelines and Auto classes, which look for code, are not."""
+    """Return whether a folder may name this class.
+
+    Pipelines and Auto classes are excluded because they look for code.
+    """
     bases = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in cls.__mro__}
     return not bases.isdisjoint(_KINDS)
 

@@ -1,8 +1,8 @@
-"""Parts of model folders as diffusers and transformers objects, made from their tensors and plain settings alone.
+"""Loading of model folders as diffusers and transformers objects from tensors and plain settings only.
 
-The libraries look for more in a folder than weights: Python files, pickles, adapters and checkpoints of other tools, names of
-kernels and models to fetch. They are given a folder of links in which there is none of that (`plain_view`), so what they
-would do with it does not matter. Torch's own files are read by `torch_files`.
+The libraries also read other files of a folder: Python code, pickles, adapters, checkpoints of other tools, names of
+kernels and models to fetch. They get a folder of links without any of those (`plain_view`). Torch's own files are read
+by `torch_files`.
 """
 
 import json
@@ -20,15 +20,15 @@ from invokeclone.models.files.model_files import check_index, index_suffix
 
 INDEX = "model_index.json"
 _PLAIN = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
-"""Endings of files that hold texts, settings and tensors; `.model` is a SentencePiece vocabulary."""
+"""Suffixes of files with texts, settings and tensors; `.model` is a SentencePiece vocabulary."""
 _LEFT_OUT = frozenset({INDEX, "adapter_config.json"})
-"""Files that would have the libraries look for other parts, or for another model to put an adapter on."""
+"""Files that make the libraries look for other parts, or for the base model of an adapter."""
 _DROPPED = ("auto_map", "custom_pipelines", "custom_pipeline", "transformers_weights", "trust_remote_code")
 """Settings that name code or other files to read, in any JSON file."""
 _ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
 """Settings that may name a kernel to fetch, as `owner/name`."""
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "tekken.json"})
-"""JSON files without settings, which are large."""
+"""Large JSON files without settings."""
 _MAX_JSON_BYTES = 50_000_000
 _BIN = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[a-z0-9_]+))?(?:-\d{5}-of-\d{5})?\.bin")
 
@@ -36,8 +36,8 @@ _BIN = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[a-z0-9_]+))?(?
 def load(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None) -> Any:
     """Return a network, tokenizer, processor or sampler of `cls` from the folder it was saved to; networks in `dtype`.
 
-    Of several weight files those of `variant` are read, or the only ones that there are, rather safetensors than torch's.
-    Raises InvalidModel for an index that names other files than the folder's, and for damaged files.
+    Reads the weight files of `variant` if there are any, otherwise the ones that exist, preferring safetensors.
+    Raises InvalidModel for an index that names files outside the folder, and for damaged files.
     """
     if not (folder / "config.json").is_file():
         return load_plain(folder, cls)
@@ -57,13 +57,13 @@ def load(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None) -> Any
 
 
 def load_plain(folder: Path, cls: Any) -> Any:
-    """Return what has no weights: a tokenizer, an image processor."""
+    """Return an object without weights: a tokenizer or an image processor."""
     with plain_view(folder) as view:
         return cls.from_pretrained(view, local_files_only=True)
 
 
 def load_automatic(folder: Path, cls: Any, **options: Any) -> Any:
-    """Return what one of transformers' Auto classes makes of a folder, of the library's own classes only."""
+    """Return what a transformers Auto class creates from a folder, restricted to the library's own classes."""
     with plain_view(folder) as view:
         return cls.from_pretrained(
             view, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
@@ -72,7 +72,7 @@ def load_automatic(folder: Path, cls: Any, **options: Any) -> Any:
 
 @contextmanager
 def plain_view(folder: Path) -> Iterator[Path]:
-    """Yield a folder with links to the settings, texts and safetensors of `folder`, and nothing that names code or other files.
+    """Yield a folder of links to `folder`'s settings, texts and safetensors, without references to code or other files.
 
     Raises InvalidModel for an index of weights that are not safetensors of this folder.
     """
@@ -89,7 +89,7 @@ def plain_view(folder: Path) -> Iterator[Path]:
 
 
 def _link_json(file: Path, target: Path) -> None:
-    """Link to a JSON file, or write a copy of it without what it must not have."""
+    """Link to a JSON file, or write a copy of it without the forbidden settings."""
     if file.name in _VOCABULARIES:
         target.symlink_to(file.resolve())
         return
@@ -97,7 +97,7 @@ def _link_json(file: Path, target: Path) -> None:
     if form == ".bin":
         return
     if file.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{file.name} is too large for settings")
+        raise ValueError(f"{file.name} is too large for a settings file")
     if form is not None:
         check_index(file)
     text = file.read_bytes()
@@ -122,7 +122,7 @@ def _names_kernel(name: str, value: Any) -> bool:
 
 
 def _weights(folder: Path, variant: str | None) -> tuple[list[Path], bool, str | None]:
-    """Return the torch files to read, whether safetensors are there instead, and which variant to read."""
+    """Return the torch files to read, whether to use safetensors instead, and the variant to read."""
     names = sorted(file.name for file in folder.iterdir())
     safe = any(name.endswith(".safetensors") for name in names)
     files = [name for name in names if name.endswith(".safetensors") or (not safe and _BIN.fullmatch(name))]
@@ -140,7 +140,7 @@ def _variant_of(name: str) -> str | None:
 
 
 def _from_tensors(view: Path, cls: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
-    """Return a network with these tensors, of which none may be missing. Raises ValueError."""
+    """Return a network with these tensors, all of which are required. Raises ValueError."""
     if _is_of(cls, "transformers"):
         config = cls.config_class.from_pretrained(view, local_files_only=True)
         return cls.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype)
@@ -153,9 +153,9 @@ def _from_tensors(view: Path, cls: Any, tensors: Mapping[str, torch.Tensor], dty
     try:
         missing = model.load_state_dict(tensors, strict=False, assign=True).missing_keys
     except RuntimeError as error:
-        raise ValueError(f"the weights do not fit config.json: {error}") from error
+        raise ValueError(f"the weights do not match config.json: {error}") from error
     if missing:
-        raise ValueError(f"the weights are incomplete, {missing[0]} is missing")
+        raise ValueError(f"the weights are incomplete: {missing[0]} is missing")
     return model.to(dtype)
 
 

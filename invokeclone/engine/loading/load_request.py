@@ -1,4 +1,4 @@
-"""What a loader is given."""
+"""The argument of loaders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,12 @@ from invokeclone.kit.config.settings import Settings
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """A model, or a part of one, to be returned with its weights in RAM, in `dtype`, ready to compute (`eval()`)."""
+    """A request to return a model, or a part of one, with its weights in RAM, in `dtype`, in evaluation mode."""
 
     config: Any
     """The model's record."""
     path: Path
-    """Its file or folder, absolute."""
+    """Absolute path of its file or folder."""
     submodel: SubModelType | None
     dtype: torch.dtype
     device: torch.device

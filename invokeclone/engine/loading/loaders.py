@@ -1,4 +1,4 @@
-"""Which function loads which kind of model; families and components register theirs with `@loads` in their `load.py`."""
+"""Registry of model loaders. Families and components register functions with `@loads` in their `load.py`."""
 
 import functools
 from collections.abc import Callable
@@ -20,15 +20,15 @@ from invokeclone.models.errors import InvalidModel
 
 
 class NoLoader(Unprocessable):
-    """No family here can load a model of this base, type and format."""
+    """No loader is registered for this base, type and format."""
 
 
 class ModelFilesMissing(NotFound):
-    """The record points to files that are not there."""
+    """The record refers to files that do not exist."""
 
 
 class ModelFilesDamaged(Unprocessable):
-    """A model's files are cut off, incomplete or not what their names say."""
+    """A model's files are truncated, incomplete or mislabeled."""
 
 
 Loader = Callable[[LoadRequest], Any]
@@ -43,7 +43,7 @@ def loads(
     base: BaseModelType | None = None,
     format: ModelFormat | None = None,  # noqa: A002 - the word of the records
 ) -> Callable[[Loader], Loader]:
-    """Register a loader for a kind of model; a base or format of None stands for any. May be stacked."""
+    """Register a loader for a kind of model; a base or format of None matches any. Can be stacked."""
 
     def register(loader: Loader) -> Loader:
         _loaders[base, type, format] = loader
@@ -54,19 +54,19 @@ def loads(
 
 @functools.cache
 def discover() -> tuple[ModuleType, ...]:
-    """Import the `load` modules, where loaders register themselves; returns them."""
+    """Import the `load` modules, which register their loaders, and return them."""
     return tuple(discovery.modules("load"))
 
 
 def warm_up() -> None:
-    """Import what the first image needs, so that it does not wait; call it in a thread when a worker starts."""
+    """Import the modules that the first image needs. Call it in a thread when a worker starts."""
     for module in discover():
         if prepare := getattr(module, "warm_up", None):
             prepare()
 
 
 def find(config: Any) -> Loader:
-    """Return the loader for a record's base, type and format; raises NoLoader."""
+    """Return the loader for a record's base, type and format. Raises NoLoader."""
     discover()
     base, type_, format_ = config.base, config.type, config.format
     for kind in ((base, type_, format_), (None, type_, format_), (base, type_, None), (None, type_, None)):
@@ -77,13 +77,14 @@ def find(config: Any) -> Loader:
 
 
 def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | None = None) -> CachedModel:
-    """Return the model of a record (`key`, `name`, `base`, `type`, `format`), whose files lie at `path`, or a part of it.
+    """Return the model of a record, or a part of it.
 
-    Raises NoLoader, ModelFilesMissing, ModelFilesDamaged, and what the loader raises for files that it cannot use.
+    The record has `key`, `name`, `base`, `type` and `format`; its files are at `path`. Raises NoLoader,
+    ModelFilesMissing, ModelFilesDamaged, and the loader's errors for unusable files.
     """
     loader = find(config)
     if not path.exists():
-        raise ModelFilesMissing(f"the files of {config.name} are not at {path}")
+        raise ModelFilesMissing(f"the files of {config.name} are missing from {path}")
     dtype = choose_dtype(cache.device, cache.settings.precision)
     request = LoadRequest(config, path, submodel, dtype, cache.device, cache.settings)
     key = f"{config.key}:{submodel}" if submodel else str(config.key)
@@ -97,7 +98,10 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
 
 
 def _load(loader: Loader, request: LoadRequest) -> Any:
-    """Return what a loader returns; raises ModelFilesDamaged with the model's name for what libraries say of damaged files."""
+    """Return the loader's result.
+
+    Library errors about damaged files are raised as ModelFilesDamaged with the model's name.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -108,12 +112,12 @@ def _load(loader: Loader, request: LoadRequest) -> Any:
         reason = " ".join(str(error).split())[:_MAX_REASON]
         part = f" ({request.submodel})" if request.submodel else ""
         raise ModelFilesDamaged(
-            f"{request.config.name}{part} cannot be read, its files may be cut off or incomplete: install it again ({reason})"
+            f"{request.config.name}{part} cannot be read, its files may be damaged or incomplete: install it again ({reason})"
         ) from error
 
 
 def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | None = None) -> CachedModelWithoutConfig:
-    """Return a model that has no record, by its path; without a `loader` it is the file's tensors, by name."""
+    """Return a model without a record, by its path; without a `loader`, its tensors by name."""
     if not path.exists():
         raise ModelFilesMissing(f"there is no model at {path}")
     with loading():
@@ -123,7 +127,7 @@ def load_file(cache: ModelCache, path: Path, loader: Callable[[Path], Any] | Non
 
 
 def _size(path: Path, submodel: SubModelType | None = None) -> int:
-    """Return the size of a file, or of the files of a folder's submodel; a guess at what loading will take."""
+    """Return the size of a file, or of a submodel's files in a folder; estimates the memory that loading takes."""
     if path.is_file():
         return path.stat().st_size
     folder = path / submodel if submodel and (path / submodel).is_dir() else path

@@ -1,4 +1,4 @@
-"""Torch's own files (.pt, .pth, .ckpt, .bin) as tensors, without torch.load: what is in them is decided by `models.pickles`."""
+"""Torch files (.pt, .pth, .ckpt, .bin) as tensors without torch.load; `models.files` interprets their pickles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ _DTYPES = {
 _MAX_DEPTH = 4
 _ALIGNMENT = 16
 _MAX_REUSE = 16
-"""How many times the file's size all tensors may have together; tied weights share a storage."""
+"""Limit of the total size of all tensors, in multiples of the file's size; tied weights share a storage."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the content of a file: tensors, and mappings of tensors, by name; what else lies beside them is left out.
+    """Return the tensors and mappings of tensors of a file, by name; other objects are skipped.
 
-    Tensors are mapped from the file where its layout allows, else read. Raises InvalidModel for files that are damaged,
-    cut off, or name anything but tensors.
+    Tensors are memory-mapped if the file's layout allows it, otherwise read. Raises InvalidModel for files that are
+    damaged, truncated, or refer to anything but tensors.
     """
     content = pickles.read_content(path)
     reader = _Reader(path, content.extents)
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """Makes tensors out of a file's storages, of which several tensors may be views."""
+    """Creates tensors from a file's storages; several tensors may be views of one storage."""
 
     def __init__(self, path: Path, extents: Mapping[str, Extent]) -> None:
         size = path.stat().st_size
@@ -71,7 +71,7 @@ class _Reader:
         return self._storages[key]
 
     def _spend(self, amount: int) -> None:
-        """Count what is made of the file, so that views of one storage cannot fill the memory."""
+        """Count the bytes of created tensors, so that views of one storage cannot fill the memory."""
         self._left -= amount
         if self._left < 0:
-            raise InvalidModel(f"{self._path.name} declares the same bytes as tensors again and again")
+            raise InvalidModel(f"{self._path.name} declares too many tensors over the same bytes")

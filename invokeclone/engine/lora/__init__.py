@@ -1,1 +1,1 @@
-"""LoRA and its relatives: small changes to another model's layers, read from files of any layout, applied and removed exactly."""
+"""LoRA and related adapters: reading files of any layout, and applying and removing them exactly."""

@@ -1,8 +1,8 @@
-"""Putting LoRAs on a model for the time of one use, and taking them off exactly.
+"""Temporary application of LoRAs to a model, with exact removal.
 
-Layers whose weights lie on the device get new weights. Linear layers on the CPU, and those whose weights are streamed to the
-device or stored in a compact format, keep theirs: the change is computed beside them. The original tensors come back as the
-same objects, also after an error.
+Layers whose weights are on the device get new weights. Linear layers on the CPU, and those whose weights are streamed
+to the device or stored in a compact format, keep theirs: a parallel branch computes the change. The original tensor
+objects are restored, also after an error.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,16 +21,16 @@ from invokeclone.kit import log
 
 logger = log.get("engine.lora")
 _COMPUTABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-"""Number formats in which weights can be changed; others are only stored in."""
+"""Number formats in which weights can be changed; others are for storage only."""
 _LINEAR = (nn.Linear, nn.Conv2d)
-"""Layers whose output is linear in their weight: a change can be computed beside them."""
+"""Layers whose output is linear in their weight, so that a parallel branch can compute the change."""
 _SHARE_OF_FREE_MEMORY = 0.5
-"""Of the device's free memory that changed weights may take; what is left is the model's to compute in."""
+"""Share of the device's free memory that changed weights may take; the rest is for the model's computation."""
 
 
 @dataclass(frozen=True)
 class LoRAPatch:
-    """A LoRA's layers for one model, by their flat names, and how strongly they are applied."""
+    """A LoRA's layers for one model, by flat name, and its strength."""
 
     name: str
     layers: Mapping[str, LayerChange]
@@ -44,9 +44,10 @@ Change = tuple[LayerChange, float]
 def apply_loras(
     model: nn.Module, loras: Sequence[LoRAPatch], device: torch.device, *, optional_prefix: str = ""
 ) -> Iterator[None]:
-    """Put LoRAs on `model`, which computes on `device`. `optional_prefix`: of layers' names, which the model may not have.
+    """Apply LoRAs to `model`, which computes on `device`, inside the block.
 
-    Layers that the model does not have are reported in the log. Raises ValueError for a LoRA that fits no layer at all.
+    `optional_prefix` is a prefix of layer names that the model may lack. Layers that the model does not have are
+    logged. Raises ValueError for a LoRA that matches no layer at all.
     """
     active = [lora for lora in loras if lora.weight and lora.layers]
     if not active:
@@ -73,12 +74,12 @@ def _assign(model: nn.Module, loras: Sequence[LoRAPatch], optional_prefix: str) 
         }
         if not matches:
             raise ValueError(
-                f"the LoRA {lora.name} fits no layer of this model: it was made for another base"
+                f"the LoRA {lora.name} matches no layer of this model: it was made for another base"
                 f" (its first layer is {next(iter(lora.layers))})"
             )
         if unmatched := [name for name in lora.layers if name not in matches]:
             logger.warning(
-                "LoRA %s: %s layers do not fit and are left out, as %s", lora.name, len(unmatched), unmatched[0]
+                "LoRA %s: %s unknown layers are skipped, such as %s", lora.name, len(unmatched), unmatched[0]
             )
         for name, module in matches.items():
             assigned.setdefault(module, []).append((lora.layers[name], lora.weight))
@@ -102,7 +103,7 @@ def _fits(change: LayerChange, module: Any) -> bool:
 
 
 class _Patcher:
-    """Changes modules and leaves their restoring to an ExitStack."""
+    """Changes modules and registers their restoration with an ExitStack."""
 
     def __init__(self, device: torch.device, stack: ExitStack) -> None:
         self._device = device
@@ -125,7 +126,7 @@ class _Patcher:
         self._compute_beside(module, changes)
 
     def _is_beside(self, module: Any) -> bool:
-        """Whether a module keeps its weight. Streamed weights lie in RAM between two uses."""
+        """Return whether a module keeps its weight. Streamed weights are in RAM between uses."""
         weight: torch.Tensor = module.weight
         if weight.dtype not in _COMPUTABLE:
             return True
@@ -134,7 +135,7 @@ class _Patcher:
         return isinstance(module, _LINEAR) and weight.nbytes > self._budget
 
     def _merge(self, module: Any, changes: Sequence[Change]) -> None:
-        """Give a module new weights: from the original ones on the CPU, one change after the other on a device."""
+        """Give a module new weights: computed from the originals on the CPU, one change after the other on a device."""
         if not _is_on_device(module.weight):
             weight = module.weight.data + _sum_of_deltas(module.weight.data, changes, self._device)
         else:
@@ -164,7 +165,7 @@ class _Patcher:
         elif isinstance(module, nn.Conv2d):
             branch = _convolution_branch(module, changes, self._device)
         else:
-            logger.warning("a %s with weights in %s cannot be changed", type(module).__name__, module.weight.dtype)
+            logger.warning("cannot change a %s with weights in %s", type(module).__name__, module.weight.dtype)
             return
 
         def add(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -174,16 +175,16 @@ class _Patcher:
 
 
 def _is_on_device(weight: torch.Tensor) -> bool:
-    """Whether a weight lies on a device of its own; those that are streamed to one lie in RAM."""
+    """Return whether a weight is on a separate device; streamed weights are in RAM."""
     return bool(weight.device.type != "cpu")
 
 
 Branch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a layer's input and output to the output with the change. The output is the layer's alone, so it is changed in place."""
+"""A function of a layer's input and output that returns the output with the change, added in place."""
 
 
 def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.device) -> Branch:
-    """Return the branch beside a linear layer: products through the low rank, and one matrix for everything else."""
+    """Return the branch of a linear layer: low-rank products, and one matrix for everything else."""
     products, dense_changes = [], []
     for change, strength in changes:
         if isinstance(change, LoRA) and change.is_two_matrices:
@@ -208,7 +209,7 @@ def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.d
 
 
 def _convolution_branch(module: nn.Conv2d, changes: Sequence[Change], device: torch.device) -> Branch:
-    """Return the branch beside a convolution; padding is the module's, wrap-around included."""
+    """Return the branch of a convolution, with the module's padding, wrap-around included."""
     delta, bias = _sum_of_deltas(module.weight.data, changes, device), _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -219,7 +220,7 @@ def _convolution_branch(module: nn.Conv2d, changes: Sequence[Change], device: to
 
 
 def _sum_of_deltas(weight: torch.Tensor, changes: Sequence[Change], device: torch.device) -> torch.Tensor:
-    """Return the sum of all changes to a weight, each from the unchanged one, where the weight lies; computed on `device`."""
+    """Return the sum of all changes, each relative to the original weight, on its device; computed on `device`."""
     dtype = weight.dtype if weight.dtype in _COMPUTABLE and device.type == "cpu" else torch.float32
     total = torch.zeros(weight.shape, dtype=dtype, device=device)
     for change, strength in changes:

@@ -1,4 +1,4 @@
-"""Reading LoRA files: one file of tensors, or a folder as diffusers and PEFT save it, whatever names its tensors have."""
+"""Reading of LoRA files: single files, and folders saved by diffusers and PEFT, with any naming scheme."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,31 +22,31 @@ _WEIGHTS = (
 
 @dataclass
 class LoRAWeights:
-    """What a LoRA changes: per part of the model its layers, by their flat names."""
+    """The layer changes of a LoRA, per part of the model and by flat name."""
 
     parts: dict[str, dict[str, LayerChange]]
     size: int = field(default=0)
-    """Bytes of its tensors."""
+    """Size of its tensors in bytes."""
 
     def calc_size(self) -> int:
-        """Return the bytes that it takes, for the model cache."""
+        """Return the size in bytes, for the model cache."""
         return self.size
 
 
 def load_lora(path: Path, layout: KeyLayout, dtype: torch.dtype) -> LoRAWeights:
-    """Return the LoRA in a file or folder, its tensors in `dtype`.
+    """Return the LoRA of a file or folder, with its tensors in `dtype`.
 
-    Raises ValueError for files that cannot be read, have values that are no numbers, or layers of an unknown kind.
+    Raises ValueError for files that cannot be read, have NaN or infinite values, or have layers of an unknown kind.
     """
     file = _weights_file(path)
     try:
         tensors = read_tensors(file)
-    except Exception as error:  # what the readers raise for broken files is theirs, and of many kinds
+    except Exception as error:  # the readers raise many kinds of errors for broken files
         raise ValueError(f"the LoRA {file.name} cannot be read; download it again ({error})") from error
     if not tensors:
         raise ValueError(f"the LoRA {file.name} holds no tensors")
     if len(names := adapter_names(tensors)) > 1:
-        raise ValueError(f"the LoRA {file.name} holds several adapters, save one by itself: {', '.join(sorted(names))}")
+        raise ValueError(f"the LoRA {file.name} holds several adapters, export one: {', '.join(sorted(names))}")
     layers = _group(tensors, layout)
     peft.add_alphas(layers, peft.read_config(path, file), layout)
     return _build(layers, file.name, dtype)
@@ -58,7 +58,7 @@ def _weights_file(path: Path) -> Path:
     for name in _WEIGHTS:
         if (path / name).is_file():
             return path / name
-    raise ValueError(f"the folder {path.name} holds no LoRA: none of {', '.join(_WEIGHTS)} is there")
+    raise ValueError(f"the folder {path.name} holds no LoRA: it has none of {', '.join(_WEIGHTS)}")
 
 
 def _group(tensors: Mapping[str, torch.Tensor], layout: KeyLayout) -> Layers:
@@ -79,9 +79,7 @@ def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
             continue
         converted = {kind: _convert(tensor, kind, dtype) for kind, tensor in tensors.items()}
         if not _all_finite(converted.values()):
-            raise ValueError(
-                f"the LoRA {name} is damaged: layer {layer} has values that are no numbers (NaN, infinity)"
-            )
+            raise ValueError(f"the LoRA {name} is damaged: layer {layer} has NaN or infinite values")
         try:
             weights.parts.setdefault(part, {})[layer] = read_layer(converted)
         except KeyError as error:
@@ -95,7 +93,7 @@ def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
 
 
 def _convert(tensor: torch.Tensor, kind: str, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor in the number format to compute in; counts and indices stay as they are."""
+    """Return a tensor in the compute dtype; counts and indices are unchanged."""
     return tensor.to(dtype) if tensor.is_floating_point() and kind != "alpha" else tensor
 
 

@@ -1,6 +1,7 @@
-"""How LoRA files name the layers they change, as data: every name becomes (part, layer, kind of tensor).
+"""Naming schemes of LoRA files, as data: every name is parsed into (part, layer, kind of tensor).
 
-A layer's name has underscores throughout, as kohya's trainer writes it, so that one map of a model's modules serves all files.
+Layer names are flat, with underscores as in files of kohya's trainer, so that one map of a model's modules serves all
+files.
 """
 
 import re
@@ -12,32 +13,32 @@ Rename = Callable[[str], str]
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """What a family adds: which parts a model has, by the beginnings of names, and how layers are renamed."""
+    """Family-specific naming: the model's parts by name prefix, and how layers are renamed."""
 
     prefixes: Sequence[tuple[str, str]]
-    """(beginning of a name, part); the first that fits counts."""
+    """Pairs (name prefix, part); the first match applies."""
     default_part: str
-    """The part of names that have no such beginning."""
+    """The part of names without such a prefix."""
     rename: Rename = str
-    """From a layer's flat name in a file to the one in the model; the same name where nothing is to be done."""
+    """Maps a layer's flat name in a file to its name in the model; identity by default."""
 
 
 @dataclass(frozen=True)
 class TensorName:
-    """What a name in a file means."""
+    """A parsed tensor name."""
 
     part: str
     layer: str
     kind: str
-    """As LyCORIS names it: lora_up.weight, hada_w1_a, alpha …"""
+    """Named as in LyCORIS: lora_up.weight, hada_w1_a, alpha …"""
     path: str
-    """The layer as the file names it, without the beginning that names the part."""
+    """The layer's name in the file, without the prefix of the part."""
 
 
 _WRAPPERS = ("base_model.model.",)
-"""What PEFT puts before names."""
+"""Prefixes that PEFT adds to names."""
 _IGNORED = ("bundle_emb",)
-"""Textual inversions in a LoRA's file."""
+"""Prefixes of textual inversions in a LoRA file."""
 _PLAIN = (
     r"lora_(?:up|down|mid)\.weight|alpha|dora_scale|dora_magnitude|diff|diff_b|w_norm|b_norm|on_input"
     r"|oft_blocks|hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|bias_(?:indices|values|size)"
@@ -52,13 +53,13 @@ _KINDS = (
 )
 _KIND = tuple((re.compile(rf"(?P<layer>.+)\.{pattern}$"), kind) for pattern, kind in _KINDS)
 _PROCESSOR = re.compile(r"(?P<attention>.+?)(?:\.processor)?\.to_(?P<layer>q|k|v|out)_lora\.(?P<side>up|down)\.weight$")
-"""Early diffusers: a processor's own layers beside those of the attention."""
+"""Early diffusers: the layers of an attention processor, stored beside those of the attention."""
 _PROCESSOR_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 _TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 
 
 def read_name(name: str, layout: KeyLayout) -> TensorName | None:
-    """Return what a name in a file means; None for tensors that belong to no layer."""
+    """Return the parsed name, None for tensors that belong to no layer."""
     if name.startswith(_IGNORED):
         return None
     for wrapper in _WRAPPERS:
@@ -70,7 +71,7 @@ def read_name(name: str, layout: KeyLayout) -> TensorName | None:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return a layer's name and the kind of its tensor."""
+    """Return the layer's name and the kind of its tensor."""
     if match := _PROCESSOR.match(name):
         layers = _TEXT_LAYERS if ".self_attn" in match["attention"] else _PROCESSOR_LAYERS
         return f"{match['attention']}.{layers[match['layer']]}", f"lora_{match['side']}.weight"

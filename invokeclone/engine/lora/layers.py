@@ -1,7 +1,7 @@
-"""The kinds of change that a LoRA file may hold for one layer, and what each adds to the layer's weight and bias.
+"""The kinds of layer change in LoRA files, and what each adds to the layer's weight and bias.
 
-Formulas are those of LyCORIS (arXiv 2309.14859), DoRA (arXiv 2402.09353), IA3 (arXiv 2205.05638) and OFT (arXiv 2306.07280).
-Tensors are those of the file; `scale` is alpha / rank, 1 where the file states neither.
+Formulas are those of LyCORIS (arXiv 2309.14859), DoRA (arXiv 2402.09353), IA3 (arXiv 2205.05638) and OFT (arXiv
+2306.07280). Tensors are those of the file; `scale` is alpha / rank, 1 if the file states neither.
 """
 
 import dataclasses
@@ -17,26 +17,26 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class UnknownLayer(ValueError):
-    """The tensors of a layer are of no known kind."""
+    """The tensors of a layer match no known kind."""
 
 
 class LayerChange(ABC):
-    """A change to one layer; a frozen dataclass of tensors."""
+    """A change to one layer: a frozen dataclass of tensors."""
 
     @abstractmethod
     def weight_delta(self, weight: torch.Tensor) -> torch.Tensor | None:
-        """Return what is added to the layer's unchanged weight at strength 1, shaped as it; None: nothing."""
+        """Return what is added to the unchanged weight at strength 1, in its shape; None for no change."""
 
     def bias_delta(self) -> torch.Tensor | None:
-        """Return what is added to the layer's bias at strength 1; None: nothing."""
+        """Return what is added to the bias at strength 1; None for no change."""
         return None
 
     @abstractmethod
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether the change is for a weight of this shape."""
+        """Return whether the change applies to a weight of this shape."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return the change with its tensors on a device, in a number format."""
+        """Return the change with its tensors on a device and in a number format."""
         values = {member.name: getattr(self, member.name) for member in dataclasses.fields(self)}  # type: ignore[arg-type]
         moved = {name: _move(value, device, dtype) for name, value in values.items()}
         return dataclasses.replace(self, **moved)  # type: ignore[type-var]
@@ -66,11 +66,11 @@ class LoRA(LayerChange):
 
     @property
     def is_two_matrices(self) -> bool:
-        """Whether it is up · down and no more, so that a layer's input can go through one after the other."""
+        """Whether it is just up · down, so that a layer's input can pass through both matrices in turn."""
         return self.mid is None and bool(self.up.shape[1] == self.down.shape[0])
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether the product has the weight's outputs and inputs, and its ranks fit each other."""
+        """Return whether the product has the weight's outputs and inputs, and its ranks match."""
         size = self.up.shape[0] * prod(self.down.shape[1:]) * (1 if self.mid is None else prod(self.mid.shape[2:]))
         return bool(self.up.shape[0] == shape[0] and size == shape.numel() and self._ranks_fit)
 
@@ -82,7 +82,7 @@ class LoRA(LayerChange):
         return bool(small > 0 and large % small == 0)
 
     def bias_delta(self) -> torch.Tensor | None:
-        """Return the bias, if there is one."""
+        """Return the bias, None if there is none."""
         return None if self.bias is None else self.bias * self.scale
 
     def product(self) -> torch.Tensor:
@@ -97,7 +97,7 @@ class LoRA(LayerChange):
 
 
 def _product_of_unequal_ranks(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """Return the sum of products of the smaller matrix with each piece of the larger one that fits it."""
+    """Return the sum of the products of the smaller matrix with each matching piece of the larger one."""
     small = min(up.shape[1], down.shape[0])
     if up.shape[1] > down.shape[0]:
         pieces = [part @ down for part in up.split(small, dim=1)]
@@ -108,7 +108,7 @@ def _product_of_unequal_ranks(up: torch.Tensor, down: torch.Tensor) -> torch.Ten
 
 @dataclass(frozen=True)
 class LoHa(LayerChange):
-    """The product, element by element, of two low-rank matrices."""
+    """The elementwise product of two low-rank matrices."""
 
     first: tuple[torch.Tensor, torch.Tensor]
     second: tuple[torch.Tensor, torch.Tensor]
@@ -126,7 +126,7 @@ class LoHa(LayerChange):
         return delta.reshape(weight.shape) * self.scale
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether both matrices have the weight's size."""
+        """Return whether both matrices have the weight's size."""
         if self.cores is None:
             return all(
                 a.shape[0] * b.shape[1] == shape.numel() and a.shape[1] == b.shape[0]
@@ -152,13 +152,13 @@ class LoKr(LayerChange):
         return torch.kron(first.contiguous(), self.second.contiguous()).reshape(weight.shape) * self.scale
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether the product has the weight's size."""
+        """Return whether the product has the weight's size."""
         return bool(self.first.numel() * self.second.numel() == shape.numel())
 
 
 @dataclass(frozen=True)
 class DoRA(LayerChange):
-    """Another change after which each row or column gets a length of its own."""
+    """Another change, followed by rescaling each row or column to a learned magnitude."""
 
     direction: LayerChange
     magnitude: torch.Tensor
@@ -166,7 +166,7 @@ class DoRA(LayerChange):
     """Whether the magnitude is one per input (LyCORIS) or one per output (PEFT)."""
 
     def weight_delta(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the new weight less the old one."""
+        """Return the new weight minus the old one."""
         delta = self.direction.weight_delta(weight)
         changed = weight if delta is None else weight + delta
         axis = self._axis
@@ -178,11 +178,11 @@ class DoRA(LayerChange):
         return changed * (self.magnitude.reshape(shape) / norm) - weight
 
     def bias_delta(self) -> torch.Tensor | None:
-        """Return that of the other change."""
+        """Return the bias change of the inner change."""
         return self.direction.bias_delta()
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether the other change fits, and there is a magnitude for each row or column."""
+        """Return whether the inner change applies and there is a magnitude for each row or column."""
         return self.direction.fits(shape) and self.magnitude.numel() == shape[self._axis]
 
     @property
@@ -192,7 +192,7 @@ class DoRA(LayerChange):
 
 @dataclass(frozen=True)
 class Full(LayerChange):
-    """Differences of weight and bias as they are."""
+    """Stored differences of weight and bias."""
 
     weight: torch.Tensor | None
     bias: torch.Tensor | None
@@ -202,11 +202,11 @@ class Full(LayerChange):
         return None if self.weight is None else self.weight.reshape(weight.shape)
 
     def bias_delta(self) -> torch.Tensor | None:
-        """Return the bias's difference."""
+        """Return the difference of the bias."""
         return self.bias
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether the difference has the weight's size."""
+        """Return whether the difference has the weight's size."""
         return self.weight is None or self.weight.numel() == shape.numel()
 
 
@@ -218,13 +218,13 @@ class IA3(LayerChange):
     on_input: bool
 
     def weight_delta(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the weight's product with the factors."""
+        """Return the product of the weight and the factors."""
         shape = [1] * weight.ndim
         shape[self._axis] = -1
         return weight * self.factor.reshape(shape)
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether there is a factor for each input or output."""
+        """Return whether there is a factor for each input or output."""
         return len(shape) > self._axis and self.factor.numel() == shape[self._axis]
 
     @property
@@ -237,12 +237,12 @@ class OFT(LayerChange):
     """Rotations of blocks of outputs by the Cayley transform of skew-symmetric matrices."""
 
     blocks: torch.Tensor
-    """(blocks, size, size)."""
+    """Shape (blocks, size, size)."""
     constraint: float
-    """Largest norm of the blocks; 0: none."""
+    """Largest norm of the blocks; 0 for no limit."""
 
     def weight_delta(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the rotated weight less the old one."""
+        """Return the rotated weight minus the old one."""
         count, size, _ = self.blocks.shape
         skew = self.blocks - self.blocks.transpose(1, 2)
         norm = torch.linalg.vector_norm(skew)
@@ -254,12 +254,12 @@ class OFT(LayerChange):
         return rotated.reshape(weight.shape) - weight
 
     def fits(self, shape: torch.Size) -> bool:
-        """Tell whether the blocks cover the outputs."""
+        """Return whether the blocks cover the outputs."""
         return bool(self.blocks.shape[0] * self.blocks.shape[1] == shape[0])
 
 
 def read_layer(tensors: Tensors) -> LayerChange:
-    """Return the change that a layer's tensors, by their names in the file, describe. Raises UnknownLayer."""
+    """Return the change described by a layer's tensors, by their names in the file. Raises UnknownLayer."""
     for magnitude in ("dora_scale", "dora_magnitude"):
         if magnitude in tensors:
             direction = read_layer({name: tensor for name, tensor in tensors.items() if name != magnitude})
@@ -268,11 +268,11 @@ def read_layer(tensors: Tensors) -> LayerChange:
     for name, read in _READERS:
         if name in tensors:
             return read(tensors)
-    raise UnknownLayer(f"tensors named {', '.join(sorted(tensors))} are of no known kind")
+    raise UnknownLayer(f"tensors named {', '.join(sorted(tensors))} match no known kind of LoRA layer")
 
 
 def _is_by_input(shape: torch.Size) -> bool:
-    """Return whether a LyCORIS `dora_scale` has its values along the inputs, as (1, inputs), or along the outputs."""
+    """Return whether the values of a LyCORIS `dora_scale` are per input, as (1, inputs), rather than per output."""
     return not (len(shape) > 1 and shape[0] != 1 and all(side == 1 for side in shape[1:]))
 
 
@@ -284,12 +284,12 @@ def _scale(tensors: Tensors, rank: int | None) -> float:
 def _read_lora(tensors: Tensors) -> LoRA:
     up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
     if up.ndim < 2 or down.ndim < 2:  # noqa: PLR2004 - matrices
-        raise UnknownLayer(f"lora_up and lora_down are no matrices: {list(up.shape)} and {list(down.shape)}")
+        raise UnknownLayer(f"lora_up and lora_down must be matrices, not {list(up.shape)} and {list(down.shape)}")
     return LoRA(up, down, tensors.get("lora_mid.weight"), _scale(tensors, down.shape[0]), _sparse_bias(tensors))
 
 
 def _sparse_bias(tensors: Tensors) -> torch.Tensor | None:
-    """Return a bias of which only some values are stored. Raises RuntimeError for indices outside of it."""
+    """Return a bias of which only some values are stored. Raises RuntimeError for indices out of range."""
     if "bias_indices" not in tensors:
         return None
     size = [int(side) for side in tensors["bias_size"].flatten().tolist()]
@@ -350,4 +350,4 @@ _READERS = (
     ("w_norm", _read_norm),
     ("oft_blocks", _read_oft),
 )
-"""The first name that a layer has decides its kind."""
+"""The first of these tensor names that a layer has determines its kind."""

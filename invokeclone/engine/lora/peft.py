@@ -1,6 +1,7 @@
-"""What PEFT's configuration says of a LoRA's strength: alphas and ranks of all layers or of some, and how they are divided.
+"""Alphas and ranks in PEFT configurations, for all layers or by pattern.
 
-PEFT keeps it in adapter_config.json beside the weights, diffusers in the header of the safetensors file, per part of a model.
+PEFT stores them in adapter_config.json beside the weights, diffusers in the header of the safetensors file, per part of
+a model.
 """
 
 import json
@@ -19,25 +20,28 @@ _HEADER_ENTRY = "lora_adapter_metadata"
 _SETTINGS = ("lora_alpha", "alpha_pattern", "use_rslora")
 _DOWN = "lora_down.weight"
 _MAX_PIECES = 4
-"""Of a pattern, between its wildcards."""
+"""The allowed characters of a pattern between its wildcards."""
 
 Config = Mapping[str, Any]
 
 
 @dataclass
 class StoredLayer:
-    """A layer of a LoRA file: its path in the model as the file has it, and its tensors by kind."""
+    """A layer of a LoRA file: its path in the model as written in the file, and its tensors by kind."""
 
     path: str
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 Layers = dict[tuple[str, str], StoredLayer]
-"""By part and flat name."""
+"""Layers by part and flat name."""
 
 
 def read_config(path: Path, file: Path) -> Config:
-    """Return the configuration of a LoRA's folder or file, with names as `unet.lora_alpha` or `lora_alpha`; empty: none."""
+    """Return the configuration of a LoRA folder or file, with keys such as `unet.lora_alpha` or `lora_alpha`.
+
+    May be empty.
+    """
     text = None
     if path.is_dir() and (path / _FILE).is_file():
         text = (path / _FILE).read_text(encoding="utf-8")
@@ -54,7 +58,7 @@ def read_config(path: Path, file: Path) -> Config:
 
 
 def add_alphas(layers: Layers, config: Config, layout: KeyLayout) -> None:
-    """Give layers without an alpha the one of PEFT's configuration. The layers' ranks are those of their tensors."""
+    """Set the alpha of PEFT's configuration on layers without one. Ranks are taken from the layers' tensors."""
     for part, part_config in _parts(config, layout):
         for (layer_part, _), layer in layers.items():
             if layer_part == part and _DOWN in layer.tensors:
@@ -64,7 +68,7 @@ def add_alphas(layers: Layers, config: Config, layout: KeyLayout) -> None:
 
 
 def _parts(config: Config, layout: KeyLayout) -> Iterator[tuple[str, Config]]:
-    """Yield each part that the configuration is for, and its settings."""
+    """Yield each part that the configuration applies to, with its settings."""
     prefixes = {name.rpartition(".")[0] for name in config if name.rpartition(".")[2] in _SETTINGS}
     for prefix in prefixes:
         dot = "." if prefix else ""
@@ -74,7 +78,7 @@ def _parts(config: Config, layout: KeyLayout) -> Iterator[tuple[str, Config]]:
 
 
 def _alpha(layer: StoredLayer, config: Config) -> float | None:
-    """Return what, divided by the rank, is a layer's scale; None where the configuration does not say."""
+    """Return the alpha that, divided by the rank, is a layer's scale; None if not configured."""
     patterns = config["alpha_pattern"] if isinstance(config["alpha_pattern"], dict) else {}
     value = next((alpha for pattern, alpha in patterns.items() if _matches(pattern, layer.path)), config["lora_alpha"])
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -82,14 +86,14 @@ def _alpha(layer: StoredLayer, config: Config) -> float | None:
     rank = layer.tensors[_DOWN].shape[0]
     return (
         float(value) * rank**0.5 if config["use_rslora"] is True else float(value)
-    )  # by the root of the rank, not by it
+    )  # rsLoRA divides by the square root of the rank
 
 
 def _matches(pattern: str, path: str) -> bool:
-    """Tell whether a pattern is for the end of a layer's path.
+    """Return whether a pattern matches the end of a layer's path.
 
-    PEFT reads it as a regular expression. Of those the wildcard `.*` is read here: the file may be anybody's, and others can take
-    forever.
+    PEFT treats it as a regular expression. Only the wildcard `.*` is supported here, because the file is untrusted
+    and other expressions can take exponential time.
     """
     pieces = pattern.removeprefix("^").removesuffix("$").replace(r"\.", ".").split(".*")
     if len(pieces) > _MAX_PIECES:

@@ -1,1 +1,1 @@
-"""Noise schedules: which noise levels a denoise run goes through, and the solver between them."""
+"""Noise schedules: the noise levels of a denoise run and the solver for its steps."""

@@ -1,7 +1,7 @@
 """Schedules of discrete noise levels: diffusers' samplers by the API's scheduler names.
 
-A run's sampler is made of the model's own sampler configuration as diffusers' `from_config` reads it: values that are only
-defaults of the model's own class give way to the defaults of the run's class.
+A run's sampler is created from the model's own sampler configuration by diffusers' `from_config`: values that are only
+defaults of the model's class are replaced by the defaults of the run's class.
 """
 
 import importlib
@@ -57,13 +57,13 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lcm": ("lcm.LCMScheduler", {}),
     "tcd": ("tcd.TCDScheduler", {}),
 }
-"""Per name: where the class is, and the settings that it has whatever the model's own configuration says."""
+"""For each name, the class and the settings that override the model's own configuration."""
 
 NAMES = tuple(_SAMPLERS)
 _TIMES_ON_CPU = "UniPCMultistepScheduler"
-"""Solves a small linear system with its sigmas, which some devices cannot."""
+"""This sampler solves a small linear system with its sigmas, which some devices do not support."""
 _STEP_SEED_MASK = 0xFFFFFFFF
-"""Exclusive or of this and a run's seed is the seed of the noise that samplers add between steps."""
+"""XOR of this and a run's seed is the seed of the noise that samplers add between steps."""
 
 
 class NoSuchScheduler(Unprocessable):
@@ -71,7 +71,7 @@ class NoSuchScheduler(Unprocessable):
 
 
 class StepsNotPossible(Unprocessable):
-    """A sampler cannot make this number of steps with the model's configuration."""
+    """A sampler cannot run this number of steps with the model's configuration."""
 
 
 @lru_cache
@@ -93,10 +93,11 @@ def create(
 ) -> Any:
     """Return a new diffusers sampler for an API name, from a model's sampler configuration.
 
-    `prediction_type` is what the denoiser's record states. `seeds` has one for each row of the latents. Raises NoSuchScheduler.
+    `prediction_type` is that of the denoiser's record. `seeds` has one seed per row of the latents. Raises
+    NoSuchScheduler.
     """
     if name not in _SAMPLERS:
-        raise NoSuchScheduler(f"there is no scheduler {name!r}; there are {', '.join(NAMES)}")
+        raise NoSuchScheduler(f"unknown scheduler {name!r}; use one of {', '.join(NAMES)}")
     class_path, fixed_settings = _SAMPLERS[name]
     cls = _class(class_path)
     parameters = _parameters(cls.__init__)
@@ -122,46 +123,49 @@ def _with_pipeline_settings(sampler: Any) -> Any:
 
 @dataclass
 class DiscreteSchedule:
-    """A sampler with the part of its timesteps that is run."""
+    """A sampler and the part of its timesteps that is run."""
 
     sampler: Any
     timesteps: torch.Tensor
     first: torch.Tensor | None
-    """The timestep that noise is added for at the start; None: nothing is run at all, not even that."""
+    """The timestep for which noise is added at the start; None if no step is run and no noise is added."""
     step_arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
     def order(self) -> int:
-        """Calls of the model per step."""
+        """Model calls per step."""
         return int(self.sampler.order)
 
     @property
     def training_steps(self) -> int:
-        """The time of pure noise."""
+        """The timestep of pure noise."""
         return int(self.sampler.config.num_train_timesteps)
 
     def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
-        """Return latents with noise for the first timestep, noise alone as zeros with noise, or latents as they are.
+        """Return noisy latents for the first timestep: latents plus noise, noise only, or latents unchanged.
 
         Raises ValueError when both are missing.
         """
         if latents is None and noise is None:
-            raise ValueError("denoising needs latents or noise to begin with")
+            raise ValueError("denoising needs latents or noise to start from")
         initial = torch.zeros_like(noise) if latents is None else latents
         if noise is None or self.first is None:
             return initial
         return self._noisy(initial, noise, self.first)
 
     def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-        """Return noise-free latents with the noise that is due at call `index`; -1: at the last timestep of the whole schedule."""
+        """Return clean latents with the noise level of call `index`; -1 is the last timestep of the whole schedule."""
         return self._noisy(original, noise, self._timestep(index))
 
     def level(self, index: int) -> torch.Tensor:
-        """Return the timestep of call `index` as a share of the training steps; -1: the last one of the whole schedule."""
+        """Return the timestep of call `index` as a fraction of the training steps.
+
+        -1 is the last one of the whole schedule.
+        """
         return self._timestep(index) / self.training_steps
 
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
-        """Return the latents as the model takes them."""
+        """Return the latents scaled for the model."""
         scaled: torch.Tensor = self.sampler.scale_model_input(latents, self.timesteps[index])
         return scaled
 
@@ -173,7 +177,7 @@ class DiscreteSchedule:
     def mask(
         self, change: torch.Tensor, original: torch.Tensor, noise: torch.Tensor, *, gradient: bool
     ) -> HardMask | GradientMask:
-        """Return what keeps the original: it is put back before each call, with the noise of that call."""
+        """Return a mask that restores the original before each call, with the noise level of that call."""
         kind = GradientMask if gradient else HardMask
         return kind(self, change, original, noise)
 
@@ -187,7 +191,7 @@ class DiscreteSchedule:
 
 
 def _original_of(result: Any, sampler: Any) -> torch.Tensor | None:
-    """Return what the finished latents look like by the latest prediction, where the sampler knows it."""
+    """Return the predicted clean latents of the latest call, if the sampler provides them."""
     prediction: torch.Tensor | None = getattr(result, "pred_original_sample", None)
     if prediction is not None:
         return prediction
@@ -209,7 +213,7 @@ def plan(
 ) -> DiscreteSchedule:
     """Return the schedule of `steps` steps of which only the part from `start` to `end` (0 to 1) is run.
 
-    `seeds`, one for each row of the latents, make stochastic samplers repeatable; their noise is drawn on `device`.
+    `seeds`, one per row of the latents, make stochastic samplers reproducible; their noise is drawn on `device`.
     Raises StepsNotPossible.
     """
     on_cpu = type(sampler).__name__ == _TIMES_ON_CPU
@@ -230,10 +234,14 @@ def plan(
 def _set_timesteps(sampler: Any, steps: int, device: torch.device) -> None:
     try:
         sampler.set_timesteps(steps, device=device)
-    except (ValueError, IndexError, ArithmeticError) as error:  # PNDM warms up over four, LCM and TCD learned fifty
+    except (
+        ValueError,
+        IndexError,
+        ArithmeticError,
+    ) as error:  # PNDM warms up over four, LCM and TCD were trained for fifty
         number = f"{steps} step" if steps == 1 else f"{steps} steps"
         raise StepsNotPossible(
-            f"{type(sampler).__name__} cannot make {number} with this model's configuration: choose another number of "
+            f"{type(sampler).__name__} cannot run {number} with this model's configuration: choose another number of "
             "steps or another scheduler"
         ) from error
 

@@ -1,6 +1,6 @@
-"""Extended Reverse-Time SDE solver (Cui et al., arXiv 2309.06169), variance preserving, orders 1 to 3, as a diffusers scheduler.
+"""Extended Reverse-Time SDE solver (Cui et al., arXiv 2309.06169) as a diffusers scheduler.
 
-The noise schedule, the kinds of prediction and adding noise are its parent's.
+Variance preserving, orders 1 to 3. The noise schedule, prediction types and adding noise are inherited.
 """
 
 from typing import Any
@@ -22,7 +22,8 @@ def noise_scale(ratio: Any) -> Any:
 def integrals(low: float, high: float) -> tuple[float, float]:
     """Return the integrals of 1 / noise_scale(x) and of (x - high) / noise_scale(x) from `low` > 0 to `high`.
 
-    They are left Riemann sums over INTEGRATION_STEPS equal steps, as the reference has them: exact ones give another image.
+    They are left Riemann sums over INTEGRATION_STEPS equal steps, as in the reference implementation; exact
+    integrals give a different image.
     """
     step = (high - low) / INTEGRATION_STEPS
     points = low + step * np.arange(INTEGRATION_STEPS)
@@ -31,7 +32,10 @@ def integrals(low: float, high: float) -> tuple[float, float]:
 
 
 class ERSDEScheduler(DPMSolverMultistepScheduler):  # type: ignore[misc]  # diffusers has no types
-    """ER-SDE-Solver-3, which starts with orders 1 and 2. Timesteps, sigmas and `add_noise` are those of DPM-Solver++."""
+    """ER-SDE-Solver-3, which starts with orders 1 and 2.
+
+    Timesteps, sigmas and `add_noise` are those of DPM-Solver++.
+    """
 
     model_outputs: list[Any]
     lower_order_nums: int
@@ -45,7 +49,7 @@ class ERSDEScheduler(DPMSolverMultistepScheduler):  # type: ignore[misc]  # diff
         variance_noise: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[torch.Tensor]:
-        """Return the sample at the next timestep. Noise comes from `generator`, unless it is given."""
+        """Return the sample at the next timestep. Noise is drawn from `generator` unless `variance_noise` is given."""
         if self.step_index is None:
             self._init_step_index(timestep)
         index = self.step_index
@@ -72,9 +76,9 @@ class ERSDEScheduler(DPMSolverMultistepScheduler):  # type: ignore[misc]  # diff
         scale = float(noise_scale(following))
         shrink = scale / float(noise_scale(ratio))
         originals = self.model_outputs
-        # 1. order one: the exact solution if the predicted original stayed as it is
+        # 1. order one: the exact solution for a constant predicted original
         result = shrink * sample / signal + (1.0 - shrink) * originals[-1]
-        # 2. order two: let it change linearly, three: quadratically, as the earlier predictions tell
+        # 2. orders two and three: linear and quadratic change, estimated from earlier predictions
         order = min(self.lower_order_nums + 1, self.config.solver_order)
         if order > 1:
             area, moment = integrals(following, ratio)
@@ -87,6 +91,6 @@ class ERSDEScheduler(DPMSolverMultistepScheduler):  # type: ignore[misc]  # diff
                 old_slope = (originals[-2] - originals[-3]) / (before - earlier)
                 curve = (slope - old_slope) / ((ratio - earlier) / 2.0)
                 result = result + (step**2 / 2.0 + scale * moment) * curve
-        # 3. the stochastic part: what keeps the noise at its due amount
+        # 3. the stochastic part, which keeps the noise at its due amount
         spread = max(following**2 - (ratio * shrink) ** 2, 0.0) ** 0.5
         return next_signal * (result + spread * noise)

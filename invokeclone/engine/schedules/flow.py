@@ -1,4 +1,7 @@
-"""Schedules of flow matching (rectified flow): latents are level · noise + (1 - level) · original, levels fall from 1 to 0."""
+"""Flow matching (rectified flow) schedules.
+
+Latents are level · noise + (1 - level) · original; levels fall from 1 to 0.
+"""
 
 import math
 from dataclasses import dataclass
@@ -25,13 +28,13 @@ def shift_levels(levels: list[float], factor: float) -> list[float]:
 
 
 def shift_by_tokens(tokens: int, low: tuple[int, float] = (256, 0.5), high: tuple[int, float] = (4096, 1.15)) -> float:
-    """Return the factor for `shifted` that grows with the number of the image's tokens: exp of a line through two points."""
+    """Return the factor for `shift_levels` by the number of image tokens: exp of a line through two points."""
     slope = (high[1] - low[1]) / (high[0] - low[0])
     return math.exp(low[1] + slope * (tokens - low[0]))
 
 
 def clip_levels(levels: list[float], start: float, end: float) -> list[float]:
-    """Return the levels of a run from `start` to `end` (0..1), its ends exactly at the levels 1 - start and 1 - end."""
+    """Return the levels of a run from `start` to `end` (0..1): those in between and exactly 1 - start and 1 - end."""
     first, last = 1.0 - start, 1.0 - end
     begin = max(index for index, level in enumerate(levels) if level >= first)
     stop = max(index for index, level in enumerate(levels) if level >= last)
@@ -46,35 +49,36 @@ class FlowSchedule:
     """Euler's method over given levels."""
 
     levels: torch.Tensor
-    """(calls + 1) levels in float32, the last one is where the run ends."""
+    """Shape (calls + 1), float32; the run ends at the last level."""
     timesteps: torch.Tensor
-    """(calls) times for the model."""
+    """Shape (calls), the times passed to the model."""
     order: int = 1
     training_steps: int = TRAINING_STEPS
 
     def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
-        """Return noise, or latents with the noise of the first level, or latents as they are.
+        """Return noise, latents with the noise of the first level, or latents unchanged.
 
-        Raises ValueError when both are missing, and for noise alone where the run does not begin with noise.
+        Raises ValueError when both are missing, and for noise without latents when the run does not start at
+        pure noise.
         """
         level = float(self.levels[0])
         if noise is None:
             if latents is None:
-                raise ValueError("denoising needs latents or noise to begin with")
+                raise ValueError("denoising needs latents or noise to start from")
             return latents
         if latents is None:
             if level < 1.0 - _MIN_START:
-                raise ValueError("denoising_start above 0 needs latents to begin with")
+                raise ValueError("denoising_start above 0 needs latents to start from")
             return noise
         return level * noise + (1.0 - level) * latents
 
     def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-        """Return noise-free latents with the noise that is due at call `index`."""
+        """Return clean latents with the noise level of call `index`."""
         level = float(self.levels[index])
         return level * noise + (1.0 - level) * original
 
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
-        """Return the latents as they are."""
+        """Return the latents unchanged."""
         return latents
 
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
@@ -90,14 +94,17 @@ class FlowSchedule:
         original: torch.Tensor,
         noise: torch.Tensor,
         *,
-        gradient: bool,  # noqa: ARG002  (every mask is one here)
+        gradient: bool,  # noqa: ARG002  (flow matching has only gradient masks)
     ) -> FlowMask:
-        """Return what keeps the original after each call."""
+        """Return a mask that restores the original after each call."""
         return FlowMask(self.levels[1:], change, original, noise)
 
 
 def flow_schedule(levels: list[float], device: torch.device, times: list[float] | None = None) -> FlowSchedule:
-    """Return the schedule over `levels`; the model is given level · 1000 as time, or 1000 times the values of `times`."""
+    """Return the schedule over `levels`.
+
+    The model receives level · 1000 as time, or 1000 times the values of `times`.
+    """
     time_levels = levels if times is None else times
     return FlowSchedule(
         torch.tensor(levels, dtype=torch.float32),

@@ -1,4 +1,4 @@
-"""What the denoise loop needs of a schedule, whichever kind it is."""
+"""Protocols of schedules, solvers and masks, as the denoise loop uses them."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,17 +6,17 @@ import torch
 
 
 class SolverStep(NamedTuple):
-    """Latents after one call of the model, and what the finished latents look like by its prediction, if the solver knows."""
+    """Latents after one model call, and the clean latents it predicts, if the solver provides them."""
 
     latents: torch.Tensor
     original: torch.Tensor | None
 
 
 class MaskHook(Protocol):
-    """Keeps a part of the latents as it was while the rest is denoised. All latents are (batch, channels, height, width)."""
+    """Keeps a part of the latents while the rest is denoised. All latents are (batch, channels, height, width)."""
 
     def before_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:
-        """Return the latents that call `index` of the model is to see."""
+        """Return the latents for call `index` of the model."""
 
     def after_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:
         """Return the latents after call `index`."""
@@ -25,26 +25,26 @@ class MaskHook(Protocol):
         """Return the finished latents."""
 
     def preview(self, original: torch.Tensor) -> torch.Tensor:
-        """Return predicted finished latents for showing."""
+        """Return predicted clean latents for the preview."""
 
 
 class Solver(Protocol):
-    """The calls of the model in one denoise run and what becomes of their results. Belongs to that run."""
+    """The model calls of one denoise run and the processing of their results. Belongs to that run."""
 
     @property
     def order(self) -> int:
-        """Calls of the model per step."""
+        """Model calls per step."""
 
     @property
     def timesteps(self) -> torch.Tensor:
-        """What the model is given as time at each call, in 0..`training_steps`; empty where nothing is left to be denoised."""
+        """The time passed to the model at each call, in 0..`training_steps`; empty if there is nothing to denoise."""
 
     @property
     def training_steps(self) -> int:
         """The time of pure noise."""
 
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
-        """Return the latents as the model takes them at call `index`."""
+        """Return the latents scaled for call `index` of the model."""
 
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the result of call `index`, whose unscaled input was `latents`."""
@@ -54,15 +54,16 @@ class Schedule(Solver, Protocol):
     """A solver with the noise level of each call."""
 
     def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
-        """Return what the first call begins with; raises ValueError for what cannot be begun with."""
+        """Return the latents for the first call. Raises ValueError if they cannot be made from the arguments."""
 
     def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-        """Return noise-free latents with the noise that is due at call `index`."""
+        """Return clean latents with the noise level of call `index`."""
 
     def mask(
         self, change: torch.Tensor, original: torch.Tensor, noise: torch.Tensor, *, gradient: bool
     ) -> MaskHook | None:
-        """Return what keeps `original` where `change` (batch or 1, 1, height, width) is 0 and lets it change where it is 1.
+        """Return a mask that keeps `original` where `change` is 0 and permits changes where it is 1.
 
-        With `gradient` values between say from which noise level on a location changes. None: nothing is to be done.
+        `change` has the shape (batch or 1, 1, height, width). With `gradient`, a value in between is the noise
+        level below which a latent changes. None if there is nothing to mask.
         """

@@ -1,4 +1,4 @@
-"""What keeps a part of the latents as it was: for samplers before each call, for flow matching after each."""
+"""Masks that keep a part of the latents: before each call for samplers, after each call for flow matching."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,21 +7,24 @@ import torch
 
 
 class NoiseLevels(Protocol):
-    """What a mask needs of a schedule. Index -1 is the last level of the whole schedule, also where only a part is run."""
+    """The part of a schedule that masks use.
+
+    Index -1 is the last level of the whole schedule, even if only a part is run.
+    """
 
     def add_noise(self, original: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-        """Return noise-free latents with the noise that is due at call `index`."""
+        """Return clean latents with the noise level of call `index`."""
 
     def level(self, index: int) -> torch.Tensor:
-        """Return the time of call `index` as a share of the time of pure noise."""
+        """Return the time of call `index` as a fraction of the time of pure noise."""
 
 
 @dataclass
 class HardMask:
-    """Puts the original, with the noise that is due, back before each call of the model.
+    """Restores the original, with the current noise level, before each model call.
 
-    `change` (batch or 1, 1, height, width) is 1 where the model's result counts and 0 where the original stays; values between
-    mix both.
+    `change` (batch or 1, 1, height, width) is 1 where the model's result is used and 0 where the original stays;
+    values in between blend both.
     """
 
     schedule: NoiseLevels
@@ -34,15 +37,15 @@ class HardMask:
         return torch.lerp(self.schedule.add_noise(self.original, self.noise, index), latents, self._change_at(index))
 
     def after_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
-        """Return the latents as they are."""
+        """Return the latents unchanged."""
         return latents
 
     def after_loop(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the finished latents with the original in its place."""
+        """Return the finished latents with the original in the kept part."""
         return torch.lerp(self.original, latents, self.change)
 
     def preview(self, original: torch.Tensor) -> torch.Tensor:
-        """Return predicted finished latents with the original, with the noise of the last level, in its place."""
+        """Return predicted clean latents with the original, at the last noise level, in the kept part."""
         return self.before_step(original, -1)
 
     def _change_at(self, index: int) -> torch.Tensor:  # noqa: ARG002
@@ -50,7 +53,7 @@ class HardMask:
 
 
 class GradientMask(HardMask):
-    """The same with a mask whose values say when a location begins to change: as soon as the noise level falls below its value."""
+    """A mask whose value is the noise level below which a latent starts to change."""
 
     def after_loop(self, latents: torch.Tensor) -> torch.Tensor:
         """Return the finished latents with the original where nothing was to change."""
@@ -63,9 +66,9 @@ class GradientMask(HardMask):
 
 @dataclass
 class FlowMask:
-    """For flow matching: after each call, what has not begun to change is the original with the noise that is due.
+    """Mask for flow matching: after each call, latents that do not change yet are the original with the current noise.
 
-    A location changes as soon as the noise level falls below its value of `change`.
+    A latent changes as soon as the noise level falls below its value of `change`.
     """
 
     levels: torch.Tensor
@@ -77,20 +80,20 @@ class FlowMask:
     _TOLERANCE = 1e-4
 
     def before_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
-        """Return the latents as they are."""
+        """Return the latents unchanged."""
         return latents
 
     def after_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:
-        """Return latents with the original, at the noise level that was reached, in its place."""
+        """Return latents with the original, at the current noise level, in the kept part."""
         level = float(self.levels[index])
         changes = (self.change >= level + self._TOLERANCE).to(latents.dtype)
         preserved = self.noise * level + (1.0 - level) * self.original
         return latents * changes + preserved * (1.0 - changes)
 
     def after_loop(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the latents as they are: at level 0 the last step has put the original back."""
+        """Return the latents unchanged: at level 0 the last step has already restored the original."""
         return latents
 
     def preview(self, original: torch.Tensor) -> torch.Tensor:
-        """Return the prediction as it is."""
+        """Return the prediction unchanged."""
         return original

@@ -1,4 +1,4 @@
-"""What Anima looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of Anima. Does not import torch."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ class VAE_Checkpoint_Anima_Config(VAEModel, Checkpoint, _Anima):
 class ControlNet_Checkpoint_Anima_Config(ControlNetModel, Checkpoint, _Anima):
     """A ControlNet of Anima in one file."""
 
-    cond_in_channels: int | None = Field(default=None, description="Channels of the picture that steers it")
+    cond_in_channels: int | None = Field(default=None, description="Channels of the control image")
 
 
 class LoRA_LyCORIS_Anima_Config(LoRAModel, LyCORIS, _Anima):

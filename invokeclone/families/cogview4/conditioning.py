@@ -1,4 +1,4 @@
-"""What prompts become for CogView4."""
+"""Stored conditioning of CogView4."""
 
 from dataclasses import dataclass
 

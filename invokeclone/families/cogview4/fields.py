@@ -1,4 +1,4 @@
-"""CogView4's conditioning as it travels along edges."""
+"""Field and output types of CogView4's conditioning."""
 
 from pydantic import BaseModel, Field
 
@@ -8,9 +8,9 @@ from invokeclone.graph.vocabulary.fields import OutputField
 
 
 class CogView4ConditioningField(BaseModel):
-    """A stored CogView4 conditioning, by name."""
+    """A reference to a stored CogView4 conditioning."""
 
-    conditioning_name: str = Field(description="The name of the conditioning")
+    conditioning_name: str = Field(description="Name of the conditioning")
 
 
 @invocation_output("cogview4_conditioning_output")

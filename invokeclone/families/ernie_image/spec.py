@@ -1,4 +1,4 @@
-"""What ERNIE-Image looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of ERNIE-Image. Does not import torch."""
 
 from typing import Literal
 

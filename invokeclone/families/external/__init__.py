@@ -1,1 +1,1 @@
-"""Models behind somebody else's service."""
+"""Models of external API services."""

@@ -1,4 +1,4 @@
-"""The record of a model behind somebody else's service; it has no files, so that no rule leads to it."""
+"""Record class of models of external API services. It has no identification rule because there are no files."""
 
 from typing import Literal
 
@@ -12,27 +12,29 @@ from invokeclone.models.identify.rules import Family
 
 
 class ExternalApiModelConfig(ModelConfig):
-    """A model behind somebody else's service."""
+    """A model of an external API service."""
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str = Field(default="", description="Nothing: it has no files")
-    hash: str = Field(default="", description="Nothing: it has no files")
-    file_size: int = Field(default=0, ge=0, description="Nothing: it has no files")
+    path: str = Field(default="", description="Unused: external models have no files")
+    hash: str = Field(default="", description="Unused: external models have no files")
+    file_size: int = Field(default=0, ge=0, description="Unused: external models have no files")
     source: str = Field(default="", description="`external://<service>/<model>`")
-    source_type: ModelSourceType = Field(
-        default=ModelSourceType.External, description="What kind of place the source is"
-    )
+    source_type: ModelSourceType = Field(default=ModelSourceType.External, description="Type of the source")
     type: Literal[ModelType.ExternalImageGenerator] = ModelType.ExternalImageGenerator
     format: Literal[ModelFormat.ExternalApi] = ModelFormat.ExternalApi
     base: Literal[BaseModelType.External] = BaseModelType.External
-    provider_id: str = Field(min_length=1, description="The service")
+    provider_id: str = Field(min_length=1, description="Identifier of the service")
     provider_model_id: str = Field(min_length=1, description="The model's name at the service")
-    capabilities: ExternalModelCapabilities = Field(description="What it can do")
-    default_settings: ExternalApiModelDefaultSettings | None = Field(default=None, description="What to start from")
-    panel_schema: ExternalModelPanelSchema | None = Field(default=None, description="Controls that a page shows for it")
-    tags: list[str] | None = Field(default=None, description="Words to find it by")
-    is_default: bool = Field(default=False, description="Whether it is there from the beginning")
+    capabilities: ExternalModelCapabilities = Field(description="Capabilities of the model")
+    default_settings: ExternalApiModelDefaultSettings | None = Field(
+        default=None, description="Default settings of the model"
+    )
+    panel_schema: ExternalModelPanelSchema | None = Field(
+        default=None, description="Controls that the web UI shows for it"
+    )
+    tags: list[str] | None = Field(default=None, description="Tags to search for")
+    is_default: bool = Field(default=False, description="Whether it is installed by default")
 
 
 FAMILY = Family(rules=())

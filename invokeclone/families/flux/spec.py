@@ -1,4 +1,4 @@
-"""What FLUX.1 looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of FLUX.1. Does not import torch."""
 
 from typing import Literal
 
@@ -43,7 +43,7 @@ class _FLUX(ModelConfig):
 
 
 class _Main(MainModel):
-    variant: FluxVariantType = Field(description="Which of the published models it is")
+    variant: FluxVariantType = Field(description="Which published model it is")
 
 
 class Main_Diffusers_FLUX_Config(_Main, Diffusers, _FLUX):
@@ -59,7 +59,7 @@ class Main_BnBNF4_FLUX_Config(_Main, BnBNF4, _FLUX):
 
 
 class Main_GGUF_FLUX_Config(_Main, GGUF, _FLUX):
-    """FLUX.1 in GGUF's form."""
+    """FLUX.1 in GGUF format."""
 
 
 class Main_SDNQ_FLUX_Config(_Main, SDNQFile, _FLUX):
@@ -75,7 +75,7 @@ class VAE_Checkpoint_FLUX_Config(VAEModel, Checkpoint, _FLUX):
 
 
 class PiDDecoder_Checkpoint_FLUX_Config(PiDDecoderModel, Checkpoint, _FLUX):
-    """A PiD decoder of FLUX.1's latents."""
+    """A PiD decoder for the latents of FLUX.1."""
 
 
 class ControlNet_Checkpoint_FLUX_Config(ControlNetModel, Checkpoint, _FLUX):
@@ -103,11 +103,11 @@ class ControlLoRA_LyCORIS_FLUX_Config(ControlLoRAModel, LyCORIS, _FLUX):
 
 
 class IPAdapter_Checkpoint_FLUX_Config(IPAdapterModel, PlainCheckpoint, _FLUX):
-    """An IP adapter of FLUX.1 in one file."""
+    """An IP-Adapter of FLUX.1 in one file."""
 
 
 class FLUXRedux_Checkpoint_Config(PlainCheckpoint, _FLUX):
-    """FLUX Redux, which makes a prompt of a picture."""
+    """FLUX Redux, which turns an image into prompt embeddings."""
 
     type: Literal[ModelType.FluxRedux] = ModelType.FluxRedux
 
@@ -157,11 +157,11 @@ def _is_lora(model: ModelFiles) -> bool:
 
 
 def _is_ip_adapter(model: ModelFiles) -> None:
-    require(not model.is_folder and control.is_flux_ip_adapter(model), "it has no tensors of an IP adapter of FLUX.1")
+    require(not model.is_folder and control.is_flux_ip_adapter(model), "it has no tensors of an IP-Adapter of FLUX.1")
 
 
 def _is_redux(model: ModelFiles) -> None:
-    require(not model.is_folder and set(model.tensors) == _REDUX, "it has other tensors than FLUX Redux")
+    require(not model.is_folder and set(model.tensors) == _REDUX, "its tensors are not those of FLUX Redux")
 
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:

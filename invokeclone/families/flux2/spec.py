@@ -1,4 +1,4 @@
-"""What FLUX.2 looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of FLUX.2. Does not import torch."""
 
 from typing import Literal
 
@@ -41,7 +41,7 @@ class _Flux2(ModelConfig):
 
 
 class _Main(MainModel):
-    variant: Flux2VariantType = Field(description="Which of the published models it is")
+    variant: Flux2VariantType = Field(description="Which published model it is")
 
 
 class Main_Diffusers_Flux2_Config(_Main, Diffusers, _Flux2):
@@ -53,7 +53,7 @@ class Main_Checkpoint_Flux2_Config(_Main, Checkpoint, _Flux2):
 
 
 class Main_GGUF_Flux2_Config(_Main, GGUF, _Flux2):
-    """FLUX.2 in GGUF's form."""
+    """FLUX.2 in GGUF format."""
 
 
 class Main_SDNQ_Flux2_Config(_Main, SDNQFile, _Flux2):
@@ -73,19 +73,19 @@ class VAE_Diffusers_Flux2_Config(VAEModel, Diffusers, _Flux2):
 
 
 class PiDDecoder_Checkpoint_Flux2_Config(PiDDecoderModel, Checkpoint, _Flux2):
-    """A PiD decoder of FLUX.2's latents."""
+    """A PiD decoder for the latents of FLUX.2."""
 
 
 class LoRA_LyCORIS_Flux2_Config(LoRAModel, LyCORIS, _Flux2):
     """A LoRA of FLUX.2 in one file."""
 
-    variant: Flux2VariantType | None = Field(default=None, description="Which of the published models it is")
+    variant: Flux2VariantType | None = Field(default=None, description="Which published model it is")
 
 
 class LoRA_Diffusers_Flux2_Config(LoRAModel, LoRAFolder, _Flux2):
     """A LoRA of FLUX.2 in a folder."""
 
-    variant: Flux2VariantType | None = Field(default=None, description="Which of the published models it is")
+    variant: Flux2VariantType | None = Field(default=None, description="Which published model it is")
 
 
 _PIPELINES = ("Flux2KleinPipeline", "Flux2Pipeline", "Flux2Transformer2DModel")

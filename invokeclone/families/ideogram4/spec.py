@@ -1,4 +1,4 @@
-"""What Ideogram 4 looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes and identification rules of Ideogram 4. Does not import torch."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What Krea-2 looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of Krea-2. Does not import torch."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ class _Krea2(ModelConfig):
 
 
 class _Main(MainModel):
-    variant: Krea2VariantType = Field(description="Which of the published models it is")
+    variant: Krea2VariantType = Field(description="Which published model it is")
 
 
 class Main_Diffusers_Krea2_Config(_Main, Diffusers, _Krea2):
@@ -32,7 +32,7 @@ class Main_Checkpoint_Krea2_Config(_Main, Checkpoint, _Krea2):
 
 
 class Main_GGUF_Krea2_Config(_Main, GGUF, _Krea2):
-    """Krea-2 in GGUF's form."""
+    """Krea-2 in GGUF format."""
 
 
 class LoRA_LyCORIS_Krea2_Config(LoRAModel, LyCORIS, _Krea2):

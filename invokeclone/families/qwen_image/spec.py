@@ -1,4 +1,4 @@
-"""What Qwen-Image looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of Qwen-Image. Does not import torch."""
 
 from typing import Literal
 
@@ -29,7 +29,7 @@ class _QwenImage(ModelConfig):
 
 
 class _Main(MainModel):
-    variant: QwenImageVariantType | None = Field(default=None, description="Which of the published models it is")
+    variant: QwenImageVariantType | None = Field(default=None, description="Which published model it is")
 
 
 class Main_Diffusers_QwenImage_Config(_Main, Diffusers, _QwenImage):
@@ -41,7 +41,7 @@ class Main_Checkpoint_QwenImage_Config(_Main, Checkpoint, _QwenImage):
 
 
 class Main_GGUF_QwenImage_Config(_Main, GGUF, _QwenImage):
-    """Qwen-Image in GGUF's form."""
+    """Qwen-Image in GGUF format."""
 
 
 class VAE_Checkpoint_QwenImage_Config(VAEModel, Checkpoint, _QwenImage):
@@ -49,7 +49,7 @@ class VAE_Checkpoint_QwenImage_Config(VAEModel, Checkpoint, _QwenImage):
 
 
 class PiDDecoder_Checkpoint_QwenImage_Config(PiDDecoderModel, Checkpoint, _QwenImage):
-    """A PiD decoder of Qwen-Image's latents."""
+    """A PiD decoder for the latents of Qwen-Image."""
 
 
 class LoRA_LyCORIS_QwenImage_Config(LoRAModel, LyCORIS, _QwenImage):
@@ -68,7 +68,7 @@ _is_for_others = loras.names_match(
 def _is_transformer(model: ModelFiles) -> None:
     names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Qwen-Image")
-    require(not any("context_embedder" in name for name in names), "it has tensors that Qwen-Image has not")
+    require(not any("context_embedder" in name for name in names), "it has tensors that Qwen-Image does not have")
 
 
 def _variant_of_file(model: ModelFiles) -> QwenImageVariantType:

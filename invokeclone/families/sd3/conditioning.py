@@ -1,4 +1,4 @@
-"""What prompts become for Stable Diffusion 3."""
+"""Stored conditioning of Stable Diffusion 3."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from invokeclone.engine.conditioning import ConditioningTensors
 
 @dataclass
 class SD3ConditioningInfo(ConditioningTensors):
-    """Of each CLIP the pooled (1, width) and the token embeddings (1, tokens, width), and T5's if there is one."""
+    """Pooled (1, width) and token embeddings (1, tokens, width) of each CLIP encoder, and T5's if present."""
 
     clip_l_pooled_embeds: torch.Tensor
     clip_l_embeds: torch.Tensor

@@ -1,4 +1,4 @@
-"""SD3's conditioning as it travels along edges."""
+"""Field and output types of SD3's conditioning."""
 
 from pydantic import BaseModel, Field
 
@@ -8,9 +8,9 @@ from invokeclone.graph.vocabulary.fields import OutputField
 
 
 class SD3ConditioningField(BaseModel):
-    """A stored SD3 conditioning, by name."""
+    """A reference to a stored SD3 conditioning."""
 
-    conditioning_name: str = Field(description="The name of the conditioning")
+    conditioning_name: str = Field(description="Name of the conditioning")
 
 
 @invocation_output("sd3_conditioning_output")

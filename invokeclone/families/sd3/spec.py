@@ -1,4 +1,4 @@
-"""What Stable Diffusion 3 looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of Stable Diffusion 3. Does not import torch."""
 
 from typing import Literal
 
@@ -20,11 +20,11 @@ class _SD3(ModelConfig):
 class Main_Diffusers_SD3_Config(MainModel, Diffusers, _SD3):
     """Stable Diffusion 3 in a folder."""
 
-    submodels: dict[SubModelType, SubmodelDefinition] | None = Field(default=None, description="Its parts")
+    submodels: dict[SubModelType, SubmodelDefinition] | None = Field(default=None, description="Submodels")
 
 
 class PiDDecoder_Checkpoint_SD3_Config(PiDDecoderModel, Checkpoint, _SD3):
-    """A PiD decoder of Stable Diffusion 3's latents."""
+    """A PiD decoder for the latents of Stable Diffusion 3."""
 
 
 FAMILY = Family(

@@ -1,6 +1,6 @@
-"""Cross-attention to regions and images: each location attends to the prompts of its regions only, and to image prompts.
+"""Cross-attention with regional prompts and image prompts: each location attends only to the prompts of its regions.
 
-Image prompts are attended to beside the text: what comes of both is added (arXiv 2308.06721).
+Image prompts have their own attention, whose result is added to that of the text (arXiv 2308.06721).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from invokeclone.families.stable_diffusion.denoiser import is_active, weight_at
 from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 
 _HIDDEN = -10000.0
-"""Added to the attention score of what a location is not to attend to."""
+"""Added to the attention scores of hidden tokens."""
 _HALF = 0.5
 
 
 class CrossAttention:
-    """What the UNet's cross-attention attends to. Made for one denoise run over latents of one size."""
+    """Cross-attention of the UNet with regional and image prompts, for one denoise run with a fixed latent size."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class CrossAttention:
         device: torch.device,
         image_prompts: Sequence[ImagePrompt] = (),
     ) -> None:
-        """Serve latents of `height` by `width`."""
+        """Create it for latents of `height` by `width`."""
         self._conditioning: TextConditioning | None = None
         self._weights: list[float] = [0.0] * len(image_prompts)
         self._size = (height, width)
@@ -40,7 +40,7 @@ class CrossAttention:
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
 
     def prepare(self, conditioning: TextConditioning, index: int = 0, count: int = 1) -> None:
-        """Set what the next call of the UNet attends to; it is in call `index` of `count` of the loop."""
+        """Set the prompts for the next UNet call, which belongs to call `index` of `count` of the loop."""
         self._conditioning = conditioning
         self._weights = [
             weight_at(prompt.weight, index) if is_active(index, count, prompt.begin, prompt.end) else 0.0
@@ -48,13 +48,13 @@ class CrossAttention:
         ]
 
     def text_score(self, locations: int, otherwise: torch.Tensor | None) -> torch.Tensor | None:
-        """Return what is added to the scores of the text's tokens; `otherwise` where there are no regions."""
+        """Return the bias for the scores of the text tokens; `otherwise` if there are no regions."""
         if self._conditioning is None or not self._conditioning.is_regional:
             return otherwise
         return self._score(self._conditioning, locations)
 
     def attend_images(self, attend: "_Attend", layer: str, number: int, locations: int) -> Iterator[torch.Tensor]:
-        """Yield what `attend` returns for each image prompt that is for a layer, weighted and masked."""
+        """Yield the result of `attend` for each image prompt of a layer, weighted and masked."""
         if self._conditioning is None:
             return
         for prompt, weight in zip(self._prompts, self._weights, strict=True):
@@ -63,7 +63,7 @@ class CrossAttention:
                 if keys.shape[-1] != attend.width:
                     raise ValueError(
                         f"the IP-Adapter does not fit this model: its layer {number} is {keys.shape[-1]} wide, {layer} is "
-                        f"{attend.width}; choose one that was made for this main model"
+                        f"{attend.width}; select one that was made for this main model"
                     )
                 attended = weight * attend(keys, values)
                 yield attended if prompt.mask is None else attended * self._mask(prompt, prompt.mask, locations)
@@ -79,7 +79,7 @@ class CrossAttention:
         if not prompt.is_negative_in(layer):
             rows = [image if is_positive else no_image for is_positive in positive]
             return torch.cat([row.keys for row in rows]), torch.cat([row.values for row in rows])
-        zeros = torch.zeros_like(image.values)  # what comes of attending to zeros is zero
+        zeros = torch.zeros_like(image.values)  # attending to zeros gives zero
         return (
             image.keys.expand(len(positive), -1, -1),
             torch.cat([zeros if is_positive else image.values for is_positive in positive]),
@@ -94,7 +94,7 @@ class CrossAttention:
         return self._masks[key]
 
     def _score(self, conditioning: TextConditioning, locations: int) -> torch.Tensor:
-        """Return what is added to the attention scores, (batch, locations, tokens)."""
+        """Return the bias of the attention scores, (batch, locations, tokens)."""
         key = (id(conditioning), locations)
         if key not in self._scores:
             rows = [
@@ -115,9 +115,9 @@ class CrossAttention:
 
 
 def _at_level(mask: torch.Tensor, size: tuple[int, int], locations: int) -> torch.Tensor:
-    """Return a mask at the level of the UNet that has so many locations: at the latents' size, then halved by its maximum.
+    """Return a mask at the UNet level with this many locations: resized to the latents, then halved by max pooling.
 
-    Raises ValueError when no level has.
+    Raises ValueError if no level matches.
     """
     level = functional.interpolate((mask.float() > _HALF).float()[None, None].cpu(), size=size, mode="nearest")
     while level.shape[-1] * level.shape[-2] != locations:
@@ -128,7 +128,7 @@ def _at_level(mask: torch.Tensor, size: tuple[int, int], locations: int) -> torc
 
 
 class _Attend:
-    """Attention of one layer's queries to any keys and values (batch, tokens, width)."""
+    """Attention of one layer's queries to given keys and values (batch, tokens, width)."""
 
     def __init__(self, query: torch.Tensor, heads: int) -> None:
         self._heads = heads
@@ -145,7 +145,7 @@ class _Attend:
 
 
 class _Processor:
-    """What diffusers calls for one layer of cross-attention."""
+    """Attention processor that diffusers calls for one cross-attention layer."""
 
     def __init__(self, attention: CrossAttention, layer: str, number: int) -> None:
         self._attention, self._layer, self._number = attention, layer, number
@@ -172,7 +172,7 @@ class _Processor:
 
 @contextmanager
 def cross_attention(unet: Any, attention: CrossAttention | None) -> Iterator[None]:
-    """Let a UNet's cross-attention go through `attention`, if there is one."""
+    """Route a UNet's cross-attention through `attention`, if given."""
     if attention is None:
         yield
         return

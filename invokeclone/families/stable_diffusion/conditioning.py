@@ -1,6 +1,7 @@
-"""What prompts become for Stable Diffusion: tensors for nodes to hand on, and a batch of them for the UNet.
+"""Stable Diffusion's conditioning: the stored form that nodes pass on, and the batch for the UNet.
 
-Community nodes take BasicConditioningInfo and SDXLConditioningInfo apart and put them together, so their fields are a contract.
+Third-party nodes access the fields of BasicConditioningInfo and SDXLConditioningInfo, so these are part of the public
+API.
 """
 
 from collections.abc import Sequence
@@ -18,14 +19,14 @@ _REMEDY = "encode the prompts with the text encoders of the main model that deno
 
 @dataclass
 class BasicConditioningInfo(ConditioningTensors):
-    """SD1, SD2: `embeds` (1, tokens, width)."""
+    """Conditioning of SD1 and SD2: `embeds` (1, tokens, width)."""
 
     embeds: torch.Tensor
 
 
 @dataclass
 class SDXLConditioningInfo(BasicConditioningInfo):
-    """SDXL: pooled embeddings (1, width) and the six numbers of size and crop (1, 6) beside the tokens'."""
+    """Conditioning of SDXL: also pooled embeddings (1, width) and six numbers of size and crop (1, 6)."""
 
     pooled_embeds: torch.Tensor
     add_time_ids: torch.Tensor
@@ -33,45 +34,46 @@ class SDXLConditioningInfo(BasicConditioningInfo):
 
 @dataclass(frozen=True)
 class Region:
-    """A stretch of tokens and where in the image it holds."""
+    """A range of tokens and the image region that it applies to."""
 
     first: int
-    """Its first token."""
+    """First token of the range."""
     end: int
-    """The token after its last."""
+    """End of the range, exclusive."""
     mask: torch.Tensor | None
-    """(height, width), above one half where it holds; None: everywhere."""
+    """Shape (height, width), above 0.5 inside the region; None for the whole image."""
 
 
 @dataclass(frozen=True)
 class TextConditioning:
-    """Encoded prompts, a row for each row of the latents. Implements `engine.guidance.Conditioning`."""
+    """Encoded prompts, one row per row of the latents. Implements `engine.guidance.DenoiserConditioning`."""
 
     embeds: torch.Tensor
-    """(batch, tokens, width), shorter rows padded with zeros."""
+    """Shape (batch, tokens, width); shorter rows are padded with zeros."""
     lengths: tuple[int, ...]
-    """Tokens of each row that are not padding."""
+    """Number of tokens of each row without padding."""
     regions: tuple[tuple[Region, ...], ...]
-    """Of each row; empty: all tokens hold everywhere."""
+    """Regions of each row; empty if all tokens apply to the whole image."""
     positive: tuple[bool, ...]
-    """Whether each row is what the image shall show; else what it shall not."""
+    """Whether each row belongs to the positive prompt."""
     pooled: torch.Tensor | None = None
-    """(batch, width), of SDXL and its refiner."""
+    """Pooled embeddings (batch, width) of SDXL and its refiner."""
     time_ids: torch.Tensor | None = None
-    """(batch, 6 or 5), SDXL's sizes and crops, the refiner's sizes, crops and aesthetic score."""
+    """Sizes and crops of SDXL (batch, 6), or the refiner's sizes, crops and aesthetic score (batch, 5)."""
 
     @classmethod
     def of_prompts(
         cls, prompts: Sequence[tuple[BasicConditioningInfo, torch.Tensor | None]], *, positive: bool = True
     ) -> Self:
-        """Return one row: prompts, each with the mask of its region if it has one, behind each other.
+        """Return one row with the prompts in sequence, each with the mask of its region, if any.
 
-        SDXL's pooled embeddings and sizes are those of the last prompt without a mask, else of the first.
+        Pooled embeddings and sizes of SDXL are those of the last prompt without a mask, else of the first
+        prompt.
         """
         widths = {info.embeds.shape[-1] for info, _ in prompts}
         if len(widths) > 1:
             sizes = " and ".join(str(width) for width in sorted(widths))
-            raise ValueError(f"prompts of different models are joined (embeddings of widths {sizes}): {_REMEDY}")
+            raise ValueError(f"cannot join prompts of different models (embeddings of widths {sizes}): {_REMEDY}")
         embeds = torch.cat([info.embeds for info, _ in prompts], dim=1)
         regions, first = [], 0
         for info, mask in prompts:
@@ -87,7 +89,7 @@ class TextConditioning:
         return cls(embeds, (embeds.shape[1],) * rows, (row_regions,) * rows, (positive,) * rows, pooled, ids)
 
     def concat(self, other: Self) -> Self:
-        """Return these rows and then those of `other`."""
+        """Return these rows followed by those of `other`."""
         longest = max(self.embeds.shape[1], other.embeds.shape[1])
         rows = [functional.pad(side.embeds, (0, 0, 0, longest - side.embeds.shape[1])) for side in (self, other)]
         return type(self)(
@@ -100,7 +102,7 @@ class TextConditioning:
         )
 
     def select_rows(self, rows: Sequence[int]) -> Self:
-        """Return these rows only, without padding that none of them needs."""
+        """Return the given rows, without padding that none of them needs."""
         lengths = tuple(self.lengths[row] for row in rows)
         index = list(rows)
         return type(self)(
@@ -113,23 +115,29 @@ class TextConditioning:
         )
 
     def expand(self, batch: int) -> Self:
-        """Return a single row `batch` times; as many rows are left as they are. Raises ValueError for another number."""
+        """Repeat a single row `batch` times; as many rows are returned unchanged.
+
+        Raises ValueError for another number.
+        """
         if len(self.embeds) == batch:
             return self
         if len(self.embeds) != 1:
-            raise ValueError(f"there are {len(self.embeds)} prompts for {batch} latents")
+            raise ValueError(f"{len(self.embeds)} prompts do not match {batch} latents")
         pooled, ids = (None if t is None else t.expand(batch, -1) for t in (self.pooled, self.time_ids))
         embeds = self.embeds.expand(batch, -1, -1)
         return type(self)(embeds, self.lengths * batch, self.regions * batch, self.positive * batch, pooled, ids)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return the same with its tensors on `device` in `dtype`."""
+        """Return it with its tensors on `device` in `dtype`."""
         names = ("embeds", "pooled", "time_ids")
         tensors = {name: value for name in names if (value := getattr(self, name)) is not None}
         return replace(self, **{name: value.to(device=device, dtype=dtype) for name, value in tensors.items()})
 
     def check_fits(self, config: Any, side: str) -> None:
-        """Raise ValueError where a UNet of this configuration cannot be conditioned on the prompts of this side of the guidance."""
+        """Raise ValueError if a UNet of this configuration cannot use the prompts.
+
+        `side` names the prompts' side of the guidance in messages.
+        """
         width, expected = self.embeds.shape[-1], config.cross_attention_dim
         if width != expected:
             raise ValueError(
@@ -149,7 +157,7 @@ class TextConditioning:
 
     @property
     def cond_kwargs(self) -> dict[str, torch.Tensor] | None:
-        """What SDXL's UNet gets beside the embeddings; None for others."""
+        """Additional conditioning arguments of SDXL's UNet; None for other models."""
         if self.pooled is None or self.time_ids is None:
             return None
         return {"text_embeds": self.pooled, "time_ids": self.time_ids}
@@ -160,7 +168,7 @@ class TextConditioning:
         return any(self.regions)
 
     def token_mask(self) -> torch.Tensor | None:
-        """Return (batch, tokens), true for tokens that are not padding; None where there is no padding."""
+        """Return (batch, tokens), true for tokens that are not padding; None if there is no padding."""
         tokens = self.embeds.shape[1]
         if all(length == tokens for length in self.lengths):
             return None

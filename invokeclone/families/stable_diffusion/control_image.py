@@ -1,4 +1,4 @@
-"""The image of a ControlNet or a T2I-Adapter, made to fit the latents when the first call tells their size."""
+"""Control images of ControlNets and T2I-Adapters, resized when the first call provides the latents' size."""
 
 from dataclasses import dataclass, field
 
@@ -10,19 +10,19 @@ from invokeclone.components.control.images import prepare
 from invokeclone.families.stable_diffusion.denoiser import UNetCall
 
 LATENT_SIDE = 8
-"""Pixels for each latent along an axis."""
+"""Pixels per latent along an axis."""
 
 
 @dataclass
 class ControlImage:
-    """A control image and what it was made into."""
+    """A control image and its resized version."""
 
     image: Image.Image
     resize_mode: CONTROLNET_RESIZE_VALUES = "just_resize"
     _prepared: tuple[tuple[int, int], torch.Tensor] | None = field(default=None, init=False)
 
     def pixels(self, call: UNetCall) -> torch.Tensor:
-        """Return what the call's latents show of the image, (1, 3, height * 8, width * 8) in 0..1, on the CPU."""
+        """Return the image in the call's area, (1, 3, height * 8, width * 8) in 0..1, on the CPU."""
         if self._prepared is None or self._prepared[0] != call.size:
             height, width = (side * LATENT_SIDE for side in call.size)
             values = prepare(self.image, (width, height), self.resize_mode)

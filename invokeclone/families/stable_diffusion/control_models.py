@@ -1,4 +1,4 @@
-"""ControlNets and T2I-Adapters as diffusers objects, from folders and single files."""
+"""Loading of ControlNets and T2I-Adapters as diffusers objects, from folders and single files."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from invokeclone.families.stable_diffusion.sizes import Weights, count, layers_p
 from invokeclone.models.errors import InvalidModel
 
 ORIGINAL_PREFIX = "control_model."
-"""Before the names of a ControlNet's tensors in a file in the original layout, which may hold a whole model beside it."""
+"""Prefixes of a ControlNet's tensors in files with the original layout, which may also contain a whole model."""
 _DIFFUSERS_PREFIXES = (
     "controlnet_", "conv_in.", "time_embedding.", "add_embedding.", "down_blocks.", "mid_block.",
 )  # fmt: skip
@@ -20,7 +20,7 @@ _ORIGINAL_PREFIXES = (
     "input_blocks.", "middle_block", "time_embed.", "label_emb.", "zero_convs.", "input_hint_block.",
 )  # fmt: skip
 _SIZE_EMBEDDING = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
-"""SDXL's embedding of pooled prompt and sizes: the original names and diffusers'."""
+"""SDXL's embedding of pooled prompt and sizes: original and diffusers names."""
 
 
 class UnusableModel(ValueError):
@@ -28,7 +28,7 @@ class UnusableModel(ValueError):
 
 
 def load_controlnet_folder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Return the ControlNetModel in a folder. Raises UnusableModel."""
+    """Return the ControlNetModel of a folder. Raises UnusableModel."""
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     with _reading(folder):
@@ -36,7 +36,7 @@ def load_controlnet_folder(folder: Path, dtype: torch.dtype, variant: str | None
 
 
 def load_t2i_adapter_folder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Return the T2IAdapter in a folder. Raises UnusableModel."""
+    """Return the T2IAdapter of a folder. Raises UnusableModel."""
     from diffusers.models.adapter import T2IAdapter
 
     with _reading(folder):
@@ -44,9 +44,9 @@ def load_t2i_adapter_folder(folder: Path, dtype: torch.dtype, variant: str | Non
 
 
 def load_controlnet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
-    """Return the ControlNetModel of a file in diffusers' or the original layout; `configs` has its config.json in `controlnet/`.
+    """Return the ControlNetModel of a file in diffusers' or the original layout.
 
-    All sizes are those of the tensors, only what tensors do not show is read from the configuration. Raises UnusableModel.
+    Sizes come from the tensors, everything else from the config.json in `configs`/controlnet. Raises UnusableModel.
     """
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
@@ -67,7 +67,7 @@ def load_controlnet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raise UnusableModel with the model's name for what goes wrong while its files are read."""
+    """Raise UnusableModel with the model's name for errors while its files are read."""
     from safetensors import SafetensorError
 
     try:
@@ -81,17 +81,17 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _check_weights(net: Any, path: Path) -> Any:
-    """Return a network all of whose weights are there and finite, else raise UnusableModel."""
+    """Return the network if all of its weights are present and finite, else raise UnusableModel."""
     for name, weight in net.named_parameters():
         if weight.is_meta:
-            raise UnusableModel(f"{path.name} is incomplete, {name} is missing: install it again")
+            raise UnusableModel(f"{path.name} is incomplete ({name} is missing): install it again")
         if not bool(torch.isfinite(weight).all()):
-            raise UnusableModel(f"{path.name} is damaged, {name} holds values that are not finite: install it again")
+            raise UnusableModel(f"{path.name} is damaged ({name} has NaN or infinite values): install it again")
     return net
 
 
 def _diffusers_names(stored: Weights) -> Weights:
-    """Return a ControlNet's tensors by diffusers' names."""
+    """Return a ControlNet's tensors under diffusers' names."""
     from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
     original = {n.removeprefix(ORIGINAL_PREFIX): value for n, value in stored.items() if n.startswith(ORIGINAL_PREFIX)}
@@ -108,7 +108,7 @@ def _diffusers_names(stored: Weights) -> Weights:
 
 
 def _image_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Return the sizes of the layers that the control image goes through."""
+    """Return the sizes of the layers that process the control image."""
     first = weights["controlnet_cond_embedding.conv_in.weight"]
     levels = range(count(weights, "controlnet_cond_embedding.blocks") // 2)
     rest = [weights[f"controlnet_cond_embedding.blocks.{2 * level + 1}.weight"].shape[0] for level in levels]

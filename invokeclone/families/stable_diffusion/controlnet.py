@@ -1,4 +1,4 @@
-"""A ControlNet with its image: residuals for the UNet (arXiv 2302.05543)."""
+"""Application of a ControlNet: residuals for the UNet (arXiv 2302.05543)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from invokeclone.families.stable_diffusion.control_image import ControlImage
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall, is_active, weight_at
 
 POSITIVE_ONLY = ("more_control", "unbalanced")
-"""Modes in which the negative prompt's rows are not controlled."""
+"""Modes without control of the negative prompt's rows."""
 GUESSING = ("more_control", "more_prompt")
-"""Modes in which the first residuals count less than the last ones, from a tenth of the weight up to all of it."""
+"""Modes in which residuals are weighted from a tenth of the weight for the first up to all of it for the last."""
 
 
 @dataclass
@@ -28,19 +28,17 @@ class ControlNet:
     end: float = 1.0
     mode: CONTROLNET_MODE_VALUES = "balanced"
     _pixels: dict[Area | None, torch.Tensor] = field(default_factory=dict, init=False)
-    """The image as the network takes it, by the area it shows."""
+    """The network's input, by area of the image."""
 
     def __call__(self, call: UNetCall) -> None:
-        """Add the residuals, unless the ControlNet is not active in this call."""
+        """Add the residuals, if the ControlNet is active in this call."""
         weight = weight_at(self.weight, call.index)
         if weight == 0 or not is_active(call.index, call.count, self.begin, self.end):
             return
         conditioning, only = call.conditioning, self.mode in POSITIVE_ONLY
         rows = [row for row, is_positive in enumerate(conditioning.positive) if is_positive or not only]
         groups: dict[int, list[int]] = {}
-        for (
-            row
-        ) in rows:  # diffusers' ControlNets have no mask for padding: rows of other lengths get a call of their own
+        for row in rows:  # diffusers' ControlNets do not mask padding, so rows of each length get a call of their own
             groups.setdefault(conditioning.lengths[row], []).append(row)
         for group in groups.values():
             parts = self._residuals(call, group, weight)
@@ -48,7 +46,7 @@ class ControlNet:
             call.add_residuals(down, _spread(mid, group, len(conditioning.positive)))
 
     def _residuals(self, call: UNetCall, rows: list[int], weight: float) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the residuals of these rows, whose prompts have the same length, in the latents' number format."""
+        """Return the residuals of these rows, whose prompts have equal lengths, in the latents' number format."""
         dtype = self.net.dtype
         conditioning = call.conditioning.select_rows(rows).to(call.latents.device, dtype)
         down, mid = self.net(
@@ -64,7 +62,7 @@ class ControlNet:
         return [part.to(call.latents.dtype) for part in down], mid.to(call.latents.dtype)
 
     def _image(self, call: UNetCall, dtype: torch.dtype) -> torch.Tensor:
-        """Return what the network sees of the image, (1, channels, height * 8, width * 8)."""
+        """Return the network's input, (1, channels, height * 8, width * 8)."""
         if call.area not in self._pixels:
             channels = self.net.config.conditioning_channels
             pixels = self.image.pixels(call)[:, :channels]
@@ -73,7 +71,7 @@ class ControlNet:
 
 
 def _spread(part: torch.Tensor, rows: list[int], count: int) -> torch.Tensor:
-    """Return `part`, which has these `rows` only, with all `count` rows, the others zero."""
+    """Return `part`, which contains only `rows`, extended to `count` rows with zeros."""
     if len(rows) == count:
         return part
     whole = part.new_zeros((count, *part.shape[1:]))

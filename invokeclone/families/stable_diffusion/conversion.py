@@ -1,4 +1,4 @@
-"""Single files of Stable Diffusion 1, 2, XL and the refiner as folders."""
+"""Conversion of single files of Stable Diffusion 1, 2, XL and the refiner to diffusers folders."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,21 +23,21 @@ _INPAINTING = {
 
 @converts(BaseModelType.StableDiffusion1)
 def sd1_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None) -> Pipeline:
-    """Return what a single file of Stable Diffusion 1 becomes; a safety checker is none of its parts."""
+    """Return the pipeline of a single file of Stable Diffusion 1, without a safety checker."""
     file = _file(checkpoint, BaseModelType.StableDiffusion1, configs)
     return _pipeline(checkpoint, file, single_files.sd1_parts(file), _NO_CHECKER)
 
 
 @converts(BaseModelType.StableDiffusion2)
 def sd2_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None) -> Pipeline:
-    """Return what a single file of Stable Diffusion 2 becomes."""
+    """Return the pipeline of a single file of Stable Diffusion 2."""
     file = _file(checkpoint, BaseModelType.StableDiffusion2, configs)
     return _pipeline(checkpoint, file, single_files.sd2_parts(file), _NO_CHECKER)
 
 
 @converts(BaseModelType.StableDiffusionXL)
 def sdxl_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None, clip_l: Path | None = None) -> Pipeline:
-    """Return what a single file of Stable Diffusion XL becomes."""
+    """Return the pipeline of a single file of Stable Diffusion XL."""
     file = _file(checkpoint, BaseModelType.StableDiffusionXL, configs)
     settings = {"force_zeros_for_empty_prompt": True}
     return _pipeline(checkpoint, file, single_files.sdxl_parts(file, clip_l), settings, "StableDiffusionXLPipeline")
@@ -45,7 +45,7 @@ def sdxl_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None, cli
 
 @converts(BaseModelType.StableDiffusionXLRefiner)
 def refiner_pipeline(checkpoint: SourceCheckpoint, configs: Path | None = None) -> Pipeline:
-    """Return what a single file of the refiner becomes."""
+    """Return the pipeline of a single file of the refiner."""
     file = _file(checkpoint, BaseModelType.StableDiffusionXLRefiner, configs)
     settings = {"text_encoder": [None, None], "tokenizer": [None, None], "requires_aesthetics_score": True}
     return _pipeline(checkpoint, file, single_files.refiner_parts(file), settings, "StableDiffusionXLImg2ImgPipeline")

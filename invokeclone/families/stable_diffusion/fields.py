@@ -1,4 +1,4 @@
-"""Parts of Stable Diffusion models as they travel along edges, and the outputs that carry them."""
+"""Field and output types of Stable Diffusion models and their parts."""
 
 from pydantic import BaseModel, Field
 
@@ -21,22 +21,24 @@ class FreeUConfig(BaseModel):
 
 
 class UNetField(BaseModel):
-    """A UNet with its scheduler and what is put on it."""
+    """A UNet with its scheduler, LoRAs, seamless axes and FreeU."""
 
     unet: ModelIdentifierField = Field(description="The UNet")
     scheduler: ModelIdentifierField = Field(description="The scheduler")
     loras: list[LoRAField] = Field(description="LoRAs to apply")
-    seamless_axes: list[str] = Field(default_factory=list, description='Axes that wrap around ("x", "y")')
+    seamless_axes: list[str] = Field(
+        default_factory=list, description='Axes along which images tile seamlessly ("x", "y")'
+    )
     freeu_config: FreeUConfig | None = Field(default=None, description="FreeU, if any")
 
 
 def clip_of(model: ModelIdentifierField, tokenizer: SubModelType, text_encoder: SubModelType) -> CLIPField:
-    """Return a text encoder of a model, with nothing put on it."""
+    """Return a text encoder of a model, without skipped layers and LoRAs."""
     return CLIPField(tokenizer=model.part(tokenizer), text_encoder=model.part(text_encoder), skipped_layers=0, loras=[])
 
 
 def unet_of(model: ModelIdentifierField) -> UNetField:
-    """Return the UNet of a model, with nothing put on it."""
+    """Return the UNet of a model, without modifications."""
     return UNetField(unet=model.part(SubModelType.UNet), scheduler=model.part(SubModelType.Scheduler), loras=[])
 
 
@@ -73,7 +75,7 @@ class SDXLRefinerModelLoaderOutput(BaseInvocationOutput):
 
 @invocation_output("lora_loader_output")
 class LoRALoaderOutput(BaseInvocationOutput):
-    """Model parts with LoRAs on them."""
+    """Model parts with LoRAs applied."""
 
     unet: UNetField | None = OutputField(default=None, description=FieldDescriptions.unet, title="UNet")
     clip: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP")
@@ -81,7 +83,7 @@ class LoRALoaderOutput(BaseInvocationOutput):
 
 @invocation_output("sdxl_lora_loader_output")
 class SDXLLoRALoaderOutput(BaseInvocationOutput):
-    """SDXL model parts with LoRAs on them."""
+    """SDXL model parts with LoRAs applied."""
 
     unet: UNetField | None = OutputField(default=None, description=FieldDescriptions.unet, title="UNet")
     clip: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP 1")
@@ -90,14 +92,14 @@ class SDXLLoRALoaderOutput(BaseInvocationOutput):
 
 @invocation_output("clip_skip_output")
 class CLIPSkipInvocationOutput(BaseInvocationOutput):
-    """A CLIP text encoder that skips layers."""
+    """A CLIP text encoder with skipped layers."""
 
     clip: CLIPField | None = OutputField(default=None, description=FieldDescriptions.clip, title="CLIP")
 
 
 @invocation_output("seamless_output")
 class SeamlessModeOutput(BaseInvocationOutput):
-    """Model parts that wrap around."""
+    """Model parts with seamless axes."""
 
     unet: UNetField | None = OutputField(default=None, description=FieldDescriptions.unet, title="UNet")
     vae: VAEField | None = OutputField(default=None, description=FieldDescriptions.vae, title="VAE")

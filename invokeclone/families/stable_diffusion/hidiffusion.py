@@ -1,7 +1,8 @@
-"""HiDiffusion: larger images than a UNet was trained for (arXiv 2311.17528), of Stable Diffusion 1, 2 and XL.
+"""HiDiffusion: images larger than the UNet's training size (arXiv 2311.17528), for Stable Diffusion 1, 2 and XL.
 
-In the first steps some feature maps are made smaller than the UNet was built for (the paper's resolution-aware UNet), so that
-it sees the whole of an image; and some self-attention is done in four windows whose place changes from call to call.
+In the first steps some feature maps are downsampled further than in the original UNet (the paper's resolution-aware
+UNet), so that its receptive field covers the whole image; and some self-attention is computed in four windows that
+shift between calls.
 """
 
 import math
@@ -19,47 +20,47 @@ from invokeclone.families.stable_diffusion.denoiser import UNetCall
 from invokeclone.families.stable_diffusion.single_files import CONFIGS
 
 TURBO = "stabilityai/sdxl-turbo"
-"""The one model whose steps are divided in a way of its own."""
+"""The model with its own thresholds."""
 _BASES = {"sd1": "Stable Diffusion 1.5", "sdxl": "Stable Diffusion XL"}
 _STRUCTURE = ("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block")
-"""What the names of a UNet's modules follow from."""
+"""The settings that determine the names of a UNet's modules."""
 _QUARTER = 0.25
 _LARGE = 512
-"""Latents from which on SDXL's steps are divided otherwise."""
+"""Side in latents from which SDXL uses other thresholds."""
 _AGGRESSIVE = 8, 50
-"""The share of the steps in which smaller latents are made smaller the other way."""
+"""Share of the steps in which small latents use the other downsampling."""
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class HiDiffusion:
-    """Settings of a run."""
+    """HiDiffusion's settings of a run."""
 
     raunet: bool = True
-    """The resolution-aware UNet."""
+    """Whether to use the resolution-aware UNet."""
     windows: bool = True
-    """Self-attention in windows."""
+    """Whether to use windowed self-attention."""
     t1: float = 0.4
-    """Share of the steps up to the first threshold."""
+    """Share of the steps before the first threshold."""
     t2: float = 0.0
-    """Share of the steps up to the second one."""
+    """Share of the steps before the second threshold."""
     source: str = ""
-    """Where the model is from."""
+    """Source of the model."""
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Which modules of a UNet change."""
+    """The modules that are patched in one kind of UNet."""
 
     convolution: int
-    """Number of the down block whose downsampler makes a quarter of its input, not a half."""
+    """Index of the down block whose downsampler reduces its input to a quarter instead of a half."""
     pool: int
-    """Number of the down block that is pooled after its first layer."""
+    """Index of the down block that is pooled after its first layer."""
     unpool: int
-    """Number of the up block that is enlarged after its second layer."""
+    """Index of the up block that is upsampled after its second layer."""
     windows: tuple[str, ...]
-    """Names of the self-attentions."""
+    """Names of the self-attention modules with windows."""
 
 
 _KINDS = {
@@ -99,20 +100,20 @@ def _load_structure(base: str) -> dict[str, list[Any]]:
 
 
 def _kind_of(unet: Any) -> str:
-    """Return the key of the UNet's kind; ValueError for a UNet that is built otherwise."""
+    """Return the key of the UNet's kind. Raises ValueError for other architectures."""
     structure = _structure(unet.config)
     for base in _KINDS:
         if structure == _load_structure(base):
             return base
     names = " and ".join(_BASES.values())
-    raise ValueError(f"HiDiffusion is for UNets built like those of {names}: turn it off for this model")
+    raise ValueError(f"HiDiffusion only supports the UNets of {names}: turn it off for this model")
 
 
 class HiDiffusionState:
-    """HiDiffusion's state in one run. A Control that comes after all others, whose feature maps it resizes."""
+    """State of one run. As a Control it must come after all others, whose feature maps it resizes."""
 
     def __init__(self, unet: Any, settings: HiDiffusion, seed: int) -> None:
-        """Serve one UNet. Raises ValueError for a UNet that is built otherwise than those of SD 1.5 and XL."""
+        """Create the state for one UNet. Raises ValueError for other architectures than SD 1.5 and XL."""
         self.base = _kind_of(unet)
         self.kind = _KINDS[self.base]
         self.settings = settings
@@ -123,7 +124,7 @@ class HiDiffusionState:
         self._before_pool: Size = (0, 0)
 
     def __call__(self, call: UNetCall) -> None:
-        """Set the number of the call, and resize what controls add to the feature maps."""
+        """Set the call's index, and resize the residuals and features of the controls."""
         self._size = (call.latents.shape[-2], call.latents.shape[-1])
         self._index, self._count = call.index, call.count
         if not self.settings.raunet:
@@ -136,7 +137,7 @@ class HiDiffusionState:
             call.features = tuple(_resize(value, size) for value, size in zip(call.features, blocks, strict=False))
 
     def _sizes(self) -> tuple[list[Size], list[Size]]:
-        """Return the sizes of the skip connections, and of what adapters add to in each down block."""
+        """Return the sizes of the skip connections, and of the features added in each down block."""
         size, skips, blocks = self._size, [self._size], []
         for number, block in enumerate(self.unet.down_blocks):
             for layer in range(len(block.resnets)):
@@ -156,7 +157,7 @@ class HiDiffusionState:
 
     @property
     def quarters(self) -> bool:
-        """Whether the convolution makes a quarter of its input in this call."""
+        """Whether the convolution reduces its input to a quarter in this call."""
         first, second = self.settings.t1, self.settings.t2
         if self.base == "sd1":
             return self._is_before(first)
@@ -184,22 +185,22 @@ class HiDiffusionState:
         return int(calls * self._count / total)
 
     def pool(self, _module: Any, _inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return a down block's first feature map at half its size."""
+        """Return a down block's first feature map, pooled to half its size."""
         (features,) = output
         self._before_pool = (features.shape[-2], features.shape[-1])
         return (functional.avg_pool2d(features, 2, ceil_mode=True),) if self.pools else output
 
     def unpool(self, _module: Any, _inputs: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return an up block's second feature map at the size that the first one of the down block had."""
+        """Return an up block's second feature map at the size before pooling."""
         return (_resize(output[0], self._before_pool),) if self.pools else output
 
     def shift(self) -> int:
-        """Return by how many quarters of a window the windows of the next attention are shifted."""
+        """Return the shift of the next attention's windows in quarters of a window."""
         drawn = float(torch.rand(1, generator=self._generator))
         return min(3, max(0, math.ceil(drawn / _QUARTER) - 1))
 
     def grid(self, locations: int) -> Size:
-        """Return height and width of the feature map with so many locations."""
+        """Return height and width of the feature map with this many locations."""
         ratio = round(math.sqrt(self._size[0] * self._size[1] / locations))
         return _ceil_divide(self._size, max(1, ratio))
 
@@ -209,14 +210,14 @@ def _ceil_divide(size: Size, by: int) -> Size:
 
 
 def _resize(features: torch.Tensor, size: Size) -> torch.Tensor:
-    """Return a feature map (batch, channels, height, width) of this size."""
+    """Return a feature map (batch, channels, height, width) resized to `size`."""
     if (features.shape[-2], features.shape[-1]) == size:
         return features
     return functional.interpolate(features, size=size, mode="bicubic")
 
 
 class _Windows:
-    """Four windows of a feature map (batch, locations, channels) for one call of an attention."""
+    """Four windows of a feature map (batch, locations, channels) for one attention call."""
 
     def __init__(self, state: HiDiffusionState, features: torch.Tensor) -> None:
         self._grid = state.grid(features.shape[1])
@@ -225,7 +226,7 @@ class _Windows:
         self._shift = tuple(quarters * (side // 4) for side in self._window)
 
     def split(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the windows behind each other in the batch."""
+        """Return the windows stacked along the batch."""
         (rows, columns), channels = self._window, features.shape[-1]
         image = _resize(features.transpose(1, 2).unflatten(2, self._grid), (2 * rows, 2 * columns)).movedim(1, -1)
         if self._shift[0] > 0:
@@ -234,7 +235,7 @@ class _Windows:
         return windows.reshape(-1, rows * columns, channels)
 
     def join(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the feature map that was split."""
+        """Return the feature map reassembled from its windows."""
         (rows, columns), channels = self._window, windows.shape[-1]
         image = windows.reshape(-1, 2, 2, rows, columns, channels).transpose(2, 3)
         image = image.reshape(-1, 2 * rows, 2 * columns, channels)
@@ -245,7 +246,7 @@ class _Windows:
 
 @contextmanager
 def hidiffusion(unet: Any, state: HiDiffusionState | None) -> Iterator[None]:
-    """Let a UNet compute as `state` say, if there are any; leaves it as it was."""
+    """Patch a UNet with HiDiffusion inside the block, if `state` is given."""
     with ExitStack() as stack:
         if state is not None and state.settings.raunet:
             _patch_sizes(stack, unet, state)
@@ -257,20 +258,20 @@ def hidiffusion(unet: Any, state: HiDiffusionState | None) -> Iterator[None]:
 
 def _patch_sizes(stack: ExitStack, unet: Any, state: HiDiffusionState) -> None:
     kind = state.kind
-    # 1. upsamplers enlarge to the size of the skip connection: diffusers does so for latents of sides that are no multiples
-    # of what this number of halvings makes
+    # 1. upsamplers target the size of the skip connection, as diffusers does for sides that are not multiples of the
+    # downsampling factor
     stack.callback(setattr, unet, "num_upsamplers", unet.num_upsamplers)
     unet.num_upsamplers = 62
-    # 2. a downsampler makes a quarter, not a half
+    # 2. a downsampler reduces to a quarter
     _patch_convolution(stack, unet.down_blocks[kind.convolution].downsamplers[0].conv, lambda: state.quarters)
-    # 3. a block pools, and another undoes it
+    # 3. a block pools, and another reverses it
     pooled, enlarged = unet.down_blocks[kind.pool].attentions[0], unet.up_blocks[kind.unpool].attentions[1]
     stack.callback(pooled.register_forward_hook(state.pool).remove)
     stack.callback(enlarged.register_forward_hook(state.unpool).remove)
 
 
 def _patch_convolution(stack: ExitStack, convolution: Any, is_changed: Callable[[], bool]) -> None:
-    """Let a 3 x 3 convolution of stride 2 have stride 4 and dilation 2 while `is_changed`."""
+    """Give a 3 x 3 convolution of stride 2 a stride of 4 and a dilation of 2 while `is_changed`."""
     names = ("stride", "padding", "dilation")
     before = {name: getattr(convolution, name) for name in names}
 
@@ -289,7 +290,7 @@ def _patch_convolution(stack: ExitStack, convolution: Any, is_changed: Callable[
 
 
 def _patch_attention(stack: ExitStack, attention: Any, state: HiDiffusionState) -> None:
-    """Let a self-attention attend within windows."""
+    """Compute a self-attention within windows."""
     current: list[_Windows] = []
 
     def split(_module: Any, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

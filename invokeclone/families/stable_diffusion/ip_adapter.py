@@ -1,4 +1,4 @@
-"""IP-Adapters: images as prompts that the UNet attends to beside the text (arXiv 2308.06721)."""
+"""IP-Adapters: image prompts that the UNet attends to in addition to the text (arXiv 2308.06721)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _UNUSED = ("image_proj_model.", "adapter_modules.")
 
 
 class ImageLayer(nn.Module):  # type: ignore[misc]
-    """What one attention layer makes keys and values of image tokens with."""
+    """Key and value projections of image tokens in one attention layer."""
 
     def __init__(self, key: torch.Tensor, value: torch.Tensor) -> None:
         """Take the weights, (layer's width, tokens' width)."""
@@ -34,10 +34,10 @@ class ImageLayer(nn.Module):  # type: ignore[misc]
 
 
 class IPAdapter(nn.Module):  # type: ignore[misc]
-    """An image projection, and a layer for each cross-attention of the UNet by its number among all attention layers."""
+    """An image projection, and the layers by index of the cross-attention among all attention layers of the UNet."""
 
     def __init__(self, projection: ImageProjection, layers: Mapping[int, ImageLayer]) -> None:
-        """Put them together."""
+        """Combine the projection and the layers."""
         super().__init__()
         self.projection = projection
         self.layers = nn.ModuleDict({str(number): layer for number, layer in layers.items()})
@@ -49,21 +49,19 @@ def load(path: Path, dtype: torch.dtype) -> IPAdapter:
     tensors = _flat(read_tensors(file))
     unknown = next((n for n in tensors if not n.startswith((_PROJECTION, _LAYERS, *_UNUSED))), None)
     if unknown is not None:
-        raise ValueError(f"{file.name} is no IP-Adapter that Stable Diffusion can use: it has a tensor {unknown}")
+        raise ValueError(f"{file.name} is not an IP-Adapter for Stable Diffusion: it has an unknown tensor {unknown}")
     if damaged := next((n for n, value in tensors.items() if not bool(torch.isfinite(value).all())), None):
-        raise ValueError(
-            f"{file.name} is damaged: {damaged} has values that are no numbers (NaN, infinity); download it again"
-        )
+        raise ValueError(f"{file.name} is damaged: {damaged} has NaN or infinite values; download it again")
     try:
         adapter = IPAdapter(load_projection(_inside(tensors, _PROJECTION), dtype), _layers(tensors, dtype))
     except ValueError as error:
-        raise ValueError(f"{file.name} is no IP-Adapter that Stable Diffusion can use: {error}") from error
+        raise ValueError(f"{file.name} is not an IP-Adapter for Stable Diffusion: {error}") from error
     adapter.eval()
     return adapter
 
 
 def _flat(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return tensors, some of which lie in dictionaries, under names joined by dots."""
+    """Return tensors and those of nested dictionaries under names joined by dots."""
     result: dict[str, torch.Tensor] = {}
     for name, value in tensors.items():
         if isinstance(value, Mapping):
@@ -81,55 +79,55 @@ def _layers(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[int
     parts: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in _inside(tensors, _LAYERS).items():
         if not (match := _LAYER.fullmatch(name)):
-            raise ValueError(f"it has a tensor {_LAYERS}{name}")
+            raise ValueError(f"it has an unknown tensor {_LAYERS}{name}")
         parts.setdefault(int(match[1]), {})[match[2]] = value.to(dtype)
     if incomplete := next((number for number, part in parts.items() if len(part) != 2), None):  # noqa: PLR2004
-        raise ValueError(f"its layer {incomplete} is not complete")
+        raise ValueError(f"its layer {incomplete} is incomplete")
     return {number: ImageLayer(part["to_k_ip"], part["to_v_ip"]) for number, part in sorted(parts.items())}
 
 
 @dataclass(frozen=True)
 class KeysValues:
-    """Of image tokens in one attention layer, each (1, tokens, layer's width)."""
+    """Keys and values of image tokens in one attention layer, each (1, tokens, layer's width)."""
 
     keys: torch.Tensor
     values: torch.Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return the same on `device` in `dtype`."""
+        """Return them on `device` in `dtype`."""
         return type(self)(self.keys.to(device, dtype), self.values.to(device, dtype))
 
 
 @dataclass(frozen=True)
 class ImagePrompt:
-    """Images, ready to be attended to in a run."""
+    """Encoded images that a run attends to."""
 
     positive: Mapping[int, KeysValues]
-    """Of the images, by the number of the attention layer."""
+    """Keys and values of the images by index of the attention layer."""
     negative: Mapping[int, KeysValues]
-    """Of no image, which the rows of the negative prompt attend to."""
+    """Unconditional keys and values, for the rows of the negative prompt."""
     weight: float | Sequence[float] = 1.0
-    """One number, or one for each call of the loop."""
+    """One weight, or one per call of the loop."""
     begin: float = 0.0
-    """When it starts, as a share of the run."""
+    """Start as a fraction of the run."""
     end: float = 1.0
     blocks: Sequence[str] = ()
-    """Parts of the names of the layers that it is for; none: all layers."""
+    """Substrings of the names of the layers that it applies to; empty for all layers."""
     negative_blocks: Sequence[str] = ()
-    """In these the rows of the negative prompt attend to the images, and those of the positive one to zeros."""
+    """Layers in which the negative prompt's rows attend to the images, and the positive ones to zeros."""
     mask: torch.Tensor | None = None
-    """(height, width), above one half where it holds; None: everywhere."""
+    """Shape (height, width), above 0.5 inside the region; None for the whole image."""
 
     def is_for(self, layer: str) -> bool:
-        """Tell whether it is for the layer of this name."""
+        """Return whether it applies to the layer of this name."""
         return not self.blocks or any(block in layer for block in self.blocks)
 
     def is_negative_in(self, layer: str) -> bool:
-        """Tell whether the images are for the negative prompt in the layer of this name."""
+        """Return whether the images are for the negative prompt in the layer of this name."""
         return any(block in layer for block in self.negative_blocks)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return the same on `device` in `dtype`."""
+        """Return it on `device` in `dtype`."""
         positive, negative = (
             {number: pair.to(device, dtype) for number, pair in side.items()} for side in (self.positive, self.negative)
         )
@@ -139,17 +137,20 @@ class ImagePrompt:
 def encode(
     adapter: IPAdapter, encoder: Any, images: Sequence[Image.Image], device: torch.device
 ) -> tuple[dict[int, KeysValues], dict[int, KeysValues]]:
-    """Return keys and values of images for each layer, and those of no image. Raises ValueError for another image encoder."""
+    """Return keys and values of images for each layer, and the unconditional ones.
+
+    Raises ValueError for another image encoder.
+    """
     with torch.inference_mode():
-        # 1. tokens; those of several images are behind each other
+        # 1. tokens; those of several images are concatenated
         sides = [side.flatten(0, 1)[None] for side in adapter.projection.tokens(encoder, pixels(images).to(device))]
-        # 2. what each layer attends to
+        # 2. keys and values of each layer
         layers = {int(number): layer for number, layer in adapter.layers.items()}
         for number, layer in layers.items():
             if (width := layer.to_k.shape[1]) != sides[0].shape[-1]:
                 raise ValueError(
-                    f"the IP-Adapter is damaged: its layer {number} takes tokens of width {width}, its image projection "
-                    f"makes them {sides[0].shape[-1]} wide; download it again"
+                    f"the IP-Adapter is damaged: its layer {number} needs tokens of width {width}, but its image projection "
+                    f"produces width {sides[0].shape[-1]}; download it again"
                 )
         first, second = ({number: KeysValues(*layer(side)) for number, layer in layers.items()} for side in sides)
     return first, second

@@ -1,4 +1,4 @@
-"""Parts of Stable Diffusion models as diffusers and transformers objects, from folders and single files."""
+"""Loaders of Stable Diffusion models and their parts, from folders and single files."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ _CLASSES = {
 _WITH_VAES = (BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2, BaseModelType.StableDiffusionXL)
 _PUBLISHED_VAE = [128, 256, 512, 512]
 _SMALL_VAE = 50 * 2**20
-"""Bytes up to which an autoencoder of other sizes is read to fit a preview to it."""
+"""Maximum size in bytes of an unusual autoencoder for which a preview is fitted."""
 
 
 _Loader = Callable[[LoadRequest], Any]
@@ -41,7 +41,7 @@ def _loads_main(file_format: ModelFormat) -> Callable[[_Loader], _Loader]:
 
 
 def _loads_vae(file_format: ModelFormat) -> Callable[[_Loader], _Loader]:
-    """Register a loader for autoencoders of their own."""
+    """Register a loader for standalone autoencoders."""
     return _register_loader(ModelType.VAE, file_format, _WITH_VAES)
 
 
@@ -57,19 +57,19 @@ def _register_loader(
 
 
 def warm_up() -> None:
-    """Import what the first image needs, which takes seconds."""
+    """Import the modules that the first image needs, which takes seconds."""
     import diffusers.models.autoencoders.autoencoder_kl
     import diffusers.models.unets.unet_2d_condition
     import diffusers.schedulers.scheduling_ddim
     import diffusers.schedulers.scheduling_euler_discrete  # noqa: F401
     import transformers
 
-    _ = (transformers.CLIPTextModel, transformers.CLIPTokenizer)  # they are lazy
+    _ = (transformers.CLIPTextModel, transformers.CLIPTokenizer)  # these attributes are imported lazily
 
 
 @_loads_main(ModelFormat.Diffusers)
 def load(request: LoadRequest) -> Any:
-    """Return a part of a folder: unet, vae, scheduler, a text encoder or a tokenizer."""
+    """Return a part of a folder: UNet, VAE, scheduler, text encoder or tokenizer."""
     match request.submodel:
         case SubModelType.UNet:
             unet = devices.to_memory_format(load_part(request, _CLASSES[SubModelType.UNet]), request.device)
@@ -101,7 +101,7 @@ def load_checkpoint(request: LoadRequest) -> Any:
 
 @_loads_vae(ModelFormat.Diffusers)
 def load_vae(request: LoadRequest) -> Any:
-    """Return an autoencoder from a folder of its own."""
+    """Return an autoencoder from a folder."""
     return _vae(request, request.path)
 
 
@@ -165,14 +165,14 @@ def _vae(request: LoadRequest, folder: Path) -> Any:
 
 
 def _scheduler(config: dict[str, Any]) -> Any:
-    """Return the model's own sampler, whose settings are where those of a run begin."""
+    """Return the model's own sampler, whose configuration is the basis of a run's sampler."""
     import diffusers.schedulers
 
     return getattr(diffusers.schedulers, config["_class_name"]).from_config(config)
 
 
 def _preview_of(folder: Path) -> LatentColors | None:
-    """Return a preview fitted to an autoencoder of other sizes than the published one, if it is small enough to be read."""
+    """Return a preview fitted to an autoencoder with unusual sizes, if it is small enough."""
     if not (folder / "config.json").is_file():
         return None
     if (
@@ -186,4 +186,4 @@ def _preview_of(folder: Path) -> LatentColors | None:
 
 
 def _no_such_part(request: LoadRequest) -> ValueError:
-    return ValueError(f"{request.config.name}: a Stable Diffusion model has no part {request.submodel!r}")
+    return ValueError(f"{request.config.name}: Stable Diffusion models have no part {request.submodel!r}")

@@ -1,11 +1,11 @@
-"""How LoRA files for Stable Diffusion name parts and layers."""
+"""Naming of parts and layers in LoRA files for Stable Diffusion."""
 
 import re
 
 from invokeclone.engine.lora.keys import KeyLayout
 
 _BLOCKS_PER_LEVEL = 3
-"""Two layers, and one that changes the size; on the way up three layers."""
+"""Two layers and a downsampler per level; three layers per level on the way up."""
 _RESNET = {
     "in_layers_0": "norm1",
     "in_layers_2": "conv1",
@@ -29,7 +29,7 @@ _MIDDLE_BLOCK = re.compile(r"middle_block_(?P<module>[012])_(?P<rest>.+)")
 
 
 def diffusers_name(layer: str) -> str:
-    """Return diffusers' flat name of a UNet's layer that is named as in the original checkpoints; others stay as they are."""
+    """Return diffusers' flat name of a UNet layer with an original name; other names are returned unchanged."""
     if layer in _SINGLE:
         return _SINGLE[layer]
     if match := _MIDDLE_BLOCK.fullmatch(layer):
@@ -57,7 +57,7 @@ def _output_block(level: int, index: int, module: str, rest: str) -> str:
 
 
 def _resnet_layer(rest: str) -> str:
-    """Return a layer's name within its resnet; within attentions the names are the same."""
+    """Return a layer's name within its resnet; attention layers keep their names."""
     return _RESNET.get(rest, rest)
 
 
@@ -76,4 +76,4 @@ LAYOUT = KeyLayout(
     default_part="unet",
     rename=diffusers_name,
 )
-"""kohya's, diffusers', PEFT's and the Open Model Initiative's names."""
+"""The naming schemes of kohya, diffusers, PEFT and the Open Model Initiative."""

@@ -1,4 +1,4 @@
-"""LoRAs on the parts of Stable Diffusion models."""
+"""Application of LoRAs to Stable Diffusion models."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,14 +11,14 @@ from invokeclone.graph.vocabulary.model_fields import LoRAField
 
 Part = Literal["unet", "clip", "clip2"]
 _TEXT_PREFIX = "text_model_"
-"""Of text encoders' layers in files; transformers' CLIPTextModel has no such module."""
+"""Prefix of text encoder layers in files; transformers' CLIPTextModel has no such module."""
 
 
 @contextmanager
 def patch_loras(context: InvocationContext, loras: Sequence[LoRAField], model: Any, part: Part) -> Iterator[None]:
-    """Put LoRAs on a UNet or text encoder that is ready to compute ("clip2": the second one of SDXL).
+    """Apply LoRAs to a loaded UNet or text encoder inside the block ("clip2" is SDXL's second encoder).
 
-    Raises ValueError for a file that cannot be read, or that fits no layer of the model.
+    Raises ValueError for a file that cannot be read, or that matches no layer of the model.
     """
     active = [field for field in loras if field.weight]
     if not active:

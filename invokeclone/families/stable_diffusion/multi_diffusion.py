@@ -1,7 +1,7 @@
-"""Denoising in tiles that overlap and are blended after every step (MultiDiffusion, arXiv 2302.08113).
+"""Denoising in overlapping tiles that are blended after every step (MultiDiffusion, arXiv 2302.08113).
 
-To the engine's loop the tiles are a schedule: what the model takes at a call are all tiles behind each other in the batch,
-and a step of all of them is a step of the whole image.
+For the engine's loop the tiles are a solver: the model input is a batch of all tiles, and a step advances all tiles and
+blends them.
 """
 
 import copy
@@ -23,14 +23,17 @@ from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNE
 
 @dataclass(frozen=True)
 class Tiling:
-    """Sides of the tiles and how far neighbors overlap at least, in latents."""
+    """Sides of the tiles and their minimum overlap, in latents."""
 
     height: int
     width: int
     overlap: int
 
     def areas(self, height: int, width: int) -> list[Area]:
-        """Return the tiles of an image of this size, row by row; ValueError for tiles not larger than their overlap."""
+        """Return the tiles of an image of this size, row by row.
+
+        Raises ValueError for tiles not larger than their overlap.
+        """
         tile_height, tile_width = min(self.height, height), min(self.width, width)
         return [
             Area(top, top + tile_height, left, left + tile_width)
@@ -44,7 +47,7 @@ class Tiling:
         if tile <= self.overlap:
             raise ValueError(
                 f"tiles of {self.width * 8} x {self.height * 8} pixels must be larger than their overlap of "
-                f"{self.overlap * 8}: choose larger tiles or a smaller overlap"
+                f"{self.overlap * 8}: set larger tiles or a smaller overlap"
             )
         number = -(-(length - self.overlap) // (tile - self.overlap))
         return [index * (length - tile) // (number - 1) for index in range(number)]
@@ -62,7 +65,7 @@ def weights(areas: Sequence[Area]) -> list[torch.Tensor]:
 
 
 def _ramps(first: int, end: int, tiles: set[tuple[int, int]]) -> torch.Tensor:
-    """Return the weight along one axis of the tile from `first` to `end`; `tiles` are all of that axis."""
+    """Return the weight along one axis of the tile from `first` to `end`; `tiles` are all tiles of that axis."""
     result = torch.ones(end - first)
     before = max((e for f, e in tiles if f < first), default=first) - first
     after = end - min((f for f, _ in tiles if f > first), default=end)
@@ -74,17 +77,17 @@ def _ramps(first: int, end: int, tiles: set[tuple[int, int]]) -> torch.Tensor:
 
 
 class TiledSchedule:
-    """The schedule of all tiles, each with a solver of its own. Implements `engine.schedules.interface.Solver`."""
+    """The schedule of all tiles, each with its own solver. Implements `engine.schedules.interface.Solver`."""
 
     def __init__(self, schedule: DiscreteSchedule, areas: Sequence[Area]) -> None:
         """Copy the schedule for each tile."""
         self.timesteps, self.order, self.training_steps = schedule.timesteps, schedule.order, schedule.training_steps
         self._areas, self._weights = areas, weights(areas)
-        # generators are shared: tiles have noise of their own, one after the other
+        # generators are shared, so tiles draw different noise in sequence
         self._schedules = [replace(schedule, sampler=copy.deepcopy(schedule.sampler)) for _ in areas]
 
     def scale_model_input(self, latents: torch.Tensor, index: int) -> torch.Tensor:
-        """Return all tiles as the model takes them, (tiles * batch, 4, height, width)."""
+        """Return all tiles scaled for the model, (tiles * batch, 4, height, width)."""
         tiles = zip(self._schedules, self._areas, strict=True)
         return torch.cat([schedule.scale_model_input(_cut(latents, area), index) for schedule, area in tiles])
 
@@ -116,14 +119,15 @@ def _cut(latents: torch.Tensor, area: Area) -> torch.Tensor:
 def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
     """Return denoised latents (batch, 4, height, width) on the CPU, in the UNet's number format.
 
-    Raises ValueError for what cannot be done in tiles: prompts of regions, inpainting models; else as `pipeline.denoise`.
+    Raises ValueError for regional prompts and inpainting models, which tiling does not support; otherwise as
+    `pipeline.denoise`.
     """
-    # 1. what cannot be done
+    # 1. unsupported inputs
     if task.positive.is_regional or task.negative.is_regional:
-        raise ValueError("tiled denoising has no regional prompts: take the masks off the prompts")
+        raise ValueError("tiled denoising does not support regional prompts: remove the masks from the prompts")
     if unet.config.in_channels == INPAINTING_CHANNELS:
-        raise ValueError("tiled denoising has no inpainting models: choose another main model")
-    # 2. the schedule, and what it begins with
+        raise ValueError("tiled denoising does not support inpainting models: select another main model")
+    # 2. the schedule and the initial latents
     schedule, begun, _, _ = prepare_run(unet, task, device)
     if schedule.first is None:
         return begun.cpu()
@@ -131,7 +135,7 @@ def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, 
     height, width = begun.shape[-2:]
     areas = tiling.areas(height, width)
     tiled = TiledSchedule(schedule, areas)
-    # 4. the denoiser and its guidance, for one tile after the other
+    # 4. the denoiser and its guidance, one tile at a time
     positive, negative = conditionings(unet, task, len(begun), device)
     denoiser = UNetDenoiser(unet, None, None, task.controls, len(schedule.timesteps), (height, width))
     guided = classifier_free_guidance(

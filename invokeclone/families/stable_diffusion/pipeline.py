@@ -1,4 +1,4 @@
-"""Stable Diffusion in steps: encode the prompt, prepare, denoise, decode."""
+"""Stable Diffusion's pipeline: encode the prompt, prepare, denoise, decode."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,17 +34,17 @@ _HALF = 0.5
 def encode(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, skip: int = 0) -> torch.Tensor:
     """Return a prompt's embeddings (1, n * 77, width) on the CPU, without the last `skip` layers of the encoder.
 
-    Raises ValueError for a prompt that cannot be read, and for SDXL's second text encoder.
+    Raises ValueError for a prompt with a syntax error, and for SDXL's second text encoder.
     """
     if hasattr(text_encoder, "text_projection"):
-        raise ValueError("this is the second text encoder of SDXL: encode the prompt with SDXL's prompt node")
+        raise ValueError("this is SDXL's second text encoder: encode the prompt with SDXL's prompt node")
     with skip_layers(text_encoder, skip):
         return encode_prompt(tokenizer, text_encoder, prompt, device).cpu()
 
 
 @dataclass
 class DenoiseTask:
-    """What a denoise run is given. Tensors may be on any device; latents and noise are (batch, 4, height, width)."""
+    """The inputs of a denoise run. Tensors may be on any device; latents and noise are (batch, 4, height, width)."""
 
     positive: TextConditioning
     negative: TextConditioning
@@ -58,14 +58,14 @@ class DenoiseTask:
     start: float = 0.0
     end: float = 1.0
     seeds: Sequence[int] = (0,)
-    """One for each row of the batch."""
+    """One seed per row of the batch."""
     prediction_type: str | None = None
-    """What the UNet's record states; None: what the sampler's configuration states."""
+    """The prediction type of the UNet's record; None for that of the sampler's configuration."""
     keep_mask: torch.Tensor | None = None
-    """(batch or 1, 1, any height, any width), 1 where the image stays as it is."""
+    """Shape (batch or 1, 1, any height, any width), 1 where the image is kept."""
     gradient_mask: bool = False
     masked_latents: torch.Tensor | None = None
-    """Of the image without what is to change, for inpainting models."""
+    """Latents of the image without its changing part, for inpainting models."""
     seamless_axes: Sequence[str] = ()
     free_u: FreeUConfig | None = None
     sequential: bool = False
@@ -77,14 +77,14 @@ class DenoiseTask:
 def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
     """Return denoised latents (batch, 4, height, width) on the CPU, in the UNet's number format.
 
-    `on_step` is called for each step and may end the run. Raises ValueError for tasks that cannot be run: neither latents nor
-    noise, sizes that differ.
+    `on_step` is called for each step and may end the run. Raises ValueError if latents and noise are both missing,
+    or their sizes differ.
     """
-    # 1. the schedule, and what it begins with
+    # 1. the schedule and the initial latents
     schedule, initial, latents, noise = prepare_run(unet, task, device)
     if schedule.first is None:
         return initial.cpu()
-    # 2. what stays as it is
+    # 2. the mask
     mask = _mask(unet, task, schedule, latents, noise, initial)
     # 3. the denoiser and its guidance
     positive, negative = conditionings(unet, task, len(initial), device)
@@ -93,7 +93,9 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
         images = [prompt.to(device, unet.dtype) for prompt in task.image_prompts]
         attention = CrossAttention(initial.shape[-2], initial.shape[-1], unet.dtype, device, images)
     state = None if task.hidiffusion is None else HiDiffusionState(unet, task.hidiffusion, task.seeds[0])
-    controls = task.controls if state is None else [*task.controls, state]  # it resizes what the others add
+    controls = (
+        task.controls if state is None else [*task.controls, state]
+    )  # it resizes the residuals of the other controls
     extra = _extra_channels(unet, task, latents, initial)
     denoiser = UNetDenoiser(unet, extra, attention, controls, len(schedule.timesteps))
     predict = classifier_free_guidance(
@@ -114,10 +116,10 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
 
 
 def check_finite(latents: torch.Tensor) -> torch.Tensor:
-    """Return denoised latents; raises ValueError for values that are no numbers, which would give a black image."""
+    """Return the latents. Raises ValueError for NaN or infinite values, which would give a black image."""
     if not bool(torch.isfinite(latents).all()):
         raise ValueError(
-            "denoising gave values that are no numbers (NaN, infinity): the model, or one of its LoRAs, is damaged (install it "
+            "denoising produced NaN or infinite values: the model, or one of its LoRAs, is damaged (install it "
             "again) or overflows in half precision (set precision to bfloat16 or float32)"
         )
     return latents
@@ -126,13 +128,13 @@ def check_finite(latents: torch.Tensor) -> torch.Tensor:
 def prepare_run(
     unet: Any, task: DenoiseTask, device: torch.device
 ) -> tuple[DiscreteSchedule, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Return a task's schedule, what its loop begins with, and its latents and noise, in the UNet's number format on `device`.
+    """Return a task's schedule, initial latents, latents and noise, in the UNet's number format on `device`.
 
-    Raises ValueError when both are missing or differ in size.
+    Raises ValueError when latents and noise are both missing or differ in size.
     """
     if unet.config.in_channels not in (_LATENT_CHANNELS, INPAINTING_CHANNELS):
         raise ValueError(
-            f"this model's UNet takes {unet.config.in_channels} channels (depth-to-image models take 5): "
+            f"this model's UNet needs {unet.config.in_channels} channels (depth-to-image models need 5): "
             f"select a model for text to image or inpainting"
         )
     latents, noise = (None if t is None else t.to(device, unet.dtype) for t in (task.latents, task.noise))
@@ -145,9 +147,9 @@ def prepare_run(
 def conditionings(
     unet: Any, task: DenoiseTask, batch: int, device: torch.device
 ) -> tuple[TextConditioning, TextConditioning]:
-    """Return the positive and the negative prompts, `batch` rows each, as the UNet takes them.
+    """Return the positive and the negative prompts for the UNet, `batch` rows each.
 
-    Raises ValueError for those of another model.
+    Raises ValueError for prompts of another model.
     """
     task.positive.check_fits(unet.config, "positive")
     task.negative.check_fits(unet.config, "negative")
@@ -173,7 +175,7 @@ def _mask(
     if task.keep_mask is None:
         return None
     original = torch.zeros_like(initial) if latents is None else latents
-    if noise is None:  # the latents have theirs already; what is kept needs some of its own
+    if noise is None:  # the latents are already noisy, but the kept part still needs noise
         rows = [draw_noise(seed, (1, *initial.shape[1:]), devices.CPU_DEVICE) for seed in task.seeds]
         noise = torch.cat(rows).to(initial)
     hook = schedule.mask(change_mask(task.keep_mask, initial), original, noise, gradient=task.gradient_mask)
@@ -182,31 +184,31 @@ def _mask(
 
 @dataclass
 class _AfterLoopOnly:
-    """The mask of an inpainting model, which sees it as a part of its input: only the finished latents get the original back."""
+    """Mask of an inpainting model, whose input includes the mask: only the finished latents get the original back."""
 
     hook: MaskHook
 
     def before_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
-        """Return the latents as they are."""
+        """Return the latents unchanged."""
         return latents
 
     def after_step(self, latents: torch.Tensor, index: int) -> torch.Tensor:  # noqa: ARG002
-        """Return the latents as they are."""
+        """Return the latents unchanged."""
         return latents
 
     def after_loop(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the finished latents with the original in its place."""
+        """Return the finished latents with the original in the kept part."""
         return self.hook.after_loop(latents)
 
     def preview(self, original: torch.Tensor) -> torch.Tensor:
-        """Return the prediction as it is."""
+        """Return the prediction unchanged."""
         return original
 
 
 def _extra_channels(
     unet: Any, task: DenoiseTask, latents: torch.Tensor | None, initial: torch.Tensor
 ) -> torch.Tensor | None:
-    """Return what an inpainting model sees beside the latents: the mask (1: change) and the masked image's latents."""
+    """Return an inpainting model's additional channels: the mask (1: change) and the masked image's latents."""
     if unet.config.in_channels != INPAINTING_CHANNELS:
         return None
     if task.keep_mask is None:
@@ -216,8 +218,8 @@ def _extra_channels(
         masked = task.masked_latents.to(initial)
         if masked.shape[-2:] != initial.shape[-2:]:
             raise ValueError(
-                f"the mask was made for latents of {_sides(masked)}, those to denoise are {_sides(initial)}: make it from an image "
-                "of the size that is generated"
+                f"the mask is for latents of {_sides(masked)}, but those to denoise are {_sides(initial)}: create it from an image "
+                "of the generated size"
             )
         masked = masked.expand(len(initial), -1, -1, -1)
     else:
@@ -232,7 +234,7 @@ def _sides(latents: torch.Tensor) -> str:
 
 @contextmanager
 def _free_u(unet: Any, config: FreeUConfig | None) -> Iterator[None]:
-    """Apply FreeU to a UNet, if there is a configuration."""
+    """Apply FreeU to a UNet inside the block, if a configuration is given."""
     if config is None:
         yield
         return
@@ -252,14 +254,17 @@ def decode(
     tile: int | None = None,
     seamless_axes: Sequence[str] = (),
 ) -> Image.Image:
-    """Return the image of scaled latents. `tile`: side of the tiles in pixels, 0 for the autoencoder's own, None: no tiles."""
+    """Return the image of scaled latents.
+
+    `tile` is the side of the tiles in pixels; 0 uses the autoencoder's own size and None disables tiling.
+    """
     dtype = autoencoder.choose_dtype(device, fp32=fp32)
     with seamless(vae, seamless_axes):
         return autoencoder.tensor_to_image(autoencoder.decode(vae, latents, device, dtype, tile=tile))
 
 
 def compensate_colors(pixels: torch.Tensor) -> torch.Tensor:
-    """Return an image in -1..1 with the colors that SDXL's autoencoder takes away added beforehand."""
+    """Return an image in -1..1 with the color shift of SDXL's autoencoder compensated."""
     return pixels * 1.015 - 0.002
 
 

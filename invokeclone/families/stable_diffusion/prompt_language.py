@@ -1,4 +1,4 @@
-"""Compel's prompt language, which Stable Diffusion's prompts are written in."""
+"""Writing of prompts in the prompt language of compel, which Stable Diffusion uses."""
 
 import math
 import re
@@ -7,17 +7,17 @@ from invokeclone.graph.prompts import Prompt, PromptSegment
 
 _SPECIAL = re.compile(r'([()"])')
 _WEIGHT_SIGNS = re.compile(r"(?<=[^\s+-])([+-]{2,}|[+-](?=\s|$|[,.;:!?=)\\]))")
-"""Plus and minus signs that would weigh the word before them: several, or one at its end."""
+"""Plus and minus signs that would weight the preceding word: several, or one at its end."""
 _OPERATOR = re.compile(r"\.(?=(?:swap|attend|blend|and|add)\b)")
-"""What compel would read as an operator when a weighted segment stands next to it."""
+"""Text that compel would parse as an operator next to a weighted segment."""
 _UNREADABLE = re.compile(r"(=|(?<![=+.,-])[=+.,-]{2,}|[+-](?![^\W_]))")
-"""Signs that compel cannot read between brackets: they stand outside, where they mean themselves and weigh 1."""
+"""Signs that compel cannot parse in parentheses; they are written outside, literally and with weight 1."""
 _LAST_BACKSLASH = re.compile(r'\\(?=[()"]|$)')
-"""A backslash that compel would take for the escape of what comes next."""
+"""A backslash that compel would treat as an escape character."""
 
 
 def write(prompt: Prompt) -> str:
-    """Return a prompt in compel's language; native text stays as it is."""
+    """Return a prompt in compel's language; native text is returned unchanged."""
     if prompt.native is not None:
         return prompt.native
     if [len(chunk) for chunk in prompt.chunks] == [1] and _is_neutral(prompt.chunks[0][0].weight):
@@ -30,7 +30,7 @@ def write(prompt: Prompt) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text of which compel reads every character as it stands."""
+    """Return text whose characters compel reads literally."""
     return _WEIGHT_SIGNS.sub(r" \1", _SPECIAL.sub(r"\\\1", text))
 
 

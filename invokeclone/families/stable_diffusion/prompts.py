@@ -1,4 +1,4 @@
-"""Prompts to what SDXL's UNets are conditioned on: two text encoders, pooled embeddings, sizes."""
+"""SDXL's conditioning: two text encoders, pooled embeddings, sizes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from invokeclone.components.clip.encode import encode_pooled, encode_prompt, ski
 from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo
 
 CHUNK = 77
-"""Tokens that are encoded at once."""
+"""Tokens per chunk."""
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text as one of SDXL's encoders gives it, on the CPU."""
+    """A text encoded by one of SDXL's encoders, on the CPU."""
 
     embeds: torch.Tensor
-    """(1, n * 77, width)"""
+    """Shape (1, n * 77, width)."""
     pooled: torch.Tensor | None
-    """(1, width) of the second encoder, None of the first."""
+    """Shape (1, width) for the second encoder, None for the first."""
 
 
 def encode_text(
@@ -29,7 +29,8 @@ def encode_text(
 ) -> EncodedText:
     """Encode a text without the last `skip` layers of the encoder.
 
-    Raises ValueError for a text that cannot be read, and where `pooled` is wanted of an encoder that has no such embedding.
+    Raises ValueError for a text with a syntax error, and if `pooled` is requested from an encoder without that
+    embedding.
     """
     if pooled and not hasattr(text_encoder, "text_projection"):
         raise ValueError(
@@ -41,17 +42,19 @@ def encode_text(
 
 
 def empty_text(text_encoder: Any, *, pooled: bool) -> EncodedText:
-    """Return what stands for no text at all: zeros."""
+    """Return zeros as the embeddings of an empty text."""
     width, dtype = text_encoder.config.hidden_size, text_encoder.dtype
     embeds = torch.zeros((1, CHUNK, width), dtype=dtype)
     return EncodedText(embeds, torch.zeros((1, width), dtype=dtype) if pooled else None)
 
 
 def conditioning(texts: Sequence[EncodedText], numbers: Sequence[float]) -> SDXLConditioningInfo:
-    """Return the texts of one or two encoders side by side, the shorter filled with zeros, with the last one's pooled.
+    """Return the conditioning of the texts of one or two encoders.
 
-    `numbers`: height and width of the original, top and left of its crop, height and width of the target; of the refiner the
-    first four and the aesthetic score. Raises ValueError where the last text has no pooled embedding.
+    The embeddings are concatenated along the width, the shorter padded with zeros; the pooled one is the last
+    text's. `numbers` are height and width of the original, top and left of its crop, height and width of the
+    target; for the refiner the first four and the aesthetic score. Raises ValueError if the last text has no pooled
+    embedding.
     """
     longest = max(text.embeds.shape[1] for text in texts)
     sides = [functional.pad(text.embeds, (0, 0, 0, longest - text.embeds.shape[1])) for text in texts]

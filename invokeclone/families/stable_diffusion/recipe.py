@@ -1,4 +1,4 @@
-"""Stable Diffusion's building blocks for graphs, with the nodes that InvokeAI's own page uses."""
+"""Stable Diffusion's graph building blocks, with the same nodes as InvokeAI's web UI."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,17 +21,17 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 Image = Mapping[str, str] | NodeOutput
 _CONTROL_NODES = {ModelType.ControlNet: ("controlnet", "control"), ModelType.T2IAdapter: ("t2i_adapter", "t2i_adapter")}
-"""Per kind of control model its node and that node's output."""
+"""Node type and output of each kind of control model."""
 
 
 @recipe(BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion2)
 class StableDiffusionRecipe(Recipe):
-    """Stable Diffusion 1 and 2."""
+    """Recipe of Stable Diffusion 1 and 2."""
 
     name = "sd1"
     metadata_mode = ""
     lora_node = "lora_collection_loader"
-    """The node that applies LoRAs, whose inputs and outputs are the UNet and the text encoders."""
+    """Type of the node that applies LoRAs, whose inputs and outputs are the UNet and the text encoders."""
 
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load UNet, CLIP and VAE."""
@@ -40,7 +40,7 @@ class StableDiffusionRecipe(Recipe):
         return ModelParts(unet, {"clip": clip}, vae)
 
     def skip_clip_layers(self, builder: GraphBuilder, parts: ModelParts, count: int) -> ModelParts:
-        """Skip layers; the node is there for 0 as well, so that other clients find the place."""
+        """Skip layers. The node is added even for 0, so that other clients find it."""
         clip = parts.text_encoders["clip"]
         return replace(
             parts,
@@ -50,7 +50,7 @@ class StableDiffusionRecipe(Recipe):
     def apply_loras(
         self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
     ) -> ModelParts:
-        """Apply LoRAs by one node, or by two where the text encoders have weights of their own."""
+        """Apply LoRAs with one node, or two if the text encoders have different weights."""
         if not loras:
             return parts
         encoders = dict(parts.text_encoders)
@@ -80,13 +80,13 @@ class StableDiffusionRecipe(Recipe):
         return builder.node(name, self.lora_node, loras=listed, **inputs)
 
     def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
-        """Wrap UNet and VAE around in both directions."""
+        """Make UNet and VAE seamless in both directions."""
         axes = {"seamless_x": True, "seamless_y": True}
         node = builder.node("seamless", "seamless", unet=parts.denoiser, vae=parts.vae, **axes)
         return replace(parts, denoiser=NodeOutput(node, "unet"), vae=NodeOutput(node, "vae"))
 
     def write_prompt(self, prompt: Prompt) -> str:
-        """Write it in compel's language."""
+        """Write the prompt in compel's language."""
         return prompt_language.write(prompt)
 
     def encode_prompt(
@@ -102,11 +102,11 @@ class StableDiffusionRecipe(Recipe):
         return builder.output(name, "compel", "conditioning", prompt=text, clip=clip, mask=region)
 
     def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
-        """Put prompts behind each other."""
+        """Concatenate prompts."""
         return _collect(builder, name, prompts)
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
-        """Denoise noise of the seed, with the variation's blended in."""
+        """Denoise noise from the seed, blended with the variation's noise."""
         return builder.output(
             name,
             "denoise_latents",
@@ -129,7 +129,7 @@ class StableDiffusionRecipe(Recipe):
         )
 
     def _controls(self, builder: GraphBuilder, name: str, run: DenoiseRun, kind: ModelType) -> NodeOutput | None:
-        """Return the run's control models of a kind in one list; None where there is none."""
+        """Return the run's control models of one kind as a list, None if there are none."""
         node, field = _CONTROL_NODES[kind]
         controls = [control for control in run.controls if control.model["type"] == kind]
         outputs = [
@@ -139,7 +139,7 @@ class StableDiffusionRecipe(Recipe):
         return _collect(builder, f"{name}_{node}_collect", outputs) if outputs else None
 
     def _references(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
-        """Return the run's IP-Adapters in one list; None where there is none."""
+        """Return the run's IP-Adapters as a list, None if there are none."""
         outputs = []
         for number, reference in enumerate(references):
             node_id = f"{name}_ip_adapter_{number}"
@@ -173,13 +173,13 @@ class StableDiffusionRecipe(Recipe):
     def denoise_mask(
         self, builder: GraphBuilder, name: str, mask: Image, image: Image | None, vae: NodeOutput
     ) -> NodeOutput:
-        """Make the mask, and the masked image's latents for inpainting models."""
+        """Create the mask, and the masked image's latents for inpainting models."""
         return builder.output(name, "create_denoise_mask", "denoise_mask", mask=mask, image=image, vae=vae, fp32=True)
 
 
 @recipe(BaseModelType.StableDiffusionXL)
 class StableDiffusionXLRecipe(StableDiffusionRecipe):
-    """Stable Diffusion XL, whose two text encoders get the same prompt."""
+    """Recipe of Stable Diffusion XL, whose two text encoders get the same prompt."""
 
     name = "sdxl"
     metadata_mode = "sdxl_"
@@ -209,7 +209,7 @@ class StableDiffusionXLRecipe(StableDiffusionRecipe):
         text: str | NodeOutput,
         region: NodeOutput | None = None,
     ) -> NodeOutput:
-        """Encode with compel; the sizes stay as the model was trained, as InvokeAI's page has them."""
+        """Encode with compel; sizes are those of the model's training, as in InvokeAI's web UI."""
         return self.encode_detailed_prompt(builder, name, parts, text, PromptDetails(), region)
 
     def encode_detailed_prompt(
@@ -221,14 +221,12 @@ class StableDiffusionXLRecipe(StableDiffusionRecipe):
         details: PromptDetails,
         region: NodeOutput | None = None,
     ) -> NodeOutput:
-        """Encode with compel, a text for each of the encoders; aesthetic scores are the refiner's."""
+        """Encode with compel, one text per encoder; aesthetic scores are only for the refiner."""
         if details.aesthetic_score is not None:
-            raise CannotBuild(f"{self.name}: aesthetic scores are for the refiner's prompts alone")
+            raise CannotBuild(f"{self.name}: aesthetic scores are only for the refiner's prompts")
         style = text if details.second_text is None else details.second_text
         if isinstance(style, str) and isinstance(text, str) and text.strip() and not style.strip():
-            raise CannotBuild(
-                f"{self.name}: the second text encoder's prompt cannot be empty while the first one's is not"
-            )
+            raise CannotBuild(f"{self.name}: the second text encoder's prompt is empty, but the first one's is not")
         return builder.output(
             name,
             "sdxl_compel_prompt",
@@ -245,7 +243,7 @@ class StableDiffusionXLRecipe(StableDiffusionRecipe):
 
 @recipe(BaseModelType.StableDiffusionXLRefiner)
 class StableDiffusionXLRefinerRecipe(StableDiffusionXLRecipe):
-    """Stable Diffusion XL's refiner, which has the second text encoder alone and is told how beautiful an image is."""
+    """Recipe of SDXL's refiner, which has only the second text encoder and is conditioned on an aesthetic score."""
 
     name = "sdxl_refiner"
     aesthetic_scores = (6.0, 2.5)
@@ -267,9 +265,9 @@ class StableDiffusionXLRefinerRecipe(StableDiffusionXLRecipe):
     ) -> NodeOutput:
         """Encode with compel."""
         if region is not None:
-            raise CannotBuild(f"{self.name}: prompts for regions are not supported")
+            raise CannotBuild(f"{self.name}: regional prompts are not supported")
         if details.second_text is not None or details.target_size is not None:
-            raise CannotBuild(f"{self.name}: prompts have one text and no target size")
+            raise CannotBuild(f"{self.name}: prompts must have one text and no target size")
         return builder.output(
             name,
             "sdxl_refiner_compel_prompt",
@@ -292,7 +290,7 @@ def _crop(details: PromptDetails) -> dict[str, int]:
 
 
 def _collect(builder: GraphBuilder, name: str, outputs: Sequence[NodeOutput]) -> NodeOutput:
-    """Return the outputs in one list."""
+    """Return the outputs as a list."""
     collect = builder.node(name, "collect")
     for output in outputs:
         builder.connect(output, collect, "item")

@@ -1,4 +1,4 @@
-"""What single files of Stable Diffusion 1, 2, XL and the refiner consist of: a function for each part."""
+"""Parts of single files of Stable Diffusion 1, 2, XL and the refiner, with a load function each."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +14,7 @@ from invokeclone.families.stable_diffusion.sizes import layers_per_block, unet_c
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 CONFIGS = Path(__file__).parent / "configs"
-"""Per base a folder with the configurations of what its single files hold: sizes, and the published scheduler settings."""
+"""A folder per base with the configurations of its parts: sizes, and the published scheduler settings."""
 UNET_PREFIX = "model.diffusion_model."
 SD1_TEXT_PREFIX = "cond_stage_model.transformer."
 SD2_TEXT_PREFIX = "cond_stage_model.model."
@@ -23,9 +23,9 @@ CLIP_G_PREFIX = "conditioner.embedders.1.model."
 REFINER_CLIP_G_PREFIX = "conditioner.embedders.0.model."
 FIRST_WEIGHT = f"{UNET_PREFIX}input_blocks.0.0.weight"
 INPAINTING_CHANNELS = 9
-"""Of a UNet that takes latents, a mask, and the latents of the masked image."""
+"""Channels of a UNet whose input is latents, a mask, and the latents of the masked image."""
 _ZERO_TERMINAL_SNR = "ztsnr"
-"""An empty tensor in files of models whose noise schedule ends without any signal."""
+"""Name of an empty tensor in files of models with zero terminal signal-to-noise ratio."""
 _SIZE_EMBEDDING = f"{UNET_PREFIX}label_emb.0.0.weight"
 _MAX_REASON = 300
 
@@ -41,7 +41,7 @@ class SingleFile(NamedTuple):
 
 
 def parts(base: BaseModelType, path: Path, dtype: torch.dtype) -> Parts:
-    """Return the parts of a published single file by the names that they have in a folder; calling one loads it."""
+    """Return the load functions of a published single file's parts, by their names in a folder."""
     make = _PARTS[base]
     return make(SingleFile(path, dtype, configs_of(base)))
 
@@ -52,13 +52,13 @@ def configs_of(base: BaseModelType) -> Path:
 
 
 def scheduler_config(path: Path, configs: Path) -> dict[str, Any]:
-    """Return the sampler settings of a file: the published ones, and what the file states itself."""
+    """Return the sampler settings of a file: the published ones, overridden by those in the file."""
     config = read_json(configs / "scheduler" / "scheduler_config.json")
     return config | {"rescale_betas_zero_snr": True} if read_tensors(path, [_ZERO_TERMINAL_SNR]) else config
 
 
 def in_channels(path: Path) -> int | None:
-    """Return how many channels go into a file's UNet (9: inpainting, 5: depth), None for a file without one."""
+    """Return the input channels of a file's UNet (9: inpainting, 5: depth), None for a file without one."""
     first = read_tensors(path, [FIRST_WEIGHT]).get(FIRST_WEIGHT)
     return None if first is None else int(first.shape[1])
 
@@ -77,13 +77,16 @@ def sd2_parts(file: SingleFile) -> Parts:
 
 
 def sdxl_parts(file: SingleFile, clip_l: Path | None = None) -> Parts:
-    """Return the parts of Stable Diffusion XL, whose first text encoder is Stable Diffusion 1's (`clip_l`: its configurations)."""
+    """Return the parts of Stable Diffusion XL.
+
+    Its first text encoder is that of Stable Diffusion 1, configured by `clip_l`.
+    """
     first = _clip_l(file, clip_l or configs_of(BaseModelType.StableDiffusion1), CLIP_L_PREFIX)
     return {**_networks(file), "text_encoder": first, "tokenizer": tokenizer, **_clip_g(file, CLIP_G_PREFIX)}
 
 
 def refiner_parts(file: SingleFile) -> Parts:
-    """Return the parts of the refiner, which has the second text encoder only."""
+    """Return the parts of the refiner, which has only the second text encoder."""
     return {**_networks(file), **_clip_g(file, REFINER_CLIP_G_PREFIX)}
 
 
@@ -102,9 +105,9 @@ _FOLDERS = {
 
 
 def load_unet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
-    """Return the UNet of a checkpoint, with the sizes of its tensors. Averaged weights (model_ema) beside them are not used.
+    """Return the UNet of a checkpoint, with sizes from its tensors. Averaged weights (model_ema) are ignored.
 
-    Raises ValueError for a file without a whole one.
+    Raises ValueError for a file without a complete UNet.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -118,7 +121,7 @@ def load_unet_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
         unet.load_state_dict({name: value.to(dtype) for name, value in weights.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
         raise ValueError(
-            f"{path.name} holds no complete UNet of Stable Diffusion, download it again: {_summary(error)}"
+            f"{path.name} holds an incomplete UNet of Stable Diffusion, download it again: {_summary(error)}"
         ) from error
     return unet.eval()
 
@@ -133,7 +136,7 @@ def _diffusers_names(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 def _summary(error: Exception) -> str:
-    """Return the first lines of what torch says about weights, which may be a list of a thousand names."""
+    """Return the beginning of torch's error about weights, which may list a thousand names."""
     return f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:_MAX_REASON]
 
 

@@ -1,7 +1,7 @@
-"""The configuration of a UNet or ControlNet by the sizes of its tensors, which have diffusers' names.
+"""Configuration of a UNet or ControlNet from the sizes of its tensors, which have diffusers' names.
 
-Only what tensors do not show is read from the configuration that was published for the base: how many channels an attention head
-or a group of a norm has, and how times are embedded.
+Values that tensors do not show come from the published configuration of the base: channels per attention head and norm
+group, and the embedding of timesteps.
 """
 
 import math
@@ -14,19 +14,19 @@ import torch
 Weights = dict[str, torch.Tensor]
 
 _HEAD_WIDTH = 64
-"""Channels of each attention head in Stable Diffusion 2 and XL."""
+"""Channels per attention head in Stable Diffusion 2 and XL."""
 _LAYERS = 2
-"""Of each level, in networks of a single level."""
+"""Layers per level, in networks of a single level."""
 
 
 def layers_per_block(original: Mapping[str, torch.Tensor]) -> int:
-    """Return the layers of each level of a network whose tensors have their original names, without a prefix."""
+    """Return the layers per level of a network whose tensors have their original names, without a prefix."""
     downsampler = next((n for n in range(1, 100) if f"input_blocks.{n}.0.op.weight" in original), _LAYERS + 1)
     return downsampler - 1
 
 
 def network_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the encoders of a UNet and of a ControlNet have in common. Raises KeyError for tensors that are missing."""
+    """Return the common configuration of UNet and ControlNet encoders. Raises KeyError for missing tensors."""
     blocks = range(count(weights, "down_blocks"))
     channels = [weights[f"down_blocks.{block}.resnets.0.conv1.weight"].shape[0] for block in blocks]
     depths = [_depth(weights, f"down_blocks.{block}") for block in blocks]
@@ -54,7 +54,7 @@ def network_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, 
 
 
 def unet_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the UNet that these tensors are of. Raises KeyError for tensors that are missing."""
+    """Return the configuration of the UNet with these tensors. Raises KeyError for missing tensors."""
     levels = range(count(weights, "up_blocks"))
     depths = [_depth(weights, f"up_blocks.{level}") for level in levels]
     return {
@@ -65,16 +65,16 @@ def unet_config(weights: Mapping[str, torch.Tensor], published: Mapping[str, Any
 
 
 def count(weights: Mapping[str, torch.Tensor], prefix: str) -> int:
-    """Return how many numbered modules are directly below `prefix`."""
+    """Return the number of numbered modules directly below `prefix`."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
     return len({match[1] for name in weights if (match := pattern.match(name))})
 
 
 def _depth(weights: Mapping[str, torch.Tensor], block: str) -> int:
-    """Return the transformer layers of a block's first attention, 0 for a block without."""
+    """Return the transformer layers of a block's first attention, 0 for a block without attention."""
     return count(weights, f"{block}.attentions.0.transformer_blocks")
 
 
 def _groups(channels: list[int], published: int) -> int:
-    """Return the groups of the norms: as published, or as many of them as divide all channels."""
+    """Return the groups of the norms: the published number, or the largest common divisor with the channels."""
     return math.gcd(published, *channels)

@@ -1,4 +1,4 @@
-"""What Stable Diffusion 1, 2 and XL look like on disk and in the records, and what they can do; imports no torch."""
+"""Record classes, identification rules and architectures of Stable Diffusion 1, 2 and XL. Does not import torch."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -75,15 +75,15 @@ class TI_Folder_SD1_Config(EmbeddingFolder, _SD1):
 
 
 class IPAdapter_InvokeAI_SD1_Config(IPAdapterFolder, _SD1):
-    """An IP adapter of Stable Diffusion 1 in a folder."""
+    """An IP-Adapter of Stable Diffusion 1 in a folder."""
 
 
 class IPAdapter_Checkpoint_SD1_Config(IPAdapterModel, PlainCheckpoint, _SD1):
-    """An IP adapter of Stable Diffusion 1 in one file."""
+    """An IP-Adapter of Stable Diffusion 1 in one file."""
 
 
 class T2IAdapter_Diffusers_SD1_Config(T2IAdapterModel, Diffusers, _SD1):
-    """A T2I adapter of Stable Diffusion 1."""
+    """A T2I-Adapter of Stable Diffusion 1."""
 
 
 class _SD2(ModelConfig):
@@ -127,11 +127,11 @@ class TI_Folder_SD2_Config(EmbeddingFolder, _SD2):
 
 
 class IPAdapter_InvokeAI_SD2_Config(IPAdapterFolder, _SD2):
-    """An IP adapter of Stable Diffusion 2 in a folder."""
+    """An IP-Adapter of Stable Diffusion 2 in a folder."""
 
 
 class IPAdapter_Checkpoint_SD2_Config(IPAdapterModel, PlainCheckpoint, _SD2):
-    """An IP adapter of Stable Diffusion 2 in one file."""
+    """An IP-Adapter of Stable Diffusion 2 in one file."""
 
 
 class _SDXL(ModelConfig):
@@ -167,7 +167,7 @@ class VAE_Diffusers_SDXL_Config(VAEModel, Diffusers, _SDXL):
 
 
 class PiDDecoder_Checkpoint_SDXL_Config(PiDDecoderModel, Checkpoint, _SDXL):
-    """A PiD decoder of Stable Diffusion XL's latents."""
+    """A PiD decoder for the latents of Stable Diffusion XL."""
 
 
 class ControlNet_Checkpoint_SDXL_Config(ControlNetModel, Checkpoint, _SDXL):
@@ -199,15 +199,15 @@ class TI_Folder_SDXL_Config(EmbeddingFolder, _SDXL):
 
 
 class IPAdapter_InvokeAI_SDXL_Config(IPAdapterFolder, _SDXL):
-    """An IP adapter of Stable Diffusion XL in a folder."""
+    """An IP-Adapter of Stable Diffusion XL in a folder."""
 
 
 class IPAdapter_Checkpoint_SDXL_Config(IPAdapterModel, PlainCheckpoint, _SDXL):
-    """An IP adapter of Stable Diffusion XL in one file."""
+    """An IP-Adapter of Stable Diffusion XL in one file."""
 
 
 class T2IAdapter_Diffusers_SDXL_Config(T2IAdapterModel, Diffusers, _SDXL):
-    """A T2I adapter of Stable Diffusion XL."""
+    """A T2I-Adapter of Stable Diffusion XL."""
 
 
 def _architecture(

@@ -1,4 +1,4 @@
-"""A T2I-Adapter with its image: features for the UNet's down blocks (arXiv 2302.08453)."""
+"""Application of a T2I-Adapter: features for the UNet's down blocks (arXiv 2302.08453)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall, is_ac
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 STEPS = {BaseModelType.StableDiffusion1: 8, BaseModelType.StableDiffusionXL: 4}
-"""Latents along an axis for each of the smallest feature map's, per base; the image is cut to a multiple of so many."""
+"""Latents per column of the smallest feature map, per base; the image is cropped to a multiple of it."""
 
 
 @dataclass
@@ -27,10 +27,10 @@ class T2IAdapter:
     begin: float = 0.0
     end: float = 1.0
     _features: dict[Area | None, tuple[torch.Tensor, ...]] = field(default_factory=dict, init=False)
-    """The feature maps, by the area of the image they were made of."""
+    """The feature maps, by area of the image."""
 
     def __call__(self, call: UNetCall) -> None:
-        """Add the features, unless the adapter is not active in this call."""
+        """Add the features, if the adapter is active in this call."""
         weight = weight_at(self.weight, call.index)
         if weight == 0 or not is_active(call.index, call.count, self.begin, self.end):
             return
@@ -40,15 +40,15 @@ class T2IAdapter:
         call.add_features([weight * part.expand(rows, -1, -1, -1) for part in self._features[call.area]])
 
     def _maps(self, call: UNetCall) -> tuple[torch.Tensor, ...]:
-        """Return the feature maps, each (1, channels, height, width), as large as those they are added to."""
+        """Return the feature maps (1, channels, height, width) in the sizes of the UNet's."""
         height, width = call.latents.shape[-2:]
         maps = self.net(self._input(call).to(call.latents.device, self.net.dtype))
         return tuple(_pad(part, height, width).to(call.latents.dtype) for part in maps)
 
     def _input(self, call: UNetCall) -> torch.Tensor:
-        """Return what the network sees of the image, cut right and below to a size that it can halve.
+        """Return the network's input: the image, cropped at the right and bottom to a size that it can halve.
 
-        Raises ValueError for an image too small for it.
+        Raises ValueError for an image that is too small.
         """
         height, width = call.latents.shape[-2:]
         step, multiple = STEPS[self.base], self.net.total_downscale_factor
@@ -63,7 +63,7 @@ class T2IAdapter:
 
 
 def _pad(part: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return a feature map with zeros right and below up to the size of the latents' level that has as many columns."""
+    """Return a feature map, zero-padded at the right and bottom to the latents' level with as many columns."""
     level = 1 << (width // part.shape[-1]).bit_length() - 1  # each level halves, so it is a power of two
     missing = -(-height // level) - part.shape[-2], -(-width // level) - part.shape[-1]
     return functional.pad(part, (0, missing[1], 0, missing[0]))

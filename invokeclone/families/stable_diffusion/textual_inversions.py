@@ -1,4 +1,4 @@
-"""Textual inversions that prompts name, as <name>, on the text encoders of Stable Diffusion."""
+"""Textual inversions that prompts reference, as <name>, applied to the text encoders of Stable Diffusion."""
 
 import re
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ _TRIGGER = re.compile(r"<(?P<name>[a-zA-Z0-9., _-]+)>")
 def with_embeddings(
     context: InvocationContext, prompt: str, tokenizer: Any, text_encoder: Any, base: BaseModelType
 ) -> Iterator[Any]:
-    """Yield a tokenizer for the prompt, while the text encoder has the textual inversions that the prompt names.
+    """Yield a tokenizer for the prompt, while the text encoder has the textual inversions that the prompt references.
 
-    A trigger holds a model's key or name. Those that are not installed, or made for another base, stay plain text and are
-    reported in the log. Raises ValueError for files that cannot be read, or vectors of another width.
+    A trigger contains a model's key or name. Triggers of models that are not installed, or for another base, remain
+    plain text and are logged. Raises ValueError for files that cannot be read, or vectors of another width.
     """
     records = _find_inversions(context, prompt, base)
     if not records:
@@ -36,7 +36,7 @@ def with_embeddings(
 
 
 def _find_inversions(context: InvocationContext, prompt: str, base: BaseModelType) -> dict[str, Any]:
-    """Return the records of the textual inversions that a prompt names, by trigger."""
+    """Return the records of the textual inversions that a prompt references, by trigger."""
     records = {}
     for match in dict.fromkeys(_TRIGGER.findall(prompt)):
         record = _record(context, match, base)
@@ -51,7 +51,7 @@ def _record(context: InvocationContext, name: str, base: BaseModelType) -> Any:
         if record.type == ModelType.TextualInversion and record.base == base:
             return record
         context.logger.warning(
-            f"<{name}> stays text: {record.name} is no embedding for {base} but of type {record.type} for {record.base}"
+            f"<{name}> is treated as text: {record.name} is not an embedding for {base} but of type {record.type} for {record.base}"
         )
         return None
     if matches := context.models.search_by_attrs(name=name, base=base, type=ModelType.TextualInversion):
@@ -62,5 +62,5 @@ def _record(context: InvocationContext, name: str, base: BaseModelType) -> Any:
         if other_matches
         else "no embedding has this name"
     )
-    context.logger.warning(f"<{name}> stays text: {reason}")
+    context.logger.warning(f"<{name}> is treated as text: {reason}")
     return None

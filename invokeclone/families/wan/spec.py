@@ -1,4 +1,4 @@
-"""What Wan looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of Wan. Does not import torch."""
 
 from typing import Literal
 
@@ -20,47 +20,47 @@ class _Wan(ModelConfig):
 
 
 class _Main(MainModel):
-    variant: WanVariantType = Field(description="Which of the published models it is")
+    variant: WanVariantType = Field(description="Which published model it is")
 
 
 class Main_Diffusers_Wan_Config(_Main, Diffusers, _Wan):
     """Wan in a folder."""
 
-    has_dual_expert: bool = Field(
-        default=False, description="Whether it has one denoiser for high and one for low noise"
+    has_dual_expert: bool = Field(default=False, description="Whether it has separate denoisers for high and low noise")
+    boundary_ratio: float | None = Field(
+        default=None, description="Noise level at which the low-noise denoiser takes over"
     )
-    boundary_ratio: float | None = Field(default=None, description="Where the one takes over from the other")
 
 
 class Main_Checkpoint_Wan_Config(_Main, Checkpoint, _Wan):
     """Wan in one file."""
 
-    expert: Literal["high", "low", "none"] = Field(default="none", description="Noise levels that it was trained for")
+    expert: Literal["high", "low", "none"] = Field(default="none", description="Noise levels it was trained for")
 
 
 class Main_GGUF_Wan_Config(_Main, GGUF, _Wan):
-    """Wan in GGUF's form."""
+    """Wan in GGUF format."""
 
-    expert: Literal["high", "low", "none"] = Field(default="none", description="Noise levels that it was trained for")
+    expert: Literal["high", "low", "none"] = Field(default="none", description="Noise levels it was trained for")
 
 
 class VAE_Checkpoint_Wan_Config(VAEModel, Checkpoint, _Wan):
     """Wan's VAE in one file."""
 
-    latent_channels: Literal[16, 48] = Field(description="Channels of its latents")
+    latent_channels: Literal[16, 48] = Field(description="Number of latent channels")
 
 
 class VAE_Diffusers_Wan_Config(VAEModel, Diffusers, _Wan):
     """Wan's VAE in a folder."""
 
-    latent_channels: Literal[16, 48] = Field(default=16, description="Channels of its latents")
+    latent_channels: Literal[16, 48] = Field(default=16, description="Number of latent channels")
 
 
 class LoRA_LyCORIS_Wan_Config(LoRAModel, LyCORIS, _Wan):
     """A LoRA of Wan in one file."""
 
-    variant: WanLoRAVariantType | None = Field(default=None, description="Which of the published models it is")
-    expert: Literal["high", "low"] | None = Field(default=None, description="Noise levels that it was trained for")
+    variant: WanLoRAVariantType | None = Field(default=None, description="Which published model it is")
+    expert: Literal["high", "low"] | None = Field(default=None, description="Noise levels it was trained for")
 
 
 _PATCHES: dict[tuple[int, ...], WanVariantType] = {
@@ -86,9 +86,9 @@ _SETTINGS = {
 def _is_transformer(model: ModelFiles) -> None:
     names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(_patch(model) in _PATCHES, f"it has no tensors of Wan 2.2: its patches are {_patch(model)}")
-    require(any(name.startswith(_TEXT) for name in names), "it takes no text")
-    require(not any(name.startswith(_OTHER_KINDS) for name in names), "it is a Wan of a kind that is not supported")
-    require(not forms.has_word(model, *_OTHER_WORDS), "by its name it is a Wan of a kind that is not supported")
+    require(any(name.startswith(_TEXT) for name in names), "it has no text conditioning")
+    require(not any(name.startswith(_OTHER_KINDS) for name in names), "it is an unsupported variant of Wan")
+    require(not forms.has_word(model, *_OTHER_WORDS), "its name is that of an unsupported variant of Wan")
 
 
 def _patch(model: ModelFiles) -> tuple[int, ...]:

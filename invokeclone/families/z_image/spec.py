@@ -1,4 +1,4 @@
-"""What Z-Image looks like in the records and on disk; it imports no torch and loads nothing."""
+"""Record classes, identification rules and architectures of Z-Image. Does not import torch."""
 
 from typing import Literal
 
@@ -31,7 +31,7 @@ class _ZImage(ModelConfig):
 
 
 class _Main(MainModel):
-    variant: ZImageVariantType = Field(description="Which of the published models it is")
+    variant: ZImageVariantType = Field(description="Which published model it is")
 
 
 class Main_Diffusers_ZImage_Config(_Main, Diffusers, _ZImage):
@@ -43,7 +43,7 @@ class Main_Checkpoint_ZImage_Config(_Main, Checkpoint, _ZImage):
 
 
 class Main_GGUF_ZImage_Config(_Main, GGUF, _ZImage):
-    """Z-Image in GGUF's form."""
+    """Z-Image in GGUF format."""
 
 
 class Main_SDNQ_ZImage_Config(_Main, SDNQFile, _ZImage):
@@ -61,13 +61,13 @@ class ControlNet_Checkpoint_ZImage_Config(ControlNetModel, Checkpoint, _ZImage):
 class LoRA_LyCORIS_ZImage_Config(LoRAModel, LyCORIS, _ZImage):
     """A LoRA of Z-Image in one file."""
 
-    variant: ZImageVariantType | None = Field(default=None, description="Which of the published models it is")
+    variant: ZImageVariantType | None = Field(default=None, description="Which published model it is")
 
 
 class LoRA_Diffusers_ZImage_Config(LoRAModel, LoRAFolder, _ZImage):
     """A LoRA of Z-Image in a folder."""
 
-    variant: ZImageVariantType | None = Field(default=None, description="Which of the published models it is")
+    variant: ZImageVariantType | None = Field(default=None, description="Which published model it is")
 
 
 _PIPELINES = ("ZImagePipeline",)

@@ -1,1 +1,1 @@
-"""Values: primitives, mathematics, texts, collections, batches, workflows."""
+"""Nodes for primitives, mathematics, strings, collections, batches and workflows."""

@@ -1,4 +1,4 @@
-"""Nodes that stand for a batch in an editor. Clients turn them into batch data before they enqueue; they never run."""
+"""Batch nodes of the workflow editor. Clients convert them to batch data before they enqueue, so they are never run."""
 
 from typing import Any, Literal, NoReturn
 
@@ -15,29 +15,29 @@ BATCH_GROUP_IDS = Literal["None", "Group 1", "Group 2", "Group 3", "Group 4", "G
 
 
 class NotExecutableNodeError(Exception):
-    """This node only stands for something an editor does; it cannot run."""
+    """The node only exists for the editor and cannot be run."""
 
 
 def refuse(node: BaseInvocation, _context: InvocationContext) -> NoReturn:
     """Raise NotExecutableNodeError for a node."""
-    message = f"{type(node).__name__} cannot be run: it is meant to be turned into batch data before enqueuing"
+    message = f"{type(node).__name__} cannot be run: the client must convert it to batch data before enqueuing"
     raise NotExecutableNodeError(message)
 
 
 class ImageGeneratorField(BaseModel):
-    """How an editor makes images for a batch."""
+    """Settings of the editor's image generator."""
 
 
 class StringGeneratorField(BaseModel):
-    """How an editor makes strings for a batch."""
+    """Settings of the editor's string generator."""
 
 
 class IntegerGeneratorField(BaseModel):
-    """How an editor makes integers for a batch."""
+    """Settings of the editor's integer generator."""
 
 
 class FloatGeneratorField(BaseModel):
-    """How an editor makes floats for a batch."""
+    """Settings of the editor's float generator."""
 
 
 @invocation_output("image_generator_output")
@@ -79,10 +79,10 @@ def _declaration(kind: str, part: str, *tags: str) -> dict[str, Any]:
 
 
 def _batch(kind: str, item: Any, output: type[BaseInvocationOutput], *tags: str) -> type[BaseInvocation]:
-    """Return the node for a batch of one kind of values."""
+    """Return the batch node for one kind of values."""
     group = InputField(
         default="None",
-        description="Batches of one group go in step; the others are multiplied",
+        description="Batches of one group are zipped; groups are multiplied",
         title="Batch Group",
         input=Input.Direct,
     )
@@ -104,12 +104,12 @@ def _batch(kind: str, item: Any, output: type[BaseInvocationOutput], *tags: str)
 def _generator(
     kind: str, field: type[BaseModel], output: type[BaseInvocationOutput], *tags: str
 ) -> type[BaseInvocation]:
-    """Return the node for an editor's generator of one kind of values."""
-    declared = InputField(description=f"How the {kind}s are made", title="Generator Type", input=Input.Direct)
+    """Return the generator node for one kind of values."""
+    declared = InputField(description=f"How the {kind}s are generated", title="Generator Type", input=Input.Direct)
     return make_node(
         f"{kind.capitalize()}Generator",
         f"{kind}_generator",
-        f"Make {kind}s for a batch.",
+        f"Generate {kind}s for a batch.",
         {"generator": (field, declared)},
         refuse,
         output,

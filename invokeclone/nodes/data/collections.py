@@ -1,4 +1,4 @@
-"""Lists of numbers: ranges and random draws."""
+"""Nodes that generate lists of numbers: ranges and random numbers."""
 
 from pydantic import ValidationInfo, field_validator
 
@@ -10,10 +10,10 @@ from invokeclone.kit.errors import Unprocessable
 
 
 def _check(count: int, context: InvocationContext) -> None:
-    """Raise Unprocessable for more numbers than a list may have, before they are made."""
+    """Raise Unprocessable for more numbers than a list may have, before they are generated."""
     limit = context.config.get().limits.collection_items
     if count > limit:
-        raise Unprocessable(f"{count} numbers are more than {limit} (setting limits.collection_items)")
+        raise Unprocessable(f"{count} numbers exceed the limit of {limit} (setting limits.collection_items)")
 
 
 @invocation(
@@ -24,11 +24,11 @@ def _check(count: int, context: InvocationContext) -> None:
     version="1.0.0",
 )
 class RangeInvocation(BaseInvocation):
-    """Count from start up to, not including, stop."""
+    """Generate the integers from start up to, but not including, stop."""
 
     start: int = InputField(default=0, description="First number")
-    stop: int = InputField(default=10, description="The count ends before this number")
-    step: int = InputField(default=1, description="Distance of the numbers")
+    stop: int = InputField(default=10, description="End of the range, exclusive")
+    step: int = InputField(default=1, description="Difference between consecutive numbers")
 
     @field_validator("stop")
     @classmethod
@@ -39,7 +39,7 @@ class RangeInvocation(BaseInvocation):
         return stop
 
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
-        """Give out the numbers. Raises Unprocessable for too many."""
+        """Return the numbers. Raises Unprocessable for too many."""
         numbers = range(self.start, self.stop, self.step)
         _check(max((self.stop - self.start) // self.step, 0), context)
         return IntegerCollectionOutput(collection=list(numbers))
@@ -53,14 +53,14 @@ class RangeInvocation(BaseInvocation):
     version="1.0.0",
 )
 class RangeOfSizeInvocation(BaseInvocation):
-    """Count a number of steps from start."""
+    """Generate a number of integers from start."""
 
     start: int = InputField(default=0, description="First number")
-    size: int = InputField(default=1, gt=0, description="How many numbers")
-    step: int = InputField(default=1, description="Distance of the numbers")
+    size: int = InputField(default=1, gt=0, description="Number of integers")
+    step: int = InputField(default=1, description="Difference between consecutive numbers")
 
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
-        """Give out the numbers. Raises Unprocessable for too many."""
+        """Return the numbers. Raises Unprocessable for too many."""
         _check(self.size, context)
         return IntegerCollectionOutput(collection=[self.start + self.step * index for index in range(self.size)])
 
@@ -74,15 +74,15 @@ class RangeOfSizeInvocation(BaseInvocation):
     use_cache=False,
 )
 class RandomRangeInvocation(BaseInvocation):
-    """Draw random integers; the same seed gives the same numbers."""
+    """Generate random integers; the same seed gives the same numbers."""
 
     low: int = InputField(default=0, description="Lowest value, inclusive")
     high: int = InputField(default=2147483647, description="Highest value, exclusive")
-    size: int = InputField(default=1, description="How many numbers")
-    seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the random numbers")
+    size: int = InputField(default=1, description="Number of integers")
+    seed: int = InputField(default=0, ge=0, le=4294967295, description="Random seed")
 
     def invoke(self, context: InvocationContext) -> IntegerCollectionOutput:
-        """Give out the numbers. Raises Unprocessable for too many."""
+        """Return the numbers. Raises Unprocessable for too many."""
         import numpy as np
 
         _check(self.size, context)
@@ -98,14 +98,14 @@ class RandomRangeInvocation(BaseInvocation):
     version="1.0.1",
 )
 class FloatLinearRangeInvocation(BaseInvocation):
-    """Divide a span evenly."""
+    """Generate evenly spaced floats."""
 
     start: float = InputField(default=5, description="First number")
     stop: float = InputField(default=10, description="Last number")
-    steps: int = InputField(default=30, description="How many numbers, both ends included")
+    steps: int = InputField(default=30, description="Number of floats, including both ends")
 
     def invoke(self, context: InvocationContext) -> FloatCollectionOutput:
-        """Give out the numbers. Raises Unprocessable for too many."""
+        """Return the numbers. Raises Unprocessable for too many."""
         import numpy as np
 
         _check(self.steps, context)

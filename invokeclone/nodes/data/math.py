@@ -1,4 +1,4 @@
-"""Arithmetic on single numbers."""
+"""Nodes for arithmetic on numbers."""
 
 import math
 import random
@@ -29,7 +29,7 @@ class AddInvocation(BaseInvocation):
     b: int = InputField(default=0, description="The second number")
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out a + b."""
+        """Return a + b."""
         return IntegerOutput(value=self.a + self.b)
 
 
@@ -47,7 +47,7 @@ class SubtractInvocation(BaseInvocation):
     b: int = InputField(default=0, description="The second number")
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out a - b."""
+        """Return a - b."""
         return IntegerOutput(value=self.a - self.b)
 
 
@@ -65,7 +65,7 @@ class MultiplyInvocation(BaseInvocation):
     b: int = InputField(default=0, description="The second number")
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out a * b."""
+        """Return a * b."""
         return IntegerOutput(value=self.a * self.b)
 
 
@@ -83,7 +83,7 @@ class DivideInvocation(BaseInvocation):
     b: int = InputField(default=0, description="The second number")
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out a / b without its fraction; ZeroDivisionError."""
+        """Return a / b, truncated. Raises ZeroDivisionError."""
         return IntegerOutput(value=int(self.a / self.b))
 
 
@@ -96,13 +96,13 @@ class DivideInvocation(BaseInvocation):
     use_cache=False,
 )
 class RandomIntInvocation(BaseInvocation):
-    """Draw a random integer."""
+    """Generate a random integer."""
 
     low: int = InputField(default=0, description="Lowest value, inclusive")
     high: int = InputField(default=2147483647, description="Highest value, exclusive")
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out an integer from low up to, not including, high."""
+        """Return an integer from low up to, but not including, high."""
         return IntegerOutput(value=_RANDOM.randrange(self.low, self.high))
 
 
@@ -115,14 +115,14 @@ class RandomIntInvocation(BaseInvocation):
     use_cache=False,
 )
 class RandomFloatInvocation(BaseInvocation):
-    """Draw a random float."""
+    """Generate a random float."""
 
     low: float = InputField(default=0.0, description="Lowest value")
     high: float = InputField(default=1.0, description="Highest value")
     decimals: int = InputField(default=2, description="Number of decimal places")
 
     def invoke(self, context: InvocationContext) -> FloatOutput:
-        """Give out a float between low and high, rounded."""
+        """Return a float between low and high, rounded."""
         return FloatOutput(value=round(_RANDOM.uniform(self.low, self.high), self.decimals))
 
 
@@ -142,16 +142,16 @@ _ROUNDINGS: dict[str, Callable[[float], int]] = {
     version="1.0.1",
 )
 class FloatToIntegerInvocation(BaseInvocation):
-    """Round a float to an integer, or to a multiple of one."""
+    """Round a float to an integer, or to a multiple of an integer."""
 
     value: float = InputField(default=0, description="The float")
     multiple: int = InputField(default=1, ge=1, description="The result is a multiple of this", title="Multiple of")
     method: Literal["Nearest", "Floor", "Ceiling", "Truncate"] = InputField(
-        default="Nearest", description="How to round; a half goes to the even neighbor"
+        default="Nearest", description="How to round; halves are rounded to even"
     )
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out the multiple that the method chooses."""
+        """Return the rounded multiple."""
         return IntegerOutput(value=_ROUNDINGS[self.method](self.value / self.multiple) * self.multiple)
 
 
@@ -169,7 +169,7 @@ class RoundInvocation(BaseInvocation):
     decimals: int = InputField(default=0, description="Number of decimal places")
 
     def invoke(self, context: InvocationContext) -> FloatOutput:
-        """Give out the rounded float."""
+        """Return the rounded float."""
         return FloatOutput(value=round(self.value, self.decimals))
 
 
@@ -187,11 +187,11 @@ INTEGER_OPERATIONS: dict[str, Callable[[int, int], int]] = {
 
 
 MAX_BITS = 256
-"""A power of an integer that may have more bits is not computed; what a session can store has 64."""
+"""Maximum bits of an integer power before it is refused; a session can only store 64-bit results."""
 
 
 def check_integers(operation: str | None, b: int | None) -> None:
-    """Raise ValueError for operands an operation cannot take."""
+    """Raise ValueError for operands that an operation does not accept."""
     if operation in ("DIV", "MOD") and b == 0:
         message = "Cannot divide by zero"
         raise ValueError(message)
@@ -220,7 +220,7 @@ def check_integers(operation: str | None, b: int | None) -> None:
     version="1.0.1",
 )
 class IntegerMathInvocation(BaseInvocation):
-    """Do an operation on two integers."""
+    """Apply an operation to two integers."""
 
     operation: Literal["ADD", "SUB", "MUL", "DIV", "EXP", "MOD", "ABS", "MIN", "MAX"] = InputField(
         default="ADD",
@@ -248,9 +248,9 @@ class IntegerMathInvocation(BaseInvocation):
         return value
 
     def invoke(self, context: InvocationContext) -> IntegerOutput:
-        """Give out the result. Raises ValueError for a power far over 64 bits, before it is computed."""
+        """Return the result. Raises ValueError for a power far over 64 bits, before it is computed."""
         if self.operation == "EXP" and abs(self.a) > 1 and self.b * self.a.bit_length() > MAX_BITS:
-            message = f"{self.a} to the power of {self.b} is over 64 bits"
+            message = f"{self.a} to the power of {self.b} exceeds 64 bits"
             raise ValueError(message)
         return IntegerOutput(value=INTEGER_OPERATIONS[self.operation](self.a, self.b))
 
@@ -269,7 +269,7 @@ FLOAT_OPERATIONS: dict[str, Callable[[float, float], float]] = {
 
 
 def check_floats(operation: str | None, a: float | None, b: float | None) -> None:
-    """Raise ValueError for operands an operation cannot take."""
+    """Raise ValueError for operands that an operation does not accept."""
     if operation == "DIV" and b == 0:
         message = "Cannot divide by zero"
         raise ValueError(message)
@@ -291,7 +291,7 @@ def check_floats(operation: str | None, a: float | None, b: float | None) -> Non
     version="1.0.1",
 )
 class FloatMathInvocation(BaseInvocation):
-    """Do an operation on two floats."""
+    """Apply an operation to two floats."""
 
     operation: Literal["ADD", "SUB", "MUL", "DIV", "EXP", "ABS", "SQRT", "MIN", "MAX"] = InputField(
         default="ADD",
@@ -319,5 +319,5 @@ class FloatMathInvocation(BaseInvocation):
         return value
 
     def invoke(self, context: InvocationContext) -> FloatOutput:
-        """Give out the result."""
+        """Return the result."""
         return FloatOutput(value=FLOAT_OPERATIONS[self.operation](self.a, self.b))

@@ -1,4 +1,4 @@
-"""Values that a person types in, one or several of a kind. They pass them on and change nothing."""
+"""Nodes for values that the user enters, single and in lists. They return their inputs unchanged."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def _primitive(
     description: str,
     version: str = "1.0.1",
 ) -> type[BaseInvocation]:
-    """Return the node that gives out the value of its one field (name, annotation, InputField)."""
+    """Return the node that returns the value of its only field (name, annotation, InputField)."""
     name, annotation, declared = field
     words = kind.split("_")
     return make_node(
@@ -84,42 +84,42 @@ BooleanCollectionInvocation = _primitive(
     "boolean_collection",
     ("collection", list[bool], _values(default=[])),
     BooleanCollectionOutput,
-    "Several boolean values.",
+    "A list of boolean values.",
     "1.0.2",
 )
 IntegerCollectionInvocation = _primitive(
     "integer_collection",
     ("collection", list[int], _values(default=[])),
     IntegerCollectionOutput,
-    "Several integer values.",
+    "A list of integer values.",
     "1.0.2",
 )
 FloatCollectionInvocation = _primitive(
     "float_collection",
     ("collection", list[float], _values(default=[])),
     FloatCollectionOutput,
-    "Several float values.",
+    "A list of float values.",
     "1.0.2",
 )
 StringCollectionInvocation = _primitive(
     "string_collection",
     ("collection", list[str], _values(default=[])),
     StringCollectionOutput,
-    "Several string values.",
+    "A list of string values.",
     "1.0.2",
 )
 ConditioningCollectionInvocation = _primitive(
     "conditioning_collection",
     ("collection", list[ConditioningField], _values(default=[])),
     ConditioningCollectionOutput,
-    "Several text conditionings.",
+    "A list of text conditionings.",
     "1.0.2",
 )
 LatentsCollectionInvocation = _primitive(
     "latents_collection",
     ("collection", list[LatentsField], _values()),
     LatentsCollectionOutput,
-    "Several latents.",
+    "A list of latents.",
 )
 
 
@@ -131,12 +131,12 @@ LatentsCollectionInvocation = _primitive(
     version="1.0.2",
 )
 class LatentsInvocation(BaseInvocation):
-    """Latents."""
+    """Latents from a connection."""
 
     latents: LatentsField = InputField(description="The latents", input=Input.Connection)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Give out the latents and the size they decode to."""
+        """Return the latents and their decoded size."""
         latents = context.tensors.load(self.latents.latents_name)
         return LatentsOutput.build(self.latents.latents_name, latents)
 
@@ -157,6 +157,6 @@ class BoundingBoxInvocation(BaseInvocation):
     y_max: int = InputField(default=0, description="Bottom edge, exclusive")
 
     def invoke(self, context: InvocationContext) -> BoundingBoxOutput:
-        """Give out the rectangle."""
+        """Return the rectangle."""
         box = BoundingBoxField(x_min=self.x_min, y_min=self.y_min, x_max=self.x_max, y_max=self.y_max)
         return BoundingBoxOutput(bounding_box=box)

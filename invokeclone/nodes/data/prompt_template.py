@@ -1,4 +1,4 @@
-"""A prompt put into a style preset."""
+"""The node that inserts prompts into a style preset."""
 
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
@@ -11,10 +11,10 @@ PLACEHOLDER = "{prompt}"
 
 @invocation_output("prompt_template_output")
 class PromptTemplateOutput(BaseInvocationOutput):
-    """The two prompts."""
+    """A positive and a negative prompt."""
 
-    positive_prompt: str = OutputField(description="What is wanted")
-    negative_prompt: str = OutputField(description="What is not wanted")
+    positive_prompt: str = OutputField(description="The positive prompt")
+    negative_prompt: str = OutputField(description="The negative prompt")
 
 
 @invocation(
@@ -25,14 +25,14 @@ class PromptTemplateOutput(BaseInvocationOutput):
     version="1.0.0",
 )
 class PromptTemplateInvocation(BaseInvocation):
-    """Put prompts where a style preset has {prompt}."""
+    """Insert prompts for {prompt} in a style preset."""
 
     style_preset: StylePresetField = InputField(description="The style preset")
-    positive_prompt: str = InputField(default="", description="What is wanted", ui_component=UIComponent.Textarea)
-    negative_prompt: str = InputField(default="", description="What is not wanted", ui_component=UIComponent.Textarea)
+    positive_prompt: str = InputField(default="", description="The positive prompt", ui_component=UIComponent.Textarea)
+    negative_prompt: str = InputField(default="", description="The negative prompt", ui_component=UIComponent.Textarea)
 
     def invoke(self, context: InvocationContext) -> PromptTemplateOutput:
-        """Give out the two prompts. Raises Unprocessable when one grows over the limit of an output."""
+        """Return the two prompts. Raises Unprocessable when one exceeds the size limit of an output."""
         preset = context.presets.style_preset(self.style_preset.style_preset_id)
         limit = context.config.get().limits.node_output_mib * MIB
         return PromptTemplateOutput(
@@ -43,5 +43,5 @@ class PromptTemplateInvocation(BaseInvocation):
 
 def _fill_template(template: str, prompt: str, limit: int) -> str:
     if template.count(PLACEHOLDER) * len(prompt) > limit:
-        raise Unprocessable("the prompt grows over the limit of an output (setting limits.node_output_mib)")
+        raise Unprocessable("the prompt exceeds the size limit of a node output (setting limits.node_output_mib)")
     return template.replace(PLACEHOLDER, prompt)

@@ -1,4 +1,4 @@
-"""Putting strings together and taking them apart."""
+"""Nodes that join, split and change strings."""
 
 import re
 
@@ -14,8 +14,8 @@ from invokeclone.kit.errors import Unprocessable
 class StringPosNegOutput(BaseInvocationOutput):
     """A positive and a negative prompt."""
 
-    positive_string: str = OutputField(description="What stood outside of brackets")
-    negative_string: str = OutputField(description="What stood inside of brackets")
+    positive_string: str = OutputField(description="The text outside brackets")
+    negative_string: str = OutputField(description="The text inside brackets")
 
 
 @invocation_output("string_2_output")
@@ -27,7 +27,7 @@ class String2Output(BaseInvocationOutput):
 
 
 def split_negative(prompt: str) -> tuple[str, str]:
-    """Part a prompt into what stands outside of [brackets] and what stands inside; a backslash keeps a bracket."""
+    """Split a prompt into the text outside [brackets] and the text inside; a backslash escapes a bracket."""
     outside, inside = "", ""
     depth = 0
     escaped = False
@@ -53,12 +53,12 @@ def split_negative(prompt: str) -> tuple[str, str]:
     version="1.0.1",
 )
 class StringSplitNegInvocation(BaseInvocation):
-    """Part a prompt into positive and negative: [brackets] hold the negative."""
+    """Split a prompt into positive and negative: [brackets] contain the negative prompt."""
 
     string: str = InputField(default="", description="The prompt", ui_component=UIComponent.Textarea)
 
     def invoke(self, context: InvocationContext) -> StringPosNegOutput:
-        """Give out both prompts."""
+        """Return both prompts."""
         positive, negative = split_negative(self.string)
         return StringPosNegOutput(positive_string=positive, negative_string=negative)
 
@@ -71,13 +71,13 @@ class StringSplitNegInvocation(BaseInvocation):
     version="1.0.1",
 )
 class StringSplitInvocation(BaseInvocation):
-    """Part a string where a delimiter first stands."""
+    """Split a string at the first occurrence of a delimiter."""
 
     string: str = InputField(default="", description="The string", ui_component=UIComponent.Textarea)
-    delimiter: str = InputField(default="", description="Where to part; not empty")
+    delimiter: str = InputField(default="", description="The delimiter; must not be empty")
 
     def invoke(self, context: InvocationContext) -> String2Output:
-        """Give out what stands before and after the delimiter."""
+        """Return the text before and after the delimiter."""
         first, *rest = self.string.split(self.delimiter, 1)
         return String2Output(string_1=first, string_2=rest[0] if rest else "")
 
@@ -90,13 +90,13 @@ class StringSplitInvocation(BaseInvocation):
     version="1.0.1",
 )
 class StringJoinInvocation(BaseInvocation):
-    """Put two strings together."""
+    """Join two strings."""
 
     string_left: str = InputField(default="", description="The first string", ui_component=UIComponent.Textarea)
     string_right: str = InputField(default="", description="The second string", ui_component=UIComponent.Textarea)
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out both strings as one."""
+        """Return the joined string."""
         return StringOutput(value=self.string_left + self.string_right)
 
 
@@ -108,14 +108,14 @@ class StringJoinInvocation(BaseInvocation):
     version="1.0.1",
 )
 class StringJoinThreeInvocation(BaseInvocation):
-    """Put three strings together."""
+    """Join three strings."""
 
     string_left: str = InputField(default="", description="The first string", ui_component=UIComponent.Textarea)
     string_middle: str = InputField(default="", description="The second string", ui_component=UIComponent.Textarea)
     string_right: str = InputField(default="", description="The third string", ui_component=UIComponent.Textarea)
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out all strings as one."""
+        """Return the joined string."""
         return StringOutput(value=self.string_left + self.string_middle + self.string_right)
 
 
@@ -127,17 +127,17 @@ class StringJoinThreeInvocation(BaseInvocation):
     version="1.0.1",
 )
 class StringReplaceInvocation(BaseInvocation):
-    """Replace every occurrence of a text: upper and lower case alike, or a regular expression."""
+    """Replace every occurrence of a text (case-insensitive) or of a regular expression."""
 
-    string: str = InputField(default="", description="The string to work on", ui_component=UIComponent.Textarea)
-    search_string: str = InputField(default="", description="What to replace", ui_component=UIComponent.Textarea)
-    replace_string: str = InputField(
-        default="", description="What to put in its place", ui_component=UIComponent.Textarea
+    string: str = InputField(default="", description="The string to change", ui_component=UIComponent.Textarea)
+    search_string: str = InputField(
+        default="", description="The text or regular expression to replace", ui_component=UIComponent.Textarea
     )
-    use_regex: bool = InputField(default=False, description="Whether the search is a regular expression")
+    replace_string: str = InputField(default="", description="The replacement", ui_component=UIComponent.Textarea)
+    use_regex: bool = InputField(default=False, description="Whether the search string is a regular expression")
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out the changed string. Raises Unprocessable when it grows over the limit of a node's output."""
+        """Return the changed string. Raises Unprocessable when it exceeds the size limit of a node's output."""
         if not self.search_string:
             return StringOutput(value=self.string)
         remaining = context.config.get().limits.node_output_mib * MIB
@@ -147,7 +147,9 @@ class StringReplaceInvocation(BaseInvocation):
             replacement = match.expand(self.replace_string) if self.use_regex else self.replace_string
             remaining -= len(replacement)
             if remaining < 0:
-                raise Unprocessable("the string grows over the limit of an output (setting limits.node_output_mib)")
+                raise Unprocessable(
+                    "the string exceeds the size limit of a node output (setting limits.node_output_mib)"
+                )
             return replacement
 
         pattern = (

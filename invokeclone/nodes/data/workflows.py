@@ -1,4 +1,7 @@
-"""Calling a saved workflow, and what it gives back; the call itself is the worker's, which runs it as items of their own."""
+"""Nodes that call a saved workflow and return its values.
+
+The worker makes the call and runs it as separate queue items.
+"""
 
 from typing import Any
 
@@ -12,15 +15,15 @@ from invokeclone.nodes.data.batch import NotExecutableNodeError
 
 
 class WorkflowReturnValueField(BaseModel):
-    """One named value that a workflow gives back."""
+    """A named return value of a workflow."""
 
-    key: str = Field(description="The value's name")
+    key: str = Field(description="Name of the value")
     value: Any = Field(default=None, description="The value")
 
 
 @invocation_output("workflow_return_value_output")
 class WorkflowReturnValueOutput(BaseInvocationOutput):
-    """One named value."""
+    """A named return value."""
 
     value: WorkflowReturnValueField = OutputField(
         description="The named value",
@@ -31,20 +34,20 @@ class WorkflowReturnValueOutput(BaseInvocationOutput):
 
 @invocation_output("workflow_return_output")
 class WorkflowReturnOutput(BaseInvocationOutput):
-    """Everything a workflow gives back."""
+    """All return values of a workflow."""
 
     values: dict[str, Any] = OutputField(default={}, description="The values by name", ui_type=UIType.Any)
 
 
 @invocation_output("workflow_return_get_output")
 class WorkflowReturnGetOutput(BaseInvocationOutput):
-    """One of the values a workflow gave back."""
+    """One return value of a workflow."""
 
     value: Any = OutputField(description="The value", ui_type=UIType.Any)
 
 
 def return_key(key: str) -> str:
-    """Return the name of a returned value, trimmed; ValueError when nothing is left."""
+    """Return the name of a return value, stripped. Raises ValueError if it is empty."""
     key = key.strip()
     if not key:
         message = "Workflow return keys must not be empty"
@@ -62,13 +65,13 @@ def return_key(key: str) -> str:
     classification=Classification.Beta,
 )
 class WorkflowReturnValueInvocation(BaseInvocation):
-    """Name a value that the workflow gives back."""
+    """Name a return value of the workflow."""
 
-    key: str = InputField(default="", description="The value's name")
+    key: str = InputField(default="", description="Name of the value")
     value: Any | None = InputField(default=None, description="The value", ui_type=UIType.Any)
 
     def invoke(self, context: InvocationContext) -> WorkflowReturnValueOutput:
-        """Give out the named value."""
+        """Return the named value."""
         return WorkflowReturnValueOutput(value=WorkflowReturnValueField(key=return_key(self.key), value=self.value))
 
 
@@ -82,20 +85,20 @@ class WorkflowReturnValueInvocation(BaseInvocation):
     classification=Classification.Beta,
 )
 class WorkflowReturnInvocation(BaseInvocation):
-    """Give values back to the graph that called this workflow."""
+    """Return values to the graph that called this workflow."""
 
     values: WorkflowReturnValueField | list[WorkflowReturnValueField] = InputField(
         default=[], description="The named values", input=Input.Connection
     )
 
     def invoke(self, context: InvocationContext) -> WorkflowReturnOutput:
-        """Give out the values by name; ValueError when a name comes twice."""
+        """Return the values by name. Raises ValueError for a duplicate name."""
         entries = self.values if isinstance(self.values, list) else [self.values]
         values: dict[str, Any] = {}
         for entry in entries:
             key = return_key(entry.key)
             if key in values:
-                message = f"Workflow return key {key!r} is given twice"
+                message = f"Workflow return key {key!r} is used twice"
                 raise ValueError(message)
             values[key] = entry.value
         return WorkflowReturnOutput(values=values)
@@ -111,15 +114,15 @@ class WorkflowReturnInvocation(BaseInvocation):
     classification=Classification.Beta,
 )
 class WorkflowReturnGetInvocation(BaseInvocation):
-    """Take one of the values a workflow gave back."""
+    """Get one return value of a workflow."""
 
     values: dict[str, Any] = InputField(
         default={}, description="The values by name", input=Input.Connection, ui_type=UIType.Any
     )
-    key: str = InputField(default="", description="The value's name")
+    key: str = InputField(default="", description="Name of the value")
 
     def invoke(self, context: InvocationContext) -> WorkflowReturnGetOutput:
-        """Give out the value; ValueError when there is none of that name."""
+        """Return the value. Raises ValueError if there is none with this name."""
         key = return_key(self.key)
         if key not in self.values:
             message = f"Workflow return values have no key {key!r}"
@@ -137,12 +140,14 @@ class WorkflowReturnGetInvocation(BaseInvocation):
     classification=Classification.Beta,
 )
 class CallSavedWorkflowInvocation(BaseInvocation):
-    """Run a workflow from the library and take what it gives back."""
+    """Run a workflow of the library and get its return values."""
 
-    workflow_id: str = InputField(default="", description="The workflow", ui_type=UIType.SavedWorkflow)
-    workflow_inputs: dict[str, Any] = InputField(default={}, description="Values for its inputs", ui_hidden=True)
+    workflow_id: str = InputField(default="", description="The workflow to call", ui_type=UIType.SavedWorkflow)
+    workflow_inputs: dict[str, Any] = InputField(
+        default={}, description="Values of the workflow's inputs", ui_hidden=True
+    )
 
     def invoke(self, context: InvocationContext) -> WorkflowReturnOutput:
-        """Refuse to run: a worker makes the call in place of running the node."""
-        message = "A saved workflow can only be called from an item of the queue"
+        """Refuse to run, because the worker makes the call instead of running the node."""
+        message = "A saved workflow can only be called from a queue item"
         raise NotExecutableNodeError(message)

@@ -1,1 +1,1 @@
-"""Nodes that make images of images, without a model."""
+"""Image processing nodes that use no model."""

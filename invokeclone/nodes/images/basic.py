@@ -1,4 +1,4 @@
-"""Images as they are: named, collected, made blank, saved, shown, converted to another mode."""
+"""Nodes that reference, collect, create, save, show and convert images."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ from invokeclone.graph.vocabulary.fields import (
 
 
 def convert_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Return `image` in `mode`, by way of RGB where Pillow knows no direct way."""
+    """Return `image` in `mode`, converted via RGB if Pillow has no direct conversion."""
     if mode in {"CMYK", "YCbCr", "LAB", "HSV"} and image.mode not in {mode, "RGB"}:
         image = image.convert("RGB")
     if mode in {"I", "F"} and image.mode not in {"L", "I", "F"}:
@@ -29,12 +29,12 @@ def convert_mode(image: Image.Image, mode: str) -> Image.Image:
 
 @invocation("image", title="Image Primitive", tags=["primitives", "image"], category="primitives", version="1.0.2")
 class ImageInvocation(BaseInvocation):
-    """An image that exists already."""
+    """An existing image."""
 
     image: ImageField = InputField(description="The image")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Give out the image with its size."""
+        """Return the image with its size."""
         return ImageOutput.build(context.images.get_dto(self.image.image_name))
 
 
@@ -46,23 +46,23 @@ class ImageInvocation(BaseInvocation):
     version="1.0.2",
 )
 class ImageCollectionInvocation(BaseInvocation):
-    """Several images: those connected, then those chosen."""
+    """A list of images: the connected ones, followed by the selected ones."""
 
     collection: list[ImageField] | None = InputField(
         default=None, description="Connected images", input=Input.Connection, ui_order=0
     )
     images: list[ImageField] | None = InputField(
-        default=None, description="Chosen images", input=Input.Direct, ui_order=1
+        default=None, description="Selected images", input=Input.Direct, ui_order=1
     )
 
     def invoke(self, context: InvocationContext) -> ImageCollectionOutput:
-        """Give out all of them."""
+        """Return all images."""
         return ImageCollectionOutput(collection=[*(self.collection or []), *(self.images or [])])
 
 
 @invocation("blank_image", title="Blank Image", tags=["image"], category="image", version="1.2.2")
 class BlankImageInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """An image of one color."""
+    """Create an image of one color."""
 
     width: int = InputField(default=512, description=FieldDescriptions.width)
     height: int = InputField(default=512, description=FieldDescriptions.height)
@@ -70,7 +70,7 @@ class BlankImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     color: ColorField = InputField(default=ColorField(r=0, g=0, b=0, a=255), description="The color")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Make and save it."""
+        """Create and save the image."""
         color = self.color.tuple()
         image = Image.new(self.mode, (self.width, self.height), color if self.mode == "RGBA" else color[:3])
         return ImageOutput.build(context.images.save(image))
@@ -80,7 +80,7 @@ class BlankImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     "save_image", title="Save Image", tags=["primitives", "image"], category="image", version="1.2.2", use_cache=False
 )
 class SaveImageInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Save an image once more, to the board and with the metadata given here."""
+    """Save a copy of an image to the given board, with the given metadata."""
 
     image: ImageField = InputField(description="The image to save")
 
@@ -98,7 +98,7 @@ class SaveImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     use_cache=False,
 )
 class CanvasOutputInvocation(BaseInvocation):
-    """Save the image that the canvas is to show as this workflow's result."""
+    """Save the image that the canvas shows as the result of this workflow."""
 
     image: ImageField = InputField(description="The image to show")
 
@@ -109,23 +109,23 @@ class CanvasOutputInvocation(BaseInvocation):
 
 @invocation("show_image", title="Show Image", tags=["image"], category="image", version="1.0.1")
 class ShowImageInvocation(BaseInvocation):
-    """Pass an image on. A server has no screen to show it on: whoever runs the graph sees it in the gallery."""
+    """Pass an image on. The server has no display; the user sees the image in the gallery."""
 
     image: ImageField = InputField(description="The image to show")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Pass the image on, which has to exist."""
+        """Return the image, which must exist."""
         return ImageOutput.build(context.images.get_dto(self.image.image_name))
 
 
 @invocation("img_conv", title="Convert Image Mode", tags=["image", "convert"], category="image", version="1.2.2")
 class ImageConvertInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Change how an image's colors are stored. A file holds RGB or grey, so other modes last within one run."""
+    """Change the color mode of an image. Files store RGB or gray, so other modes only last within one run."""
 
     image: ImageField = InputField(description="The image to convert")
     mode: ImageMode = InputField(default="L", description="The mode to convert to")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Convert and save."""
+        """Convert and save the image."""
         image = convert_mode(context.images.get_pil(self.image.image_name), self.mode)
         return ImageOutput.build(context.images.save(image))

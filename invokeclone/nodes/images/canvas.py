@@ -1,4 +1,4 @@
-"""What was generated put back into the picture on the canvas. Masks are black where the new picture shows."""
+"""Nodes that paste generated images into the image on the canvas. Masks are black where the new image shows."""
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
@@ -11,7 +11,7 @@ from invokeclone.nodes.images.compose import paste
 
 
 def blur_outwards(mask: Image.Image, blur: int) -> Image.Image:
-    """Return a gray mask with an edge blurred outwards, so that its black stays black."""
+    """Return a gray mask with its edge blurred outwards, so that black stays black."""
     import numpy as np
 
     from invokeclone.nodes.images.pixels import masks
@@ -23,7 +23,7 @@ def blur_outwards(mask: Image.Image, blur: int) -> Image.Image:
 
 def _same_size(old: Image.Image, new: Image.Image) -> None:
     if old.size != new.size:
-        message = f"the pictures differ in size: {old.width}×{old.height} and {new.width}×{new.height}"
+        message = f"the images differ in size: {old.width}×{old.height} and {new.width}×{new.height}"
         raise NodeError(message)
 
 
@@ -31,15 +31,15 @@ def _same_size(old: Image.Image, new: Image.Image) -> None:
     "canvas_paste_back", title="Canvas Paste Back", tags=["image", "combine"], category="canvas", version="1.0.1"
 )
 class CanvasPasteBackInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Put a new picture over an old one where a mask is black."""
+    """Paste a new image over an old one where a mask is black."""
 
-    source_image: ImageField = InputField(description="The old picture")
-    target_image: ImageField = InputField(description="The new picture, of the same size")
-    mask: ImageField = InputField(description="The mask: black where the new picture shows")
-    mask_blur: int = InputField(default=0, ge=0, description="How far the edge is blurred outwards, in pixels")
+    source_image: ImageField = InputField(description="The old image")
+    target_image: ImageField = InputField(description="The new image, of the same size")
+    mask: ImageField = InputField(description="The mask: black where the new image shows")
+    mask_blur: int = InputField(default=0, ge=0, description="Width of the outward blur of the edge, in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Paste and save; NodeError when the sizes differ."""
+        """Paste and save the image. Raises NodeError when the sizes differ."""
         old = context.images.get_pil(self.source_image.image_name, mode="RGBA")
         new = context.images.get_pil(self.target_image.image_name, mode="RGBA")
         _same_size(old, new)
@@ -56,15 +56,15 @@ class CanvasPasteBackInvocation(BaseInvocation, WithMetadata, WithBoard):
     classification=Classification.Deprecated,
 )
 class CanvasV2MaskAndCropInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Cut a new picture out where a mask is black, and put it over the old one if there is one."""
+    """Crop a new image to the black part of a mask, and paste it over the old one if given."""
 
-    source_image: ImageField | None = InputField(default=None, description="The old picture; without it, transparency")
-    generated_image: ImageField = InputField(description="The new picture")
-    mask: ImageField = InputField(description="The mask: black where the new picture shows")
-    mask_blur: int = InputField(default=0, ge=0, description="How far the edge is blurred outwards, in pixels")
+    source_image: ImageField | None = InputField(default=None, description="The old image; transparent if not given")
+    generated_image: ImageField = InputField(description="The new image")
+    mask: ImageField = InputField(description="The mask: black where the new image shows")
+    mask_blur: int = InputField(default=0, ge=0, description="Width of the outward blur of the edge, in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Cut or paste, and save; NodeError when the sizes differ."""
+        """Crop or paste, and save the image. Raises NodeError when the sizes differ."""
         new = context.images.get_pil(self.generated_image.image_name, mode="RGBA")
         mask = blur_outwards(context.images.get_pil(self.mask.image_name, mode="L"), self.mask_blur)
         if self.source_image is not None:

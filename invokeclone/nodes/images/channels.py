@@ -1,4 +1,4 @@
-"""Images changed value by value: each pixel's new value depends on its old one alone, so a table of 256 does it."""
+"""Nodes that change images value by value with lookup tables of 256 entries."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -56,19 +56,19 @@ MAPPABLE = frozenset({"L", "LA", "RGB", "RGBA"})
 
 
 def table(change: Callable[[int], float]) -> list[int]:
-    """Return what becomes of each of the 256 values: without fractions, and within 0 to 255."""
+    """Return the changed values for 0 to 255, truncated to integers and clipped to 0 to 255."""
     return [min(max(int(change(value)), 0), VALUES - 1) for value in range(VALUES)]
 
 
 def map_values(image: Image.Image, values: list[int]) -> Image.Image:
-    """Return `image` with each value of each channel, transparency too, looked up in `values`."""
+    """Return `image` with each value of each channel, including alpha, looked up in `values`."""
     if image.mode not in MAPPABLE:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image.point(values * len(image.getbands()))
 
 
 def map_channel(image: Image.Image, mode: str, channel: int, values: list[int]) -> Image.Image:
-    """Return `image` as RGBA, with one channel of one color space looked up in `values` and the transparency kept."""
+    """Return `image` as RGBA, with one channel of a color space looked up in `values` and the transparency kept."""
     source = image.convert("RGBA")
     bands = list((source if mode == "RGBA" else source.convert("RGB").convert(mode)).split())
     bands[channel] = bands[channel].point(values)
@@ -82,13 +82,13 @@ def map_channel(image: Image.Image, mode: str, channel: int, values: list[int]) 
 
 @invocation("img_chan", title="Extract Image Channel", tags=["image", "channel"], category="image", version="1.2.2")
 class ImageChannelInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Take one channel of an image as a grey image."""
+    """Extract one channel of an image as a grayscale image."""
 
-    image: ImageField = InputField(description="The image to take it from")
-    channel: Literal["A", "R", "G", "B"] = InputField(default="A", description="The channel to take")
+    image: ImageField = InputField(description="The source image")
+    channel: Literal["A", "R", "G", "B"] = InputField(default="A", description="The channel to extract")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Extract and save."""
+        """Extract and save the channel."""
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         return ImageOutput.build(context.images.save(image.getchannel(self.channel)))
 
@@ -104,14 +104,14 @@ class ImageChannelInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.2.3",
 )  # fmt: skip
 class ImageChannelOffsetInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Add to or take from one channel; hue goes round in a circle, the others stop at their ends."""
+    """Add an offset to one channel. Hue wraps around, other channels are clipped."""
 
     image: ImageField = InputField(description="The image to change")
     channel: COLOR_CHANNELS = InputField(description="The channel to change")
-    offset: int = InputField(default=0, ge=-255, le=255, description="What to add")
+    offset: int = InputField(default=0, ge=-255, le=255, description="The offset to add")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Change and save."""
+        """Change and save the image."""
         mode, channel = CHANNEL_FORMATS[self.channel]
         circles = self.channel == "Hue (HSV)"
         values = table(lambda value: (value + self.offset) % VALUES if circles else value + self.offset)
@@ -130,15 +130,15 @@ class ImageChannelOffsetInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.2.3",
 )  # fmt: skip
 class ImageChannelMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Multiply one channel, and turn it round if wished."""
+    """Multiply one channel, and optionally invert it."""
 
     image: ImageField = InputField(description="The image to change")
     channel: COLOR_CHANNELS = InputField(description="The channel to change")
-    scale: float = InputField(default=1.0, ge=0.0, description="What to multiply by")
+    scale: float = InputField(default=1.0, ge=0.0, description="The factor")
     invert_channel: bool = InputField(default=False, description="Whether to invert the result")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Change and save."""
+        """Change and save the image."""
         mode, channel = CHANNEL_FORMATS[self.channel]
         values = table(lambda value: value * self.scale)
         if self.invert_channel:
@@ -149,13 +149,13 @@ class ImageChannelMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("img_hue_adjust", title="Adjust Image Hue", tags=["image", "hue"], category="image", version="1.2.2")
 class ImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Turn the hue of every color by some degrees."""
+    """Rotate the hue of every color."""
 
     image: ImageField = InputField(description="The image to change")
-    hue: int = InputField(default=0, description="Degrees to turn by, 0 to 360")
+    hue: int = InputField(default=0, description="Rotation in degrees, 0 to 360")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Change and save."""
+        """Change and save the image."""
         turn = int(VALUES * (self.hue % FULL_CIRCLE) / FULL_CIRCLE)
         image = context.images.get_pil(self.image.image_name)
         changed = map_channel(image, "HSV", 0, table(lambda value: (value + turn) % VALUES))
@@ -164,14 +164,14 @@ class ImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("img_lerp", title="Lerp Image", tags=["image", "lerp"], category="image", version="1.2.2")
 class ImageLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Squeeze all values, 0 to 255, into a smaller range."""
+    """Map all values from 0 to 255 linearly to a smaller range."""
 
     image: ImageField = InputField(description="The image to change")
-    min: int = InputField(default=0, ge=0, le=255, description="What 0 becomes")
-    max: int = InputField(default=255, ge=0, le=255, description="What 255 becomes")
+    min: int = InputField(default=0, ge=0, le=255, description="New value of 0")
+    max: int = InputField(default=255, ge=0, le=255, description="New value of 255")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Change and save."""
+        """Change and save the image."""
         values = table(lambda value: self.min + value * (self.max - self.min) / (VALUES - 1))
         image = context.images.get_pil(self.image.image_name)
         return ImageOutput.build(context.images.save(map_values(image, values)))
@@ -179,11 +179,11 @@ class ImageLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("img_ilerp", title="Inverse Lerp Image", tags=["image", "ilerp"], category="image", version="1.2.2")
 class ImageInverseLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Stretch a range of values to 0 to 255; what lies outside of it becomes the nearer end."""
+    """Map a range of values linearly to 0 to 255; values outside are clipped."""
 
     image: ImageField = InputField(description="The image to change")
-    min: int = InputField(default=0, ge=0, le=255, description="What becomes 0")
-    max: int = InputField(default=255, ge=0, le=255, description="What becomes 255")
+    min: int = InputField(default=0, ge=0, le=255, description="Value that becomes 0")
+    max: int = InputField(default=255, ge=0, le=255, description="Value that becomes 255")
 
     def _stretch(self, value: int) -> float:
         if self.max == self.min:
@@ -191,6 +191,6 @@ class ImageInverseLerpInvocation(BaseInvocation, WithMetadata, WithBoard):
         return (value - self.min) * (VALUES - 1) / (self.max - self.min)
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Change and save."""
+        """Change and save the image."""
         image = context.images.get_pil(self.image.image_name)
         return ImageOutput.build(context.images.save(map_values(image, table(self._stretch))))

@@ -1,4 +1,4 @@
-"""Images changed in color spaces made after the eye: hue turned, lightness sharpened, compared, widened."""
+"""Nodes that work in perceptual color spaces: hue rotation, lightness, thresholds, dilation."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,12 +24,12 @@ PARTS = {
     "*Oklch / Oklab": "Oklch (Oklab)",
     "*LCh / CIELab": "LCh (CIELab)",
 }
-"""The spaces under the names that blending has for them."""
+"""The spaces under the names that blending uses."""
 FULL_CIRCLE = 360
 
 
 def colors_of(context: InvocationContext, image: ImageField) -> "tuple[NDArray[np.float64], Image.Image | None]":
-    """Return an image's sRGB (height, width, 3) from 0 to 1, and its transparency if it has any."""
+    """Return an image as sRGB (height, width, 3) from 0 to 1, and its transparency, if any."""
     import numpy as np
 
     from invokeclone.nodes.images.pixels import colors
@@ -39,7 +39,7 @@ def colors_of(context: InvocationContext, image: ImageField) -> "tuple[NDArray[n
 
 
 def save_colors(context: InvocationContext, srgb: "NDArray[np.float64]", alpha: Image.Image | None) -> ImageOutput:
-    """Save what `colors_of` took apart."""
+    """Save colors and transparency as returned by `colors_of`."""
     from invokeclone.nodes.images.pixels import colors
 
     return ImageOutput.build(context.images.save(with_alpha(Image.fromarray(colors.srgb_as_bytes(srgb)), alpha)))
@@ -53,13 +53,13 @@ def save_colors(context: InvocationContext, srgb: "NDArray[np.float64]", alpha: 
     version="1.0.0",
 )
 class OklchImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Turn the hue of every color by some degrees with its seen lightness kept; transparency stays."""
+    """Rotate the hue of every color, preserving perceived lightness and transparency."""
 
     image: ImageField = InputField(description="The image to change")
-    hue: int = InputField(default=0, description="Degrees to turn by, 0 to 360")
+    hue: int = InputField(default=0, description="Rotation in degrees, 0 to 360")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Turn and save."""
+        """Rotate the hue and save the image."""
         from invokeclone.nodes.images.pixels import blends
 
         srgb, alpha = colors_of(context, self.image)
@@ -75,27 +75,28 @@ class OklchImageHueAdjustmentInvocation(BaseInvocation, WithMetadata, WithBoard)
     version="1.2.0",
 )
 class InvokeAdjustImageHuePlusInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Turn the hue of every color by some degrees in one of several color spaces; transparency stays."""
+    """Rotate the hue of every color in a selectable color space, preserving transparency."""
 
     image: ImageField = InputField(description="The image to change")
     space: HUE_SPACES = InputField(
-        default="HSV / HSL / RGB", description="The color space; UPLab needs a profile that is not part of this program"
+        default="HSV / HSL / RGB",
+        description="The color space; UPLab is not supported because its profile is not included",
     )
-    degrees: float = InputField(default=0.0, description="Degrees to turn by")
+    degrees: float = InputField(default=0.0, description="Rotation in degrees")
     preserve_lightness: bool = InputField(default=False, description="Whether to keep the CIELAB lightness")
     ok_adaptive_gamut: float = InputField(
         default=0.05,
         ge=0,
-        description="How far the lightness may give way where sRGB has no such full color",
+        description="How far lightness may change for colors outside sRGB to keep their chroma",
     )
-    ok_high_precision: bool = InputField(default=True, description="Whether to find the limits of sRGB exactly")
+    ok_high_precision: bool = InputField(default=True, description="Whether to find the sRGB gamut boundary precisely")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Turn and save; NodeError for UPLab."""
+        """Rotate the hue and save the image. Raises NodeError for UPLab."""
         from invokeclone.nodes.images.pixels import blends, colors
 
         if self.space not in PARTS:
-            raise NodeError("UPLab needs the profile CIELab_to_UPLab.icc, which is not part of this program")
+            raise NodeError("UPLab is not supported: the profile CIELab_to_UPLab.icc is not included")
         srgb, alpha = colors_of(context, self.image)
         gamut = blends.Gamut(self.ok_adaptive_gamut, colors.STEPS if self.ok_high_precision else colors.FAST_STEPS)
         rotated = blends.rotate_hue(srgb, self.degrees % FULL_CIRCLE / FULL_CIRCLE, PARTS[self.space], gamut)
@@ -112,14 +113,14 @@ class InvokeAdjustImageHuePlusInvocation(BaseInvocation, WithMetadata, WithBoard
     version="1.0.0",
 )
 class OklabUnsharpMaskInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Sharpen the seen lightness of an image by adding what a blur would take away; hues and transparency stay."""
+    """Sharpen the perceived lightness with an unsharp mask, preserving hue and transparency."""
 
     image: ImageField = InputField(description="The image to sharpen")
     radius: float = InputField(default=2, gt=0, description="Radius of the blur")
-    strength: float = InputField(default=50, ge=0, description="Percent of the difference to add")
+    strength: float = InputField(default=50, ge=0, description="Percentage of the difference to add")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Sharpen and save."""
+        """Sharpen and save the image."""
         from scipy import ndimage
 
         from invokeclone.nodes.images.pixels import blends, colors
@@ -141,12 +142,15 @@ class OklabUnsharpMaskInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.2.0",
 )
 class InvokeEquivalentAchromaticLightnessInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make a gray image in which each pixel looks as light as its color did; full colors look lighter than they measure."""
+    """Create a gray image with the perceived lightness of the colors.
 
-    image: ImageField = InputField(description="The image to make gray")
+    Saturated colors look lighter than they measure.
+    """
+
+    image: ImageField = InputField(description="The image to convert")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Convert and save."""
+        """Convert and save the image."""
         from invokeclone.nodes.images.pixels import blends, colors
 
         srgb, _ = colors_of(context, self.image)
@@ -162,17 +166,19 @@ class InvokeEquivalentAchromaticLightnessInvocation(BaseInvocation, WithMetadata
     version="1.2.0",
 )
 class InvokeImageValueThresholdsInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make values below a limit black and those above another limit white; transparency stays."""
+    """Make values below one threshold black and values above another white, preserving transparency."""
 
     image: ImageField = InputField(description="The image to change")
     invert_output: bool = InputField(default=False, description="Whether to invert the result")
-    renormalize_values: bool = InputField(default=False, description="Whether to stretch what lies between the limits")
-    lightness_only: bool = InputField(default=False, description="Whether to change the CIELAB lightness alone")
-    threshold_upper: float = InputField(default=0.5, description="Share from which a value becomes white")
-    threshold_lower: float = InputField(default=0.5, description="Share below which a value becomes black")
+    renormalize_values: bool = InputField(
+        default=False, description="Whether to rescale the values between the thresholds"
+    )
+    lightness_only: bool = InputField(default=False, description="Whether to change only the CIELAB lightness")
+    threshold_upper: float = InputField(default=0.5, description="Threshold from which values become white, 0 to 1")
+    threshold_lower: float = InputField(default=0.5, description="Threshold below which values become black, 0 to 1")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Compare and save."""
+        """Apply the thresholds and save the image."""
         from invokeclone.nodes.images.pixels import blends
 
         srgb, alpha = colors_of(context, self.image)
@@ -198,18 +204,18 @@ class InvokeImageValueThresholdsInvocation(BaseInvocation, WithMetadata, WithBoa
     version="1.3.0",
 )
 class InvokeImageDilateOrErodeInvocation(BaseInvocation, WithMetadata):
-    """Let what is light (or opaque) grow over what is dark, or the other way round, by a rectangle."""
+    """Grow light (or opaque) areas over dark ones, or the other way round, with a rectangular kernel."""
 
     image: ImageField = InputField(description="The image to change")
     lightness_only: bool = InputField(
-        default=False, description="Whether to change the CIELAB lightness alone, rather than each channel"
+        default=False, description="Whether to change only the CIELAB lightness instead of each channel"
     )
-    radius_w: int = InputField(default=4, ge=0, description="How far to the left and right, in pixels")
-    radius_h: int = InputField(default=4, ge=0, description="How far up and down, in pixels")
-    mode: Literal["Dilate", "Erode"] = InputField(default="Dilate", description="Whether light or dark grows")
+    radius_w: int = InputField(default=4, ge=0, description="Horizontal radius in pixels")
+    radius_h: int = InputField(default=4, ge=0, description="Vertical radius in pixels")
+    mode: Literal["Dilate", "Erode"] = InputField(default="Dilate", description="Whether to grow light or dark areas")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Grow and save; an image without colors stays without."""
+        """Dilate or erode, and save the image; grayscale images stay grayscale."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import blends
@@ -225,7 +231,7 @@ class InvokeImageDilateOrErodeInvocation(BaseInvocation, WithMetadata):
         return ImageOutput.build(context.images.save(Image.merge(image.mode, bands)))
 
     def _dilate_or_erode(self, values: "NDArray[Any]") -> "NDArray[Any]":
-        """Return the greatest or least values (height, width) around each place."""
+        """Return the maximum or minimum values (height, width) around each pixel."""
         from scipy import ndimage
 
         height, width = values.shape

@@ -1,4 +1,4 @@
-"""Images put together: pasted, multiplied, cut by masks, and masks made of images."""
+"""Nodes that combine images: paste, multiply, apply masks, and derive masks."""
 
 from PIL import Image, ImageChops, ImageOps
 
@@ -22,11 +22,11 @@ def paste(
 ) -> Image.Image:
     """Return RGBA of `image` over `base` at `position`, on a canvas that holds both, or cropped to `base`.
 
-    `keep` is white where the base stays. Raises NodeError when it is not of the image's size, SizeOverLimit for a canvas over the
-    limits, before it is made.
+    `keep` is white where the base stays. Raises NodeError when its size differs from the image's, and SizeOverLimit
+    for a canvas over the limits, before it is created.
     """
     if keep is not None and keep.size != image.size:
-        message = f"the mask, {keep.width}×{keep.height}, is not of the image's size, {image.width}×{image.height}"
+        message = f"the mask size {keep.width}×{keep.height} differs from the image size {image.width}×{image.height}"
         raise NodeError(message)
     x, y = position
     left, top = min(0, x), min(0, y)
@@ -40,17 +40,17 @@ def paste(
 
 @invocation("img_paste", title="Paste Image", tags=["image", "paste"], category="image", version="1.2.2")
 class ImagePasteInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Put an image over another one."""
+    """Paste an image over another one."""
 
-    base_image: ImageField = InputField(description="The image below")
-    image: ImageField = InputField(description="The image above")
-    mask: ImageField | None = InputField(default=None, description="White where the image below stays visible")
-    x: int = InputField(default=0, description="Left edge of the image above")
-    y: int = InputField(default=0, description="Top edge of the image above")
-    crop: bool = InputField(default=False, description="Whether to crop to the image below")
+    base_image: ImageField = InputField(description="The lower image")
+    image: ImageField = InputField(description="The upper image")
+    mask: ImageField | None = InputField(default=None, description="White where the lower image stays visible")
+    x: int = InputField(default=0, description="Left edge of the upper image")
+    y: int = InputField(default=0, description="Top edge of the upper image")
+    crop: bool = InputField(default=False, description="Whether to crop to the lower image")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Paste and save."""
+        """Paste and save the image."""
         base = context.images.get_pil(self.base_image.image_name, mode="RGBA")
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         keep = context.images.get_pil(self.mask.image_name, mode="L") if self.mask else None
@@ -61,13 +61,13 @@ class ImagePasteInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("img_mul", title="Multiply Images", tags=["image", "multiply"], category="image", version="1.2.2")
 class ImageMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Multiply two images: white leaves the other one, black makes black."""
+    """Multiply two images: white leaves the other image unchanged, black gives black."""
 
-    image1: ImageField = InputField(description="The first image; the result is of its mode")
+    image1: ImageField = InputField(description="The first image, whose mode the result has")
     image2: ImageField = InputField(description="The second image")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Multiply and save."""
+        """Multiply and save the image."""
         first = context.images.get_pil(self.image1.image_name)
         if first.mode not in {"L", "RGB", "RGBA"}:
             first = first.convert("RGBA" if first.has_transparency_data else "RGB")
@@ -77,13 +77,13 @@ class ImageMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("tomask", title="Mask from Alpha", tags=["image", "mask"], category="mask", version="1.2.2")
 class MaskFromAlphaInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make a mask of an image's last channel, which is its opacity if it has one."""
+    """Create a mask from an image's last channel, which is alpha if present."""
 
-    image: ImageField = InputField(description="The image to make it of")
+    image: ImageField = InputField(description="The source image")
     invert: bool = InputField(default=False, description="Whether to invert the mask")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Extract and save."""
+        """Extract and save the mask."""
         mask = context.images.get_pil(self.image.image_name).split()[-1].convert("L")
         if self.invert:
             mask = ImageOps.invert(mask)
@@ -92,13 +92,13 @@ class MaskFromAlphaInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("mask_combine", title="Combine Masks", tags=["image", "mask", "multiply"], category="mask", version="1.2.2")
 class MaskCombineInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Multiply two masks: what is black in one of them is black."""
+    """Multiply two masks: the result is black where either is black."""
 
     mask1: ImageField = InputField(description="The first mask")
     mask2: ImageField = InputField(description="The second mask")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Combine and save."""
+        """Combine and save the masks."""
         first = context.images.get_pil(self.mask1.image_name, mode="L")
         second = context.images.get_pil(self.mask2.image_name, mode="L")
         combined = ImageChops.multiply(first, second)
@@ -109,15 +109,15 @@ class MaskCombineInvocation(BaseInvocation, WithMetadata, WithBoard):
     "mask_from_id", title="Mask from Segmented Image", tags=["image", "mask", "id"], category="mask", version="1.0.1"
 )
 class MaskFromIDInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make a mask that is white where a segmentation map has one color, or one close to it."""
+    """Create a mask that is white where a segmentation map has a color, within a tolerance."""
 
     image: ImageField = InputField(description="The segmentation map")
     color: ColorField = InputField(description="The color to look for")
-    threshold: int = InputField(default=100, description="How far a color may be off, as a distance in RGBA")
+    threshold: int = InputField(default=100, description="Maximum distance to the color in RGBA")
     invert: bool = InputField(default=False, description="Whether to invert the mask")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Compare and save."""
+        """Create and save the mask."""
         import numpy as np
 
         pixels = np.asarray(context.images.get_pil(self.image.image_name, mode="RGBA"), dtype=np.int32)
@@ -135,18 +135,20 @@ class MaskFromIDInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.0.0",
 )
 class ApplyMaskToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make an image as opaque as a mask is white."""
+    """Set the opacity of an image to a mask: white is opaque."""
 
-    image: ImageField = InputField(description="The image to cut out")
+    image: ImageField = InputField(description="The image to mask")
     mask: ImageField = InputField(description="The mask, of the same size")
     invert_mask: bool = InputField(default=False, description="Whether to invert the mask first")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Replace the transparency and save."""
+        """Replace the transparency and save the image."""
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         mask = context.images.get_pil(self.mask.image_name, mode="L")
         if mask.size != image.size:
-            message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
+            message = (
+                f"the mask size {mask.width}×{mask.height} differs from the image size {image.width}×{image.height}"
+            )
             raise NodeError(message)
         image.putalpha(ImageOps.invert(mask) if self.invert_mask else mask)
         return ImageOutput.build(context.images.save(image))

@@ -1,4 +1,4 @@
-"""Images made for control networks without a model: edges, flat colors, shuffled content, and their sizes."""
+"""Preprocessors for control images that use no model: edges, flat colors, shuffled content, resizing."""
 
 from PIL import Image
 
@@ -17,14 +17,14 @@ from invokeclone.graph.vocabulary.taxonomy import Classification
     version="1.0.0",
 )
 class CannyEdgeDetectionInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Draw the edges of an image white on black."""
+    """Detect the edges of an image and draw them white on black."""
 
-    image: ImageField = InputField(description="The image to find edges in")
-    low_threshold: int = InputField(default=100, ge=0, le=255, description="The slope from which an edge goes on")
-    high_threshold: int = InputField(default=200, ge=0, le=255, description="The slope from which an edge begins")
+    image: ImageField = InputField(description="The source image")
+    low_threshold: int = InputField(default=100, ge=0, le=255, description="Gradient above which an edge continues")
+    high_threshold: int = InputField(default=200, ge=0, le=255, description="Gradient above which an edge starts")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Find and save."""
+        """Detect the edges and save the image."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import edges
@@ -42,7 +42,7 @@ class ColorMapInvocation(BaseInvocation, WithMetadata, WithBoard):
     tile_size: int = InputField(default=64, ge=1, description="Side of a square in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Reduce and save."""
+        """Reduce and save the image."""
         image = context.images.get_pil(self.image.image_name, mode="RGB")
         squares = max(1, image.width // self.tile_size), max(1, image.height // self.tile_size)
         reduced = image.resize(squares, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.NEAREST)
@@ -57,13 +57,13 @@ class ColorMapInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.0.0",
 )
 class ContentShuffleInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Warp an image by chance so that its colors and textures stay and its content does not."""
+    """Warp an image randomly, preserving colors and textures but not content."""
 
     image: ImageField = InputField(description="The image to warp")
-    scale_factor: int = InputField(default=256, ge=0, description="Size of the waves in pixels")
+    scale_factor: int = InputField(default=256, ge=0, description="Scale of the distortion in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Warp and save."""
+        """Warp and save the image."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import warps
@@ -82,14 +82,14 @@ class ContentShuffleInvocation(BaseInvocation, WithMetadata, WithBoard):
     classification=Classification.Prototype,
 )
 class HeuristicResizeInvocation(BaseInvocation):
-    """Bring an image to a size so that thin lines stay thin and flat colors stay flat."""
+    """Resize an image while keeping thin lines thin and flat colors flat."""
 
     image: ImageField = InputField(description="The image to resize")
     width: int = InputField(default=512, ge=1, description="New width in pixels")
     height: int = InputField(default=512, ge=1, description="New height in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Resize and save; transparency is resized too."""
+        """Resize and save the image, including its transparency."""
         import numpy as np
 
         from invokeclone.components.control.resize import heuristic_resize

@@ -1,4 +1,4 @@
-"""Images saved as files of their own, beside the gallery."""
+"""The node that saves images as files in addition to the gallery."""
 
 import io
 from pathlib import Path
@@ -15,25 +15,25 @@ from invokeclone.kit.files.storage import safe_join, write_file
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 RESERVED = frozenset({"images", "videos", "tensors", "conditioning", ".bulk_download"})
-"""Folders of the outputs that the server itself keeps."""
+"""Folders of the outputs that are reserved for the server."""
 
 
 def folder_for(outputs: Path, relative: str) -> Path:
-    """Return the folder that `relative` names inside of `outputs`; NodeError when it lies outside or is the server's own."""
+    """Return the folder `relative` inside `outputs`. Raises NodeError if it is outside or reserved for the server."""
     relative = relative.strip()
     if not relative:
         return outputs.resolve()
     try:
         folder = safe_join(outputs, relative.replace("\\", "/"))
     except BadRequest as error:
-        raise NodeError(f"output_directory must be a folder inside of the outputs folder, not {relative!r}") from error
+        raise NodeError(f"output_directory must be a folder inside the outputs folder, not {relative!r}") from error
     if folder.relative_to(outputs.resolve()).parts[0].lower() in RESERVED:
-        raise NodeError(f"output_directory {relative!r} is kept by the server itself")
+        raise NodeError(f"output_directory {relative!r} is reserved for the server: choose another folder")
     return folder
 
 
 def encode_image(image: Image.Image, kind: str, quality: int) -> bytes:
-    """Return a file's bytes; JPEG drops transparency, PNG takes no notice of quality."""
+    """Return the encoded file. JPEG drops transparency; PNG ignores the quality."""
     if kind == "jpg":
         image = image.convert("RGB")
     elif kind == "webp" and image.mode not in {"RGB", "RGBA"}:
@@ -57,16 +57,19 @@ class SaveImageToFileInvocation(BaseInvocation, WithMetadata, WithBoard):
     """Save an image to the gallery, and as a file in a folder of the outputs."""
 
     image: ImageField = InputField(description="The image to save")
-    output_directory: str = InputField(default="", description="Folder inside of the outputs; made if it is missing")
-    prefix: str = InputField(default="", description="What the file's name begins with")
-    suffix: str = InputField(default="", description="What the file's name ends with, before the extension")
+    output_directory: str = InputField(default="", description="Folder inside the outputs, created if missing")
+    prefix: str = InputField(default="", description="Prefix of the file name")
+    suffix: str = InputField(default="", description="Suffix of the file name, before the extension")
     file_format: Literal["png", "jpg", "webp"] = InputField(default="png", description="Format of the file")
     quality: int = InputField(default=95, ge=1, le=100, description="Quality of JPEG and WebP")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Save both; the file bears the new image's name. NodeError when folder or name lead out of the outputs."""
+        """Save both; the file is named after the new image.
+
+        Raises NodeError for a folder or name outside the outputs.
+        """
         if any(char in "/\\:" or not char.isprintable() for char in self.prefix + self.suffix):
-            raise NodeError("prefix and suffix must not hold path separators or control characters")
+            raise NodeError("prefix and suffix must not contain path separators or control characters")
         folder = folder_for(context.config.get().outputs_path, self.output_directory)
         image = context.images.get_pil(self.image.image_name)
         data = encode_image(image, self.file_format, self.quality)
@@ -74,8 +77,8 @@ class SaveImageToFileInvocation(BaseInvocation, WithMetadata, WithBoard):
         path = folder / f"{self.prefix}{Path(saved.image_name).stem}{self.suffix}.{self.file_format}"
         try:
             if path.exists():
-                raise NodeError(f"there is a file already: {path.name}")
+                raise NodeError(f"file already exists: {path.name}")
             write_file(path, data)
         except OSError as error:
-            raise NodeError(f"the file was not written: {error.strerror or error}") from error
+            raise NodeError(f"cannot write the file: {error.strerror or error}") from error
         return ImageOutput.build(saved)

@@ -1,4 +1,4 @@
-"""Holes in images filled, so that a model has something to begin with: transparent ones, or those of a mask."""
+"""Nodes that fill holes in images, given by transparency or a mask, as a starting point for a model."""
 
 from PIL import Image
 
@@ -13,7 +13,7 @@ HALF_OPAQUE = 128
 
 
 def fill_from_edges(image: Image.Image, known_mask: Image.Image) -> Image.Image:
-    """Return RGB of an image with colors flowing into what the gray image `known` has black."""
+    """Return RGB of an image with colors flowing into the black areas of the gray image `known_mask`."""
     import numpy as np
 
     from invokeclone.nodes.images.pixels import infill
@@ -24,14 +24,14 @@ def fill_from_edges(image: Image.Image, known_mask: Image.Image) -> Image.Image:
 
 @invocation("infill_tile", title="Tile Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.3")
 class InfillTileInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Fill what is transparent with squares of the rest, drawn by chance."""
+    """Fill transparent areas with random square tiles from the rest of the image."""
 
     image: ImageField = InputField(description="The image to fill")
     tile_size: int = InputField(default=32, ge=1, description="Side of the squares in pixels")
-    seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the chance")
+    seed: int = InputField(default=0, ge=0, le=4294967295, description="Random seed")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Fill and save; an image without an opaque pixel stays as it is."""
+        """Fill and save the image; an image without an opaque pixel is unchanged."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import infill
@@ -39,19 +39,19 @@ class InfillTileInvocation(BaseInvocation, WithMetadata, WithBoard):
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         ground = infill.tile_fill(np.asarray(image), self.tile_size, self.seed)
         if ground is None:
-            context.logger.warning("The image has no opaque pixel to fill it with")
+            context.logger.warning("Infill skipped: the image has no opaque pixel")
             return ImageOutput.build(context.images.save(image))
         return ImageOutput.build(context.images.save(Image.alpha_composite(Image.fromarray(ground), image)))
 
 
 @invocation("infill_cv2", title="CV2 Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.2")
 class CV2InfillInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Fill what is transparent with colors that flow in from its edge. OpenCV itself is not needed."""
+    """Fill transparent areas with colors that flow in from the edge. Does not need OpenCV."""
 
     image: ImageField = InputField(description="The image to fill")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Fill and save."""
+        """Fill and save the image."""
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         return ImageOutput.build(context.images.save(fill_from_edges(image, image.getchannel("A"))))
 
@@ -60,14 +60,14 @@ class CV2InfillInvocation(BaseInvocation, WithMetadata, WithBoard):
     "infill_patchmatch", title="PatchMatch Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.2"
 )
 class InfillPatchMatchInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Fill what is transparent with patches of the rest that fit together."""
+    """Fill transparent areas with matching patches from the rest of the image."""
 
     image: ImageField = InputField(description="The image to fill")
-    downscale: float = InputField(default=2.0, gt=0, description="How much smaller the image is while it is filled")
-    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="How pixels are mixed")
+    downscale: float = InputField(default=2.0, gt=0, description="Factor by which the image is downscaled for filling")
+    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="Resampling filter")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Fill and save; an image without an opaque pixel stays as it is."""
+        """Fill and save the image; an image without an opaque pixel is unchanged."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import patchmatch
@@ -81,7 +81,7 @@ class InfillPatchMatchInvocation(BaseInvocation, WithMetadata, WithBoard):
             small = image.resize(size, resample)
         hole = np.asarray(small.getchannel("A")) < HALF_OPAQUE
         if hole.all():
-            context.logger.warning("The image has no opaque pixel to fill it with")
+            context.logger.warning("Infill skipped: the image has no opaque pixel")
             return ImageOutput.build(context.images.save(image))
         result = Image.fromarray(patchmatch.fill_hole(np.asarray(small.convert("RGB")), hole))
         ground = result if result.size == image.size else result.resize(image.size, resample)
@@ -90,17 +90,22 @@ class InfillPatchMatchInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("cv_inpaint", title="OpenCV Inpaint", tags=["opencv", "inpaint"], category="inpaint", version="1.3.1")
 class CvInpaintInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Paint over what a mask has not white, with colors that flow in from around it. OpenCV itself is not needed."""
+    """Replace the parts of an image where a mask is not white by colors that flow in from around.
 
-    image: ImageField = InputField(description="The image to paint in")
-    mask: ImageField = InputField(description="The mask: black is painted over, white stays")
+    Does not need OpenCV.
+    """
+
+    image: ImageField = InputField(description="The image to inpaint")
+    mask: ImageField = InputField(description="The mask: black is replaced, white stays")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Fill and save; NodeError when the sizes differ."""
+        """Fill and save the image. Raises NodeError when the sizes differ."""
         image = context.images.get_pil(self.image.image_name, mode="RGB")
         mask = context.images.get_pil(self.mask.image_name, mode="L")
         if mask.size != image.size:
-            message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
+            message = (
+                f"the mask size {mask.width}×{mask.height} differs from the image size {image.width}×{image.height}"
+            )
             raise NodeError(message)
         stays = mask.point([0] * 255 + [255])
         return ImageOutput.build(context.images.save(fill_from_edges(image, stays)))

@@ -1,4 +1,4 @@
-"""Images laid over each other: as layers blended in many ways, or as a subject before another background."""
+"""Nodes that layer images: blend modes, and a subject composed onto another background."""
 
 import re
 from typing import Literal
@@ -40,7 +40,7 @@ BLEND_SPACES = Literal["RGB", "Linear RGB", "HSL (RGB)", "HSV (RGB)", "Okhsl", "
 
 
 def fit_size(size: tuple[int, int], frame: tuple[int, int], *, width: bool, height: bool) -> tuple[int, int]:
-    """Return a size brought to a frame's width or height in proportion, or to both without."""
+    """Return a size scaled to a frame's width or height, proportionally, or to both, ignoring proportions."""
     if width and height:
         return frame
     if width:
@@ -53,7 +53,7 @@ def fit_size(size: tuple[int, int], frame: tuple[int, int], *, width: bool, heig
 def center_in_frame(
     image: Image.Image, frame: tuple[int, int], offset: tuple[int, int], *, width: bool, height: bool
 ) -> Image.Image:
-    """Return RGBA of a frame's size with the image, fitted to it, in the middle, moved by `offset`."""
+    """Return RGBA of a frame's size with the image, scaled to it, centered and moved by `offset`."""
     size = fit_size(image.size, frame, width=width, height=height)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -68,34 +68,36 @@ def center_in_frame(
     version="1.2.0",
 )
 class InvokeImageBlendInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Blend an image over another one; the result has the lower one's size."""
+    """Blend an image over another one; the result has the size of the lower image."""
 
-    layer_upper: ImageField = InputField(description="The image above", ui_order=1)
+    layer_upper: ImageField = InputField(description="The upper image", ui_order=1)
     blend_mode: BLEND_MODES = InputField(default="Normal", description="How the images are blended", ui_order=2)
-    opacity: float = InputField(default=1.0, ge=0, description="Opacity of the image above; 1 is its own", ui_order=3)
-    mask: ImageField | None = InputField(
-        default=None, description="White where the image above shows, black where it does not", ui_order=4
+    opacity: float = InputField(
+        default=1.0, ge=0, description="Opacity of the upper image; 1 leaves it unchanged", ui_order=3
     )
-    fit_to_width: bool = InputField(default=False, description="Bring the image above to the width", ui_order=5)
-    fit_to_height: bool = InputField(default=True, description="Bring the image above to the height", ui_order=6)
-    layer_base: ImageField = InputField(description="The image below", ui_order=7)
+    mask: ImageField | None = InputField(
+        default=None, description="White where the upper image shows, black where it does not", ui_order=4
+    )
+    fit_to_width: bool = InputField(default=False, description="Scale the upper image to the width", ui_order=5)
+    fit_to_height: bool = InputField(default=True, description="Scale the upper image to the height", ui_order=6)
+    layer_base: ImageField = InputField(description="The lower image", ui_order=7)
     color_space: BLEND_SPACES = InputField(
         default="RGB",
-        description="Where the values are blended; other than in RGB, of most modes the lightness alone",
+        description="Color space of blending; outside RGB most modes blend only the lightness",
         ui_order=8,
     )
     adaptive_gamut: float = InputField(
         default=0.0,
         ge=0,
-        description="How far the lightness may give way where sRGB has no such full color",
+        description="How far lightness may change for colors outside sRGB to keep their chroma",
         ui_order=9,
     )
     high_precision: bool = InputField(
-        default=True, description="Whether to find the limits of sRGB exactly", ui_order=10
+        default=True, description="Whether to find the sRGB gamut boundary precisely", ui_order=10
     )
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Blend and save."""
+        """Blend and save the image."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import blends, colors
@@ -116,7 +118,7 @@ class InvokeImageBlendInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 
 def parse_color(text: str) -> tuple[int, int, int]:
-    """Return the color that a text names: a CSS color, or red, green and blue with or without brackets. Raises NodeError."""
+    """Return the color of a text: a CSS color, or red, green and blue with or without parentheses. Raises NodeError."""
     numbers = re.fullmatch(r"[(\[]?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*[)\]]?", text.strip())
     css = f"rgb({','.join(numbers.groups())})" if numbers else text.strip()
     try:
@@ -131,8 +133,9 @@ def parse_color(text: str) -> tuple[int, int, int]:
 def remove_background(subject: Image.Image, key: str, threshold: int) -> Image.Image:
     """Return RGBA of a subject without its background.
 
-    That is all that is near the color `key`, as a sum of the channels' differences; without one it is what is joined to a
-    corner and near its color. A subject with transparency is cut out already when there is no `key`.
+    The background is the area near the color `key`, measured as the sum of channel differences; without a key it is
+    the area connected to a corner and near its color. A subject with transparency is unchanged if there is no
+    `key`.
     """
     import numpy as np
     from scipy import ndimage
@@ -156,21 +159,21 @@ def remove_background(subject: Image.Image, key: str, threshold: int) -> Image.I
     version="1.2.0",
 )
 class InvokeImageCompositorInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Cut a subject out of its background and put it before another one."""
+    """Cut out a subject and place it on another background."""
 
     image_subject: ImageField = InputField(description="The image with the subject")
     image_background: ImageField = InputField(description="The background; the result has its size")
     chroma_key: str = InputField(
-        default="", description="Color of the subject's background; empty for what is joined to its corners"
+        default="", description="Color of the subject's background; if empty, the area connected to its corners"
     )
-    threshold: int = InputField(default=50, ge=0, description="How far a color may be off from the background's")
-    fill_x: bool = InputField(default=False, description="Bring the subject to the background's width")
-    fill_y: bool = InputField(default=True, description="Bring the subject to the background's height")
-    x_offset: int = InputField(default=0, description="How far the subject is right of the middle, in pixels")
-    y_offset: int = InputField(default=0, description="How far the subject is below the middle, in pixels")
+    threshold: int = InputField(default=50, ge=0, description="Maximum difference to the background color")
+    fill_x: bool = InputField(default=False, description="Scale the subject to the background's width")
+    fill_y: bool = InputField(default=True, description="Scale the subject to the background's height")
+    x_offset: int = InputField(default=0, description="Horizontal offset of the subject from the center, in pixels")
+    y_offset: int = InputField(default=0, description="Vertical offset of the subject from the center, in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Cut out, put together and save; NodeError when the key is not a color."""
+        """Compose and save the image. Raises NodeError when the key is not a color."""
         ground = context.images.get_pil(self.image_background.image_name, mode="RGBA")
         subject = remove_background(
             context.images.get_pil(self.image_subject.image_name), self.chroma_key, self.threshold

@@ -1,4 +1,4 @@
-"""Colors of one image brought to those of another."""
+"""The node that matches the colors of one image to another."""
 
 from typing import Literal
 
@@ -11,11 +11,11 @@ from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoar
 from invokeclone.nodes.images.filters import split_alpha, with_alpha
 
 MATCHED_CHANNELS = {"RGB": (0, 1, 2), "YCbCr": (0, 1, 2), "YCbCr-Chroma": (1, 2), "YCbCr-Luma": (0,)}
-"""Which channels of each space are matched."""
+"""The channels of each space that are matched."""
 
 
 def match_colors(base: Image.Image, reference: Image.Image, space: str) -> Image.Image:
-    """Return RGB of `base` with the distribution of values of `reference` in each channel matched."""
+    """Return RGB of `base` with the histogram of each selected channel matched to `reference`."""
     import numpy as np
 
     from invokeclone.nodes.images.pixels import levels
@@ -31,17 +31,17 @@ def match_colors(base: Image.Image, reference: Image.Image, space: str) -> Image
 
 @invocation("color_correct", title="Color Correct", tags=["image", "color"], category="image", version="2.0.0")
 class ColorCorrectInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Give an image the distribution of another one's colors; transparency stays."""
+    """Match an image's colors to those of another image, preserving transparency."""
 
     base_image: ImageField = InputField(description="The image to correct")
-    color_reference: ImageField = InputField(description="The image whose colors are wanted, of any size")
-    mask: ImageField | None = InputField(default=None, description="White where the image stays as it was")
+    color_reference: ImageField = InputField(description="The image with the desired colors, of any size")
+    mask: ImageField | None = InputField(default=None, description="White where the image is unchanged")
     colorspace: Literal["RGB", "YCbCr", "YCbCr-Chroma", "YCbCr-Luma"] = InputField(
         default="RGB", description="The channels to match", title="Color Space"
     )
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Match and save; NodeError when the mask is not of the image's size."""
+        """Match the colors and save the image. Raises NodeError when the mask has another size."""
         base, alpha = split_alpha(context.images.get_pil(self.base_image.image_name))
         reference = context.images.get_pil(self.color_reference.image_name, mode="RGB")
         corrected = match_colors(base, reference, self.colorspace)
@@ -49,7 +49,7 @@ class ColorCorrectInvocation(BaseInvocation, WithMetadata, WithBoard):
             mask = context.images.get_pil(self.mask.image_name, mode="L")
             if mask.size != base.size:
                 message = (
-                    f"the mask, {mask.width}×{mask.height}, is not of the image's size, {base.width}×{base.height}"
+                    f"the mask size {mask.width}×{mask.height} differs from the image size {base.width}×{base.height}"
                 )
                 raise NodeError(message)
             corrected.paste(base, mask=mask)

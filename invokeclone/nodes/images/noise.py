@@ -1,4 +1,4 @@
-"""Noise laid over images."""
+"""The node that adds noise to images."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 @invocation("img_noise", title="Add Image Noise", tags=["image", "noise"], category="image", version="1.1.0")
 class ImageNoiseInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Add noise to an image; transparency stays."""
+    """Add noise to an image, preserving transparency."""
 
     image: ImageField = InputField(description="The image to add noise to")
-    mask: ImageField | None = InputField(default=None, description="Black where noise is added, white where none is")
-    seed: int = InputField(default=0, ge=0, le=4294967295, description="Seed of the noise")
+    mask: ImageField | None = InputField(default=None, description="Black where noise is added, white where it is not")
+    seed: int = InputField(default=0, ge=0, le=4294967295, description="Random seed")
     noise_type: Literal["gaussian", "salt_and_pepper"] = InputField(
-        default="gaussian", description="Values moved by chance, or some of them replaced by the least and the greatest"
+        default="gaussian", description="Gaussian noise, or salt and pepper noise"
     )
     amount: float = InputField(
         default=0.1,
         ge=0,
         le=1,
-        description="How far values are moved, as a share of 255 (the standard deviation), or which share is replaced",
+        description="Standard deviation as a fraction of 255, or the fraction of replaced pixels",
     )
-    noise_color: bool = InputField(default=True, description="Whether each channel has its own noise")
-    size: int = InputField(default=1, ge=1, description="Side of a grain of noise in pixels")
+    noise_color: bool = InputField(default=True, description="Whether each channel has independent noise")
+    size: int = InputField(default=1, ge=1, description="Side of a noise grain in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Add and save; NodeError when the mask is not of the image's size."""
+        """Add the noise and save the image. Raises NodeError when the mask has another size."""
         import numpy as np
 
         colors, alpha = split_alpha(context.images.get_pil(self.image.image_name))
@@ -44,14 +44,14 @@ class ImageNoiseInvocation(BaseInvocation, WithMetadata, WithBoard):
             mask = context.images.get_pil(self.mask.image_name, mode="L")
             if mask.size != colors.size:
                 message = (
-                    f"the mask, {mask.width}×{mask.height}, is not of the image's size, {noisy.width}×{noisy.height}"
+                    f"the mask size {mask.width}×{mask.height} differs from the image size {noisy.width}×{noisy.height}"
                 )
                 raise NodeError(message)
             noisy.paste(colors, mask=mask)
         return ImageOutput.build(context.images.save(with_alpha(noisy, alpha)))
 
     def _noisy(self, pixels: "NDArray[np.uint8]") -> "NDArray[Any]":
-        """Return the pixels (height, width, 3) with noise; values may lie outside of 0 to 255."""
+        """Return the pixels (height, width, 3) with noise; values may be outside 0 to 255."""
         import numpy as np
 
         rng = np.random.default_rng(self.seed)

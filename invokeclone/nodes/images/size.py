@@ -1,4 +1,4 @@
-"""Images made larger, smaller or cut: sizes and positions change, colors do not."""
+"""Nodes that scale, crop and pad images."""
 
 from typing import Literal, get_args
 
@@ -33,15 +33,15 @@ CLEAR = (0, 0, 0, 0)
 
 @invocation("img_resize", title="Resize Image", tags=["image", "resize"], category="image", version="1.2.2")
 class ImageResizeInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Bring an image to a size."""
+    """Resize an image."""
 
     image: ImageField = InputField(description="The image to resize")
     width: int = InputField(default=512, gt=0, description="New width in pixels")
     height: int = InputField(default=512, gt=0, description="New height in pixels")
-    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="How pixels are mixed")
+    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="Resampling filter")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Resize and save."""
+        """Resize and save the image."""
         image = context.images.get_pil(self.image.image_name)
         resized = image.resize((self.width, self.height), resample=PIL_RESAMPLING_MAP[self.resample_mode])
         return ImageOutput.build(context.images.save(resized))
@@ -49,14 +49,14 @@ class ImageResizeInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 @invocation("img_scale", title="Scale Image", tags=["image", "scale"], category="image", version="1.2.2")
 class ImageScaleInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Multiply an image's size; parts of pixels are dropped."""
+    """Scale an image; the new size is rounded down."""
 
     image: ImageField = InputField(description="The image to scale")
-    scale_factor: float = InputField(default=2.0, gt=0, description="What both sides are multiplied by")
-    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="How pixels are mixed")
+    scale_factor: float = InputField(default=2.0, gt=0, description="Factor for both sides")
+    resample_mode: PIL_RESAMPLING_MODES = InputField(default="bicubic", description="Resampling filter")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Scale and save."""
+        """Scale and save the image."""
         image = context.images.get_pil(self.image.image_name)
         size = int(image.width * self.scale_factor), int(image.height * self.scale_factor)
         check_pixels(*size, context.config.get().limits, f"node {self.id} ({self.get_type()})")
@@ -65,7 +65,7 @@ class ImageScaleInvocation(BaseInvocation, WithMetadata, WithBoard):
 
 
 def paste_on_canvas(image: Image.Image, size: tuple[int, int], position: tuple[int, int]) -> Image.Image:
-    """Return a transparent RGBA canvas of `size` with `image` at `position`; what does not fit is cut off."""
+    """Return a transparent RGBA canvas of `size` with `image` at `position`, cropped to the canvas."""
     canvas = Image.new("RGBA", size, CLEAR)
     canvas.paste(image.convert("RGBA"), position)
     return canvas
@@ -73,7 +73,7 @@ def paste_on_canvas(image: Image.Image, size: tuple[int, int], position: tuple[i
 
 @invocation("img_crop", title="Crop Image", tags=["image", "crop"], category="image", version="1.2.2")
 class ImageCropInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Cut a rectangle out of an image; where it reaches over the edge it is transparent."""
+    """Crop an image to a rectangle; parts outside the image are transparent."""
 
     image: ImageField = InputField(description="The image to crop")
     x: int = InputField(default=0, description="Left edge of the rectangle")
@@ -82,7 +82,7 @@ class ImageCropInvocation(BaseInvocation, WithMetadata, WithBoard):
     height: int = InputField(default=512, gt=0, description="Height of the rectangle")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Crop and save."""
+        """Crop and save the image."""
         image = context.images.get_pil(self.image.image_name)
         return ImageOutput.build(
             context.images.save(paste_on_canvas(image, (self.width, self.height), (-self.x, -self.y)))
@@ -93,7 +93,7 @@ class ImageCropInvocation(BaseInvocation, WithMetadata, WithBoard):
     "img_pad_crop", title="Center Pad or Crop Image", tags=["image", "pad", "crop"], category="image", version="1.0.0"
 )
 class CenterPadCropInvocation(BaseInvocation):
-    """Add transparent pixels at each side, or take some away with numbers below 0."""
+    """Add transparent pixels at each side, or crop with negative numbers."""
 
     image: ImageField = InputField(description="The image to pad or crop")
     left: int = InputField(default=0, description="Pixels to add on the left")
@@ -102,11 +102,11 @@ class CenterPadCropInvocation(BaseInvocation):
     bottom: int = InputField(default=0, description="Pixels to add at the bottom")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Pad or crop, and save; raises NodeError when nothing is left."""
+        """Pad or crop, and save the image. Raises NodeError when nothing is left."""
         image = context.images.get_pil(self.image.image_name)
         size = image.width + self.left + self.right, image.height + self.top + self.bottom
         if min(size) <= 0:
-            message = f"nothing of the image is left: {size[0]}×{size[1]}"
+            message = f"the cropped image would be empty: {size[0]}×{size[1]}"
             raise NodeError(message)
         check_pixels(*size, context.config.get().limits, f"node {self.id} ({self.get_type()})")
         return ImageOutput.build(context.images.save(paste_on_canvas(image, size, (self.left, self.top))))
@@ -120,13 +120,13 @@ class CenterPadCropInvocation(BaseInvocation):
     version="1.0.0",
 )
 class CropImageToBoundingBoxInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Cut a bounding box out of an image; without one, all that is not empty."""
+    """Crop an image to a bounding box; without one, to its non-empty area."""
 
     image: ImageField = InputField(description="The image to crop")
-    bounding_box: BoundingBoxField | None = InputField(default=None, description="What to keep")
+    bounding_box: BoundingBoxField | None = InputField(default=None, description="The area to keep")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Crop and save."""
+        """Crop and save the image."""
         image = context.images.get_pil(self.image.image_name)
         box = self.bounding_box.tuple() if self.bounding_box else image.getbbox()
         return ImageOutput.build(context.images.save(image.crop(box) if box else image))
@@ -140,22 +140,22 @@ class CropImageToBoundingBoxInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.0.0",
 )
 class PasteImageIntoBoundingBoxInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Put an image into a bounding box of its size in another one."""
+    """Paste an image into a bounding box of the same size in another image."""
 
     source_image: ImageField = InputField(description="The image to paste")
     target_image: ImageField = InputField(description="The image to paste into")
-    bounding_box: BoundingBoxField = InputField(description="Where it goes")
+    bounding_box: BoundingBoxField = InputField(description="The target area")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Paste and save; raises NodeError when the box has another size or reaches over the edge."""
+        """Paste and save the image. Raises NodeError when the box has another size or exceeds the target."""
         source = context.images.get_pil(self.source_image.image_name, mode="RGBA")
         target = context.images.get_pil(self.target_image.image_name, mode="RGBA")
         box = self.bounding_box
         if (box.x_max - box.x_min, box.y_max - box.y_min) != source.size:
-            message = f"the bounding box {box.tuple()} is not of the image's size, {source.width}×{source.height}"
+            message = f"the bounding box {box.tuple()} does not match the image size {source.width}×{source.height}"
             raise NodeError(message)
         if min(box.x_min, box.y_min) < 0 or box.x_max > target.width or box.y_max > target.height:
-            message = f"the bounding box {box.tuple()} reaches over the target, {target.width}×{target.height}"
+            message = f"the bounding box {box.tuple()} exceeds the target size {target.width}×{target.height}"
             raise NodeError(message)
         target.paste(source, box.tuple(), source)
         return ImageOutput.build(context.images.save(target))
@@ -163,7 +163,7 @@ class PasteImageIntoBoundingBoxInvocation(BaseInvocation, WithMetadata, WithBoar
 
 @invocation_output("image_panel_coordinate_output")
 class ImagePanelCoordinateOutput(BaseInvocationOutput):
-    """Where a panel lies."""
+    """Position and size of a panel."""
 
     x_left: int = OutputField(description="Left edge of the panel")
     y_top: int = OutputField(description="Top edge of the panel")
@@ -180,7 +180,7 @@ class ImagePanelCoordinateOutput(BaseInvocationOutput):
     classification=Classification.Prototype,
 )
 class ImagePanelLayoutInvocation(BaseInvocation):
-    """Tell where one panel of a grid lies; a grid that does not divide evenly leaves a rest at the right and the bottom."""
+    """Return the position of a panel in a grid; an uneven division leaves a remainder at the right and bottom."""
 
     width: int = InputField(description="Width of the whole grid")
     height: int = InputField(description="Height of the whole grid")
@@ -190,7 +190,7 @@ class ImagePanelLayoutInvocation(BaseInvocation):
     panel_row_idx: int = InputField(default=0, ge=0, description="Row of the panel, from 0")
 
     def invoke(self, context: InvocationContext) -> ImagePanelCoordinateOutput:
-        """Work out the place; raises NodeError when there is no such panel."""
+        """Return the position. Raises NodeError when there is no such panel."""
         if self.panel_col_idx >= self.num_cols or self.panel_row_idx >= self.num_rows:
             message = (
                 f"there is no panel ({self.panel_col_idx}, {self.panel_row_idx}) in {self.num_cols}×{self.num_rows}"

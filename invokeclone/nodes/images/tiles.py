@@ -1,4 +1,4 @@
-"""Dividing an image into overlapping tiles, which are rectangles without pixels, and merging images of tiles."""
+"""Nodes that divide an image into overlapping tiles (rectangles without pixels), and merge the images of tiles."""
 
 import itertools
 from math import ceil
@@ -22,7 +22,7 @@ from invokeclone.kit.errors import Unprocessable
 
 
 class TBLR(BaseModel):
-    """Four edges."""
+    """The four edges of a rectangle."""
 
     top: int
     bottom: int
@@ -31,14 +31,14 @@ class TBLR(BaseModel):
 
 
 class Tile(BaseModel):
-    """A part of an image, and how far it overlaps its neighbors."""
+    """A part of an image, and its overlap with its neighbors."""
 
-    coords: TBLR = Field(description="Its edges in the image, in pixels; bottom and right lie outside of it")
-    overlap: TBLR = Field(description="How many pixels it shares with the neighbor at each edge")
+    coords: TBLR = Field(description="Edges in the image, in pixels; bottom and right are exclusive")
+    overlap: TBLR = Field(description="Overlap with the neighbor at each edge, in pixels")
 
 
 class TileWithImage(BaseModel):
-    """A tile and the image that fills it."""
+    """A tile and its image."""
 
     tile: Tile
     image: ImageField
@@ -53,7 +53,7 @@ class CalculateImageTilesOutput(BaseInvocationOutput):
 
 @invocation_output("tile_to_properties_output")
 class TileToPropertiesOutput(BaseInvocationOutput):
-    """The numbers of a tile."""
+    """The coordinates, size and overlaps of a tile."""
 
     coords_left: int = OutputField(description="Left edge, inclusive")
     coords_right: int = OutputField(description="Right edge, exclusive")
@@ -71,17 +71,20 @@ class TileToPropertiesOutput(BaseInvocationOutput):
 class PairTileImageOutput(BaseInvocationOutput):
     """A tile and its image."""
 
-    tile_with_image: TileWithImage = OutputField(description="The tile and the image that fills it")
+    tile_with_image: TileWithImage = OutputField(description="The tile and its image")
 
 
 Span = tuple[int, int]
-"""First pixel of a tile and the first behind it, in one direction."""
+"""Start and end (exclusive) of a tile along one axis."""
 
 
 def overlapping_spans(length: int, size: int, overlap: int) -> list[Span]:
-    """Tiles of one size that overlap by so much; only the last, moved back to end with the image, may overlap more."""
+    """Return tiles of one size with a fixed overlap.
+
+    Only the last, aligned to the end of the image, may overlap more.
+    """
     if not 0 <= overlap < size:
-        message = "overlap must be less than the size of a tile"
+        message = "overlap must be less than the tile size"
         raise ValueError(message)
     if size > length:
         message = "tiles must not be larger than the image"
@@ -92,9 +95,9 @@ def overlapping_spans(length: int, size: int, overlap: int) -> list[Span]:
 
 
 def spread_spans(length: int, size: int, min_overlap: int) -> list[Span]:
-    """As few tiles of one size as overlap by at least so much, spread evenly."""
+    """Return the fewest tiles of one size that overlap by at least `min_overlap`, evenly spread."""
     if min_overlap >= size:
-        message = "min_overlap must be less than the size of a tile"
+        message = "min_overlap must be less than the tile size"
         raise ValueError(message)
     size = min(size, length)
     count = 1 if size == length else ceil((length - min_overlap) / (size - min_overlap))
@@ -105,12 +108,12 @@ def spread_spans(length: int, size: int, min_overlap: int) -> list[Span]:
 
 
 def even_spans(length: int, count: int, overlap: int) -> list[Span]:
-    """So many tiles of about one size, a multiple of 8, that overlap by about so much."""
+    """Return `count` tiles of about equal size, a multiple of 8, that overlap by about `overlap`."""
     if count == 1:
         return [(0, length)]
     size = min(length, ceil((length + overlap * (count - 1)) / count / 8) * 8)
     if overlap >= size:
-        message = "overlap must be less than the size of a tile"
+        message = "overlap must be less than the tile size"
         raise ValueError(message)
     starts = [min(index * (size - overlap), length - size) for index in range(count)]
     return [(start, start + size) for start in starts]
@@ -120,11 +123,11 @@ def _check_number(number: int, context: InvocationContext) -> None:
     """Raise Unprocessable for more tiles than a list may have."""
     limit = context.config.get().limits.collection_items
     if number > limit:
-        raise Unprocessable(f"{number} tiles are more than {limit} (setting limits.collection_items)")
+        raise Unprocessable(f"{number} tiles exceed the limit of {limit} (setting limits.collection_items)")
 
 
 def grid(rows: list[Span], columns: list[Span]) -> list[Tile]:
-    """Return the tiles of a grid, row by row, with what neighbors share."""
+    """Return the tiles of a grid, row by row, with their overlaps."""
     shared_rows, shared_columns = _overlaps(rows), _overlaps(columns)
     return [
         Tile(
@@ -137,7 +140,7 @@ def grid(rows: list[Span], columns: list[Span]) -> list[Tile]:
 
 
 def _overlaps(spans: list[Span]) -> list[Span]:
-    """How much each span shares with the one before and the one after."""
+    """Return the overlap of each span with the previous and the next one."""
     between = [max(0, first[1] - second[0]) for first, second in itertools.pairwise(spans)]
     return list(zip([0, *between], [*between, 0], strict=True))
 
@@ -156,10 +159,10 @@ class CalculateImageTilesInvocation(BaseInvocation):
     image_height: int = InputField(default=1024, ge=1, description="Height of the image in pixels")
     tile_width: int = InputField(default=576, ge=1, description="Width of a tile in pixels")
     tile_height: int = InputField(default=576, ge=1, description="Height of a tile in pixels")
-    overlap: int = InputField(default=128, ge=0, description="How many pixels neighbors share")
+    overlap: int = InputField(default=128, ge=0, description="Overlap of neighboring tiles, in pixels")
 
     def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
-        """Give out the tiles; ValueError when they do not fit, Unprocessable for too many."""
+        """Return the tiles. Raises ValueError when they do not fit, Unprocessable for too many."""
         rows = overlapping_spans(self.image_height, self.tile_height, self.overlap)
         columns = overlapping_spans(self.image_width, self.tile_width, self.overlap)
         _check_number(len(rows) * len(columns), context)
@@ -174,16 +177,16 @@ class CalculateImageTilesInvocation(BaseInvocation):
     version="1.1.1",
 )
 class CalculateImageTilesEvenSplitInvocation(BaseInvocation):
-    """Divide an image into a number of even tiles."""
+    """Divide an image into a number of equal tiles."""
 
     image_width: int = InputField(default=1024, ge=1, description="Width of the image in pixels")
     image_height: int = InputField(default=1024, ge=1, description="Height of the image in pixels")
-    num_tiles_x: int = InputField(default=2, ge=1, description="How many tiles side by side")
-    num_tiles_y: int = InputField(default=2, ge=1, description="How many tiles one above another")
-    overlap: int = InputField(default=128, ge=0, multiple_of=8, description="How many pixels neighbors share")
+    num_tiles_x: int = InputField(default=2, ge=1, description="Number of tiles per row")
+    num_tiles_y: int = InputField(default=2, ge=1, description="Number of tiles per column")
+    overlap: int = InputField(default=128, ge=0, multiple_of=8, description="Overlap of neighboring tiles, in pixels")
 
     def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
-        """Give out the tiles; ValueError when they do not fit, Unprocessable for too many."""
+        """Return the tiles. Raises ValueError when they do not fit, Unprocessable for too many."""
         _check_number(self.num_tiles_x * self.num_tiles_y, context)
         rows = even_spans(self.image_height, self.num_tiles_y, self.overlap)
         columns = even_spans(self.image_width, self.num_tiles_x, self.overlap)
@@ -198,16 +201,16 @@ class CalculateImageTilesEvenSplitInvocation(BaseInvocation):
     version="1.0.1",
 )
 class CalculateImageTilesMinimumOverlapInvocation(BaseInvocation):
-    """Divide an image into tiles of one size, spread evenly, with at least some overlap."""
+    """Divide an image into evenly spread tiles of one size with a minimum overlap."""
 
     image_width: int = InputField(default=1024, ge=1, description="Width of the image in pixels")
     image_height: int = InputField(default=1024, ge=1, description="Height of the image in pixels")
     tile_width: int = InputField(default=576, ge=1, description="Width of a tile in pixels")
     tile_height: int = InputField(default=576, ge=1, description="Height of a tile in pixels")
-    min_overlap: int = InputField(default=128, ge=0, description="How many pixels neighbors share at least")
+    min_overlap: int = InputField(default=128, ge=0, description="Minimum overlap of neighboring tiles, in pixels")
 
     def invoke(self, context: InvocationContext) -> CalculateImageTilesOutput:
-        """Give out the tiles; ValueError when they do not fit, Unprocessable for too many."""
+        """Return the tiles. Raises ValueError when they do not fit, Unprocessable for too many."""
         rows = spread_spans(self.image_height, self.tile_height, self.min_overlap)
         columns = spread_spans(self.image_width, self.tile_width, self.min_overlap)
         _check_number(len(rows) * len(columns), context)
@@ -222,12 +225,12 @@ class CalculateImageTilesMinimumOverlapInvocation(BaseInvocation):
     version="1.0.1",
 )
 class TileToPropertiesInvocation(BaseInvocation):
-    """Take a tile apart into numbers."""
+    """Get the coordinates, size and overlaps of a tile."""
 
     tile: Tile = InputField(description="The tile")
 
     def invoke(self, context: InvocationContext) -> TileToPropertiesOutput:
-        """Give out the numbers."""
+        """Return the numbers."""
         coords, overlap = self.tile.coords, self.tile.overlap
         return TileToPropertiesOutput(
             coords_left=coords.left,
@@ -251,13 +254,13 @@ class TileToPropertiesInvocation(BaseInvocation):
     version="1.0.1",
 )
 class PairTileImageInvocation(BaseInvocation):
-    """Pair a tile with the image that fills it."""
+    """Pair a tile with its image."""
 
     image: ImageField = InputField(description="The image")
     tile: Tile = InputField(description="The tile")
 
     def invoke(self, context: InvocationContext) -> PairTileImageOutput:
-        """Give out both."""
+        """Return both."""
         return PairTileImageOutput(tile_with_image=TileWithImage(tile=self.tile, image=self.image))
 
 
@@ -269,18 +272,21 @@ class PairTileImageInvocation(BaseInvocation):
     version="1.1.1",
 )
 class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Put the images of overlapping tiles together to one."""
+    """Merge the images of overlapping tiles into one."""
 
     tiles_with_images: list[TileWithImage] = InputField(description="The tiles and their images")
     blend_mode: Literal["Linear", "Seam"] = InputField(
         default="Seam",
-        description="Where one tile goes over into the next: in the middle, or where they differ least",
+        description="Location of the transition between tiles: the center, or the path of least difference",
         input=Input.Direct,
     )
-    blend_amount: int = InputField(default=32, ge=0, description="Over how many pixels of the overlap")
+    blend_amount: int = InputField(default=32, ge=0, description="Width of the transition in pixels")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Merge and save; NodeError when there is no tile, or an image is not of its tile's size, SizeOverLimit."""
+        """Merge and save the image.
+
+        Raises NodeError without tiles or when an image does not have its tile's size, and SizeOverLimit.
+        """
         import numpy as np
 
         from invokeclone.nodes.images.pixels import joins
@@ -292,7 +298,7 @@ class MergeTilesToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
             image, coords = context.images.get_pil(part.image.image_name, mode="RGB"), part.tile.coords
             size = coords.right - coords.left, coords.bottom - coords.top
             if image.size != size or coords.left < 0 or coords.top < 0:
-                message = f"an image of {image.width}×{image.height} does not fill its tile: {coords}"
+                message = f"an image of {image.width}×{image.height} does not have the size of its tile: {coords}"
                 raise NodeError(message)
             pieces.append(joins.Piece(coords.left, coords.top, np.asarray(image, dtype=np.float32)))
         right, bottom = (

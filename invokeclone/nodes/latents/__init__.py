@@ -1,1 +1,1 @@
-"""Noise, and latents resized, cut and blended, for every family."""
+"""Nodes that create noise, and resize, crop and blend latents, for all families."""

@@ -1,4 +1,4 @@
-"""Noise for any family's latents."""
+"""Nodes for initial noise and the scheduler name, for all families."""
 
 from typing import Literal
 
@@ -17,16 +17,18 @@ SEED_MAX = 2**32 - 1
 
 @invocation("noise", title="Create Latent Noise", tags=["latents", "noise"], category="latents", version="1.1.0")
 class NoiseInvocation(BaseInvocation):
-    """Draws the noise that an image is made of."""
+    """Generate the noise that an image is created from."""
 
-    noise_type: NOISE_TYPES = InputField(default="SD", description="The kind of latents that it is noise for")
+    noise_type: NOISE_TYPES = InputField(default="SD", description="The latent space of the noise")
     seed: int = InputField(default=0, ge=0, le=SEED_MAX, description=FieldDescriptions.seed)
     width: int = InputField(default=512, multiple_of=LATENT_SCALE_FACTOR, gt=0, description=FieldDescriptions.width)
     height: int = InputField(default=512, multiple_of=LATENT_SCALE_FACTOR, gt=0, description=FieldDescriptions.height)
-    use_cpu: bool = InputField(default=True, description="Draw it on the CPU, the same on every machine")
+    use_cpu: bool = InputField(
+        default=True, description="Generate the noise on the CPU, which gives the same result on every machine"
+    )
 
     def invoke(self, context: InvocationContext) -> NoiseOutput:
-        """Draw."""
+        """Generate and save the noise."""
         import torch
 
         from invokeclone.engine import devices, latents
@@ -41,7 +43,7 @@ class NoiseInvocation(BaseInvocation):
 
 
 def latent_space(noise_type: str) -> LatentSpace:
-    """Return the latent space that the node calls `noise_type`; the family states it."""
+    """Return the latent space of an architecture's `noise_type`."""
     return next(
         architecture.latent_space
         for architecture in registry.architectures().values()
@@ -51,12 +53,12 @@ def latent_space(noise_type: str) -> LatentSpace:
 
 @invocation("scheduler", title="Scheduler", tags=["scheduler"], category="latents", version="1.0.0")
 class SchedulerInvocation(BaseInvocation):
-    """Selects a scheduler."""
+    """Select a scheduler."""
 
     scheduler: SCHEDULER_NAME_VALUES = InputField(
         default="euler", description=FieldDescriptions.scheduler, ui_type=UIType.Scheduler
     )
 
     def invoke(self, context: InvocationContext) -> SchedulerOutput:
-        """Pass the name on."""
+        """Return the name."""
         return SchedulerOutput(scheduler=self.scheduler)

@@ -1,4 +1,4 @@
-"""Latents of any family resized, cut and blended."""
+"""Nodes that resize, crop and blend latents of all families."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ LATENTS_INTERPOLATION_MODE = Literal["nearest", "linear", "bilinear", "bicubic",
 
 @invocation("lresize", title="Resize Latents", tags=["latents", "resize"], category="latents", version="1.0.2")
 class ResizeLatentsInvocation(BaseInvocation):
-    """Resizes latents to a size in pixels."""
+    """Resize latents to a size in pixels."""
 
     latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
     width: int = InputField(ge=64, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.width)
@@ -22,7 +22,7 @@ class ResizeLatentsInvocation(BaseInvocation):
     antialias: bool = InputField(default=False, description=FieldDescriptions.torch_antialias)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Resize."""
+        """Resize and save the latents."""
         from invokeclone.engine.latents import resize
 
         size = (self.height // LATENT_SCALE_FACTOR, self.width // LATENT_SCALE_FACTOR)
@@ -32,7 +32,7 @@ class ResizeLatentsInvocation(BaseInvocation):
 
 @invocation("lscale", title="Scale Latents", tags=["latents", "resize"], category="latents", version="1.0.2")
 class ScaleLatentsInvocation(BaseInvocation):
-    """Scales latents by a factor."""
+    """Scale latents by a factor."""
 
     latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
     scale_factor: float = InputField(gt=0, description=FieldDescriptions.scale_factor)
@@ -40,7 +40,7 @@ class ScaleLatentsInvocation(BaseInvocation):
     antialias: bool = InputField(default=False, description=FieldDescriptions.torch_antialias)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Scale."""
+        """Scale and save the latents."""
         from invokeclone.engine.latents import scale
 
         latents = context.tensors.load(self.latents.latents_name)
@@ -52,17 +52,15 @@ class ScaleLatentsInvocation(BaseInvocation):
 
 @invocation("lblend", title="Blend Latents", tags=["latents", "blend", "mask"], category="latents", version="1.1.0")
 class BlendLatentsInvocation(BaseInvocation):
-    """Blends two latents of one size."""
+    """Blend two latents of the same size."""
 
     latents_a: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
     latents_b: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
-    mask: ImageField | None = InputField(
-        default=None, description="Where B is blended in: black fully, white not at all"
-    )
+    mask: ImageField | None = InputField(default=None, description="Mask for blending B: black fully, white not at all")
     alpha: float = InputField(default=0.5, ge=0, description=FieldDescriptions.blend_alpha)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Blend."""
+        """Blend and save the latents."""
         from invokeclone.components.autoencoders.vae import mask_to_tensor
         from invokeclone.engine.latents import blend
 
@@ -74,7 +72,7 @@ class BlendLatentsInvocation(BaseInvocation):
 
 @invocation("crop_latents", title="Crop Latents", tags=["latents", "crop"], category="latents", version="1.0.2")
 class CropLatentsCoreInvocation(BaseInvocation):
-    """Cuts a rectangle, given in pixels, out of latents."""
+    """Crop latents to a rectangle given in pixels."""
 
     latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
     x: int = InputField(ge=0, multiple_of=LATENT_SCALE_FACTOR, description="Left edge in pixels")
@@ -83,11 +81,11 @@ class CropLatentsCoreInvocation(BaseInvocation):
     height: int = InputField(ge=1, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.height)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Cut."""
+        """Crop and save the latents."""
         latents = context.tensors.load(self.latents.latents_name)
         left, top, width, height = (side // LATENT_SCALE_FACTOR for side in (self.x, self.y, self.width, self.height))
         cropped = latents[..., top : top + height, left : left + width].clone()
         if 0 in cropped.shape:
-            message = "the rectangle to cut out lies outside of the latents"
+            message = "the crop rectangle is outside the latents"
             raise ValueError(message)
         return LatentsOutput.build(context.tensors.save(cropped), cropped)

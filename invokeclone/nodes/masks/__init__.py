@@ -1,1 +1,1 @@
-"""Masks as images and as tensors."""
+"""Nodes for masks as images and as tensors."""

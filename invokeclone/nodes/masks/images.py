@@ -1,4 +1,4 @@
-"""Masks as gray images: their edges softened, found, and measured."""
+"""Nodes for masks as grayscale images: fade, find edges, measure."""
 
 from PIL import Image, ImageFilter, ImageOps
 
@@ -20,14 +20,16 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory
     "expand_mask_with_fade", title="Expand Mask with Fade", tags=["image", "mask"], category="mask", version="1.0.1"
 )
 class ExpandMaskWithFadeInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Let the black of a mask reach further out, fading to white."""
+    """Expand the black area of a mask, fading to white."""
 
     mask: ImageField = InputField(description="The mask: black changes, white stays")
-    threshold: int = InputField(default=0, ge=0, le=255, description="The brightest value that counts as black")
-    fade_size_px: int = InputField(default=32, ge=0, description="How far the fading reaches; 0 leaves the mask as is")
+    threshold: int = InputField(default=0, ge=0, le=255, description="Maximum value that counts as black")
+    fade_size_px: int = InputField(
+        default=32, ge=0, description="Width of the fade in pixels; 0 leaves the mask unchanged"
+    )
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Fade and save."""
+        """Fade and save the mask."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import masks
@@ -45,14 +47,14 @@ class ExpandMaskWithFadeInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.0.0",
 )
 class GetMaskBoundingBoxInvocation(BaseInvocation):
-    """Find the smallest rectangle that holds all pixels of one color."""
+    """Find the smallest rectangle that contains all pixels of one color."""
 
-    mask: ImageField = InputField(description="The mask to look at")
-    margin: int = InputField(default=0, description="Pixels to add at each side, within the image")
+    mask: ImageField = InputField(description="The mask")
+    margin: int = InputField(default=0, description="Margin at each side in pixels, clipped to the image")
     mask_color: ColorField = InputField(default=ColorField(r=255, g=255, b=255, a=255), description="The color to find")
 
     def invoke(self, context: InvocationContext) -> BoundingBoxOutput:
-        """Give out the rectangle; without an area, at 0, when there is no such pixel."""
+        """Return the rectangle; it is empty at the origin when there is no such pixel."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import masks
@@ -65,16 +67,16 @@ class GetMaskBoundingBoxInvocation(BaseInvocation):
 
 @invocation("mask_edge", title="Mask Edge", tags=["image", "mask", "inpaint"], category="mask", version="1.2.2")
 class MaskEdgeInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make a mask whose black is the edge of another mask."""
+    """Create a mask whose black area is the edge of another mask."""
 
-    image: ImageField = InputField(description="The mask to find the edge of")
+    image: ImageField = InputField(description="The source mask")
     edge_size: int = InputField(description="Width of the edge in pixels")
-    edge_blur: int = InputField(description="How far the edge is blurred, in pixels")
-    low_threshold: int = InputField(description="The slope from which an edge goes on")
-    high_threshold: int = InputField(description="The slope from which an edge begins")
+    edge_blur: int = InputField(description="Blur radius of the edge in pixels")
+    low_threshold: int = InputField(description="Gradient above which an edge continues")
+    high_threshold: int = InputField(description="Gradient above which an edge starts")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Find, widen, blur and save; NodeError when a width is negative."""
+        """Find, widen and blur the edge, and save the mask. Raises NodeError when a width is negative."""
         import numpy as np
 
         from invokeclone.nodes.images.pixels import edges, masks

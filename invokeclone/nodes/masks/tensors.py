@@ -1,4 +1,7 @@
-"""Masks as tensors (1, height, width): true, or 1, is what a prompt or an adapter is for; false, or 0, is the rest."""
+"""Nodes for masks as tensors (1, height, width).
+
+Values are true, or 1, inside the region of a prompt or adapter, and false, or 0, outside.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -15,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def _flat(mask: "torch.Tensor") -> "torch.Tensor":
-    """Return a mask as (height, width); NodeError when it has more than one layer."""
+    """Return a mask as (height, width). Raises NodeError when it has more than one layer."""
     if mask.dim() < 2 or any(side != 1 for side in mask.shape[:-2]):  # noqa: PLR2004 - height and width
-        raise NodeError(f"a mask is shaped (1, height, width), this tensor is {tuple(mask.shape)}")
+        raise NodeError(f"a mask must have the shape (1, height, width), not {tuple(mask.shape)}")
     return mask.reshape(mask.shape[-2:])
 
 
 def _gray(mask: "torch.Tensor") -> Image.Image:
-    """Return a mask, true and false or 0 to 1, as a gray picture."""
+    """Return a boolean mask, or one from 0 to 1, as a grayscale image."""
     values = _flat(mask).float().clamp(0.0, 1.0).mul(255.0).round()
     return Image.fromarray(values.cpu().numpy().astype("uint8"))
 
@@ -36,7 +39,7 @@ def _save_mask(context: InvocationContext, mask: "torch.Tensor") -> MaskOutput:
 
 @invocation("rectangle_mask", title="Create Rectangle Mask", tags=["conditioning"], category="mask", version="1.0.1")
 class RectangleMaskInvocation(BaseInvocation, WithMetadata):
-    """Make a mask that is true in a rectangle; what of it lies outside of the mask is cut off."""
+    """Create a mask that is true in a rectangle, which is clipped to the mask."""
 
     width: int = InputField(description="Width of the mask in pixels")
     height: int = InputField(description="Height of the mask in pixels")
@@ -46,7 +49,7 @@ class RectangleMaskInvocation(BaseInvocation, WithMetadata):
     rectangle_height: int = InputField(description="Height of the rectangle")
 
     def invoke(self, context: InvocationContext) -> MaskOutput:
-        """Make and save it; NodeError when the mask has no area."""
+        """Create and save the mask. Raises NodeError when it has no area."""
         import torch
 
         if self.width < 1 or self.height < 1:
@@ -61,13 +64,13 @@ class RectangleMaskInvocation(BaseInvocation, WithMetadata):
     "alpha_mask_to_tensor", title="Alpha Mask to Tensor", tags=["conditioning"], category="mask", version="1.0.0"
 )
 class AlphaMaskToTensorInvocation(BaseInvocation):
-    """Make a mask that is true where an image is not wholly transparent."""
+    """Create a mask that is true where an image is not fully transparent."""
 
-    image: ImageField = InputField(description="The image to make it of")
+    image: ImageField = InputField(description="The source image")
     invert: bool = InputField(default=False, description="Whether to invert the mask")
 
     def invoke(self, context: InvocationContext) -> MaskOutput:
-        """Compare and save."""
+        """Create and save the mask."""
         import numpy as np
         import torch
 
@@ -79,14 +82,14 @@ class AlphaMaskToTensorInvocation(BaseInvocation):
     "image_mask_to_tensor", title="Image Mask to Tensor", tags=["conditioning"], category="mask", version="1.0.0"
 )
 class ImageMaskToTensorInvocation(BaseInvocation, WithMetadata):
-    """Make a mask that is true where an image, as gray, is at least as bright as a limit."""
+    """Create a mask that is true where the grayscale image is at least as bright as a threshold."""
 
-    image: ImageField = InputField(description="The image to make it of")
-    cutoff: int = InputField(default=128, ge=0, le=255, description="The least brightness that is true")
+    image: ImageField = InputField(description="The source image")
+    cutoff: int = InputField(default=128, ge=0, le=255, description="Minimum brightness that counts as true")
     invert: bool = InputField(default=False, description="Whether to invert the mask")
 
     def invoke(self, context: InvocationContext) -> MaskOutput:
-        """Compare and save."""
+        """Create and save the mask."""
         import numpy as np
         import torch
 
@@ -96,12 +99,12 @@ class ImageMaskToTensorInvocation(BaseInvocation, WithMetadata):
 
 @invocation("invert_tensor_mask", title="Invert Tensor Mask", tags=["conditioning"], category="mask", version="1.1.0")
 class InvertTensorMaskInvocation(BaseInvocation):
-    """Invert a mask: true becomes false, a share between 0 and 1 becomes the rest to 1."""
+    """Invert a mask: true becomes false, a value x between 0 and 1 becomes 1 - x."""
 
     mask: TensorField = InputField(description="The mask to invert")
 
     def invoke(self, context: InvocationContext) -> MaskOutput:
-        """Invert and save."""
+        """Invert and save the mask."""
         import torch
 
         mask = _flat(context.tensors.load(self.mask.tensor_name))
@@ -110,12 +113,12 @@ class InvertTensorMaskInvocation(BaseInvocation):
 
 @invocation("tensor_mask_to_image", title="Tensor Mask to Image", tags=["mask"], category="mask", version="1.1.0")
 class MaskTensorToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Make a gray image of a mask: white is true."""
+    """Convert a mask to a grayscale image: white is true."""
 
-    mask: TensorField = InputField(description="The mask to show")
+    mask: TensorField = InputField(description="The mask to convert")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Convert and save."""
+        """Convert and save the mask."""
         mask = _gray(context.tensors.load(self.mask.tensor_name))
         return ImageOutput.build(context.images.save(mask, image_category=ImageCategory.MASK))
 
@@ -131,15 +134,17 @@ class ApplyMaskTensorToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     """Make an image transparent where a mask is false."""
 
     mask: TensorField = InputField(description="The mask, of the same size")
-    image: ImageField = InputField(description="The image to cut out")
+    image: ImageField = InputField(description="The image to mask")
     invert: bool = InputField(default=False, description="Whether to invert the mask first")
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Replace the transparency and save; NodeError when the sizes differ."""
+        """Replace the transparency and save the image. Raises NodeError when the sizes differ."""
         image = context.images.get_pil(self.image.image_name, mode="RGBA")
         mask = _gray(context.tensors.load(self.mask.tensor_name))
         if mask.size != image.size:
-            message = f"the mask, {mask.width}×{mask.height}, is not of the image's size, {image.width}×{image.height}"
+            message = (
+                f"the mask size {mask.width}×{mask.height} differs from the image size {image.width}×{image.height}"
+            )
             raise NodeError(message)
         image.putalpha(mask.point([255 - value for value in range(256)]) if self.invert else mask)
         return ImageOutput.build(context.images.save(image))

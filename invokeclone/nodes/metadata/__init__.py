@@ -1,1 +1,1 @@
-"""Metadata: written, merged and read."""
+"""Nodes that create, merge and read metadata."""

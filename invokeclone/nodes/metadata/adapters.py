@@ -1,4 +1,4 @@
-"""ControlNets, IP-Adapters and T2I-Adapters out of metadata, ready to be applied again."""
+"""Nodes that read ControlNets, IP-Adapters and T2I-Adapters from metadata, ready to apply."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from invokeclone.graph.vocabulary.taxonomy import Classification
 
 @invocation_output("md_control_list_output")
 class MDControlListOutput(BaseInvocationOutput):
-    """ControlNets."""
+    """A list of ControlNets."""
 
     control_list: ControlField | list[ControlField] | None = OutputField(
         description="The ControlNets", title="ControlNet-List"
@@ -45,12 +45,12 @@ class MDT2IAdapterListOutput(BaseInvocationOutput):
 
 
 def records(metadata: MetadataField | None, label: str) -> list[Any]:
-    """Return what metadata says under a label."""
+    """Return the metadata records under a label."""
     return (metadata.root if metadata else {}).get(label) or []
 
 
 def as_list(value: Any) -> list[Any]:
-    """One or several or none, as a list."""
+    """Return a value as a list; None becomes an empty list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
@@ -72,7 +72,7 @@ class MetadataToControlnetsInvocation(BaseInvocation, WithMetadata):
     )
 
     def invoke(self, context: InvocationContext) -> MDControlListOutput:
-        """Give out all ControlNets."""
+        """Return all ControlNets."""
         controls = as_list(self.control_list)
         for record in records(self.metadata, "controlnets"):
             control = ControlNetMetadataField.model_validate(record)
@@ -98,7 +98,7 @@ class MetadataToIPAdaptersInvocation(BaseInvocation, WithMetadata):
     )
 
     def invoke(self, context: InvocationContext) -> MDIPAdapterListOutput:
-        """Give out all IP-Adapters."""
+        """Return all IP-Adapters."""
         adapters = as_list(self.ip_adapter_list)
         for record in records(self.metadata, "ipAdapters"):
             adapter = IPAdapterMetadataField.model_validate(record)
@@ -124,7 +124,7 @@ class MetadataToT2IAdaptersInvocation(BaseInvocation, WithMetadata):
     )
 
     def invoke(self, context: InvocationContext) -> MDT2IAdapterListOutput:
-        """Give out all T2I-Adapters."""
+        """Return all T2I-Adapters."""
         adapters = as_list(self.t2i_adapter_list)
         for record in records(self.metadata, "t2iAdapters"):
             adapter = T2IAdapterMetadataField.model_validate(record)

@@ -1,7 +1,4 @@
-"""Metadata as graphs build it: items, dictionaries of them, and the record of a whole generation.
-
-They know nothing of where metadata is kept, but for the two that read it from an image.
-"""
+"""Nodes that create and merge metadata, or read it from an image: items, dictionaries, the record of a generation."""
 
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +35,7 @@ class MetadataItemInvocation(BaseInvocation):
     value: Any = InputField(description="The value", ui_type=UIType.Any)
 
     def invoke(self, context: InvocationContext) -> MetadataItemOutput:
-        """Give out the labeled value."""
+        """Return the labeled value."""
         return MetadataItemOutput(item=MetadataItemField(label=self.label, value=self.value))
 
 
@@ -50,12 +47,12 @@ class MetadataItemInvocation(BaseInvocation):
     version="1.0.1",
 )
 class MetadataInvocation(BaseInvocation):
-    """Make metadata of labeled values."""
+    """Create metadata from labeled values."""
 
-    items: list[MetadataItemField] | MetadataItemField = InputField(description="One labeled value or several")
+    items: list[MetadataItemField] | MetadataItemField = InputField(description="One or more labeled values")
 
     def invoke(self, context: InvocationContext) -> MetadataOutput:
-        """Give out the metadata; of equal labels the last counts."""
+        """Return the metadata; the last of equal labels takes precedence."""
         items = self.items if isinstance(self.items, list) else [self.items]
         return MetadataOutput(metadata=MetadataField({item.label: item.value for item in items}))
 
@@ -68,12 +65,12 @@ class MetadataInvocation(BaseInvocation):
     version="1.0.1",
 )
 class MergeMetadataInvocation(BaseInvocation):
-    """Merge metadata; of equal labels the last counts."""
+    """Merge metadata; the last of equal labels takes precedence."""
 
     collection: list[MetadataField] = InputField(description="The metadata to merge")
 
     def invoke(self, context: InvocationContext) -> MetadataOutput:
-        """Give out the merged metadata."""
+        """Return the merged metadata."""
         merged: dict[str, Any] = {}
         for entry in self.collection:
             merged |= entry.root
@@ -89,12 +86,12 @@ class MergeMetadataInvocation(BaseInvocation):
     classification=Classification.Internal,
 )
 class CoreMetadataInvocation(BaseInvocation):
-    """Record how an image was made; any other labels may be added."""
+    """Record how an image was generated; other labels may be added."""
 
     model_config = ConfigDict(extra="allow")
 
     OWN: ClassVar[set[str]] = {"id", "type", "is_intermediate", "use_cache"}
-    """Fields that are the node's, not the image's."""
+    """Fields of the node that are not recorded."""
 
     generation_mode: (
         Literal[
@@ -147,20 +144,20 @@ class CoreMetadataInvocation(BaseInvocation):
             "wan_i2v",
         ]
         | None
-    ) = InputField(default=None, description="How the image was made")
+    ) = InputField(default=None, description="How the image was generated")
     positive_prompt: str | None = InputField(default=None, description="The positive prompt")
     negative_prompt: str | None = InputField(default=None, description="The negative prompt")
     width: int | None = InputField(default=None, description="Width in pixels")
     height: int | None = InputField(default=None, description="Height in pixels")
-    seed: int | None = InputField(default=None, description="The seed of the noise")
-    rand_device: str | None = InputField(default=None, description="The device that drew the noise")
+    seed: int | None = InputField(default=None, description="The random seed of the noise")
+    rand_device: str | None = InputField(default=None, description="The device that generated the noise")
     cfg_scale: float | None = InputField(default=None, description="The guidance scale")
-    cfg_rescale_multiplier: float | None = InputField(default=None, description="How far guidance was rescaled")
+    cfg_rescale_multiplier: float | None = InputField(default=None, description="The guidance rescale multiplier")
     steps: int | None = InputField(default=None, description="The number of steps")
     scheduler: str | None = InputField(default=None, description="The scheduler")
-    seamless_x: bool | None = InputField(default=None, description="Whether the image wraps around sideways")
-    seamless_y: bool | None = InputField(default=None, description="Whether the image wraps around upwards")
-    clip_skip: int | None = InputField(default=None, description="How many CLIP layers were skipped")
+    seamless_x: bool | None = InputField(default=None, description="Whether the image tiles horizontally")
+    seamless_y: bool | None = InputField(default=None, description="Whether the image tiles vertically")
+    clip_skip: int | None = InputField(default=None, description="Number of skipped CLIP layers")
     model: ModelIdentifierField | None = InputField(default=None, description="The main model")
     controlnets: list[ControlNetMetadataField] | None = InputField(default=None, description="The ControlNets")
     ipAdapters: list[IPAdapterMetadataField] | None = InputField(  # noqa: N815 - the name on the wire
@@ -170,15 +167,17 @@ class CoreMetadataInvocation(BaseInvocation):
         default=None, description="The T2I-Adapters"
     )
     loras: list[LoRAMetadataField] | None = InputField(default=None, description="The LoRAs")
-    strength: float | None = InputField(default=None, description="How much of the initial image was replaced")
+    strength: float | None = InputField(default=None, description="The denoising strength on the initial image")
     init_image: str | None = InputField(default=None, description="The name of the initial image")
     vae: ModelIdentifierField | None = InputField(default=None, description="The VAE, if it was not the main model's")
     qwen3_encoder: ModelIdentifierField | None = InputField(default=None, description="The Qwen3 encoder")
     mistral_encoder: ModelIdentifierField | None = InputField(default=None, description="The Mistral encoder")
     ideogram4_caption: str | None = InputField(default=None, description="The structured caption")
     hrf_enabled: bool | None = InputField(default=None, description="Whether the high resolution fix was on")
-    hrf_method: str | None = InputField(default=None, description="How it enlarged")
-    hrf_strength: float | None = InputField(default=None, description="How much it replaced")
+    hrf_method: str | None = InputField(default=None, description="The upscaling method of the high resolution fix")
+    hrf_strength: float | None = InputField(
+        default=None, description="The denoising strength of the high resolution fix"
+    )
     positive_style_prompt: str | None = InputField(default=None, description="The positive style prompt")
     negative_style_prompt: str | None = InputField(default=None, description="The negative style prompt")
     refiner_model: ModelIdentifierField | None = InputField(default=None, description="The refiner")
@@ -191,10 +190,12 @@ class CoreMetadataInvocation(BaseInvocation):
     refiner_negative_aesthetic_score: float | None = InputField(
         default=None, description="The refiner's negative aesthetic score"
     )
-    refiner_start: float | None = InputField(default=None, description="When the refiner took over")
+    refiner_start: float | None = InputField(
+        default=None, description="Where the refiner started, as a fraction of the steps"
+    )
 
     def invoke(self, context: InvocationContext) -> MetadataOutput:
-        """Give out everything that is known."""
+        """Return all recorded values."""
         values = self.model_dump(exclude_none=True, exclude=self.OWN)
         return MetadataOutput(metadata=MetadataField({**values, "app_version": API_VERSION}))
 
@@ -232,13 +233,11 @@ class MetadataItemLinkedInvocation(BaseInvocation, WithMetadata):
         "cfg_scale_start_step",
         "cfg_scale_end_step",
     ] = InputField(default="* CUSTOM LABEL *", description="The label", input=Input.Direct)
-    custom_label: str | None = InputField(
-        default=None, description="The label, when it is a custom one", input=Input.Direct
-    )
+    custom_label: str | None = InputField(default=None, description="The label, if custom", input=Input.Direct)
     value: Any = InputField(description="The value", ui_type=UIType.Any)
 
     def invoke(self, context: InvocationContext) -> MetadataOutput:
-        """Give out the metadata with the value; a VAE is recorded as its model."""
+        """Return the metadata with the value; a VAE is recorded as its model."""
         value = self.value.vae if isinstance(self.value, VAEField) else self.value
         label = self.custom_label if self.label == CUSTOM_LABEL else self.label
         existing = self.metadata.root if self.metadata else {}
@@ -259,7 +258,7 @@ class MetadataFromImageInvocation(BaseInvocation):
     image: ImageField = InputField(description="The image")
 
     def invoke(self, context: InvocationContext) -> MetadataOutput:
-        """Give out its metadata; empty when it has none."""
+        """Return the image's metadata, empty if it has none."""
         return MetadataOutput(metadata=context.images.get_metadata(self.image.image_name) or MetadataField({}))
 
 
@@ -272,13 +271,13 @@ class MetadataFromImageInvocation(BaseInvocation):
     classification=Classification.Deprecated,
 )
 class MetadataFieldExtractorInvocation(BaseInvocation):
-    """Read one value of the metadata of an image, as a string."""
+    """Read one value from the metadata of an image, as a string."""
 
     image: ImageField = InputField(description="The image")
     key: str = InputField(description="The label of the value")
 
     def invoke(self, context: InvocationContext) -> StringOutput:
-        """Give out the value; KeyError when there is none of that label."""
+        """Return the value. Raises KeyError if there is none with this label."""
         metadata = context.images.get_metadata(self.image.image_name)
         if metadata is None:
             message = f"No metadata found on image {self.image.image_name}"

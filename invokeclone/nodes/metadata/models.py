@@ -1,4 +1,4 @@
-"""VAEs and LoRAs out of metadata, for models of any family."""
+"""Nodes that read VAEs and LoRAs from metadata, for all families."""
 
 from typing import Literal
 
@@ -32,13 +32,11 @@ class MetadataToVAEInvocation(BaseInvocation, WithMetadata):
     label: Literal["* CUSTOM LABEL *", "vae"] = InputField(
         default="vae", description="The label to look for", input=Input.Direct
     )
-    custom_label: str | None = InputField(
-        default=None, description="The label, when it is a custom one", input=Input.Direct
-    )
-    default_value: VAEField = InputField(description="The VAE when there is none of that label")
+    custom_label: str | None = InputField(default=None, description="The label, if custom", input=Input.Direct)
+    default_value: VAEField = InputField(description="The VAE to use if the label is missing")
 
     def invoke(self, context: InvocationContext) -> VAEOutput:
-        """Give out the VAE."""
+        """Return the VAE."""
         value = get_metadata_value(self.metadata, self.label, self.custom_label, self.default_value)
         if isinstance(value, VAEField):
             return VAEOutput(vae=value)
@@ -62,7 +60,7 @@ class MetadataToLorasCollectionInvocation(BaseInvocation, WithMetadata):
     )
 
     def invoke(self, context: InvocationContext) -> MetadataToLorasCollectionOutput:
-        """Give out all LoRAs, each once."""
+        """Return all LoRAs without duplicates."""
         inputs = self.loras if isinstance(self.loras, list) else [self.loras] if self.loras else []
         recorded = get_metadata_loras(context, self.metadata, self.custom_label)
         by_key: dict[str, LoRAField] = {}

@@ -1,4 +1,7 @@
-"""Single values out of metadata, or a default where there is none; one node for each kind of value, one and several of it."""
+"""Nodes that read values from metadata, with a default for missing ones.
+
+Two nodes per type, for one value and for several.
+"""
 
 from typing import Any, Literal
 
@@ -50,7 +53,10 @@ def _reader(
     version: str = "1.0.0",
     default: Any = None,
 ) -> type[BaseInvocation]:
-    """Return the node that reads a value of one kind; `field` is the output's, `default` the declared default value."""
+    """Return the node that reads values of one kind.
+
+    `field` is the output's name, `default` the declared default value.
+    """
     several = kind.endswith("_collection")
     words = " ".join(word.capitalize() for word in kind.split("_"))
 
@@ -61,14 +67,14 @@ def _reader(
     return make_node(
         f"MetadataTo{words.replace(' ', '')}Invocation",
         f"metadata_to_{kind}",
-        f"Read {'values' if several else 'a value'} of this kind from metadata: {words.lower()}.",
+        f"Read {'values' if several else 'a value'} of this type from metadata: {words.lower()}.",
         {
             "label": (labels, InputField(default=label, description="The label to look for", input=Input.Direct)),
             "custom_label": (
                 str | None,
-                InputField(default=None, description="The label, when it is a custom one", input=Input.Direct),
+                InputField(default=None, description="The label, if custom", input=Input.Direct),
             ),
-            "default_value": (value, default or InputField(description="The value when there is none of that label")),
+            "default_value": (value, default or InputField(description="The value to use if the label is missing")),
         },
         invoke,
         output,
@@ -95,7 +101,7 @@ MetadataToSchedulerInvocation = _reader(
     label="scheduler",
     version="1.0.1",
     default=InputField(
-        default="euler", description="The value when there is none of that label", ui_type=UIType.Scheduler
+        default="euler", description="The value to use if the label is missing", ui_type=UIType.Scheduler
     ),
 )
 _SEVERAL = {"field": "collection"}

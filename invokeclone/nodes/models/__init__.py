@@ -1,1 +1,1 @@
-"""Nodes that name models of any family."""
+"""Nodes that select models of all families."""

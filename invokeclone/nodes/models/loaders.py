@@ -1,4 +1,4 @@
-"""Nodes that name a model of any family; nothing is loaded here."""
+"""Nodes that select a model of any family. They load no model."""
 
 from invokeclone.components.autoencoders.fields import VAEField, VAEOutput
 from invokeclone.graph.context import InvocationContext
@@ -12,12 +12,12 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 @invocation("model_identifier", title="Any Model", tags=["model"], category="model", version="1.0.1")
 class ModelIdentifierInvocation(BaseInvocation):
-    """Selects any model."""
+    """Select any model."""
 
     model: ModelIdentifierField = InputField(description="The model to select", title="Model")
 
     def invoke(self, context: InvocationContext) -> ModelIdentifierOutput:
-        """Pass the model on, after a look whether it exists."""
+        """Return the model if it exists."""
         check_exists(context, self.model)
         return ModelIdentifierOutput(model=self.model)
 
@@ -30,7 +30,7 @@ class ModelIdentifierInvocation(BaseInvocation):
     version="1.0.4",
 )
 class VAELoaderInvocation(BaseInvocation):
-    """Selects a VAE."""
+    """Select a VAE."""
 
     vae_model: ModelIdentifierField = InputField(
         description=FieldDescriptions.vae_model,
@@ -47,14 +47,14 @@ class VAELoaderInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> VAEOutput:
-        """Name the VAE."""
+        """Return the VAE."""
         check_exists(context, self.vae_model)
         return VAEOutput(vae=VAEField(vae=self.vae_model))
 
 
 @invocation("lora_selector", title="Select LoRA", tags=["model"], category="model", version="1.0.3")
 class LoRASelectorInvocation(BaseInvocation):
-    """Selects a LoRA and how strongly it is applied."""
+    """Select a LoRA and its weight."""
 
     lora: ModelIdentifierField = InputField(
         description=FieldDescriptions.lora_model, title="LoRA", ui_model_type=ModelType.LoRA
@@ -62,6 +62,6 @@ class LoRASelectorInvocation(BaseInvocation):
     weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
 
     def invoke(self, context: InvocationContext) -> LoRASelectorOutput:
-        """Name the LoRA."""
+        """Return the LoRA."""
         check_exists(context, self.lora)
         return LoRASelectorOutput(lora=LoRAField(lora=self.lora, weight=self.weight))

@@ -77,17 +77,17 @@ def test_how_a_prompt_is_read_can_be_logged(clip: tuple[Any, Any]):
         for prompt in ("red cat", "a (red)1.5 cat", '("red", "cat").blend(0.5, 0.5)', "a red.swap(cat)")
     )
     assert plain == [
-        f"{len(words)} tokens, 75 are read at once, of the prompt 'red cat'",
+        f"{len(words)} tokens, 75 per chunk, of the prompt 'red cat'",
         f"1: {'|'.join(word.removesuffix('</w>') for word in words)}",
     ]
     assert [line.split(":")[0] for line in weighted[1:]] == ["1", "1.5", "1"]
     assert "".join(weighted[2].split(": ")[1].split("|")) == "red"
     for lines, parts in ((blended, ["red", "cat"]), (swapped, ["a", "red", "cat"])):
         assert ["".join(line.split(": ")[1].split("|")) for line in lines[1:]] == parts
-    assert encode.tokenization(tokenizer, "").splitlines() == ["0 tokens, 75 are read at once, of the prompt ''"]
+    assert encode.tokenization(tokenizer, "").splitlines() == ["0 tokens, 75 per chunk, of the prompt ''"]
 
 
 def test_a_prompt_that_breaks_the_rules_of_the_language(clip: tuple[Any, Any]):
     for call in (lambda p: encode.tokenization(clip[0], p), lambda p: encode.encode_prompt(*clip, p, CPU)):
-        with pytest.raises(ValueError, match="cannot be read"):
+        with pytest.raises(ValueError, match=r"syntax error|cannot be parsed"):
             call('("a", "b").blend(1, 2, 3)')

@@ -23,7 +23,7 @@ def test_a_text_encoder(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict
 def test_a_file_without_a_text_encoder(sd1_configs: Path, tmp_path: Path):
     save_file({"nothing": torch.zeros(1)}, tmp_path / "empty.safetensors")
     config = sd1_configs / "text_encoder" / "config.json"
-    with pytest.raises(ValueError, match=r"empty\.safetensors holds no complete text encoder \(.* is missing"):
+    with pytest.raises(ValueError, match=r"empty\.safetensors holds an incomplete text encoder \(.* is missing"):
         load.load_text_encoder_file(tmp_path / "empty.safetensors", torch.float32, config, SD1_TEXT_PREFIX)
 
 

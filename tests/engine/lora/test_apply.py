@@ -172,18 +172,18 @@ class TestEitherWay:
         }
         with apply_loras(model, [lora(**unmatched)], CPU):
             assert close(run(model), run(merge_by_hand(0.5, {"block_to_q": CHANGES["block_to_q"]})))
-        assert warnings == ["LoRA style: 2 layers do not fit and are left out, as block_to_v"]
+        assert warnings == ["LoRA style: 2 unknown layers are skipped, such as block_to_v"]
 
     def test_nothing_fits(self, model: nn.Module):
         with (
-            pytest.raises(ValueError, match=r"LoRA style fits no layer of this model.*another base.*block_to_v"),
+            pytest.raises(ValueError, match=r"LoRA style matches no layer of this model.*another base.*block_to_v"),
             apply_loras(model, [lora(block_to_v=CHANGES["block_to_q"])], CPU),
         ):
             pytest.fail("it is applied")
 
     def test_a_bias_that_the_layer_does_not_have(self, model: nn.Module):
         with (
-            pytest.raises(ValueError, match="fits no layer"),
+            pytest.raises(ValueError, match="matches no layer"),
             apply_loras(model, [lora(block_to_k=read_layer({"diff_b": random_tensor(6)}))], CPU),
         ):
             pytest.fail("it is applied")

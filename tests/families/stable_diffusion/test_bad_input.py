@@ -228,13 +228,13 @@ async def out_of_memory_while_loading(bench: Bench) -> tuple[Nodes, Edges]:
 
 
 NAMES_AND_REMEDY = {
-    lora_of_another_base: r"the LoRA style is for sdxl models, Embedded Tiny is a sd-1 model: select one of the same base",
-    lora_that_fits_no_layer: r"the LoRA style fits no layer of this model: it was made for another base",
+    lora_of_another_base: r"the LoRA style is for sdxl models, but Embedded Tiny is a sd-1 model: select one of the same base",
+    lora_that_fits_no_layer: r"the LoRA style matches no layer of this model: it was made for another base",
     lora_that_is_cut_off: r"the LoRA color\.safetensors cannot be read; download it again",
-    lora_with_nan: r"the LoRA color\.safetensors is damaged: layer .* \(NaN, infinity\)",
-    vae_of_another_base: r"this VAE is for latents of 8 channels, these have 4: select a VAE of the main model's base",
-    vae_that_is_cut_off: r"own cannot be read, its files may be cut off or incomplete: install it again",
-    vae_with_nan: r"this VAE is damaged, it gives values that are no numbers .*: install the model again",
+    lora_with_nan: r"the LoRA color\.safetensors is damaged: layer .* has NaN or infinite values",
+    vae_of_another_base: r"this VAE needs latents of 8 channels, not 4: select a VAE of the main model's base",
+    vae_that_is_cut_off: r"own cannot be read, its files may be damaged or incomplete: install it again",
+    vae_with_nan: r"this VAE is damaged, it produces NaN or infinite values: install the model again",
     ip_adapter_without_its_image_encoder: (
         r"ViT-H is not installed: install h94/IP-Adapter::models/image_encoder in the model manager "
         r"and name it IP Adapter SD1\.5 Image Encoder"
@@ -272,7 +272,7 @@ async def test_a_main_model_with_values_that_are_no_numbers_gives_no_black_image
         bias.data = torch.full_like(bias, torch.nan)
     outcome = await bench.run(*graph())
     assert outcome.error is not None
-    assert "denoising gave values that are no numbers (NaN, infinity): the model" in outcome.error.error_message
+    assert "denoising produced NaN or infinite values: the model" in outcome.error.error_message
 
 
 def test_the_embedded_model_is_there():

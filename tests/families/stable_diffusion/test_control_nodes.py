@@ -153,10 +153,10 @@ def test_models_for_another_base(
     context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any
 ):
     net = models.add("edges", make_net(), ModelType.ControlNet, base=SD2)
-    with pytest.raises(ValueError, match=r"ControlNet edges is for sd-2 .* sd-1: choose a ControlNet for sd-1"):
+    with pytest.raises(ValueError, match=r"ControlNet edges is for sd-2, but .* sd-1: select a ControlNet for sd-1"):
         denoise_node(control=controlnet(context, net, image)).invoke(context)
     t2i = models.add("t2i", None, ModelType.T2IAdapter, base=SD2)
-    with pytest.raises(ValueError, match=r"T2I-Adapter t2i is for sd-2 .* sd-1"):
+    with pytest.raises(ValueError, match=r"T2I-Adapter t2i is for sd-2, but .* sd-1"):
         denoise_node(t2i_adapter=adapter(context, t2i, image)).invoke(context)
     assert models.controls["edges"].entered == models.controls["t2i"].entered == 0
 
@@ -170,7 +170,7 @@ def test_a_net_made_for_another_unet(
     context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any
 ):
     net = models.add("net", make_net(0, cross_attention_dim=16), ModelType.ControlNet)
-    with pytest.raises(ValueError, match=r"The ControlNet net was made for another UNet .* choose a ControlNet"):
+    with pytest.raises(ValueError, match=r"The ControlNet net was made for another UNet .* select a ControlNet"):
         denoise_node(control=controlnet(context, net, image)).invoke(context)
     assert models.controls["net"].open == 0
 

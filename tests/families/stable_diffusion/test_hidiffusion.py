@@ -277,9 +277,7 @@ class TestTheUNet:
         "changes", [{}, {**SD1, "layers_per_block": 1}, {**SDXL, "transformer_layers_per_block": 1}]
     )
     def test_other_unets_are_refused(self, changes: dict[str, Any]):
-        with pytest.raises(
-            ValueError, match=r"like those of Stable Diffusion 1.5 and Stable Diffusion XL: turn it off"
-        ):
+        with pytest.raises(ValueError, match=r"the UNets of Stable Diffusion 1.5 and Stable Diffusion XL: turn it off"):
             HiDiffusionState(make_unet(**changes), HiDiffusion(), 0)
 
 

@@ -257,15 +257,15 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"other.weight": torch.ones(1)}, "it has a tensor other.weight"),
-            ({"ip_adapter.1.to_x.weight": torch.ones(1)}, "it has a tensor ip_adapter.1.to_x.weight"),
-            ({"ip_adapter.99.to_k_ip.weight": torch.ones(1)}, "its layer 99 is not complete"),
+            ({"other.weight": torch.ones(1)}, "it has an unknown tensor other.weight"),
+            ({"ip_adapter.1.to_x.weight": torch.ones(1)}, "it has an unknown tensor ip_adapter.1.to_x.weight"),
+            ({"ip_adapter.99.to_k_ip.weight": torch.ones(1)}, "its layer 99 is incomplete"),
             (
                 {"image_proj.norm.bias": torch.full((WIDTH,), torch.nan)},
                 r"a\.safetensors is damaged: image_proj\.norm\.bias",
             ),
-            ({"image_proj.norm.bias": None}, "its image projection is not complete"),
-            ({"image_proj.proj.weight": None}, "an image projection of a kind that is not known"),
+            ({"image_proj.norm.bias": None}, "its image projection is incomplete"),
+            ({"image_proj.proj.weight": None}, "unknown kind of image projection"),
         ],
     )
     def test_others_are_refused(
@@ -279,8 +279,11 @@ class TestFiles:
     def test_layers_of_other_widths(self, sd1_parts: dict[str, Any], encoder: Any, tmp_path: Path):
         flat = tensors(sd1_parts["unet"])
         cases = {
-            "its layer 1 takes tokens of width 5, its image projection makes them 32 wide": {"k": (8, 5), "v": (8, 5)},
-            "its layer 1 is 8 wide, .* is [0-9]+; choose one": {"k": (8, WIDTH), "v": (8, WIDTH)},
+            "its layer 1 needs tokens of width 5, but its image projection produces width 32": {
+                "k": (8, 5),
+                "v": (8, 5),
+            },
+            "its layer 1 is 8 wide, .* is [0-9]+; select one": {"k": (8, WIDTH), "v": (8, WIDTH)},
         }
         for message, shapes in cases.items():
             changes = {f"ip_adapter.1.to_{side}_ip.weight": torch.ones(shape) for side, shape in shapes.items()}
@@ -291,7 +294,7 @@ class TestFiles:
 
     def test_an_image_encoder_of_another_width(self, adapter: Any):
         other = type("Encoder", (), {"dtype": torch.float32, "__call__": lambda _, x: SimpleNamespace(image_embeds=x)})
-        with pytest.raises(ValueError, match="takes 24 values per image feature, but its image encoder has 224"):
+        with pytest.raises(ValueError, match="needs 24 values per image feature, but its image encoder has 224"):
             adapter.projection.tokens(other(), pixels(IMAGES))
 
 
@@ -387,7 +390,7 @@ class TestNodes:
         record.format, record.image_encoder_model_id = ModelFormat.InvokeAI, "InvokeAI/ip_adapter_sd_image_encoder"
         assert make_node(clip_vision_model="ViT-G").invoke(context).ip_adapter.image_encoder_model.key == "vit"
         record.image_encoder_model_id = "someone/some_encoder"
-        with pytest.raises(ImageEncoderMissing, match="some_encoder is not installed: install one whose name is"):
+        with pytest.raises(ImageEncoderMissing, match="some_encoder is not installed: install one with this name"):
             make_node().invoke(context)
 
     def test_a_missing_image_encoder(self, context: FakeContext, make_node: Any):
@@ -406,9 +409,9 @@ class TestNodes:
         for changes, message in (
             (
                 {"ip_adapter_model": context.models.field("xl")},
-                "xl is for sdxl models, but the UNet is of a sd-1 model",
+                "xl is for sdxl models, but the UNet is from a sd-1 model",
             ),
-            ({"method": "blend"}, "no method 'blend'; there are full, style"),
+            ({"method": "blend"}, "method 'blend'; use one of full, style"),
             ({"image": []}, "needs at least one image"),
             ({"mask": TensorField(tensor_name=two)}, r"must be \(1, height, width\), not \(2, 8, 8\)"),
             ({"mask": TensorField(tensor_name=flat)}, r"must be \(1, height, width\), not \(8,\)"),

@@ -234,10 +234,15 @@ def test_a_file_of_stable_diffusion_2_base_predicts_noise(tmp_path: Path):
 @pytest.mark.parametrize(
     ("kind", "prefix", "lacking", "message"),
     [
-        ("sd1", "first_stage_model.", "vae", "holds no autoencoder .*: select a VAE model beside it"),
-        ("sd1", "cond_stage_model.", "text_encoder", "holds no complete text encoder .*: select a file that has one"),
-        ("sd2", "cond_stage_model.", "text_encoder", "holds no complete text encoder .*: select a file that has one"),
-        ("sdxl", "conditioner.embedders.1.", "text_encoder_2", "holds no complete text encoder .*: select a file"),
+        ("sd1", "first_stage_model.", "vae", "holds no autoencoder .*: select a separate VAE model"),
+        ("sd1", "cond_stage_model.", "text_encoder", "holds an incomplete text encoder .*: select a complete file"),
+        ("sd2", "cond_stage_model.", "text_encoder", "holds an incomplete text encoder .*: select a complete file"),
+        (
+            "sdxl",
+            "conditioner.embedders.1.",
+            "text_encoder_2",
+            "holds an incomplete text encoder .*: select a complete file",
+        ),
     ],
 )
 def test_a_file_without_a_part_gives_the_others(
@@ -249,7 +254,7 @@ def test_a_file_without_a_part_gives_the_others(
     check_outputs(load, path, {name: part for name, part in parts(kind).items() if name != lacking})
     with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
         load(path, lacking)
-    with pytest.raises(CannotConvert, match=f"its {lacking} cannot be read"):
+    with pytest.raises(CannotConvert, match=f"cannot read its {lacking}"):
         checkpoint = SourceCheckpoint(path, torch.float32, "epsilon")
         conversion.convert(BaseModelType(KINDS[kind].base), checkpoint, tmp_path / "folder")
 
@@ -262,7 +267,7 @@ def test_a_file_that_lacks_a_tensor_or_has_one_of_another_size(part: str, load: 
         weights = {n: v for n, v in sd1_weights().items() if n != f"{prefix}{name}"} | change
         path = save_weights(weights, tmp_path / f"{number}.safetensors")
         with pytest.raises(
-            ValueError, match=rf"{number}\.safetensors holds no complete .*, download it again: .*conv1"
+            ValueError, match=rf"{number}\.safetensors holds an incomplete .*, download it again: .*conv1"
         ):
             load(path, part)
 
@@ -381,11 +386,11 @@ def test_every_scheduler_runs_without_a_signal_at_the_end_of_the_noise_schedule(
 def test_a_mask_made_for_another_size(denoise: Callable[..., torch.Tensor]):
     """Only inpainting models see the masked image's latents, which cannot be resized as masks are."""
     changes = {"keep_mask": torch.ones(1, 1, 40, 24), "masked_latents": noise_of(5, 1, 4, 5, 3)}
-    with pytest.raises(ValueError, match="the mask was made for latents of 3 x 5, those to denoise are 8 x 8"):
+    with pytest.raises(ValueError, match="the mask is for latents of 3 x 5, but those to denoise are 8 x 8"):
         denoise(unet=make_unet(in_channels=9), **changes)
     assert denoise(**changes).shape == (1, 4, 8, 8)
 
 
 def test_a_depth_model_is_refused_by_its_channels(denoise: Callable[..., torch.Tensor]):
-    with pytest.raises(ValueError, match=r"takes 5 channels .*: select a model for text to image or inpainting"):
+    with pytest.raises(ValueError, match=r"needs 5 channels .*: select a model for text to image or inpainting"):
         denoise(unet=make_unet(in_channels=5))

@@ -234,7 +234,7 @@ class TestNodes:
 
     def test_another_base(self, context: FakeContext, model: ModelLoaderOutput, install: Install):
         sdxl = install("xl", BaseModelType.StableDiffusionXL)
-        with pytest.raises(LoRANotApplicable, match="xl is for sdxl models, tiny-sd1 is a sd-1 model"):
+        with pytest.raises(LoRANotApplicable, match="xl is for sdxl models, but tiny-sd1 is a sd-1 model"):
             LoRALoaderInvocation(lora=sdxl, unet=model.unet).invoke(context)
 
     def test_sdxl(self, context: FakeContext, model: ModelLoaderOutput, install: Install):

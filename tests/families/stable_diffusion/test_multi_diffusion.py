@@ -114,9 +114,9 @@ class TestDenoising:
     def test_what_it_refuses(self, sd1_parts: dict[str, Any], make_task: MakeTask):
         info = BasicConditioningInfo(noise_of(7, 1, 3, 32))
         regional = TextConditioning.of_prompts([(info, torch.ones(1, 64, 64))])
-        with pytest.raises(ValueError, match="no regional prompts: take the masks off"):
+        with pytest.raises(ValueError, match="does not support regional prompts: remove the masks"):
             denoise(sd1_parts["unet"], make_task(negative=regional), SMALL)
-        with pytest.raises(ValueError, match="no inpainting models: choose another"):
+        with pytest.raises(ValueError, match="does not support inpainting models: select another"):
             denoise(make_unet(in_channels=9), make_task(), SMALL)
 
 

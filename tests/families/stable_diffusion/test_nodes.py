@@ -108,7 +108,7 @@ class TestIdealSize:
 
     def test_a_base_without_an_architecture(self, context: FakeContext, model: ModelLoaderOutput):
         context.models.record = SimpleNamespace(**{**vars(context.models.record), "base": BaseModelType.Unknown})
-        with pytest.raises(ValueError, match="unknown is not known"):
+        with pytest.raises(ValueError, match="no ideal size for models of base unknown"):
             IdealSizeInvocation(unet=model.unet).invoke(context)
 
 

@@ -247,5 +247,5 @@ class TestConditioning:
         three = single.expand(3)
         assert (three.embeds.shape, three.lengths) == ((3, 3, 8), (3, 3, 3))
         assert three.expand(3) is three
-        with pytest.raises(ValueError, match="3 prompts for 2 latents"):
+        with pytest.raises(ValueError, match="3 prompts do not match 2 latents"):
             three.expand(2)

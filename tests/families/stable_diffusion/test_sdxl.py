@@ -315,7 +315,7 @@ def test_prompts_of_another_model_are_named(kind: str, tiled: bool, context: Fak
 
 def test_prompts_of_two_models_are_not_joined():
     sides = [(BasicConditioningInfo(torch.zeros(1, 77, width)), None) for width in (48, 32)]
-    with pytest.raises(ValueError, match=r"prompts of different models are joined .*widths 32 and 48"):
+    with pytest.raises(ValueError, match=r"cannot join prompts of different models .*widths 32 and 48"):
         TextConditioning.of_prompts(sides)
 
 
@@ -324,7 +324,7 @@ def test_text_encoders_in_the_wrong_place(context: FakeContext, parts: dict[str,
     swapped = SDXLCompelPromptInvocation(prompt="a cat", clip=model.clip2, clip2=model.clip)
     with pytest.raises(ValueError, match="no pooled embedding: connect the second text encoder"):
         swapped.invoke(context)
-    with pytest.raises(ValueError, match="second text encoder of SDXL: encode the prompt with SDXL's prompt node"):
+    with pytest.raises(ValueError, match="SDXL's second text encoder: encode the prompt with SDXL's prompt node"):
         pipeline.encode(parts["tokenizer_2"], parts["text_encoder_2"], "a cat", CPU)
 
 

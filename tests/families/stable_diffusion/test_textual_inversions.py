@@ -60,8 +60,8 @@ class TestTriggers:
         ("name", "reason"),
         [
             ("nothing", "no embedding has this name"),
-            ("xl", "xl is no embedding for sd-1 but of type embedding for sdxl"),
-            ("lora", "lora is no embedding for sd-1 but of type lora for sd-1"),
+            ("xl", "xl is not an embedding for sd-1 but of type embedding for sdxl"),
+            ("lora", "lora is not an embedding for sd-1 but of type lora for sd-1"),
         ],
     )
     def test_others_stay_text_and_are_reported_once(
@@ -70,13 +70,13 @@ class TestTriggers:
         embeds = compel(context, model, f"a <{name}> fox, <{name}>")
         expected = encode_prompt(sd1_parts["tokenizer"], sd1_parts["text_encoder"], f"a <{name}> fox, <{name}>", CPU)
         assert torch.allclose(embeds, expected, atol=1e-5)
-        assert context.logger.lines == [("warning", f"<{name}> stays text: {reason}")]
+        assert context.logger.lines == [("warning", f"<{name}> is treated as text: {reason}")]
 
     def test_a_name_of_another_base(self, context: FakeContext, library: Library, model: ModelLoaderOutput):
         library.others["key-2"] = SimpleNamespace(**{**vars(library.others.pop("xl")), "key": "key-2", "name": "other"})
         compel(context, model, "<other>")
         assert context.logger.lines == [
-            ("warning", "<other> stays text: the embedding of this name is for sdxl models")
+            ("warning", "<other> is treated as text: the embedding of this name is for sdxl models")
         ]
 
     @pytest.mark.parametrize("prompt", ["a < b and c > d", "a fox", "<a/b>", "<>"])

@@ -140,5 +140,5 @@ def test_tiles_that_do_not_fit_are_refused() -> None:
     with pytest.raises(NodeError, match="4×4"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[small, two]).invoke(context)
     [lower] = cut(context, picture("RGB", (60, 30)), grid([(0, 20)], [(20, 60)]))
-    with pytest.raises(NodeError, match="equally high"):
+    with pytest.raises(NodeError, match="the same height"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[upper, lower]).invoke(context)

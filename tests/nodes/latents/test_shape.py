@@ -53,7 +53,7 @@ def test_scaling_is_by_the_factor_itself(context: FakeContext, antialias: bool):
 
 
 def test_modes_of_other_dimensions_are_refused(context: FakeContext):
-    with pytest.raises(ValueError, match="not for images"):
+    with pytest.raises(ValueError, match="does not work on images"):
         run(context, ScaleLatentsInvocation(latents=save(context, noise_of(1)), scale_factor=2, mode="trilinear"))
 
 

@@ -1,1 +1,1 @@
-"""Nodes of Stable Diffusion: thin; the arithmetic is in `pipeline`, the engine and the components."""
+"""Nodes of Stable Diffusion. The computation is in `pipeline`, the engine and the components."""

@@ -1,4 +1,4 @@
-"""Nodes between images and latents."""
+"""Nodes that decode latents to images and encode images to latents."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ COMPENSATION_OPTIONS = Literal["None", "SDXL"]
     version="1.3.2",
 )
 class LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
-    """Decodes latents into an image."""
+    """Decode latents to an image."""
 
     latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
     vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
@@ -37,7 +37,7 @@ class LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     fp32: bool = InputField(default=False, description=FieldDescriptions.fp32)
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Decode and save."""
+        """Decode the latents and save the image."""
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
 
@@ -65,7 +65,7 @@ class LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.2.0",
 )
 class ImageToLatentsInvocation(BaseInvocation):
-    """Encodes an image into latents. Seamless axes of the VAE are for decoding only."""
+    """Encode an image to latents. Seamless axes of the VAE affect decoding only."""
 
     image: ImageField = InputField(description="The image to encode")
     vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
@@ -73,11 +73,11 @@ class ImageToLatentsInvocation(BaseInvocation):
     tile_size: int = InputField(default=0, multiple_of=LATENT_SCALE_FACTOR, description=FieldDescriptions.vae_tile_size)
     fp32: bool = InputField(default=False, description=FieldDescriptions.fp32)
     color_compensation: COMPENSATION_OPTIONS = InputField(
-        default="None", description="Make up for the change of colors in SDXL's VAE; does nothing for others"
+        default="None", description="Compensate for the color shift of SDXL's VAE; no effect with other VAEs"
     )
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Encode."""
+        """Encode the image and save the latents."""
         from invokeclone.components.autoencoders.vae import image_to_tensor
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline

@@ -1,4 +1,4 @@
-"""Nodes that put a control model and its image together; no model is loaded here."""
+"""Nodes that combine a control model with its image and settings. They load no model."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from invokeclone.families.stable_diffusion.controlnet import ControlNet
     from invokeclone.families.stable_diffusion.t2i_adapter import T2IAdapter
 
-_BEGIN = "When it starts, as a fraction of the steps"
-_END = "When it stops, as a fraction of the steps"
-_RESIZE = "How the image is made to fit"
+_BEGIN = "Where it starts, as a fraction of the steps"
+_END = "Where it stops, as a fraction of the steps"
+_RESIZE = "How the image is resized"
 _NAMES = {ModelType.ControlNet: "ControlNet", ModelType.T2IAdapter: "T2I-Adapter"}
 
 
@@ -41,11 +41,11 @@ _NAMES = {ModelType.ControlNet: "ControlNet", ModelType.T2IAdapter: "T2I-Adapter
     version="1.1.3",
 )
 class ControlNetInvocation(BaseInvocation):
-    """Puts a ControlNet and its image together, for the denoise node."""
+    """Combine a ControlNet with its image for the denoise node."""
 
     image: ImageField = InputField(description="The control image")
     control_model: ModelIdentifierField = InputField(
-        description="The ControlNet, of the main model's base",
+        description="The ControlNet, for the base of the main model",
         ui_model_base=[
             BaseModelType.StableDiffusion1,
             BaseModelType.StableDiffusion2,
@@ -54,12 +54,12 @@ class ControlNetInvocation(BaseInvocation):
         ui_model_type=ModelType.ControlNet,
     )
     control_weight: float | list[float] = InputField(
-        default=1.0, description="Weight within -1 to 2, or a weight for each step"
+        default=1.0, description="Weight from -1 to 2, or one weight per step"
     )
     begin_step_percent: float = InputField(default=0, ge=0, le=1, description=_BEGIN)
     end_step_percent: float = InputField(default=1, ge=0, le=1, description=_END)
     control_mode: CONTROLNET_MODE_VALUES = InputField(
-        default="balanced", description="Whether the prompt or the image matters more"
+        default="balanced", description="Balance between the prompt and the control image"
     )
     resize_mode: CONTROLNET_RESIZE_VALUES = InputField(default="just_resize", description=_RESIZE)
 
@@ -75,7 +75,7 @@ class ControlNetInvocation(BaseInvocation):
         return self
 
     def invoke(self, context: InvocationContext) -> ControlOutput:
-        """Put together; raises for an image that is not there."""
+        """Return the combination. Raises for a missing image."""
         context.images.get_dto(self.image.image_name)
         return ControlOutput(
             control=ControlField(
@@ -98,17 +98,17 @@ class ControlNetInvocation(BaseInvocation):
     version="1.0.4",
 )
 class T2IAdapterInvocation(BaseInvocation):
-    """Puts a T2I-Adapter and its image together, for the denoise node."""
+    """Combine a T2I-Adapter with its image for the denoise node."""
 
     image: ImageField = InputField(description="The control image")
     t2i_adapter_model: ModelIdentifierField = InputField(
-        description="The T2I-Adapter, of the main model's base",
+        description="The T2I-Adapter, for the base of the main model",
         title="T2I-Adapter Model",
         ui_model_base=[BaseModelType.StableDiffusion1, BaseModelType.StableDiffusionXL],
         ui_model_type=ModelType.T2IAdapter,
         ui_order=-1,
     )
-    weight: float | list[float] = InputField(default=1, description="Weight within 0 to 2, or a weight for each step")
+    weight: float | list[float] = InputField(default=1, description="Weight from 0 to 2, or one weight per step")
     begin_step_percent: float = InputField(default=0, ge=0, le=1, description=_BEGIN)
     end_step_percent: float = InputField(default=1, ge=0, le=1, description=_END)
     resize_mode: CONTROLNET_RESIZE_VALUES = InputField(default="just_resize", description=_RESIZE)
@@ -128,7 +128,7 @@ class T2IAdapterInvocation(BaseInvocation):
         return self
 
     def invoke(self, context: InvocationContext) -> T2IAdapterOutput:
-        """Put together; raises for an image that is not there."""
+        """Return the combination. Raises for a missing image."""
         context.images.get_dto(self.image.image_name)
         return T2IAdapterOutput(
             t2i_adapter=T2IAdapterField(
@@ -151,7 +151,8 @@ def controlnets(
 ) -> "list[ControlNet]":
     """Return the ControlNets of a run with a UNet of a main model of `base`; `stack` holds them on the device.
 
-    Raises ValueError for one of another base or of other sizes, and what the context raises for images and models that are not there.
+    Raises ValueError for ControlNets of another base or size, and the context's errors for missing images and
+    models.
     """
     from invokeclone.families.stable_diffusion.control_image import ControlImage
     from invokeclone.families.stable_diffusion.controlnet import ControlNet
@@ -182,7 +183,7 @@ def t2i_adapters(
 ) -> "list[T2IAdapter]":
     """Return the T2I-Adapters of a run with a main model of `base`; `stack` holds them on the device.
 
-    Raises ValueError for one of another base, and what the context raises for images and models that are not there.
+    Raises ValueError for adapters of another base, and the context's errors for missing images and models.
     """
     from invokeclone.families.stable_diffusion.control_image import ControlImage
     from invokeclone.families.stable_diffusion.t2i_adapter import T2IAdapter
@@ -206,31 +207,31 @@ def t2i_adapters(
 def _enter_model(
     context: InvocationContext, stack: ExitStack, model: ModelIdentifierField, base: BaseModelType, expected: ModelType
 ) -> Any:
-    """Return a model on the device, where it stays as long as `stack`; raises ValueError for one of another type or base."""
+    """Return a model on the device, held by `stack`. Raises ValueError for another type or base."""
     check_type(context, model, expected)
     config = context.models.get_config(model.key)
     if config.base != base:
         kind = _NAMES[expected]
         message = (
-            f"The {kind} {config.name} is for {config.base} and the main model is {base}: "
-            f"choose a {kind} for {base}, or a main model of {config.base}"
+            f"The {kind} {config.name} is for {config.base}, but the main model is {base}: "
+            f"select a {kind} for {base}, or a main model of {config.base}"
         )
         raise ValueError(message)
     return stack.enter_context(context.models.load(model))
 
 
 def _check_fits(name: str, control_config: Any, unet: Any) -> None:
-    """Raise ValueError for a ControlNet whose residuals would not have the sizes of the UNet's feature maps."""
+    """Raise ValueError for a ControlNet whose residuals do not match the sizes of the UNet's feature maps."""
     for size in ("block_out_channels", "layers_per_block", "cross_attention_dim"):
         control_value, unet_value = (getattr(config, size, None) for config in (control_config, unet))
         if _plain(control_value) != _plain(unet_value):
             message = (
                 f"The ControlNet {name} was made for another UNet ({size}: {control_value}, the main model has {unet_value}): "
-                "choose a ControlNet that was made for this main model"
+                "select a ControlNet that was made for this main model"
             )
             raise ValueError(message)
 
 
 def _plain(value: Any) -> Any:
-    """Return a configuration's list as a tuple: which of the two it is depends on where it was read."""
+    """Return lists of a configuration as tuples, because the type depends on where it was read."""
     return tuple(value) if isinstance(value, list) else value

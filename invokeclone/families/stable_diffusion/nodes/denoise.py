@@ -1,4 +1,4 @@
-"""The denoise nodes: they collect their inputs into one task for `pipeline.denoise`."""
+"""Denoise nodes. They collect their inputs into a task for `pipeline.denoise`."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,7 +40,7 @@ _TAGS = ["latents", "denoise", "txt2img", "t2i", "t2l", "img2img", "i2i", "l2l"]
 
 @invocation("denoise_latents", title="Denoise - SD1.5, SDXL", tags=_TAGS, category="latents", version="1.6.0")
 class DenoiseLatentsInvocation(BaseInvocation):
-    """Denoises latents towards a prompt."""
+    """Denoise latents with a prompt."""
 
     positive_conditioning: ConditioningField | list[ConditioningField] = InputField(
         description=FieldDescriptions.positive_cond, input=Input.Connection, ui_order=0
@@ -60,7 +60,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
     )
     unet: UNetField = InputField(description=FieldDescriptions.unet, input=Input.Connection, title="UNet", ui_order=2)
     control: ControlField | list[ControlField] | None = InputField(
-        default=None, description="ControlNets to follow", input=Input.Connection, ui_order=5
+        default=None, description="ControlNets to apply", input=Input.Connection, ui_order=5
     )
     ip_adapter: IPAdapterField | list[IPAdapterField] | None = InputField(
         default=None, description="IP-Adapters to apply", title="IP-Adapter", input=Input.Connection, ui_order=6
@@ -79,23 +79,23 @@ class DenoiseLatentsInvocation(BaseInvocation):
     )
     hidiffusion: bool = InputField(default=False, description="Apply HiDiffusion", title="HiDiffusion")
     hidiffusion_raunet: bool = InputField(
-        default=True, description="HiDiffusion's resolution-aware UNet", title="HiDiffusion: RAU-Net"
+        default=True, description="Use HiDiffusion's resolution-aware UNet", title="HiDiffusion: RAU-Net"
     )
     hidiffusion_window_attn: bool = InputField(
-        default=True, description="HiDiffusion's attention in windows", title="HiDiffusion: Window Attention"
+        default=True, description="Use HiDiffusion's windowed attention", title="HiDiffusion: Window Attention"
     )
     hidiffusion_t1_ratio: float = InputField(
         default=0.4,
         ge=0,
         le=1,
-        description="Share of the steps for HiDiffusion's first threshold",
+        description="HiDiffusion's first threshold, as a fraction of the steps",
         title="HiDiffusion: T1 Ratio",
     )
     hidiffusion_t2_ratio: float = InputField(
         default=0.0,
         ge=0,
         le=1,
-        description="Share of the steps for HiDiffusion's second threshold",
+        description="HiDiffusion's second threshold, as a fraction of the steps",
         title="HiDiffusion: T2 Ratio",
     )
 
@@ -105,7 +105,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
         return at_least_one(value)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Denoise."""
+        """Return the denoised latents."""
         latents = self._denoise(context)
         return LatentsOutput.build(context.tensors.save(latents), latents)
 
@@ -127,11 +127,11 @@ class DenoiseLatentsInvocation(BaseInvocation):
             context.util.sd_step_callback(state, base)
 
         with ExitStack() as stack:
-            # 1. the UNet and what is put on it
+            # 1. the UNet and its modifications
             unet = stack.enter_context(unet_info)
             device = device_of(unet_info, unet)
             stack.enter_context(patch_loras(context, self.unet.loras, unet, "unet"))
-            # 2. what steers it
+            # 2. controls
             task.controls = self._controls(context, stack, base, unet)
             # 3. the loop
             return pipeline.denoise(unet, task, device, on_step)
@@ -139,7 +139,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
     def _controls(
         self, context: InvocationContext, stack: ExitStack, base: BaseModelType, unet: Any
     ) -> "list[Control]":
-        """Return the controls; what must stay loaded while they work is entered into `stack`."""
+        """Return the controls; `stack` holds their models."""
         return [
             *controlnets(context, stack, self.control, base, unet),
             *t2i_adapters(context, stack, self.t2i_adapter, base),
@@ -175,10 +175,10 @@ class DenoiseLatentsInvocation(BaseInvocation):
     "denoise_latents_meta", title="Denoise - SD1.5, SDXL + Metadata", tags=_TAGS, category="metadata", version="1.2.0"
 )
 class DenoiseLatentsMetaInvocation(DenoiseLatentsInvocation, WithMetadata):
-    """Denoises latents and adds the parameters to the metadata."""
+    """Denoise latents and add the parameters to the metadata."""
 
     def invoke(self, context: InvocationContext) -> LatentsMetaOutput:
-        """Denoise, and add to the metadata."""
+        """Denoise the latents and add the parameters to the metadata."""
         latents = self._denoise(context)
         output = LatentsOutput.build(context.tensors.save(latents), latents)
         metadata = MetadataField({**(self.metadata.root if self.metadata else {}), **self._parameters(output)})
@@ -201,10 +201,10 @@ class DenoiseLatentsMetaInvocation(DenoiseLatentsInvocation, WithMetadata):
 
 
 def at_least_one(scale: float | list[float]) -> float | list[float]:
-    """Return a guidance scale, or one per step. Raises ValueError where one is below 1."""
+    """Return a guidance scale, or one per step. Raises ValueError if one is below 1."""
     scales = scale if isinstance(scale, list) else [scale]
     if not scales or min(scales) < 1:
-        message = "cfg_scale must be at least 1, in every step"
+        message = "cfg_scale must be at least 1 in every step"
         raise ValueError(message)
     return scale
 
@@ -212,7 +212,7 @@ def at_least_one(scale: float | list[float]) -> float | list[float]:
 def denoise_task(
     node: Any, context: InvocationContext, scheduler_config: Any, prediction_type: str | None
 ) -> "DenoiseTask":
-    """Return the task of what denoise nodes have in common; `node` is one of them."""
+    """Return the task with the inputs that all denoise nodes have; `node` is one of them."""
     from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
 
     latents = context.tensors.load(node.latents.latents_name) if node.latents else None
@@ -237,14 +237,14 @@ def denoise_task(
 
 
 def rows_of(*tensors: "torch.Tensor | None") -> int:
-    """Return how many images are denoised at once."""
+    """Return the batch size."""
     return max((len(tensor) for tensor in tensors if tensor is not None), default=1)
 
 
 def text_conditioning(
     context: InvocationContext, fields: ConditioningField | list[ConditioningField], *, positive: bool = True
 ) -> "TextConditioning":
-    """Return the stored conditionings of one side, put behind each other."""
+    """Return the stored conditionings of one side of the guidance as one batch."""
     from invokeclone.families.stable_diffusion.conditioning import TextConditioning
 
     listed = fields if isinstance(fields, list) else [fields]

@@ -1,4 +1,4 @@
-"""The node that makes images prompts, and what the denoise node needs of them."""
+"""The IP-Adapter node, and the encoding of its images for the denoise node."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,7 +32,10 @@ _LAYERS: dict[str, tuple[str, ...]] = {
     "style_precise": ("up_blocks.1", "down_blocks.2", "mid_block"),
     "style_strong": ("up_blocks.0", "up_blocks.1", "up_blocks.2", "down_blocks.0", "down_blocks.1"),
 }
-"""Per method, parts of the names of the UNet's layers that an adapter of Stable Diffusion 1 is for; none: all."""
+"""Substrings of the names of the UNet layers that each method applies to in Stable Diffusion 1.
+
+Empty for all layers.
+"""
 _LAYERS_XL: dict[str, tuple[str, ...]] = {
     "full": (),
     "style": ("up_blocks.0.attentions.1",),
@@ -47,7 +50,7 @@ _LAYERS_XL: dict[str, tuple[str, ...]] = {
 }
 """The same for Stable Diffusion XL."""
 _PRECISE = "style_precise"
-"""The method by which the layers of the composition steer away from the composition of the images."""
+"""The method whose composition layers steer away from the composition of the images."""
 
 
 def _layers(base: BaseModelType) -> dict[str, tuple[str, ...]]:
@@ -62,7 +65,7 @@ def _layers(base: BaseModelType) -> dict[str, tuple[str, ...]]:
     version="1.5.1",
 )
 class IPAdapterInvocation(BaseInvocation):
-    """Makes images a prompt for the denoise node."""
+    """Use images as a prompt for the denoise node."""
 
     image: ImageField | list[ImageField] = InputField(description="The prompt image(s)", ui_order=1)
     ip_adapter_model: ModelIdentifierField = InputField(
@@ -74,17 +77,19 @@ class IPAdapterInvocation(BaseInvocation):
     )
     clip_vision_model: CLIP_VISION_MODELS = InputField(
         default="ViT-H",
-        description="The CLIP vision model, for adapters that do not name theirs",
+        description="The CLIP vision model, used if the adapter does not name one",
         title="Clip Vision Model",
         ui_order=2,
     )
-    weight: float | list[float] = InputField(default=1, description="Weight, or a weight for each step", title="Weight")
-    method: IP_ADAPTER_METHODS = InputField(default="full", description="What is taken from the image")
+    weight: float | list[float] = InputField(default=1, description="Weight, or one weight per step", title="Weight")
+    method: IP_ADAPTER_METHODS = InputField(default="full", description="Which aspects of the image are used")
     begin_step_percent: float = InputField(
-        default=0, ge=0, le=1, description="When it starts, as a fraction of the steps"
+        default=0, ge=0, le=1, description="Where it starts, as a fraction of the steps"
     )
-    end_step_percent: float = InputField(default=1, ge=0, le=1, description="When it stops, as a fraction of the steps")
-    mask: TensorField | None = InputField(default=None, description="Mask of the region it holds for")
+    end_step_percent: float = InputField(
+        default=1, ge=0, le=1, description="Where it stops, as a fraction of the steps"
+    )
+    mask: TensorField | None = InputField(default=None, description="Mask of the region it applies to")
 
     @field_validator("weight")
     @classmethod
@@ -98,7 +103,7 @@ class IPAdapterInvocation(BaseInvocation):
         return self
 
     def invoke(self, context: InvocationContext) -> IPAdapterOutput:
-        """Find the image encoder and put all together."""
+        """Find the image encoder and return the combination."""
         check_type(context, self.ip_adapter_model, ModelType.IPAdapter)
         adapter = context.models.get_config(self.ip_adapter_model.key)
         encoder = encoder_name_of(adapter) or self.clip_vision_model
@@ -120,7 +125,10 @@ class IPAdapterInvocation(BaseInvocation):
 def image_prompts(
     context: InvocationContext, fields: IPAdapterField | list[IPAdapterField] | None, base: BaseModelType
 ) -> "list[ImagePrompt]":
-    """Return the images of IP-Adapters, encoded for a UNet of `base`. Raises ValueError for adapters of another."""
+    """Return the images of IP-Adapters, encoded for a UNet of `base`.
+
+    Raises ValueError for adapters of another base.
+    """
     listed = fields if isinstance(fields, list) else [] if fields is None else [fields]
     return [_image_prompt(context, field, base) for field in listed]
 
@@ -129,15 +137,15 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField, base: BaseM
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt, encode
 
-    # 1. which layers it is for
+    # 1. the layers
     check_type(context, field.ip_adapter_model, ModelType.IPAdapter)
     config = context.models.get_config(field.ip_adapter_model)
     if config.base != base:
-        message = f"The IP-Adapter {config.name} is for {config.base} models, but the UNet is of a {base} model"
+        message = f"The IP-Adapter {config.name} is for {config.base} models, but the UNet is from a {base} model"
         raise ValueError(message)
     layers = _layers(base)
     if field.method not in layers:
-        message = f"An IP-Adapter has no method {field.method!r}; there are {', '.join(layers)}"
+        message = f"unknown IP-Adapter method {field.method!r}; use one of {', '.join(layers)}"
         raise ValueError(message)
     # 2. the images
     listed = field.image if isinstance(field.image, list) else [field.image]
@@ -149,7 +157,7 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField, base: BaseM
     adapter_info = context.models.load(field.ip_adapter_model)
     with encoder_info as encoder, adapter_info as adapter:
         positive, negative = encode(adapter, encoder, images, device_of(adapter_info, adapter))
-    # 3. both
+    # 3. the image prompt
     return ImagePrompt(
         positive=positive,
         negative=negative,

@@ -1,4 +1,4 @@
-"""Nodes that note LoRAs on the parts of Stable Diffusion models; no model is loaded here."""
+"""Nodes that add LoRAs to the fields of Stable Diffusion models. They load no model."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -18,12 +18,12 @@ Target = TypeVar("Target", UNetField, CLIPField)
 
 
 class LoRANotApplicable(ValueError):
-    """A LoRA cannot be put on a model: it is there already, or made for another base."""
+    """A LoRA cannot be applied to a model: it is already applied, or for another base."""
 
 
 @invocation("lora_loader", title="Apply LoRA - SD1.5", tags=["model"], category="model", version="1.0.4")
 class LoRALoaderInvocation(BaseInvocation):
-    """Applies a LoRA to a UNet and a text encoder."""
+    """Apply a LoRA to a UNet and a text encoder."""
 
     lora: ModelIdentifierField = InputField(
         description=FieldDescriptions.lora_model,
@@ -36,7 +36,7 @@ class LoRALoaderInvocation(BaseInvocation):
     clip: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP")
 
     def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
-        """Note the LoRA on both."""
+        """Add the LoRA to both."""
         loras = [LoRAField(lora=self.lora, weight=self.weight)]
         unet, clip = with_loras(context, self.unet, loras), with_loras(context, self.clip, loras)
         return LoRALoaderOutput(unet=unet, clip=clip)
@@ -46,7 +46,7 @@ class LoRALoaderInvocation(BaseInvocation):
     "lora_collection_loader", title="Apply LoRA Collection - SD1.5", tags=["model"], category="model", version="1.1.3"
 )
 class LoRACollectionLoader(BaseInvocation):
-    """Applies several LoRAs to a UNet and a text encoder."""
+    """Apply several LoRAs to a UNet and a text encoder."""
 
     loras: LoRAField | list[LoRAField] | None = InputField(
         default=None,
@@ -59,7 +59,7 @@ class LoRACollectionLoader(BaseInvocation):
     clip: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP")
 
     def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
-        """Note the LoRAs on both."""
+        """Add the LoRAs to both."""
         loras = _as_list(self.loras)
         unet, clip = with_loras(context, self.unet, loras), with_loras(context, self.clip, loras)
         return LoRALoaderOutput(unet=unet, clip=clip)
@@ -67,7 +67,7 @@ class LoRACollectionLoader(BaseInvocation):
 
 @invocation("sdxl_lora_loader", title="Apply LoRA - SDXL", tags=["lora", "model"], category="model", version="1.0.5")
 class SDXLLoRALoaderInvocation(BaseInvocation):
-    """Applies a LoRA to an SDXL UNet and its text encoders."""
+    """Apply a LoRA to an SDXL UNet and its text encoders."""
 
     lora: ModelIdentifierField = InputField(
         description=FieldDescriptions.lora_model,
@@ -81,7 +81,7 @@ class SDXLLoRALoaderInvocation(BaseInvocation):
     clip2: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP 2")
 
     def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
-        """Note the LoRA on all three."""
+        """Add the LoRA to all three."""
         loras = [LoRAField(lora=self.lora, weight=self.weight)]
         return SDXLLoRALoaderOutput(
             unet=with_loras(context, self.unet, loras),
@@ -98,7 +98,7 @@ class SDXLLoRALoaderInvocation(BaseInvocation):
     version="1.1.3",
 )
 class SDXLLoRACollectionLoader(BaseInvocation):
-    """Applies several LoRAs to an SDXL UNet and its text encoders."""
+    """Apply several LoRAs to an SDXL UNet and its text encoders."""
 
     loras: LoRAField | list[LoRAField] | None = InputField(
         default=None,
@@ -112,7 +112,7 @@ class SDXLLoRACollectionLoader(BaseInvocation):
     clip2: CLIPField | None = InputField(default=None, description=_CLIP, input=Input.Connection, title="CLIP 2")
 
     def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
-        """Note the LoRAs on all three."""
+        """Add the LoRAs to all three."""
         loras = _as_list(self.loras)
         return SDXLLoRALoaderOutput(
             unet=with_loras(context, self.unet, loras),
@@ -128,10 +128,10 @@ def _as_list(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
 
 
 def with_loras(context: InvocationContext, target: Target | None, loras: Sequence[LoRAField]) -> Target | None:
-    """Return a model part with LoRAs noted on it; None stays None.
+    """Return a model part with the LoRAs added; None stays None.
 
-    Raises UnknownModel for a LoRA that is not installed, WrongModelType for a model that is no LoRA, LoRANotApplicable for one
-    that is there already or of another base.
+    Raises UnknownModel for a LoRA that is not installed, WrongModelType for a model that is not a LoRA, and
+    LoRANotApplicable for one that is already applied or for another base.
     """
     for field in loras:
         check_exists(context, field.lora)
@@ -142,7 +142,7 @@ def with_loras(context: InvocationContext, target: Target | None, loras: Sequenc
     applied = list(target.loras)
     for field in loras:
         if any(existing.lora.key == field.lora.key for existing in applied):
-            message = f"the LoRA {field.lora.name} is applied twice: take one of the two out of the graph"
+            message = f"the LoRA {field.lora.name} is applied twice: remove one of the two from the graph"
             raise LoRANotApplicable(message)
         _check_base(context, field.lora, model)
         applied.append(field)
@@ -152,5 +152,5 @@ def with_loras(context: InvocationContext, target: Target | None, loras: Sequenc
 def _check_base(context: InvocationContext, lora: ModelIdentifierField, model: ModelIdentifierField) -> None:
     lora_base, model_base = context.models.get_config(lora).base, context.models.get_config(model).base
     if lora_base != model_base:
-        message = f"the LoRA {lora.name} is for {lora_base} models, {model.name} is a {model_base} model: select one of the same base"
+        message = f"the LoRA {lora.name} is for {lora_base} models, but {model.name} is a {model_base} model: select one of the same base"
         raise LoRANotApplicable(message)

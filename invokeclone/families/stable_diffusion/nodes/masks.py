@@ -1,4 +1,4 @@
-"""Nodes that make the masks of inpainting: black changes, white stays."""
+"""Nodes that create inpainting masks: black changes, white stays."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +19,7 @@ COHERENCE_MODES = Literal["Gaussian Blur", "Box Blur", "Staged"]
 def _encode_masked(
     context: InvocationContext, vae: VAEField, image: ImageField, keep: "torch.Tensor", *, tiled: bool, fp32: bool
 ) -> str:
-    """Save the latents of an image whose changing part is gray; returns their name."""
+    """Save the latents of an image whose changing part is gray, and return their name."""
     from invokeclone.components.autoencoders.vae import hide_masked, image_to_tensor
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.stable_diffusion import pipeline
@@ -38,16 +38,16 @@ def _encode_masked(
     "create_denoise_mask", title="Create Denoise Mask", tags=["mask", "denoise"], category="mask", version="1.0.2"
 )
 class CreateDenoiseMaskInvocation(BaseInvocation):
-    """Makes a mask for denoising of an image of it."""
+    """Create a denoise mask from a mask image."""
 
     vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection, ui_order=0)
-    image: ImageField | None = InputField(default=None, description="The image to be masked", ui_order=1)
+    image: ImageField | None = InputField(default=None, description="The image to mask", ui_order=1)
     mask: ImageField = InputField(description="The mask: black changes, white stays", ui_order=2)
     tiled: bool = InputField(default=False, description=FieldDescriptions.tiled, ui_order=3)
     fp32: bool = InputField(default=False, description=FieldDescriptions.fp32, ui_order=4)
 
     def invoke(self, context: InvocationContext) -> DenoiseMaskOutput:
-        """Save the mask, and the masked image's latents if there is an image."""
+        """Save the mask, and the masked image's latents if an image is given."""
         from invokeclone.components.autoencoders.vae import mask_to_tensor
 
         keep = mask_to_tensor(context.images.get_pil(self.mask.image_name, mode="L"))
@@ -61,32 +61,34 @@ class CreateDenoiseMaskInvocation(BaseInvocation):
     "create_gradient_mask", title="Create Gradient Mask", tags=["mask", "denoise"], category="mask", version="1.3.0"
 )
 class CreateGradientMaskInvocation(BaseInvocation):
-    """Makes a mask whose border changes later than its inside, so that old and new fit each other."""
+    """Create a mask whose border starts to change later than its inside, for smooth transitions."""
 
     mask: ImageField = InputField(description="The mask: black changes, white stays", ui_order=1)
-    edge_radius: int = InputField(default=16, ge=0, description="How far the border reaches out, in pixels", ui_order=2)
+    edge_radius: int = InputField(
+        default=16, ge=0, description="Width of the border outside the mask, in pixels", ui_order=2
+    )
     coherence_mode: COHERENCE_MODES = InputField(
         default="Gaussian Blur", description="How the border fades", ui_order=3
     )
     minimum_denoise: float = InputField(
-        default=0.0, ge=0, le=1, description="Least strength of denoising in the border", ui_order=4
+        default=0.0, ge=0, le=1, description="Minimum denoising strength in the border", ui_order=4
     )
     unet: UNetField | None = InputField(
         default=None,
-        description="An inpainting model needs the masked image too: connect UNet, image and VAE",
+        description="The UNet of an inpainting model, which also needs the image and the VAE",
         input=Input.Connection,
         title="[OPTIONAL] UNet",
         ui_order=5,
     )
     image: ImageField | None = InputField(
         default=None,
-        description="The image to be masked, for an inpainting model",
+        description="The image to mask, for an inpainting model",
         title="[OPTIONAL] Image",
         ui_order=6,
     )
     vae: VAEField | None = InputField(
         default=None,
-        description="The VAE to encode it with, for an inpainting model",
+        description="The VAE to encode the image, for an inpainting model",
         title="[OPTIONAL] VAE",
         input=Input.Connection,
         ui_order=7,

@@ -1,4 +1,4 @@
-"""Stable Diffusion models and what is applied to them, out of metadata: loaded again as the image was made."""
+"""Nodes that load Stable Diffusion models and LoRAs from the metadata of an image."""
 
 from typing import Literal
 
@@ -44,7 +44,7 @@ class MetadataToSDXLModelOutput(BaseInvocationOutput):
 
 
 def add_loras(loras: list[LoRAField], target: UNetField | CLIPField | None) -> None:
-    """Add LoRAs to a model part, but for those that it has."""
+    """Add LoRAs to a model part, skipping those that it already has."""
     if target is None:
         return
     present = {lora.lora.key for lora in target.loras}
@@ -65,15 +65,13 @@ class MetadataToModelInvocation(BaseInvocation, WithMetadata):
     label: Literal["* CUSTOM LABEL *", "model"] = InputField(
         default="model", description="The label to look for", input=Input.Direct
     )
-    custom_label: str | None = InputField(
-        default=None, description="The label, when it is a custom one", input=Input.Direct
-    )
+    custom_label: str | None = InputField(default=None, description="The label, if custom", input=Input.Direct)
     default_value: ModelIdentifierField = InputField(
-        description="The model when there is none of that label", ui_model_type=["main"]
+        description="The model to use if the label is missing", ui_model_type=["main"]
     )
 
     def invoke(self, context: InvocationContext) -> MetadataToModelOutput:
-        """Give out the model and its parts."""
+        """Return the model and its parts."""
         model = get_metadata_model(
             context, get_metadata_value(self.metadata, self.label, self.custom_label, self.default_value)
         )
@@ -100,15 +98,13 @@ class MetadataToSDXLModelInvocation(BaseInvocation, WithMetadata):
     label: Literal["* CUSTOM LABEL *", "model"] = InputField(
         default="model", description="The label to look for", input=Input.Direct
     )
-    custom_label: str | None = InputField(
-        default=None, description="The label, when it is a custom one", input=Input.Direct
-    )
+    custom_label: str | None = InputField(default=None, description="The label, if custom", input=Input.Direct)
     default_value: ModelIdentifierField = InputField(
-        description="The model when there is none of that label", ui_model_base=["sdxl"], ui_model_type=["main"]
+        description="The model to use if the label is missing", ui_model_base=["sdxl"], ui_model_type=["main"]
     )
 
     def invoke(self, context: InvocationContext) -> MetadataToSDXLModelOutput:
-        """Give out the model and its parts."""
+        """Return the model and its parts."""
         model = get_metadata_model(
             context, get_metadata_value(self.metadata, self.label, self.custom_label, self.default_value)
         )
@@ -131,7 +127,7 @@ class MetadataToSDXLModelInvocation(BaseInvocation, WithMetadata):
     classification=Classification.Beta,
 )
 class MetadataToLorasInvocation(BaseInvocation, WithMetadata):
-    """Put the LoRAs from metadata on a UNet and a text encoder."""
+    """Apply the LoRAs from metadata to a UNet and a text encoder."""
 
     unet: UNetField | None = InputField(
         default=None, description="UNet, scheduler and LoRAs", title="UNet", input=Input.Connection
@@ -144,7 +140,7 @@ class MetadataToLorasInvocation(BaseInvocation, WithMetadata):
     )
 
     def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
-        """Give out both with the LoRAs; one that is there already is not put on twice."""
+        """Return both with the LoRAs added; LoRAs already applied are skipped."""
         loras = get_metadata_loras(context, self.metadata)
         add_loras(loras, self.unet)
         add_loras(loras, self.clip)
@@ -160,7 +156,7 @@ class MetadataToLorasInvocation(BaseInvocation, WithMetadata):
     classification=Classification.Beta,
 )
 class MetadataToSDXLLorasInvocation(BaseInvocation, WithMetadata):
-    """Put the LoRAs from metadata on an SDXL UNet and its text encoders."""
+    """Apply the LoRAs from metadata to an SDXL UNet and its text encoders."""
 
     unet: UNetField | None = InputField(
         default=None, description="UNet, scheduler and LoRAs", title="UNet", input=Input.Connection
@@ -173,7 +169,7 @@ class MetadataToSDXLLorasInvocation(BaseInvocation, WithMetadata):
     )
 
     def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
-        """Give out all with the LoRAs; one that is there already is not put on twice."""
+        """Return all with the LoRAs added; LoRAs already applied are skipped."""
         loras = get_metadata_loras(context, self.metadata)
         add_loras(loras, self.unet)
         add_loras(loras, self.clip)

@@ -1,4 +1,4 @@
-"""Nodes that name Stable Diffusion models and note on the names what is to be applied; no model is loaded here."""
+"""Nodes that reference Stable Diffusion models and add modifications to the references. They load no model."""
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
@@ -25,7 +25,7 @@ _GRID = 8
 
 @invocation("main_model_loader", title="Main Model - SD1.5, SD2", tags=["model"], category="model", version="1.0.4")
 class MainModelLoaderInvocation(BaseInvocation):
-    """Takes a main model apart into UNet, text encoder and VAE."""
+    """Split a main model into UNet, text encoder and VAE."""
 
     model: ModelIdentifierField = InputField(
         description=FieldDescriptions.main_model,
@@ -34,7 +34,7 @@ class MainModelLoaderInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> ModelLoaderOutput:
-        """Name the parts."""
+        """Return references to the parts."""
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
         return ModelLoaderOutput(
@@ -52,13 +52,13 @@ class MainModelLoaderInvocation(BaseInvocation):
     version="1.1.1",
 )
 class CLIPSkipInvocation(BaseInvocation):
-    """Skips the last layers of a text encoder, beside those that are skipped already."""
+    """Skip the last layers of a text encoder, in addition to those already skipped."""
 
     clip: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP")
-    skipped_layers: int = InputField(default=0, ge=0, description="How many more of the last layers to skip")
+    skipped_layers: int = InputField(default=0, ge=0, description="Number of additional last layers to skip")
 
     def invoke(self, context: InvocationContext) -> CLIPSkipInvocationOutput:
-        """Add to the count."""
+        """Add to the number of skipped layers."""
         skipped = self.clip.skipped_layers + self.skipped_layers
         return CLIPSkipInvocationOutput(clip=self.clip.model_copy(update={"skipped_layers": skipped}))
 
@@ -67,7 +67,7 @@ class CLIPSkipInvocation(BaseInvocation):
     "seamless", title="Apply Seamless - SD1.5, SDXL", tags=["seamless", "model"], category="model", version="1.0.2"
 )
 class SeamlessModeInvocation(BaseInvocation):
-    """Makes images whose opposite edges fit each other."""
+    """Make opposite edges of the image match, so that it tiles."""
 
     unet: UNetField | None = InputField(
         default=None, description=FieldDescriptions.unet, input=Input.Connection, title="UNet"
@@ -75,11 +75,11 @@ class SeamlessModeInvocation(BaseInvocation):
     vae: VAEField | None = InputField(
         default=None, description=FieldDescriptions.vae_model, input=Input.Connection, title="VAE"
     )
-    seamless_y: bool = InputField(default=True, input=Input.Any, description="Whether top and bottom fit each other")
-    seamless_x: bool = InputField(default=True, input=Input.Any, description="Whether left and right fit each other")
+    seamless_y: bool = InputField(default=True, input=Input.Any, description="Whether the top and bottom edges match")
+    seamless_x: bool = InputField(default=True, input=Input.Any, description="Whether the left and right edges match")
 
     def invoke(self, context: InvocationContext) -> SeamlessModeOutput:
-        """Note the axes on UNet and VAE."""
+        """Add the axes to UNet and VAE."""
         axes = [axis for axis, enabled in (("x", self.seamless_x), ("y", self.seamless_y)) if enabled]
         unet = self.unet and self.unet.model_copy(update={"seamless_axes": axes})
         vae = self.vae and self.vae.model_copy(update={"seamless_axes": axes})
@@ -88,7 +88,7 @@ class SeamlessModeInvocation(BaseInvocation):
 
 @invocation("freeu", title="Apply FreeU - SD1.5, SDXL", tags=["freeu"], category="model", version="1.0.2")
 class FreeUInvocation(BaseInvocation):
-    """Weighs a UNet's skip connections against its backbone (FreeU)."""
+    """Reweight a UNet's skip connections and backbone (FreeU)."""
 
     unet: UNetField = InputField(description=FieldDescriptions.unet, input=Input.Connection, title="UNet")
     b1: float = InputField(default=1.2, ge=-1, le=3, description=FieldDescriptions.freeu_b1)
@@ -97,14 +97,14 @@ class FreeUInvocation(BaseInvocation):
     s2: float = InputField(default=0.2, ge=-1, le=3, description=FieldDescriptions.freeu_s2)
 
     def invoke(self, context: InvocationContext) -> UNetOutput:
-        """Note the factors on the UNet."""
+        """Add the factors to the UNet."""
         config = FreeUConfig(s1=self.s1, s2=self.s2, b1=self.b1, b2=self.b2)
         return UNetOutput(unet=self.unet.model_copy(update={"freeu_config": config}))
 
 
 @invocation_output("ideal_size_output")
 class IdealSizeOutput(BaseInvocationOutput):
-    """A size that suits a model."""
+    """The ideal image size of a model."""
 
     width: int = OutputField(description="The width in pixels")
     height: int = OutputField(description="The height in pixels")
@@ -118,26 +118,29 @@ class IdealSizeOutput(BaseInvocationOutput):
     version="1.0.6",
 )
 class IdealSizeInvocation(BaseInvocation):
-    """Finds the size of a model's own area that has the proportions of another size."""
+    """Calculate the size with a model's native area and the given aspect ratio."""
 
     width: int = InputField(default=1024, description="Width of the final image")
     height: int = InputField(default=576, description="Height of the final image")
     unet: UNetField = InputField(description=FieldDescriptions.unet)
-    multiplier: float = InputField(default=1.0, description="Factor on the model's own side length")
+    multiplier: float = InputField(default=1.0, description="Factor for the model's native side length")
 
     def invoke(self, context: InvocationContext) -> IdealSizeOutput:
-        """Keep the proportions, change the area."""
+        """Return the size."""
         base = context.models.get_config(self.unet.unet.key).base
         architecture = registry.architectures().get(base)
         if architecture is None:
-            message = f"the ideal size of models of base {base} is not known"
+            message = f"there is no ideal size for models of base {base}"
             raise ValueError(message)
         width, height = ideal_size(self.width / self.height, architecture.defaults.width * self.multiplier)
         return IdealSizeOutput(width=width, height=height)
 
 
 def ideal_size(aspect: float, side: float) -> tuple[int, int]:
-    """Return width and height of about `side` squared with the proportions `aspect`, the shorter at least half of `side`."""
+    """Return width and height of about `side` squared with ratio `aspect`.
+
+    The shorter one is at least half of `side`.
+    """
     shorter = max(side // 2, side * min(aspect, 1 / aspect) ** 0.5)
     longer = shorter * max(aspect, 1 / aspect)
     width, height = (longer, shorter) if aspect > 1 else (shorter, longer)

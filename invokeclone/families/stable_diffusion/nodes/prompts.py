@@ -15,14 +15,12 @@ from invokeclone.graph.vocabulary.fields import (
 
 @invocation("compel", title="Prompt - SD1.5", tags=["prompt", "compel"], category="prompt", version="1.2.1")
 class CompelInvocation(BaseInvocation):
-    """Turns a prompt, with compel's weights and operators, into conditioning."""
+    """Encode a prompt, with compel's weights and operators, to conditioning."""
 
-    prompt: str = InputField(
-        default="", description="The prompt, in compel's language", ui_component=UIComponent.Textarea
-    )
+    prompt: str = InputField(default="", description="The prompt, in compel syntax", ui_component=UIComponent.Textarea)
     clip: CLIPField = InputField(title="CLIP", description=FieldDescriptions.clip)
     mask: TensorField | None = InputField(
-        default=None, description="Mask of the region that the prompt holds for; none: the whole image"
+        default=None, description="Mask of the region that the prompt applies to; default: the whole image"
     )
 
     def invoke(self, context: InvocationContext) -> ConditioningOutput:

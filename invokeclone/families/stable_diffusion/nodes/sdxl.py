@@ -1,4 +1,4 @@
-"""Nodes of Stable Diffusion XL and its refiner: model parts and prompts."""
+"""Model and prompt nodes of Stable Diffusion XL and its refiner."""
 
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ _TAGS = ["sdxl", "compel", "prompt"]
 
 @invocation("sdxl_model_loader", title="Main Model - SDXL", tags=["model", "sdxl"], category="model", version="1.0.4")
 class SDXLModelLoaderInvocation(BaseInvocation):
-    """Takes an SDXL model apart into UNet, two text encoders and VAE."""
+    """Split an SDXL model into UNet, two text encoders and VAE."""
 
     model: ModelIdentifierField = InputField(
         description=FieldDescriptions.sdxl_main_model,
@@ -44,7 +44,7 @@ class SDXLModelLoaderInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> SDXLModelLoaderOutput:
-        """Name the parts."""
+        """Return references to the parts."""
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
         return SDXLModelLoaderOutput(
@@ -63,7 +63,7 @@ class SDXLModelLoaderInvocation(BaseInvocation):
     version="1.0.4",
 )
 class SDXLRefinerModelLoaderInvocation(BaseInvocation):
-    """Takes an SDXL refiner apart into UNet, text encoder and VAE."""
+    """Split an SDXL refiner into UNet, text encoder and VAE."""
 
     model: ModelIdentifierField = InputField(
         description=FieldDescriptions.sdxl_refiner_model,
@@ -72,7 +72,7 @@ class SDXLRefinerModelLoaderInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> SDXLRefinerModelLoaderOutput:
-        """Name the parts."""
+        """Return references to the parts."""
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
         return SDXLRefinerModelLoaderOutput(
@@ -84,30 +84,34 @@ class SDXLRefinerModelLoaderInvocation(BaseInvocation):
 
 @invocation("sdxl_compel_prompt", title="Prompt - SDXL", tags=_TAGS, category="prompt", version="1.2.1")
 class SDXLCompelPromptInvocation(BaseInvocation):
-    """Turns a prompt and a style, with compel's weights and operators, into conditioning."""
+    """Encode a prompt and a style, with compel's weights and operators, to conditioning."""
 
-    prompt: str = InputField(
-        default="", description="The prompt, in compel's language", ui_component=UIComponent.Textarea
-    )
+    prompt: str = InputField(default="", description="The prompt, in compel syntax", ui_component=UIComponent.Textarea)
     style: str = InputField(
         default="",
-        description="The second text encoder's prompt; blank: the prompt",
+        description="The prompt of the second text encoder; if blank, the main prompt",
         ui_component=UIComponent.Textarea,
     )
-    original_width: int = InputField(default=1024, description="Width of the image that the model is to imagine")
-    original_height: int = InputField(default=1024, description="Height of the image that the model is to imagine")
-    crop_top: int = InputField(default=0, description="How much of it is cut off at the top, in pixels")
-    crop_left: int = InputField(default=0, description="How much of it is cut off at the left, in pixels")
-    target_width: int = InputField(default=1024, description="Width of what is left of it")
-    target_height: int = InputField(default=1024, description="Height of what is left of it")
+    original_width: int = InputField(default=1024, description="Original image width that the model is conditioned on")
+    original_height: int = InputField(
+        default=1024, description="Original image height that the model is conditioned on"
+    )
+    crop_top: int = InputField(default=0, description="Crop at the top of the original image, in pixels")
+    crop_left: int = InputField(default=0, description="Crop at the left of the original image, in pixels")
+    target_width: int = InputField(
+        default=1024, description="Width of the cropped image that the model is conditioned on"
+    )
+    target_height: int = InputField(
+        default=1024, description="Height of the cropped image that the model is conditioned on"
+    )
     clip: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP 1")
     clip2: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP 2")
     mask: TensorField | None = InputField(
-        default=None, description="Mask of the region that the prompt holds for; none: the whole image"
+        default=None, description="Mask of the region that the prompt applies to; default: the whole image"
     )
 
     def invoke(self, context: InvocationContext) -> ConditioningOutput:
-        """Encode the texts."""
+        """Encode the prompts."""
         from invokeclone.families.stable_diffusion import prompts
 
         style = self.style if self.style.strip() else self.prompt
@@ -125,20 +129,22 @@ class SDXLCompelPromptInvocation(BaseInvocation):
 
 @invocation("sdxl_refiner_compel_prompt", title="Prompt - SDXL Refiner", tags=_TAGS, category="prompt", version="1.1.2")
 class SDXLRefinerCompelPromptInvocation(BaseInvocation):
-    """Turns a prompt, with compel's weights and operators, into conditioning for the refiner."""
+    """Encode a prompt, with compel's weights and operators, to conditioning for the refiner."""
 
-    style: str = InputField(
-        default="", description="The prompt, in compel's language", ui_component=UIComponent.Textarea
+    style: str = InputField(default="", description="The prompt, in compel syntax", ui_component=UIComponent.Textarea)
+    original_width: int = InputField(default=1024, description="Original image width that the model is conditioned on")
+    original_height: int = InputField(
+        default=1024, description="Original image height that the model is conditioned on"
     )
-    original_width: int = InputField(default=1024, description="Width of the image that the model is to imagine")
-    original_height: int = InputField(default=1024, description="Height of the image that the model is to imagine")
-    crop_top: int = InputField(default=0, description="How much of it is cut off at the top, in pixels")
-    crop_left: int = InputField(default=0, description="How much of it is cut off at the left, in pixels")
-    aesthetic_score: float = InputField(default=6.0, description="How beautiful the image is to be, about 1 to 10")
+    crop_top: int = InputField(default=0, description="Crop at the top of the original image, in pixels")
+    crop_left: int = InputField(default=0, description="Crop at the left of the original image, in pixels")
+    aesthetic_score: float = InputField(
+        default=6.0, description="Aesthetic score that the model is conditioned on, about 1 to 10"
+    )
     clip2: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection)
 
     def invoke(self, context: InvocationContext) -> ConditioningOutput:
-        """Encode the text."""
+        """Encode the prompt."""
         from invokeclone.families.stable_diffusion import prompts
 
         text = _encode(context, self.clip2, self.style, None)
@@ -147,7 +153,10 @@ class SDXLRefinerCompelPromptInvocation(BaseInvocation):
 
 
 def _encode(context: InvocationContext, clip: CLIPField, text: str, part: "Part | None") -> "EncodedText":
-    """Encode a text with one of the encoders; `part` None is the refiner's, which has no LoRAs and no zeros for no text."""
+    """Encode a text with one encoder.
+
+    `part` None is the refiner's, which has no LoRAs and does not zero empty prompts.
+    """
     from invokeclone.components.clip.encode import tokenization
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.stable_diffusion import prompts

@@ -1,4 +1,4 @@
-"""The node that denoises in overlapping tiles."""
+"""The tiled denoise node."""
 
 from contextlib import ExitStack
 
@@ -24,7 +24,7 @@ from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
     version="1.0.1",
 )
 class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
-    """Denoises large latents in tiles that are blended after every step."""
+    """Denoise large latents in tiles that are blended after every step."""
 
     positive_conditioning: ConditioningField = InputField(
         description=FieldDescriptions.positive_cond, input=Input.Connection
@@ -37,13 +37,13 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         default=None, description=FieldDescriptions.latents, input=Input.Connection
     )
     tile_height: int = InputField(
-        default=1024, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Height of a tile, in pixels"
+        default=1024, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Tile height in pixels"
     )
     tile_width: int = InputField(
-        default=1024, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Width of a tile, in pixels"
+        default=1024, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Tile width in pixels"
     )
     tile_overlap: int = InputField(
-        default=32, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="How far neighbors overlap at least, in pixels"
+        default=32, gt=0, multiple_of=LATENT_SCALE_FACTOR, description="Minimum overlap of neighboring tiles, in pixels"
     )
     steps: int = InputField(default=18, gt=0, description=FieldDescriptions.steps)
     cfg_scale: float | list[float] = InputField(default=6.0, description=FieldDescriptions.cfg_scale, title="CFG Scale")
@@ -57,7 +57,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         title="CFG Rescale Multiplier", default=0, ge=0, lt=1, description=FieldDescriptions.cfg_rescale_multiplier
     )
     control: ControlField | list[ControlField] | None = InputField(
-        default=None, description="ControlNets to follow", input=Input.Connection
+        default=None, description="ControlNets to apply", input=Input.Connection
     )
 
     @field_validator("cfg_scale")
@@ -66,7 +66,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         return at_least_one(value)
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Denoise."""
+        """Return the denoised latents."""
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import multi_diffusion
         from invokeclone.families.stable_diffusion.loras import patch_loras
@@ -82,10 +82,10 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
             context.util.sd_step_callback(state, base)
 
         with ExitStack() as stack:
-            # 1. the UNet and what is put on it
+            # 1. the UNet and its modifications
             unet = stack.enter_context(unet_info)
             stack.enter_context(patch_loras(context, self.unet.loras, unet, "unet"))
-            # 2. what steers it
+            # 2. controls
             task.controls = controlnets(context, stack, self.control, base, unet)
             # 3. the loop
             latents = multi_diffusion.denoise(unet, task, tiling, device_of(unet_info, unet), on_step)

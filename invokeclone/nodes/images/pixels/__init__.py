@@ -1,1 +1,1 @@
-"""Arithmetic on pixels for nodes: NumPy arrays in, NumPy arrays out; nodes import it inside of `invoke`."""
+"""Pixel operations of the image nodes on NumPy arrays. Nodes import them inside `invoke`."""

@@ -1,4 +1,4 @@
-"""Layers laid over each other, in several ways and color spaces. Arrays (height, width, 3) of sRGB from 0 to 1."""
+"""Blend modes of layers in several color spaces. Arrays (height, width, 3) are sRGB from 0 to 1."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class Gamut:
-    """How colors that sRGB has not are brought back: `adapt` as in `colors.within`, and in how many steps of a search."""
+    """Gamut mapping settings: `adapt` and `steps` as in `colors.clip_to_gamut`."""
 
     adapt: float = 0.0
     steps: int = colors.STEPS
 
     def to_srgb(self, linear: Floats) -> Floats:
-        """Return sRGB of linear RGB with all colors within sRGB."""
+        """Return linear RGB as sRGB with all colors within the gamut."""
         lch = colors.polar(colors.oklab_of(linear))
         return np.clip(colors.srgb_of(colors.linear_of_oklab(colors.cartesian(self.clip_chroma(lch)))), 0.0, 1.0)
 
     def clip_chroma(self, lch: Floats) -> Floats:
-        """Return Oklch with all colors within sRGB."""
+        """Return Oklch with all colors within the sRGB gamut."""
         return colors.clip_to_gamut(lch, self.adapt, self.steps)
 
 
@@ -36,7 +36,10 @@ def _oklch(srgb: Floats) -> Floats:
 
 
 def parts_of(srgb: Floats, space: str) -> Floats:
-    """Return hue, fullness and lightness in a space; hue is a share of a turn, the others depend on the space."""
+    """Return hue, saturation or chroma, and lightness in a space.
+
+    Hue is a fraction of a turn, ranges depend on the space.
+    """
     match space:
         case "HSV (RGB)":
             return colors.hsv_of(srgb)
@@ -53,7 +56,7 @@ def parts_of(srgb: Floats, space: str) -> Floats:
 
 
 def srgb_of_parts(parts: Floats, space: str, gamut: Gamut) -> Floats:
-    """Undo `parts_of`, with all colors within sRGB."""
+    """Invert `parts_of`, with all colors within sRGB."""
     if space == "LCh (CIELab)":
         return gamut.to_srgb(colors.linear_of_cielab(colors.cartesian(parts[..., ::-1])))
     if space == "Oklch (Oklab)":
@@ -127,14 +130,14 @@ BY_VALUE: dict[str, Mix] = {
     "Color Burn": _burn,
     "Color Dodge": _dodge,
 }
-"""Ways that take one value of each layer: each channel of RGB, or in other spaces the lightness alone."""
+"""Modes that combine single values: each channel in RGB, only the lightness in other spaces."""
 
 BY_PART = {"Hue": (0,), "Saturation": (1,), "Color": (0, 1), "Luminosity": (2,)}
-"""Ways that take some of hue, fullness and lightness from the upper layer and the rest from the base."""
+"""Modes that take hue, saturation or lightness from the upper layer and the rest from the base."""
 
 
 def blend(base: Floats, upper: Floats, mode: str, space: str, gamut: Gamut) -> Floats:
-    """Return what is seen where both layers are opaque."""
+    """Return the blended color where both layers are opaque."""
     if mode == "Normal":
         return upper
     if mode.endswith("(EAL)"):
@@ -156,7 +159,7 @@ def blend(base: Floats, upper: Floats, mode: str, space: str, gamut: Gamut) -> F
 
 
 def composite(base: Floats, upper: Floats, mode: str, space: str, gamut: Gamut) -> Floats:
-    """Lay a layer over another one, both with their opacity as a fourth channel; returns four channels."""
+    """Blend a layer over another one, both with alpha as the fourth channel; returns four channels."""
     below, above = base[..., 3:], upper[..., 3:]
     whole = above + below * (1 - above)
     overlap = blend(base[..., :3], upper[..., :3], mode, space, gamut)
@@ -171,7 +174,7 @@ def composite(base: Floats, upper: Floats, mode: str, space: str, gamut: Gamut) 
 
 
 def rotate_hue(srgb: Floats, fraction: float, space: str, gamut: Gamut) -> Floats:
-    """Return colors with their hue turned, by a share of a whole turn."""
+    """Return colors with their hue rotated by a fraction of a turn."""
     parts = parts_of(srgb, space).copy()
     parts[..., 0] = (parts[..., 0] + fraction) % 1.0
     return srgb_of_parts(parts, space, gamut)
@@ -183,13 +186,13 @@ def lightness(srgb: Floats) -> Floats:
 
 
 def with_lightness(srgb: Floats, light: Floats, gamut: Gamut) -> Floats:
-    """Return colors with another CIELAB lightness."""
+    """Return colors with the given CIELAB lightness."""
     lab = colors.cielab_of(colors.linear_of(srgb))
     lab[..., 0] = light
     return gamut.to_srgb(colors.linear_of_cielab(lab))
 
 
 def gray_of(light: Floats) -> Floats:
-    """Return the gray (height, width), as a value of sRGB, of a CIELAB lightness."""
+    """Return the gray sRGB value (height, width) of a CIELAB lightness."""
     lab = np.stack([np.clip(light, 0.0, 1.0), np.zeros_like(light), np.zeros_like(light)], axis=-1)
     return colors.srgb_of(colors.linear_of_cielab(lab))[..., 1]

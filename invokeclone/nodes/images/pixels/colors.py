@@ -1,6 +1,6 @@
-"""Color spaces on arrays (height, width, 3) of floats; sRGB is 0 to 1, hues are shares of a turn.
+"""Color space conversions on arrays (height, width, 3) of floats; sRGB is 0 to 1, hues are fractions of a turn.
 
-Oklab, Okhsl and Okhsv are those that Björn Ottosson published in 2020 and 2021; CIELAB is for D65, its lightness 0 to 1 here.
+Oklab, Okhsl and Okhsv are as published by Björn Ottosson in 2020 and 2021; CIELAB uses D65, with lightness 0 to 1.
 """
 
 import itertools
@@ -33,7 +33,7 @@ LINEAR_OF_XYZ = np.linalg.inv(XYZ_OF_LINEAR)
 WHITE = XYZ_OF_LINEAR.sum(axis=1)
 LAB_EDGE = 6 / 29
 GAMMA_FROM = 0.0031308
-"""Linear value from which sRGB is curved."""
+"""Linear value above which sRGB's transfer function is a power curve."""
 TINY = 1e-12
 
 
@@ -44,28 +44,28 @@ def _times(layers: Floats, matrix: Floats) -> Floats:
 
 
 def linear_of(srgb: Floats) -> Floats:
-    """Undo the gamma of sRGB."""
+    """Return sRGB as linear RGB."""
     return np.where(srgb <= GAMMA_FROM * 12.92, srgb / 12.92, (np.maximum(srgb, 0.0) + 0.055) ** 2.4 / 1.055**2.4)
 
 
 def srgb_of(linear: Floats) -> Floats:
-    """Apply the gamma of sRGB."""
+    """Return linear RGB as sRGB."""
     return np.where(linear <= GAMMA_FROM, linear * 12.92, 1.055 * np.maximum(linear, 0.0) ** (1 / 2.4) - 0.055)
 
 
 def oklab_of(linear: Floats) -> Floats:
-    """Return linear RGB as lightness, green to red, blue to yellow."""
+    """Return linear RGB as Oklab: lightness, green to red, blue to yellow."""
     return _times(np.cbrt(_times(linear, LMS_OF_LINEAR)), OKLAB_OF_ROOTS)
 
 
 def linear_of_oklab(lab: Floats) -> Floats:
-    """Return Oklab as linear RGB, which may lie outside of 0 to 1."""
+    """Return Oklab as linear RGB, which may be outside 0 to 1."""
     roots = _times(lab, ROOTS_OF_OKLAB)
     return _times(roots * roots * roots, LINEAR_OF_LMS)
 
 
 def cielab_of(linear: Floats) -> Floats:
-    """Return linear RGB as CIELAB with all three parts divided by 100."""
+    """Return linear RGB as CIELAB with all components divided by 100."""
     ratio = _times(linear, XYZ_OF_LINEAR) / WHITE
     root = np.where(ratio > LAB_EDGE**3, np.cbrt(ratio), ratio / (3 * LAB_EDGE**2) + 4 / 29)
     x, y, z = root[..., 0], root[..., 1], root[..., 2]
@@ -73,7 +73,7 @@ def cielab_of(linear: Floats) -> Floats:
 
 
 def linear_of_cielab(lab: Floats) -> Floats:
-    """Return CIELAB, divided by 100, as linear RGB, which may lie outside of 0 to 1."""
+    """Return CIELAB, divided by 100, as linear RGB, which may be outside 0 to 1."""
     y = (lab[..., 0] + 0.16) / 1.16
     root = np.stack([y + lab[..., 1] / 5.0, y, y - lab[..., 2] / 2.0], axis=-1)
     ratio = np.where(root > LAB_EDGE, root**3, 3 * LAB_EDGE**2 * (root - 4 / 29))
@@ -81,13 +81,13 @@ def linear_of_cielab(lab: Floats) -> Floats:
 
 
 def polar(lab: Floats) -> Floats:
-    """Return the lightness, and the other two parts as distance from gray (chroma) and hue."""
+    """Return lightness, chroma and hue of a Lab color."""
     a, b = lab[..., 1], lab[..., 2]
     return np.stack([lab[..., 0], np.hypot(a, b), np.arctan2(b, a) / (2 * np.pi) % 1.0], axis=-1)
 
 
 def cartesian(lch: Floats) -> Floats:
-    """Undo `polar`."""
+    """Invert `polar`."""
     angle = lch[..., 2] * (2 * np.pi)
     return np.stack([lch[..., 0], lch[..., 1] * np.cos(angle), lch[..., 1] * np.sin(angle)], axis=-1)
 
@@ -107,20 +107,20 @@ def hsl_of(srgb: Floats) -> Floats:
 
 
 def srgb_of_hsv(hsv: Floats) -> Floats:
-    """Undo `hsv_of`."""
+    """Invert `hsv_of`."""
     hue, saturation, value = (hsv[..., i] for i in range(3))
     return (value * (1 - saturation))[..., None] + (value * saturation)[..., None] * _pure(hue)
 
 
 def srgb_of_hsl(hsl: Floats) -> Floats:
-    """Undo `hsl_of`."""
+    """Invert `hsl_of`."""
     hue, saturation, light = (hsl[..., i] for i in range(3))
     span = saturation * (1 - np.abs(2 * light - 1))
     return np.asarray((light - span / 2)[..., None] + span[..., None] * _pure(hue))
 
 
 def _hue(srgb: Floats, high: Floats, span: Floats) -> Floats:
-    """Return the hue as a share of a turn; gray has 0."""
+    """Return the hue as a fraction of a turn; 0 for gray."""
     red, green, blue = (srgb[..., i] for i in range(3))
     gap = np.maximum(span, TINY)
     sixths = np.select(
@@ -136,9 +136,9 @@ def _pure(hue: Floats) -> Floats:
 
 @cache
 def _cusps() -> tuple[Floats, Floats, Floats]:
-    """Return the hue, lightness and chroma in Oklch of the fullest colors that sRGB has, by rising hue.
+    """Return hue, lightness and chroma in Oklch of the sRGB cusps (most saturated colors), by ascending hue.
 
-    They lie on the edges of the cube of colors that touch neither black nor white.
+    They lie on the edges of the RGB cube that touch neither black nor white.
     """
     corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], dtype=float)
     steps = np.linspace(0.0, 1.0, 2048, endpoint=False)[:, None] ** 2
@@ -150,20 +150,20 @@ def _cusps() -> tuple[Floats, Floats, Floats]:
 
 
 def cusp(hue: Floats) -> tuple[Floats, Floats]:
-    """Return lightness and chroma in Oklch of the fullest color of a hue."""
+    """Return lightness and chroma in Oklch of a hue's cusp."""
     hues, light, chroma = _cusps()
     return np.interp(hue, hues, light, period=1.0), np.interp(hue, hues, chroma, period=1.0)
 
 
 STEPS, FAST_STEPS = 12, 7
-"""How often a search halves what it looks through: to a ten-thousandth of the widest chroma, or to a three-hundredth."""
+"""Bisection steps: precise to a ten-thousandth of the maximum chroma, or fast to a hundredth."""
 
 
 def clip_to_gamut(lch: Floats, adapt: float = 0.0, steps: int = STEPS) -> Floats:
-    """Return Oklch with those colors that sRGB has not moved towards gray until it has them.
+    """Return Oklch with colors outside the sRGB gamut moved towards gray to its boundary.
 
-    The gray is that of the same lightness; the greater `adapt`, the more it lies towards the middle gray for full colors, which
-    keeps more of the chroma.
+    The gray has the same lightness; the greater `adapt`, the closer it is to middle gray for saturated colors,
+    which preserves more chroma.
     """
     light = np.clip(lch[..., 0], 0.0, 1.0)
     whole = np.stack([light, np.maximum(lch[..., 1], 0.0), lch[..., 2]], axis=-1)
@@ -187,9 +187,9 @@ HUES, HEIGHTS = 1440, 128
 
 @cache
 def _bulge_table() -> Floats:
-    """Return how far sRGB reaches beyond the straight line from the fullest color of a hue to white.
+    """Return the ratio of sRGB's maximum chroma to the straight line from a hue's cusp to white.
 
-    Shaped (hues + 1, heights + 1): the first hue once more at the end, and heights from the fullest color to white.
+    Shape (hues + 1, heights + 1): the first hue is repeated at the end, and heights range from the cusp to white.
     """
     hue, height = np.meshgrid(np.linspace(0, 1, HUES + 1), np.linspace(0, 1, HEIGHTS + 1)[:-1], indexing="ij")
     top, widest = cusp(hue)
@@ -205,9 +205,9 @@ def _bulge_table() -> Floats:
 
 
 def max_chroma_of(light: Floats, hue: Floats) -> Floats:
-    """Return the greatest chroma that sRGB has at a lightness and hue of Oklch, by a table.
+    """Return the maximum chroma of sRGB at a lightness and hue of Oklch, from a table.
 
-    Below the fullest color of a hue it is proportional to the lightness; that is exact but for blue, where sRGB has a dent.
+    Below the cusp it is proportional to the lightness, which is exact except for blue, where sRGB is concave.
     """
     top, widest = cusp(hue)
     height = np.clip((light - top) / (1 - top), 0.0, 1.0)
@@ -222,17 +222,17 @@ def _in_gamut(lch: Floats) -> NDArray[np.bool_]:
 
 K1, K2 = 0.206, 0.03
 K3 = (1 + K1) / (1 + K2)
-"""Of Ottosson's estimate of the lightness that an eye sees."""
+"""Parameters of Ottosson's estimate of perceived lightness."""
 
 
 def toe(light: Floats) -> Floats:
-    """Return Oklab's lightness as an eye sees it against white."""
+    """Return Oklab's lightness as perceived lightness relative to white."""
     part = K3 * light - K1
     return (part + np.sqrt(part * part + 4 * K2 * K3 * light)) / 2
 
 
 def untoe(light: Floats) -> Floats:
-    """Undo `toe`."""
+    """Invert `toe`."""
     return (light * light + K1 * light) / (K3 * (light + K2))
 
 
@@ -255,7 +255,7 @@ def okhsv_of(lch: Floats) -> Floats:
 
 
 def oklch_of_okhsv(hsv: Floats) -> Floats:
-    """Undo `okhsv_of`."""
+    """Invert `okhsv_of`."""
     hue, saturation, value = (hsv[..., i] for i in range(3))
     top, widest = cusp(hue)
     s_max, t_max = widest / top, widest / (1 - top)
@@ -272,13 +272,13 @@ def oklch_of_okhsv(hsv: Floats) -> Floats:
 
 
 def _scale(light: Floats, chroma: Floats, hue: Floats) -> Floats:
-    """Return by how much the top of Okhsv's cylinder is stretched so that it meets that of sRGB."""
+    """Return the factor that scales the top of Okhsv's cylinder to the top of sRGB."""
     linear = linear_of_oklab(cartesian(np.stack([light, chroma, hue], axis=-1)))
     return np.asarray(np.cbrt(1 / np.maximum(linear.max(axis=-1), TINY)))
 
 
 def _chromas(light: Floats, hue: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return Okhsl's three chromas of a lightness and hue: near gray, in the middle, and the greatest."""
+    """Return Okhsl's three chromas of a lightness and hue: near gray, in the middle, and the maximum."""
     top, widest = cusp(hue)
     max_chroma = max_chroma_of(light, hue)
     angle = hue * (2 * np.pi)
@@ -305,7 +305,7 @@ def _chromas(light: Floats, hue: Floats) -> tuple[Floats, Floats, Floats]:
 
 MID, MID_INVERSE = 0.8, 1.25
 OVERFULL = 1.2
-"""Saturation of Okhsl up to which a color counts as being of sRGB, as the table of the fullest colors is not exact."""
+"""Maximum Okhsl saturation that counts as within sRGB, because the table of maximum chromas is not exact."""
 
 
 def okhsl_of(lch: Floats) -> Floats:
@@ -324,7 +324,7 @@ def okhsl_of(lch: Floats) -> Floats:
 
 
 def oklch_of_okhsl(hsl: Floats) -> Floats:
-    """Undo `okhsl_of`."""
+    """Invert `okhsl_of`."""
     hue, saturation, perceived_light = (hsl[..., i] for i in range(3))
     light = untoe(np.clip(perceived_light, 0.0, 1.0))
     gray, middle, max_chroma = _chromas(light, hue)
@@ -340,19 +340,19 @@ def oklch_of_okhsl(hsl: Floats) -> Floats:
 
 
 def bytes_as_srgb(pixels: NDArray[np.uint8]) -> Floats:
-    """Return bytes as shares of 255."""
+    """Return bytes as floats from 0 to 1."""
     return pixels.astype(np.float64) / 255
 
 
 def srgb_as_bytes(srgb: Floats) -> NDArray[np.uint8]:
-    """Return shares as bytes, with what is outside of 0 to 1 clipped."""
+    """Return floats as bytes, clipped to 0 to 1."""
     return np.round(np.clip(srgb, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def achromatic_lightness(srgb: Floats) -> Floats:
-    """Return the lightness, 0 to 1 and a little above, of the gray that looks as light as a color (High and others, 2023).
+    """Return the lightness of the gray that looks as light as a color (High and others, 2023), 0 to slightly above 1.
 
-    Full colors look lighter than their CIELAB lightness, reds, blues and purples most.
+    Saturated colors look lighter than their CIELAB lightness, especially reds, blues and purples.
     """
     light, chroma, hue = np.moveaxis(polar(cielab_of(linear_of(srgb))), -1, 0)
     angle = hue * (2 * np.pi)

@@ -1,4 +1,4 @@
-"""Edges in images: Canny's detector."""
+"""Canny edge detection."""
 
 from typing import Any
 
@@ -9,17 +9,18 @@ from scipy import ndimage
 Bytes = NDArray[np.uint8]
 
 TANGENT_22 = 0.4142135623730951
-"""Of 22.5°, up to which a slope counts as level."""
+"""Tangent of 22.5°, up to which a gradient counts as horizontal."""
 TANGENT_67 = 2.414213562373095
-"""Of 67.5°, from which a slope counts as upright."""
+"""Tangent of 67.5°, from which a gradient counts as vertical."""
 NEIGHBORHOOD = np.ones((3, 3), dtype=bool)
 
 
 def canny(pixels: Bytes, low: float, high: float) -> Bytes:
-    """Return 255 on the edges of a gray (height, width) or colored (height, width, channels) picture, 0 elsewhere.
+    """Return 255 on the edges of a gray (height, width) or color (height, width, channels) image, 0 elsewhere.
 
-    A slope is the sum of both Sobel derivatives' sizes, in a colored picture of the channel with the steepest slope. It is an
-    edge where it is the greatest across its own direction and above `high`, or above `low` and joined to one above `high`.
+    The gradient is the sum of the absolute Sobel derivatives, in color images that of the channel with the greatest
+    one. A pixel is an edge if its gradient is a maximum along its direction and above `high`, or above `low` and
+    connected to one above `high`.
     """
     low, high = sorted((low, high))
     across, down, slope = _slopes(pixels)
@@ -33,7 +34,7 @@ def canny(pixels: Bytes, low: float, high: float) -> Bytes:
 
 
 def _slopes(pixels: Bytes) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return the derivatives to the right and downwards, and the sum of their sizes."""
+    """Return the horizontal and vertical derivatives, and the sum of their absolute values."""
     layers = pixels.astype(np.int32).reshape(*pixels.shape[:2], -1)
     across = np.stack([ndimage.sobel(layers[..., i], axis=1, mode="nearest") for i in range(layers.shape[2])], axis=-1)
     down = np.stack([ndimage.sobel(layers[..., i], axis=0, mode="nearest") for i in range(layers.shape[2])], axis=-1)
@@ -44,9 +45,9 @@ def _slopes(pixels: Bytes) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
 
 
 def _neighbors(slope: NDArray[Any], across: NDArray[Any], down: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the slopes of the two neighbors in the direction of each pixel's slope; outside of the picture it is 0.
+    """Return the gradients of the two neighbors along each pixel's gradient direction; 0 outside the image.
 
-    Diagonal neighbors must both be less; the one ahead is lowered so that `>=` says so.
+    Both diagonal neighbors must be strictly less; the one ahead is adjusted so that `>=` tests that.
     """
     wide = np.pad(slope, 1)
     height, width = slope.shape

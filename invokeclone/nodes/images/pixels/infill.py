@@ -1,4 +1,4 @@
-"""Holes in pictures filled from what is around them: with tiles of the rest, or with colors that flow in from the edge."""
+"""Filling of holes in images: with tiles from the rest, or with colors that flow in from the edge."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ OPAQUE = 255
 
 
 def tiles_of(pixels: Bytes, size: int) -> Bytes:
-    """Return the wholly opaque squares (count, size, size, 4) of the picture's grid of squares."""
+    """Return the fully opaque tiles (count, size, size, 4) of the image's grid."""
     height, width = (side // size * size for side in pixels.shape[:2])
     squares = pixels[:height, :width].reshape(height // size, size, width // size, size, 4).swapaxes(1, 2)
     squares = squares.reshape(-1, size, size, 4)
@@ -19,9 +19,9 @@ def tiles_of(pixels: Bytes, size: int) -> Bytes:
 
 
 def tile_fill(pixels: Bytes, size: int, seed: int) -> Bytes | None:
-    """Return a ground (height, width, 4) of squares drawn by chance from the opaque ones of an RGBA picture.
+    """Return a background (height, width, 4) of random opaque tiles of an RGBA image.
 
-    Where no square of `size` pixels is wholly opaque smaller ones are taken; None when not one pixel is.
+    If no tile of `size` pixels is fully opaque, smaller ones are used. Returns None when no pixel is opaque.
     """
     height, width = pixels.shape[:2]
     size = min(size, height, width)
@@ -37,10 +37,11 @@ def tile_fill(pixels: Bytes, size: int, seed: int) -> Bytes | None:
 
 
 def fill_smoothly(colors: Bytes, coverage: Floats) -> Bytes:
-    """Return colors (height, width, 3) with those that are not known, 0 of 0 to 1, mixed from the nearest known ones.
+    """Return colors (height, width, 3) with the unknown ones interpolated from the nearest known ones.
 
-    The picture is halved until it is one pixel, each pixel the mean of what is known in it; on the way back what is unknown
-    is taken from the coarser picture. What nothing is known about is black.
+    `coverage` is 0 for unknown and 1 for known colors. The image is halved down to one pixel, averaging known
+    colors; on the way back, unknown colors are taken from the coarser level. If nothing is known, the result is
+    black.
     """
     levels = [(colors.astype(np.float32) * coverage[..., None], coverage)]
     while max(levels[-1][1].shape) > 1:
@@ -53,7 +54,7 @@ def fill_smoothly(colors: Bytes, coverage: Floats) -> Bytes:
 
 
 def _downsample(weighted: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Join each four pixels into one; as soon as a fourth of it is known, it counts as wholly known."""
+    """Merge each four pixels into one; it counts as fully known if a fourth of it is known."""
     height, width = weight.shape
     odd = ((0, height % 2), (0, width % 2))
     total = _sums(np.pad(weight, odd)[..., None])[..., 0]
@@ -63,12 +64,12 @@ def _downsample(weighted: Floats, weight: Floats) -> tuple[Floats, Floats]:
 
 
 def _sums(layers: Floats) -> Floats:
-    """Add up each four pixels."""
+    """Sum each four pixels."""
     return layers[::2, ::2] + layers[1::2, ::2] + layers[::2, 1::2] + layers[1::2, 1::2]
 
 
 def _upsample(layers: Floats, shape: tuple[int, ...]) -> Floats:
-    """Double the sides, with colors mixed in between, and cut to the shape."""
+    """Double the sides with interpolation and crop to `shape`."""
     height, width = layers.shape[:2]
     if (height, width) == shape:
         return layers

@@ -1,4 +1,4 @@
-"""Overlapping pictures joined into one: along the middle of the overlap, or along the path where they differ least."""
+"""Merging of overlapping images: along the center of the overlap, or along the path of least difference."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Piece:
-    """A picture (height, width, channels) and where it begins."""
+    """An image (height, width, channels) and its position."""
 
     left: int
     top: int
@@ -19,7 +19,7 @@ class Piece:
 
 
 def path(difference: Floats) -> NDArray[np.intp]:
-    """Return a column per row, from top to bottom in steps of at most one, along which the sum of differences is least."""
+    """Return a column per row, from top to bottom in steps of at most one, with the least sum of differences."""
     height, width = difference.shape
     total = difference.astype(np.float64)
     for row in range(1, height):
@@ -34,7 +34,7 @@ def path(difference: Floats) -> NDArray[np.intp]:
 
 
 def join(before: Floats, after: Floats, blend: int, *, seam: bool) -> Floats:
-    """Return two pictures of the same place as one that goes from the left one to the right one over `blend` pixels."""
+    """Return two images of the same area as one, with a transition from left to right over `blend` pixels."""
     height, width = before.shape[:2]
     blend = min(blend, width)
     middle: NDArray[Any] = np.full(height, width / 2)
@@ -47,7 +47,7 @@ def join(before: Floats, after: Floats, blend: int, *, seam: bool) -> Floats:
 
 
 def join_row(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
-    """Join pieces of one height from left to right; a gap between two stays 0."""
+    """Merge pieces of equal height from left to right; gaps are 0."""
     pieces = sorted(pieces, key=lambda piece: piece.left)
     first, last = pieces[0], max(piece.left + piece.pixels.shape[1] for piece in pieces)
     height, _, channels = first.pixels.shape
@@ -68,20 +68,20 @@ def join_row(pieces: list[Piece], blend: int, *, seam: bool) -> Piece:
 
 
 def transpose(piece: Piece) -> Piece:
-    """Exchange rows and columns."""
+    """Swap rows and columns."""
     return Piece(piece.top, piece.left, np.ascontiguousarray(piece.pixels.swapaxes(0, 1)))
 
 
 def merge(pieces: list[Piece], blend: int, *, seam: bool) -> Floats:
-    """Return all pieces as one picture, from 0, 0 on: row by row, then the rows one under the other.
+    """Return all pieces as one image with origin (0, 0), merging each row and then the rows.
 
-    Raises ValueError when pieces that begin at the same height are not equally high.
+    Raises ValueError when pieces at the same vertical position differ in height.
     """
     rows: dict[int, list[Piece]] = {}
     for piece in pieces:
         rows.setdefault(piece.top, []).append(piece)
     if any(len({piece.pixels.shape[0] for piece in row}) > 1 for row in rows.values()):
-        raise ValueError("tiles of one row must be equally high")
+        raise ValueError("tiles of one row must have the same height")
     width = max(piece.left + piece.pixels.shape[1] for piece in pieces)
     bands = []
     for row in rows.values():

@@ -1,4 +1,4 @@
-"""Values of pixels brought to the distribution of another picture's."""
+"""Histogram matching."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ Bytes = NDArray[np.uint8]
 
 
 def ranks(channel: Bytes) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return how often each of the 256 values is there, and which share of the pixels is less, counting half of the equal ones."""
+    """Return the counts of the 256 values, and the fraction of smaller pixels plus half of the equal ones."""
     counts = np.bincount(channel.ravel(), minlength=256)
     return counts, (counts.cumsum() - counts / 2) / channel.size
 

@@ -1,4 +1,4 @@
-"""Masks as arrays of bytes: black changes, white stays."""
+"""Operations on masks as byte arrays: black changes, white stays."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from scipy import ndimage
 Bytes = NDArray[np.uint8]
 
 EROSIONS = 3
-"""How often a mask loses half a blur's width before it is blurred, so that what it changes stays wholly changed."""
+"""Number of erosions by half the blur's width before blurring, so that the changing area stays black."""
 
 
 def fade_edges(mask: Bytes, threshold: int, size: int) -> Bytes:
     """Return the mask (height, width) with a border of `size` pixels that rises from black to white in a cubic curve.
 
-    What is not above `threshold` counts as black. A size of 0 changes nothing.
+    Values up to `threshold` count as black. A size of 0 changes nothing.
     """
     if size == 0:
         return mask
@@ -34,7 +34,7 @@ def erode(mask: Bytes, size: int) -> Bytes:
 
 
 def dilate(mask: Bytes, times: int) -> Bytes:
-    """Return the mask with its white dilated by a square of 3 pixels, so many times."""
+    """Return the mask with its white dilated `times` times by a square of 3 pixels."""
     reach = min(times, max(mask.shape))
     return mask if reach <= 0 else ndimage.maximum_filter(mask, size=2 * reach + 1, mode="nearest")
 
@@ -45,9 +45,9 @@ def between(mask: Bytes) -> Bytes:
 
 
 def bounds(matches: NDArray[np.bool_], margin: int) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom (the latter two outside) of what is true, widened by `margin` within the picture.
+    """Return left, top, right, bottom (exclusive) of the true pixels, widened by `margin` within the image.
 
-    Four zeros when nothing is true or a negative margin leaves nothing.
+    Returns zeros when nothing is true or a negative margin leaves nothing.
     """
     rows, columns = np.flatnonzero(matches.any(axis=1)), np.flatnonzero(matches.any(axis=0))
     if not len(rows):

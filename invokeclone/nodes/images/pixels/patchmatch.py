@@ -1,8 +1,8 @@
-"""Holes filled with patches of the rest of an image, found by PatchMatch.
+"""Filling of holes with patches from the rest of an image, found by PatchMatch.
 
-The search is Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing" (2009), run over all
-patches at a time; between two searches each pixel becomes the mean of the patches over it, from coarse to fine (Wexler et al.,
-"Space-Time Completion of Video", 2007).
+The search is Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing" (2009),
+vectorized over all patches; between two searches each pixel becomes the mean of the patches over it, from coarse to
+fine (Wexler et al., "Space-Time Completion of Video", 2007).
 """
 
 from typing import NamedTuple
@@ -20,15 +20,15 @@ Indices = NDArray[np.intp]
 RADIUS = 2
 SIDE = 2 * RADIUS + 1
 MIN_SIDE = 24
-"""Pixels of the shorter side below which the image is not halved any more."""
+"""Minimum length of the shorter side for further halving."""
 ROUNDS = 2
-"""Rounds of propagation and random search for each search."""
+"""Rounds of propagation and random search per search."""
 COARSE_PASSES, FINE_PASSES = 6, 2
 STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 4), (4, 0), (0, -4), (-4, 0))
 
 
 class _Match(NamedTuple):
-    """Where the patches over a hole come from: rows and columns of their centers, and the squared differences."""
+    """Sources of the patches over a hole: rows and columns of their centers, and the squared differences."""
 
     rows: Indices
     columns: Indices
@@ -36,9 +36,9 @@ class _Match(NamedTuple):
 
 
 def fill_hole(colors: Bytes, hole: Flags, seed: int = 0) -> Bytes:
-    """Return colors (height, width, 3) with those in `hole` (height, width) made of patches of the rest.
+    """Return colors (height, width, 3) with those in `hole` (height, width) replaced by patches of the rest.
 
-    Where no whole patch is known, colors flow in from around.
+    If no whole patch is known, colors flow in from around.
     """
     if not hole.any() or hole.all():
         return colors
@@ -61,7 +61,7 @@ def _initial_fill(pixels: Floats, missing: Flags) -> Floats:
 
 
 def _downsample(colors: Floats, hole: Flags) -> tuple[Floats, Flags]:
-    """Join each four pixels into the mean of those that are known; a pixel is missing when none of its four is known."""
+    """Merge each four pixels into the mean of the known ones; a pixel is missing when all four are unknown."""
     height, width = (side // 2 * 2 for side in hole.shape)
     weight = (~hole[:height, :width]).astype(np.float32)
     blocks = (colors[:height, :width] * weight[..., None]).reshape(height // 2, 2, width // 2, 2, 3).sum(axis=(1, 3))
@@ -77,7 +77,7 @@ def _upsample(image: Floats, shape: tuple[int, ...]) -> Floats:
 
 
 def _dilate(flags: Flags) -> Flags:
-    """Return where a patch around a pixel holds a flag; over the edge there is none."""
+    """Return where the patch around a pixel contains a flag; there are none outside the image."""
     padded = np.pad(flags, RADIUS)
     height, width = flags.shape
     result = np.zeros_like(flags)
@@ -88,7 +88,7 @@ def _dilate(flags: Flags) -> Flags:
 
 
 def _complete(image: Floats, hole: Flags, passes: int, rng: np.random.Generator) -> Floats:
-    """Return the image with its hole searched and voted for `passes` times."""
+    """Return the image with its hole filled by `passes` rounds of search and voting."""
     sources = ~_dilate(hole)
     sources[:RADIUS] = sources[-RADIUS:] = False
     sources[:, :RADIUS] = sources[:, -RADIUS:] = False
@@ -105,7 +105,7 @@ def _complete(image: Floats, hole: Flags, passes: int, rng: np.random.Generator)
 
 
 class _Search:
-    """The patches around the targets (rows, columns), and what they are compared with."""
+    """The patches around the targets (rows, columns), and the image they are compared with."""
 
     def __init__(self, image: Floats, sources: Flags, rows: Indices, columns: Indices) -> None:
         self._sources, self._rows, self._columns = sources, rows, columns
@@ -123,7 +123,7 @@ class _Search:
         return patches
 
     def improve(self, match: _Match, rng: np.random.Generator) -> _Match:
-        """Return better matches: those of neighbors, moved along, and some at random around the present ones."""
+        """Return better matches: shifted matches of neighbors, and random ones around the present ones."""
         match = _Match(match.rows, match.columns, self._cost(match.rows, match.columns, np.arange(len(match.rows))))
         for _ in range(ROUNDS):
             for down, right in STEPS:
@@ -137,7 +137,7 @@ class _Search:
         return match
 
     def _of_neighbors(self, match: _Match, down: int, right: int) -> tuple[Indices, Indices, Indices]:
-        """Return which targets have a neighbor at that distance, and where its match says that theirs would be."""
+        """Return the targets that have a neighbor at this offset, and the locations that its match implies for them."""
         rows, columns = self._rows - down, self._columns - right
         inside = (rows >= 0) & (rows < self._height) & (columns >= 0) & (columns < self._width)
         number = np.where(inside, self._number[rows % self._height, columns % self._width], -1)
@@ -145,7 +145,7 @@ class _Search:
         return targets, match.rows[number[targets]] + down, match.columns[number[targets]] + right
 
     def _better(self, match: _Match, targets: Indices, rows: Indices, columns: Indices) -> _Match:
-        """Return the matches with the proposed ones of `who` where they may be and differ less."""
+        """Return the matches with the proposed ones of `targets` where they are valid and better."""
         usable = (rows >= 0) & (rows < self._height) & (columns >= 0) & (columns < self._width)
         usable[usable] = self._sources[rows[usable], columns[usable]]
         targets, rows, columns = targets[usable], rows[usable], columns[usable]
@@ -163,7 +163,7 @@ class _Search:
         return cost
 
     def vote(self, match: _Match) -> Floats:
-        """Return for each pixel the mean of the patches over it, those that match better counting more."""
+        """Return for each pixel the weighted mean of the patches over it; better matches have higher weights."""
         weights = 1 / (1 + match.cost / max(float(np.median(match.cost)), 1e-3))
         into = ((self._rows * self._stride + self._columns)[:, None] + self._offsets).ravel()
         spread = np.repeat(weights, SIDE * SIDE)

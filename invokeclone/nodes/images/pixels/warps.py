@@ -1,4 +1,4 @@
-"""Pictures whose pixels are taken from other places."""
+"""Warping of images by smooth random fields."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Bytes = NDArray[np.uint8]
 
 
 def waves(shape: tuple[int, int], scale: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Return smooth noise (height, width) from 0 to 1, with a point of chance about every `scale` pixels."""
+    """Return smooth noise (height, width) from 0 to 1, with a random value about every `scale` pixels."""
     height, width = shape
     points = rng.random((height // scale + 3, width // scale + 3)).astype(np.float32)
     steps = min(scale, max(shape))
@@ -25,7 +25,7 @@ def waves(shape: tuple[int, int], scale: int, rng: np.random.Generator) -> NDArr
 
 
 def shuffle(pixels: Bytes, scale: int, rng: np.random.Generator) -> Bytes:
-    """Return a picture (height, width, channels) of which each pixel comes from a place that two fields of waves tell."""
+    """Return an image (height, width, channels) with pixel locations given by two smooth random fields."""
     height, width = pixels.shape[:2]
     down, across = waves((height, width), scale, rng), waves((height, width), scale, rng)
     coordinates = np.stack([down * (height - 1), across * (width - 1)])
