@@ -50,10 +50,10 @@ def report(text: str) -> None:
 def environment(folder: Path) -> dict[str, str]:
     """Return this process's environment variables without those that refer to the checkout or a user's settings."""
     foreign = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    ours = {
+    checkout = {
         name: value for name, value in os.environ.items() if name not in foreign and not name.startswith("INVOKEAI_")
     }
-    return {**ours, "HOME": str(folder), "HF_HUB_OFFLINE": "1", "INVOKEAI_DEVICE": "cpu"}
+    return {**checkout, "HOME": str(folder), "HF_HUB_OFFLINE": "1", "INVOKEAI_DEVICE": "cpu"}
 
 
 def run(command: Sequence[str | Path], folder: Path, *, fails: bool = False) -> str:
@@ -183,11 +183,11 @@ class Server:
         body = {"prompt": "a red circle on a blue background", "width": 128, "height": 128, "steps": 8, "seed": 1}
         self.ask("/api/v1/queue/default/enqueue_prompt", body)
 
-        def ended() -> dict[str, Any] | None:
+        def poll_item() -> dict[str, Any] | None:
             (item,) = json.loads(self.ask("/api/v1/queue/default/list_all"))
             return item if item["status"] in {"completed", "failed", "canceled"} else None
 
-        return dict(self.wait_for(ended, "the item to end"))
+        return dict(self.wait_for(poll_item, "the item to end"))
 
     def stop(self) -> None:
         """Stop the server as a service manager does. Raises CheckError when it does not exit cleanly."""
@@ -230,8 +230,8 @@ def check_answers(server: Server) -> None:
     workflows = json.loads(server.ask("/api/v1/workflows/?page=0&per_page=100&categories=default"))
     presets = json.loads(server.ask("/api/v1/style_presets/"))
     starters = json.loads(server.ask("/api/v2/models/starter_models"))["starter_models"]
-    for name, found in (("workflows", workflows["items"]), ("presets", presets), ("starter models", starters)):
-        if not found:
+    for name, published in (("workflows", workflows["items"]), ("presets", presets), ("starter models", starters)):
+        if not published:
             raise CheckError(f"there are no {name}")
 
 
@@ -279,19 +279,19 @@ def dependencies(wheel: Path) -> list[str]:
 def interpreters() -> dict[str, str]:
     """Return the other supported interpreters of this machine, one per version."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    found = {}
+    current = f"{sys.version_info.major}.{sys.version_info.minor}"
+    by_version = {}
     for version in VERSIONS:
         candidates = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"), reverse=True)]
         code = "import sys, venv, ssl, sqlite3; print('%d.%d' % sys.version_info[:2])"
-        for candidate in candidates if version != own else ():
+        for candidate in candidates if version != current else ():
             if candidate is None:
                 continue
             ran = subprocess.run([str(candidate), "-c", code], capture_output=True, text=True, check=False)
             if ran.stdout.strip() == version:
-                found[version] = str(candidate)
+                by_version[version] = str(candidate)
                 break
-    return found
+    return by_version
 
 
 def environment_without_torch(interpreter: str, version: str, wheel: Path) -> Path | None:
@@ -331,26 +331,26 @@ def check_without_torch(python: Path, folder: Path) -> None:
         if "starting it again" in server.text():
             raise CheckError(f"workers are started again and again\n{server.text()[-4000:]}")
     generate = [python.with_name("invokeclone"), "generate", "a red circle", "--out", folder / "image.png"]
-    said = run([*generate, "--root", folder / "generated"], folder, fails=True)
-    if advice not in said.splitlines()[-1]:
-        raise CheckError(f"generate does not say that torch is missing: {said[-1000:]}")
+    output = run([*generate, "--root", folder / "generated"], folder, fails=True)
+    if advice not in output.splitlines()[-1]:
+        raise CheckError(f"generate does not say that torch is missing: {output[-1000:]}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only-own", action="store_true", help="skip the other interpreters")
     arguments = parser.parse_args()
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    others = {} if arguments.only_own else interpreters()
+    current = f"{sys.version_info.major}.{sys.version_info.minor}"
+    other_interpreters = {} if arguments.only_own else interpreters()
     try:
         with tempfile.TemporaryDirectory(prefix="check-wheel-") as temporary:
             folder = Path(temporary)
             wheel = build(folder)
             report(f"{wheel.name}: {check_content(wheel)} files, those of the checkout")
-            (folder / own).mkdir()
-            check_with_models(wheel, folder / own)
-            report(f"Python {own}: installed, migrated, served, made an image")
-            for version, interpreter in others.items():
+            (folder / current).mkdir()
+            check_with_models(wheel, folder / current)
+            report(f"Python {current}: installed, migrated, served, made an image")
+            for version, interpreter in other_interpreters.items():
                 python = environment_without_torch(interpreter, version, wheel)
                 if python is None:
                     report(f"Python {version}: SKIPPED, its dependencies cannot be installed here")
@@ -358,7 +358,7 @@ def main() -> int:
                 (folder / version).mkdir()
                 check_without_torch(python, folder / version)
                 report(f"Python {version}: installed without torch, migrated, published, served, said what is missing")
-            for version in sorted(set(VERSIONS) - set(others) - {own}):
+            for version in sorted(set(VERSIONS) - set(other_interpreters) - {current}):
                 report(
                     f"Python {version}: SKIPPED, {'not asked for' if arguments.only_own else 'not found on this machine'}"
                 )

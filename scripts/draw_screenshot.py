@@ -37,7 +37,7 @@ PROMPTS = (
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
+def serve_page(root: Path) -> Iterator[str]:
     """Run a server on a folder and yield its address."""
     command = [sys.executable, "-m", "invokeclone", "serve", "--root", str(root), "--port", str(PORT)]
     environment = os.environ | {"INVOKEAI_LOG_LEVEL": "warning"}
@@ -78,7 +78,7 @@ def main() -> None:
     """Create the screenshot."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        served(Path(folder) / "root") as address,
+        serve_page(Path(folder) / "root") as address,
         sync_playwright() as playwright,
     ):
         make_images(address)

@@ -74,7 +74,7 @@ def caller(frame: FrameType | None) -> Caller | None:
 @functools.cache
 def first_resume(code: CodeType) -> int:
     """Return where a coroutine or generator begins."""
-    return next(one.offset for one in dis.get_instructions(code) if one.opname == "RESUME")
+    return next(coroutine.offset for coroutine in dis.get_instructions(code) if coroutine.opname == "RESUME")
 
 
 def begins(code: CodeType, frame: FrameType) -> bool:
@@ -98,12 +98,12 @@ def trace(frame: FrameType, event: str, _argument: object) -> None:
     counts = code.co_flags & OPTIMIZED and (name[0] != "<" or name == "<lambda>")
     if not counts or not begins(code, frame):
         return
-    found = caller(frame.f_back)
-    if found is None or found.module == module:
+    calling_module = caller(frame.f_back)
+    if calling_module is None or calling_module.module == module:
         return
-    path = zlib.crc32(f"{found.path} {module}.{name}".encode())
-    above = int(module.partition(".")[0] in found.packages)
-    print(time.monotonic_ns(), FLOW.get(), found.module, module, name, path, above, file=FILE, sep="\t")
+    path = zlib.crc32(f"{calling_module.path} {module}.{name}".encode())
+    above = int(module.partition(".")[0] in calling_module.packages)
+    print(time.monotonic_ns(), FLOW.get(), calling_module.module, module, name, path, above, file=FILE, sep="\t")
 
 
 # Whose work tasks and threads do

@@ -185,11 +185,11 @@ def _enqueue(server: Traced, number: int) -> dict[str, Window]:
     (item_id,) = server.send("enqueue", "/api/v1/queue/default/enqueue_batch", json=body)["item_ids"]
     enqueue.close()
 
-    def ended() -> str | None:
+    def poll_item() -> str | None:
         status = server.get(f"/api/v1/queue/default/i/{item_id}")["status"]
         return None if status in ("pending", "in_progress") else status
 
-    if (status := server.wait(ended)) != "completed":
+    if (status := server.wait(poll_item)) != "completed":
         raise SystemExit(f"the item is {status}:\n{server.log.read_text()[-4000:]}")
     time.sleep(SETTLING_S)
     item.close()
@@ -215,11 +215,11 @@ def _install(server: Traced, number: int, folder: Path) -> dict[str, Window]:
     window = Window()
     job = server.send("install", "/api/v2/models/install", params={"source": str(path)}, json={})
 
-    def ended() -> str | None:
+    def poll_job() -> str | None:
         status = server.get(f"/api/v2/models/install/{job['id']}")["status"]
         return status if status in ("completed", "error", "cancelled") else None
 
-    if (status := server.wait(ended)) != "completed":
+    if (status := server.wait(poll_job)) != "completed":
         raise SystemExit(f"the installation is {status}:\n{server.log.read_text()[-4000:]}")
     time.sleep(SETTLING_S)
     window.close()
@@ -235,7 +235,7 @@ def _openai(server: Traced, number: int) -> dict[str, Window]:
     return {"openai": window}
 
 
-def traced(tree: Path) -> dict[str, list[Call]]:
+def trace_flow(tree: Path) -> dict[str, list[Call]]:
     """Run the flows and return the calls of each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -285,7 +285,9 @@ def ranks(tree: Path) -> dict[str, int]:
     """Return each package's layer, 0 at the top."""
     contracts = tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(
-        one["layers"] for one in contracts if one["type"] == "layers" and one["containers"] == ["invokeclone"]
+        layer_package["layers"]
+        for layer_package in contracts
+        if layer_package["type"] == "layers" and layer_package["containers"] == ["invokeclone"]
     )
     return {package.strip(" ()"): rank for rank, layer in enumerate(layers) for package in re.split(r"[|:]", layer)} | {
         "__main__": 0
@@ -300,10 +302,12 @@ def is_upward(call: Call, rank: dict[str, int]) -> bool:
 def between_packages(calls: list[Call]) -> list[list[Call]]:
     """Return the calls between packages of each process, in order."""
     crossing = [call for call in calls if len(set(call.packages)) == 2]
-    return [[call for call in crossing if call.process == one] for one in sorted({call.process for call in crossing})]
+    return [
+        [call for call in crossing if call.process == entry] for entry in sorted({call.process for call in crossing})
+    ]
 
 
-def collapsed(calls: list[Call]) -> list[tuple[Call, int]]:
+def collapse(calls: list[Call]) -> list[tuple[Call, int]]:
     """Return each call that goes elsewhere than the one that its caller made before, and how many follow it to the same package."""
     runs: list[list[Call]] = []
     last: dict[str, list[Call]] = {}
@@ -319,14 +323,14 @@ def collapsed(calls: list[Call]) -> list[tuple[Call, int]]:
 
 def returns(calls: list[Call]) -> list[Call]:
     entered: set[str] = set()
-    found = []
-    for call, _ in collapsed([call for call in calls if call.packages[1] not in SHARED]):
+    count = []
+    for call, _ in collapse([call for call in calls if call.packages[1] not in SHARED]):
         caller, callee = call.packages
         entered.add(caller)
         if callee in entered and not call.above:
-            found.append(call)
+            count.append(call)
         entered.add(callee)
-    return found
+    return count
 
 
 def figures(calls: list[Call], rank: dict[str, int]) -> Figures:
@@ -335,7 +339,7 @@ def figures(calls: list[Call], rank: dict[str, int]) -> Figures:
     processes = between_packages(calls)
     crossing = list(itertools.chain.from_iterable(processes))
     upward = sum(is_upward(call, rank) for call in crossing)
-    return Figures(len(modules), len(packages), len(crossing), upward, sum(len(returns(one)) for one in processes))
+    return Figures(len(modules), len(packages), len(crossing), upward, sum(len(returns(entry)) for entry in processes))
 
 
 def table(flows: dict[str, list[Call]], rank: dict[str, int]) -> str:
@@ -365,13 +369,13 @@ class Arrow(NamedTuple):
 
     @property
     def line(self) -> str:
-        shown = ", ".join(self.modules[:3]) + (", …" if len(self.modules) > 3 else "")
-        return f"{self.caller}{'-->>' if self.upward else '->>'}{self.callee}: {shown}"
+        label = ", ".join(self.modules[:3]) + (", …" if len(self.modules) > 3 else "")
+        return f"{self.caller}{'-->>' if self.upward else '->>'}{self.callee}: {label}"
 
 
 def arrows(calls: list[Call], rank: dict[str, int]) -> list[Arrow]:
     """Return what is drawn of a process: calls to shared packages are left out, what these call themselves is not."""
-    found: list[Arrow] = []
+    result: list[Arrow] = []
     last: dict[str, int] = {}
     for call in calls:
         caller, callee = call.packages
@@ -379,22 +383,22 @@ def arrows(calls: list[Call], rank: dict[str, int]) -> list[Arrow]:
             continue
         module = call.callee.partition(".")[2] or callee
         at = last.get(caller)
-        if at is not None and found[at].callee == callee:
-            modules = found[at].modules
-            found[at] = found[at]._replace(modules=modules if module in modules else (*modules, module))
+        if at is not None and result[at].callee == callee:
+            modules = result[at].modules
+            result[at] = result[at]._replace(modules=modules if module in modules else (*modules, module))
         else:
-            last[caller] = len(found)
-            found.append(Arrow(caller, callee, is_upward(call, rank), (module,)))
-    return found
+            last[caller] = len(result)
+            result.append(Arrow(caller, callee, is_upward(call, rank), (module,)))
+    return result
 
 
-def looped(drawn: list[Arrow]) -> Iterator[str]:
+def collapse_loops(drawn: list[Arrow]) -> Iterator[str]:
     """Yield the lines of a diagram, with what repeats at once in a loop."""
     position = 0
     while position < len(drawn):
         times, period = max(
             ((_repeats(drawn, position, period), period) for period in range(1, 13)),
-            key=lambda found: (found[0] > 1) * found[0] * found[1],
+            key=lambda result: (result[0] > 1) * result[0] * result[1],
         )
         if times < 2:
             yield f"    {drawn[position].line}"
@@ -424,7 +428,7 @@ def diagrams(flows: dict[str, list[Call]], rank: dict[str, int]) -> str:
         for process in between_packages(calls):
             drawn = arrows(process, rank)
             packages = sorted({end for arrow in drawn for end in arrow.ends}, key=lambda name: (rank[name], name))
-            lines = [f"    participant {package}" for package in packages] + list(looped(drawn))
+            lines = [f"    participant {package}" for package in packages] + list(collapse_loops(drawn))
             parts.append(f"In the {process[0].process}:\n\n```mermaid\nsequenceDiagram\n" + "\n".join(lines) + "\n```")
     return "\n\n".join([*parts, END])
 
@@ -442,7 +446,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tree = arguments.tree.resolve()
     rank = ranks(tree)
-    flows = traced(tree)
+    flows = trace_flow(tree)
     print(table(flows, rank))
     for flow, calls in flows.items():
         rises = Counter(

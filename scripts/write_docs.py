@@ -80,7 +80,7 @@ def find(tree: ast.AST, name: str) -> ast.stmt | ast.expr | None:
     name, _, key = name.rstrip("]").partition("[")
     outer, _, inner = name.partition(".")
     for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, ast.stmt) or outer not in defined(node):
+        if not isinstance(node, ast.stmt) or outer not in definition_of(node):
             continue
         if inner:
             return find(node, inner)
@@ -88,7 +88,7 @@ def find(tree: ast.AST, name: str) -> ast.stmt | ast.expr | None:
     return None
 
 
-def defined(node: ast.stmt) -> list[str]:
+def definition_of(node: ast.stmt) -> list[str]:
     """Return the names that a statement defines."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
@@ -112,8 +112,8 @@ def code() -> str:
 
 def is_read(setting: str) -> bool:
     """Return whether code outside the settings reads the setting, or the path derived from it."""
-    own = (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8")
-    path = re.search(rf"def (\w+)\(self\) -> Path:\n.*\n\s+return self\.under_root\(self\.{setting}\)", own)
+    settings_source = (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8")
+    path = re.search(rf"def (\w+)\(self\) -> Path:\n.*\n\s+return self\.under_root\(self\.{setting}\)", settings_source)
     names = [setting, *([path[1]] if path else [])]
     return any(re.search(rf"(settings|config\.get\(\))\.{name}\b", code()) for name in names)
 
@@ -125,13 +125,13 @@ def unread() -> list[str]:
 
 def groups() -> dict[str, str]:
     """Return the heading of each setting: the comment line above its group in the class."""
-    heading, found = "", {}
+    heading, by_group = "", {}
     for line in (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8").splitlines():
         if match := re.fullmatch(r"    # ([A-Z][\w ]+)", line):
             heading = match[1]
         elif match := re.match(r"    (\w+): ", line):
-            found.setdefault(match[1], heading or "File")
-    return found
+            by_group.setdefault(match[1], heading or "File")
+    return by_group
 
 
 def settings(_: str) -> str:
@@ -164,24 +164,24 @@ def limit_settings(_: str) -> str:
 
 def commands(_: str) -> str:
     """Return a section per command, from the parser."""
-    return "\n".join(section(words, one, text) for words, one, text in walk("invokeclone", command_line(), ""))
+    return "\n".join(section(words, command, text) for words, command, text in walk("invokeclone", command_line(), ""))
 
 
-def walk(words: str, one: argparse.ArgumentParser, text: str) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+def walk(words: str, command: argparse.ArgumentParser, text: str) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
     """Yield every command without subcommands: its words, parser and help."""
-    subcommands = [action for action in one._actions if isinstance(action, argparse._SubParsersAction)]
+    subcommands = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
     if not subcommands:
-        yield words, one, text
+        yield words, command, text
     for action in subcommands:
         help_of = {choice.dest: choice.help or "" for choice in action._choices_actions}
         for name, child in action.choices.items():
             yield from walk(f"{words} {name}", child, help_of.get(name, ""))
 
 
-def section(words: str, one: argparse.ArgumentParser, text: str) -> str:
+def section(words: str, command: argparse.ArgumentParser, text: str) -> str:
     """Return the section of a command."""
-    actions = [action for action in one._actions if not isinstance(action, argparse._HelpAction)]
-    usage = " ".join([words, *map(shown, sorted(actions, key=lambda action: bool(action.option_strings)))])
+    actions = [action for action in command._actions if not isinstance(action, argparse._HelpAction)]
+    usage = " ".join([words, *map(to_text, sorted(actions, key=lambda action: bool(action.option_strings)))])
     rows = [(f"`{name_of(action)}`", cell(action.help or "")) for action in actions]
     arguments = "\n" + table("argument", "meaning", rows=rows) if rows else ""
     return f"### {words}\n\n{text[:1].upper()}{text[1:]}.\n\n```text\n{usage}\n```\n{arguments}"
@@ -195,7 +195,7 @@ def name_of(action: argparse.Action) -> str:
     return action.option_strings[-1] if action.nargs == 0 else f"{action.option_strings[-1]} {value}"
 
 
-def shown(action: argparse.Action) -> str:
+def to_text(action: argparse.Action) -> str:
     """Return an argument as in the usage line: in brackets if optional."""
     optional = not action.required if action.option_strings else action.nargs == "?"
     return f"[{name_of(action)}]" if optional else name_of(action)
@@ -204,8 +204,8 @@ def shown(action: argparse.Action) -> str:
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
-    found: dict[str, Any] = create_app(Settings(), worker_command=None).openapi()
-    return found
+    schema: dict[str, Any] = create_app(Settings(), worker_command=None).openapi()
+    return schema
 
 
 def route(argument: str) -> str:
@@ -213,8 +213,8 @@ def route(argument: str) -> str:
     method, path = argument.split()
     operation = document()["paths"][path][method.lower()]
     rows = [
-        (f"`{one['name']}`", one["in"], kind(one["schema"]), cell(one.get("description", "")))
-        for one in operation.get("parameters", [])
+        (f"`{candidate['name']}`", candidate["in"], kind(candidate["schema"]), cell(candidate.get("description", "")))
+        for candidate in operation.get("parameters", [])
     ]
     for content in operation.get("requestBody", {}).get("content", {}).values():
         required = resolve(content["schema"]).get("required", [])
@@ -228,9 +228,9 @@ def route(argument: str) -> str:
             for name, field in resolve(content["schema"]).get("properties", {}).items()
         ]
     answers = [
-        f"`{status}` {kind(next(iter(one['content'].values()))['schema'])}"
-        for status, one in operation["responses"].items()
-        if status < "4" and "content" in one
+        f"`{status}` {kind(next(iter(candidate['content'].values()))['schema'])}"
+        for status, candidate in operation["responses"].items()
+        if status < "4" and "content" in candidate
     ]
     head = f"`{method} {path}`: {operation['summary']}. {(operation.get('description') or '').strip()}\n\n"
     return head + table("name", "where", "type", "meaning", rows=rows) + f"\nAnswers {', '.join(answers)}.\n"
@@ -239,8 +239,8 @@ def route(argument: str) -> str:
 def resolve(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema that a reference points to."""
     if "$ref" in schema:
-        found: dict[str, Any] = document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-        return found
+        target: dict[str, Any] = document()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        return target
     return schema
 
 
@@ -279,13 +279,13 @@ COMPATIBILITY: dict[str, tuple[APIRouter, ...]] = {
 def compatibility_routes(name: str) -> str:
     """Return the routes of a compatibility API, each once, under its first prefix, without those that only refuse."""
     rows: dict[tuple[Any, str], tuple[str, ...]] = {}
-    routes_of = [one for router in COMPATIBILITY[name] for one in router.routes]
-    for one in sorted(routes_of, key=lambda one: "{deployment}" in getattr(one, "path", "")):
-        endpoint = getattr(one, "endpoint", None)
+    routes_of = [api_route for router in COMPATIBILITY[name] for api_route in router.routes]
+    for api_route in sorted(routes_of, key=lambda one: "{deployment}" in getattr(one, "path", "")):
+        endpoint = getattr(api_route, "endpoint", None)
         if endpoint is None or endpoint.__name__ == "unknown":
             continue
-        path = str(getattr(one, "path", ""))
-        method = "|".join(sorted(getattr(one, "methods", None) or ["WebSocket"]))
+        path = str(getattr(api_route, "path", ""))
+        method = "|".join(sorted(getattr(api_route, "methods", None) or ["WebSocket"]))
         rows.setdefault((endpoint, path.rpartition("/")[2]), (f"`{method} {path}`", cell(first_line(endpoint))))
     return table("route", "what it does", rows=list(rows.values()))
 
@@ -299,7 +299,7 @@ def node_count(_: str) -> str:
     """Return the number of InvokeAI's node types that exist, and the requirements of the others."""
     registry.discover()
     have, lack = registry.nodes(), unsupported_nodes.TYPES
-    needs = Counter(one.requirement for one in lack.values())
+    needs = Counter(node_type.requirement for node_type in lack.values())
     text = f"{len(have)} of {len(have) + len(lack)} node types of InvokeAI 6.14.2 exist. The others need: "
     return textwrap.fill(text + ", ".join(f"{name} ({count})" for name, count in needs.most_common()) + ".", 150) + "\n"
 
@@ -307,22 +307,27 @@ def node_count(_: str) -> str:
 def node_types(_: str) -> str:
     """Return every node type by package."""
     registry.discover()
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    by_package: defaultdict[str, list[str]] = defaultdict(list)
     for name, cls in registry.nodes().items():
         parts = cls.__module__.split(".")[1:3]
-        found[f"invokeclone/{'/'.join(parts)}" if parts[0] != "graph" else "invokeclone/graph"].append(name)
-    rows = [(f"`{place}`", ", ".join(f"`{name}`" for name in sorted(names))) for place, names in sorted(found.items())]
+        by_package[f"invokeclone/{'/'.join(parts)}" if parts[0] != "graph" else "invokeclone/graph"].append(name)
+    rows = [
+        (f"`{package}`", ", ".join(f"`{name}`" for name in sorted(names)))
+        for package, names in sorted(by_package.items())
+    ]
     return table("package", "node types", rows=rows)
 
 
 def comfyui_nodes(_: str) -> str:
     """Return the ComfyUI nodes by category, and the refused ones."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for name, one in TYPES.items():
-        refused = one.build.__module__ == unsupported.__name__
-        found["refused by name" if refused else one.category].append(name)
-    order = sorted(found, key=lambda category: (category == "refused by name", category))
-    return table("category", "nodes", rows=[(name, ", ".join(f"`{node}`" for node in found[name])) for name in order])
+    by_category: defaultdict[str, list[str]] = defaultdict(list)
+    for name, node_type in TYPES.items():
+        refused = node_type.build.__module__ == unsupported.__name__
+        by_category["refused by name" if refused else node_type.category].append(name)
+    order = sorted(by_category, key=lambda category: (category == "refused by name", category))
+    return table(
+        "category", "nodes", rows=[(name, ", ".join(f"`{node}`" for node in by_category[name])) for name in order]
+    )
 
 
 def model_support(_: str) -> str:
@@ -350,12 +355,12 @@ def is_loaded(tag: Mapping[str, Any]) -> bool:
 
 def kinds(tags: list[Mapping[str, Any]]) -> str:
     """Return types with their formats."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    kind_names: defaultdict[str, list[str]] = defaultdict(list)
     for tag in tags:
         name = tag["format"].value if "format" in tag else "any format"
-        if name not in (formats := found[tag["type"].value]):
+        if name not in (formats := kind_names[tag["type"].value]):
             formats.append(name)
-    return "; ".join(f"{name}: {', '.join(sorted(formats))}" for name, formats in sorted(found.items()))
+    return "; ".join(f"{name}: {', '.join(sorted(formats))}" for name, formats in sorted(kind_names.items()))
 
 
 PARTS: dict[str, Callable[[str], str]] = {
@@ -367,16 +372,16 @@ PARTS: dict[str, Callable[[str], str]] = {
 }  # fmt: skip
 
 
-def rendered(text: str) -> str:
+def render(text: str) -> str:
     """Return a document with its generated parts updated."""
     return PART.sub(lambda part: part[1] + PARTS[part[2]](part[3] or "").rstrip("\n") + "\n" + part[5], text)
 
 
 def stale() -> Iterator[tuple[Path, str]]:
     """Yield each stale file with its new text."""
-    wanted = {EXAMPLE: settings_file.example()}
-    wanted |= {page: rendered(page.read_text(encoding="utf-8")) for page in documents()}
-    yield from ((page, text) for page, text in wanted.items() if page.read_text(encoding="utf-8") != text)
+    expected = {EXAMPLE: settings_file.example()}
+    expected |= {page: render(page.read_text(encoding="utf-8")) for page in documents()}
+    yield from ((page, text) for page, text in expected.items() if page.read_text(encoding="utf-8") != text)
 
 
 def main() -> int:

@@ -26,26 +26,26 @@ HEAD = """# Written by scripts/write_lock.py (`make lock`) with Python {python}.
 
 def pins(file: Path) -> dict[str, str]:
     """Return the version of each library that a constraints file pins."""
-    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
-    return {canonicalize_name(name): version for name, version in found}
+    result = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in result}
 
 
 def closure(requirements: Iterable[str]) -> dict[str, str]:
     """Return the installed versions of the requirements and their dependencies, by canonical name."""
     versions: dict[str, str] = {}
-    seen: set[tuple[str, str]] = set()
+    visited: set[tuple[str, str]] = set()
     waiting = [Requirement(text) for text in requirements]
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         extras = {"", *requirement.extras}
-        new = {extra for extra in extras if (name, extra) not in seen}
+        new = {extra for extra in extras if (name, extra) not in visited}
         if not new:
             continue
-        seen |= {(name, extra) for extra in new}
-        found = distribution(name)
-        versions[name] = Version(found.version).public
-        for text in found.requires or []:
+        visited |= {(name, extra) for extra in new}
+        installed_distribution = distribution(name)
+        versions[name] = Version(installed_distribution.version).public
+        for text in installed_distribution.requires or []:
             inner = Requirement(text)
             if inner.marker is None or any(inner.marker.evaluate({"extra": extra}) for extra in new):
                 waiting.append(inner)

@@ -20,7 +20,7 @@ from invokeclone.models.api import router as models
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import changes
 from invokeclone.server.http import bodies
-from invokeclone.server.http import errors as rendering
+from invokeclone.server.http import errors as error_handlers
 from tests.fake_web import FakeHub, FakeWeb, serve_fake_web
 
 
@@ -93,7 +93,7 @@ def app(resources: Any, installer: Installer, downloads: DownloadQueue, workers:
     application.services.add(Installer, installer)
     application.services.add(Workers, workers)
     application.services.add(DownloadQueue, downloads)
-    rendering.install(application)
+    error_handlers.install(application)
     application.include_router(bodies.read_strictly(models))
     application.include_router(bodies.read_strictly(queue))
     return application

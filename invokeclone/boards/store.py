@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.boards.errors import BoardNotFound, ImageNotFound
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, BoardRecordOrderBy, BoardVisibility
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images.lists import name_lists as lists
+from invokeclone.images.lists import name_lists
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import NO_BOARD
 from invokeclone.kit.paging import OffsetPaginatedResults, SQLiteDirection
@@ -318,4 +318,4 @@ def _image_names(
     board_exists: ColumnElement[Any] = literal_column("1")
     if not without_board:
         board_exists = select(boards.c.board_id).where(boards.c.board_id == parameter("board_id")).exists()
-    return PreparedStatement(lists.json_array_statement(listed, listed.c.image_name).add_columns(board_exists))
+    return PreparedStatement(name_lists.json_array_statement(listed, listed.c.image_name).add_columns(board_exists))

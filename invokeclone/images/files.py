@@ -36,10 +36,10 @@ def sidecar_path(settings: Settings, location: ImageLocation) -> Path:
     return folder(settings, VIDEOS) / "sidecars" / location.subfolder / f"{Path(location.name).stem}.json"
 
 
-def paths(settings: Settings, place: ImageLocation, kind: MediaKind = IMAGES) -> list[Path]:
+def paths(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> list[Path]:
     """Return all files of `place`, whether they are there or not."""
-    both = [full_path(settings, place, kind), thumbnail_path(settings, place, kind)]
-    return [*both, sidecar_path(settings, place)] if kind is VIDEOS else both
+    media_paths = [full_path(settings, location, kind), thumbnail_path(settings, location, kind)]
+    return [*media_paths, sidecar_path(settings, location)] if kind is VIDEOS else media_paths
 
 
 def uploads_folder(settings: Settings) -> Path:

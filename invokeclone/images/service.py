@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, intent_log, store
 from invokeclone.images.encoding import embedded_metadata, png
-from invokeclone.images.encoding import upload as intake
+from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.media_kinds import IMAGES, MediaKind
@@ -75,8 +75,8 @@ async def upload(
     settings = resources.settings
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
 
-    def prepare() -> tuple[intake.PreparedUpload, bytes]:
-        prepared = intake.prepare(
+    def prepare() -> tuple[upload_files.PreparedUpload, bytes]:
+        prepared = upload_files.prepare(
             data,
             crop_visible=crop_visible,
             resize_to=resize_to,
@@ -301,7 +301,7 @@ async def delete_by(
     async with intent_log.open_intent(resources) as intent:
         async with resources.database.write() as connection:
             deleted_items = await delete_records(connection)
-            await in_thread(intent.try_write, kind, [one.location for one in deleted_items])
+            await in_thread(intent.try_write, kind, [item.location for item in deleted_items])
         intent.settled = await clean_up_deleted(resources, deleted_items, kind)
     return deleted_items
 

@@ -27,9 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import BoardNotFound
-from invokeclone.images.lists import deep_pages as late
-from invokeclone.images.lists import name_lists as lists
-from invokeclone.images.lists import queries, search
+from invokeclone.images.lists import deep_pages, name_lists, queries, search
 from invokeclone.images.lists.filters import conditions
 from invokeclone.images.media_kinds import IMAGE_COUNTS, IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import (
@@ -162,7 +160,7 @@ async def image_locations(
 
 def _order(image_filter: ImageFilter, kind: MediaKind) -> list[ColumnElement[Any]]:
     """Return the sort keys: starred first if requested, then by time, then by name for a stable order."""
-    newest_first = late.newest_first(image_filter, backwards=False)
+    newest_first = deep_pages.newest_first(image_filter, backwards=False)
     by_time: list[ColumnElement[Any]] = [
         key.desc() if newest_first else key.asc() for key in (kind.table.c.created_at, kind.tiebreaker)
     ]
@@ -215,7 +213,7 @@ async def count(source: Source, image_filter: ImageFilter, kind: MediaKind = IMA
 def all_names(image_filter: ImageFilter, kind: MediaKind = IMAGES) -> Select[Any]:
     """Return the statement for all names of a list in order, and their number."""
     listed = queries.select_ordered(image_filter, (kind,)).subquery()
-    return lists.json_array_statement(listed, listed.c.name)
+    return name_lists.json_array_statement(listed, listed.c.name)
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
@@ -240,13 +238,13 @@ async def page_json(
 
 async def page_part(
     source: Source, image_filter: ImageFilter, kinds: tuple[MediaKind, ...], offset: int, limit: int, total: int
-) -> late.ListPart:
+) -> deep_pages.ListPart:
     """Return how to read a page of a list of `total` items."""
-    part = late.part_from_nearer_end(total, offset, limit)
-    if part.skip <= late.DEEP_OFFSET or not late.has_day_counts(image_filter):
+    part = deep_pages.part_from_nearer_end(total, offset, limit)
+    if part.skip <= deep_pages.DEEP_OFFSET or not deep_pages.has_day_counts(image_filter):
         return part
     starred = await count_starred(source, image_filter, kinds)
-    return await late.skip_to_day(source, image_filter, kinds, part, of=total, starred=starred)
+    return await deep_pages.skip_to_day(source, image_filter, kinds, part, of=total, starred=starred)
 
 
 async def names_json(
@@ -254,7 +252,7 @@ async def names_json(
 ) -> list[bytes]:
     """Return all names of a list, under `key`, as the JSON of `ImageNamesResult` in pieces to be joined."""
     starred = await count_starred(source, image_filter, [kind])
-    return await lists.document(source, _prepare_names(image_filter, kind), key, starred)
+    return await name_lists.document(source, _prepare_names(image_filter, kind), key, starred)
 
 
 async def count_starred(source: Source, image_filter: ImageFilter, kinds: Sequence[MediaKind]) -> int:

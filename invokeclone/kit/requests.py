@@ -108,10 +108,10 @@ class BodyOverLimit(Exception):
 class LimitedBody:
     """A request's `receive`, for at most so many bytes of its body."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         """Read at most `most` bytes from `receive`."""
         self._receive = receive
-        self._left = most
+        self._left = limit
 
     @property
     def is_over(self) -> bool:
@@ -150,12 +150,12 @@ class FormRequest(Request):
 
 
 @contextlib.contextmanager
-def validating(*place: str) -> Iterator[None]:
+def validating(*location: str) -> Iterator[None]:
     """Raise a ValidationError of what came with `LATER` as a RequestValidationError, which tells of `place` in the body as FastAPI would."""
     try:
         yield
     except ValidationError as error:
         problems = [
-            {**problem, "loc": ("body", *place, *problem["loc"])} for problem in error.errors(include_url=False)
+            {**problem, "loc": ("body", *location, *problem["loc"])} for problem in error.errors(include_url=False)
         ]
         raise RequestValidationError(problems) from error

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from invokeclone.kit import log
-from invokeclone.kit.config import limits as limits_of_text
+from invokeclone.kit.config import limits as limit_checks
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import BadRequest, InvokeCloneError, TooLarge, Unprocessable
 from invokeclone.kit.json_text import SLICE_SIZE, decode
@@ -152,7 +152,7 @@ def check_images(count: int, limits: Limits, param: str) -> None:
 def check_prompt(prompt: str, limits: Limits, param: str) -> None:
     """Raise RequestRejected for a prompt that is too long."""
     try:
-        limits_of_text.check_prompt(prompt, limits)
+        limit_checks.check_prompt(prompt, limits)
     except Unprocessable as error:
         raise RequestRejected(str(error), param) from error
 

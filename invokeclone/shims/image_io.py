@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
-from invokeclone.images.encoding import upload as intake
+from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import NotAnImage, TooManyPixels
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, MIB, Limits
 from invokeclone.kit.files.image_files import open_image, open_stored_image
@@ -81,7 +81,7 @@ async def decode_image(resources: Resources, data: bytes, param: str) -> Image.I
     limits = resources.settings.limits
     check_size(len(data), param, limits)
     with translate_image_errors(param):
-        return await image_work(lambda: ImageOps.exif_transpose(intake.decode(data, limits)))
+        return await image_work(lambda: ImageOps.exif_transpose(upload_files.decode(data, limits)))
 
 
 def check_size(size: int, param: str, limits: Limits) -> None:

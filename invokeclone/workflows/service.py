@@ -9,7 +9,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from invokeclone.images.encoding import record_images as pictures
+from invokeclone.images.encoding import record_images
 from invokeclone.images.encoding.record_images import NoThumbnail, StoredThumbnail
 from invokeclone.kit.paging import SQLiteDirection, check_page
 from invokeclone.kit.process.offload import in_thread, off_loop
@@ -264,7 +264,7 @@ async def delete(resources: Resources, workflow_id: str, user: User) -> None:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
         await store.delete_workflow(connection, workflow_id)
-    await pictures.remove(resources.settings.workflow_thumbnails_path, workflow_id)
+    await record_images.remove(resources.settings.workflow_thumbnails_path, workflow_id)
     resources.events.emit(WorkflowDeletedEvent(workflow_id=workflow_id, user_id=row.user_id, is_public=row.is_public))
 
 
@@ -286,10 +286,10 @@ async def set_thumbnail(
     Raises WorkflowNotFound, NotYourWorkflow, DefaultWorkflow, NotAnImage, TooManyPixels.
     """
     _require_writer(user, await _row(resources, workflow_id))
-    webp = await pictures.make(data, content_type, resources.settings.limits)
-    await pictures.save(resources.settings.workflow_thumbnails_path, workflow_id, webp)
+    webp = await record_images.make(data, content_type, resources.settings.limits)
+    await record_images.save(resources.settings.workflow_thumbnails_path, workflow_id, webp)
     async with resources.database.write() as connection:
-        await store.set_thumbnail(connection, workflow_id, pictures.new_version())
+        await store.set_thumbnail(connection, workflow_id, record_images.new_version())
 
 
 async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -> None:
@@ -300,7 +300,7 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
         if row.thumbnail is None:
             raise NoThumbnail(workflow_id)
         await store.set_thumbnail(connection, workflow_id, None)
-    await pictures.remove(resources.settings.workflow_thumbnails_path, workflow_id)
+    await record_images.remove(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
 async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> StoredThumbnail:
@@ -308,8 +308,8 @@ async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> St
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:
-        return await pictures.find(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
-    return await pictures.find(resources.settings.workflow_thumbnails_path, workflow_id)
+        return await record_images.find(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
+    return await record_images.find(resources.settings.workflow_thumbnails_path, workflow_id)
 
 
 # Default workflows

@@ -92,5 +92,5 @@ def test_the_example_of_accounts_signs_in(tmp_path: Path) -> None:
     add = ["user", "add", "ada@example.com", "--admin", "--password-stdin", "--root", str(root)]
     subprocess.run([sys.executable, "-m", "invokeclone", *add], input=password, text=True, cwd=ROOT, check=True)
     with serving(root, INVOKEAI_MULTIUSER="true") as server:
-        said = run(["bash", "-s"], FAIL + sign_in.replace("PASSWORD", password), server, tmp_path)
-        assert '"email":"ada@example.com","display_name":null,"is_admin":true' in said
+        output = run(["bash", "-s"], FAIL + sign_in.replace("PASSWORD", password), server, tmp_path)
+        assert '"email":"ada@example.com","display_name":null,"is_admin":true' in output

@@ -34,4 +34,4 @@ def test_a_snippet_shows_the_code_and_a_wrong_name_is_refused(tmp_path: Path) ->
 
 def test_a_page_is_written_again_when_the_code_has_changed() -> None:
     page = "a\n<!-- generated: limit_settings -->\nold\n<!-- end -->\nb\n"
-    assert write_docs.rendered(page) == page.replace("old\n", write_docs.limit_settings(""))
+    assert write_docs.render(page) == page.replace("old\n", write_docs.limit_settings(""))

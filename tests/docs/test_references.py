@@ -64,14 +64,14 @@ def test_every_command_parses(page: Page) -> None:
 
 def parses(words: list[str]) -> bool:
     """Tell whether the command line takes these words; a command that is only mentioned may lack its arguments."""
-    one: argparse.ArgumentParser = parser()
+    argument: argparse.ArgumentParser = parser()
     for count, word in enumerate(words):
-        below = [action for action in one._actions if isinstance(action, argparse._SubParsersAction)]
+        below = [action for action in argument._actions if isinstance(action, argparse._SubParsersAction)]
         if not below:
             break
         if word not in below[0].choices:
             return word == "--version" and len(words) == 1
-        one = below[0].choices[word]
+        argument = below[0].choices[word]
         if count == len(words) - 1:
             return True
     try:
@@ -125,9 +125,9 @@ def test_settings_in_tables_exist(page: Page) -> None:
 @EVERY
 def test_every_environment_variable_is_read(page: Page) -> None:
     shell = "\n".join(text for language, text in page.blocks if language == "bash")
-    own = set(re.findall(r"(?:^|\s)([A-Z][A-Z0-9_]*)=\S", shell))
+    sources = set(re.findall(r"(?:^|\s)([A-Z][A-Z0-9_]*)=\S", shell))
     named = {code for code in page.inline if re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+", code)}
-    for name in named | {name for name in own if f"${name}" not in shell}:
+    for name in named | {name for name in sources if f"${name}" not in shell}:
         if name.startswith("INVOKEAI_"):
             continue  # a setting: the test above
         assert re.search(rf"""["'({{$]{name}["'):}}]""", SOURCES), f"{name} is not read"

@@ -73,12 +73,14 @@ async def test_a_process_that_dies_is_told_from_one_that_works(resources: Resour
 
 
 async def test_what_has_a_record_stays(resources: Resources) -> None:
-    here = await save(resources)
-    part = files.thumbnail_path(resources.settings, here).with_name(f".{Path(here.name).stem}.webp.0123abcd.part")
+    location = await save(resources)
+    part = files.thumbnail_path(resources.settings, location).with_name(
+        f".{Path(location.name).stem}.webp.0123abcd.part"
+    )
     part.write_bytes(b"half")
     other = part.with_name(".somebody else.webp.0123abcd.part")
     other.write_bytes(b"half")
-    abandon(resources, here, LEFT)
+    abandon(resources, location, LEFT)
     await intent_log.settle_all(resources)
     assert not part.exists()
     assert other.exists()
@@ -88,10 +90,10 @@ async def test_what_has_a_record_stays(resources: Resources) -> None:
 
 
 async def test_a_deletion_that_was_cut_off_is_completed(resources: Resources) -> None:
-    here, there = await save(resources), await save(resources)
-    abandon(resources, here)
+    location, there = await save(resources), await save(resources)
+    abandon(resources, location)
     async with resources.database.write() as connection:
-        await store.delete_named(connection, [here.name])
+        await store.delete_named(connection, [location.name])
     await intent_log.settle_all(resources)
     await check_images(resources)
     assert files.full_path(resources.settings, there).exists()
@@ -133,12 +135,12 @@ async def test_uploads_of_videos_go_at_the_start(resources: Resources) -> None:
 
 
 async def test_files_of_videos(resources: Resources) -> None:
-    place = ImageLocation("v.mp4", "")
-    for path in (all_paths := files.paths(resources.settings, place, VIDEOS)):
+    location = ImageLocation("v.mp4", "")
+    for path in (all_paths := files.paths(resources.settings, location, VIDEOS)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     intent = intent_log.Intent(resources.settings)
-    intent.write(VIDEOS, [place])
+    intent.write(VIDEOS, [location])
     intent.close(remove=False)
     await intent_log.settle_all(resources)
     assert len(all_paths) == 3
@@ -166,24 +168,24 @@ async def test_a_canceled_save_leaves_nothing(resources: Resources, monkeypatch:
 async def test_what_is_deleted_goes_also_when_it_cannot_be_noted(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = await save(resources)
+    location = await save(resources)
 
     def refuse(*_arguments: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(intent_log.Intent, "write", refuse)
-    await service.delete(resources, here.name)
+    await service.delete(resources, location.name)
     await check_images(resources)
-    assert not files.full_path(resources.settings, here).exists()
+    assert not files.full_path(resources.settings, location).exists()
 
 
 async def test_each_operation_of_a_deletion_may_fail(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(monkeypatch, resources.settings.root)
     for number in range(100):
-        here = await save(resources)
+        location = await save(resources)
         with faults.armed(number):
             try:
-                await service.delete(resources, here.name)
+                await service.delete(resources, location.name)
             except Exception:  # noqa: BLE001  (whatever it is, what is there must agree)
                 assert faults.failed is not None
         await intent_log.settle_all(resources)

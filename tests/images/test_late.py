@@ -9,7 +9,7 @@ from sqlalchemy.dialects import sqlite
 
 from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
-from invokeclone.images.lists import deep_pages as late
+from invokeclone.images.lists import deep_pages
 from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
@@ -34,7 +34,7 @@ LISTS = [
 @pytest.fixture
 async def filled(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Resources:
     """Make images and videos on 23 days, in no order, some starred, some intermediate, of two owners; skip nothing one by one."""
-    monkeypatch.setattr(late, "DEEP_OFFSET", 0)
+    monkeypatch.setattr(deep_pages, "DEEP_OFFSET", 0)
     rng = random.Random(5)
 
     def row(word: str, number: int) -> dict[str, object]:
@@ -67,7 +67,7 @@ async def test_late_pages_are_those_of_the_whole_list(
 ) -> None:
     if stars:
         await star(filled, stars)
-        monkeypatch.setattr(late, "DEEP_OFFSET", TOTAL // stars + TOTAL // 3 // stars)
+        monkeypatch.setattr(deep_pages, "DEEP_OFFSET", TOTAL // stars + TOTAL // 3 // stars)
     image_filter = ImageFilter(is_intermediate=False, **more)
     async with filled.database.read() as connection:
         lists = [
@@ -117,8 +117,8 @@ async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset
     ],
 )
 def test_other_lists_are_not_told_by_days(more: dict[str, object]) -> None:
-    assert late.has_day_counts(ImageFilter(is_intermediate=False))
-    assert not late.has_day_counts(ImageFilter(**({"is_intermediate": False} | more)))
+    assert deep_pages.has_day_counts(ImageFilter(is_intermediate=False))
+    assert not deep_pages.has_day_counts(ImageFilter(**({"is_intermediate": False} | more)))
 
 
 async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +128,16 @@ async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch
         total = (await connection.execute(store.count_statement(image_filter))).scalar_one()
         assert (await store.page_part(connection, image_filter, (store.IMAGES,), 5, 10, total)).day is None
         starred = await store.count_starred(connection, image_filter, (store.IMAGES,))
-        near = late.part_from_nearer_end(total, starred - 5, 10)
+        near = deep_pages.part_from_nearer_end(total, starred - 5, 10)
         assert (
-            await late.skip_to_day(connection, image_filter, (store.IMAGES,), near, of=total, starred=starred) == near
+            await deep_pages.skip_to_day(connection, image_filter, (store.IMAGES,), near, of=total, starred=starred)
+            == near
         )
-        monkeypatch.setattr(late, "DEEP_OFFSET", starred)
-        near = late.part_from_nearer_end(total, starred + 50, 10)
-        assert (await late.skip_to_day(connection, image_filter, (store.IMAGES,), near, of=total, starred=starred)).day
+        monkeypatch.setattr(deep_pages, "DEEP_OFFSET", starred)
+        near = deep_pages.part_from_nearer_end(total, starred + 50, 10)
+        assert (
+            await deep_pages.skip_to_day(connection, image_filter, (store.IMAGES,), near, of=total, starred=starred)
+        ).day
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -154,5 +157,5 @@ async def test_the_index_is_entered_on_the_day(
     words = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:
         query_plan = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")]
-    entered = "created_at<?" if late.newest_first(image_filter, backwards=backwards) else "created_at>?"
+    entered = "created_at<?" if deep_pages.newest_first(image_filter, backwards=backwards) else "created_at>?"
     assert query_plan == [f"SEARCH images USING COVERING INDEX {index} AND {entered})"]

@@ -10,8 +10,7 @@ import pytest
 
 from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
-from invokeclone.images.lists import deep_pages as late
-from invokeclone.images.lists import search
+from invokeclone.images.lists import deep_pages, search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
@@ -47,7 +46,7 @@ class Counting(Database):
 @pytest.fixture
 async def counting(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fill a gallery: one image in forty is an asset, one in forty on the board, one in fifty is starred; 40 days."""
-    monkeypatch.setattr(late, "DEEP_OFFSET", 100)
+    monkeypatch.setattr(deep_pages, "DEEP_OFFSET", 100)
     async with resources.database.write() as connection:
         await connection.exec_driver_sql(
             "INSERT INTO boards (board_id, board_name, created_at, updated_at) VALUES ('b', 'b', '', '')"

@@ -27,7 +27,7 @@ from invokeclone.models.install.jobs import ModelInstallJob
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records.schemas import ModelRecordChanges
 from invokeclone.server.http import bodies
-from invokeclone.server.http import errors as rendering
+from invokeclone.server.http import errors as error_handlers
 
 UNET = "model.diffusion_model.input_blocks"
 
@@ -224,7 +224,7 @@ def app(resources: Resources, installer: Installer, workers: FakeWorkers) -> App
     application.services.add(Resources, resources)
     application.services.add(Installer, installer)
     application.services.add(Workers, workers)
-    rendering.install(application)
+    error_handlers.install(application)
     application.include_router(bodies.read_strictly(router))
     return application
 

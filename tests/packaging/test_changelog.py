@@ -13,9 +13,9 @@ TITLES = re.findall(r"^## (.*)$", (Path(__file__).parents[2] / "CHANGELOG.md").r
 
 
 def releases() -> list[tuple[Version, date]]:
-    found = [re.fullmatch(r"\[([0-9.]+)\] - (\d{4}-\d\d-\d\d)", title) for title in TITLES[1:]]
-    assert all(found), TITLES
-    return [(Version(title[1]), date.fromisoformat(title[2])) for title in found if title]
+    headings = [re.fullmatch(r"\[([0-9.]+)\] - (\d{4}-\d\d-\d\d)", title) for title in TITLES[1:]]
+    assert all(headings), TITLES
+    return [(Version(title[1]), date.fromisoformat(title[2])) for title in headings if title]
 
 
 def test_what_is_not_released_comes_first_then_releases_the_newest_first() -> None:

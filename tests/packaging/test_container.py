@@ -45,7 +45,7 @@ def read() -> tuple[dict[str, str], dict[str, Stage]]:
         if name == "FROM":
             words = re.fullmatch(r"(\S+) AS (\S+)", rest)
             assert words, line
-            parent = re.sub(r"\$\{(\w+)\}", lambda found: arguments[found[1]], words[1])
+            parent = re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], words[1])
             current = stages[words[2]] = Stage(words[2], parent, [])
         elif current is None:
             assert name == "ARG", line
@@ -68,10 +68,10 @@ def lineage(name: str) -> Iterator[Stage]:
 
 
 def last(stage: str, instruction: str) -> str:
-    return next(found[-1] for each in lineage(stage) if (found := each.all(instruction)))
+    return next(stages[-1] for instruction_line in lineage(stage) if (stages := instruction_line.all(instruction)))
 
 
-def sent(path: str) -> bool:
+def build_context(path: str) -> bool:
     """Tell whether .dockerignore lets the file through: the last pattern that matches it, or a folder above it, decides."""
     through = True
     for line in (HERE / ".dockerignore").read_text().splitlines():
@@ -92,11 +92,11 @@ def files(source: str) -> list[str]:
     """Return the tracked kind of files below a source of COPY: no caches."""
     path = HERE / source
     assert path.exists(), source
-    found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return [str(file.relative_to(HERE)) for file in found if "__pycache__" not in file.parts]
+    paths = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return [str(file.relative_to(HERE)) for file in paths if "__pycache__" not in file.parts]
 
 
-def copied() -> Iterator[tuple[str, str, str]]:
+def copy_sources() -> Iterator[tuple[str, str, str]]:
     """Yield stage, --from (or nothing) and source of each COPY."""
     for stage in STAGES.values():
         for text in stage.all("COPY"):
@@ -107,12 +107,12 @@ def copied() -> Iterator[tuple[str, str, str]]:
 
 
 def test_every_source_of_a_copy_exists_and_is_sent_to_the_builder() -> None:
-    from_context = [source for _stage, origin, source in copied() if not origin]
+    from_context = [source for _stage, origin, source in copy_sources() if not origin]
     assert len(from_context) > 5
     for source in from_context:
         for file in files(source):
-            assert sent(file), file
-    assert {origin for _stage, origin, _source in copied() if origin} <= set(STAGES)
+            assert build_context(file), file
+    assert {origin for _stage, origin, _source in copy_sources() if origin} <= set(STAGES)
 
 
 @pytest.mark.parametrize(
@@ -120,16 +120,16 @@ def test_every_source_of_a_copy_exists_and_is_sent_to_the_builder() -> None:
     ["tests/test_docs.py", ".git/config", ".venv/bin/python", "configs/compose.yaml", "invokeclone/__pycache__/x.pyc"],
 )
 def test_nothing_else_is_sent(path: str) -> None:
-    assert not sent(path)
+    assert not build_context(path)
 
 
 def test_the_wheel_stage_copies_what_the_build_reads() -> None:
-    here = {source for stage, origin, source in copied() if stage == "wheel" and not origin}
+    sources = {source for stage, origin, source in copy_sources() if stage == "wheel" and not origin}
     project, hatch = PYPROJECT["project"], PYPROJECT["tool"]["hatch"]
     needed = {"pyproject.toml", project["readme"], *project["license-files"]}
     needed |= set(hatch["build"]["targets"]["wheel"]["only-include"])
-    assert here == needed
-    assert hatch["version"]["path"].split("/")[0] in here
+    assert sources == needed
+    assert hatch["version"]["path"].split("/")[0] in sources
 
 
 def test_every_image_is_pinned_to_a_release_that_the_package_supports() -> None:
@@ -160,11 +160,11 @@ def test_shell_commands_parse() -> None:
 
 @pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
 def test_the_health_check_asks_the_server(status: int, healthy: bool) -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(status)
             self.end_headers()
 
@@ -177,7 +177,7 @@ def test_the_health_check_asks_the_server(status: int, healthy: bool) -> None:
         threading.Thread(target=server.handle_request).start()
         code = command[2].replace(":9090/", f":{server.server_port}/")
         ran = subprocess.run([sys.executable, command[1], code], capture_output=True, check=False)
-    assert asked == ["/health"]
+    assert requests == ["/health"]
     assert (ran.returncode == 0) is healthy
 
 

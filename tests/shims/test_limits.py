@@ -6,12 +6,12 @@ import io
 import pytest
 from PIL import Image
 
-from invokeclone.images.encoding import record_images as record_pictures
+from invokeclone.images.encoding import record_images
 from invokeclone.images.errors import TooManyPixels
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.models.records import model_images as model_pictures
+from invokeclone.models.records import model_images
 from invokeclone.shims import image_io
 from invokeclone.shims.compat_api import RequestRejected
 
@@ -32,14 +32,14 @@ async def test_images_of_compatibility_apis(resources: Resources) -> None:
 
 
 async def test_images_of_presets_and_workflows() -> None:
-    assert await record_pictures.make(png(), "image/png", Limits())
+    assert await record_images.make(png(), "image/png", Limits())
     with pytest.raises(TooManyPixels, match="image_pixels"):
-        await record_pictures.make(png(), "image/png", SMALL)
+        await record_images.make(png(), "image/png", SMALL)
 
 
 def test_images_of_models(settings: Settings) -> None:
-    with pytest.raises(model_pictures.InvalidModelImage, match="limit of 1023 pixels"):
-        model_pictures.save(settings.model_copy(update={"limits": SMALL}), "key", png())
+    with pytest.raises(model_images.InvalidModelImage, match="limit of 1023 pixels"):
+        model_images.save(settings.model_copy(update={"limits": SMALL}), "key", png())
 
 
 @pytest.mark.parametrize("length", [3 * 2**18, 3 * 2**18 + 1, 2**20 + 7, 5])

@@ -139,9 +139,9 @@ class Operations:
         self.clients: list[Client] = []
 
     def client(self) -> Client:
-        made = Client(self.killed.server, self.web, self.folder, len(self.clients))
-        self.clients.append(made)
-        return made
+        client = Client(self.killed.server, self.web, self.folder, len(self.clients))
+        self.clients.append(client)
+        return client
 
     def find(self, how: str) -> list[str]:
         """Return the operations of an installation that nothing happens to."""

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.queue.service import ItemError
-from invokeclone.worker import loop as module
+from invokeclone.worker import loop as loop_module
 from invokeclone.worker.loop import Loop, Outcome
 
 DONE = Outcome("completed", "{}")
@@ -109,10 +109,10 @@ class Bench:
 
 @pytest.fixture
 async def bench(make: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(module, "RETRY_S", (0.001, 0.002))
-    monkeypatch.setattr(module, "PAUSE_AFTER_ERROR_S", 0.01)
-    monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
-    monkeypatch.setattr(module, "POLL_S", 3600)
+    monkeypatch.setattr(loop_module, "RETRY_S", (0.001, 0.002))
+    monkeypatch.setattr(loop_module, "PAUSE_AFTER_ERROR_S", 0.01)
+    monkeypatch.setattr(loop_module, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(loop_module, "POLL_S", 3600)
     loop_bench = Bench(make)
     running = asyncio.create_task(loop_bench.loop.run())
     yield loop_bench
@@ -138,7 +138,7 @@ async def test_a_wake_is_enough_to_look_again(bench: Bench) -> None:
 
 
 async def test_without_a_wake_it_looks_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_S", 0.005)
+    monkeypatch.setattr(loop_module, "POLL_S", 0.005)
     bench.loop.wake()
     while bench.queue.claims < 5:
         await asyncio.sleep(0.001)

@@ -11,7 +11,7 @@ from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import describe
 
 
-def failed_import(name: str) -> ModuleNotFoundError:
+def raise_import_error(name: str) -> ModuleNotFoundError:
     with pytest.raises(ModuleNotFoundError) as raised:
         __import__(name)
     return raised.value
@@ -36,12 +36,12 @@ def test_an_item_says_what_to_install(error: Exception, message: str) -> None:
 
 
 def test_a_module_of_somebody_else_has_no_advice() -> None:
-    error = failed_import("no_such_module_anywhere")
+    error = raise_import_error("no_such_module_anywhere")
     assert describe(error)[1] == "No module named 'no_such_module_anywhere'"
 
 
 @pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> Any:
+def import_engine(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> Any:
     """Have the warm-up fail with an error, and wait for its end."""
 
     def run(error: Exception) -> None:
@@ -67,8 +67,8 @@ def test_a_worker_without_torch_says_so_once_and_lives(imported: Any, caplog: py
 
 @pytest.mark.filterwarnings("default::pytest.PytestUnhandledThreadExceptionWarning")
 def test_another_missing_module_keeps_its_traceback(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[BaseException | None] = []
-    hook, threading.excepthook = threading.excepthook, lambda arguments: seen.append(arguments.exc_value)
+    records: list[BaseException | None] = []
+    hook, threading.excepthook = threading.excepthook, lambda arguments: records.append(arguments.exc_value)
     try:
         imported(ModuleNotFoundError("No module named 'other'", name="other"))
         for thread in threading.enumerate():
@@ -76,5 +76,5 @@ def test_another_missing_module_keeps_its_traceback(imported: Any, caplog: pytes
                 thread.join(60)
     finally:
         threading.excepthook = hook
-    assert [str(error) for error in seen] == ["No module named 'other'"]
+    assert [str(error) for error in records] == ["No module named 'other'"]
     assert caplog.records == []

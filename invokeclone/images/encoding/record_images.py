@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from invokeclone.images import files
-from invokeclone.images.encoding import upload as intake
+from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import NotAnImage
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import NotFound
@@ -43,7 +43,7 @@ async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
     """Return an uploaded image as WEBP with no side over 256; raises NotAnImage, TooManyPixels."""
     if not (content_type or "").startswith("image"):
         raise NotAnImage(f"the content type {content_type!r} is not an image type")
-    return await in_thread(lambda: files.thumbnail(intake.decode(data, limits)))
+    return await in_thread(lambda: files.thumbnail(upload_files.decode(data, limits)))
 
 
 async def save(folder: Path, record_id: str, webp: bytes) -> None:

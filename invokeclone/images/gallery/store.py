@@ -7,8 +7,7 @@ import orjson
 from sqlalchemy import CompoundSelect, Integer, Select, bindparam, func, literal_column, select
 
 from invokeclone.images import store
-from invokeclone.images.lists import name_lists as lists
-from invokeclone.images.lists import queries, search
+from invokeclone.images.lists import name_lists, queries, search
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
@@ -39,7 +38,7 @@ def all_names(
     """Return the statement for all names (or kinds and names) of a list in order, and their number."""
     listed = queries.select_ordered(image_filter, kinds).subquery()
     item = func.json_object("kind", listed.c.kind, "name", listed.c.name) if with_kinds else listed.c.name
-    return lists.json_array_statement(listed, item)
+    return name_lists.json_array_statement(listed, item)
 
 
 @lru_cache(maxsize=store.STATEMENT_CACHE_SIZE)
@@ -69,7 +68,7 @@ async def names_json(
     kinds = await _nonempty_kinds(source, kinds)
     starred = await store.count_starred(source, image_filter, kinds)
     statement = _prepare_names(image_filter, kinds, with_kinds=with_kinds)
-    return await lists.document(source, statement, key, starred)
+    return await name_lists.document(source, statement, key, starred)
 
 
 async def page_json(source: Source, image_filter: ImageFilter, offset: int, limit: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, literal_column, select, text, union_all
 
-from invokeclone.images.lists import deep_pages as late
+from invokeclone.images.lists import deep_pages
 from invokeclone.images.lists.filters import are_assets, conditions
 from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import ImageFilter
@@ -24,11 +24,11 @@ def select_ordered(
     Its columns are `starred` (only if that comes first), `created_at`, `tie`, `name` and `kind`; with `from_day` it is
     the part of a `ListPart` with a day.
     """
-    newest_first = late.newest_first(image_filter, backwards=backwards)
+    newest_first = deep_pages.newest_first(image_filter, backwards=backwards)
     order = [f"{key} {'DESC' if newest_first else 'ASC'}" for key in ("created_at", "tie")]
     if image_filter.starred_first:
         order.insert(0, "starred ASC" if backwards else "starred DESC")
-    parts = {kind: late.conditions(image_filter, kind, backwards=backwards) for kind in kinds} if from_day else {}
+    parts = {kind: deep_pages.conditions(image_filter, kind, backwards=backwards) for kind in kinds} if from_day else {}
     branches = _branches(image_filter, kinds, parts)
     merged = branches[0] if len(branches) == 1 else union_all(*branches)
     return merged.order_by(*[text(key) for key in order])

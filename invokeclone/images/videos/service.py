@@ -19,7 +19,7 @@ from invokeclone.images.encoding import png
 from invokeclone.images.errors import TooManyUploads, VideoNotFound
 from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import BulkChange, ImageLocation, WorkflowAndGraphResponse
-from invokeclone.images.videos import uploads as intake
+from invokeclone.images.videos import uploads as video_files
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
 from invokeclone.images.videos.upload_form import receive
 from invokeclone.kit.config.limits import MIB
@@ -73,9 +73,11 @@ async def upload(
         await service.require_fillable(resources, user, board_id)
         part = await in_thread(_upload_path, settings)
         try:
-            form = await receive(body, content_type, part, intake.require_mp4_type, settings.limits.video_mib * MIB)
-            metadata = intake.metadata(form.metadata, settings.limits)
-            info = await intake.inspect(part)
+            form = await receive(
+                body, content_type, part, video_files.require_mp4_type, settings.limits.video_mib * MIB
+            )
+            metadata = video_files.metadata(form.metadata, settings.limits)
+            info = await video_files.inspect(part)
             location = service.new_location(resources, "mp4", category, is_intermediate=is_intermediate)
             new = NewVideo(
                 video_name=location.name,
@@ -155,7 +157,7 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
     async with resources.database.read() as connection:
         location = await store.get_location(connection, name, VIDEOS)
     try:
-        info = await intake.inspect(files.full_path(resources.settings, location, VIDEOS))
+        info = await video_files.inspect(files.full_path(resources.settings, location, VIDEOS))
     except OSError as error:
         raise VideoNotFound(name) from error
     async with intent_log.open_intent(resources) as intent:

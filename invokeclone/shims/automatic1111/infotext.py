@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from invokeclone.images.encoding import png
-from invokeclone.images.encoding import upload as intake
+from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.encoding.png import METADATA
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
@@ -87,8 +87,8 @@ def embed_infotext(path: Path, format: Format, text: str) -> bytes:  # noqa: A00
 
 
 def read_infotext(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, dict[str, Any]]:
-    """Return the infotext of an image ("" without one) and its other texts; raises what `intake.decode` raises."""
-    image = intake.decode(data, limits)
+    """Return the infotext of an image ("" without one) and its other texts; raises what `upload_files.decode` raises."""
+    image = upload_files.decode(data, limits)
     items = {name: value for name, value in image.info.items() if isinstance(name, str) and isinstance(value, str)}
     text = items.pop(PARAMETERS, None) or _comment(image)
     other_texts = {
@@ -101,7 +101,7 @@ def _comment(image: Image.Image) -> str:
     """Return the user comment in an image's EXIF data."""
     try:
         comment = image.getexif().get_ifd(_EXIF_PART).get(_USER_COMMENT, b"")
-    except intake.DECODE_ERRORS:
+    except upload_files.DECODE_ERRORS:
         return ""
     if not isinstance(comment, bytes):
         return str(comment)

@@ -12,7 +12,7 @@ from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, RefinerChoice, ResolvedRequest
 from invokeclone.shims import embeddings
 from invokeclone.shims.automatic1111 import controlnet
-from invokeclone.shims.automatic1111 import options as options_of
+from invokeclone.shims.automatic1111 import options as options_store
 from invokeclone.shims.automatic1111.options import Options
 from invokeclone.shims.automatic1111.prompts import extract_loras, parse
 from invokeclone.shims.automatic1111.samplers import Sampling, resolve_sampling
@@ -72,8 +72,8 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
     check_prompt(request.prompt, limits, "prompt")
     check_prompt(request.negative_prompt, limits, "negative_prompt")
     async with resources.database.read() as connection:
-        stored_options = await options_of.load(connection, user)
-        options = await options_of.apply_changes(connection, stored_options, request.override_settings)
+        stored_options = await options_store.load(connection, user)
+        options = await options_store.apply_changes(connection, stored_options, request.override_settings)
         config = await generation.find_model(connection, options.checkpoint)
         capabilities = generation.architecture_of(config).capabilities
         prompt, loras = extract_loras(request.prompt)
@@ -101,7 +101,7 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
         resolved = await generation.resolve(connection, generation_request, config)
     if options != stored_options and not request.override_settings_restore_afterwards:
         async with resources.database.write() as connection:
-            await options_of.save(connection, user, options)
+            await options_store.save(connection, user, options)
     resolved_sampling = _resolve_sampling(
         config, request.sampler_name or request.sampler_index, request.scheduler, resolved.settings.scheduler
     )
@@ -123,7 +123,7 @@ def _refiner(request: Generate) -> RefinerChoice | None:
     if not _is_set(request.refiner_checkpoint):
         return None
     start = SWITCH_AT if request.refiner_switch_at is None else request.refiner_switch_at
-    return RefinerChoice(model=options_of.without_hash(str(request.refiner_checkpoint)), start=start)
+    return RefinerChoice(model=options_store.without_hash(str(request.refiner_checkpoint)), start=start)
 
 
 def _seed(seed: int) -> int | None:

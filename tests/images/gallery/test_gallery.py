@@ -43,12 +43,12 @@ def many(word: str, extension: str, number: int, seed: int) -> list[dict[str, An
 def compute_expected(rows: list[tuple[str, dict[str, Any]]], **params: Any) -> list[tuple[str, str]]:
     """Return kinds and names as the specification orders and filters them, without any database."""
     tests = {
-        "origin": lambda word, one, value: one[f"{word}_origin"] == value,
-        "categories": lambda word, one, value: one[f"{word}_category"] in value,
-        "is_intermediate": lambda _, one, value: one["is_intermediate"] == (value == "true"),
-        "board_id": lambda _, one, value: one["board_id"] == (None if value == "none" else value),
-        "search_term": lambda _, one, value: value.lower() in (one["metadata"] or "") or value in one["created_at"],
-        "created_date": lambda _, one, value: one["created_at"][:10] == value,
+        "origin": lambda word, item, value: item[f"{word}_origin"] == value,
+        "categories": lambda word, item, value: item[f"{word}_category"] in value,
+        "is_intermediate": lambda _, item, value: item["is_intermediate"] == (value == "true"),
+        "board_id": lambda _, item, value: item["board_id"] == (None if value == "none" else value),
+        "search_term": lambda _, item, value: value.lower() in (item["metadata"] or "") or value in item["created_at"],
+        "created_date": lambda _, item, value: item["created_at"][:10] == value,
     }
     matches = [pair for pair in rows if all(test(*pair, params[key]) for key, test in tests.items() if key in params)]
     matches.sort(

@@ -112,22 +112,22 @@ class Connection(sqlite3.Connection):
 def _patch_sqlite() -> None:
     connect = sqlite3.connect
 
-    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    def run_traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
         connection = connect(*arguments, factory=Connection, **options)
         connection.set_trace_callback(connection.traced)
         return connection
 
-    sqlite3.connect = traced  # type: ignore[assignment]
+    sqlite3.connect = run_traced  # type: ignore[assignment]
 
 
 def _patch_fsync() -> None:
     fsync = os.fsync
 
-    def traced(descriptor: int) -> None:
+    def run_traced(descriptor: int) -> None:
         points.reach("fsync")
         fsync(descriptor)
 
-    os.fsync = traced  # type: ignore[assignment]
+    os.fsync = run_traced  # type: ignore[assignment]
 
 
 def _patch_link() -> None:
@@ -135,11 +135,11 @@ def _patch_link() -> None:
 
     event = ServerLink.event
 
-    def traced(link: Any, name: str, data: bytes, **options: Any) -> None:
+    def run_traced(link: Any, name: str, data: bytes, **options: Any) -> None:
         points.reach(f"event {name}")
         event(link, name, data, **options)
 
-    ServerLink.event = traced  # type: ignore[method-assign]
+    ServerLink.event = run_traced  # type: ignore[method-assign]
 
 
 def _during(name: str) -> None:
@@ -152,7 +152,7 @@ def _during(name: str) -> None:
     original = getattr(owner, last)
 
     @functools.wraps(original)
-    async def counted(*arguments: Any, **options: Any) -> Any:
+    async def count_call(*arguments: Any, **options: Any) -> Any:
         points.arm(name)
         try:
             return await original(*arguments, **options)
@@ -160,7 +160,7 @@ def _during(name: str) -> None:
             if not points._order.get("lasting"):
                 points.armed = False
 
-    setattr(owner, last, counted)
+    setattr(owner, last, count_call)
 
 
 def _claim() -> None:
@@ -169,14 +169,14 @@ def _claim() -> None:
 
     original = service.claim
 
-    async def counted(resources: Any, *arguments: Any) -> Any:
+    async def count_call(resources: Any, *arguments: Any) -> Any:
         points.armed = False
         pending = "SELECT 1 FROM session_queue WHERE status = 'pending'"
         if _request("claim").exists() and await resources.database.fetch(pending, {}):
             points.arm("claim")
         return await original(resources, *arguments)
 
-    service.claim = counted  # type: ignore[assignment]
+    service.claim = count_call  # type: ignore[assignment]
 
 
 if ROLE and FOLDER.is_dir():

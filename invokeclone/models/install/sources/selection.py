@@ -92,7 +92,7 @@ def _select_weights(available: list[Path], variant: ModelRepoVariant | None) -> 
         if path.suffix.lower() in forms and _WEIGHT_NAME.search(path.stem):
             weight_set = _weight_set_of(path)
             folders[weight_set.folder][weight_set].append(path)
-    best = [min(sets, key=lambda found: _rank(found, variant)) for sets in folders.values()]
+    best = [min(sets, key=lambda weights: _rank(weights, variant)) for sets in folders.values()]
     usable = [weight_set for weight_set in best if _rank(weight_set, variant)[0] < _UNUSABLE]
     return {path for weight_set in usable for path in folders[weight_set.folder][weight_set]}
 
