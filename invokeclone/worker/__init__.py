@@ -1,1 +1,1 @@
-"""The process that runs queue items: one per device, tied to the server by a pair of pipes and to the queue by the database."""
+"""The worker process that runs queue items: one per device, connected to the server by pipes and to the queue by the database."""

@@ -48,7 +48,7 @@ class FakeQueue:
         self.changed.set()
         return self.ours
 
-    async def wanted(self, item: ClaimedItem) -> bool:
+    async def is_running(self, item: ClaimedItem) -> bool:
         return self.still_wanted
 
     async def until(self, count: int) -> None:

@@ -147,7 +147,7 @@ async def test_a_graph_runs_with_its_events_in_order_and_nothing_printed_gets_in
     await worker.event("queue_item_status_changed", item_id=item_id, status="completed")
     pairs = [(name, node) for node in ("one", "sum", "all") for name in ("invocation_started", "invocation_complete")]
     changed = "queue_item_status_changed"
-    assert worker.told(item_id) == [(changed, "in_progress"), *pairs, (changed, "completed")]
+    assert worker.event_pairs(item_id) == [(changed, "in_progress"), *pairs, (changed, "completed")]
     item = await worker.item(item_id)
     assert (item["status"], item["device"]) == ("completed", "cpu")
     session = item["session"]
@@ -165,7 +165,7 @@ async def test_lines_of_a_worker_are_json_objects_with_its_device(start: Start, 
     item_id = await worker.enqueue({"bad": {"type": "toy_fail"}})
     await worker.event("invocation_error", item_id=item_id)
     worker.say(kind="stop")
-    await worker.ended()
+    await worker.wait_for_exit()
     lines = [orjson.loads(line) for line in worker.errors.splitlines() if line.startswith(b"{")]
     assert {line["device"] for line in lines} == {"cpu"}
     actions = [(line["action"], line.get("item_id")) for line in lines]
@@ -188,7 +188,7 @@ async def test_a_failure_changes_the_status_before_it_is_told(start: Start) -> N
         (changed, "failed"),
         ("invocation_error", "bad"),
     ]
-    assert worker.told(item_id) == expected
+    assert worker.event_pairs(item_id) == expected
     item = await worker.item(item_id)
     assert (item["error_type"], item["error_message"]) == ("ValueError", "toys break")
     assert list(item["session"]["errors"].values()) == ["ValueError: toys break"]
@@ -205,7 +205,7 @@ async def test_cancel_by_word_and_by_row(start: Start, resources: Resources) -> 
         after = await worker.enqueue(NUMBERS, *EDGES)
         await worker.event("queue_item_status_changed", item_id=after, status="completed")
         assert (await worker.item(item_id))["status"] == "canceled"
-        event_names = {name for name, _ in worker.told(item_id)}
+        event_names = {name for name, _ in worker.event_pairs(item_id)}
         assert event_names == {"queue_item_status_changed", "invocation_started", "invocation_progress"}
 
 
@@ -263,7 +263,7 @@ async def test_every_end_is_in_order_and_leaves_the_row_to_the_server(start: Sta
             worker.process.terminate()
         case _:
             worker.process.stdin.close()
-    assert await worker.ended() == 0, worker.errors.decode()
+    assert await worker.wait_for_exit() == 0, worker.errors.decode()
     assert b"Traceback" not in worker.errors
     assert b"Timeout" not in worker.errors
     assert worker.heard[-1]["kind"] == "stopped"
@@ -276,7 +276,7 @@ async def test_an_idle_worker_ends_at_once_and_ctrl_c_is_the_servers(start: Star
     worker.process.send_signal(signal.SIGINT)
     await worker.ask(1, "cache_status")
     worker.process.stdin.close()
-    assert await worker.ended() == 0
+    assert await worker.wait_for_exit() == 0
 
 
 async def test_a_node_that_never_looks_is_ended_hard(start: Start) -> None:
@@ -284,7 +284,7 @@ async def test_a_node_that_never_looks_is_ended_hard(start: Start) -> None:
     item_id = await worker.enqueue(STUBBORN)
     await worker.event("invocation_progress", item_id=item_id)
     worker.process.stdin.close()
-    assert await worker.ended() == 1
+    assert await worker.wait_for_exit() == 1
     assert b"toys.py" in worker.errors
     assert (await worker.item(item_id))["status"] == "in_progress"
 
@@ -295,7 +295,7 @@ async def test_kill_leaves_the_row_in_progress_and_the_next_worker_goes_on(start
     pending = await worker.enqueue(NUMBERS, *EDGES)
     await worker.event("invocation_progress", item_id=item_id)
     worker.process.kill()
-    assert await worker.ended() == -signal.SIGKILL
+    assert await worker.wait_for_exit() == -signal.SIGKILL
     assert (await worker.item(item_id))["status"] == "in_progress"
     assert (await worker.item(pending))["status"] == "pending"
     await service.fail_orphans(resources, "cpu", "killed")
@@ -315,8 +315,8 @@ async def test_two_workers_share_a_queue_without_running_anything_twice(start: S
                 await asyncio.sleep(0.02)
     for item_id in ids:
         async with asyncio.timeout(PATIENCE):  # events follow the row
-            while sum(len(worker.told(item_id)) for worker in workers) < 8:
+            while sum(len(worker.event_pairs(item_id)) for worker in workers) < 8:
                 await asyncio.sleep(0.02)
     for item_id in ids:
-        events_by_worker = [worker.told(item_id) for worker in workers]
+        events_by_worker = [worker.event_pairs(item_id) for worker in workers]
         assert sorted(map(len, events_by_worker)) == [0, 8]
