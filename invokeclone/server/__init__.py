@@ -1,1 +1,1 @@
-"""The composition root: the app factory, exceptions to HTTP, socket.io, workers' supervisor, OpenAPI, app info, the page."""
+"""The composition root: app factory, HTTP middleware and error handling, socket.io, worker supervision, OpenAPI, web page."""

@@ -92,7 +92,7 @@ def test_what_is_not_as_recorded_leaves_nothing_behind(
     assert list((root / "webui").iterdir()) == []
 
 
-@pytest.mark.parametrize("limit", ["LARGEST", "MOST_FILES", "LARGEST_RECORD"])
+@pytest.mark.parametrize("limit", ["MAX_BUNDLE_BYTES", "MAX_FILES", "MAX_RECORD_BYTES"])
 def test_a_bundle_over_a_limit_is_refused_before_it_is_unpacked(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
