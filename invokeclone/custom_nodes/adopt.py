@@ -1,7 +1,7 @@
 """Creation of node and output classes from a pack's description, for graph validation and schemas in the server.
 
-The nodes cannot be run: workers have the real classes. Values of types that a pack defines are not validated, as only the
-pack's code can do that.
+The nodes cannot be run: workers have the real classes. Values of types that a pack defines are not validated, as only
+the pack's code can do that.
 """
 
 import enum

@@ -1,7 +1,7 @@
 """Alias modules for the names that node packs import from `invokeai`, mapped to classes and functions of this package.
 
-Consists of a table of names and a meta path finder that creates the modules. A target is imported when a pack first accesses
-it; names outside of the table raise ImportError.
+Consists of a table of names and a meta path finder that creates the modules. A target is imported when a pack first
+accesses it; names outside of the table raise ImportError.
 """
 
 import importlib
@@ -58,7 +58,7 @@ MODULES = frozenset(
         "invokeai.version",
     }
 )
-"""The alias modules, apart from their parent packages. Each has all names of the table, as these moved between versions."""
+"""Alias modules, without their parent packages. Each has all names of the table, as names moved between versions."""
 
 _NAMES: dict[str, str] = {
     "invokeclone.boards.schemas": """

@@ -1,4 +1,4 @@
-"""Description of a pack's node and output classes as JSON, without code, for graph validation and schemas in the server.
+"""Description of a pack's node and output classes as JSON, for graph validation and schemas in the server.
 
 `adopt` creates classes from it.
 """

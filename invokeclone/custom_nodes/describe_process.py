@@ -1,6 +1,7 @@
-"""Entry point `python -m invokeclone.custom_nodes.describe_process FOLDER NAME…`: imports packs and describes their nodes.
+"""Entry point `python -m invokeclone.custom_nodes.describe_process FOLDER NAME…`: describes the nodes of packs.
 
-Prints two lines of JSON per pack: one before the import, one with the result. The parent kills the process on a timeout.
+Imports each pack and prints two lines of JSON: one before the import, one with the result. The parent kills the process
+on a timeout.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Fetching packs from a git repository on the web or a local folder, without shell, hooks, submodules or prompts.
 
-git accesses the web only through the download gateway, so that its address rules apply; it uses https only and reads no local
-configuration. URLs for ssh and git's own protocol are converted to https.
+git accesses the web only through the download gateway, so that its address rules apply; it uses https only and reads no
+local configuration. URLs for ssh and git's own protocol are converted to https.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Workflows of node packs: found in the pack's folder, added to the library with the pack's tag, deleted with the pack."""
+"""Workflows in node packs: added to the library with the pack's tag on install, deleted on uninstall."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The composition root: app factory, HTTP middleware and error handling, socket.io, worker supervision, OpenAPI, web page."""
+"""The composition root: app factory, HTTP middleware and errors, socket.io, worker supervision, web page."""

@@ -42,9 +42,9 @@ def change(resources: Resources, changes: Mapping[str, Any]) -> Settings:
 
 
 def change_keys(resources: Resources, changes: Mapping[str, str | None]) -> Settings:
-    """Change keys and URLs of external providers persistently in `api_keys.yaml` and return all settings. Blocks on file I/O.
+    """Change keys and URLs of external providers persistently in `api_keys.yaml` and return all settings.
 
-    None removes a value; if `invokeai.yaml` has one too, null in `api_keys.yaml` overrides it.
+    Blocks on file I/O. None removes a value; if `invokeai.yaml` has one too, null in `api_keys.yaml` overrides it.
     """
     with _changing:
         changed = _with_changes(resources.settings, changes)

@@ -1,7 +1,7 @@
 """Permissions in the root folder: new image folders and all files with secrets are accessible to their owner only.
 
-Existing folders keep their mode, because they may be shared; files inherit the permissions of their folder (kit/files/storage.py).
-Folders of models, node packs and fonts are not changed.
+Existing folders keep their mode, because they may be shared; files inherit the permissions of their folder
+(kit/files/storage.py). Folders of models, node packs and fonts are not changed.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The socket.io server: connections, room membership, and delivery of events to rooms.
 
-Events are routed by the audience of their class. In multi-user mode a queue's subscribers get redacted copies of events about
-other users' items; the event classes create these copies.
+Events are routed by the audience of their class. In multi-user mode a queue's subscribers get redacted copies of events
+about other users' items; the event classes create these copies.
 """
 
 import asyncio
@@ -46,7 +46,8 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]  # engineio has no ty
     async def disconnect(self, sid: str | None = None) -> None:
         """Close one connection, or all.
 
-        A client that sends an oversized or malformed POST is disconnected while that POST is handled, and does not read until then.
+        A client that sends an oversized or malformed POST is disconnected while that POST is handled, and does not read
+        until then.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(super().disconnect(sid), REFUSED_S)
@@ -214,7 +215,7 @@ class Sockets:
             await self._server.emit(kind.name, payload, room=rooms)
 
     async def _send_copies(self, kind: type[Event], payload: dict[str, Any], rooms: list[str]) -> None:
-        """Send the full event to `rooms`, each owner's part to that owner, and the redacted copy to the queue's other subscribers.
+        """Send the full event to `rooms`, each owner's part to that owner, and the redacted copy to other subscribers.
 
         Every socket gets only one copy: the most detailed one that it may see.
         """

@@ -1,7 +1,7 @@
 """The official web UI: selection of the active bundle, and serving its files.
 
-A bundle is a folder `<root>/webui/VERSION` of static files, created by `invokeclone webui install`; `<root>/webui/active`
-names the active one. A running server notices when that file changes.
+A bundle is a folder `<root>/webui/VERSION` of static files, created by `invokeclone webui install`;
+`<root>/webui/active` names the active one. A running server notices when that file changes.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""The worker process that runs queue items: one per device, connected to the server by pipes and to the queue by the database."""
+"""The worker process, one per device, which claims queue items from the database and runs them."""

@@ -1,4 +1,4 @@
-"""Entry point `python -m invokeclone.worker --device cpu`, run by the server only; stdin and stdout are the link to it."""
+"""Entry point `python -m invokeclone.worker --device cpu`, run by the server only; stdin and stdout are the link."""
 
 import argparse
 import os

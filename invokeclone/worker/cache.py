@@ -67,7 +67,7 @@ class InvocationCache:
             return entry.output
 
     def save(self, key: bytes, output: BaseInvocationOutput, output_json: bytes) -> None:
-        """Add `output`, evicting the least recently used ones; the names that it mentions are read from `output_json`."""
+        """Add `output`, evicting the least recently used ones; the names that it mentions come from `output_json`."""
         with self._lock:
             if not self._enabled or key in self._entries:
                 return

@@ -76,11 +76,11 @@ class Engine:
         self._imported.set()
 
     def warm_up(self, then: Callable[[], None]) -> None:
-        """Import the libraries for models in a background thread, to speed up the first image; then call `then` in that thread.
+        """Import the libraries for models in a background thread and then call `then` in it; speeds up the first image.
 
-        Other threads that import parts of these libraries must first call `wait_until_imported`: torch, transformers and
-        diffusers have circular imports, and if two threads wait for each other's module, Python returns a partially initialized
-        module to one of them ("cannot import name … from partially initialized module").
+        Other threads that import parts of these libraries must first call `wait_until_imported`: torch, transformers
+        and diffusers have circular imports, and if two threads wait for each other's module, Python returns a partially
+        initialized module to one of them ("cannot import name … from partially initialized module").
         """
         self._imported.clear()
         threading.Thread(target=self._import_all, args=(then,), name="warm-up", daemon=True).start()
@@ -108,7 +108,7 @@ class Engine:
         )
 
     def preview(self, latents: Any, base: BaseModelType) -> tuple["Image", int]:
-        """Return a small image of latents (shape [batch,] channels, height, width), and its scale factor to full size."""
+        """Return a small image of latents ([batch,] channels, height, width), and its scale factor to full size."""
         self.wait_until_imported()
         architecture = registry.architectures().get(base)
         space = architecture.latent_space_of(latents.shape) if architecture else None

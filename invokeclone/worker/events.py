@@ -1,7 +1,7 @@
 """The four events of a running node, encoded directly as JSON.
 
-A node's JSON is encoded once and inserted into each of its events, to keep events cheap. A test checks that the payloads have
-the fields of the event classes in `queue.events`.
+A node's JSON is encoded once and inserted into each of its events, to keep events cheap. A test checks that the
+payloads have the fields of the event classes in `queue.events`.
 """
 
 from typing import Any, Protocol

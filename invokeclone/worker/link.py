@@ -1,8 +1,8 @@
 """The link to the server: JSON lines over two pipes.
 
-Messages only notify the server; everything that must not be lost is in the database. Sending never blocks the caller: lines
-are queued, and one thread writes all queued lines at once. If the server reads too slowly, only `droppable` lines (progress)
-are dropped.
+Messages only notify the server; everything that must not be lost is in the database. Sending never blocks the caller:
+lines are queued, and one thread writes all queued lines at once. If the server reads too slowly, only `droppable` lines
+(progress) are dropped.
 """
 
 import collections

@@ -1,7 +1,7 @@
 """The main loop of a worker: claim an item, run it in the node thread, store the result.
 
-Does not depend on SQL (see `Queue`) or nodes (see `Runner`). Catches all exceptions: an item that causes an internal error
-fails, and the loop continues.
+Does not depend on SQL (see `Queue`) or nodes (see `Runner`). Catches all exceptions: an item that causes an internal
+error fails, and the loop continues.
 """
 
 import asyncio
@@ -187,7 +187,8 @@ class Loop:
     async def _settle(self, item: ClaimedItem, outcome: Outcome) -> None:
         """Store the item's result, with retries while the database fails, then announce it.
 
-        If the result cannot be stored at all (invalid text, for example), the item fails instead of staying in progress.
+        If the result cannot be stored at all (invalid text, for example), the item fails instead of staying in
+        progress.
         """
         try:
             is_settled = await self._finish_with_retries(item, outcome)

@@ -1,4 +1,4 @@
-"""Metrics of a worker process for `/metrics`, sent to the server with heartbeats as totals since the process started."""
+"""Metrics of a worker process, sent to the server with heartbeats as totals since the process started."""
 
 import contextlib
 import threading

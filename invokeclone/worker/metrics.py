@@ -1,4 +1,4 @@
-"""Definitions of the worker metrics, shared by the workers and the server, which sums the values from their heartbeats."""
+"""Definitions of the worker metrics, used by the workers and by the server, which sums their values."""
 
 from invokeclone.kit.metrics import Metric
 

@@ -1,7 +1,8 @@
 """The worker process: setup, message handling and shutdown.
 
-The process stops on a stop message, when the server closes the pipe (it has died), or on SIGTERM. The running node is asked to
-stop at its next checkpoint; after `GRACE_S` seconds the process exits anyway. The server then updates the item's row.
+The process stops on a stop message, when the server closes the pipe (it has died), or on SIGTERM. The running node is
+asked to stop at its next checkpoint; after `GRACE_S` seconds the process exits anyway. The server then updates the
+item's row.
 """
 
 import asyncio
@@ -183,7 +184,7 @@ class Process:
     async def _answer(self, request_id: int, name: str, body: dict[str, Any]) -> None:
         try:
             answer = await self._requests.answer(name, body)
-        except Exception as error:  # noqa: BLE001  (a failing request must not end the process, and always gets a reply)
+        except Exception as error:  # noqa: BLE001  (a failing request must not end the process)
             _log.exception("request %s failed", name, extra={"action": "answer_request"})
             self._link.reply(request_id, error=str(error))
         else:

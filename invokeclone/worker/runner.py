@@ -1,7 +1,7 @@
 """Runs a session: node by node, with events, through the invocation cache.
 
-The order of events is part of the contract: started, events of the node itself, complete. An item's change to `failed` precedes
-the node's error event, so that event is returned to the loop (`Outcome.announce`).
+The order of events is part of the contract: started, events of the node itself, complete. An item's change to `failed`
+precedes the node's error event, so that event is returned to the loop (`Outcome.announce`).
 """
 
 import cProfile
@@ -51,7 +51,7 @@ class SessionRunner:
         stopping: Callable[[int], None] = lambda _item_id: None,
         report: Report = lambda _session, _status: None,
     ) -> None:
-        """Create nodes' contexts with `make_context`; call `stopping` at a canceled item's first checkpoint, and `report` after each run."""
+        """Call `stopping` at the first checkpoint of a canceled item, and `report` after each run."""
         self._tools = tools
         self._make_context = make_context
         self._stopping = stopping

@@ -1,7 +1,8 @@
 """Storage of tensors and conditionings that nodes pass to later nodes: in memory, spilled to disk over a budget.
 
-Finds tensors inside dataclasses, lists, tuples and dicts. Only tensors are written to disk (safetensors, no pickle); the
-objects around them stay in memory, so that no file can load code. This module does not import torch unless tensors are stored.
+Finds tensors inside dataclasses, lists, tuples and dicts. Only tensors are written to disk (safetensors, no pickle);
+the objects around them stay in memory, so that no file can load code. This module does not import torch unless tensors
+are stored.
 """
 
 import collections
@@ -45,7 +46,7 @@ class TensorStore:
     """Objects that contain tensors, by name. Thread-safe."""
 
     def __init__(self, folder: Path, budget: int) -> None:
-        """Keep up to `budget` bytes of tensors in memory and the others as files in `folder`, which no other process uses."""
+        """Keep up to `budget` bytes of tensors in memory and the others in `folder`, which no other process uses."""
         self._folder = folder
         self._budget = budget
         self._entries: collections.OrderedDict[str, _Entry] = collections.OrderedDict()

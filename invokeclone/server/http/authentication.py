@@ -1,7 +1,7 @@
 """Authentication by default: in multi-user mode every route needs a valid token unless it is listed as open.
 
-Routes authenticate by depending on a user (`CurrentUser`, `Admin`, `Caller` …). The application does so for those without such
-a dependency; OPEN lists the public routes by method and path.
+Routes authenticate by depending on a user (`CurrentUser`, `Admin`, `Caller` …). The application does so for those
+without such a dependency; OPEN lists the public routes by method and path.
 """
 
 from collections.abc import Iterable, Iterator

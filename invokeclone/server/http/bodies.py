@@ -29,7 +29,7 @@ Fill = Callable[[Any], Any]
 
 
 def read_strictly(router: APIRouter) -> APIRouter:
-    """Make the router's routes decode their bodies with `JsonRequest`, except those with their own route class; return the router."""
+    """Make routes of `router` without their own route class use `JsonRoute`; return the router."""
     for route in router.routes:
         if type(route) is APIRoute:
             route.__class__ = JsonRoute
@@ -67,7 +67,7 @@ class JsonRequest(FormRequest):
         self._stack = stack
 
     async def json(self) -> Any:
-        """Return the decoded body. Raises HTTPException for a value over a limit or not storable, and JSONDecodeError."""
+        """Return the decoded body; raises JSONDecodeError, or HTTPException for values over a limit or unstorable."""
         if not hasattr(self, "_json"):
             data = await self.body()
             limits = resources_of(self).settings.limits

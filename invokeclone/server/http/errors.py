@@ -1,7 +1,7 @@
 """Conversion of exceptions to error responses of the form `{"detail": …}`.
 
-The response is valid JSON for any exception: bytes, exceptions, NaN and lone surrogates are converted to text, and large
-inputs are not repeated.
+The response is valid JSON for any exception: bytes, exceptions, NaN and lone surrogates are converted to text, and
+large inputs are not repeated.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""ASGI middleware that runs before routing: body size limits, NUL characters, doubled slashes, requests during image moves."""
+"""ASGI middleware before routing: body size limits, NUL characters, doubled slashes, image moves."""
 
 import contextlib
 import re
@@ -29,7 +29,7 @@ class _OverLimit(Exception):
 
 
 class BodyLimit:
-    """Responds with 413 if a body is larger than its route allows, declared or while reading; reads nothing past the limit."""
+    """Responds with 413 if a body is larger than its route allows; reads nothing past the limit."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Security headers on all responses: no MIME sniffing, no scripts in API documents, no shared caching in multi-user mode."""
+"""Security headers of all responses: no MIME sniffing, no scripts in API documents, no caching with accounts."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

@@ -1,13 +1,15 @@
 """Host and origin checks for HTTP and WebSockets: protection against DNS rebinding and cross-site requests.
 
-A page of another site can make a browser send requests to this server. Two headers distinguish it from the user's own page:
+A page of another site can make a browser send requests to this server. Two headers distinguish it from the user's own
+page:
 
-* Host. A page whose domain resolves to this machine (DNS rebinding) is "same origin" for the browser, but the request carries
-  the page's host name. Only the names that match HOST_RULES are accepted.
-* Origin. Browsers send the page's origin with every request that may change something, and with every WebSocket: ORIGIN_RULES.
+* Host. A page whose domain resolves to this machine (DNS rebinding) is "same origin" for the browser, but the request
+  carries the page's host name. Only names that match HOST_RULES are accepted.
+* Origin. Browsers send the page's origin with every request that may change something, and with every WebSocket. Only
+  origins that match ORIGIN_RULES are accepted.
 
-Programs other than browsers send neither a foreign host name nor an origin, and pass. A proxy's forwarded headers count if the
-proxy's address is in `forwarded_allow_ips`.
+Programs other than browsers send neither a foreign host name nor an origin, and pass. A proxy's forwarded headers count
+if the proxy's address is in `forwarded_allow_ips`.
 """
 
 import asyncio
@@ -31,7 +33,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SOCKETS = "/ws/"
 """Path prefix of socket.io, whose polling requests all need an accepted origin."""
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
-"""Suffixes that the public DNS never resolves (RFC 6761, RFC 6762, ICANN 2024, RFC 8375): no foreign page can have them."""
+"""Suffixes that the public DNS never resolves (RFC 6761, RFC 6762, ICANN 2024, RFC 8375), so no foreign page has them."""
 AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[^\s\[\]/@:,]+)(:(?P<port>[0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 LOGGED_LIMIT = 100
@@ -254,7 +256,7 @@ class OwnOrigin:
         self._passed.add(key)
 
     async def _complete_policy(self) -> Policy:
-        """Return the policy with this machine's FQDN, read once and only for an unknown host, as it may need a DNS query."""
+        """Return the policy with this machine's FQDN, read only for an unknown host, as it may need a DNS query."""
         async with self._lock:
             if not self._is_complete:
                 full_name = (await in_thread(socket.getfqdn)).lower()

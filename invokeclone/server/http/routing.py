@@ -1,8 +1,8 @@
 """A route index by constant path prefix, in front of FastAPI's linear route search.
 
-With 300 routes the linear search costs more CPU than most requests. Each route is included separately; the index selects the
-one or two candidates of a path, in order of inclusion. Requests without a full match (other method, trailing slash, page,
-mounts) fall back to the linear search.
+With 300 routes the linear search costs more CPU than most requests. Each route is included separately; the index
+selects the one or two candidates of a path, in order of inclusion. Requests without a full match (other method,
+trailing slash, page, mounts) fall back to the linear search.
 """
 
 from collections import defaultdict

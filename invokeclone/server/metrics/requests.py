@@ -50,7 +50,7 @@ class RequestTimes:
         )
 
     def _route(self, scope: Scope) -> str:
-        """Return the template of the matched route. Starlette sets `route` for API routes only, but `endpoint` for all."""
+        """Return the matched route's template. Starlette sets `route` for API routes only, but `endpoint` for all."""
         if not self._templates:
             self._templates.update(self._read())
         templates = self._templates

@@ -21,7 +21,8 @@ _log = log.get("server.link")
 class WorkerLink:
     """A started worker process. Sending never blocks; messages from the worker go to `on_message`, in order.
 
-    The worker gets its own session, so that Ctrl+C in the terminal reaches only the server, which then stops it cleanly.
+    The worker gets its own session, so that Ctrl+C in the terminal reaches only the server, which then stops it
+    cleanly.
     """
 
     def __init__(self, child: ChildProcess, on_message: Callable[[Message], None]) -> None:

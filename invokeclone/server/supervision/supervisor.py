@@ -1,6 +1,7 @@
 """The worker supervisor: runs one worker process per generation device, restarts it, and exchanges messages with it.
 
-Does not claim or run items: the workers read the queue from the database. Messages to workers only notify them of changes.
+Does not claim or run items: the workers read the queue from the database. Messages to workers only notify them of
+changes.
 """
 
 import asyncio
@@ -100,7 +101,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def _run_worker(self, worker: Worker) -> None:
-        """Run processes for the device until the server stops: start, wait for the exit, fail orphaned items, restart."""
+        """Run processes for the device until the server stops: start, wait for exit, fail orphaned items, restart."""
         delay = self._first_delay
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -256,7 +257,8 @@ class Supervisor:
     def _cancel(self, item: dict[str, Any]) -> None:
         """Stop a canceled item, whose row is updated already, in the worker that runs it or is about to.
 
-        A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has started.
+        A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has
+        started.
         """
         item_id, has_begun = item["item_id"], item.get("started_at") is not None
         self._canceled.append(item_id)
@@ -287,8 +289,8 @@ class Supervisor:
     async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
         """Send a request to all workers and return the replies of those that are ready, in the order of devices.
 
-        A worker that is still loading handles the request later and is not waited for. One that fails or takes longer than
-        `seconds` is left out; raises Unavailable if no ready worker replied.
+        A worker that is still loading handles the request later and is not waited for. One that fails or takes longer
+        than `seconds` is left out; raises Unavailable if no ready worker replied.
         """
         asks = [answer for worker in self._workers if (answer := self._ask(worker, name, body)) is not None]
         answers = await asyncio.gather(*(asyncio.wait_for(ask, seconds) for ask in asks), return_exceptions=True)
@@ -305,8 +307,8 @@ class Supervisor:
     async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
         """Send a request to one worker, an idle one if possible, and return its reply.
 
-        Waits up to `startup_s` seconds for a worker to be ready. Raises Unavailable if none is, or if the worker ends or fails,
-        and TimeoutError after `seconds` without a reply.
+        Waits up to `startup_s` seconds for a worker to be ready. Raises Unavailable if none is, or if the worker ends
+        or fails, and TimeoutError after `seconds` without a reply.
         """
         if startup_s:
             await self.ready(startup_s)

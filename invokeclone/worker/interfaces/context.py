@@ -94,7 +94,7 @@ class Config:
         return self._session.tools.resources.settings
 
     def open_text(self, path: str) -> AbstractContextManager[TextIO]:
-        """Open a text file that the item's user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
+        """Open a text file that the user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
         return user_files.open_text(self.get(), path, is_admin=self._session.user.is_admin)
 
 

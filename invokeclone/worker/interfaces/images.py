@@ -39,7 +39,8 @@ class WorkerImages:
     ) -> ImageDTO:
         """Save an image and its record; board and metadata default to the node's.
 
-        The item's workflow and graph are embedded. Raises OSError if the disk is full, SizeOverLimit for an image over the limits.
+        The item's workflow and graph are embedded. Raises OSError if the disk is full, SizeOverLimit for an image over
+        the limits.
         """
         self._progress.signal_progress("Saving image")
         limits = self._tools.resources.settings.limits

@@ -29,7 +29,7 @@ class CachedRecord(NamedTuple):
 
 
 class Models:
-    """The models interface of one node. Records are read once per item; later changes take effect with the next item."""
+    """The models interface of one node. Records are read once per item; later changes affect the next item."""
 
     def __init__(self, session: Session, progress: NodeProgress) -> None:
         """Serve a node of `session`; loads are reported through `progress`."""
@@ -62,7 +62,7 @@ class Models:
         type: ModelType,  # noqa: A002  (name in InvokeAI's interface)
         submodel_type: SubModelType | None = None,
     ) -> Any:
-        """Return the LoadedModel of the only model with these attributes; raises UnknownModelException, AmbiguousModel."""
+        """Return the LoadedModel of the only matching model; raises UnknownModelException, AmbiguousModel."""
         configs = self.search_by_attrs(name, base, type)
         if not configs:
             raise UnknownModelException(f"no model is named {name} with base {base} and type {type}")
@@ -98,7 +98,7 @@ class Models:
         return (self._tools.resources.settings.models_path / path).absolute()
 
     def download_and_cache_model(self, source: str) -> Path:
-        """Download a model from a URL or repository to the download cache, unless cached, and return its file or folder.
+        """Return the file or folder of a model from a URL or repository, downloaded unless it is in the download cache.
 
         Raises UnsupportedSource, DownloadFailed and its subclasses, AddressRefused, CanceledException.
         """
@@ -112,7 +112,7 @@ class Models:
         return self._tools.wait_unless(self._progress.is_canceled, fetching)
 
     def load_local_model(self, model_path: Path, loader: Callable[[Path], Any] | None = None) -> Any:
-        """Return the LoadedModelWithoutConfig of a file or folder, by default of its tensors. Raises ModelFilesMissing."""
+        """Return the LoadedModelWithoutConfig of a path; without `loader` of its tensors. Raises ModelFilesMissing."""
         self._progress.signal_progress(f"Loading model {model_path.name}")
         return self._tools.engine.load_file(Path(model_path), loader)
 

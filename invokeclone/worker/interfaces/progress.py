@@ -1,6 +1,7 @@
 """The `util` interface: progress events, previews and cancellation checks.
 
-Each call emits one event, without throttling; the link drops progress events only if the server reads too slowly. Thread-safe.
+Each call emits one event, without throttling; the link drops progress events only if the server reads too slowly.
+Thread-safe.
 """
 
 import base64
