@@ -1,1 +1,1 @@
-"""Node packs of other authors: installed into a folder, imported by workers only, known to the server by their schemas."""
+"""Third-party node packs: installed into a folder, imported by workers only, described to the server by schemas."""

@@ -1,7 +1,7 @@
-"""Classes made of a pack's description: they check graphs and are published like any node's, and can't be run.
+"""Creation of node and output classes from a pack's description, for graph validation and schemas in the server.
 
-The server registers these; workers have the real ones. A type that a pack defines itself is taken as it comes: what it must be
-like is known only to the pack.
+The nodes cannot be run: workers have the real classes. Values of types that a pack defines are not validated, as only
+the pack's code can do that.
 """
 
 import enum
@@ -22,21 +22,21 @@ _PLAIN = {kind.__name__: kind for kind in PLAIN}
 
 
 class RunsInAWorker(RuntimeError):
-    """The server can't run a pack's nodes."""
+    """A pack's nodes cannot run in the server."""
 
 
 def adopt(name: str, description: Description) -> list[str]:
-    """Register the nodes and outputs of the pack `name`; return the node types. Raises ValueError with none registered."""
+    """Register the nodes and outputs of the pack `name`; return the node types. On a ValueError none are registered."""
     try:
         _Adoption(name).register(description)
     except (KeyError, TypeError, ValueError) as error:
         registry.forget_pack(name)
-        raise ValueError(f"its nodes can't be taken over: {error}") from error
+        raise ValueError(f"its nodes cannot be registered: {error}") from error
     return [str(node["type"]) for node in description["nodes"]]
 
 
 class _Adoption:
-    """One pack's classes; a type that several fields share is made once."""
+    """The classes of one pack; a type that several fields share is created once."""
 
     def __init__(self, pack: str) -> None:
         self._pack = pack
@@ -87,7 +87,7 @@ class _Adoption:
         field = Field(json_schema_extra=description["extra"], **texts, **default, **description["limits"])
         return self._annotation(description["annotation"]), field
 
-    def _annotation(self, description: Description) -> Any:  # noqa: PLR0911  (a table, a row per kind of annotation)
+    def _annotation(self, description: Description) -> Any:  # noqa: PLR0911  (one return per kind of annotation)
         match description["kind"]:
             case "none":
                 return None
@@ -137,14 +137,14 @@ class _Adoption:
 
 
 class _SchemaOnly(BaseInvocation):
-    """A node that only a worker can run."""
+    """A node that can only run in a worker."""
 
     def invoke(self, context: InvocationContext) -> BaseInvocationOutput:  # noqa: ARG002
-        raise RunsInAWorker(f"{self.get_type()} runs in a worker only")
+        raise RunsInAWorker(f"{self.get_type()} can only run in a worker")
 
 
 def _resolve_project_class(reference: str) -> Any:
-    """Return a class of this project that is imported already; anything when it isn't."""
+    """Return a class of this project if its module is imported; otherwise Any."""
     module, _, name = reference.partition(":")
     if not module.startswith(PROJECT_PREFIX) or module not in sys.modules:
         return Any

@@ -1,7 +1,7 @@
-"""The module names that node packs import (`invokeai.invocation_api` and inner ones), answered with what is here.
+"""Alias modules for the names that node packs import from `invokeai`, mapped to classes and functions of this package.
 
-A table of names, and a finder that makes the modules. Nothing is imported before a pack asks for it; a name that is not in the
-table is an ImportError, as with any other module.
+Consists of a table of names and a meta path finder that creates the modules. A target is imported when a pack first
+accesses it; names outside of the table raise ImportError.
 """
 
 import importlib
@@ -58,7 +58,7 @@ MODULES = frozenset(
         "invokeai.version",
     }
 )
-"""The modules that there are, beside the packages above them. Each knows every name of the table: packs of any age find theirs."""
+"""Alias modules, without their parent packages. Each has all names of the table, as names moved between versions."""
 
 _NAMES: dict[str, str] = {
     "invokeclone.boards.schemas": """
@@ -191,45 +191,45 @@ _PACKAGES = {TOP} | {
 
 
 class _Alias(ModuleType):
-    """A module that has no code of its own."""
+    """An alias module, which resolves names from the table."""
 
     def __getattr__(self, name: str) -> Any:
-        """Return what a pack asks this module for."""
+        """Return the target of `name`."""
         if name not in _MODULE_OF:
-            raise AttributeError(f"{self.__name__} has no {name!r} here")
+            raise AttributeError(f"{self.__name__} does not provide {name!r} here")
         value = getattr(importlib.import_module(_MODULE_OF[name]), name)
         setattr(self, name, value)
         return value
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds and makes the modules of the table."""
+    """Finds and creates the alias modules."""
 
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002  (given by the import system)
+        path: Sequence[str] | None,  # noqa: ARG002  (signature of the import system)
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return a spec for what the table has."""
+        """Return the spec of an alias module or package."""
         if fullname not in MODULES and fullname not in _PACKAGES:
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname in _PACKAGES)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """Return the empty module."""
+        """Return an alias module."""
         return _Alias(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: names come when they are asked for."""
+        """Do nothing: names are resolved on access."""
 
 
 def install() -> None:
-    """Answer imports of `invokeai` in this process from now on."""
+    """Enable imports of `invokeai` in this process."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 def names() -> frozenset[str]:
-    """Return every name that packs may import."""
+    """Return all names that packs can import."""
     return frozenset(_MODULE_OF)

@@ -1,4 +1,4 @@
-"""The custom nodes' routes, for admins: what fails is told in the answer."""
+"""Routes of custom node packs, for admins. Failures are reported in the response body."""
 
 from typing import Annotated
 
@@ -30,19 +30,19 @@ async def list_custom_node_packs(packs: NeedsPacks, _user: Admin) -> NodePackLis
 async def install_custom_node_pack(
     packs: NeedsPacks, user: Admin, request: InstallNodePackRequest
 ) -> InstallNodePackResponse:
-    """Install a pack from a git address or a folder. Libraries that it needs are reported, never installed."""
+    """Install a pack from a git URL or a folder. Its dependencies are reported, but not installed."""
     return await packs.install(request.source, user)
 
 
 @router.post("/reload")
 async def reload_custom_nodes(packs: NeedsPacks, _user: Admin) -> dict[str, str]:
-    """Look into the folder again and load every pack anew."""
+    """Reload all packs in the folder."""
     return {"status": await packs.reload()}
 
 
 @router.delete("/{pack_name}")
 async def uninstall_custom_node_pack(
-    packs: NeedsPacks, _user: Admin, pack_name: Annotated[str, Path(description="The pack's name.")]
+    packs: NeedsPacks, _user: Admin, pack_name: Annotated[str, Path(description="Name of the pack.")]
 ) -> UninstallNodePackResponse:
-    """Remove a pack with its nodes and its workflows."""
+    """Remove a pack, its nodes and its workflows."""
     return await packs.uninstall(pack_name)

@@ -1,6 +1,6 @@
-"""What a pack's node and output classes are, as JSON: enough for the server to check graphs and publish schemas.
+"""Description of a pack's node and output classes as JSON, for graph validation and schemas in the server.
 
-`adopt` reads what this writes. Nothing of a pack's code is in it.
+`adopt` creates classes from it.
 """
 
 import enum
@@ -24,7 +24,7 @@ Description = dict[str, Any]
 
 
 def pack(name: str) -> Description:
-    """Return what has been registered by the pack `name`."""
+    """Return the description of the nodes and outputs registered by the pack `name`."""
     nodes = {type_name: cls for type_name, cls in registry.nodes().items() if _is_of(cls, name)}
     outputs = {type_name: cls for type_name, cls in registry.outputs().items() if _is_of(cls, name)}
     return {
@@ -85,8 +85,8 @@ def _field(field: FieldInfo) -> Description:
     return described
 
 
-def annotation(hint: Any) -> Description:  # noqa: PLR0911  (a table, a row per kind of annotation)
-    """Return an annotation as JSON; what can't be told is anything."""
+def annotation(hint: Any) -> Description:  # noqa: PLR0911  (one return per kind of annotation)
+    """Return an annotation as JSON; unsupported ones become Any."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is None or hint is NoneType:
         return {"kind": "none"}
@@ -128,7 +128,7 @@ def _class(cls: type) -> Description:
 
 
 def _schema(model: type[BaseModel]) -> Description:
-    """Return the model's JSON schema with everything that it refers to written out."""
+    """Return the model's JSON schema with all references inlined."""
     schema = model.model_json_schema(mode="serialization")
     shared = schema.pop("$defs", {})
 

@@ -1,6 +1,7 @@
-"""The process that imports packs to tell what nodes they hold: `python -m invokeclone.custom_nodes.describe_process FOLDER NAME…`.
+"""Entry point `python -m invokeclone.custom_nodes.describe_process FOLDER NAME…`: describes the nodes of packs.
 
-It says on one line of JSON when it begins with a pack, and on another what came of it. It is killed when that takes too long.
+Imports each pack and prints two lines of JSON: one before the import, one with the result. The parent kills the process
+on a timeout.
 """
 
 import json
@@ -14,7 +15,7 @@ from invokeclone.kit.process.processes import end_with_parent
 
 
 def main() -> None:
-    """Import and describe each pack; what packs print goes to stderr."""
+    """Import and describe each pack; the packs' own output is redirected to stderr."""
     end_with_parent()
     lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -24,7 +25,7 @@ def main() -> None:
         print(json.dumps({"begins": name}), file=lines, flush=True)
         print(json.dumps({"name": name, **_describe(folder / name)}), file=lines, flush=True)
     lines.flush()
-    os._exit(0)  # a pack's threads must not keep it alive
+    os._exit(0)  # a pack's threads must not keep the process alive
 
 
 def _describe(folder: Path) -> describe.Description:
@@ -33,7 +34,7 @@ def _describe(folder: Path) -> describe.Description:
         return {**describe.pack(folder.name), "error": None, "missing": False}
     except loading.PackError as error:
         return {"nodes": [], "outputs": [], "error": str(error), "missing": error.missing}
-    except Exception as error:  # noqa: BLE001  (a class that can't be described is the pack's fault, as one that can't be imported)
+    except Exception as error:  # noqa: BLE001  (a pack may define classes that cannot be described)
         return {"nodes": [], "outputs": [], "error": f"{type(error).__name__}: {error}", "missing": False}
 
 

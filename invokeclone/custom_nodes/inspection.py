@@ -1,6 +1,6 @@
-"""Asking another process what packs hold, so that none of their code runs in the server.
+"""Inspection of packs in a separate process, so that none of their code runs in the server.
 
-A pack that ends the process, or takes too long, fails alone: those after it are asked about in a new one.
+A pack that ends the process or takes too long fails alone: the remaining ones are inspected in a new process.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Inspection:
-    """What came of importing a pack."""
+    """Result of importing a pack."""
 
     error: str | None = None
     missing: bool = False
-    """Whether the error is that a library isn't installed."""
+    """Whether the error is a missing library."""
     description: Description = field(default_factory=lambda: {"nodes": [], "outputs": []})
 
 
 async def inspect(
     folder: Path, names: Sequence[str], *, timeout_s: float = TIMEOUT_S, command: Sequence[str] = COMMAND
 ) -> dict[str, Inspection]:
-    """Return what each of the packs in `folder` holds; `patience` is how many seconds one of them may take."""
+    """Inspect the packs in `folder`; return the results by name. Each may take up to `timeout_s` seconds."""
     results: dict[str, Inspection] = {}
     while waiting := [name for name in names if name not in results]:
         results |= await _inspect_some(folder, waiting, timeout_s, command)
@@ -42,9 +42,9 @@ async def inspect(
 async def _inspect_some(
     folder: Path, names: Sequence[str], timeout_s: float, command: Sequence[str]
 ) -> dict[str, Inspection]:
-    """Return what one process tells: of one pack at least, of all unless it is stopped by one of them."""
+    """Inspect packs in one process; return at least one result, and all of them unless a pack stops the process."""
     results: dict[str, Inspection] = {}
-    current, error = names[0], "the process that imports it can't be started"
+    current, error = names[0], "the process that imports it cannot be started"
     child = await ChildProcess.start(
         (*command, str(folder), *names), line_limit=MAX_LINE_BYTES, stdin=False, stderr=False
     )
@@ -58,9 +58,9 @@ async def _inspect_some(
                     message["error"], message["missing"], {"nodes": message["nodes"], "outputs": message["outputs"]}
                 )
     except TimeoutError:
-        error = f"importing it took over {timeout_s:.0f} s"
+        error = f"importing it took more than {timeout_s:.0f} s"
     except LineTooLong:
-        error = f"its description is over {MAX_LINE_BYTES // 1024**2} MiB"
+        error = f"its description is larger than {MAX_LINE_BYTES // 1024**2} MiB"
     except orjson.JSONDecodeError:
         error = "importing it ended the process"
     finally:

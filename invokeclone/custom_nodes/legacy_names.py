@@ -1,4 +1,4 @@
-"""Small things that packs ask InvokeAI's inner modules for and that have no place of their own here."""
+"""Small names that packs import from InvokeAI's internal modules and that have no counterpart in this codebase."""
 
 import logging
 import random
@@ -8,7 +8,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.version import API_VERSION
 
 __version__ = API_VERSION
-"""What packs compare: the version whose interface this is."""
+"""The InvokeAI version that the interface is compatible with, which packs compare."""
 
 SEED_MAX = 2**32 - 1
 _log = log.get("custom_nodes")
@@ -22,12 +22,12 @@ critical = _log.critical
 
 
 def get_random_seed() -> int:
-    """Return a seed."""
+    """Return a random seed."""
     return random.randint(0, SEED_MAX)
 
 
 def use(settings: Settings) -> None:
-    """Give packs these settings."""
+    """Set the settings that packs read."""
     _settings[:] = [settings]
 
 
@@ -37,7 +37,7 @@ def get_config() -> Settings:
 
 
 class InvokeAILogger:
-    """Where packs get their loggers."""
+    """Logger factory for packs."""
 
     @staticmethod
     def get_logger(name: str = "node") -> logging.Logger:

@@ -1,6 +1,6 @@
-"""Importing packs into this process, and taking them out again; for workers and the describing process, never the server.
+"""Importing and unloading packs in this process; for workers and the describe process, not for the server.
 
-A pack's folder is a package whose name is the folder's. What goes wrong inside one is reported, whatever it raises.
+A pack is imported as a package with the name of its folder. Any exception of a pack is reported as PackError.
 """
 
 import importlib.util
@@ -19,39 +19,39 @@ _loaded: set[str] = set()
 
 
 class PackError(Exception):
-    """A pack could not be imported; the text says why."""
+    """A pack could not be imported; the message has the reason."""
 
     def __init__(self, message: str, *, missing: bool = False) -> None:
-        """Say why; `missing`: a library that the pack needs is not installed."""
+        """Create with a reason; `missing` means that a library of the pack is not installed."""
         super().__init__(message)
         self.missing = missing
 
 
 def load(folder: Path) -> None:
-    """Import the pack in `folder`; raises PackError with nothing of it left behind."""
+    """Import the pack in `folder`; raises PackError and unloads the pack on failure."""
     name = folder.name
     if name not in _loaded and is_taken(name):
-        raise PackError(f"{name!r} is the name of a Python module that is there already")
+        raise PackError(f"{name!r} is already the name of a Python module: rename the folder")
     alias.install()
     forget(name)
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     if spec is None or spec.loader is None:
-        raise PackError(f"{folder} holds no package")
+        raise PackError(f"{folder} is not a Python package")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     _loaded.add(name)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        _log.warning("the node pack %s can't be imported:\n%s", name, traceback.format_exc())
+        _log.warning("the node pack %s cannot be imported:\n%s", name, traceback.format_exc())
         forget(name)
         raise PackError(f"{type(error).__name__}: {error}", missing=isinstance(error, ModuleNotFoundError)) from error
 
 
 def forget(name: str) -> None:
-    """Take a pack's nodes and modules out of this process."""
+    """Remove a pack's nodes and modules from this process."""
     registry.forget_pack(name)
     for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
         if name in _loaded:
@@ -60,12 +60,12 @@ def forget(name: str) -> None:
 
 
 def replace(folder: Path, names: Iterable[str]) -> None:
-    """Have just these packs imported, each anew; one that fails is logged and left out."""
+    """Unload all packs and import these; a pack that fails is logged and skipped."""
     for name in tuple(_loaded):
         forget(name)
     importlib.invalidate_caches()
     for name in names:
         try:
             load(folder / name)
-        except PackError:  # is in the log already
+        except PackError:  # logged already
             continue

@@ -1,4 +1,4 @@
-"""Which names a pack may have: its folder's name becomes a Python package's."""
+"""Names of node packs, whose folders are imported as Python packages."""
 
 import importlib.util
 import re
@@ -10,12 +10,12 @@ _RESERVED = frozenset({"invokeai", "invokeclone", "alembic", "tests", "main"})
 
 
 def is_valid(name: str) -> bool:
-    """Tell whether a folder of this name can be a pack."""
+    """Return whether a folder of this name can be a pack."""
     return bool(_NAME.fullmatch(name)) and name != "__pycache__"
 
 
 def is_taken(name: str) -> bool:
-    """Tell whether Python knows a module of this name, which a pack would hide."""
+    """Return whether a Python module of this name exists, which a pack would shadow."""
     if name in _RESERVED or name in sys.stdlib_module_names or name in sys.modules:
         return True
     try:
@@ -25,13 +25,13 @@ def is_taken(name: str) -> bool:
 
 
 def name_of(source: str) -> str:
-    """Return the name that a pack from this address or folder gets: the last part, with what no package may have as `_`."""
+    """Return the name for a pack from this URL or folder: the last path segment, with invalid characters as `_`."""
     last = re.split(r"[/\\:]", source.rstrip("/\\"))[-1].removesuffix(".git")
     return re.sub(r"[^A-Za-z0-9_-]", "_", last)
 
 
 def find_packs(folder: Path) -> list[str]:
-    """Return the names of the packs in a folder, sorted: folders with an `__init__.py`."""
+    """Return the sorted names of the packs in a folder: subfolders with an `__init__.py`."""
     try:
         entries = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""What the custom nodes' routes ask and answer."""
+"""Request and response schemas of the custom node routes."""
 
 from pydantic import BaseModel, Field
 
@@ -6,39 +6,41 @@ from pydantic import BaseModel, Field
 class NodePackInfo(BaseModel):
     """An installed pack."""
 
-    name: str = Field(description="The pack's name, that of its folder.")
-    path: str = Field(description="Its folder.")
-    node_count: int = Field(description="How many node types it brings; 0 also when it can't be imported.")
+    name: str = Field(description="Name of the pack and of its folder.")
+    path: str = Field(description="Path of the pack's folder.")
+    node_count: int = Field(description="Number of node types; 0 if the pack cannot be imported.")
     node_types: list[str] = Field(description="The node types.")
 
 
 class NodePackListResponse(BaseModel):
-    """Every installed pack."""
+    """All installed packs."""
 
-    node_packs: list[NodePackInfo] = Field(description="The packs, by name.")
-    custom_nodes_path: str = Field(description="The folder they are in.")
+    node_packs: list[NodePackInfo] = Field(description="The packs, sorted by name.")
+    custom_nodes_path: str = Field(description="The folder that contains the packs.")
 
 
 class InstallNodePackRequest(BaseModel):
-    """Which pack to install."""
+    """The pack to install."""
 
-    source: str = Field(description="A git address, or the full path of a folder.")
+    source: str = Field(description="A git URL, or the absolute path of a folder.")
 
 
 class InstallNodePackResponse(BaseModel):
-    """What came of installing a pack."""
+    """Result of installing a pack."""
 
-    name: str = Field(description="The pack's name.")
-    success: bool = Field(description="Whether it is installed.")
-    message: str = Field(description="What came of it, in words.")
-    workflows_imported: int = Field(default=0, description="How many of its workflows are in the library now.")
-    requires_dependencies: bool = Field(default=False, description="Whether it names libraries that it needs.")
-    dependency_file: str | None = Field(default=None, description="The file that names them; nothing installs them.")
+    name: str = Field(description="Name of the pack.")
+    success: bool = Field(description="Whether the pack was installed.")
+    message: str = Field(description="Message for the user.")
+    workflows_imported: int = Field(default=0, description="Number of the pack's workflows added to the library.")
+    requires_dependencies: bool = Field(default=False, description="Whether the pack declares dependencies.")
+    dependency_file: str | None = Field(
+        default=None, description="File that declares the dependencies, which are not installed automatically."
+    )
 
 
 class UninstallNodePackResponse(BaseModel):
-    """What came of removing a pack."""
+    """Result of removing a pack."""
 
-    name: str = Field(description="The pack's name.")
-    success: bool = Field(description="Whether it is gone.")
-    message: str = Field(description="What came of it, in words.")
+    name: str = Field(description="Name of the pack.")
+    success: bool = Field(description="Whether the pack was removed.")
+    message: str = Field(description="Message for the user.")

@@ -1,6 +1,6 @@
-"""The packs of one server: which there are, installing, removing and reloading them, and telling the workers.
+"""Management of node packs: list, install, remove and reload them, and notify the workers.
 
-What goes wrong with a pack is an answer, not an error: it must not stop anything else.
+Problems of a pack are reported in the response instead of raised, so that other packs are not affected.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _log = log.get("custom_nodes")
 
 
 class Packs:
-    """The packs in the custom nodes folder. All methods belong on the event loop."""
+    """The packs in the custom nodes folder. Call all methods on the event loop."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Packs:
         command: Sequence[str] = inspection.COMMAND,
         timeout_s: float = inspection.TIMEOUT_S,
     ) -> None:
-        """Call `changed` with the names of all usable packs whenever these or their nodes have changed."""
+        """Call `changed` with the names of all usable packs whenever the packs or their nodes have changed."""
         self._resources = resources
         self._changed = changed
         self._command = command
@@ -57,18 +57,18 @@ class Packs:
         return sorted(self._types)
 
     async def start(self) -> None:
-        """Take over what the folder holds."""
+        """Register the nodes of all packs in the folder."""
         async with self._lock:
             await self._read_all()
 
     def stop(self) -> None:
-        """Take every pack's nodes out of the vocabulary."""
+        """Unregister the nodes of all packs."""
         for name in self._types:
             registry.forget_pack(name)
         self._types.clear()
 
     async def listing(self) -> NodePackListResponse:
-        """Return the installed packs, those too that can't be used."""
+        """Return the installed packs, including those that cannot be used."""
         names = await in_thread(naming.find_packs, self.folder)
         packs = [
             NodePackInfo(name=name, path=str(self.folder / name), node_count=len(types), node_types=types)
@@ -78,29 +78,29 @@ class Packs:
         return NodePackListResponse(node_packs=packs, custom_nodes_path=str(self.folder))
 
     async def reload(self) -> str:
-        """Take over anew what the folder holds; return what came of it, in words."""
+        """Reload all packs in the folder; return a summary for the user."""
         async with self._lock:
             problems = await self._read_all()
-        summary = f"{len(self._types)} node packs with {sum(map(len, self._types.values()))} nodes are loaded"
-        return summary + "".join(f"; {name} is not: {reason}" for name, reason in problems.items())
+        summary = f"{len(self._types)} node packs with {sum(map(len, self._types.values()))} nodes loaded"
+        return summary + "".join(f"; {name} not loaded: {reason}" for name, reason in problems.items())
 
     async def install(self, source: str, user: User) -> InstallNodePackResponse:
-        """Fetch a pack, look what it holds and take it over; nothing is left of one that fails."""
+        """Fetch, inspect and register a pack; remove all its files if that fails."""
         source = source.strip()
         name = naming.name_of(source)
         if not naming.is_valid(name):
-            return _failure(name, "no pack can have this name")
+            return _failure(name, "the name is not valid for a pack")
         async with self._lock:
             if await in_thread(lambda: (self.folder / name).exists() or (self.folder / name).is_symlink()):
-                return _failure(name, f"there is a pack {name} already; remove it first")
+                return _failure(name, f"a pack {name} is already installed; remove it first")
             part = self.folder / f".installing-{uuid4().hex[:8]}"
             try:
                 return await self._install(source, part / name, user)
             except sources.SourceError as error:
                 return _failure(name, str(error))
             except OSError as error:
-                _log.exception("the pack %s can't be installed", name)
-                return _failure(name, f"it can't be put into {self.folder}: {error}")
+                _log.exception("the pack %s cannot be installed", name)
+                return _failure(name, f"it cannot be written to {self.folder}: {error}")
             finally:
                 await in_thread(shutil.rmtree, part, ignore_errors=True)
 
@@ -109,11 +109,11 @@ class Packs:
         await in_thread(fetched.parent.mkdir, parents=True)
         await sources.fetch(source, fetched, self._resources.settings)
         if not await in_thread((fetched / "__init__.py").is_file):
-            return _failure(name, "it has no __init__.py, so it is no node pack")
+            return _failure(name, "it is not a node pack, as it has no __init__.py")
         dependency_file = await in_thread(dependencies, fetched)
         result = (await self._inspect(fetched.parent, [name]))[name]
         if result.error is not None and not (result.missing and dependency_file):
-            return _failure(name, f"it can't be imported: {result.error}", dependency_file)
+            return _failure(name, f"it cannot be imported: {result.error}", dependency_file)
         target = self.folder / name
         await in_thread(fetched.rename, target)
         if result.error is None and (reason := self._adopt(name, result)):
@@ -131,22 +131,26 @@ class Packs:
         )
 
     async def uninstall(self, name: str) -> UninstallNodePackResponse:
-        """Remove a pack, its nodes and its workflows. Queue items that hold its nodes stay readable."""
+        """Remove a pack, its nodes and its workflows. Queue items with its nodes stay readable."""
         async with self._lock:
             if name not in await in_thread(naming.find_packs, self.folder):
-                return UninstallNodePackResponse(name=name, success=False, message=f"there is no pack {name!r}")
+                return UninstallNodePackResponse(
+                    name=name, success=False, message=f"no installed pack is named {name!r}"
+                )
             try:
                 await in_thread(self._remove, name)
             except OSError as error:
-                return UninstallNodePackResponse(name=name, success=False, message=f"it can't be removed: {error}")
+                return UninstallNodePackResponse(
+                    name=name, success=False, message=f"the pack cannot be removed: {error}"
+                )
             registry.forget_pack(name)
             self._types.pop(name, None)
             self._changed(self.usable)
             await workflows.delete_workflows(self._resources, name)
-        return UninstallNodePackResponse(name=name, success=True, message=f"The pack {name} is removed.")
+        return UninstallNodePackResponse(name=name, success=True, message=f"The pack {name} was removed.")
 
     def _remove(self, name: str) -> None:
-        """Take the folder away in one step, then delete it; of a link only the link."""
+        """Delete the pack's folder after renaming it, so that it disappears atomically; of a symlink only the link."""
         path = self.folder / name
         if path.is_symlink():
             path.unlink()
@@ -156,7 +160,7 @@ class Packs:
         shutil.rmtree(removed_path, ignore_errors=True)
 
     async def _read_all(self) -> dict[str, str]:
-        """Take over the nodes of every pack in the folder; return those that can't be, with the reasons."""
+        """Register the nodes of all packs in the folder; return the reasons of failed packs by name."""
         names = await in_thread(self._tidy)
         results = await self._inspect(self.folder, names)
         self.stop()
@@ -165,12 +169,12 @@ class Packs:
             reason = pack.error or self._adopt(name, pack)
             if reason:
                 problems[name] = reason
-                _log.warning("the node pack %s can't be used: %s", name, reason)
+                _log.warning("the node pack %s cannot be used: %s", name, reason)
         self._changed(self.usable)
         return problems
 
     def _adopt(self, name: str, result: inspection.Inspection) -> str | None:
-        """Take over a pack's nodes; return why that can't be."""
+        """Register a pack's nodes; return the reason if that fails."""
         try:
             self._types[name] = adopt(name, result.description)
         except ValueError as error:
@@ -178,7 +182,7 @@ class Packs:
         return None
 
     def _tidy(self) -> list[str]:
-        """Return the names of the packs, after removing what an interrupted install or removal left."""
+        """Remove the leftovers of interrupted installs and removals, and return the names of the packs."""
         if self.folder.is_dir():
             for pattern in (".installing-*", ".removing-*"):
                 for leftover in self.folder.glob(pattern):
@@ -190,7 +194,7 @@ class Packs:
 
 
 def dependencies(folder: Path) -> str | None:
-    """Return the name of the file in which a pack names libraries that it needs, if it does."""
+    """Return the name of the file that declares a pack's dependencies, if there is one."""
     if (folder / "requirements.txt").is_file():
         return "requirements.txt"
     try:
@@ -202,16 +206,16 @@ def dependencies(folder: Path) -> str | None:
 
 def _install_message(name: str, count: int, dependency_file: str | None, error: str | None) -> str:
     if error is not None:
-        return f"The pack {name} is installed, but can't be used yet: {error}. Install what {dependency_file} names, then reload."
-    needs = f" It names libraries in {dependency_file}; they are not installed by this." if dependency_file else ""
-    return f"The pack {name} is installed, with {count} nodes.{needs}"
+        return f"The pack {name} was installed, but cannot be used yet: {error}. Install the dependencies in {dependency_file}, then reload."
+    needs = f" Its dependencies in {dependency_file} are not installed automatically." if dependency_file else ""
+    return f"The pack {name} was installed, with {count} nodes.{needs}"
 
 
 def _failure(name: str, message: str, dependency_file: str | None = None) -> InstallNodePackResponse:
     return InstallNodePackResponse(
         name=name,
         success=False,
-        message=f"The pack {name} is not installed: {message}",
+        message=f"The pack {name} was not installed: {message}",
         requires_dependencies=dependency_file is not None,
         dependency_file=dependency_file,
     )

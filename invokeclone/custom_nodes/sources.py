@@ -1,7 +1,7 @@
-"""Fetching a pack: from a git repository on the web, or from a folder of this machine. No shell, no hooks, no submodules, no questions.
+"""Fetching packs from a git repository on the web or a local folder, without shell, hooks, submodules or prompts.
 
-git reaches the web through the gateway of the downloads only, whose address rules hold for it too; it speaks https and nothing
-else, and reads no configuration of this machine. Addresses for ssh and git's own protocol are asked over https.
+git accesses the web only through the download gateway, so that its address rules apply; it uses https only and reads no
+local configuration. URLs for ssh and git's own protocol are converted to https.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from invokeclone.kit.process.offload import in_thread
 TIMEOUT_S = 120.0
 SCHEMES = ("https", "ssh", "git", "file")
 MAX_BYTES = 1024 * 1024 * 1024
-"""Bytes that one repository may bring over the web."""
+"""Maximum download size in bytes of a repository."""
 _SSH_SHORT = re.compile(r"[\w.-]+@(?P<host>\w[\w.-]*):(?P<path>[^:\s]+)")
 _OPTIONS = (
     *("-c", "core.hooksPath=/dev/null"),
@@ -32,7 +32,7 @@ _OPTIONS = (
     *("-c", "protocol.ext.allow=never"),
 )
 _DROPPED = re.compile(r"(?i)(https?|all|no|ftp)_proxy|GIT_.*|SSH_.*")
-"""Variables that would send git another way, or have it run another program."""
+"""Environment variables that would redirect git's traffic or make it run other programs."""
 _ERROR_TAIL_CHARS = 300
 
 
@@ -41,10 +41,10 @@ class SourceError(Exception):
 
 
 async def fetch(source: str, target: Path, settings: Settings, *, timeout_s: float = TIMEOUT_S) -> None:
-    """Put the pack from `source` at `target`, which must not be there yet; raises SourceError with nothing left behind."""
+    """Fetch the pack from `source` to `target`, which must not exist; raises SourceError and removes partial files."""
     local = _local(source)
     if local is not None and not await in_thread(local.is_dir):
-        raise SourceError(f"there is no folder {local}")
+        raise SourceError(f"folder not found: {local}")
     try:
         if local is None:
             await _clone_from_web(_address(source), target, settings, timeout_s)
@@ -58,7 +58,7 @@ async def fetch(source: str, target: Path, settings: Settings, *, timeout_s: flo
 
 
 def _local(source: str) -> Path | None:
-    """Return the folder that is meant, None for an address."""
+    """Return the path of a local folder; None for a URL."""
     if source.startswith("file://"):
         return Path(unquote(urlsplit(source).path))
     path = Path(source).expanduser() if source.startswith("~") else Path(source)
@@ -66,7 +66,7 @@ def _local(source: str) -> Path | None:
 
 
 def _address(source: str) -> str:
-    """Return the https address of a repository; raises SourceError."""
+    """Return the https URL of a repository; raises SourceError."""
     if short := _SSH_SHORT.fullmatch(source):
         return f"https://{short['host']}/{short['path'].lstrip('/')}"
     try:
@@ -75,7 +75,7 @@ def _address(source: str) -> str:
     except ValueError:
         parts, host, port = urlsplit(""), None, None
     if parts.scheme not in SCHEMES or not host or host.startswith("-"):
-        raise SourceError(f"give an address that begins with {', '.join(SCHEMES)}, or the full path of a folder")
+        raise SourceError(f"use a URL with the scheme {', '.join(SCHEMES)}, or the absolute path of a folder")
     if parts.scheme == "https":
         return source
     name = f"[{host}]" if ":" in host else host
@@ -93,11 +93,11 @@ def _copy(folder: Path, target: Path) -> None:
     try:
         shutil.copytree(folder, target, symlinks=True, ignore=ignored)
     except (OSError, shutil.Error) as error:
-        raise SourceError(f"{folder} can't be copied: {error}") from error
+        raise SourceError(f"{folder} cannot be copied: {error}") from error
 
 
 async def _clone_from_web(address: str, target: Path, settings: Settings, timeout_s: float) -> None:
-    """Clone through the gateway; what it refused is the reason why git could not."""
+    """Clone through the gateway; if it refused a request, add the reason to the error."""
     web = WebClient(settings)
     async with open_gateway(web, limit=MAX_BYTES) as proxy:
         try:
@@ -114,7 +114,7 @@ async def _clone(address: str, target: Path, timeout_s: float, *, protocol: str,
 
 
 def _environment(protocol: str) -> dict[str, str]:
-    """Return what git may know of this machine: no configuration, no other proxy, one protocol."""
+    """Return git's environment: no configuration, no other proxy, only one protocol."""
     environment = {name: value for name, value in os.environ.items() if not _DROPPED.fullmatch(name)}
     return environment | {
         "GIT_TERMINAL_PROMPT": "0",
@@ -129,7 +129,7 @@ def _environment(protocol: str) -> dict[str, str]:
 
 
 async def _run(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
-    """Run git to its end; return its status and last words."""
+    """Run git to its end; return its exit status and the end of its error output."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -144,7 +144,7 @@ async def _run(command: Sequence[str], environment: Mapping[str, str], timeout_s
     try:
         _stdout, output = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError as error:
-        raise SourceError(f"git took over {timeout_s:.0f} s") from error
+        raise SourceError(f"git took more than {timeout_s:.0f} s") from error
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The workflows that a pack brings along: found in its folder, put into the library under the pack's tag, taken out again."""
+"""Workflows in node packs: added to the library with the pack's tag on install, deleted on uninstall."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,21 +28,21 @@ def tag(pack: str) -> str:
 
 
 async def import_workflows(resources: Resources, folder: Path, user: User) -> int:
-    """Put the workflows of a pack into the library; return how many. What is no workflow is passed over."""
+    """Add the workflows of a pack to the library and return their number. Invalid files are skipped."""
     workflows = await in_thread(lambda: list(_workflows(folder)))
     count = 0
     for workflow in workflows:
         try:
             await service.create(resources, workflow, user)
         except InvokeCloneError as error:
-            _log.warning("a workflow of the pack %s is not taken: %s", folder.name, error)
+            _log.warning("skipped a workflow of the pack %s: %s", folder.name, error)
         else:
             count += 1
     return count
 
 
 async def delete_workflows(resources: Resources, pack: str) -> None:
-    """Delete the pack's workflows from the library, whoever has them."""
+    """Delete the pack's workflows of all users from the library."""
     criteria = store.Filter(tags=(tag(pack),))
     async with resources.database.read() as connection:
         rows = await store.page(
@@ -70,7 +70,7 @@ def _workflows(folder: Path) -> Iterator[WorkflowWithoutID]:
 
 
 def _to_library_workflow(content: dict[str, Any], name: str, pack: str) -> WorkflowWithoutID:
-    """Return a pack's workflow as the library takes it, with the pack's tag."""
+    """Return a pack's workflow in the library's schema, with the pack's tag."""
     texts = {field: content.get(field) if isinstance(content.get(field), str) else "" for field in _TEXTS}
     tags = store.split_tags(str(texts["tags"]))
     version = content.get("meta", {}).get("version") if isinstance(content.get("meta"), dict) else None

@@ -1,1 +1,1 @@
-"""The composition root: the app factory, exceptions to HTTP, socket.io, workers' supervisor, OpenAPI, app info, the page."""
+"""The composition root: app factory, HTTP middleware and errors, socket.io, worker supervision, web page."""

@@ -1,6 +1,6 @@
-"""The app factory: it puts the rooms together, and starts and stops what lives as long as the server.
+"""The app factory: assembles routers, middleware and services, and starts and stops them with the server.
 
-Nothing here decides anything about images, queues or models.
+Contains no domain logic.
 """
 
 import contextlib
@@ -96,11 +96,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     workflows,
 )
 COMPRESS_FROM = 1_000
-"""Bytes from which an answer is compressed."""
+"""Minimum size in bytes of a response that is compressed."""
 
 
 class _Prefix:
-    """Takes the configured base path off an address where a proxy left it on, and tells the application of it."""
+    """Strips the configured base path from a request path, if a proxy left it there, and sets it as `root_path`."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self.app = app
@@ -116,7 +116,7 @@ class _Prefix:
 
 
 class _Compressed(GZipMiddleware):
-    """Compresses answers, but not those of dialects whose answers are pictures in base64: that would cost much and save little."""
+    """Compresses responses, except those of compatibility APIs that return base64 images: these hardly shrink."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path", "").startswith(shims.IMAGE_PREFIXES):
@@ -126,7 +126,7 @@ class _Compressed(GZipMiddleware):
 
 
 def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COMMAND) -> Application:
-    """Return the application for `settings`; `worker_command` None: no worker is started and items stay pending."""
+    """Return the application for `settings`; with `worker_command` None no worker starts and items stay pending."""
     registry.discover()
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
     settings, scratch = _with_scratch_database(settings)
@@ -159,19 +159,19 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
 
 
 def _with_scratch_database(settings: Settings) -> tuple[Settings, "tempfile.TemporaryDirectory[str] | None"]:
-    """Return settings whose database is a file in a temporary folder, and that folder, when one in memory is asked for.
+    """Return `settings`, and for `use_memory_db` the temporary folder that its database file is moved to.
 
-    Workers, which are other processes, must see the database too.
+    A file, because worker processes have to open the database too.
     """
     if not settings.use_memory_db:
         return settings, None
-    memory = Path("/dev/shm")  # noqa: S108  (a file system in memory, where there is one)
+    memory = Path("/dev/shm")  # noqa: S108  (an in-memory file system, where the OS has one)
     scratch = tempfile.TemporaryDirectory(prefix="invokeclone-", dir=memory if memory.is_dir() else None)
     return settings.model_copy(update={"db_dir": Path(scratch.name)}), scratch
 
 
 def _add_middleware(app: Application, resources: Resources) -> None:
-    """Add what sees every request; the last one added sees it first."""
+    """Add the middleware; the last one added is the outermost."""
     settings = resources.settings
     if settings.http_compression_level:
         app.add_middleware(_Compressed, minimum_size=COMPRESS_FROM, compresslevel=settings.http_compression_level)
@@ -199,7 +199,7 @@ def _add_middleware(app: Application, resources: Resources) -> None:
 
 
 def _probes() -> APIRouter:
-    """Return the routes that whoever watches over the process asks again and again."""
+    """Return the health check routes."""
     router = APIRouter()
     for path in ("/health", "/api/v1/health"):
         router.add_api_route(path, _health, include_in_schema=False)
@@ -207,7 +207,7 @@ def _probes() -> APIRouter:
 
 
 async def _health() -> dict[str, str]:
-    """Answer whoever watches over the process."""
+    """Respond to a health check."""
     return {"status": "ok"}
 
 
@@ -215,7 +215,7 @@ async def _health() -> dict[str, str]:
 async def _lifespan(
     app: Application, *, scratch: "tempfile.TemporaryDirectory[str] | None", worker_command: Sequence[str] | None
 ) -> AsyncIterator[None]:
-    """Start database, queue, models, sockets and workers in this order; stop them in reverse."""
+    """Start database, queue, models, sockets and workers, in this order; stop them in reverse order."""
     services = app.services
     resources, bus = services.get(Resources), services.get(Bus)
     async with contextlib.AsyncExitStack() as stack:
@@ -279,6 +279,6 @@ async def _worker_died(resources: Resources, device: str, reason: str) -> None:
 
 
 def _packs_changed(services: Services, names: list[str]) -> None:
-    """Have the workers load these node packs, and the OpenAPI document made anew."""
+    """Reload the node packs in the workers and invalidate the OpenAPI document."""
     services.get(Supervisor).change_packs(names)
     services.get(openapi.Document).forget()

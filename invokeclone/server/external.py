@@ -1,4 +1,4 @@
-"""Routes about image services elsewhere: which are known, whether a key is set, and setting one. A key never comes back out."""
+"""Routes of external image providers: status, API keys and base URLs. Keys are write-only."""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -21,21 +21,21 @@ from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
 
 router = APIRouter(prefix="/api/v1/app/external_providers", tags=["app"])
-ProviderId = Annotated[str, Path(description="The service.")]
+ProviderId = Annotated[str, Path(description="Id of the provider.")]
 
 
 class UnknownProvider(NotFound):
-    """No such service is known."""
+    """The provider does not exist."""
 
 
 class EmptyUpdate(BadRequest):
-    """Neither a key nor an address was given."""
+    """Neither a key nor a base URL was given."""
 
 
 def _printable(text: str | None) -> str | None:
     text = text.strip() if text else text
     if text and not text.isprintable():
-        raise ValueError("holds characters that cannot be printed")
+        raise ValueError("contains non-printable characters")
     return text
 
 
@@ -43,38 +43,38 @@ def _address(text: str | None) -> str | None:
     if text:
         parts = urlsplit(text)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be an http or https address")
+            raise ValueError("must be an http or https URL")
     return text
 
 
 class ExternalProviderStatusModel(BaseModel):
-    """Whether a service can be used."""
+    """Whether a provider can be used."""
 
-    provider_id: str = Field(description="The service.")
+    provider_id: str = Field(description="Id of the provider.")
     configured: bool = Field(description="Whether a key is set.")
-    message: str | None = Field(default=None, description="What stands in the way, if anything is known to.")
+    message: str | None = Field(default=None, description="Why the provider cannot be used, if known.")
 
 
 class ExternalProviderConfigModel(BaseModel):
-    """What is set for a service, without its key."""
+    """Configuration of a provider, without its key."""
 
-    provider_id: str = Field(description="The service.")
+    provider_id: str = Field(description="Id of the provider.")
     api_key_configured: bool = Field(description="Whether a key is set.")
-    base_url: str | None = Field(default=None, description="Address in place of the service's own.")
+    base_url: str | None = Field(default=None, description="URL used instead of the provider's default.")
 
 
 class ExternalProviderConfigUpdate(BaseModel):
-    """What to set for a service; what is absent stays, an empty text takes a value out."""
+    """Changes to a provider's configuration: absent fields stay as they are, an empty string clears a value."""
 
-    api_key: Annotated[str | None, AfterValidator(_printable)] = Field(default=None, description="The key.")
+    api_key: Annotated[str | None, AfterValidator(_printable)] = Field(default=None, description="The API key.")
     base_url: Annotated[str | None, AfterValidator(_printable), AfterValidator(_address)] = Field(
-        default=None, description="Address in place of the service's own."
+        default=None, description="URL used instead of the provider's default."
     )
 
 
 @router.get("/status", operation_id="get_external_provider_statuses")
 async def get_external_provider_statuses(needs: Needs, _user: CurrentUser) -> list[ExternalProviderStatusModel]:
-    """Tell for which services a key is set."""
+    """Return for each provider whether a key is set."""
     return [
         ExternalProviderStatusModel(provider_id=name, configured=_has_key(needs.settings, name)) for name in PROVIDERS
     ]
@@ -82,7 +82,7 @@ async def get_external_provider_statuses(needs: Needs, _user: CurrentUser) -> li
 
 @router.get("/config", operation_id="get_external_provider_configs")
 async def get_external_provider_configs(needs: Needs, _user: Admin) -> list[ExternalProviderConfigModel]:
-    """Tell what is set for each service; keys are not told."""
+    """Return the configuration of each provider, without keys."""
     return [_config(needs.settings, name) for name in PROVIDERS]
 
 
@@ -95,7 +95,7 @@ async def set_external_provider_config(
     workers: NeedsSupervisor,
     _user: Admin,
 ) -> ExternalProviderConfigModel:
-    """Set a service's key or address, now and for later starts; taking its key out deletes its models."""
+    """Set a provider's key or base URL, persistently; clearing the key deletes the provider's models."""
     return await _change(needs, guard, workers, provider_id, changes.model_dump(exclude_none=True))
 
 
@@ -103,7 +103,7 @@ async def set_external_provider_config(
 async def reset_external_provider_config(
     provider_id: ProviderId, needs: Needs, guard: NeedsGuard, workers: NeedsSupervisor, _user: Admin
 ) -> ExternalProviderConfigModel:
-    """Forget a service's key and address, and delete its models."""
+    """Clear a provider's key and base URL, and delete its models."""
     return await _change(needs, guard, workers, provider_id, {"api_key": "", "base_url": ""})
 
 
@@ -111,7 +111,7 @@ async def _change(
     resources: Resources, guard: Guard, workers: Supervisor, provider: str, new_values: dict[str, str]
 ) -> ExternalProviderConfigModel:
     if provider not in PROVIDERS:
-        raise UnknownProvider(f"no service is called {provider!r}; there are {', '.join(PROVIDERS)}")
+        raise UnknownProvider(f"unknown provider {provider!r}; known providers: {', '.join(PROVIDERS)}")
     if not new_values:
         raise EmptyUpdate("give api_key or base_url")
     values = {f"external_{provider}_{name}": text or None for name, text in new_values.items()}
@@ -123,7 +123,7 @@ async def _change(
 
 
 async def _delete_models(resources: Resources, guard: Guard, provider: str) -> None:
-    """Delete the records that nothing can run any more; one that is busy stays."""
+    """Delete the provider's model records, which cannot run without a key; records in use stay."""
     async with resources.database.read() as connection:
         model_keys = await store.keys_by_source(connection, f"external://{provider}/")
     await changes.for_each(model_keys, lambda key: changes.remove(resources, guard, key))

@@ -1,6 +1,6 @@
-"""Routes about the application itself: version, dependencies, settings, log level, devices, the invocation cache.
+"""Routes about the application: version, dependencies, settings, log level, devices, invocation cache.
 
-What only a worker knows is asked of the workers; nothing here touches queue, images or models.
+The cache's state lives in the workers, so those routes query them.
 """
 
 import enum
@@ -42,37 +42,37 @@ router = APIRouter(prefix="/api/v1/app", tags=["app"])
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    """Publish a field without its default: an absent value means no change."""
+    """Omit a field's default from the schema: an absent value means no change."""
     schema.pop("default", None)
 
 
 class AppVersion(BaseModel):
     """The version of the API."""
 
-    version: str = Field(description="The InvokeAI version whose API this is.")
-    highlights: list[str] | None = Field(default=None, description="What is new in it.")
+    version: str = Field(description="InvokeAI version that the API is compatible with.")
+    highlights: list[str] | None = Field(default=None, description="New features of the version.")
 
 
 class InvokeAIAppConfigWithSetFields(BaseModel):
-    """All settings, and which of them were given rather than left at their default."""
+    """All settings, and the names of those that were set explicitly."""
 
-    set_fields: set[str] = Field(description="Names of the settings that were given.")
-    config: InvokeAIAppConfig = Field(description="Every setting; secrets are masked.")
+    set_fields: set[str] = Field(description="Names of the settings that were set explicitly.")
+    config: InvokeAIAppConfig = Field(description="All settings; secrets are masked.")
 
 
 class UpdateAppGenerationSettingsRequest(BaseModel):
-    """The settings that can be changed while the server runs; what is absent stays."""
+    """Settings that can be changed at runtime; absent fields stay as they are."""
 
     image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
         default="flat",
-        description="How new images are spread over subfolders.",
+        description="How new images are distributed over subfolders.",
         json_schema_extra=_without_default,
     )
     max_queue_history: int | None = Field(
-        default=None, ge=0, description="Finished items kept at start.", json_schema_extra=_without_default
+        default=None, ge=0, description="Finished items to keep at server start.", json_schema_extra=_without_default
     )
     generation_devices: Any = Field(
-        default=None, description="`auto` or a list of devices.", json_schema_extra=_without_default
+        default=None, description="`auto` or a list of device names.", json_schema_extra=_without_default
     )
 
 
@@ -84,17 +84,17 @@ class GenerationDeviceOption(BaseModel):
 
 
 class InvocationCacheStatus(BaseModel):
-    """What the invocation caches hold and how they did."""
+    """Size and hit rate of the invocation caches."""
 
-    size: int = Field(description="Outputs kept.")
-    hits: int = Field(description="Lookups that found one.")
-    misses: int = Field(description="Lookups that found none.")
-    enabled: bool = Field(description="Whether outputs are kept and looked up.")
-    max_size: int = Field(description="Most outputs that are kept.")
+    size: int = Field(description="Number of cached outputs.")
+    hits: int = Field(description="Number of cache hits.")
+    misses: int = Field(description="Number of cache misses.")
+    enabled: bool = Field(description="Whether the cache is enabled.")
+    max_size: int = Field(description="Maximum number of cached outputs.")
 
 
 class LogLevel(int, enum.Enum):
-    """Least level that is logged."""
+    """Minimum level that is logged."""
 
     NOT_SET = 0
     DEBUG = 10
@@ -105,14 +105,14 @@ class LogLevel(int, enum.Enum):
 
 
 class Upscaler(BaseModel):
-    """A way to upscale and the models it can use."""
+    """An upscaling method and its models."""
 
     upscaling_method: str
     upscaling_models: list[str]
 
 
 class AppConfig(BaseModel):
-    """What this server can do beyond the rest, as 6.8 clients ask."""
+    """Optional features of the server, read by clients of version 6.8."""
 
     infill_methods: list[str]
     upscaling_methods: list[Upscaler]
@@ -125,7 +125,7 @@ NeedsSupervisor = Annotated[Supervisor, Depends(service(Supervisor))]
 
 @router.get("/version", operation_id="app_version")
 async def version() -> AppVersion:
-    """Return the InvokeAI version whose API this is."""
+    """Return the InvokeAI version that the API is compatible with."""
     return AppVersion(version=API_VERSION)
 
 
@@ -137,7 +137,7 @@ async def dependencies(_user: CurrentUser) -> dict[str, str]:
 
 @router.get("/config", operation_id="get_config")
 async def config(needs: Needs, _user: CurrentUser) -> AppConfig:
-    """Return the optional abilities that the node vocabulary has."""
+    """Return the optional features that the available nodes provide."""
     nodes = registry.nodes_in_use()
     infills = [name for node, name in INFILL_NODES.items() if node in nodes]
     return AppConfig(
@@ -152,13 +152,13 @@ async def config(needs: Needs, _user: CurrentUser) -> AppConfig:
 
 @router.get("/patchmatch_status", operation_id="get_patchmatch_status")
 async def patchmatch_status(needs: Needs, _user: CurrentUser) -> bool:
-    """Tell whether patchmatch infill is available: the official UI takes LaMa when it is not."""
+    """Return whether PatchMatch infill is available; the official UI uses LaMa otherwise."""
     return needs.settings.patchmatch and "infill_patchmatch" in registry.nodes_in_use()
 
 
 @router.get("/runtime_config", operation_id="get_runtime_config")
 async def runtime_config(needs: Needs, _admin: Admin) -> InvokeAIAppConfigWithSetFields:
-    """Return every setting, with secrets masked."""
+    """Return all settings, with secrets masked."""
     return _config_response(needs.settings)
 
 
@@ -166,7 +166,7 @@ async def runtime_config(needs: Needs, _admin: Admin) -> InvokeAIAppConfigWithSe
 async def update_runtime_config(
     changes: UpdateAppGenerationSettingsRequest, needs: Needs, workers: NeedsSupervisor, _admin: Admin
 ) -> InvokeAIAppConfigWithSetFields:
-    """Change settings now and in the settings file; devices and history count from the next start."""
+    """Change settings at runtime and in the settings file; devices and history take effect at the next start."""
     settings = await in_thread(_change, needs, changes, {option["device"] for option in workers.devices()})
     workers.change_settings(settings)
     return _config_response(settings)
@@ -174,13 +174,13 @@ async def update_runtime_config(
 
 @router.get("/generation_device_options", operation_id="get_generation_device_options")
 async def generation_device_options(workers: NeedsSupervisor, _user: CurrentUser) -> list[GenerationDeviceOption]:
-    """Return the devices that can run the queue: what this machine has, and once a worker has said so, what it found."""
+    """Return the devices that can run the queue: those of the OS until a worker reports the ones it found."""
     return [GenerationDeviceOption(device=option["device"], name=option["name"]) for option in workers.devices()]
 
 
 @router.get("/logging", operation_id="get_log_level")
 async def log_level(_admin: Admin) -> LogLevel:
-    """Return the least level that is logged."""
+    """Return the minimum level that is logged."""
     return LogLevel(logging.getLogger(log.ROOT).level)
 
 
@@ -188,7 +188,7 @@ async def log_level(_admin: Admin) -> LogLevel:
 async def set_log_level(
     workers: NeedsSupervisor, _admin: Admin, level: Annotated[LogLevel, Body(description="New level.")]
 ) -> LogLevel:
-    """Set the least level that is logged, here and in the workers, until the server ends."""
+    """Set the minimum log level of the server and its workers until the server stops."""
     logging.getLogger(log.ROOT).setLevel(level)
     await workers.ask_all("set_log_level", {"level": int(level)})
     return level
@@ -196,7 +196,7 @@ async def set_log_level(
 
 @router.get("/invocation_cache/status", operation_id="get_invocation_cache_status")
 async def invocation_cache_status(needs: Needs, workers: NeedsSupervisor, _admin: Admin) -> InvocationCacheStatus:
-    """Return what the workers' invocation caches hold together."""
+    """Return the combined state of the workers' invocation caches."""
     statuses = [InvocationCacheStatus(**status) for status in await workers.ask_all("cache_status")]
     size = needs.settings.node_cache_size
     return InvocationCacheStatus(
@@ -210,24 +210,24 @@ async def invocation_cache_status(needs: Needs, workers: NeedsSupervisor, _admin
 
 @router.delete("/invocation_cache", operation_id="clear_invocation_cache")
 async def clear_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> None:
-    """Empty the workers' invocation caches."""
+    """Clear the workers' invocation caches."""
     await workers.ask_all("clear_invocation_cache")
 
 
 @router.put("/invocation_cache/enable", operation_id="enable_invocation_cache")
 async def enable_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> None:
-    """Keep and look up outputs from now on."""
+    """Enable the workers' invocation caches."""
     await workers.ask_all("enable_invocation_cache")
 
 
 @router.put("/invocation_cache/disable", operation_id="disable_invocation_cache")
 async def disable_invocation_cache(workers: NeedsSupervisor, _admin: Admin) -> None:
-    """Neither keep nor look up outputs from now on."""
+    """Disable the workers' invocation caches."""
     await workers.ask_all("disable_invocation_cache")
 
 
 def _dependencies() -> dict[str, str]:
-    """Return package versions by name; CUDA's is the build that PyTorch names in its own version."""
+    """Return package versions by name; the CUDA version is taken from PyTorch's build tag."""
     versions = {str(package.name): package.version for package in importlib.metadata.distributions() if package.name}
     build = versions.get("torch", "").partition("+cu")[2]
     versions["CUDA"] = f"{build[:-1]}.{build[-1]}" if build.isdigit() else "N/A"
@@ -246,15 +246,15 @@ def _config_response(settings: Settings) -> InvokeAIAppConfigWithSetFields:
 
 
 def _change(resources: Resources, changes: UpdateAppGenerationSettingsRequest, devices: set[str]) -> Settings:
-    """Change settings here and in the file; return all. Raises Unprocessable for a device that isn't there."""
+    """Change settings at runtime and in the file, and return all. Raises Unprocessable for an unknown device."""
     new_values = {name: getattr(changes, name) for name in changes.model_fields_set}
     if "generation_devices" in new_values:
         requested_devices = new_values["generation_devices"]
         if isinstance(requested_devices, list) and not all(isinstance(name, str) for name in requested_devices):
-            raise Unprocessable("generation_devices must be `auto` or a list of names")
+            raise Unprocessable("generation_devices must be `auto` or a list of device names")
         unknown = (
             [name for name in requested_devices if name not in devices] if isinstance(requested_devices, list) else []
         )
         if unknown:
-            raise Unprocessable(f"no such device: {unknown[0]}; there are {', '.join(sorted(devices))}")
+            raise Unprocessable(f"unknown device {unknown[0]}; available devices: {', '.join(sorted(devices))}")
     return live_config.change(resources, new_values)

@@ -1,6 +1,6 @@
-"""Settings that change while the server runs: checked, written to their file, then put in the place of those in use.
+"""Runtime changes of settings: validate, write to the settings file, then replace the active settings.
 
-It knows the two files and refuses to know which settings a client may change.
+The routes decide which settings a client may change.
 """
 
 import os
@@ -23,11 +23,11 @@ _changing = threading.Lock()
 
 
 class SettingsFileUnreadable(Conflict):
-    """A settings file holds something else than settings; nothing is written over it."""
+    """A settings file is malformed; it is not overwritten."""
 
 
 def change(resources: Resources, changes: Mapping[str, Any]) -> Settings:
-    """Change settings for good, in `invokeai.yaml`; return all. For a thread: it writes. Raises Unprocessable."""
+    """Change settings persistently in `invokeai.yaml` and return all. Blocks on file I/O. Raises Unprocessable."""
     with _changing:
         changed = _with_changes(resources.settings, changes)
         root = changed.root
@@ -42,9 +42,9 @@ def change(resources: Resources, changes: Mapping[str, Any]) -> Settings:
 
 
 def change_keys(resources: Resources, changes: Mapping[str, str | None]) -> Settings:
-    """Change keys and addresses of external services for good, in `api_keys.yaml`; return all settings. For a thread.
+    """Change keys and URLs of external providers persistently in `api_keys.yaml` and return all settings.
 
-    None takes a value out; where `invokeai.yaml` has one too, a null in its own file hides that.
+    Blocks on file I/O. None removes a value; if `invokeai.yaml` has one too, null in `api_keys.yaml` overrides it.
     """
     with _changing:
         changed = _with_changes(resources.settings, changes)
@@ -60,7 +60,7 @@ def change_keys(resources: Resources, changes: Mapping[str, str | None]) -> Sett
 
 
 def _mode(file: Path) -> int:
-    """Return what a settings file allows: it may hold tokens, so a new one is its owner's alone."""
+    """Return the mode for a settings file: it may contain tokens, so a new one is readable by its owner only."""
     return stat.S_IMODE(file.stat().st_mode) if file.exists() else OWNER_FILE_MODE
 
 
@@ -80,7 +80,7 @@ def _with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 def _to_yaml(values: Mapping[str, Any]) -> str:
-    """Return the text of a settings file, having read it back: what is written is what the next start can use."""
+    """Return the text of a settings file, parsed back to ensure that the next start can read it."""
     text = yaml_text(values)
     try:
         setting_values = {name: value for name, value in yaml.safe_load(text).items() if name in FIELDS}
@@ -94,7 +94,7 @@ def _to_yaml(values: Mapping[str, Any]) -> str:
 
 
 def _check_folders(settings: Settings, changes: Mapping[str, Any]) -> None:
-    """Raise Unprocessable for a folder that neither exists nor can be made."""
+    """Raise Unprocessable for a folder that neither exists nor can be created."""
     for name in changes:
         value = getattr(settings, name)
         if not isinstance(value, Path) or not name.endswith(("_dir", "_path")):
@@ -107,9 +107,7 @@ def _check_folders(settings: Settings, changes: Mapping[str, Any]) -> None:
         except OSError:
             usable = False
         if not usable:
-            raise Unprocessable(
-                f"{name}: the folder {value} cannot be made: {folder} is no folder that can be written to"
-            )
+            raise Unprocessable(f"{name}: the folder {value} cannot be created: {folder} is not a writable folder")
 
 
 def _plain(settings: Settings, changes: Mapping[str, Any]) -> dict[str, Any]:

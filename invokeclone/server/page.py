@@ -1,7 +1,4 @@
-"""The page at `/`: the official web UI's bundle where one is in use, else a handful of static files read once at start.
-
-It knows bytes and headers, not what the page does.
-"""
+"""The page at `/`: the official web UI if one is active, otherwise the built-in page, read into memory at start."""
 
 import gzip
 import hashlib
@@ -26,7 +23,7 @@ COMPRESSIBLE = (".html", ".css", ".js", ".svg", ".webmanifest")
 
 @dataclass(frozen=True)
 class _File:
-    """One file, ready to send."""
+    """A file with its gzipped copy and response headers."""
 
     plain: bytes
     zipped: bytes | None
@@ -57,7 +54,7 @@ def _load() -> dict[str, _File]:
 
 
 def install(app: FastAPI, root: Path) -> None:
-    """Make `app` serve the page at `/` and its files under `/page/`; below `root` lies the official UI, if installed."""
+    """Serve the page at `/` and its files under `/page/`; the official UI is looked up in `root`."""
     loaded = _load()
     official = WebUI(root)
 

@@ -1,7 +1,7 @@
-"""What of the root is its owner's alone: folders of images and thumbnails when they are made, files with secrets always.
+"""Permissions in the root folder: new image folders and all files with secrets are accessible to their owner only.
 
-Folders that are there stay as they are, because others may share them; files take the rights of their folder (kit/files/storage.py).
-Models, node packs and fonts are left alone.
+Existing folders keep their mode, because they may be shared; files inherit the permissions of their folder
+(kit/files/storage.py). Folders of models, node packs and fonts are not changed.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _log = log.get("server")
 
 
 def prepare(settings: Settings) -> None:
-    """Make the private folders that are missing and restrict the files with keys. What cannot be made is left to who writes there."""
+    """Create missing private folders and restrict the files with keys. Folders that cannot be created are skipped."""
     for folder in (
         settings.outputs_path,
         settings.style_presets_path,
@@ -27,4 +27,4 @@ def prepare(settings: Settings) -> None:
             make_private_folder(folder)
     for file in (settings.root / KEYS_FILE, settings.root / TOKEN_FILE):
         if restrict(file):
-            _log.warning("%s could be read by other accounts of this machine; now only its owner may", file)
+            _log.warning("%s was readable by other accounts of this machine; now only its owner has access", file)

@@ -1,4 +1,4 @@
-"""Who is behind each socket in multi-user mode, and whether they still may be there; it knows no event and no room."""
+"""Accounts of the connected sockets in multi-user mode, and checks whether they may stay connected."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from invokeclone.users import signin
 from invokeclone.users.signin import UNREADABLE, AccountStatus, SignIn
 
 FAILED_CHECKS_LIMIT = 3
-"""Checks in a row that could not be made, after which nobody passes for an admin."""
+"""Consecutive failed checks after which a socket loses its admin rights."""
 
 _log = log.get("server.sockets")
 
@@ -24,7 +24,7 @@ class _Session:
 
 @dataclass(frozen=True, slots=True)
 class AccessDecision:
-    """What is to become of a socket: whether it may stay, and whether it hears what admins hear."""
+    """Whether a socket may stay connected, and whether it gets admin events."""
 
     may_stay: bool
     is_admin: bool
@@ -34,41 +34,41 @@ class SocketSessions:
     """The accounts behind the sockets."""
 
     def __init__(self, database: Database) -> None:
-        """Start with none; accounts are read from `database`."""
+        """Start without sessions; accounts are read from `database`."""
         self._database = database
         self._sessions: dict[str, _Session] = {}
 
     async def admit(self, sid: str, environ: dict[str, Any], auth: object) -> SignIn | None:
-        """Return who opens a socket, by the token that is sent along or in the header; None: it may not be opened."""
+        """Return the user who opens a socket, by the token in `auth` or the Authorization header; None if refused."""
         sent = auth.get("token") if isinstance(auth, dict) else None
         token = sent if isinstance(sent, str) and sent else signin.bearer(environ.get("HTTP_AUTHORIZATION"))
         try:
             sign_in = await signin.verify(self._database, token) if token else None
         except UNREADABLE as error:
-            _log.warning("cannot read who opens a socket: %s", error)
+            _log.warning("cannot read the account of a new socket: %s", error)
             return None
         if sign_in:
             self._sessions[sid] = _Session(sign_in.user_id, sign_in.token_epoch)
         return sign_in
 
     def forget(self, sid: str) -> None:
-        """Take a socket off the list that was closed."""
+        """Remove a closed socket."""
         self._sessions.pop(sid, None)
 
     async def check(self, user_id: str | None = None) -> dict[str, AccessDecision | None]:
-        """Return the verdict on every socket, or on those of one user; None: nothing changes for now."""
+        """Return the decision on every socket, or on those of one user; None leaves a socket as it is."""
         sessions = {sid: session for sid, session in self._sessions.items() if user_id in (None, session.user_id)}
         statuses = await self._account_statuses({session.user_id for session in sessions.values()})
         return {sid: _decide(session, statuses) for sid, session in sessions.items()}
 
     async def _account_statuses(self, user_ids: Iterable[str]) -> dict[str, AccountStatus | None]:
-        """Return what can be read of the accounts; those that can't be read are not in it."""
+        """Return account statuses by user id; accounts that cannot be read are missing."""
         statuses = {}
         for user_id in user_ids:
             try:
                 statuses[user_id] = await signin.account_status(self._database, user_id)
             except UNREADABLE as error:
-                _log.warning("cannot read whether user %s may still listen: %s", user_id, error)
+                _log.warning("cannot check whether user %s may stay connected: %s", user_id, error)
         return statuses
 
 

@@ -1,8 +1,7 @@
-"""Events over socket.io: who is connected, which rooms they are in, and which rooms an event goes to.
+"""The socket.io server: connections, room membership, and delivery of events to rooms.
 
-It routes by an event class's audience and refuses to know any particular event, except that one without an owner goes to
-whoever watches its queue. Payloads pass through untouched; in multi-user mode, whoever watches a queue hears of others' items
-by the copies that the events make for them.
+Events are routed by the audience of their class. In multi-user mode a queue's subscribers get redacted copies of events
+about other users' items; the event classes create these copies.
 """
 
 import asyncio
@@ -29,25 +28,26 @@ from invokeclone.users.events import UserAccessChangedEvent
 PATH = "/ws/socket.io"
 ADMIN = "admin"
 EVERYONE = "everyone"
-"""The room of all who were let in."""
+"""The room of all admitted clients."""
 NAME_LIMIT = 200
 CHECK_S = 30.0
-"""How often it is looked whether those who listen still may."""
+"""Seconds between checks whether connected users may stay connected."""
 REFUSED_S = 1.0
-"""How long one who was refused may take to leave; official clients do at once."""
+"""Seconds that a refused client has to disconnect; official clients do so at once."""
 BACKLOG_LIMIT = 1_000
-"""Events waiting to be sent from which on those without lasting meaning (progress) are dropped."""
+"""Number of unsent events above which progress events are dropped."""
 
 _log = log.get("server.sockets")
 
 
 class _Engine(engineio.AsyncServer):  # type: ignore[misc]  # engineio has no types
-    """The transport; it does not wait for ever for a client to read what is left for it."""
+    """The transport, with a time limit on disconnecting a client that does not read."""
 
     async def disconnect(self, sid: str | None = None) -> None:
-        """Close a connection, or all of them.
+        """Close one connection, or all.
 
-        Who sends too much in a POST, or what is no packet, is disconnected within that POST, and need not read before it is answered.
+        A client that sends an oversized or malformed POST is disconnected while that POST is handled, and does not read
+        until then.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(super().disconnect(sid), REFUSED_S)
@@ -55,15 +55,15 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]  # engineio has no ty
             self.sockets.pop(sid, None)
 
 
-class _Server(socketio.AsyncServer):  # type: ignore[misc]  # likewise
-    """socket.io over that transport."""
+class _Server(socketio.AsyncServer):  # type: ignore[misc]  # socketio has no types
+    """The socket.io server on this transport."""
 
     def _engineio_server_class(self) -> type[engineio.AsyncServer]:
         return _Engine
 
 
 class _ClientFaults(logging.Filter):
-    """Says at level debug, without a traceback, that a client sent what cannot be read."""
+    """Downgrades the log message about an unreadable client payload to debug level, without a traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.msg != "post request handler error":
@@ -76,7 +76,7 @@ _FAULTS = _ClientFaults()
 
 
 class _Json:
-    """JSON by the one rule for clients, with the call signature that socket.io expects of a JSON module."""
+    """Strict JSON decoding behind the interface that socket.io expects of a JSON module."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -93,24 +93,24 @@ class _Json:
 
 
 def user_room(user_id: str) -> str:
-    """Return the room of everything that belongs to one user."""
+    """Return the room for a user's own events."""
     return f"user:{user_id}"
 
 
 def queue_room(queue_id: str) -> str:
-    """Return the room of those who watch a queue."""
+    """Return the room of a queue's subscribers."""
     return f"queue:{queue_id}"
 
 
 def bulk_room(bulk_download_id: str) -> str:
-    """Return the room of those who wait for a zip file."""
+    """Return the room of the clients that wait for a zip file."""
     return f"bulk:{bulk_download_id}"
 
 
-def rooms_for(  # noqa: PLR0911  (a table, a row per audience)
+def rooms_for(  # noqa: PLR0911  (one return per audience)
     kind: type[Event], payload: dict[str, Any]
 ) -> list[str]:
-    """Return the rooms that get `payload` in full; an empty list: nobody."""
+    """Return the rooms that get the full `payload`; may be empty."""
     owner = payload.get("user_id")
     match kind.audience:
         case "everyone":
@@ -137,12 +137,12 @@ def rooms_for(  # noqa: PLR0911  (a table, a row per audience)
 
 
 class Sockets:
-    """The socket.io server. `listen` takes events from the bus; one task sends them, in their order."""
+    """The socket.io server; a single task sends the events from the bus, in order."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        """Make the server; `server/http/origins.py` decides which pages may connect.
+        """Create the server; `server/http/origins.py` decides which pages may connect.
 
-        In multi-user mode the accounts of those who connect are read from `database`.
+        In multi-user mode users' accounts are read from `database`.
         """
         self._sessions = SocketSessions(database) if settings.multiuser else None
         self._limits = settings.limits
@@ -150,7 +150,7 @@ class Sockets:
             async_mode="asgi",
             json=_Json(settings.limits),
             http_compression=False,
-            cors_allowed_origins="*",  # server/http/origins.py has let the page pass
+            cors_allowed_origins="*",  # server/http/origins.py has already checked the origin
             max_http_buffer_size=settings.limits.socket_message_kib * 1024,
         )
         self._server.eio.logger.addFilter(_FAULTS)
@@ -166,18 +166,18 @@ class Sockets:
 
     @property
     def connected(self) -> int:
-        """How many clients are connected."""
+        """Number of connected clients."""
         return len(self._server.eio.sockets)
 
     def listen(self, bus: Bus) -> None:
-        """Forward what `bus` tells from now on."""
+        """Forward events from `bus` from now on."""
         bus.subscribe(self._enqueue)
         self._tasks.append(asyncio.create_task(self._send_all(), name="socket events"))
         if self._sessions is not None:
             self._tasks.append(asyncio.create_task(self._check_all(self._sessions), name="socket checks"))
 
     async def close(self) -> None:
-        """Stop forwarding and close every socket; a second call does nothing."""
+        """Stop forwarding and close all sockets; a second call does nothing."""
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
@@ -186,7 +186,7 @@ class Sockets:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         for client in list(self._server.eio.sockets.values()):
-            await client.close(wait=False)  # waiting would last as long as a client that is gone doesn't read
+            await client.close(wait=False)  # waiting would block on a vanished client that no longer reads
         await self._server.shutdown()
 
     def _enqueue(self, kind: type[Event], payload: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ class Sockets:
             kind, payload = await self._event_queue.get()
             try:
                 await self._send(kind, payload)
-            except Exception:  # noqa: BLE001  (the event forwarder outlives every event)
+            except Exception:  # noqa: BLE001  (a failing event must not stop the event task)
                 _log.exception("could not send %s", kind.name)
 
     async def _send(self, kind: type[Event], payload: dict[str, Any]) -> None:
@@ -215,9 +215,9 @@ class Sockets:
             await self._server.emit(kind.name, payload, room=rooms)
 
     async def _send_copies(self, kind: type[Event], payload: dict[str, Any], rooms: list[str]) -> None:
-        """Send an event in full to `rooms`, to each of several owners their share, and to who else watches the rest of it.
+        """Send the full event to `rooms`, each owner's part to that owner, and the redacted copy to other subscribers.
 
-        Every socket hears it once, the most that it may.
+        Every socket gets only one copy: the most detailed one that it may see.
         """
         event = kind.model_validate(payload)
         shares = event.shares()
@@ -232,10 +232,10 @@ class Sockets:
             notified_sids += sids
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
-        """Put a new socket where its user's events go; in single-user mode everybody is `system`, an admin."""
+        """Add a new socket to its user's rooms; in single-user mode every client is the admin `system`."""
         user_id, is_admin = SYSTEM.user_id, True
         if len(self._server.eio.sockets) > self._limits.sockets:
-            raise Refused(f"there are {self._limits.sockets} sockets already (setting limits.sockets)")
+            raise Refused(f"the limit of {self._limits.sockets} sockets is reached (setting limits.sockets)")
         if self._sessions is not None:
             sign_in = await self._sessions.admit(sid, environ, auth)
             if sign_in is None:
@@ -250,7 +250,7 @@ class Sockets:
             await self._server.enter_room(sid, ADMIN)
 
     async def _disconnect_refused(self, transport: str) -> None:
-        """Close the connection of one who was refused and hasn't gone: nobody without a token keeps one open."""
+        """Close the connection of a refused client that has not disconnected by itself."""
         await asyncio.sleep(REFUSED_S)
         await self._server.eio.disconnect(transport)
 
@@ -263,11 +263,11 @@ class Sockets:
             await asyncio.sleep(CHECK_S)
             try:
                 await self._check(sessions)
-            except Exception:  # noqa: BLE001  (the next check comes whatever happened to this one)
-                _log.exception("could not check who listens")
+            except Exception:  # noqa: BLE001  (a failing check must not stop the following ones)
+                _log.exception("could not check the connected users")
 
     async def _check(self, sessions: SocketSessions, user_id: str | None = None) -> None:
-        """Close the sockets of those who may no longer listen, and put the others where admins are, or not."""
+        """Disconnect users who have lost access, and update the admin room for the others."""
         for sid, decision in (await sessions.check(user_id)).items():
             try:
                 await self._apply(sid, decision)

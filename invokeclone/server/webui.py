@@ -1,8 +1,7 @@
-"""The official web UI, where one is installed: which bundle is in use, and sending its files.
+"""The official web UI: selection of the active bundle, and serving its files.
 
-A bundle is a folder `<root>/webui/VERSION` of static files that `invokeclone webui install` put there; `<root>/webui/active`
-names the one in use. The choice is read again whenever that file changes, so a running server follows it. Nothing here knows
-what the UI does.
+A bundle is a folder `<root>/webui/VERSION` of static files, created by `invokeclone webui install`;
+`<root>/webui/active` names the active one. A running server notices when that file changes.
 """
 
 import os
@@ -21,24 +20,24 @@ from invokeclone.kit.process.offload import in_thread
 INDEX = "index.html"
 ACTIVE = "active"
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}([a-z]+[0-9]+)?(\.post[0-9]+)?")
-"""What a version may look like: it becomes a folder's name and a requirement of pip."""
+"""Valid version strings; the version is used as a folder name and in a pip requirement."""
 
 NOT_PAGES = frozenset(
     {
         *("api", "ws", "page", "health", "openapi.json", "docs", "redoc"),  # ours
-        *("v1", "v1beta", "openai", "sdapi", "controlnet", "internal", "prompt", "queue", "history"),  # other dialects'
-        *("comfyui", "object_info", "system_stats", "view", "upload", "interrupt", "free", "embeddings"),  # ComfyUI's
-        *("models", "extensions", "features"),  # likewise
+        *("v1", "v1beta", "openai", "sdapi", "controlnet", "internal", "prompt", "queue", "history"),  # other APIs
+        *("comfyui", "object_info", "system_stats", "view", "upload", "interrupt", "free", "embeddings"),  # ComfyUI
+        *("models", "extensions", "features"),  # ComfyUI
     }
 )
-"""First parts of addresses that are never a page of the UI; what is unknown below them is a JSON 404."""
+"""First path segments that are never pages of the UI; unknown paths below them get a JSON 404."""
 
 FRESH = {"Cache-Control": "no-cache, no-store, must-revalidate, max-age=0", "Pragma": "no-cache", "Expires": "0"}
 LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
 def folder(root: Path) -> Path:
-    """Return where the bundles of `root` lie."""
+    """Return the folder of the bundles."""
     return root / "webui"
 
 
@@ -52,7 +51,7 @@ def list_versions(root: Path) -> list[str]:
 
 
 def active_version(root: Path) -> str | None:
-    """Return the version in use; None: our own page."""
+    """Return the active version; None means the built-in page."""
     try:
         name = (folder(root) / ACTIVE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -61,7 +60,7 @@ def active_version(root: Path) -> str | None:
 
 
 def activate(root: Path, version: str | None) -> None:
-    """Put `version` into use, or our own page for None."""
+    """Activate `version`, or the built-in page for None."""
     path = folder(root) / ACTIVE
     if version is None:
         path.unlink(missing_ok=True)
@@ -72,10 +71,10 @@ def activate(root: Path, version: str | None) -> None:
 
 
 class Bundle(StaticFiles):
-    """One bundle's files, each sent compressed where a compressed copy lies beside it."""
+    """Serves the files of one bundle, compressed where a `.gz` copy exists."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Send a file; a page of the UI's own making gets the index."""
+        """Return a file with the cache headers of its kind."""
         response = await super().get_response(path, scope)
         response.headers.update(LASTING if path.startswith("assets/") else FRESH)
         return response
@@ -83,11 +82,11 @@ class Bundle(StaticFiles):
     def file_response(
         self,
         full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,  # noqa: ARG002  (of the plain copy)
+        stat_result: os.stat_result,  # noqa: ARG002  (of the uncompressed file)
         scope: Scope,
         status_code: int = 200,
     ) -> Response:
-        """Choose the compressed copy for those who take it."""
+        """Return the compressed copy if the client accepts it."""
         request_headers = Headers(scope=scope)
         path = Path(full_path)
         zipped = path.with_name(f"{path.name}.gz")
@@ -107,12 +106,12 @@ class Bundle(StaticFiles):
 
 
 def _media_type(path: Path) -> str | None:
-    """Name the types that a machine's own table may get wrong; a browser refuses a script of another type."""
+    """Return the media type of scripts, which the OS's table may get wrong; browsers refuse scripts of another type."""
     return {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}.get(path.suffix)
 
 
 class WebUI:
-    """Answers with the bundle in use."""
+    """Serves the active bundle."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -120,7 +119,7 @@ class WebUI:
         self._bundle: Bundle | None = None
 
     def bundle(self) -> Bundle | None:
-        """Return the bundle in use, looking again when the choice has changed."""
+        """Return the active bundle, reloaded when the `active` file has changed."""
         try:
             status = (folder(self._root) / ACTIVE).stat()
             stamp = (status.st_mtime_ns, status.st_ino)
@@ -134,12 +133,12 @@ class WebUI:
         return self._bundle
 
     async def index(self, request: Request) -> Response | None:
-        """Return the bundle's first page; None: no bundle is in use."""
+        """Return the bundle's index page; None if no bundle is active."""
         bundle = self.bundle()
         return None if bundle is None else await bundle.get_response(INDEX, request.scope)
 
     def with_fallback(self, not_found: ASGIApp) -> ASGIApp:
-        """Return the application for addresses that no route knows: the bundle's files and pages, else `not_found`."""
+        """Return an application for paths without a route: the bundle's files and pages, otherwise `not_found`."""
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             response = await self._answer(scope) if scope["type"] == "http" else None

@@ -1,1 +1,1 @@
-"""The process that runs queue items: one per device, tied to the server by a pair of pipes and to the queue by the database."""
+"""The worker process, one per device, which claims queue items from the database and runs them."""

@@ -1,6 +1,6 @@
-"""The invocation cache: outputs of earlier nodes by what went into them; it knows no node, only keys, outputs and names.
+"""The invocation cache: node outputs by user and inputs.
 
-A key is a digest of the user and the node's JSON without its id. Everything lives in memory and ends with the process.
+A key is a digest of the user id and the node's JSON without its id. The cache is in memory only.
 """
 
 import collections
@@ -20,7 +20,7 @@ _STRINGS = re.compile(rb'"([^"\\]{8,})"')
 def key_of(node_id: str, node_json: bytes, user_id: str = "system") -> bytes:
     """Return the cache key of a user's node from its JSON; nodes that differ only in their id have the same key.
 
-    Users share no outputs: the pictures that an output names are not for everybody.
+    Users do not share outputs, as these may name private images.
     """
     neutral = node_json.replace(b'"id":"%b"' % node_id.encode(), b'"id":""', 1)
     return hashlib.blake2b(b"%b\0%b" % (user_id.encode(), neutral), digest_size=20).digest()
@@ -33,10 +33,10 @@ class _Entry:
 
 
 class InvocationCache:
-    """An LRU of node outputs. All methods may be called from any thread."""
+    """An LRU cache of node outputs. Thread-safe."""
 
     def __init__(self, max_size: int) -> None:
-        """Keep at most `max_size` outputs; 0 turns the cache off for good."""
+        """Keep at most `max_size` outputs; 0 disables the cache permanently."""
         self._max_size = max_size
         self._entries: collections.OrderedDict[bytes, _Entry] = collections.OrderedDict()
         self._names: collections.Counter[bytes] = collections.Counter()
@@ -48,11 +48,11 @@ class InvocationCache:
 
     @property
     def enabled(self) -> bool:
-        """Whether outputs are looked up and kept at all at present."""
+        """Whether the cache is enabled."""
         return self._enabled
 
     def get(self, key: bytes) -> BaseInvocationOutput | None:
-        """Return the output kept under `key` and make it the newest; counts a hit or a miss unless disabled."""
+        """Return the output of `key` and mark it as the most recently used; counts a hit or a miss unless disabled."""
         with self._lock:
             if not self._enabled:
                 return None
@@ -67,7 +67,7 @@ class InvocationCache:
             return entry.output
 
     def save(self, key: bytes, output: BaseInvocationOutput, output_json: bytes) -> None:
-        """Keep `output`; the oldest one goes when there are too many. `output_json` tells which names it mentions."""
+        """Add `output`, evicting the least recently used ones; the names that it mentions come from `output_json`."""
         with self._lock:
             if not self._enabled or key in self._entries:
                 return
@@ -78,41 +78,41 @@ class InvocationCache:
                 self._unname(self._entries.popitem(last=False)[1])
 
     def forget(self, names: Collection[str]) -> None:
-        """Drop every output that mentions one of `names`, because what it names is gone."""
+        """Remove all outputs that mention one of `names`, which were deleted."""
         encoded_names = {name.encode() for name in names}
         with self._lock:
             for key in [key for key, entry in self._entries.items() if not encoded_names.isdisjoint(entry.names)]:
                 self._unname(self._entries.pop(key))
 
     def mentions(self, name: str) -> bool:
-        """Tell whether a kept output mentions `name`, so that what it names must stay."""
+        """Return whether a cached output mentions `name`, whose object must be kept then."""
         return name.encode() in self._names
 
     def clear(self) -> None:
-        """Drop everything and count from zero."""
+        """Remove all outputs and reset the counts."""
         with self._lock:
             self._entries.clear()
             self._names.clear()
             self._hits = self._misses = 0
 
     def enable(self) -> None:
-        """Look outputs up and keep them from now on; without effect when the size is 0."""
+        """Enable the cache; does nothing if its size is 0."""
         with self._lock:
             self._enabled = self._max_size > 0
 
     def disable(self) -> None:
-        """Neither look up nor keep nor count from now on; what is kept stays."""
+        """Disable lookups, storing and counting; cached outputs stay."""
         with self._lock:
             self._enabled = False
 
     def requests(self) -> tuple[int, int]:
-        """Return the hits and misses since the process began: `clear` does not reset them."""
+        """Return hits and misses since the process started; `clear` does not reset them."""
         with self._lock:
             hits, misses = self._requests
             return hits, misses
 
     def status(self) -> dict[str, Any]:
-        """Return size, hits, misses, enabled and max_size, as the API shows them."""
+        """Return size, hits, misses, enabled and max_size in the API's format."""
         with self._lock:
             return {
                 "size": len(self._entries),

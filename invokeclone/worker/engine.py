@@ -1,6 +1,6 @@
-"""The engine of a worker: torch and diffusers are imported in a thread of their own, and whoever needs them waits here.
+"""Access to the engine from a worker: imports torch and diffusers in a background thread, and loads models.
 
-Does not depend on torch: it is imported with the engine's parts, when they are first needed.
+Does not import torch itself: the engine's modules are imported when first needed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = log.get("worker.engine")
 
 PIXELS_PER_LATENT = 8
-"""Along each side, of latents of an unknown family."""
+"""Pixels per latent along each side for latents of an unknown family."""
 IMPORT_FREE = frozenset(
     {
         *(
@@ -51,11 +51,11 @@ IMPORT_FREE = frozenset(
         *(f"invokeclone.nodes.metadata.{name}" for name in ("adapters", "core", "models", "values")),
     }
 )
-"""Modules whose nodes import NumPy at most when they run: these run while the engine is being imported."""
+"""Modules whose nodes need NumPy at most: they can run while the engine is being imported."""
 
 
 class ModelCacheUsage(NamedTuple):
-    """What the model cache did since the process began, and the bytes it holds now."""
+    """Hits and misses of the model cache since the process started, and its current size in bytes."""
 
     hits: int = 0
     misses: int = 0
@@ -64,7 +64,7 @@ class ModelCacheUsage(NamedTuple):
 
 
 class Engine:
-    """One device's model cache, made when the first model is asked for. All methods may be called from any thread."""
+    """The model cache of a device, created when the first model is requested. Thread-safe."""
 
     def __init__(self, settings: Settings, device: str) -> None:
         """Load models to `device`."""
@@ -76,30 +76,30 @@ class Engine:
         self._imported.set()
 
     def warm_up(self, then: Callable[[], None]) -> None:
-        """Import what models need in a thread of its own, so that the first picture doesn't wait; call `then` there after.
+        """Import the libraries for models in a background thread and then call `then` in it; speeds up the first image.
 
-        Until that is done every other thread that would import parts of them waits in `wait_until_imported`: modules of torch,
-        transformers and diffusers import each other in circles, and of two threads that wait for each other's module Python
-        gives one an unfinished module ("cannot import name … from partially initialized module").
+        Other threads that import parts of these libraries must first call `wait_until_imported`: torch, transformers
+        and diffusers have circular imports, and if two threads wait for each other's module, Python returns a partially
+        initialized module to one of them ("cannot import name … from partially initialized module").
         """
         self._imported.clear()
         threading.Thread(target=self._import_all, args=(then,), name="warm-up", daemon=True).start()
 
     def wait_until_imported(self) -> None:
-        """Wait for the warm-up, if there is one. Raises CanceledException when this thread's node is canceled meanwhile."""
+        """Wait for a running warm-up. Raises CanceledException if this thread's node is canceled meanwhile."""
         while not self._imported.wait(POLL_INTERVAL_S):
             checkpoint()
 
     def load(self, config: Any, path: Path, submodel_type: SubModelType | None) -> Any:
-        """Return the LoadedModel of a record whose files lie at `path` (or of a part of it), from the cache or from disk."""
+        """Return the LoadedModel of a record with files at `path`, or of a submodel, from the cache or from disk."""
         return _part("loading.loaders").load(self._ready(), config, path, submodel_type)
 
     def load_file(self, path: Path, loader: Callable[[Path], Any] | None) -> Any:
-        """Return the LoadedModelWithoutConfig of a file or folder that has no record."""
+        """Return the LoadedModelWithoutConfig of a file or folder without a record."""
         return _part("loading.loaders").load_file(self._ready(), path, loader)
 
     def convert(self, base: str, path: str, target: str, prediction_type: str, *, half: bool) -> None:
-        """Turn the single file at `path` into the folder `target`; raises ValueError when it can't be."""
+        """Convert the single-file model at `path` to the folder `target`; raises ValueError if that is not possible."""
         self._ready()
         conversion, torch = _part("loading.conversion"), sys.modules["torch"]
         dtype = torch.float16 if half else torch.float32
@@ -108,7 +108,7 @@ class Engine:
         )
 
     def preview(self, latents: Any, base: BaseModelType) -> tuple["Image", int]:
-        """Return a small image of latents (batch or not, channels, height, width), and how many pixels each of its pixels stands for."""
+        """Return a small image of latents ([batch,] channels, height, width), and its scale factor to full size."""
         self.wait_until_imported()
         architecture = registry.architectures().get(base)
         space = architecture.latent_space_of(latents.shape) if architecture else None
@@ -117,53 +117,53 @@ class Engine:
 
     @staticmethod
     def watch_modules() -> None:
-        """Have nodes pass a checkpoint at each module of a network; without effect before torch is imported. Never waits."""
+        """Check for cancellation at each module of a network; does nothing before torch is imported. Does not block."""
         if checkpoints := sys.modules.get("invokeclone.engine.checkpoints"):
             checkpoints.watch_modules()
 
     @staticmethod
     def unwatch_modules() -> None:
-        """Let networks run without checkpoints again."""
+        """Stop checking for cancellation at each module."""
         if checkpoints := sys.modules.get("invokeclone.engine.checkpoints"):
             checkpoints.unwatch_modules()
 
     def new_stats(self) -> None:
-        """Begin new counts, as for a new session."""
+        """Reset the model cache's statistics, for a new session."""
         if self._cache:
             self._cache.new_stats()
 
     def stats(self) -> dict[str, Any] | None:
-        """Return the model cache's figures of the latest session; None before any model was asked for."""
+        """Return the model cache's statistics of the latest session; None if no model was requested yet."""
         return self._cache.stats.as_dict() if self._cache else None
 
     def usage(self) -> ModelCacheUsage:
-        """Return the model cache's figures of this process; never waits."""
+        """Return the model cache's usage in this process. Does not block."""
         return ModelCacheUsage(*self._cache.usage()) if self._cache else ModelCacheUsage()
 
     def resident(self, limit: int = 50) -> list[str]:
-        """Return the keys of the models in the cache, whole or a part of each, the `most` that were used last; never waits."""
+        """Return the keys of the `limit` most recently used models in the cache, whole or in part. Does not block."""
         keys = reversed(self._cache.keys()) if self._cache else ()
         return list(dict.fromkeys(key.partition(":")[0] for key in keys))[:limit]
 
     def empty(self) -> None:
-        """Drop every model that is not in use; may wait for a load that is going on."""
+        """Drop all models that are not in use; may wait for a running load."""
         if self._cache:
             self._cache.clear()
 
     def drop(self, keys: Sequence[str]) -> None:
-        """Drop models whose records changed or went; may wait for a load that is going on."""
+        """Drop models whose records were changed or deleted; may wait for a running load."""
         if self._cache:
             for key in keys:
                 self._cache.drop(key)
 
     def expire(self) -> None:
-        """Drop everything after a long idle time, as the settings want it; may wait for a load that is going on."""
+        """Drop all models if the configured idle time has passed; may wait for a running load."""
         if self._cache:
             self._cache.expire()
 
     @property
     def may_expire(self) -> bool:
-        """Whether `expire` could have anything to do."""
+        """Whether `expire` can have an effect."""
         return self._cache is not None and self._settings.model_cache_keep_alive_min > 0
 
     def _ready(self) -> Any:
@@ -174,7 +174,7 @@ class Engine:
         return self._cache
 
     def _import_all(self, then: Callable[[], None]) -> None:
-        try:  # what fails here goes to the log, and fails again with a node to blame
+        try:  # an error is logged here, and raised again in the node that needs the module
             _part("loading.loaders").warm_up()
             _part("preview")
         except ModuleNotFoundError as error:
@@ -192,7 +192,7 @@ def _part(name: str) -> Any:
 
 
 def describe_devices() -> list[dict[str, str]]:
-    """Return the devices that could run items, as `{device, name}`; imports torch."""
+    """Return the devices that can run items, as `{device, name}`; imports torch."""
     devices = _part("devices")
     names = devices.available_devices()
     descriptions = [{"device": name, "name": str(devices.device_name(name))} for name in names]
@@ -202,7 +202,7 @@ def describe_devices() -> list[dict[str, str]]:
 
 
 def first_device(device_setting: str) -> str:
-    """Return the device to serve for `asked`: itself, or what `auto` finds; torch is imported only if there may be a GPU."""
+    """Return the device of a setting, resolving `auto`; imports torch only if there may be a GPU."""
     if device_setting != "auto":
         return device_setting
     if _has_no_gpu():
@@ -213,7 +213,7 @@ def first_device(device_setting: str) -> str:
 
 
 def _has_no_gpu() -> bool:
-    """Tell cheaply that there is no GPU: torch was built without any, or Linux has no device file of one."""
+    """Return whether there is certainly no GPU: a CPU build of torch, or no GPU device file on Linux. Fast."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -1,7 +1,7 @@
-"""The four events of a running node, written straight as JSON; it knows their payloads and refuses to know the node.
+"""The four events of a running node, encoded directly as JSON.
 
-A node's JSON is made once and put into each of its events as it is, which is what keeps an event cheap. That the payloads
-have the fields of the event classes in `queue.events` is checked by a test.
+A node's JSON is encoded once and inserted into each of its events, to keep events cheap. A test checks that the
+payloads have the fields of the event classes in `queue.events`.
 """
 
 from typing import Any, Protocol
@@ -12,15 +12,15 @@ from invokeclone.kit.times import timestamp
 
 
 class Channel(Protocol):
-    """Where finished payloads go."""
+    """Receiver of event payloads."""
 
     def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
-        """Send the payload of event `name`; a droppable one may be lost when the other side is slow."""
+        """Send the payload of event `name`; a droppable one may be lost if the receiver is slow."""
         ...
 
 
 class ItemIdentity(Protocol):
-    """What of a queue item its events repeat."""
+    """The fields of a queue item that its events contain."""
 
     @property
     def item_id(self) -> int: ...  # noqa: D102
@@ -39,10 +39,10 @@ class ItemIdentity(Protocol):
 
 
 class ItemEvents:
-    """Makes the events of one queue item's nodes."""
+    """Creates the events of a queue item's nodes."""
 
     def __init__(self, channel: Channel, item: ItemIdentity, device: str) -> None:
-        """Send over `channel`; `device` appears in progress unless it is the CPU or MPS."""
+        """Send to `channel`; progress events include `device` unless it is the CPU or MPS."""
         self.channel = channel
         self.device = device if device.startswith(("cuda", "xpu")) else None
         self.user_id = item.user_id
@@ -69,20 +69,20 @@ class NodeEvents:
         self._node = {"invocation": orjson.Fragment(node_json), "invocation_source_id": source_id}
 
     def start(self) -> None:
-        """Tell that its inputs are there and it runs now."""
+        """Emit that the node starts."""
         self._item.channel.event("invocation_started", self._payload({}))
 
     def progress(self, message: str, percentage: float | None, image: dict[str, Any] | None) -> None:
-        """Tell how far it is: percentage 0-1 or None; image is a ProgressImage (width, height, dataURL) or None."""
+        """Emit progress: `percentage` is 0-1 or None; `image` is a ProgressImage (width, height, dataURL) or None."""
         fields = {"message": message, "percentage": percentage, "image": image, "device": self._item.device}
         self._item.channel.event("invocation_progress", self._payload(fields), droppable=True)
 
     def complete(self, result_json: bytes) -> None:
-        """Tell that it is done and what it put out."""
+        """Emit that the node is complete, with its output."""
         self._item.channel.event("invocation_complete", self._payload({"result": orjson.Fragment(result_json)}))
 
     def error(self, error_type: str, error_message: str, error_traceback: str) -> None:
-        """Tell that it failed; sent after the item's own change of status."""
+        """Emit that the node failed; sent after the item's status change."""
         fields = {"error_type": error_type, "error_message": error_message, "error_traceback": error_traceback}
         self._item.channel.event("invocation_error", self._payload(fields))
 

@@ -1,6 +1,6 @@
-"""Language models outside the queue: a request names the model and what to write; progress goes out as events.
+"""Text generation requests, run outside of the queue; progress is emitted as events.
 
-One request runs at a time, in a thread of its own beside the node thread.
+One request runs at a time, in its own thread beside the node thread.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.interfaces.tools import Tools
 
 PROGRESS_INTERVAL_S = 0.2
-"""Seconds between two words about progress."""
+"""Minimum seconds between two progress events."""
 
 _log = log.get("worker.language")
 
 
 class Language:
-    """Answers requests for text."""
+    """Handles text generation requests."""
 
     def __init__(self, tools: Tools) -> None:
-        """Work with `tools`."""
+        """Use the models and events of `tools`."""
         self._tools = tools
         self._lock = asyncio.Lock()
 
     async def write(self, body: dict[str, Any]) -> dict[str, str | None]:
-        """Return `text`, or why there is none as `error`."""
+        """Return the generated `text`, or an `error`."""
         async with self._tools.resources.database.read() as connection:
             config = await store.get(connection, str(body["model_key"]))
         async with self._lock:
             try:
                 return {"text": await in_thread(self._write, config, body), "error": None}
-            except Exception as error:  # noqa: BLE001  (whatever a model's files or its memory lead to is the answer)
-                _log.exception("%s could not write", config.name)
+            except Exception as error:  # noqa: BLE001  (any error of the model is returned to the client)
+                _log.exception("text generation with %s failed", config.name)
                 return {"text": None, "error": f"{type(error).__name__}: {error}"}
 
     def _write(self, config: Any, body: dict[str, Any]) -> str:
@@ -75,7 +75,7 @@ class Language:
                 return description
 
     def _progress_reporter(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
-        """Return what tells the user of progress; nothing is told of a task without an id."""
+        """Return a function that emits progress events to the user, unless the task has no id."""
         task_id, user_id = body.get("task_id"), body.get("user_id") or "system"
 
         def report(phase: str, message: str, count: int | None, total: int | None) -> None:
@@ -99,7 +99,7 @@ class Language:
 
 
 def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
-    """Return `told`, called no more often than makes sense."""
+    """Return `callback`, limited to one call per PROGRESS_INTERVAL_S."""
     last = [0.0]
 
     def call(count: int) -> None:

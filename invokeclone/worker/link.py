@@ -1,8 +1,8 @@
-"""The link to the server: JSON lines over two pipes; it knows bytes, lines and threads, and no message's meaning.
+"""The link to the server: JSON lines over two pipes.
 
-The link is only a hint channel: what must not be lost is in the database. Sending never blocks the caller: lines are
-queued, and one thread writes all that is waiting at once. When the server reads too slowly for long, progress is dropped
-first (`droppable`), nothing else ever is.
+Messages only notify the server; everything that must not be lost is in the database. Sending never blocks the caller:
+lines are queued, and one thread writes all queued lines at once. If the server reads too slowly, only `droppable` lines
+(progress) are dropped.
 """
 
 import collections
@@ -17,17 +17,17 @@ from invokeclone.kit import log
 from invokeclone.kit.events import Event
 
 DROP_ABOVE = 32 * 1024 * 1024
-"""Bytes waiting to be written from which on droppable lines are dropped."""
+"""Queued bytes above which droppable lines are dropped."""
 
 Message = dict[str, Any]
 _log = log.get("worker.link")
 
 
 class LineWriter:
-    """Writes lines to a file descriptor from its own thread; `send` may be called from any thread and returns at once."""
+    """Writes lines to a file descriptor in its own thread; `send` is thread-safe and does not block."""
 
     def __init__(self, descriptor: int) -> None:
-        """Write to `descriptor` until closed; the descriptor stays the caller's."""
+        """Write to `descriptor`, which the caller keeps and closes."""
         self._descriptor = descriptor
         self._waiting: collections.deque[bytes] = collections.deque()
         self._size = 0
@@ -39,7 +39,7 @@ class LineWriter:
         self._thread.start()
 
     def send(self, line: bytes, *, droppable: bool = False) -> None:
-        """Queue one JSON document (without a line break); lost without a word once the other side is gone."""
+        """Queue one JSON document (without a line break); silently discarded after the other side has closed."""
         with self._changed:
             if self._broken or self._closing or (droppable and self._size > DROP_ABOVE):
                 return
@@ -49,12 +49,12 @@ class LineWriter:
                 self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything queued so far is written, `timeout` seconds at most; tell whether it is."""
+        """Wait up to `timeout` seconds until all queued lines are written; return whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: self._broken or not (self._waiting or self._writing), timeout)
 
     def close(self, timeout: float) -> None:
-        """Write what is queued, then end the thread; waits `timeout` seconds at most."""
+        """Write the queued lines and end the thread; waits up to `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -91,19 +91,19 @@ class LineWriter:
 
 
 class LineReader:
-    """Reads JSON lines from a file descriptor in its own thread and hands them on there."""
+    """Reads JSON lines from a file descriptor in its own thread."""
 
     def __init__(self, descriptor: int) -> None:
-        """Read from `descriptor`; nothing is read before `first` or `start`."""
+        """Prepare to read from `descriptor`; reading begins with `first` or `start`."""
         self._file = os.fdopen(descriptor, "rb", closefd=False)
 
     def first(self) -> Message | None:
-        """Read one message here and now (the hello); None: the other side closed."""
+        """Read one message (the hello) in the calling thread; None if the other side has closed."""
         line = self._file.readline()
         return orjson.loads(line) if line else None
 
     def start(self, on_message: Callable[[Message], None], on_end: Callable[[], None]) -> None:
-        """Call `on_message` for each later message and `on_end` once at the end, both in the reading thread."""
+        """Call `on_message` for each further message and `on_end` once at the end, both in the reader thread."""
         threading.Thread(target=self._read_all, args=(on_message, on_end), name="link-reader", daemon=True).start()
 
     def _read_all(self, on_message: Callable[[Message], None], on_end: Callable[[], None]) -> None:
@@ -128,52 +128,52 @@ class LineReader:
 
 
 class ServerLink:
-    """What the rest of the worker says to the server: typed messages on top of a `LineWriter`.
+    """Typed messages to the server, sent through a `LineWriter`.
 
-    It is the `Emitter` of the worker's `Resources` too, so that every service called here tells its events to the server.
+    Also the `Emitter` of the worker's `Resources`, so that the events of all services are sent to the server.
     """
 
     def __init__(self, writer: LineWriter) -> None:
-        """Send over `writer`."""
+        """Send through `writer`."""
         self._writer = writer
         self.received = 0
-        """How many messages of the server have been dealt with; who counts them is whoever reads the link."""
+        """Number of messages from the server that have been handled, counted by the handler."""
         self.measure: Callable[[], Message] | None = None
-        """Returns what heartbeats carry as `metrics`."""
+        """Returns the `metrics` of a heartbeat."""
 
     def ready(self, device: str, devices: list[dict[str, str]] | None) -> None:
-        """Tell that items are claimed for `device`; `devices` are all there are, None while that isn't known."""
+        """Report that items are claimed for `device`; `devices` are all available ones, None while unknown."""
         self._send({"kind": "ready", "pid": os.getpid(), "device": device, "devices": devices})
 
     def heartbeat(self, item_id: int | None) -> None:
-        """Tell that the event loop turns, and which item is being run."""
+        """Report that the event loop is responsive, and the running item."""
         message: Message = {"kind": "heartbeat", "item_id": item_id, "received": self.received}
         if self.measure is not None:
             try:
                 message["metrics"] = self.measure()
-            except Exception:  # noqa: BLE001  (a worker without heartbeats would be taken for a hung one)
+            except Exception:  # noqa: BLE001  (without heartbeats the worker would be considered hung)
                 self.measure = None
-                _log.exception("what this worker counts can't be measured: its heartbeats go on without metrics")
+                _log.exception("the metrics of this worker cannot be read; heartbeats continue without metrics")
         self._send(message)
 
     def stopping(self, item_id: int) -> None:
-        """Tell that the node of a canceled item has reached a checkpoint and is being left."""
+        """Report that the node of a canceled item has reached a checkpoint and is stopping."""
         self._send({"kind": "stopping", "item_id": item_id})
 
     def reply(self, request_id: int, body: Any = None, error: str | None = None) -> None:
-        """Answer request `request_id` with `body` or the text of an error."""
+        """Reply to request `request_id` with `body` or an error message."""
         self._send({"kind": "reply", "id": request_id, "body": body, "error": error})
 
     def report_stop(self, reason: str) -> None:
-        """Tell that this process ends by itself, and why."""
+        """Report that this process ends by itself, and why."""
         self._send({"kind": "stopped", "reason": reason})
 
     def emit(self, event: Event) -> None:
-        """Pass on an event of any room."""
+        """Send an event to the server."""
         self.event(event.name, event.model_dump_json().encode())
 
     def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
-        """Pass on an event whose payload is JSON already."""
+        """Send an event whose payload is already encoded as JSON."""
         self._writer.send(b'{"kind":"event","name":"%b","data":%b}' % (name.encode(), data), droppable=droppable)
 
     def _send(self, message: Message) -> None:

@@ -1,7 +1,7 @@
-"""Claim an item, run it in the node thread, settle it, next: the loop that a worker process is.
+"""The main loop of a worker: claim an item, run it in the node thread, store the result.
 
-It knows states and failures and refuses to know SQL (`Queue`) and nodes (`Runner`). This is the one place besides the event
-forwarder that catches everything: an item that breaks the machinery fails, and the loop goes on.
+Does not depend on SQL (see `Queue`) or nodes (see `Runner`). Catches all exceptions: an item that causes an internal
+error fails, and the loop continues.
 """
 
 import asyncio
@@ -23,66 +23,66 @@ from invokeclone.queue.service import ItemError
 from invokeclone.worker.missing import advice
 
 POLL_S = 1.0
-"""How long an idle worker waits for a word before it looks at the queue by itself."""
+"""Seconds that an idle worker waits for a notification before it polls the queue."""
 HEARTBEAT_S = 1.0
 PAUSE_AFTER_ERROR_S = 1.0
 RETRY_S = (0.05, 0.2, 1.0, 5.0)
-"""Waits between tries to write to a database that is locked, full or failing; the last one repeats."""
+"""Delays between attempts to write to a locked, full or failing database; the last one repeats."""
 REMEMBERED_CANCELS = 1000
 TRANSIENT_ERRORS = (OperationalError, NoConnection, OSError)
-"""Errors of a database that may be gone the next time: locked, disk full, I/O."""
+"""Database errors that may be temporary: locked, disk full, I/O."""
 
 _log = log.get("worker.loop")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended. `announce` sends what may only be told once the item's status is written.
+    """How a session ended. `announce` sends the events that must follow the stored status.
 
-    One that is `waiting` has not ended: its row says what it waits for, and is somebody else's by now.
+    A session that is `waiting` for a called workflow has not ended, and another worker may continue it.
     """
 
     status: Literal["completed", "failed", "canceled", "waiting"]
     session_json: str | None
-    """What follows the graph in the session's JSON, which a run does not change."""
+    """The session's JSON after the graph, which a run does not change."""
     error: ItemError | None = None
     announce: Callable[[], None] | None = None
     broken: bool = False
 
 
 class Queue(Protocol):
-    """The queue as the loop needs it."""
+    """The queue operations that the loop needs."""
 
     async def claim(self) -> ClaimedItem | None:
-        """Take the next item, if there is one and the processor isn't paused."""
+        """Claim the next item, if there is one and the processor is not paused."""
         ...
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
-        """Write session and status and tell whether the status is ours; one that is terminal already stays as it is."""
+        """Store session and status; return False if the item was terminal already and is left unchanged."""
         ...
 
     async def is_running(self, item: ClaimedItem) -> bool:
-        """Tell whether the item's row still says that it is being run; false when it ended otherwise or is gone."""
+        """Return whether the item's row is still in progress."""
         ...
 
 
 class Runner(Protocol):
-    """Runs a session."""
+    """Runs the sessions of items."""
 
     def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
-        """Run `item` to its end in the calling thread; what it raises is an error of the machinery."""
+        """Run `item` to its end in the calling thread; raises only on internal errors."""
         ...
 
     def interrupt(self) -> None:
-        """Have the node that is being run look more closely whether its item was canceled, which it was."""
+        """Make the running node of a canceled item check for cancellation more often."""
         ...
 
 
 class HeartbeatSink(Protocol):
-    """What the loop tells the server about itself."""
+    """Receiver of the loop's heartbeats."""
 
     def heartbeat(self, item_id: int | None) -> None:
-        """Tell that the loop turns, and what it runs."""
+        """Report that the loop is responsive, and the running item."""
         ...
 
 
@@ -93,10 +93,10 @@ class _Current:
 
 
 class Loop:
-    """One worker's loop. `wake`, `cancel` and `stop` are called on its event loop."""
+    """A worker's loop. Call `wake`, `cancel` and `stop` on its event loop."""
 
     def __init__(self, queue: Queue, runner: Runner, heartbeat_sink: HeartbeatSink) -> None:
-        """Take items of `queue` and run them with `runner`."""
+        """Claim items from `queue` and run them with `runner`."""
         self._queue = queue
         self._runner = runner
         self._heartbeat_sink = heartbeat_sink
@@ -108,28 +108,28 @@ class Loop:
 
     @property
     def item_id(self) -> int | None:
-        """The item that is being run."""
+        """Id of the running item."""
         return self._current.item.item_id if self._current else None
 
     def wake(self) -> None:
-        """Look at the queue at once."""
+        """Check the queue at once."""
         self._wake.set()
 
     def cancel(self, item_id: int) -> None:
-        """Stop running `item_id` at its next check; its row says canceled already.
+        """Stop running `item_id`, whose row is canceled already, at its next checkpoint.
 
-        The word may be faster than the claim's answer, so the last ones are remembered (ids are never used again).
+        A cancel may arrive before the claim returns, so the latest ones are remembered (ids are never reused).
         """
         self._canceled.append(item_id)
         if self._current and self._current.item.item_id == item_id:
             self._interrupt(self._current)
 
     def between_items(self, work: Callable[[], None]) -> None:
-        """Do `work` in the node thread, where no item runs meanwhile: after the present one, before the next."""
+        """Run `work` in the node thread between the current item and the next one."""
         self._thread.submit(work)
 
     def stop(self) -> None:
-        """Take no more items; the running one stops at its next check and its row is left to the server."""
+        """Claim no more items; the running one stops at its next checkpoint, and the server updates its row."""
         self._stopping.set()
         self._wake.set()
         if self._current:
@@ -140,14 +140,14 @@ class Loop:
         self._runner.interrupt()
 
     async def run(self) -> None:
-        """Turn until stopped."""
+        """Run until stopped."""
         heartbeat_task = asyncio.create_task(self._send_heartbeats(), name="heartbeat")
         try:
             while not self._stopping.is_set():
                 try:
                     await self._run_next()
-                except Exception:  # noqa: BLE001  (the loop outlives everything but its end)
-                    _log.exception("the worker's loop stumbled")
+                except Exception:  # noqa: BLE001  (the loop must survive all errors)
+                    _log.exception("unexpected error in the worker's loop")
                     await self._pause(PAUSE_AFTER_ERROR_S)
         finally:
             heartbeat_task.cancel()
@@ -176,23 +176,24 @@ class Loop:
             return await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._runner.run, item, current.canceled
             )
-        except Exception as error:  # noqa: BLE001  (a non-fatal processor error: this item fails, the worker goes on)
+        except Exception as error:  # noqa: BLE001  (an internal error: the item fails, the worker continues)
             _log.exception("item %s could not be run", item.item_id)
             return Outcome("failed", None, describe(error), broken=True)
         finally:
             self._current = None
             if current.canceled.is_set():
-                self._heartbeat_sink.heartbeat(None)  # at once: the server ends a worker that does not stop in time
+                self._heartbeat_sink.heartbeat(None)  # at once: the server kills a worker that does not stop in time
 
     async def _settle(self, item: ClaimedItem, outcome: Outcome) -> None:
-        """Write how the item ended, however long the database refuses, then tell.
+        """Store the item's result, with retries while the database fails, then announce it.
 
-        What can't be written at all (a session that is no text, say) must not leave the item running forever.
+        If the result cannot be stored at all (invalid text, for example), the item fails instead of staying in
+        progress.
         """
         try:
             is_settled = await self._finish_with_retries(item, outcome)
-        except Exception as error:  # noqa: BLE001  (the item fails with what was wrong with its end)
-            _log.exception("the end of item %s can't be written", item.item_id)
+        except Exception as error:  # noqa: BLE001  (the item fails with this error)
+            _log.exception("the result of item %s cannot be stored", item.item_id)
             outcome = Outcome("failed", None, describe(error), broken=True)
             is_settled = await self._finish_with_retries(item, outcome)
         if is_settled and outcome.announce:
@@ -210,11 +211,11 @@ class Loop:
                     raise
                 wait = RETRY_S[min(tries, len(RETRY_S) - 1)]
                 tries += 1
-                _log.warning("the end of item %s isn't written yet, again in %s s: %s", item.item_id, wait, error)
+                _log.warning("the result of item %s is not stored yet, retrying in %s s: %s", item.item_id, wait, error)
                 await self._pause(wait)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not past the stop."""
+        """Sleep, but not past a stop."""
         if self._stopping.is_set():
             await asyncio.sleep(min(seconds, RETRY_S[0]))
             return
@@ -222,7 +223,7 @@ class Loop:
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _send_heartbeats(self) -> None:
-        """Tell that we live; and look whether the running item's row still wants it run, should a cancel get lost."""
+        """Send heartbeats, and interrupt the item if its row is no longer in progress, in case a cancel was lost."""
         while True:
             self._heartbeat_sink.heartbeat(self.item_id)
             await asyncio.sleep(HEARTBEAT_S)
@@ -243,7 +244,7 @@ _OUT_OF_MEMORY_HINT = (
 def describe(error: BaseException) -> ItemError:
     """Return the three error fields of `error`."""
     message = str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported here
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not imported here
         message = f"{message}{_OUT_OF_MEMORY_HINT}"
     elif hint := advice(error):
         message = f"{message} - {hint}"

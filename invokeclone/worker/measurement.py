@@ -1,4 +1,4 @@
-"""Counts what a worker does, for `/metrics`. Heartbeats carry all of it to the server: the numbers since this process began."""
+"""Metrics of a worker process, sent to the server with heartbeats as totals since the process started."""
 
 import contextlib
 import threading
@@ -13,14 +13,14 @@ from invokeclone.worker.interfaces.tools import Session
 from invokeclone.worker.stats import resident, vram_in_use
 
 NO_MODEL = "none"
-"""The base of an item that used no model."""
+"""Base label of items without a model."""
 
 
 class Measurement:
-    """The numbers of one worker process. Its methods may be called from any thread and never wait for a node or a load."""
+    """The metrics of one worker process. Thread-safe; never blocks on a node or a model load."""
 
     def __init__(self, device: str, cache: InvocationCache, engine: Engine) -> None:
-        """Count for `device`, and measure these caches."""
+        """Collect metrics for `device` and its caches."""
         self._device = device
         self._cache = cache
         self._engine = engine
@@ -28,7 +28,7 @@ class Measurement:
         self._lock = threading.Lock()
 
     def add(self, session: Session, status: str) -> None:
-        """Count a run of a session and its nodes; one that waits for a called workflow has not ended."""
+        """Count a run of a session and its nodes; a session that waits for a called workflow has not ended."""
         with self._lock:
             for node_type, line in session.stats.lines.items():
                 if ran := line.calls - line.cached:
@@ -40,11 +40,11 @@ class Measurement:
                 self._numbers.observe(metrics.ITEM_SECONDS, self._device, status, base, value=session.stats.elapsed)
 
     def measure(self) -> dict[str, Any]:
-        """Return everything counted so far and what memory is in use now, as `Numbers.read` takes it."""
+        """Return all counts so far and current memory use, in the format of `MetricValues.read`."""
         device, models = self._device, self._engine.usage()
         hits, misses = self._cache.requests()
         vram = 0
-        with contextlib.suppress(RuntimeError):  # of a GPU that has failed: its items say so
+        with contextlib.suppress(RuntimeError):  # the GPU has failed, which its items report
             vram = vram_in_use()
         with self._lock:
             numbers = self._numbers
@@ -60,7 +60,7 @@ class Measurement:
 
 
 def main_base(session: Session) -> str:
-    """Return the base of the first main model that a session's nodes used, else of any model with a base of its own."""
+    """Return the base of the first main model that a session's nodes used, else of any model with a specific base."""
     configs = [record.config for record in session.models.values()]
     for config in sorted(configs, key=lambda config: config.type != ModelType.Main):
         if config.base not in (BaseModelType.Any, BaseModelType.Unknown):

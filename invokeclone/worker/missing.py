@@ -1,4 +1,4 @@
-"""Libraries that are not installed: what to do about it, for the log and for the item that needed one."""
+"""Installation hints for missing libraries, for the log and for failed items."""
 
 INSTALL = {
     "torch": "torch",
@@ -15,14 +15,14 @@ INSTALL = {
     "matplotlib": "'invokeclone[nodes]'",
     "requests": "'invokeclone[nodes]'",
 }
-"""What installs a module: a library that models need, or the extra for node packs."""
+"""Pip requirement by module: a library that models need, or the extra for node packs."""
 
 
 def advice(error: BaseException) -> str | None:
-    """Return how to install the library whose absence `error` reports; None for any other error."""
+    """Return how to install the library that `error` reports as missing; None for any other error."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return None
     module = error.name.partition(".")[0]
     if module not in INSTALL:
         return None
-    return f"{module} is not installed: `python -m pip install {INSTALL[module]}`, then start the server again"
+    return f"{module} is not installed: `python -m pip install {INSTALL[module]}`, then restart the server"

@@ -1,4 +1,4 @@
-"""What a node may give out: values that a session can store and read back, within the limits."""
+"""Checks of node outputs: size limits, and numbers that a session can store as JSON."""
 
 import math
 from typing import Any
@@ -9,15 +9,15 @@ from invokeclone.kit.json_text import LARGEST, SMALLEST
 
 
 class OutputOverLimit(NodeError):
-    """A node gives out more than a session may hold."""
+    """A node's output exceeds a limit."""
 
 
 class OutputNotStorable(NodeError):
-    """A node gives out a number that JSON cannot hold."""
+    """A node's output has a number that JSON cannot represent."""
 
 
 def check_output(output: BaseInvocationOutput, output_json: bytes, limits: Limits) -> None:
-    """Check an output and its JSON. Raises OutputOverLimit, OutputNotStorable."""
+    """Check an output and its JSON; raises OutputOverLimit, OutputNotStorable."""
     if len(output_json) > limits.node_output_mib * MIB:
         message = f"the output is over {limits.node_output_mib} MiB (setting limits.node_output_mib)"
         raise OutputOverLimit(message)
@@ -31,7 +31,7 @@ def check_output(output: BaseInvocationOutput, output_json: bytes, limits: Limit
 
 
 def check_count(count: int, limits: Limits, name: str) -> None:
-    """Raise OutputOverLimit for a list of too many values."""
+    """Raise OutputOverLimit for a list with too many values."""
     if count > limits.collection_items:
         message = f"{name} has {count} values, more than {limits.collection_items} (setting limits.collection_items)"
         raise OutputOverLimit(message)
@@ -39,8 +39,8 @@ def check_count(count: int, limits: Limits, name: str) -> None:
 
 def _check_number(name: str, value: Any) -> None:
     if type(value) is float and not math.isfinite(value):
-        message = f"{name} is {value}, which is no number that can be stored: choose smaller operands"
+        message = f"{name} is {value}, which cannot be stored: use smaller operands"
         raise OutputNotStorable(message)
     if type(value) is int and not SMALLEST <= value <= LARGEST:
-        message = f"{name} is over 64 bits: choose smaller operands"
+        message = f"{name} is over 64 bits: use smaller operands"
         raise OutputNotStorable(message)

@@ -1,7 +1,8 @@
-"""The worker process put together: settings in, link up, loop running, and a way out that always ends.
+"""The worker process: setup, message handling and shutdown.
 
-Ways out: the server says stop, its end of the pipe closes (it died), or SIGTERM. Each asks the running node to stop at its
-next check; what is still stuck after `GRACE_S` is ended hard. The item's row is left as it is: the server's to put in order.
+The process stops on a stop message, when the server closes the pipe (it has died), or on SIGTERM. The running node is
+asked to stop at its next checkpoint; after `GRACE_S` seconds the process exits anyway. The server then updates the
+item's row.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
 
 GRACE_S = 3.0
-"""How long a running node may take to notice that it should stop."""
+"""Seconds that a running node has to reach a checkpoint before the process exits."""
 TENSOR_BUDGET = 256 * 1024**2
 IMAGE_BUDGET = 64 * 1024**2
 IDLE_CHECK_S = 30.0
@@ -46,35 +47,35 @@ _log = log.get("worker")
 
 
 class DatabaseQueue:
-    """The loop's queue: the rows."""
+    """The loop's queue, backed by the database."""
 
     def __init__(self, resources: Resources, device: str, engine: Engine) -> None:
-        """Claim for `device`, by preference what needs the models that `engine` holds."""
+        """Claim items for `device`, preferring those whose models `engine` has cached."""
         self._resources = resources
         self._device = device
         self._engine = engine
 
     async def claim(self) -> ClaimedItem | None:
-        """Take the next item."""
+        """Claim the next item."""
         return await service.claim(self._resources, self._device, self._engine.resident())
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
-        """Write session and status."""
+        """Store session and status; return whether the item was not terminal yet."""
         finished = await service.finish(
             self._resources, item.item_id, outcome.status, session_json=outcome.session_json, error=outcome.error
         )
         return finished is not None
 
     async def is_running(self, item: ClaimedItem) -> bool:
-        """Tell whether the row says that the item is being run."""
+        """Return whether the item's row is in progress."""
         return await service.is_running(self._resources, item.item_id)
 
 
 class Process:
-    """A worker process from its hello to its end."""
+    """A worker process, from the hello message to its end."""
 
     def __init__(self, settings: Settings, device: str, reader: LineReader, writer: LineWriter) -> None:
-        """Serve `device` under `settings`, linked by `reader` and `writer`. Made on the running event loop."""
+        """Serve `device` under `settings`, connected by `reader` and `writer`. Create it on the running event loop."""
         self._device = device
         self._reader = reader
         self._writer = writer
@@ -103,7 +104,7 @@ class Process:
         self._reason: str | None = None
 
     async def run(self) -> None:
-        """Serve until there is a reason to end."""
+        """Run items until a reason to stop occurs."""
         self._events.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
         self._reader.start(self._on_message, self._on_link_closed)
         self._tools.engine.warm_up(self._report_devices)
@@ -117,32 +118,32 @@ class Process:
         self._writer.close(GRACE_S)
 
     def _report_devices(self) -> None:
-        """Say again that we are ready, now with every device there is (in the warm-up thread)."""
+        """Report ready again with all available devices; called in the warm-up thread."""
         with contextlib.suppress(ImportError, RuntimeError):
             self._link.ready(self._device, describe_devices())
 
     async def _expire_models(self) -> None:
-        """Drop models after a long idle time, if the settings want it; in a thread, as a load may hold the cache."""
+        """Drop models after the configured idle time; in a thread, as a model load may hold the cache's lock."""
         while True:
             await asyncio.sleep(IDLE_CHECK_S)
             if self._tools.engine.may_expire and self._loop.item_id is None:
                 await in_thread(self._tools.engine.expire)
 
     def _on_message(self, message: Message) -> None:
-        """Take a message in the reading thread and deal with it on the loop."""
+        """Pass a message from the reader thread to the event loop."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._events.call_soon_threadsafe(self._handle, message)
 
     def _on_link_closed(self) -> None:
-        """Start the clock right here, as the loop may be busy: the server closed the link."""
+        """Stop because the server closed the link. The exit timer starts here, as the event loop may be blocked."""
         _exit_after(GRACE_S)
         with contextlib.suppress(RuntimeError):
-            self._events.call_soon_threadsafe(self._end, "the server is gone")
+            self._events.call_soon_threadsafe(self._end, "the server closed the link")
 
     def _end(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-            _log.info("worker %s ends: %s", self._device, reason, extra={"action": "end_worker"})
+            _log.info("worker %s stops: %s", self._device, reason, extra={"action": "end_worker"})
             _exit_after(GRACE_S)
             self._loop.stop()
 
@@ -165,13 +166,13 @@ class Process:
             case {"kind": "request", "id": int(request_id), "name": str(name)}:
                 self._start(self._answer(request_id, name, message.get("body") or {}))
             case {"kind": "stop"}:
-                self._end("the server asked for it")
+                self._end("the server requested it")
             case _:
-                _log.warning("the server said something unknown: %s", message)
+                _log.warning("unknown message from the server: %s", message)
 
     def _replace_packs(self, names: list[str]) -> None:
-        """Load these node packs, each anew; what is cached was made by their old classes."""
-        self._tools.engine.wait_until_imported()  # packs import torch and more, too
+        """Reload these node packs and clear the cache, whose outputs are of the old classes."""
+        self._tools.engine.wait_until_imported()  # packs may import torch
         self._tools.cache.clear()
         packs.replace(self._tools.resources.settings.custom_nodes_path, names)
 
@@ -183,7 +184,7 @@ class Process:
     async def _answer(self, request_id: int, name: str, body: dict[str, Any]) -> None:
         try:
             answer = await self._requests.answer(name, body)
-        except Exception as error:  # noqa: BLE001  (a question must not end the process, and always gets an answer)
+        except Exception as error:  # noqa: BLE001  (a failing request must not end the process)
             _log.exception("request %s failed", name, extra={"action": "answer_request"})
             self._link.reply(request_id, error=str(error))
         else:
@@ -191,15 +192,15 @@ class Process:
 
 
 def _exit_after(seconds: float) -> None:
-    """End the process `seconds` from now whatever Python code is doing; where it hung goes to the log.
+    """Exit in `seconds` regardless of running Python code, and log the tracebacks of all threads.
 
-    faulthandler's clock runs outside the interpreter. A later call sets the clock anew.
+    The timer of faulthandler does not need the GIL. A later call restarts it.
     """
     faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 def own_folder(parent: Path, device: str) -> Path:
-    """Return a folder for this process alone (not made yet), and remove those of workers that are no more."""
+    """Return the path of a folder for this process (not created yet), and remove the folders of ended workers."""
     prefix = f"worker-{device.replace(':', '-')}-"
     for other in parent.glob(f"{prefix}*"):
         if not processes.is_running(other.name.removeprefix(prefix)):
@@ -208,7 +209,7 @@ def own_folder(parent: Path, device: str) -> Path:
 
 
 def serve(device_setting: str, incoming: int, outgoing: int) -> None:
-    """Take the hello from `incoming` and be the worker for device `asked` (or `auto`) until its end."""
+    """Read the hello from `incoming` and run as the worker for `device_setting` (a device or `auto`)."""
     reader, writer = LineReader(incoming), LineWriter(outgoing)
     hello = reader.first()
     if hello is None:

@@ -1,6 +1,6 @@
-"""Pictures that this worker saved or read a moment ago, so that the next node needn't decode the file; nothing else.
+"""A cache of recently saved or read images, so that later nodes need not decode the file.
 
-Only modes that a PNG gives back exactly are kept, so that a picture from here equals the one in the file.
+Only modes that a PNG stores losslessly are cached, so that a cached image equals the one in the file.
 """
 
 import collections
@@ -15,7 +15,7 @@ EXACT_MODES = frozenset({"L", "RGB", "RGBA"})
 
 
 class RecentImages:
-    """An LRU of decoded pictures by name, bounded in bytes. All methods may be called from any thread."""
+    """An LRU cache of decoded images by name, limited in bytes. Thread-safe."""
 
     def __init__(self, budget: int) -> None:
         """Keep at most `budget` bytes of pixels."""
@@ -25,7 +25,7 @@ class RecentImages:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> "Image | None":
-        """Return a copy of the picture, if it is here."""
+        """Return a copy of the image, or None if it is not cached."""
         with self._lock:
             image = self._images.get(name)
             if image is None:
@@ -34,7 +34,7 @@ class RecentImages:
         return image.copy()
 
     def keep(self, name: str, image: "Image") -> None:
-        """Keep a copy of `image` unless it alone is over the budget or its mode doesn't survive the file."""
+        """Cache a copy of `image` unless it is larger than the budget or its mode is not lossless in a file."""
         size = _bytes(image)
         if image.mode not in EXACT_MODES or size > self._budget:
             return
@@ -48,7 +48,7 @@ class RecentImages:
                 self._drop(next(iter(self._images)))
 
     def forget(self, names: Iterable[str]) -> None:
-        """Drop pictures whose files are gone."""
+        """Remove images whose files were deleted."""
         with self._lock:
             for name in names:
                 self._drop(name)

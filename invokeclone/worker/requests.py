@@ -1,4 +1,4 @@
-"""What the server may ask a worker; it knows the names of the questions and which part of the worker answers."""
+"""Requests that the server sends to a worker, dispatched by name."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -14,14 +14,14 @@ Answer = Callable[[Body], Awaitable[Any]]
 
 
 class UnknownRequest(ValueError):
-    """No request has this name."""
+    """The request name is unknown."""
 
 
 class Requests:
-    """Answers requests with a worker's tools."""
+    """Handles requests with a worker's tools."""
 
     def __init__(self, tools: Tools) -> None:
-        """Answer for `tools`."""
+        """Handle requests with `tools`."""
         self._tools = tools
         self._answers: dict[str, Answer] = {
             "cache_status": self._cache_status,
@@ -36,9 +36,9 @@ class Requests:
         }
 
     async def answer(self, name: str, body: Body) -> Any:
-        """Return the answer as plain data; raises UnknownRequest."""
+        """Handle a request and return the result as plain data; raises UnknownRequest."""
         if name not in self._answers:
-            raise UnknownRequest(f"a worker can't answer {name!r}")
+            raise UnknownRequest(f"unknown worker request {name!r}")
         return await self._answers[name](body)
 
     async def _cache_status(self, _body: Body) -> Any:
@@ -60,7 +60,7 @@ class Requests:
         await in_thread(self._tools.engine.empty)
 
     async def _convert_model(self, body: Body) -> Any:
-        """Write a folder of a single file; `refused` says why that can't be done."""
+        """Convert a single-file model to a folder; `refused` has the reason if that is not possible."""
         try:
             await in_thread(self._tools.engine.convert, **body)
         except ValueError as error:

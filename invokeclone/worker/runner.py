@@ -1,7 +1,7 @@
-"""Runs one session: node after node, each with its events, through the invocation cache; it knows no SQL and no model.
+"""Runs a session: node by node, with events, through the invocation cache.
 
-The order of what is told is the contract: started, then what the node itself tells, then complete; an item's own change to
-`failed` comes before the node's error, so that one is handed back to the loop (`Outcome.announce`).
+The order of events is part of the contract: started, events of the node itself, complete. An item's change to `failed`
+precedes the node's error event, so that event is returned to the loop (`Outcome.announce`).
 """
 
 import cProfile
@@ -37,12 +37,12 @@ from invokeclone.worker.stats import vram_in_use
 _log = log.get("worker.runner")
 
 Report = Callable[[Session, str], None]
-"""Called with a session and how its run ended."""
+"""Called with a session and its final status."""
 MakeContext = Callable[[Session, BaseInvocation, str, NodeEvents], InvocationContext]
 
 
 class SessionRunner:
-    """Runs sessions with a worker's tools. Lives in the node thread."""
+    """Runs sessions with a worker's tools, in the node thread."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class SessionRunner:
         stopping: Callable[[int], None] = lambda _item_id: None,
         report: Report = lambda _session, _status: None,
     ) -> None:
-        """Give every node a context from `make_context`; call `stopping` when a canceled item reaches a checkpoint, `report` after each run."""
+        """Call `stopping` at the first checkpoint of a canceled item, and `report` after each run."""
         self._tools = tools
         self._make_context = make_context
         self._stopping = stopping
         self._report = report
         self._waiting: dict[int, str] = {}
-        """The sessions that go on here once the workflows they call have run, by item."""
+        """JSON of the sessions that wait for called workflows, by item id."""
 
     def run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
-        """Run `item` to its end, its first error or its cancel; raises only what is wrong with the machinery."""
+        """Run `item` to its end, first error or cancellation; raises only on internal errors."""
         with log.fields(action="run_item", device=self._tools.device, **item.log_fields):
             return self._run(item, canceled)
 
@@ -81,11 +81,11 @@ class SessionRunner:
         return outcome
 
     def interrupt(self) -> None:
-        """Have networks look for the cancel at each of their modules."""
+        """Check for cancellation at each module of a network."""
         self._tools.engine.watch_modules()
 
     def _tidy(self, session: Session, status: str) -> None:
-        """Let go of tensors that no kept output mentions, and log what the session cost."""
+        """Remove tensors that no cached output or waiting session mentions, and log the session's statistics."""
         if self._waiting:
             active = self._tools.wait(service.list_active(self._tools.resources, list(self._waiting)))
             self._waiting = {item_id: text for item_id, text in self._waiting.items() if item_id in active}
@@ -104,7 +104,7 @@ class SessionRunner:
 
 
 class _Run:
-    """One run of one session."""
+    """A single run of a session."""
 
     def __init__(self, session: Session, make_context: MakeContext, stopping: Callable[[int], None]) -> None:
         self.session = session
@@ -117,14 +117,14 @@ class _Run:
         self._events = ItemEvents(session.tools.channel, session.item, session.tools.device)
 
     def to_end(self) -> Outcome:
-        """Run until nothing is left, a node fails or the item is canceled."""
+        """Run until the session is complete, a node fails or the item is canceled."""
         try:
             with watch_cancellation(self.session.canceled, self._report_stopping):
                 return self._nodes()
         except CanceledException:
             return Outcome("canceled", self._session_json())
-        except Exception as error:  # noqa: BLE001  (wrong with the machinery, not with a node; keeps the session)
-            _log.exception("the session of item %s broke", self.session.item.item_id)
+        except Exception as error:  # noqa: BLE001  (an internal error, not a node's; the session is still stored)
+            _log.exception("internal error in the session of item %s", self.session.item.item_id)
             return Outcome("failed", self._session_json(), describe(error), broken=True)
 
     def _nodes(self) -> Outcome:
@@ -136,7 +136,7 @@ class _Run:
             if node is None:
                 return self._complete()
             if len(self._state.execution_graph.nodes) > self._max_nodes:
-                message = f"iterations make more than {self._max_nodes} nodes (setting limits.session_nodes)"
+                message = f"iterations create more than {self._max_nodes} nodes (setting limits.session_nodes)"
                 return self._fail(node, self._events_of(node), OutputOverLimit(message))
             if failed := self._run_node(node):
                 return failed
@@ -155,11 +155,11 @@ class _Run:
 
     def _complete(self) -> Outcome:
         if not self._state.is_complete():
-            _log.warning("session %s has nothing left to run and is not complete", self._state.id)
+            _log.warning("session %s has no runnable node left but is not complete", self._state.id)
         return Outcome("completed", self._session_json())
 
     def _run_node(self, node: BaseInvocation) -> Outcome | None:
-        """Run one node with its events; None when all went well."""
+        """Run a node with its events; return None on success."""
         source_id = self._state.prepared_source_mapping[node.id]
         node_json = node.model_dump_json().encode()
         events = self._events.node(source_id, node_json)
@@ -174,9 +174,9 @@ class _Run:
         except CallFailed as error:
             return self._fail(node, events, error, ItemError("ValueError", str(error), str(error)))
         except CanceledException:
-            raise  # becomes the outcome in `to_end`: a node that stops as it was told tells nothing
+            raise  # becomes the outcome in `to_end`; a canceled node emits no error event
         except (Exception, SystemExit) as error:
-            if self.session.canceled.is_set():  # what a library made of our CanceledException
+            if self.session.canceled.is_set():  # a library may have wrapped our CanceledException
                 raise CanceledException(str(error)) from error
             return self._fail(node, events, error)
         self._state.complete(node.id, output)
@@ -187,7 +187,7 @@ class _Run:
     def _output_of(
         self, node: BaseInvocation, node_json: bytes, source_id: str, events: NodeEvents
     ) -> tuple[BaseInvocationOutput, bytes]:
-        """Return what the node puts out, from the cache or from running it, and its JSON."""
+        """Return the node's output, from the cache or by running the node, and its JSON."""
         node.check_required()
         check_size(node, self._tools.resources.settings.limits)
         cache = self._tools.cache
@@ -205,7 +205,7 @@ class _Run:
         return output, output_json
 
     def _report_stopping(self) -> None:
-        """Report the first checkpoint that a canceled item reaches; what it does after that is not progress."""
+        """Report the first checkpoint of a canceled item; later ones are not reported."""
         if not self._reported:
             self._reported = True
             self._stopping(self.session.item.item_id)
@@ -237,7 +237,7 @@ class _Run:
 
 
 class _Profile:
-    """Writes what cProfile saw to a file."""
+    """Profiles with cProfile and writes the statistics to a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What one session cost: calls and seconds per node type, memory, cache figures; it only counts and words the log block."""
+"""Statistics of a session for the log: calls and seconds per node type, memory, cache statistics."""
 
 import os
 import sys
@@ -21,20 +21,20 @@ class _Line:
 
 @dataclass(slots=True)
 class SessionStats:
-    """The counter of one session; made when it starts."""
+    """The statistics of one session, created when it starts."""
 
     lines: dict[str, _Line] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, node_type: str, seconds: float, vram: int = 0) -> None:
-        """Count one call of `node_type` that took `seconds` and made VRAM in use grow by `vram` bytes."""
+        """Count a call of `node_type` that took `seconds` and increased VRAM use by `vram` bytes."""
         line = self.lines.setdefault(node_type, _Line())
         line.calls += 1
         line.seconds += seconds
         line.vram = max(line.vram, vram)
 
     def reuse(self, node_type: str) -> None:
-        """Note that the result of a call of `node_type`, which is added as well, came from the invocation cache."""
+        """Count a call of `node_type` served from the invocation cache; it is also counted by `add`."""
         self.lines.setdefault(node_type, _Line()).cached += 1
 
     @property
@@ -43,7 +43,7 @@ class SessionStats:
         return time.perf_counter() - self.began
 
     def block(self, session_id: str, models: dict[str, Any] | None) -> str:
-        """Return the log block; `models` are the model cache's figures, None when no model was ever loaded."""
+        """Return the log text; `models` are the model cache's statistics, None if no model was loaded."""
         wall = self.elapsed
         width = max([len(name) for name in self.lines] + [20])
         rows = [f"Graph stats: {session_id}", f"{'Node':>{width}} {'Calls':>6} {'Seconds':>9} {'VRAM Change':>13}"]
@@ -61,16 +61,16 @@ class SessionStats:
 
 
 def resident() -> int:
-    """Return the bytes of memory this process holds (0 where the system doesn't say)."""
+    """Return the resident memory of this process in bytes (0 where the OS does not report it)."""
     try:
-        with open(_STATM, "rb", buffering=0) as file:  # noqa: PTH123  (as it is read for every item)
+        with open(_STATM, "rb", buffering=0) as file:  # noqa: PTH123  (faster; read for every item)
             return int(file.read().split()[1]) * _PAGE_SIZE
     except (OSError, ValueError, IndexError):
         return 0
 
 
 def vram_in_use() -> int:
-    """Return the bytes of CUDA memory in use by tensors; 0 without CUDA or before torch is loaded."""
+    """Return the CUDA memory used by tensors in bytes; 0 without CUDA or before torch is loaded."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is None or not getattr(cuda, "is_initialized", lambda: False)():

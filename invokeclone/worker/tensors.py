@@ -1,8 +1,8 @@
-"""Where nodes leave tensors and conditionings for the nodes after them: in memory, the oldest on disk when it gets too much.
+"""Storage of tensors and conditionings that nodes pass to later nodes: in memory, spilled to disk over a budget.
 
-It knows how to find the tensors inside an object (dataclasses, lists, tuples, dicts) and refuses to know what the object
-means. Only tensors go to disk (safetensors, no pickle); the object around them stays in memory, so everything ends with
-the process and no file can bring code back in. torch is never imported here: where it is not loaded there are no tensors.
+Finds tensors inside dataclasses, lists, tuples and dicts. Only tensors are written to disk (safetensors, no pickle);
+the objects around them stay in memory, so that no file can load code. This module does not import torch unless tensors
+are stored.
 """
 
 import collections
@@ -25,12 +25,12 @@ _log = log.get("worker.tensors")
 
 
 class StoredObjectNotFound(NotFound):
-    """No tensor or conditioning of that name is kept by this worker (any more)."""
+    """The tensor or conditioning is not, or no longer, stored in this worker."""
 
 
 @dataclasses.dataclass(slots=True)
 class _Slot:
-    """Marks the place of a tensor that lies on disk."""
+    """Placeholder of a tensor that is on disk."""
 
     index: int
 
@@ -43,10 +43,10 @@ class _Entry:
 
 
 class TensorStore:
-    """Objects with tensors inside, by name. All methods may be called from any thread."""
+    """Objects that contain tensors, by name. Thread-safe."""
 
     def __init__(self, folder: Path, budget: int) -> None:
-        """Keep `budget` bytes of tensors in memory and the others as files in `folder`, which is ours alone."""
+        """Keep up to `budget` bytes of tensors in memory and the others in `folder`, which no other process uses."""
         self._folder = folder
         self._budget = budget
         self._entries: collections.OrderedDict[str, _Entry] = collections.OrderedDict()
@@ -54,7 +54,7 @@ class TensorStore:
         self._lock = threading.RLock()
 
     def save(self, value: Any, prefix: str) -> str:
-        """Keep a copy of `value` on the CPU and return its name, `prefix` and a uuid."""
+        """Store a copy of `value` on the CPU and return its name: `prefix` and a UUID."""
         name = f"{prefix}_{uuid.uuid4()}"
         tensors: list[Any] = []
         stored_value = _map_tensors(value, lambda tensor: _copy_to_cpu(tensor, tensors))
@@ -66,11 +66,11 @@ class TensorStore:
         return name
 
     def load(self, name: str) -> Any:
-        """Return a copy of the object kept under `name`; raises StoredObjectNotFound."""
+        """Return a copy of the object stored as `name`; raises StoredObjectNotFound."""
         with self._lock:
             entry = self._entries.get(name)
             if entry is None:
-                raise StoredObjectNotFound(f"{name} is not kept by this worker; run the node that makes it again")
+                raise StoredObjectNotFound(f"{name} is not stored in this worker; run the node that creates it again")
             self._entries.move_to_end(name)
             if entry.on_disk:
                 tensors = self._read(name)
@@ -78,7 +78,7 @@ class TensorStore:
             return _map_tensors(entry.value, lambda tensor: tensor.clone())
 
     def keep_only(self, is_needed: Callable[[str], bool]) -> int:
-        """Drop every object whose name `wanted` denies; returns how many went."""
+        """Remove all objects whose name is not needed according to `is_needed`; return how many were removed."""
         with self._lock:
             unneeded = [name for name in self._entries if not is_needed(name)]
             for name in unneeded:
@@ -90,7 +90,7 @@ class TensorStore:
         return len(unneeded)
 
     def close(self) -> None:
-        """Drop everything, the folder too."""
+        """Remove all objects and the folder."""
         with self._lock:
             self._entries.clear()
             self._in_memory = 0
@@ -98,15 +98,15 @@ class TensorStore:
 
     @property
     def size(self) -> int:
-        """Bytes of tensors held in memory."""
+        """Bytes of tensors in memory."""
         return self._in_memory
 
     def __len__(self) -> int:
-        """How many objects are kept, in memory or on disk."""
+        """Return the number of stored objects, in memory or on disk."""
         return len(self._entries)
 
     def _spill_excess(self) -> None:
-        """Write the least recently used objects to disk until the rest fits; the newest always stays in memory."""
+        """Write the least recently used objects to disk until the budget is met; the newest always stays in memory."""
         if self._in_memory <= self._budget:
             return
         for name, entry in list(self._entries.items())[:-1]:
@@ -116,7 +116,7 @@ class TensorStore:
                 return
 
     def _spill(self, name: str, entry: _Entry) -> bool:
-        from safetensors.torch import save_file  # brings torch; only where tensors are
+        from safetensors.torch import save_file  # imports torch, so only when tensors are stored
 
         tensors: list[Any] = []
 
@@ -128,8 +128,8 @@ class TensorStore:
         try:
             make_folder(self._folder)
             save_file({str(index): tensor.contiguous() for index, tensor in enumerate(tensors)}, self._path(name))
-        except (OSError, ValueError, RuntimeError) as error:  # disk full, or a type that safetensors doesn't know
-            _log.warning("%s stays in memory, it could not be written: %s", name, error)
+        except (OSError, ValueError, RuntimeError) as error:  # disk full, or a dtype that safetensors does not support
+            _log.warning("%s stays in memory because it could not be written to disk: %s", name, error)
             with contextlib.suppress(OSError):
                 remove_file(self._path(name))
             return False
@@ -143,7 +143,7 @@ class TensorStore:
         try:
             tensors: dict[str, Any] = load_file(self._path(name))
         except FileNotFoundError as error:
-            raise StoredObjectNotFound(f"the file of {name} is gone from {self._folder}") from error
+            raise StoredObjectNotFound(f"the file of {name} is missing in {self._folder}") from error
         return tensors
 
     def _path(self, name: str) -> Path:
@@ -162,7 +162,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _map_tensors(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Copy `value` with each tensor replaced by `change(tensor)`; equal tensors met twice are changed twice."""
+    """Copy `value` with each tensor replaced by `change(tensor)`; a tensor that occurs twice is changed twice."""
     if _is_tensor(value):
         return change(value)
     return _map_inside(value, lambda inner: _map_tensors(inner, change))
@@ -192,5 +192,5 @@ def _map_inside(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _attributes(value: Any) -> list[str]:
-    """Return the names of what a dataclass instance holds; fields never set are left out."""
+    """Return the names of a dataclass instance's fields, without unset ones."""
     return [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]

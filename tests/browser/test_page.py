@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture from prompt to gallery, and what can be done to it."""
+"""The page in a real browser: an image from prompt to gallery, and what can be done to it."""
 
 import re
 
@@ -34,7 +34,7 @@ async def test_defaults_come_from_the_model(page: Page) -> None:
         await expect(page.locator(f"#{name}")).to_have_value(value)
 
 
-async def test_a_picture_from_prompt_to_gallery(page: Page, painter: Painter) -> None:
+async def test_an_image_from_prompt_to_gallery(page: Page, painter: Painter) -> None:
     painter.go.clear()
     await page.get_by_label("Prompt", exact=True).fill("a red circle")
     await page.get_by_label("Negative prompt").fill("a square")
@@ -47,7 +47,7 @@ async def test_a_picture_from_prompt_to_gallery(page: Page, painter: Painter) ->
     painter.go.set()
     await expect(page.locator(".tile")).to_have_count(2)
     await expect(page.locator("#progress")).to_be_hidden()
-    await expect(page.locator("#total")).to_have_text("2 pictures")
+    await expect(page.locator("#total")).to_have_text("2 images")
     first, second = painter.items
     assert second["nodes"]["seed"]["value"] == (first["nodes"]["seed"]["value"] + 1) % 2**32
     assert first["nodes"]["positive_prompt"]["value"] == "a red circle"
@@ -99,7 +99,7 @@ async def test_viewer(page: Page, app: FastAPI, painter: Painter) -> None:
     await page.keyboard.press("Delete")
     await expect(page.locator(".tile")).to_have_count(2)
     await page.keyboard.press("Escape")
-    await expect(page.locator("#total")).to_have_text("2 pictures")
+    await expect(page.locator("#total")).to_have_text("2 images")
 
 
 async def test_starred_view(page: Page, app: FastAPI) -> None:
@@ -115,7 +115,7 @@ async def test_starred_view(page: Page, app: FastAPI) -> None:
 async def test_scrolling_loads_more(page: Page, app: FastAPI) -> None:
     await fill(app, 130)
     await page.reload()
-    await expect(page.locator("#total")).to_have_text("130 pictures")
+    await expect(page.locator("#total")).to_have_text("130 images")
     tiles = page.locator(".tile")
     await expect(tiles).not_to_have_count(0)
     loaded = await tiles.count()
@@ -128,12 +128,12 @@ async def test_scrolling_loads_more(page: Page, app: FastAPI) -> None:
     assert len(set(names)) == len(names) == 130
 
 
-async def test_start_from_a_picture(page: Page, app: FastAPI, painter: Painter) -> None:
+async def test_input_image(page: Page, app: FastAPI, painter: Painter) -> None:
     await fill(app, 1)
     await page.reload()
     await page.locator(".tile").click()
     await page.locator("#use").click()
-    await expect(page.locator("#start-picture img")).to_be_visible()
+    await expect(page.locator("#input-image-drop img")).to_be_visible()
     await page.get_by_label("Strength", exact=True).fill("0.75")
     await page.get_by_role("button", name="Invoke").click()
     await expect(page.locator(".tile")).to_have_count(2)

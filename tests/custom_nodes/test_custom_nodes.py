@@ -184,13 +184,13 @@ async def test_a_pack_from_git_without_hooks_and_submodules(
         ("", "name"),
         ("-u", "name"),
         ("/", "name"),
-        ("..", "address"),
-        ("relative/pack", "address"),
-        ("http://example.test/pack", "address"),
-        ("ext::sh -c touch% /tmp/x", "address"),
-        ("--upload-pack=touch /tmp/x", "address"),
-        ("https://-oProxyCommand=x/pack", "address"),
-        ("-oProxyCommand=x@h:pack", "address"),
+        ("..", "use a URL"),
+        ("relative/pack", "use a URL"),
+        ("http://example.test/pack", "use a URL"),
+        ("ext::sh -c touch% /tmp/x", "use a URL"),
+        ("--upload-pack=touch /tmp/x", "use a URL"),
+        ("https://-oProxyCommand=x/pack", "use a URL"),
+        ("-oProxyCommand=x@h:pack", "use a URL"),
         ("/no/such/folder/pack", "folder"),
         ("file:///no/such/folder/pack", "folder"),
     ],
@@ -209,25 +209,25 @@ BROKEN = {
     "wrong": ("this is no Python", "SyntaxError"),
     "needs": ("import no_such_library", "no_such_library"),
     "asks": ("from invokeai.invocation_api import no_such_name", "no_such_name"),
-    "hangs": ("import time; time.sleep(60)", "took over"),
+    "hangs": ("import time; time.sleep(60)", "took more than"),
     "second": (SECOND_ADD, "taken"),
-    "json": ("", "there already"),
-    "numpy": ("", "there already"),
-    "invokeclone": ("", "there already"),
+    "json": ("", "already the name"),
+    "numpy": ("", "already the name"),
+    "invokeclone": ("", "already the name"),
 }
 
 
 async def test_broken_packs_stop_nothing(served: tuple[FastAPI, httpx.AsyncClient], settings: Settings) -> None:
     """A pack may not take the name of a module that is there either."""
     app, client = served
-    app.services.get(Packs)._patience = 10
+    app.services.get(Packs)._timeout_s = 10
     folder = settings.root / "nodes"
     for name, (init, _word) in BROKEN.items():
         write_pack(folder, name, init=init)
     write_pack(folder, "zz_good", prefix="good")
     nodes = set(registry.nodes())
     status = (await client.post(f"{BASE}/reload")).json()["status"]
-    reasons = dict(part.split(" is not: ", 1) for part in status.split("; ")[1:] if " is not: " in part)
+    reasons = dict(part.split(" not loaded: ", 1) for part in status.split("; ")[1:] if " not loaded: " in part)
     assert set(reasons) == set(BROKEN)
     for name, (_init, word) in BROKEN.items():
         assert word in reasons[name], name
@@ -329,7 +329,7 @@ async def test_a_slow_git_is_ended(
     script.write_text("#!/bin/sh\nsleep 60\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
-    with pytest.raises(sources.SourceError, match="took over"):
+    with pytest.raises(sources.SourceError, match="took more than"):
         await sources.fetch("https://example.test/pack", tmp_path / "target", settings, timeout_s=0.3)
 
 

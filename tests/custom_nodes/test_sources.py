@@ -159,7 +159,7 @@ def test_every_address_is_asked_over_https(source: str, address: str) -> None:
     ],
 )
 def test_other_addresses_are_refused(source: str) -> None:
-    with pytest.raises(SourceError, match="give an address"):
+    with pytest.raises(SourceError, match="use a URL"):
         sources._address(source)
 
 

@@ -69,7 +69,7 @@ async def test_who_leaves_before_the_answer_is_whole_is_no_error(
     async with app.router.lifespan_context(app):
         logged.clear()
         await app(scope("GET", path, "text/plain", 0), receive, send)
-    left = [record for record in logged if "the client left" in record.getMessage()]
+    left = [record for record in logged if "the client disconnected" in record.getMessage()]
     assert [record.levelno for record in left] == [logging.DEBUG]
     assert [record for record in logged if record.levelno > logging.DEBUG or record.exc_info] == []
 

@@ -73,7 +73,7 @@ def test_a_setting_that_the_server_cannot_run_with_is_refused(tmp_path: Path, gi
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     resources = Resources(Settings(root=tmp_path), Database(None), None)  # type: ignore[arg-type]
-    with pytest.raises(Unprocessable, match="models_dir: the folder file/models cannot be made"):
+    with pytest.raises(Unprocessable, match="models_dir: the folder file/models cannot be created"):
         live_config.change(resources, {"models_dir": "file/models"})
 
 

@@ -210,7 +210,7 @@ async def test_a_killed_worker_fails_its_item_and_comes_back(
         with pytest.raises(Unavailable, match="SIGKILL"):
             await supervisor.ask_all("die")
         await until(lambda: len([line for line in notes() if line.startswith("start")]) == 2)
-        assert orphans.failed == [("cpu", "the worker process for cpu was killed by SIGKILL (out of memory, perhaps)")]
+        assert orphans.failed == [("cpu", "the worker process for cpu was killed by SIGKILL (possibly out of memory)")]
         while not await supervisor.ask_all("x"):
             await asyncio.sleep(0.01)
     actions = [(vars(record).get("action"), vars(record).get("device")) for record in logged]

@@ -22,11 +22,11 @@ def raise_import_error(name: str) -> ModuleNotFoundError:
     [
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
-            "No module named 'torch' - torch is not installed: `python -m pip install torch`, then start the server again",
+            "No module named 'torch' - torch is not installed: `python -m pip install torch`, then restart the server",
         ),
         (
             ModuleNotFoundError("No module named 'cv2.aruco'", name="cv2.aruco"),
-            "No module named 'cv2.aruco' - cv2 is not installed: `python -m pip install 'invokeclone[nodes]'`, then start the server again",
+            "No module named 'cv2.aruco' - cv2 is not installed: `python -m pip install 'invokeclone[nodes]'`, then restart the server",
         ),
         (ImportError("cannot import name 'x' from 'torch'", name="torch"), "cannot import name 'x' from 'torch'"),
     ],
@@ -60,7 +60,7 @@ def test_a_worker_without_torch_says_so_once_and_lives(imported: Any, caplog: py
     with caplog.at_level(logging.ERROR, "invokeclone"):
         imported(ModuleNotFoundError("No module named 'torch'", name="torch"))
     assert [record.getMessage() for record in caplog.records] == [
-        "no model can run: torch is not installed: `python -m pip install torch`, then start the server again"
+        "no model can run: torch is not installed: `python -m pip install torch`, then restart the server"
     ]
     assert caplog.records[0].exc_info is None
 

@@ -1,1 +1,1 @@
-"""HTTP for every route: who may call, what a body may be, how errors are answered."""
+"""HTTP concerns common to all routes: authentication, origin checks, body parsing, error responses."""

@@ -1,7 +1,7 @@
-"""Authentication by default: in multi-user mode a route that does not ask who calls it is refused without a valid token.
+"""Authentication by default: in multi-user mode every route needs a valid token unless it is listed as open.
 
-Routes ask by taking a user (`CurrentUser`, `Admin`, `Caller` …). For one that takes none, the application does; what is open to
-everybody stands in OPEN, by method and path.
+Routes authenticate by depending on a user (`CurrentUser`, `Admin`, `Caller` …). The application does so for those
+without such a dependency; OPEN lists the public routes by method and path.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,28 +29,28 @@ CHECKS = frozenset(
         caller.caller,
     }
 )
-"""The dependencies that ask who calls."""
+"""The dependencies that authenticate the caller."""
 
 OPEN = {
-    "GET /": "the page, before anybody signs in",
+    "GET /": "the page, loaded before sign-in",
     "GET /page/{name}": "the page's files",
-    "GET /health": "whoever watches over the process",
-    "GET /api/v1/health": "the same, where clients of InvokeAI ask",
-    "GET /openapi.json": "the same for everybody",
-    "GET /docs": "shows the above",
-    "GET /redoc": "shows the above",
-    "GET /api/v1/app/version": "clients ask it first",
-    "GET /api/v1/auth/status": "whether to sign in",
-    "POST /api/v1/auth/setup": "makes the first account, refused when there is one",
+    "GET /health": "health checks",
+    "GET /api/v1/health": "health checks of InvokeAI clients",
+    "GET /openapi.json": "the same document for all users",
+    "GET /docs": "shows the OpenAPI document",
+    "GET /redoc": "shows the OpenAPI document",
+    "GET /api/v1/app/version": "clients request it first",
+    "GET /api/v1/auth/status": "whether sign-in is needed",
+    "POST /api/v1/auth/setup": "creates the first account, refused if one exists",
     "POST /api/v1/auth/login": "signs in",
-    "GET /api/v2/models/i/{key}/image": "browsers fetch it without a token; models are everybody's",
+    "GET /api/v2/models/i/{key}/image": "browsers fetch it without a token; models are shared by all users",
     "GET /v1/images/files/{token}": "the token is the right to see it",
     "GET /openai/v1/images/files/{token}": "the token is the right to see it",
     "GET /openai/images/files/{token}": "the token is the right to see it",
-    "MOUNT /ws": "socket.io: server/socket_sessions.py asks for a token when a socket opens",
-    **{f"WEBSOCKET {prefix}/ws": "ComfyUI: asks for a key in the handshake" for prefix in PREFIXES},
+    "MOUNT /ws": "socket.io: server/socket_sessions.py requires a token when a socket opens",
+    **{f"WEBSOCKET {prefix}/ws": "ComfyUI: requires a key in the handshake" for prefix in PREFIXES},
 }
-"""What needs no token, and why. Addresses that no route knows get files of the official web UI, which are the same for everybody."""
+"""Routes that need no token, and why. Paths without a route serve files of the official web UI, which are public."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class RouteEntry:
 
     @property
     def asks(self) -> bool:
-        """Whether the route itself asks who calls."""
+        """Whether the route itself authenticates the caller."""
         return _asks(self.route)
 
 
 def table(app: FastAPI) -> list[RouteEntry]:
-    """Return every route of the application, those of included routers and mounted applications too."""
+    """Return all routes of the application, including those of included routers, and its mounts."""
     return list(_entries(app.routes, ""))
 
 
@@ -100,25 +100,25 @@ def _calls(dependant: Any) -> Iterator[Any]:
 
 
 class UnguardedRoute(RuntimeError):
-    """A route that cannot ask who calls, because it takes no dependencies, and is not listed as open."""
+    """A route without dependencies, which cannot authenticate its caller, is not listed as open."""
 
 
 def check(app: FastAPI) -> None:
-    """Raise UnguardedRoute for a plain route or a mounted application that nobody has declared open."""
+    """Raise UnguardedRoute for a plain route or a mounted application that is not in OPEN."""
     for entry in table(app):
         if not isinstance(entry.route, APIRoute) and entry.key not in OPEN:
-            raise UnguardedRoute(f"{entry.key} asks nobody for a token: add it to OPEN, with the reason")
+            raise UnguardedRoute(f"{entry.key} does not require a token: add it to OPEN, with the reason")
 
 
 class Authentication:
-    """The check of every route of one application."""
+    """The default authentication of one application's routes."""
 
     def __init__(self) -> None:
-        """Read the route table with the first request that it decides, when all routes are there."""
+        """Start without the route table, which is read at the first check, when all routes are registered."""
         self._open: list[BaseRoute] | None = None
 
     async def require(self, connection: HTTPConnection, sign_in: Identity) -> None:
-        """Refuse who shows no valid token, unless the route asks by itself or is open; raises NotSignedIn."""
+        """Raise NotSignedIn without a valid token, unless the route authenticates by itself or is open."""
         route = connection.scope.get("route")
         if sign_in is not None or _asks(route):
             return
@@ -129,5 +129,5 @@ class Authentication:
 
 
 def by_default(settings: Settings) -> list[Any]:
-    """Return the dependencies of every route: none where everybody is the one user, as each costs as much as a small read."""
+    """Return the dependencies of all routes: none in single-user mode, as one costs as much as a small read."""
     return [Depends(Authentication().require)] if settings.multiuser else []

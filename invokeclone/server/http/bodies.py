@@ -1,6 +1,6 @@
-"""How JSON bodies are read, on every route of InvokeAI's API: by the one rule of `kit/json_text`, and null for what has a default.
+"""JSON request bodies of InvokeAI's API: strict decoding (`kit/json_text`), and null for fields with a default.
 
-Large bodies are read off the event loop.
+Large bodies are decoded off the event loop.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import FormRequest, resources_of
 
 MANY_OBJECTS = 256 * 1024
-"""Bytes of a body from which the objects that come of it would make a look for garbage long."""
+"""Body size in bytes from which garbage collection is paused, as it would traverse the many decoded objects."""
 
 Fill = Callable[[Any], Any]
 
 
 def read_strictly(router: APIRouter) -> APIRouter:
-    """Make the router's routes read their bodies here, but for those that have a class of their own; return it."""
+    """Make routes of `router` without their own route class use `JsonRoute`; return the router."""
     for route in router.routes:
         if type(route) is APIRoute:
             route.__class__ = JsonRoute
@@ -39,10 +39,10 @@ def read_strictly(router: APIRouter) -> APIRouter:
 
 
 class JsonRoute(APIRoute):
-    """A route that is given its JSON body as `JsonRequest` reads it."""
+    """A route whose JSON body is decoded by `JsonRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return FastAPI's handler with the request exchanged."""
+        """Return FastAPI's handler, called with a `JsonRequest`."""
         handle = super().get_route_handler()
         fill = _filling(self.dependant, embedded=self._embed_body_fields)
 
@@ -58,16 +58,16 @@ class JsonRoute(APIRoute):
 
 
 class JsonRequest(FormRequest):
-    """A request whose JSON, and whose form, hold nothing that cannot be stored."""
+    """A request whose JSON and form contain only storable values."""
 
     def __init__(self, scope: Scope, receive: Receive, fill: Fill, stack: contextlib.ExitStack) -> None:
-        """`stack` is closed when the request has been answered."""
+        """`stack` is closed after the response."""
         super().__init__(scope, receive)
         self._fill = fill
         self._stack = stack
 
     async def json(self) -> Any:
-        """Return the body's value. Raises HTTPException for what is over a limit or not storable, and JSONDecodeError."""
+        """Return the decoded body; raises JSONDecodeError, or HTTPException for values over a limit or unstorable."""
         if not hasattr(self, "_json"):
             data = await self.body()
             limits = resources_of(self).settings.limits
@@ -86,23 +86,23 @@ class JsonRequest(FormRequest):
         return self._json
 
     def forget(self) -> None:
-        """Let go of the body's value: thousands of objects that the next look for garbage need not go through."""
+        """Release the decoded body, so that garbage collection need not traverse its objects."""
         self._json = None
 
 
 def _check_lists(value: Any, limit: int) -> None:
-    """Raise Unprocessable for a list of more names or ids than a statement takes, in the body's first level."""
+    """Raise Unprocessable if a top-level list has more names or ids than an SQL statement takes."""
     parts = {"the body": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
     for name, part in parts.items():
         if isinstance(part, list) and len(part) > limit:
             raise Unprocessable(f"{name[:100]} has {len(part)} entries, more than {limit} (setting limits.names)")
 
 
-# Null for what has a default
+# Null for fields with a default
 
 
 def _filling(dependant: Dependant, *, embedded: bool) -> Fill:
-    """Return what takes the nulls out of a route's body that stand for a default."""
+    """Return a function that removes those nulls from a route's body that stand for a default."""
     fields = {field.alias: field.field_info for field in dependant.body_params}
     if embedded:
         return _of_fields(fields, params=True) or _identity
@@ -116,7 +116,7 @@ def _identity(value: Any) -> Any:
 def _of_fields(
     fields: dict[str, FieldInfo], ancestors: frozenset[type] = frozenset(), *, params: bool = False
 ) -> Fill | None:
-    """Return what takes nulls out of an object; parameters of a route have always taken them for their default."""
+    """Return a function that removes nulls from an object; for `params` of a route, null always means the default."""
     optional = [
         name
         for name, field in fields.items()
@@ -144,7 +144,7 @@ def _of_fields(
 
 
 def _of_annotation(annotation: Any, ancestors: frozenset[type] = frozenset()) -> Fill | None:
-    """Return what takes nulls out of a model, an optional one, or each of a list; None where there is nothing to do."""
+    """Return a function that removes nulls from a model, an optional model or a list of models; None if not needed."""
     if is_union(annotation):
         members = [member for member in get_args(annotation) if member is not type(None)]
         return _of_annotation(members[0], ancestors) if len(members) == 1 else None

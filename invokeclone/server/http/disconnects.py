@@ -1,4 +1,4 @@
-"""Clients that leave before they have their answer: nothing has failed, so the log says it at level debug, without a traceback."""
+"""Handling of clients that disconnect before the response: logged at debug level, without a traceback."""
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,13 +10,13 @@ _log = log.get("server")
 
 
 class ClientDisconnects:
-    """Ends requests quietly whose client has left."""
+    """Suppresses the errors of requests whose client has disconnected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; what fails after the client has left is not raised."""
+        """Call the application; errors after a disconnect are logged, not raised."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -34,4 +34,4 @@ class ClientDisconnects:
         except Exception as error:
             if not watched.has_left and not isinstance(error, ClientDisconnect):
                 raise
-            _log.debug("%s %s: the client left: %s", scope["method"], scope["path"], type(error).__name__)
+            _log.debug("%s %s: the client disconnected: %s", scope["method"], scope["path"], type(error).__name__)

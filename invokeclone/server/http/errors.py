@@ -1,7 +1,7 @@
-"""The one place where an exception becomes an answer, always `{"detail": …}`; it knows no room's errors by name.
+"""Conversion of exceptions to error responses of the form `{"detail": …}`.
 
-What a client reads is JSON whatever the exception holds: bytes, exceptions, NaN and lone surrogates are made harmless, and
-a large input is not sent back to whom it came from.
+The response is valid JSON for any exception: bytes, exceptions, NaN and lone surrogates are converted to text, and
+large inputs are not repeated.
 """
 
 import math
@@ -18,7 +18,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 
 INPUT_LIMIT = 2_000
-"""Bytes of JSON up to which a refused input is repeated in the answer."""
+"""Maximum JSON size in bytes of an invalid input that is repeated in the response."""
 
 MESSAGE_LIMIT = 10_000
 DEPTH_LIMIT = 40
@@ -27,7 +27,7 @@ _log = log.get("server")
 
 
 def answer(status: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
-    """Return the error answer in its one form."""
+    """Return an error response."""
     return Response(
         orjson.dumps({"detail": plain(detail)}, option=orjson.OPT_NON_STR_KEYS),
         status_code=status,
@@ -36,8 +36,8 @@ def answer(status: int, detail: object, headers: Mapping[str, str] | None = None
     )
 
 
-def plain(value: object, depth: int = 0) -> Any:  # noqa: PLR0911  (a table, a row per kind of value)
-    """Return `value` as something that JSON can hold: numbers it cannot write, bytes and objects become text."""
+def plain(value: object, depth: int = 0) -> Any:  # noqa: PLR0911  (one return per kind of value)
+    """Return `value` in JSON types: numbers that JSON cannot represent, bytes and objects become text."""
     if depth > DEPTH_LIMIT:
         return "…"
     match value:
@@ -60,7 +60,7 @@ def plain(value: object, depth: int = 0) -> Any:  # noqa: PLR0911  (a table, a r
 
 
 def validation_details(errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return pydantic's errors without their links, and each `input` only while it is small."""
+    """Return pydantic's errors without URLs, and with `input` only if it is small."""
     details = []
     for error in errors:
         detail = {key: plain(item) for key, item in error.items() if key not in ("url", "input")}
@@ -71,7 +71,7 @@ def validation_details(errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _small(value: object) -> bool:
-    """Tell whether `value` is worth repeating, without walking a large one to its end."""
+    """Return whether the JSON of `value` is within INPUT_LIMIT, without traversing a large value completely."""
     budget = INPUT_LIMIT
     waiting = [value]
     while waiting:
@@ -106,19 +106,19 @@ async def _http(_request: Request, error: Exception) -> Response:
 
 
 async def _beyond_sqlite(_request: Request, error: Exception) -> Response:
-    """Answer for what a column cannot hold: an integer over 64 bits, text that is not Unicode."""
+    """Respond to a value that SQLite cannot store: an integer over 64 bits, invalid Unicode."""
     return answer(422, f"a value cannot be stored: {error}")
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    """Answer for a bug: the client learns the kind of error, the log (by the ASGI server) the traceback."""
+    """Respond to an unexpected error: the client gets the type of the error; the ASGI server logs the traceback."""
     _log.error("%s %s failed: %s: %s", request.method, request.url.path, type(error).__name__, error)
-    return answer(500, f"{type(error).__name__}: the server failed on this request; the log says more")
+    return answer(500, f"{type(error).__name__}: internal server error; see the server's log")
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` render every exception."""
-    from invokeclone.server.http import storage_errors  # it renders with what is above
+    """Register the exception handlers of `app`."""
+    from invokeclone.server.http import storage_errors  # imports this module
 
     app.add_exception_handler(InvokeCloneError, _application_error)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -1,7 +1,4 @@
-"""What happens before any route sees a request: large bodies, NUL characters, and what touches images being moved, are refused.
-
-Plain ASGI, no knowledge of routes beyond the address prefixes that may carry large files or touch images.
-"""
+"""ASGI middleware before routing: body size limits, NUL characters, doubled slashes, image moves."""
 
 import contextlib
 import re
@@ -19,7 +16,7 @@ from invokeclone.server.http.errors import answer
 from invokeclone.shims import routers as shims
 
 VIDEO_FIELDS = 2 * MIB
-"""Room for the fields around a video."""
+"""Allowance for the form fields around a video."""
 
 OWN_API = ("/api/v1/", "/api/v2/")
 IMAGE_FILES = re.compile(r"/api/v1/images/i/[^/]*/(full|thumbnail|workflow)|/api/v1/images/download/.*")
@@ -29,14 +26,14 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class BodyLimit:
-    """Answers 413 when a body is, or grows, larger than its route may carry; nothing past the limit is read."""
+    """Responds with 413 if a body is larger than its route allows; reads nothing past the limit."""
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self.app = app
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a `receive` that counts."""
+        """Call the application with a counting `receive`."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
@@ -65,18 +62,18 @@ class BodyLimit:
 
 
 def _refusal(scope: Scope, status: int, message: str) -> Response:
-    """Return the refusal, in the words of another dialect where the address is one of its."""
+    """Return an error response, in the format of the compatibility API that the path belongs to, if any."""
     return shims.render_error(scope["path"], status, message) or answer(status, message)
 
 
 def _too_large(scope: Scope, limit: "_Limit") -> Response:
-    refusal = _refusal(scope, 413, f"the body is over {limit.mib} MiB (setting limits.{limit.setting})")
+    refusal = _refusal(scope, 413, f"the request body is larger than {limit.mib} MiB (setting limits.{limit.setting})")
     refusal.headers["Connection"] = "close"
     return refusal
 
 
 class _Limit(NamedTuple):
-    """How large a body may be, by which setting."""
+    """A body size limit and the setting that defines it."""
 
     setting: str
     mib: int
@@ -98,27 +95,27 @@ def _limit(limits: Limits, path: str, content_type: str) -> _Limit:
 
 
 class NoNulCharacters:
-    """Answers 422 to an address or query with a NUL character, which neither files nor databases take."""
+    """Responds with 422 to a path or query with a NUL character, which file systems and databases reject."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass the request on."""
+        """Refuse the request, or call the application."""
         if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope.get("query_string", b"")):
-            await _refusal(scope, 422, "the address holds a NUL character")(scope, receive, send)
+            await _refusal(scope, 422, "the URL contains a NUL character")(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
 
 class SingleSlashes:
-    """Takes doubled slashes out of addresses, which clients make of a base address that ends in one."""
+    """Removes doubled slashes from paths; clients create them from a base URL that ends in a slash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on under the plain address."""
+        """Call the application with the normalized path."""
         path = scope.get("path", "")
         if "//" in path:
             scope = {**scope, "path": re.sub("/{2,}", "/", path)}
@@ -126,14 +123,14 @@ class SingleSlashes:
 
 
 class ImageMoveGuard:
-    """Answers 409 to what would read or change the files of images while they are being moved."""
+    """Responds with 409 to requests that would read or change image files while they are moved."""
 
     def __init__(self, app: ASGIApp, resources: Resources) -> None:
         self.app = app
         self.resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass the request on."""
+        """Refuse the request, or call the application."""
         if self.resources.maintenance and scope["type"] == "http" and _touches_images(scope["method"], scope["path"]):
             await answer(ImagesMoving.status, str(ImagesMoving()))(scope, receive, send)
             return

@@ -1,25 +1,25 @@
-"""Headers that every answer has: a browser takes nothing for what it is not declared to be, and no cache hands one user's answer to another."""
+"""Security headers of all responses: no MIME sniffing, no scripts in API documents, no caching with accounts."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invokeclone.images.responses import NO_STORE
 
 DOCUMENTS = (b"text/html", b"image/svg+xml", b"application/xhtml+xml", b"text/xml", b"application/xml")
-"""Types whose files can hold scripts."""
+"""Media types whose files can contain scripts."""
 NO_SCRIPTS = b"sandbox; default-src 'none'; style-src 'unsafe-inline'"
 API = "/api/"
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class SafeHeaders:
-    """Adds what an answer lacks: `nosniff`, no scripts in documents of the API, and in multi-user mode no caching."""
+    """Adds missing headers: `nosniff`, a CSP without scripts for API documents, and no caching in multi-user mode."""
 
     def __init__(self, app: ASGIApp, *, multiuser: bool) -> None:
         self.app = app
         self.multiuser = multiuser
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a `send` that completes the headers."""
+        """Call the application with a `send` that adds the headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

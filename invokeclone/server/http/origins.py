@@ -1,13 +1,15 @@
-"""Which host names and which web pages may reach this server, over HTTP and sockets alike: two tables of rules, and what applies them.
+"""Host and origin checks for HTTP and WebSockets: protection against DNS rebinding and cross-site requests.
 
-A page of another site can have a browser send requests to this server. Two things tell it from the user's own page:
+A page of another site can make a browser send requests to this server. Two headers distinguish it from the user's own
+page:
 
-* The host name. A page whose own name is made to point at this machine (DNS rebinding) is "same origin" for the browser, but the
-  request still carries the page's name. So names have to be known here: HOST_RULES.
-* The origin. Browsers put the page's origin on every request that may change something, and on every WebSocket: ORIGIN_RULES.
+* Host. A page whose domain resolves to this machine (DNS rebinding) is "same origin" for the browser, but the request
+  carries the page's host name. Only names that match HOST_RULES are accepted.
+* Origin. Browsers send the page's origin with every request that may change something, and with every WebSocket. Only
+  origins that match ORIGIN_RULES are accepted.
 
-Programs send neither a foreign name nor an origin, and pass. A proxy's forwarded headers count when the proxy's address is one
-of `forwarded_allow_ips`.
+Programs other than browsers send neither a foreign host name nor an origin, and pass. A proxy's forwarded headers count
+if the proxy's address is in `forwarded_allow_ips`.
 """
 
 import asyncio
@@ -29,19 +31,19 @@ from invokeclone.shims import routers as shims
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SOCKETS = "/ws/"
-"""What the addresses of socket.io begin with, whose polling needs an acceptable origin on every request."""
+"""Path prefix of socket.io, whose polling requests all need an accepted origin."""
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa")
-"""Endings that the public DNS never answers (RFC 6761, RFC 6762, ICANN 2024, RFC 8375): no foreign page can have such a name."""
+"""Suffixes that the public DNS never resolves (RFC 6761, RFC 6762, ICANN 2024, RFC 8375), so no foreign page has them."""
 AUTHORITY = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[^\s\[\]/@:,]+)(:(?P<port>[0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 LOGGED_LIMIT = 100
-"""Refusals that are logged, each once."""
+"""Maximum number of distinct refusals that are logged, each once."""
 MISDIRECTED = 421
 FORBIDDEN = 403
 DECISIVE = frozenset({b"host", b"origin", b"sec-fetch-site", b"x-forwarded-host", b"x-forwarded-proto"})
 """The headers that the rules read."""
 REMEMBERED = 1000
-"""Senders that are remembered to have passed."""
+"""Maximum number of accepted senders that are cached."""
 
 _log = log.get("server.origins")
 
@@ -54,12 +56,12 @@ class Policy:
     allow_origins: frozenset[str]
     own_host: str
     machine: frozenset[str]
-    """This machine's names, in lower case."""
+    """This machine's host names, in lower case."""
     proxies: "Addresses"
 
     @classmethod
     def of(cls, settings: Settings) -> "Policy":
-        """Return the policy that `settings` describe; the machine's full name is read later, when it is needed."""
+        """Return the policy of `settings`; the machine's FQDN is added later, when needed."""
         return cls(
             frozenset(host_name(entry) or entry for entry in settings.allowed_hosts),
             frozenset(origin.lower().rstrip("/") for origin in settings.allow_origins),
@@ -71,28 +73,28 @@ class Policy:
 
 @dataclass(frozen=True)
 class Sender:
-    """What a request tells of the one who sent it."""
+    """The properties of a request that identify its sender."""
 
     authorities: tuple[str, ...]
-    """`Host`, and what a trusted proxy forwards as such: name or address, with a port where there is one."""
+    """`Host`, and the hosts forwarded by a trusted proxy: name or address, with an optional port."""
     origin: str | None
     fetch_site: str
-    """`Sec-Fetch-Site`, which browsers send over https and to localhost only; no page can set it."""
+    """`Sec-Fetch-Site`, which browsers send over https and to localhost only; pages cannot set it."""
     is_https: bool
 
 
 class Addresses:
-    """A list of addresses and networks, as `forwarded_allow_ips` has them; `*` is all."""
+    """A list of IP addresses and networks as in `forwarded_allow_ips`; `*` matches all."""
 
     def __init__(self, text: str) -> None:
-        """Read entries that are separated by commas; what is no address is compared as text."""
+        """Parse comma-separated entries; those that are not IP addresses are compared as text."""
         entries = {entry.strip() for entry in text.split(",") if entry.strip()}
         self._all = "*" in entries
         self._texts = frozenset(entries)
         self._networks = tuple(network for entry in entries if (network := _network(entry)) is not None)
 
     def __contains__(self, text: str) -> bool:
-        """Tell whether an address is in the list."""
+        """Return whether an address is in the list."""
         if self._all or text in self._texts:
             return True
         address = _address(text)
@@ -114,7 +116,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def host_name(authority: str) -> str | None:
-    """Return the name or address in an authority, in lower case, without brackets, port and last dot; None: it is none."""
+    """Return the host of an authority in lower case, without brackets, port and trailing dot; None if invalid."""
     address = _address(authority.strip())
     match = AUTHORITY.fullmatch(authority.strip())
     if address is None and match is None:
@@ -124,14 +126,14 @@ def host_name(authority: str) -> str | None:
 
 
 def _ascii(name: str) -> str:
-    """Return an international name as it travels."""
+    """Return an internationalized name in its IDNA encoding."""
     try:
         return name if name.isascii() else name.encode("idna").decode()
     except UnicodeError:
         return name
 
 
-# The tables: the first rule that holds lets a name or an origin pass; where none does, the request is refused.
+# A host or origin is accepted if any rule matches.
 
 HostRule = Callable[[str, Policy], bool]
 OriginRule = Callable[[Sender, Policy], bool]
@@ -149,7 +151,7 @@ ORIGIN_RULES: dict[str, OriginRule] = {
     "no browser": lambda sender, _: sender.origin is None and sender.fetch_site in ("", "none"),
     "an origin in `allow_origins`": lambda sender, policy: _is_listed(sender.origin, policy.allow_origins),
     "the server's own origin": lambda sender, _: _is_own(sender),
-    "own by the browser's word": lambda sender, _: sender.fetch_site == "same-origin" and sender.origin != "null",
+    "same origin, per the browser": lambda sender, _: sender.fetch_site == "same-origin" and sender.origin != "null",
 }
 
 
@@ -164,10 +166,10 @@ def _is_listed(origin: str | None, allowed: frozenset[str]) -> bool:
 
 
 def _is_own(sender: Sender) -> bool:
-    """Tell whether the origin is a page of the host that the request went to.
+    """Return whether the origin is the host that the request was sent to.
 
-    Behind a proxy that ends TLS without a word the request seems to be http: then both schemes are own. Where it is https, a
-    page that came over http is not: somebody on the way may have written it.
+    Behind a TLS proxy without forwarded headers the request appears as http: then both schemes are accepted. For https
+    requests an http origin is not accepted, as it may have been tampered with in transit.
     """
     scheme, _, authority = (sender.origin or "").lower().partition("://")
     if scheme not in DEFAULT_PORTS or (sender.is_https and scheme == "http"):
@@ -180,7 +182,7 @@ def _same(left: str, right: str, port: str) -> bool:
 
 
 def find_refused_host(sender: Sender, policy: Policy) -> str | None:
-    """Return the name that no rule lets pass, None when all may."""
+    """Return the first host that no rule accepts; None if all are accepted."""
     for authority in sender.authorities:
         name = host_name(authority)
         if name is None or not any(rule(name, policy) for rule in HOST_RULES.values()):
@@ -189,12 +191,12 @@ def find_refused_host(sender: Sender, policy: Policy) -> str | None:
 
 
 def is_refused_origin(sender: Sender, policy: Policy) -> bool:
-    """Tell whether no rule lets the origin pass."""
+    """Return whether no rule accepts the origin."""
     return not any(rule(sender, policy) for rule in ORIGIN_RULES.values())
 
 
 def sender_of(scope: Scope, proxies: Addresses) -> Sender:
-    """Return who sent a request; forwarded headers are read when a trusted proxy sent them."""
+    """Return the sender of a request; forwarded headers are read if they come from a trusted proxy."""
     headers = Headers(scope=scope)
     client = scope.get("client") or ("", 0)
     is_proxied = client[0] in proxies
@@ -214,9 +216,9 @@ def sender_of(scope: Scope, proxies: Addresses) -> Sender:
 
 
 class OwnOrigin:
-    """Answers 421 to requests under a foreign host name, and 403 to writes and sockets of foreign pages.
+    """Responds with 421 to foreign host names, and with 403 to writes and sockets of foreign pages.
 
-    It stands before uvicorn's reading of forwarded headers, which hides the address that a request came from.
+    Must run outside of uvicorn's proxy header middleware, which replaces the client address.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -228,7 +230,7 @@ class OwnOrigin:
         self._is_complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass the request on."""
+        """Refuse the request, or call the application."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -254,7 +256,7 @@ class OwnOrigin:
         self._passed.add(key)
 
     async def _complete_policy(self) -> Policy:
-        """Return the policy with this machine's full name, which is read once, when a name is in doubt: it may take a DNS server."""
+        """Return the policy with this machine's FQDN, read only for an unknown host, as it may need a DNS query."""
         async with self._lock:
             if not self._is_complete:
                 full_name = (await in_thread(socket.getfqdn)).lower()
@@ -265,7 +267,7 @@ class OwnOrigin:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
         if message not in self._logged and len(self._logged) < LOGGED_LIMIT:
             self._logged.add(message)
-            _log.warning("refused, logged once: %s", message)
+            _log.warning("refused a request (logged once): %s", message)
         response = shims.render_error(scope["path"], status, message) or answer(status, message)
         if scope["type"] == "websocket":
             await _deny(scope, receive, send, response)
@@ -280,7 +282,7 @@ def _needs_own_origin(scope: Scope) -> bool:
 
 
 def _key(scope: Scope) -> tuple[object, ...]:
-    """Return all that the decision depends on: clients send the same with each request."""
+    """Return the cache key of a decision: all request properties that it depends on."""
     client = scope.get("client")
     decisive = [tuple(header) for header in scope["headers"] if header[0] in DECISIVE]
     return (client[0] if client else "", scope.get("scheme"), _needs_own_origin(scope), *decisive)
@@ -288,23 +290,21 @@ def _key(scope: Scope) -> tuple[object, ...]:
 
 def _foreign_host(host: str) -> str:
     name = (host_name(host) or host)[:200]
-    return (
-        f"{name!r} is not a name of this server; to reach it under this name, add it to allowed_hosts in invokeai.yaml"
-    )
+    return f"{name!r} is not a host name of this server; to use it, add it to allowed_hosts in invokeai.yaml"
 
 
 def _foreign_origin(sender: Sender) -> str:
     if sender.origin is None:
         return "a page of another site sent this request"
     return (
-        f"a page of {sender.origin[:200]!r} sent this request, and this server knows itself as"
-        f" {', '.join(sender.authorities)[:400] or 'nothing'}; have the proxy pass the Host header on, or add the origin to"
+        f"a page of {sender.origin[:200]!r} sent this request, but this server's host is"
+        f" {', '.join(sender.authorities)[:400] or 'unknown'}; make the proxy forward the Host header, or add the origin to"
         " allow_origins in invokeai.yaml"
     )
 
 
 async def _deny(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
-    """Answer the handshake of a WebSocket with a refusal, or close it where the server cannot send one."""
+    """Reject a WebSocket handshake with `response`, or close the socket if the server does not support that."""
     await receive()  # websocket.connect
     if "websocket.http.response" in scope.get("extensions", {}):
         await response(scope, receive, send)

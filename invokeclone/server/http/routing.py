@@ -1,8 +1,8 @@
-"""An index of the routes by the fixed beginning of their addresses, in front of FastAPI, which tries its routes one by one.
+"""A route index by constant path prefix, in front of FastAPI's linear route search.
 
-With 300 routes that search costs more CPU than most requests. Each route is included on its own; the index hands FastAPI the one
-or two that an address may belong to, in their order. What they don't match in full (another method, a slash too many, the page,
-what is mounted) goes the way of every request without an index.
+With 300 routes the linear search costs more CPU than most requests. Each route is included separately; the index
+selects the one or two candidates of a path, in order of inclusion. Requests without a full match (other method,
+trailing slash, page, mounts) fall back to the linear search.
 """
 
 from collections import defaultdict
@@ -14,17 +14,17 @@ from starlette.types import Receive, Scope, Send
 
 
 class RouteIndex:
-    """Takes the place of an application's router for HTTP requests whose route the index knows."""
+    """Dispatches HTTP requests to indexed routes, and all others to the application's router."""
 
     def __init__(self, app: FastAPI) -> None:
-        """Index what is included in `app` from now on through `include`."""
+        """Index the routes that are added to `app` through `include`."""
         self._app = app
         self._search = app.router.middleware_stack
         self._routes: defaultdict[str, list[tuple[int, BaseRoute]]] = defaultdict(list)
         app.router.middleware_stack = self
 
     def include(self, router: APIRouter) -> None:
-        """Include the routes of `router` one by one, as they are."""
+        """Include the routes of `router` one by one, unchanged."""
         for route in router.routes:
             single = APIRouter(
                 default_response_class=router.default_response_class,
@@ -37,7 +37,7 @@ class RouteIndex:
             self._routes[_beginning(route, router)].append((len(self._app.router.routes), included))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the route answer that the address belongs to."""
+        """Dispatch the request to the matching route."""
         if scope["type"] == "http":
             for route in self._candidates(scope["path"]):
                 match, child_scope = route.matches(scope)
@@ -49,7 +49,7 @@ class RouteIndex:
         await self._search(scope, receive, send)
 
     def _candidates(self, path: str) -> Iterator[BaseRoute]:
-        """Yield the routes whose fixed beginning is one of the address, in the order in which they were included."""
+        """Yield the routes whose prefix matches the path, in order of inclusion."""
         matches: list[tuple[int, BaseRoute]] = []
         end = len(path)
         while end >= 0:
@@ -62,7 +62,7 @@ class RouteIndex:
 
 
 def _beginning(route: BaseRoute, router: APIRouter) -> str:
-    """Return the segments of a route's address before its first parameter; of a router within a router, its prefix."""
+    """Return the path segments of a route before its first parameter; for a nested router, its prefix."""
     path: str | None = getattr(route, "path", None)
     if path is None:
         return router.prefix

@@ -1,4 +1,4 @@
-"""Disks and databases that refuse, as answers: 507, 503 or 400 with a sentence; the log has the file and the reason."""
+"""Error responses for failures of disk and database: 507, 503 or 400; the log has the file and the reason."""
 
 import sqlite3
 
@@ -17,7 +17,7 @@ _log = log.get("server")
 async def _file(request: Request, error: Exception) -> Response:
     cause = to_storage_error(error)
     if cause is None:
-        raise error  # a bug: rendered and logged as any other
+        raise error  # a bug: handled by the generic handler
     return _answer(request, error, cause)
 
 
@@ -25,7 +25,7 @@ async def _database(request: Request, error: Exception) -> Response:
     cause = to_storage_error(error)
     if cause is None:
         _log.error("the database refused a statement", exc_info=error)
-        return errors.answer(500, "the database refused a statement; the log says more")
+        return errors.answer(500, "the database refused a statement; see the server's log")
     return _answer(request, error, cause)
 
 
@@ -35,7 +35,7 @@ def _answer(request: Request, error: Exception, cause: InvokeCloneError) -> Resp
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` render what storage refuses."""
+    """Register the handlers for storage errors."""
     app.add_exception_handler(OSError, _file)
     app.add_exception_handler(DBAPIError, _database)
     app.add_exception_handler(sqlite3.Error, _database)

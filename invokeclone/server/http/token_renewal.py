@@ -1,6 +1,6 @@
-"""The token that follows: whoever changes something goes on being signed in, without asking for it.
+"""Token renewal: successful writes of a signed-in user return a fresh token in a response header.
 
-Plain ASGI around the routes. It knows neither accounts nor signatures, only that the user room left a sign-in on the request.
+ASGI middleware that reads the `sign_in` that the authentication dependency stored in the request state.
 """
 
 from starlette.datastructures import MutableHeaders
@@ -15,13 +15,13 @@ FAILED_FROM = 400
 
 
 class TokenRenewal:
-    """Adds a new token to every answer that tells of a change that was made, where the request had a token."""
+    """Adds a new token to every successful response to a write request that had a token."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and look at the head of its answer."""
+        """Call the application and add the header to its response."""
         if scope["type"] != "http" or scope["method"] not in CHANGING or scope["path"].endswith(EXCLUDED_PATHS):
             await self.app(scope, receive, send)
             return

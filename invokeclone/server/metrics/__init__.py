@@ -1,4 +1,4 @@
-"""`/metrics` for Prometheus: figures of requests, sockets, workers and queues; docs/metrics.md has the table."""
+"""The Prometheus endpoint `/metrics`: metrics of requests, sockets, workers and queues, listed in docs/metrics.md."""
 
 from invokeclone.kit.requests import Application
 from invokeclone.server.metrics.api import router
@@ -6,7 +6,7 @@ from invokeclone.server.metrics.requests import RequestTimer, RequestTimes
 
 
 def install(app: Application, *, enabled: bool) -> None:
-    """Time the requests of `app` from this layer inwards and serve `/metrics`; without effect unless `enabled`."""
+    """Time the requests that reach this middleware layer and serve `/metrics`; does nothing unless `enabled`."""
     if enabled:
         app.add_middleware(RequestTimer, times=app.services.add(RequestTimes, RequestTimes(app)))
         app.include_router(router)

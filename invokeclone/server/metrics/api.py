@@ -1,4 +1,4 @@
-"""The route that Prometheus reads."""
+"""The `/metrics` route."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -13,8 +13,8 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/metrics")
 async def get_metrics(request: Request, database: Reads, _admin: Admin) -> Response:
-    """Return all figures in Prometheus's text format; not part of InvokeAI's API."""
-    from invokeclone.server.metrics import exposition  # takes the library in with the first request: 50 ms
+    """Return all metrics in the Prometheus text format; not part of InvokeAI's API."""
+    from invokeclone.server.metrics import exposition  # importing the library takes 50 ms: done on the first request
 
     numbers = await figures.measure(services_of(request), database)
     compress = "gzip" in request.headers.get("accept-encoding", "")

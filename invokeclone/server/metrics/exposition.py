@@ -1,4 +1,4 @@
-"""From numbers to Prometheus's text format."""
+"""Rendering of metric values in the Prometheus text format."""
 
 import gzip
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from invokeclone.kit.metrics import Metric, MetricValues
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 COMPRESSION_LEVEL = 1
-"""The level of compression: the text is long and repeats itself."""
+"""Gzip level; the lowest is enough for such repetitive text."""
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | SummaryMetricFamily
 
 
 class _Numbers(Collector):
-    """Numbers as the library collects them."""
+    """Adapter from `MetricValues` to the Prometheus client's collector interface."""
 
     def __init__(self, numbers: MetricValues) -> None:
         self._numbers = numbers
 
     def collect(self) -> Iterator[Family]:
-        """Yield the metrics, those without series too."""
+        """Yield all metrics, including those without series."""
         for metric in self._numbers.metrics.values():
             yield _family(metric, self._numbers)
 
@@ -60,13 +60,13 @@ def _family(metric: Metric, numbers: MetricValues) -> Family:
 
 
 def _cumulative(metric: Metric, counts: list[float]) -> list[tuple[str, float]]:
-    """Return the limit of each bucket with the number of observations up to it."""
+    """Return the upper limit and the cumulative count of each bucket."""
     limits = [*(str(float(limit)) for limit in metric.buckets), "+Inf"]
     return [(limit, sum(counts[: index + 1])) for index, limit in enumerate(limits)]
 
 
 def render(numbers: MetricValues, *, compress: bool) -> bytes:
-    """Return `numbers` as text, as gzip where `compress` is true. For a thread: of a long text it takes some 50 ms."""
+    """Return `numbers` as text, gzipped if `compress`. Blocks for some 50 ms on a long text: call it in a thread."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Numbers(numbers))
     text = generate_latest(registry)

@@ -1,4 +1,4 @@
-"""All numbers of one server at one moment: what it counted itself, what its workers sent, and what the database says."""
+"""Snapshot of all metrics of a server: its own counters, those of its workers, and database queries."""
 
 from collections.abc import Iterable
 
@@ -13,11 +13,13 @@ from invokeclone.server.supervision.workers import Worker
 from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.worker import metrics as worker_metrics
 
-SOCKETS = Metric("invokeclone_connected_sockets", "gauge", "Clients that are connected, by protocol.", ("protocol",))
+SOCKETS = Metric("invokeclone_connected_sockets", "gauge", "Connected clients, by protocol.", ("protocol",))
 RESTARTS = Metric(
-    "invokeclone_worker_restarts_total", "counter", "Worker processes started in place of one that ended.", ("device",)
+    "invokeclone_worker_restarts_total", "counter", "Worker processes started to replace one that ended.", ("device",)
 )
-READY = Metric("invokeclone_worker_ready", "gauge", "1 while a worker of the device takes items, else 0.", ("device",))
+READY = Metric(
+    "invokeclone_worker_ready", "gauge", "1 while a worker of the device accepts items, else 0.", ("device",)
+)
 METRICS = (
     *queue_metrics.METRICS,
     *worker_metrics.METRICS,
@@ -26,11 +28,11 @@ METRICS = (
     *requests.METRICS,
     SOCKETS,
 )
-"""Every metric there is."""
+"""All metrics of the server."""
 
 
 async def measure(services: Services, database: Database) -> MetricValues:
-    """Return a copy of all numbers as of now."""
+    """Return the current values of all metrics."""
     queues = await queue_metrics.measure(database)
     numbers = MetricValues(METRICS)
     for part in (queues, services.get(requests.RequestTimes).numbers):
@@ -42,7 +44,7 @@ async def measure(services: Services, database: Database) -> MetricValues:
 
 
 def add_workers(numbers: MetricValues, workers: Iterable[Worker]) -> None:
-    """Add up, as two workers may have come to serve one device."""
+    """Add the metrics of `workers`, summed by device, as two workers may serve the same one."""
     for worker in workers:
         numbers.include(worker.earlier_metrics)
         numbers.include(worker.metrics)

@@ -1,6 +1,6 @@
-"""How long requests take, by route: a list of numbers each, changed on the event loop, about a microsecond a request.
+"""Durations of HTTP requests, by route; recording takes about a microsecond per request on the event loop.
 
-A route goes by its template, so what clients make up (paths, methods) adds no series.
+Routes are labeled with their path template, so that paths and methods made up by clients add no series.
 """
 
 import time
@@ -15,14 +15,14 @@ from invokeclone.server.http.authentication import table
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 UNMATCHED = "unmatched"
-"""The route of addresses that no route has, or that were refused before it was looked for: files of the official web UI are among them."""
+"""Label of requests without a route (such as files of the official web UI) or refused before routing."""
 NO_ANSWER = "none"
-"""The status of requests whose client left before there was one."""
+"""Status label of requests whose client disconnected before the response."""
 
 SECONDS = Metric(
     "invokeclone_http_request_duration_seconds",
     "histogram",
-    "Seconds until the whole answer of an HTTP request was sent, by method, route and class of status.",
+    "Seconds until the response to an HTTP request was sent completely, by method, route and status class.",
     ("method", "route", "status"),
     (0.005, 0.025, 0.1, 0.5, 2.5, 10),
 )
@@ -30,16 +30,16 @@ METRICS = (SECONDS,)
 
 
 class RequestTimes:
-    """The times of one application's requests."""
+    """Request durations of one application."""
 
     def __init__(self, app: FastAPI) -> None:
-        """Begin with none; the route table of `app` is read with the first request, when all routes are there."""
+        """Start empty; the route table of `app` is read at the first request, when all routes are registered."""
         self.numbers = MetricValues(METRICS)
         self._app = app
         self._templates: dict[int, str] = {}
 
     def note(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count a request that has been answered with `status`, or with nothing (0)."""
+        """Record a request; `status` 0 means that no response was sent."""
         method = scope["method"]
         self.numbers.observe(
             SECONDS,
@@ -50,15 +50,15 @@ class RequestTimes:
         )
 
     def _route(self, scope: Scope) -> str:
-        """Return the template of the route that answered: Starlette notes the route of API routes, and the endpoint of all."""
+        """Return the matched route's template. Starlette sets `route` for API routes only, but `endpoint` for all."""
         if not self._templates:
             self._templates.update(self._read())
         templates = self._templates
         return templates.get(id(scope.get("route"))) or templates.get(id(scope.get("endpoint"))) or UNMATCHED
 
     def _read(self) -> Iterator[tuple[int, str]]:
-        """Yield templates by the identity of routes and of endpoints, which live as long as the application."""
-        for entry in reversed(table(self._app)):  # where several have one endpoint, the first one stands for all
+        """Yield templates by the ids of routes and endpoints, which live as long as the application."""
+        for entry in reversed(table(self._app)):  # several routes may share an endpoint: the first one wins
             template = entry.key.partition(" ")[2]
             yield id(entry.route), template
             endpoint = getattr(entry.route, "endpoint", None) or getattr(entry.route, "app", None)
@@ -70,12 +70,12 @@ class RequestTimer:
     """Times every HTTP request."""
 
     def __init__(self, app: ASGIApp, times: RequestTimes) -> None:
-        """Tell `times` of the requests to `app`."""
+        """Record the requests to `app` in `times`."""
         self._app = app
         self._times = times
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and count it when it has ended, however it did."""
+        """Call the application and record the request when it ends, also on an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-// The page: it connects form, queue, progress and gallery. What the server says wins over what was clicked.
+// Main module of the page: connects form, queue, progress and gallery. The server's state overrides local state.
 
 import * as api from "./api.js";
 import * as form from "./form.js";
@@ -12,10 +12,11 @@ const RECHECK = 3_000;
 let running = null;
 let pending = 0;
 let online = false;
-let told = 0; // how often an event told the queue's state
-let heard = 0; // how often one told progress
+let wasOnline = false;
+let queueEvents = 0; // number of queue status events received
+let progressEvents = 0; // number of progress events received
 
-/** Show a line to the user for some seconds. */
+/** Show a message for some seconds. */
 function toast(text, kind = "error") {
   const box = document.createElement("div");
   box.className = "toast";
@@ -23,7 +24,7 @@ function toast(text, kind = "error") {
   box.textContent = text;
   const toasts = $("toasts");
   toasts.append(box);
-  // Shown anew, so that it lies above a dialog that was opened later.
+  // Hide and show again, to move the popover above a dialog that was opened later.
   toasts.hidePopover?.();
   toasts.showPopover?.();
   setTimeout(() => box.remove(), kind === "error" ? 9_000 : 4_000);
@@ -45,13 +46,13 @@ function showQueue(queue) {
   else if ($("progress").hidden) showProgress(queue.in_progress ? "Starting" : "Waiting for a worker", null);
 }
 
-/** Ask for the queue's state; an event that arrives meanwhile knows better than the answer. */
+/** Fetch the queue's state; the response is ignored if a newer event arrives meanwhile. */
 async function refreshQueue() {
-  const before = told;
+  const before = queueEvents;
   try {
     const queue = await api.queueStatus();
-    if (told === before) showQueue(queue);
-  } catch { /* the state of the link says it already */ }
+    if (queueEvents === before) showQueue(queue);
+  } catch { /* the connection indicator shows the problem */ }
 }
 
 // Progress
@@ -80,17 +81,17 @@ function clearPreview() {
 
 // Events
 
-function namesIn(result) {
-  const found = [];
-  const look = (value) => {
-    if (Array.isArray(value)) value.forEach(look);
+function imageNamesIn(result) {
+  const names = [];
+  const visit = (value) => {
+    if (Array.isArray(value)) value.forEach(visit);
     else if (value && typeof value === "object") {
-      if (typeof value.image_name === "string") found.push(value.image_name);
-      else Object.values(value).forEach(look);
+      if (typeof value.image_name === "string") names.push(value.image_name);
+      else Object.values(value).forEach(visit);
     }
   };
-  look(result);
-  return found;
+  visit(result);
+  return names;
 }
 
 const handlers = {
@@ -99,33 +100,33 @@ const handlers = {
   queue_items_canceled: refreshQueue,
   queue_items_retried: refreshQueue,
   queue_item_status_changed(data) {
-    told += 1;
+    queueEvents += 1;
     if (data.queue_status) showQueue({ ...data.queue_status, item_id: data.queue_status.item_id ?? (data.status === "in_progress" ? data.item_id : null) });
     if (data.status === "in_progress") clearPreview();
-    if (data.status === "failed") toast(data.error_message ? `Failed: ${data.error_message}` : "The picture failed.");
+    if (data.status === "failed") toast(data.error_message ? `Failed: ${data.error_message}` : "Generation failed.");
     if (TERMINAL.has(data.status) && data.item_id === running) running = null;
   },
   invocation_progress(data) {
-    heard += 1;
+    progressEvents += 1;
     const percent = data.percentage === null ? "" : ` ${Math.round(data.percentage * 100)} %`;
     showProgress(`${data.message}${percent}`, data.percentage, data.image);
     $("progress-detail").textContent = data.invocation?.type === "denoise_latents" ? `${data.invocation.steps} steps, ${data.invocation.scheduler}` : "";
   },
   invocation_complete(data) {
-    if (!data.invocation?.is_intermediate) namesIn(data.result).forEach(gallery.arrive);
+    if (!data.invocation?.is_intermediate) imageNamesIn(data.result).forEach(gallery.add);
   },
   model_install_complete: () => form.loadModels(),
 };
 
 function onState(state) {
-  const back = state === "online" && !online;
+  const reconnected = state === "online" && !online;
   online = state === "online";
   $("link").dataset.state = state;
   $("link").querySelector("span").textContent = online ? "Connected" : "Reconnecting";
-  if (back) {
+  if (reconnected) {
     refreshQueue();
-    if (onState.before) gallery.reload();
-    onState.before = true;
+    if (wasOnline) gallery.reload();
+    wasOnline = true;
   }
 }
 
@@ -133,14 +134,14 @@ function onState(state) {
 
 async function invoke() {
   if (!$("form").reportValidity()) return;
-  const want = form.wanted();
-  if (!want.model) return toast("Choose a model first.");
+  const request = form.toRequest();
+  if (!request.model) return toast("Choose a model first.");
   $("invoke").disabled = true;
-  const before = heard;
+  const before = progressEvents;
   try {
-    const result = await api.enqueue(want);
+    const result = await api.enqueue(request);
     if (result.enqueued < result.requested) toast(`The queue is full: ${result.enqueued} of ${result.requested} were added.`);
-    if (heard === before && !running) showProgress("Waiting for a worker", null);
+    if (progressEvents === before && !running) showProgress("Waiting for a worker", null);
     await refreshQueue();
   } catch (error) {
     toast(error.message);
@@ -165,12 +166,12 @@ document.addEventListener("keydown", (event) => {
 
 gallery.prepare({
   report: toast,
-  reuse(metadata) { form.reuse(metadata); toast("The settings are in the form.", "note"); scrollTo({ top: 0, behavior: "smooth" }); },
-  startFrom(image) { form.setStart(image); toast("The next pictures start from it.", "note"); scrollTo({ top: 0, behavior: "smooth" }); },
+  reuse(metadata) { form.reuse(metadata); toast("Settings copied to the form.", "note"); scrollTo({ top: 0, behavior: "smooth" }); },
+  useAsInput(image) { form.setInputImage(image); toast("Image set as the input image.", "note"); scrollTo({ top: 0, behavior: "smooth" }); },
 });
 form.prepare(toast);
 gallery.reload();
 refreshQueue();
 listen((name, data) => handlers[name]?.(data), onState);
-// While the socket is away, what is under way is asked for instead.
+// Poll for unfinished items while the socket is disconnected.
 setInterval(() => { if (!online && (running || pending) && !document.hidden) refreshQueue(); }, RECHECK);

@@ -1,8 +1,8 @@
-// The form: what the user wants, where it is remembered, and what a model or a picture's metadata sets in it.
+// The form: generation settings, persisted in local storage, with defaults from the model or an image's metadata.
 
 import * as api from "./api.js";
 
-const REMEMBERED = ["prompt", "negative", "width", "height", "steps", "cfg", "scheduler", "seed", "random", "count", "strength", "model"];
+const PERSISTED = ["prompt", "negative", "width", "height", "steps", "cfg", "scheduler", "seed", "random", "count", "strength", "model"];
 const SCHEDULERS = {
   euler: "Euler", euler_a: "Euler Ancestral", euler_k: "Euler Karras", ddim: "DDIM", ddpm: "DDPM", dpmpp_2m: "DPM++ 2M",
   dpmpp_2m_k: "DPM++ 2M Karras", dpmpp_2m_sde: "DPM++ 2M SDE", dpmpp_2m_sde_k: "DPM++ 2M SDE Karras", dpmpp_2s: "DPM++ 2S",
@@ -16,14 +16,14 @@ const $ = (id) => document.getElementById(id);
 const stored = () => { try { return JSON.parse(localStorage.getItem("invokeclone") ?? "{}"); } catch { return {}; } };
 
 let models = [];
-let start = null;
+let inputImage = null;
 
-/** Fill the form and keep it remembered; `report(text)` shows an error. Returns once the models are known. */
+/** Fill the form and persist its changes; `report(text)` shows an error. Resolves when the models are loaded. */
 export async function prepare(report) {
   $("scheduler").append(...Object.entries(SCHEDULERS).map(([value, text]) => new Option(text, value)));
   $("scheduler").value = "euler";
-  const remembered = stored();
-  for (const id of REMEMBERED) if (id in remembered) put(id, remembered[id]);
+  const saved = stored();
+  for (const id of PERSISTED) if (id in saved) put(id, saved[id]);
   for (const range of document.querySelectorAll("[data-for]")) {
     const number = $(range.dataset.for);
     range.addEventListener("input", () => { number.value = range.value; });
@@ -35,14 +35,14 @@ export async function prepare(report) {
     sync();
   });
   $("model").addEventListener("change", () => applyDefaults(current()));
-  prepareStart(report);
+  prepareInputImage(report);
   sync();
-  await loadModels(remembered, report);
+  await loadModels(saved, report);
 }
 
-/** Ask the server which models there are, and keep the chosen one. */
-export async function loadModels(remembered = stored(), report = () => {}) {
-  const chosen = remembered.model;
+/** Load the list of models from the server, and keep the selected one. */
+export async function loadModels(saved = stored(), report = () => {}) {
+  const selected = saved.model;
   try {
     models = (await api.models()).filter((model) => BASES.has(model.base));
   } catch (error) {
@@ -50,9 +50,9 @@ export async function loadModels(remembered = stored(), report = () => {}) {
   }
   $("model").replaceChildren(...models.map((model) => new Option(model.name, model.key)));
   $("model-hint").hidden = models.length > 0;
-  $("model-hint").textContent = "No Stable Diffusion 1 model is installed.";
-  const known = models.some((model) => model.key === chosen);
-  if (known) $("model").value = chosen;
+  $("model-hint").textContent = "No Stable Diffusion 1 or 2 model is installed.";
+  const isAvailable = models.some((model) => model.key === selected);
+  if (isAvailable) $("model").value = selected;
   else if (models.length) applyDefaults(current());
   sync();
 }
@@ -65,12 +65,12 @@ function put(id, value) {
   else if (value !== undefined && value !== null) field.value = value;
 }
 
-/** Keep sliders, the seed field and the memory in step with the form. */
+/** Synchronize sliders, the seed field and local storage with the form. */
 function sync() {
   for (const range of document.querySelectorAll("[data-for]")) range.value = $(range.dataset.for).value;
   $("seed").disabled = $("random").checked;
   $("invoke").disabled = !models.length;
-  const values = Object.fromEntries(REMEMBERED.map((id) => [id, $(id).type === "checkbox" ? $(id).checked : $(id).value]));
+  const values = Object.fromEntries(PERSISTED.map((id) => [id, $(id).type === "checkbox" ? $(id).checked : $(id).value]));
   try { localStorage.setItem("invokeclone", JSON.stringify({ ...values, model: values.model || stored().model })); } catch { /* private mode */ }
 }
 
@@ -84,18 +84,18 @@ function applyDefaults(model) {
   sync();
 }
 
-/** Return what the user wants, in the form that the server takes. */
-export function wanted() {
+/** Return the form's values as the body of an enqueue request. */
+export function toRequest() {
   return {
     prompt: $("prompt").value, negative_prompt: $("negative").value, model: current()?.key,
     width: Number($("width").value), height: Number($("height").value), steps: Number($("steps").value),
     cfg_scale: Number($("cfg").value), scheduler: $("scheduler").value, count: Number($("count").value),
     seed: $("random").checked ? null : Number($("seed").value) || 0,
-    init_image: start && { image: start.image_name, strength: Number($("strength").value), resize: true },
+    init_image: inputImage && { image: inputImage.image_name, strength: Number($("strength").value), resize: true },
   };
 }
 
-/** Set the form to what made a picture. */
+/** Set the form to the metadata of an image. */
 export function reuse(metadata) {
   put("prompt", metadata.positive_prompt);
   put("negative", metadata.negative_prompt);
@@ -108,38 +108,38 @@ export function reuse(metadata) {
   sync();
 }
 
-/** Start the next pictures from `image` (its record); null: from nothing. */
-export function setStart(image) {
-  start = image;
-  const box = $("start-picture");
+/** Set the input image by its record, or remove it (null). */
+export function setInputImage(image) {
+  inputImage = image;
+  const box = $("input-image-drop");
   box.replaceChildren();
   if (image) {
-    const picture = new Image();
-    picture.src = api.address(image.thumbnail_url);
-    picture.alt = "The picture to start from";
-    box.append(picture);
-    $("start").open = true;
+    const thumbnail = new Image();
+    thumbnail.src = api.address(image.thumbnail_url);
+    thumbnail.alt = "Input image";
+    box.append(thumbnail);
+    $("input-image").open = true;
   } else {
     const text = document.createElement("span");
-    text.textContent = "Choose or drop a picture";
+    text.textContent = "Choose or drop an image";
     box.append(text);
   }
-  $("start-remove").hidden = !image;
+  $("input-image-remove").hidden = !image;
 }
 
-function prepareStart(report) {
-  const box = $("start-picture");
-  const take = async (file) => {
+function prepareInputImage(report) {
+  const box = $("input-image-drop");
+  const upload = async (file) => {
     if (!file) return;
-    try { setStart(await api.upload(file)); } catch (error) { report(error.message); }
+    try { setInputImage(await api.upload(file)); } catch (error) { report(error.message); }
   };
-  box.addEventListener("click", () => $("start-file").click());
+  box.addEventListener("click", () => $("input-image-file").click());
   box.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("start-file").click(); }
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("input-image-file").click(); }
   });
-  $("start-file").addEventListener("change", () => { take($("start-file").files[0]); $("start-file").value = ""; });
+  $("input-image-file").addEventListener("change", () => { upload($("input-image-file").files[0]); $("input-image-file").value = ""; });
   box.addEventListener("dragover", (event) => { event.preventDefault(); box.dataset.over = ""; });
   box.addEventListener("dragleave", () => { delete box.dataset.over; });
-  box.addEventListener("drop", (event) => { event.preventDefault(); delete box.dataset.over; take(event.dataTransfer.files[0]); });
-  $("start-remove").addEventListener("click", () => setStart(null));
+  box.addEventListener("drop", (event) => { event.preventDefault(); delete box.dataset.over; upload(event.dataTransfer.files[0]); });
+  $("input-image-remove").addEventListener("click", () => setInputImage(null));
 }

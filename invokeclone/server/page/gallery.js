@@ -1,4 +1,4 @@
-// The gallery: pages of pictures, new ones in front, and the large view of one with what can be done to it.
+// The gallery: an endless grid of images, newest first, and the viewer with actions on an image.
 
 import * as api from "./api.js";
 
@@ -16,13 +16,13 @@ let loading = false;
 let done = false;
 let starredOnly = false;
 let shown = null;
-let facts = null;
+let metadata = null;
 let actions;
 let generation = 0;
 
-/** Take over the gallery; `given` has report(text), reuse(metadata) and startFrom(image). */
-export function prepare(given) {
-  actions = given;
+/** Set up the gallery; `callbacks` has report(text), reuse(metadata) and useAsInput(image). */
+export function prepare(callbacks) {
+  actions = callbacks;
   new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" }).observe($("sentinel"));
   $("again").addEventListener("click", reload);
   for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => show(button.dataset.view));
@@ -35,7 +35,7 @@ function show(view) {
   reload();
 }
 
-/** Begin again with the newest pictures. */
+/** Reload the gallery, beginning with the newest images. */
 export async function reload() {
   generation += 1;
   images = [];
@@ -47,36 +47,36 @@ export async function reload() {
 
 async function more() {
   if (loading || done) return;
-  const mine = generation;
+  const started = generation;
   loading = true;
   try {
     const page = await api.images(images.length, PAGE, starredOnly);
-    if (mine !== generation) return;
-    const found = starredOnly ? page.items.filter((image) => image.starred) : page.items;
-    const known = new Set(images.map((image) => image.image_name));
-    const fresh = found.filter((image) => !known.has(image.image_name));
+    if (started !== generation) return;
+    const matches = starredOnly ? page.items.filter((image) => image.starred) : page.items;
+    const present = new Set(images.map((image) => image.image_name));
+    const fresh = matches.filter((image) => !present.has(image.image_name));
     total = starredOnly ? images.length + fresh.length : page.total;
     images.push(...fresh);
     $("gallery").append(...fresh.map((image) => tile(image)));
-    done = page.items.length < PAGE || found.length < page.items.length;
+    done = page.items.length < PAGE || matches.length < page.items.length;
     $("failed").hidden = true;
   } catch (error) {
-    if (mine !== generation) return;
+    if (started !== generation) return;
     done = true;
     $("failed-text").textContent = error.message;
     $("failed").hidden = images.length > 0;
     if (images.length) actions.report(error.message);
   } finally {
-    if (mine === generation) loading = false;
+    if (started === generation) loading = false;
   }
   count();
   if (!done && $("sentinel").getBoundingClientRect().top < innerHeight + 600) await more();
 }
 
 function count() {
-  $("total").textContent = total ? `${total} ${total === 1 ? "picture" : "pictures"}` : "";
+  $("total").textContent = total ? `${total} ${total === 1 ? "image" : "images"}` : "";
   $("empty").hidden = images.length > 0 || loading || !$("failed").hidden;
-  $("empty").querySelector("h3").textContent = starredOnly ? "Nothing starred" : "No pictures yet";
+  $("empty").querySelector("h3").textContent = starredOnly ? "Nothing starred" : "No images yet";
   $("empty").querySelector("p").hidden = starredOnly;
 }
 
@@ -87,13 +87,13 @@ function tile(image, fresh = false) {
   button.className = "tile";
   button.dataset.name = image.image_name;
   if (fresh) button.dataset.new = "";
-  button.setAttribute("aria-label", `Picture of ${image.created_at.slice(0, 16)}, ${image.width} by ${image.height}`);
-  const picture = new Image();
-  picture.loading = "lazy";
-  picture.decoding = "async";
-  picture.alt = "";
-  picture.src = api.address(image.thumbnail_url);
-  button.append(picture);
+  button.setAttribute("aria-label", `Image of ${image.created_at.slice(0, 16)}, ${image.width} by ${image.height}`);
+  const thumbnail = new Image();
+  thumbnail.loading = "lazy";
+  thumbnail.decoding = "async";
+  thumbnail.alt = "";
+  thumbnail.src = api.address(image.thumbnail_url);
+  button.append(thumbnail);
   button.addEventListener("click", () => open(image.image_name));
   item.append(button);
   mark(item, image.starred);
@@ -111,8 +111,8 @@ function mark(item, starred) {
 
 const itemOf = (name) => $("gallery").querySelector(`[data-name="${CSS.escape(name)}"]`)?.parentElement;
 
-/** Put a picture that was just made in front. */
-export async function arrive(name) {
+/** Add a newly generated image at the front. */
+export async function add(name) {
   if (starredOnly || images.some((image) => image.image_name === name)) return;
   const image = await api.image(name).catch(() => null);
   if (!image || image.is_intermediate || image.image_category !== "general" || images.some((other) => other.image_name === name)) return;
@@ -123,7 +123,7 @@ export async function arrive(name) {
   count();
 }
 
-// The large view
+// Viewer
 
 function prepareViewer() {
   const viewer = $("viewer");
@@ -132,8 +132,8 @@ function prepareViewer() {
   $("next").addEventListener("click", () => step(1));
   $("star").addEventListener("click", () => attempt(toggleStar));
   $("delete").addEventListener("click", () => attempt(remove));
-  $("reuse").addEventListener("click", () => { actions.reuse(facts); viewer.close(); });
-  $("use").addEventListener("click", () => { actions.startFrom(current()); viewer.close(); });
+  $("reuse").addEventListener("click", () => { actions.reuse(metadata); viewer.close(); });
+  $("use").addEventListener("click", () => { actions.useAsInput(current()); viewer.close(); });
   viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
   viewer.addEventListener("close", () => {
     itemOf(shown)?.querySelector(".tile").focus();
@@ -161,7 +161,7 @@ async function step(by) {
 
 async function open(name) {
   shown = name;
-  facts = null;
+  metadata = null;
   const image = current();
   const at = images.indexOf(image);
   $("full").src = api.address(image.image_url);
@@ -173,18 +173,18 @@ async function open(name) {
   $("previous").disabled = at === 0;
   $("next").disabled = at === images.length - 1 && done;
   $("reuse").disabled = true;
-  ask(false);
+  confirmDelete(false);
   $("metadata").replaceChildren();
   if (!$("viewer").open) $("viewer").showModal();
-  const found = await api.metadata(name).catch(() => null);
+  const loaded = await api.metadata(name).catch(() => null);
   if (shown !== name) return;
-  facts = found;
-  $("reuse").disabled = !found;
-  $("full").alt = found?.positive_prompt || "A picture without a prompt";
-  describe(image, found ?? {});
+  metadata = loaded;
+  $("reuse").disabled = !loaded;
+  $("full").alt = loaded?.positive_prompt || "Image without a prompt";
+  describe(image, loaded ?? {});
 }
 
-function describe(image, found) {
+function describe(image, values) {
   const rows = [];
   const row = (label, value, kind) => {
     const term = document.createElement("dt");
@@ -195,13 +195,13 @@ function describe(image, found) {
     if (kind === "wide") term.className = "wide";
     rows.push(term, text);
   };
-  if (found.positive_prompt) row("Prompt", found.positive_prompt, "wide");
-  if (found.negative_prompt) row("Negative prompt", found.negative_prompt, "wide");
+  if (values.positive_prompt) row("Prompt", values.positive_prompt, "wide");
+  if (values.negative_prompt) row("Negative prompt", values.negative_prompt, "wide");
   for (const [name, label] of Object.entries(LABELS)) {
-    const value = name === "model" ? found.model?.name : found[name];
+    const value = name === "model" ? values.model?.name : values[name];
     if (value !== undefined && value !== null && value !== "") row(label, String(value), "number");
   }
-  row("Made", `${image.created_at.slice(0, 19)} UTC`, "number");
+  row("Created", `${image.created_at.slice(0, 19)} UTC`, "number");
   $("metadata").replaceChildren(...rows);
 }
 
@@ -216,19 +216,19 @@ async function toggleStar(image) {
   }
 }
 
-/** Turn the delete button into a question, or back. */
-function ask(sure) {
+/** Switch the delete button to its confirmation state, or back. */
+function confirmDelete(isConfirming) {
   const button = $("delete");
-  button.toggleAttribute("data-sure", sure);
-  button.querySelector("span").textContent = sure ? "Really delete?" : "Delete";
+  button.toggleAttribute("data-confirming", isConfirming);
+  button.querySelector("span").textContent = isConfirming ? "Really delete?" : "Delete";
 }
 
 async function remove(image) {
-  if (!$("delete").hasAttribute("data-sure")) {
-    ask(true);
+  if (!$("delete").hasAttribute("data-confirming")) {
+    confirmDelete(true);
     return;
   }
-  ask(false);
+  confirmDelete(false);
   await api.removeImage(image.image_name);
   const at = images.indexOf(image);
   images.splice(at, 1);

@@ -1,27 +1,27 @@
-// The socket.io protocol (Engine.IO 4, WebSocket transport) as far as a listener needs it, with reconnection.
+// Minimal receive-only socket.io client (Engine.IO 4, WebSocket transport) with reconnection.
 
 import { address } from "./api.js";
 
-const LONGEST_WAIT = 10_000;
+const MAX_DELAY = 10_000;
 
 /**
- * Connect and stay connected. `onEvent(name, data)` gets every event; `onState("online" | "offline")` each change.
- * Each (re)connection subscribes to the queue, so after "online" nothing is missed that happens later.
+ * Connect and stay connected. `onEvent(name, data)` is called for each event; `onState("online" | "offline")` for each change.
+ * Each (re)connection subscribes to the queue, so no later event is missed after "online".
  */
 export function listen(onEvent, onState) {
-  let wait = 500;
-  let silence;
+  let delay = 500;
+  let silenceTimer;
 
   function open() {
-    const where = new URL(address("ws/socket.io/"));
-    where.protocol = where.protocol.replace("http", "ws");
-    where.search = "?EIO=4&transport=websocket";
-    const socket = new WebSocket(where);
-    let patience = 60_000;
+    const url = new URL(address("ws/socket.io/"));
+    url.protocol = url.protocol.replace("http", "ws");
+    url.search = "?EIO=4&transport=websocket";
+    const socket = new WebSocket(url);
+    let silenceLimit = 60_000;
 
     const alive = () => {
-      clearTimeout(silence);
-      silence = setTimeout(() => socket.close(), patience);
+      clearTimeout(silenceTimer);
+      silenceTimer = setTimeout(() => socket.close(), silenceLimit);
     };
     alive();
 
@@ -31,13 +31,13 @@ export function listen(onEvent, onState) {
       const rest = data.slice(1);
       if (data[0] === "0") {
         const { pingInterval, pingTimeout } = JSON.parse(rest);
-        patience = pingInterval + pingTimeout;
+        silenceLimit = pingInterval + pingTimeout;
         socket.send("40");
       } else if (data[0] === "2") {
         socket.send("3");
       } else if (data.startsWith("40")) {
         socket.send(`42${JSON.stringify(["subscribe_queue", { queue_id: "default" }])}`);
-        wait = 500;
+        delay = 500;
         onState("online");
       } else if (data.startsWith("42")) {
         onEvent(...JSON.parse(rest.slice(1)));
@@ -46,10 +46,10 @@ export function listen(onEvent, onState) {
       }
     };
     socket.onclose = () => {
-      clearTimeout(silence);
+      clearTimeout(silenceTimer);
       onState("offline");
-      setTimeout(open, wait);
-      wait = Math.min(wait * 1.7, LONGEST_WAIT);
+      setTimeout(open, delay);
+      delay = Math.min(delay * 1.7, MAX_DELAY);
     };
   }
 

@@ -1,1 +1,1 @@
-"""Worker processes: starting, messages, deadlines, restarts."""
+"""Supervision of worker processes: start, messages, deadlines, restarts."""

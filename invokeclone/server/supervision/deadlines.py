@@ -1,7 +1,7 @@
-"""How long a worker may take to stop an item that was canceled; it knows time and item ids, and nothing of processes.
+"""Time limit for a worker to stop a canceled item.
 
-The item has one period to reach a checkpoint, where it stops by an error, and one more from there to leave its node. That the
-process is alive, or that a node which caught the error goes on to other checkpoints, is no progress.
+The item has one period to reach a checkpoint, where an error is raised, and a second one from there to leave its node.
+Heartbeats, and further checkpoints of a node that caught the error, do not extend the deadline.
 """
 
 import asyncio
@@ -9,36 +9,36 @@ from collections.abc import Callable
 
 
 class CancelDeadline:
-    """The deadline of one worker, for the item it runs. All methods belong on the event loop."""
+    """The deadline for the item that one worker runs. Call all methods on the event loop."""
 
     def __init__(self, overdue: Callable[[int], None]) -> None:
-        """Call `overdue` with the item's id when it has not ended in time."""
+        """Call `overdue` with the item's id when the item has not ended in time."""
         self._overdue = overdue
         self._timer: asyncio.TimerHandle | None = None
         self.item_id: int | None = None
-        """The item that is watched."""
+        """Id of the item with a running deadline."""
         self._stopping = False
 
     def start(self, item_id: int, seconds: float) -> None:
-        """Begin the first period; without effect when it has begun for this item."""
+        """Start the first period; does nothing if it has started for this item."""
         if self.item_id != item_id:
             self.clear()
             self.item_id, self._stopping = item_id, False
             self._set(seconds)
 
     def stopping(self, item_id: int, seconds: float) -> None:
-        """Begin the second period, as the item has reached a checkpoint; without effect a second time."""
+        """Start the second period when the item reaches a checkpoint; does nothing on later calls."""
         if self.item_id == item_id and not self._stopping:
             self._stopping = True
             self._set(seconds)
 
     def running(self, item_id: int | None) -> None:
-        """Note what the worker runs now: the deadline of another item is met."""
+        """Update the item that the worker runs; the deadline of any other item is cleared."""
         if item_id != self.item_id:
             self.clear()
 
     def clear(self) -> None:
-        """Watch nothing any more."""
+        """Clear the deadline."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.item_id = None

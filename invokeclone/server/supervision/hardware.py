@@ -1,4 +1,4 @@
-"""The devices of this machine, as far as the operating system names them: known before any worker has imported torch."""
+"""Devices of this machine as reported by the operating system, known before a worker has imported torch."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ WAIT_S = 10
 
 
 def devices() -> list[dict[str, str]]:
-    """Return the devices that workers could run on, as `{device, name}`, the CPU last. It blocks."""
+    """Return the devices that workers can run on, as `{device, name}`, the CPU last. Blocks."""
     accelerators = [{"device": f"cuda:{number}", "name": name} for number, name in enumerate(_visible(_nvidia()))]
     if sys.platform == "darwin" and platform.machine() == "arm64":
         accelerators.append({"device": "mps", "name": "MPS"})
@@ -20,7 +20,7 @@ def devices() -> list[dict[str, str]]:
 
 
 def _nvidia() -> list[str]:
-    """Return the names of NVIDIA's GPUs: the driver's own list, else that of its command."""
+    """Return the names of NVIDIA GPUs, from the driver's files or else from `nvidia-smi`."""
     files = sorted(NVIDIA.glob("*/information")) if NVIDIA.is_dir() else []
     if files:
         return [_model(file.read_text(encoding="utf-8", errors="replace")) for file in files]
@@ -28,7 +28,7 @@ def _nvidia() -> list[str]:
     if command is None:
         return []
     try:
-        process = subprocess.run(  # noqa: S603  (the driver's command, without a word from outside)
+        process = subprocess.run(  # noqa: S603  (the driver's command with constant arguments)
             [command, "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -46,7 +46,7 @@ def _model(text: str) -> str:
 
 
 def _visible(names: list[str]) -> list[str]:
-    """Return the GPUs that CUDA shows, which `CUDA_VISIBLE_DEVICES` numbers anew."""
+    """Return the GPUs in the order of `CUDA_VISIBLE_DEVICES`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return names

@@ -1,4 +1,4 @@
-"""One worker process and its pipes: start it, send it messages, hand on its messages, end it; it knows no message's meaning."""
+"""A worker process and its pipes: start, send and receive messages, terminate."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from invokeclone.kit.process.child_process import DRAIN_S, ChildProcess, read_li
 
 LINE_LIMIT = 64 * 1024 * 1024
 UNREAD_LIMIT = 8 * 1024 * 1024
-"""Bytes a worker may leave unread before it counts as gone."""
+"""Unread bytes in the pipe above which the worker is ended as hung."""
 
 Message = dict[str, Any]
 _log = log.get("server.link")
@@ -21,7 +21,8 @@ _log = log.get("server.link")
 class WorkerLink:
     """A started worker process. Sending never blocks; messages from the worker go to `on_message`, in order.
 
-    The worker gets its own session, so that Ctrl+C in the terminal reaches the server alone, which then ends it in order.
+    The worker gets its own session, so that Ctrl+C in the terminal reaches only the server, which then stops it
+    cleanly.
     """
 
     def __init__(self, child: ChildProcess, on_message: Callable[[Message], None]) -> None:
@@ -34,7 +35,7 @@ class WorkerLink:
     async def start(
         cls, command: Sequence[str], on_message: Callable[[Message], None], environment: dict[str, str] | None = None
     ) -> "WorkerLink":
-        """Start `command`; raises OSError when it cannot be."""
+        """Start `command`; raises OSError if that fails."""
         return cls(await ChildProcess.start(command, line_limit=LINE_LIMIT, environment=environment), on_message)
 
     @property
@@ -43,9 +44,9 @@ class WorkerLink:
         return self._child.pid
 
     def send(self, message: Message) -> None:
-        """Queue one message; without effect once the worker is gone or no longer reads."""
+        """Queue a message; does nothing if the process has ended. A worker that no longer reads is killed."""
         if self._child.unread > UNREAD_LIMIT:
-            _log.error("worker %s doesn't read its messages: ending it", self.pid)
+            _log.error("worker %s does not read its messages: killing it", self.pid)
             self.kill()
             return
         self._child.send(orjson.dumps(message) + b"\n")
@@ -53,17 +54,17 @@ class WorkerLink:
     async def wait(self) -> int:
         """Wait until the process has ended and its last line is handled; return its exit status (-N: signal N).
 
-        What it has started itself is ended too. A process that closes its pipe and lives can't be heard any more: it is ended.
+        Its child processes are killed too, and so is a process that closes its pipe but does not exit.
         """
         ending = asyncio.ensure_future(self._child.wait())
         try:
             await asyncio.wait({ending, self._reader}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({ending}, timeout=DRAIN_S)
             if not ending.done():
-                _log.error("worker %s closed its end of the link: ending it", self.pid)
+                _log.error("worker %s closed its pipe: killing it", self.pid)
                 self.kill()
             status = await ending
-            # A grandchild may hold the pipe open: what is still unread after a moment is not waited for.
+            # A grandchild may hold the pipe open, so the wait for unread output is limited.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._reader), DRAIN_S)
             return status
@@ -73,9 +74,9 @@ class WorkerLink:
             await self._child.close()
 
     async def end(self, grace_s: float) -> None:
-        """Ask the worker to stop; after `patience` seconds send SIGTERM, after as many again SIGKILL.
+        """Ask the worker to stop; after `grace_s` seconds send SIGTERM, after as many again SIGKILL.
 
-        Whoever waits in `ended` closes the pipes.
+        The pipes are closed by the caller of `wait`.
         """
         self.send({"kind": "stop"})
         self._child.close_stdin()
@@ -83,12 +84,12 @@ class WorkerLink:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._child.wait(), grace_s)
                 return
-            _log.warning("worker %s doesn't stop: sending %s", self.pid, name)
+            _log.warning("worker %s does not stop: sending %s", self.pid, name)
             act()
         await self._child.wait()
 
     def kill(self) -> None:
-        """End the process, and what it has started, at once."""
+        """Kill the process and its child processes."""
         self._child.kill()
 
     def _too_long(self) -> None:
@@ -104,5 +105,5 @@ class WorkerLink:
             return
         try:
             self._on_message(message)
-        except Exception:  # noqa: BLE001  (a message that makes no sense must not end the reading of those after it)
-            _log.exception("worker %s sent a message that can't be understood: %s", self.pid, line[:500])
+        except Exception:  # noqa: BLE001  (a malformed message must not stop the reader)
+            _log.exception("worker %s sent a message that cannot be handled: %s", self.pid, line[:500])

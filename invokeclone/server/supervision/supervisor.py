@@ -1,7 +1,7 @@
-"""Keeps one worker process per generation device: starts, wakes, hints, asks, restarts and ends them.
+"""The worker supervisor: runs one worker process per generation device, restarts it, and exchanges messages with it.
 
-It knows the messages of the link and refuses to run or claim items: what the queue looks like is in the database, and a worker
-reads it there. Every message from here is only a hint that something changed.
+Does not claim or run items: the workers read the queue from the database. Messages to workers only notify them of
+changes.
 """
 
 import asyncio
@@ -38,24 +38,24 @@ MAX_DELAY = 60.0
 SILENCE_LIMIT = 600.0
 """Seconds without a message (heartbeats come every second) after which a worker counts as hung.
 
-That long because native code of a node pack may hold the interpreter and still come to an end. A user who does not want to
-wait cancels the item: `cancel_grace_s` applies then.
+Long, because native code of a node pack may hold the GIL and still finish. A user who does not want to wait cancels the
+item; `cancel_grace_s` applies then.
 """
 REMEMBERED_CANCELS = 1000
 HINTS = (
     BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, QueueClearedEvent,
     ImagesDeletedEvent, ModelsChangedEvent,
 )  # fmt: skip
-"""Events that workers are told of."""
+"""Events that are forwarded to workers."""
 
 FailOrphans = Callable[[str, str], Awaitable[Any]]
-"""Called with a device and a reason: fails the items that its dead worker was running."""
+"""Called with a device and a reason: fails the items that the device's dead worker was running."""
 
 _log = log.get("server.supervisor")
 
 
 class Supervisor:
-    """The workers of one server. All methods belong on the event loop."""
+    """The workers of one server. Call all methods on the event loop."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Supervisor:
         grace_s: float = 5.0,
         first_delay: float = FIRST_DELAY,
     ) -> None:
-        """Prepare; `patience` is how many seconds a worker has to stop before each harder word."""
+        """Create without starting workers; `grace_s` is the number of seconds before each escalation of a stop."""
         self._settings = settings
         self._bus = bus
         self._fail_orphans = fail_orphans
@@ -77,7 +77,7 @@ class Supervisor:
         self._workers: list[Worker] = []
         self._devices: list[dict[str, str]] = []
         self.hardware: list[dict[str, str]] = []
-        """The machine's devices, for as long as no worker has said which it found."""
+        """The devices reported by the OS, used until a worker reports the ones it found."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
@@ -86,17 +86,17 @@ class Supervisor:
         self._packs: list[str] = []
         self._anyone_ready = asyncio.Event()
 
-    # Life
+    # Lifecycle
 
     async def start(self) -> None:
-        """Start a worker per configured device; with `auto` the first one tells which devices there are."""
+        """Start a worker per configured device; with `auto` the first worker reports the available devices."""
         self._bus.subscribe(self._on_event, *HINTS)
         self._task(self._watch(), "worker watch")
         for device in _devices(self._settings):
             self._add(device)
 
     async def stop(self) -> None:
-        """End every worker, harder and harder; when this returns, none is left."""
+        """Stop all workers, escalating to SIGKILL; none is left when this returns."""
         self._stopping.set()
         links = [worker.link for worker in self._workers if worker.link is not None]
         await asyncio.gather(*(link.end(self._grace_s) for link in links))
@@ -115,7 +115,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def _run_worker(self, worker: Worker) -> None:
-        """Have the device served until the end: start, wait for the death, fail the orphans, start again later."""
+        """Run processes for the device until the server stops: start, wait for exit, fail orphaned items, restart."""
         delay = self._first_delay
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -135,7 +135,7 @@ class Supervisor:
             delay = min(delay * 2, MAX_DELAY)
 
     async def _serve(self, worker: Worker) -> str:
-        """Run one process for the device to its end; return why it ended."""
+        """Run one process for the device until it ends; return the reason."""
         environment = {}
         if self._settings.pytorch_cuda_alloc_conf:
             environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
@@ -157,17 +157,19 @@ class Supervisor:
     async def _orphan(self, device: str, reason: str) -> None:
         try:
             await self._fail_orphans(device, reason)
-        except Exception:  # noqa: BLE001  (whatever the database says, the worker must be started again)
+        except Exception:  # noqa: BLE001  (the worker must be restarted even if the database fails)
             extra = {"action": "fail_orphans", "device": device}
-            _log.exception("could not fail what the worker for %s was running", device, extra=extra)
+            _log.exception("could not fail the items that the worker for %s was running", device, extra=extra)
 
     async def _watch(self) -> None:
-        """End workers that have said nothing for very long: their event loop no longer turns."""
+        """Kill workers without a message for SILENCE_LIMIT seconds: their event loop is blocked."""
         while True:
             await asyncio.sleep(SILENCE_LIMIT / 10)
             for worker in self._workers:
                 if worker.link is not None and time.monotonic() - worker.last_message_at > SILENCE_LIMIT:
-                    worker.kill(f"the worker for {worker.device} is replaced: it was silent for {SILENCE_LIMIT:.0f} s")
+                    worker.kill(
+                        f"the worker for {worker.device} is replaced: it sent no message for {SILENCE_LIMIT:.0f} s"
+                    )
 
     # From the workers
 
@@ -187,7 +189,7 @@ class Supervisor:
             case "stopped":
                 _log.log(
                     logging.DEBUG if self._stopping.is_set() else logging.WARNING,
-                    "the worker for %s ends: %s",
+                    "the worker for %s stops: %s",
                     worker.device,
                     message.get("reason"),
                     extra=worker.log_fields("end_worker"),
@@ -197,7 +199,7 @@ class Supervisor:
                 _log.warning("the worker for %s sent an unknown message %r", worker.device, other, extra=extra)
 
     def _on_ready(self, worker: Worker, message: Message) -> None:
-        """Note the device. A worker says it again once it knows which devices there are: the others get workers then."""
+        """Record the worker's device. With `auto`, start workers for the other devices of its kind that it reports."""
         worker.device = str(message.get("device") or worker.device)
         if not worker.ready:
             pid, extra = worker.link and worker.link.pid, worker.log_fields("start_worker")
@@ -246,7 +248,7 @@ class Supervisor:
     # To the workers
 
     def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Turn an event into a hint."""
+        """Notify the workers of an event."""
         match kind.name:
             case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
                 self.wake()
@@ -267,9 +269,10 @@ class Supervisor:
                 self._broadcast({"kind": "models_changed", "keys": payload.get("keys", [])})
 
     def _cancel(self, item: dict[str, Any]) -> None:
-        """Have the item stopped by whichever worker runs it, or is about to: its row says canceled already.
+        """Stop a canceled item, whose row is updated already, in the worker that runs it or is about to.
 
-        A worker whose interpreter is held cannot report what it runs: of an item that has begun, each idle one may be it.
+        A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has
+        started.
         """
         item_id, has_begun = item["item_id"], item.get("started_at") is not None
         self._canceled.append(item_id)
@@ -279,18 +282,18 @@ class Supervisor:
                 worker.expect_end(item_id, self._settings.cancel_grace_s)
 
     def change_settings(self, settings: Settings) -> None:
-        """Give every worker, and those that are started later, other settings; the devices stay those of the start."""
+        """Send new settings to all workers, present and future; the devices stay those of the start."""
         fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
         self._settings = settings.model_copy(update=fixed)
         self._broadcast({"kind": "settings", "settings": self._settings.to_worker()})
 
     def change_packs(self, names: list[str]) -> None:
-        """Have every worker, and those that are started later, load just these node packs, each anew."""
+        """Make all workers, present and future, reload exactly these node packs."""
         self._packs = names
         self._broadcast({"kind": "packs", "names": names})
 
     def wake(self) -> None:
-        """Tell every worker to look into the queue now."""
+        """Notify all workers to check the queue."""
         self._broadcast({"kind": "wake"})
 
     def _broadcast(self, message: Message) -> None:
@@ -298,33 +301,35 @@ class Supervisor:
             worker.send(message)
 
     async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
-        """Ask every worker and return the answers of those that are ready, in the order of devices.
+        """Send a request to all workers and return the replies of those that are ready, in the order of devices.
 
-        A worker that is still loading gets the request too and does it later, but isn't waited for. One that fails or takes
-        over `seconds` is left out; raises Unavailable when none of the ready ones answered.
+        A worker that is still loading handles the request later and is not waited for. One that fails or takes longer
+        than `seconds` is left out; raises Unavailable if no ready worker replied.
         """
         asks = [answer for worker in self._workers if (answer := self._ask(worker, name, body)) is not None]
         answers = await asyncio.gather(*(asyncio.wait_for(ask, seconds) for ask in asks), return_exceptions=True)
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         for failure in failures:
             reason = str(failure) or type(failure).__name__
-            _log.warning("a worker could not answer %s: %s", name, reason, extra={"action": "ask_worker"})
+            _log.warning("a worker could not handle the request %s: %s", name, reason, extra={"action": "ask_worker"})
         if failures and len(failures) == len(answers):
-            raise Unavailable(f"no worker could answer {name}: {str(failures[0]) or type(failures[0]).__name__}")
+            raise Unavailable(
+                f"no worker could handle the request {name}: {str(failures[0]) or type(failures[0]).__name__}"
+            )
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
-        """Ask one worker, an idle one if there is one, and return its answer within `seconds`.
+        """Send a request to one worker, an idle one if possible, and return its reply.
 
-        Waits `startup_s` seconds at most for a worker to be ready. Raises Unavailable when none is, or the one that was
-        asked ended or could not answer; TimeoutError.
+        Waits up to `startup_s` seconds for a worker to be ready. Raises Unavailable if none is, or if the worker ends
+        or fails, and TimeoutError after `seconds` without a reply.
         """
         if startup_s:
             await self.ready(startup_s)
         ready = [worker for worker in self._workers if worker.ready]
         answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
         if answer is None:
-            raise Unavailable(f"no worker is ready for {name}; try again in a moment")
+            raise Unavailable(f"no worker is ready for the request {name}; try again in a moment")
         return await asyncio.wait_for(answer, seconds)
 
     def _ask(self, worker: Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
@@ -337,7 +342,7 @@ class Supervisor:
         future.add_done_callback(lambda _future: worker.pending_requests.pop(number, None))
         return future
 
-    # For others to see
+    # State
 
     @property
     def workers(self) -> Sequence[Worker]:
@@ -346,11 +351,11 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """The process ids of the living workers."""
+        """The process ids of the running workers."""
         return [worker.link.pid for worker in self._workers if worker.link is not None]
 
     def devices(self) -> list[dict[str, str]]:
-        """Return the devices that could run items, as `{device, name}`: what a worker found, until then the machine's."""
+        """Return the devices that can run items, as `{device, name}`: a worker's list, or until then that of the OS."""
         if self._devices:
             return self._devices
         hardware_devices = {device["device"] for device in self.hardware}
@@ -358,23 +363,23 @@ class Supervisor:
         return [*self.hardware, *({"device": name, "name": name.upper()} for name in worker_devices)]
 
     async def ready(self, seconds: float) -> bool:
-        """Wait until a worker is ready, `seconds` at most; tell whether one is."""
+        """Wait up to `seconds` for a worker to be ready; return whether one is."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._anyone_ready.wait(), seconds)
         return any(worker.ready for worker in self._workers)
 
 
 def _devices(settings: Settings) -> list[str]:
-    """Return the devices to start with; `auto` stands for whatever the first worker finds."""
+    """Return the devices to start workers for; `auto` stands for those that the first worker finds."""
     if isinstance(settings.generation_devices, list):
         return settings.generation_devices
     return [settings.device]
 
 
 def _explain(device: str, status: int) -> str:
-    """Put an exit status into a sentence for the person whose item failed."""
+    """Return a message about an exit status for the user whose item failed."""
     if status >= 0:
         return f"the worker process for {device} ended unexpectedly with exit status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-    hint = " (out of memory, perhaps)" if -status == signal.SIGKILL else ""
+    hint = " (possibly out of memory)" if -status == signal.SIGKILL else ""
     return f"the worker process for {device} was killed by {name}{hint}"

@@ -1,4 +1,4 @@
-"""What the server knows of one worker: its device, its process at present, what that runs and was asked."""
+"""The server's state of one worker: device, process, running item and pending requests."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from invokeclone.worker.metrics import METRICS
 
 @dataclass(eq=False)
 class Worker:
-    """One device and the process that serves it at present."""
+    """A device and its current worker process."""
 
     device: str
     link: WorkerLink | None = None
@@ -23,16 +23,16 @@ class Worker:
     user_id: str | None = None
     last_message_at: float = 0.0
     killed_for: str | None = None
-    """Why we ended the process, where we did."""
+    """The reason, if the supervisor killed the process."""
     deadline: CancelDeadline = field(init=False)
     messages_sent: int = 0
-    """Messages sent to the process, and (`asked_to_stop`) how many these were with the latest cancel."""
+    """Number of messages sent to the process; `sent_at_cancel` is that number at the latest cancel."""
     sent_at_cancel: int = 0
     pending_requests: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     restarts: int = 0
-    """How many processes were started after the first."""
+    """Number of processes started after the first."""
     metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
-    """What the process has counted so far, and (`earlier_metrics`) what those before it had."""
+    """Metrics of the current process; `earlier_metrics` are the totals of its predecessors."""
     earlier_metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
 
     def __post_init__(self) -> None:
@@ -43,36 +43,36 @@ class Worker:
         self.kill(reason)
 
     def kill(self, reason: str) -> None:
-        """End the process, because of what `reason` says."""
+        """Kill the process for `reason`."""
         if self.link is not None:
             self.killed_for = reason
             self.link.kill()
 
     def send(self, message: Message) -> None:
-        """Queue one message; without effect while there is no process."""
+        """Queue a message; does nothing without a process."""
         if self.link is not None:
             self.messages_sent += 1
             self.link.send(message)
 
     def expect_end(self, item_id: int, seconds: float) -> None:
-        """End the process unless the item, whose cancel was just sent, stops in time."""
+        """Kill the process unless the item, whose cancel was just sent, stops in time."""
         self.sent_at_cancel = self.messages_sent
         self.deadline.start(item_id, seconds)
 
     def log_fields(self, action: str) -> dict[str, Any]:
-        """Return what a line of the log about this worker carries."""
+        """Return the structured log fields about this worker."""
         running = {"item_id": self.item_id, "user_id": self.user_id} if self.item_id is not None else {}
         return {"action": action, "device": self.device, **running}
 
     def on_heartbeat(self, message: Message) -> None:
-        """Note what the process runs and counts. A heartbeat that it sent before it read the cancel says nothing about that."""
+        """Update metrics and running item; the item is ignored if the heartbeat was sent before the cancel was read."""
         if "metrics" in message:
             self.metrics = MetricValues.read(METRICS, message["metrics"])
         if int(message.get("received") or 0) >= self.sent_at_cancel:
             self.deadline.running(message.get("item_id"))
 
     def mark_lost(self, reason: str) -> None:
-        """Forget the process: nobody waits for its answers any more."""
+        """Reset the state after the process has ended, and fail its pending requests with `reason`."""
         self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
         self.deadline.clear()
         self.earlier_metrics.include(self.metrics, gauges=False)

@@ -1,1 +1,1 @@
-"""The interfaces of the InvocationContext."""
+"""The worker's implementation of the InvocationContext's interfaces."""

@@ -1,4 +1,4 @@
-"""The `boards` face: boards for the item's user; rows are the boards room's."""
+"""The `boards` interface: boards of the item's user."""
 
 from invokeclone.boards import service, store
 from invokeclone.boards.schemas import BoardDTO
@@ -8,7 +8,7 @@ from invokeclone.worker.interfaces.tools import Session
 
 
 class Boards:
-    """Boards for one node."""
+    """The boards interface of one node."""
 
     def __init__(self, session: Session) -> None:
         """Serve a node of `session`."""
@@ -17,7 +17,7 @@ class Boards:
         self._user_id = session.item.user_id
 
     def create(self, board_name: str) -> BoardDTO:
-        """Make a board that belongs to the item's user."""
+        """Create a board owned by the item's user."""
 
         async def create() -> BoardDTO:
             async with self._tools.resources.database.write() as connection:
@@ -37,7 +37,7 @@ class Boards:
         return self._tools.wait(get())
 
     def get_all(self) -> list[BoardLike]:
-        """Return the boards that the item's user may see: the own ones and those that are not private."""
+        """Return the boards that the item's user may see: own and non-private ones."""
         user = self._session.user
 
         async def get_all() -> list[BoardDTO]:
@@ -47,9 +47,9 @@ class Boards:
         return list(self._tools.wait(get_all()))
 
     def add_image_to_board(self, board_id: str, image_name: str) -> None:
-        """Put a picture on a board, off the one it was on.
+        """Move an image to a board.
 
-        Raises BoardNotFound, ImageNotFound, and NotYourBoard or ImageNotYours where the item's user may not do that.
+        Raises BoardNotFound, ImageNotFound, and NotYourBoard or ImageNotYours if the item's user may not do that.
         """
         user = self._session.user
 
@@ -60,7 +60,7 @@ class Boards:
         self._tools.wait(add())
 
     def get_all_image_names_for_board(self, board_id: str) -> list[str]:
-        """Return the names of the pictures on a board that the item's user may see, the newest first."""
+        """Return the names of the images on a board that the item's user may see, newest first."""
         user = self._session.user
 
         async def names() -> list[str]:

@@ -1,7 +1,4 @@
-"""The InvocationContext as the worker fills it: the faces over the worker's tools, all synchronous for the node.
-
-It puts the faces together and holds the small ones; it refuses to run a node.
-"""
+"""The worker's InvocationContext: assembles the interfaces, and contains the small ones. All calls are synchronous."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,67 +26,67 @@ _node_log = log.get("node")
 
 
 class Tensors:
-    """Tensors between nodes, kept in this worker."""
+    """The tensors interface: tensors passed between nodes of this worker."""
 
     def __init__(self, store: TensorStore) -> None:
         """Use `store`."""
         self._store = store
 
     def save(self, tensor: "torch.Tensor") -> str:
-        """Keep a copy of the tensor in RAM; returns its name, good as long as an output that mentions it is kept."""
+        """Store a copy of the tensor on the CPU; return its name, valid while a cached output mentions it."""
         checkpoint()
         return self._store.save(tensor, "Tensor")
 
     def load(self, name: str) -> "torch.Tensor":
-        """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        """Return a copy on the CPU; raises StoredObjectNotFound."""
         checkpoint()
         tensor: torch.Tensor = self._store.load(name)
         return tensor
 
 
 class WorkerConditioning:
-    """Conditionings between nodes, kept in this worker."""
+    """The conditioning interface: conditionings passed between nodes of this worker."""
 
     def __init__(self, store: TensorStore) -> None:
         """Use `store`."""
         self._store = store
 
     def save(self, conditioning_data: Any) -> str:
-        """Keep a copy of a ConditioningFieldData; returns its name."""
+        """Store a copy of a ConditioningFieldData; return its name."""
         checkpoint()
         return self._store.save(conditioning_data, "ConditioningFieldData")
 
     def load(self, name: str) -> Any:
-        """Return a copy, on the CPU; raises StoredObjectNotFound."""
+        """Return a copy on the CPU; raises StoredObjectNotFound."""
         checkpoint()
         return self._store.load(name)
 
 
 class Logger:
-    """The log, for nodes."""
+    """The logger interface."""
 
     def debug(self, message: str) -> None:
-        """Log for developers."""
+        """Log a debug message."""
         _node_log.debug("%s", message)
 
     def info(self, message: str) -> None:
-        """Log what happens."""
+        """Log an info message."""
         _node_log.info("%s", message)
 
     def warning(self, message: str) -> None:
-        """Log what is odd."""
+        """Log a warning."""
         _node_log.warning("%s", message)
 
     def error(self, message: str) -> None:
-        """Log what went wrong."""
+        """Log an error."""
         _node_log.error("%s", message)
 
 
 class Config:
-    """The settings, for nodes."""
+    """The config interface: settings and text files."""
 
     def __init__(self, session: Session) -> None:
-        """Show the settings to a node of `session`."""
+        """Serve a node of `session`."""
         self._session = session
 
     def get(self) -> Settings:
@@ -97,7 +94,7 @@ class Config:
         return self._session.tools.resources.settings
 
     def open_text(self, path: str) -> AbstractContextManager[TextIO]:
-        """Open a text file that the item's user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
+        """Open a text file that the user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
         return user_files.open_text(self.get(), path, is_admin=self._session.user.is_admin)
 
 
@@ -106,7 +103,7 @@ _LOGGER = Logger()
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What one node is given to `invoke`."""
+    """The context of one node, passed to `invoke`."""
 
     images: WorkerImages
     tensors: Tensors
@@ -121,7 +118,7 @@ class Context:
 
     @property
     def _data(self) -> ItemData:
-        """The same under the name that third-party nodes know."""
+        """Alias of `data` for third-party nodes."""
         return self.data
 
 

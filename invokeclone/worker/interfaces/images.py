@@ -1,7 +1,4 @@
-"""The `images` face: pictures in and out; it knows which facts of the node and its item go with a picture.
-
-Files and rows are the images room's.
-"""
+"""The `images` interface: loads images, and saves them with the metadata of the node and its item."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class WorkerImages:
-    """Pictures for one node."""
+    """The images interface of one node."""
 
     def __init__(self, session: Session, node: BaseInvocation, progress: NodeProgress) -> None:
         """Serve `node` of `session`."""
@@ -40,9 +37,10 @@ class WorkerImages:
         image_category: ImageCategory = ImageCategory.GENERAL,
         metadata: MetadataField | None = None,
     ) -> ImageDTO:
-        """Save a picture with its record; board and metadata are the node's own unless given here.
+        """Save an image and its record; board and metadata default to the node's.
 
-        The item's workflow and graph are embedded. Raises OSError when the disk is full, SizeOverLimit for an image over the limits.
+        The item's workflow and graph are embedded. Raises OSError if the disk is full, SizeOverLimit for an image over
+        the limits.
         """
         self._progress.signal_progress("Saving image")
         limits = self._tools.resources.settings.limits
@@ -70,9 +68,9 @@ class WorkerImages:
         return saved
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
-        """Return a copy of the picture, converted when `mode` is given; raises ImageNotFound, ImageNotYours."""
+        """Return a copy of the image, converted if `mode` is given; raises ImageNotFound, ImageNotYours."""
         if not self._session.user.is_admin:
-            self.get_path(image_name)  # a picture at hand may be another user's
+            self.get_path(image_name)  # checks access: a cached image may belong to another user
         image = self._tools.images.get(image_name)
         if image is None:
             image = self._open(self.get_path(image_name))
@@ -80,12 +78,12 @@ class WorkerImages:
         return image.convert(mode) if mode and mode != image.mode else image
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
-        """Return the picture's metadata, if it has any; raises ImageNotFound, ImageNotYours."""
+        """Return the image's metadata, if it has any; raises ImageNotFound, ImageNotYours."""
         text = self._tools.wait(service.metadata_json(self._tools.resources, image_name, self._session.user))
         return MetadataField.model_validate(orjson.loads(text)) if text else None
 
     def get_dto(self, image_name: str) -> ImageDTO:
-        """Return the picture's record; raises ImageNotFound, ImageNotYours."""
+        """Return the image's record; raises ImageNotFound, ImageNotYours."""
         return self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:

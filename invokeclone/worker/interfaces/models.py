@@ -1,7 +1,4 @@
-"""The `models` face: records from the database, weights from the engine, and word of every load.
-
-It knows when to tell what and refuses to know how anything is loaded.
-"""
+"""The `models` interface: records from the database, models from the engine, and events for each load."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,27 +18,27 @@ from invokeclone.worker.interfaces.tools import Session
 
 
 class AmbiguousModel(Conflict):
-    """Several models have the attributes that should name one."""
+    """Several models match attributes that should identify one."""
 
 
 class CachedRecord(NamedTuple):
-    """A record and its JSON, which goes into every event about it."""
+    """A record and its JSON, which is part of each event about it."""
 
     config: ModelConfig
     json: bytes
 
 
 class Models:
-    """Models for one node. Records are read once an item: what changes meanwhile counts from the next item on."""
+    """The models interface of one node. Records are read once per item; later changes affect the next item."""
 
     def __init__(self, session: Session, progress: NodeProgress) -> None:
-        """Serve a node of `session` that tells its progress through `progress`."""
+        """Serve a node of `session`; loads are reported through `progress`."""
         self._session = session
         self._tools = session.tools
         self._progress = progress
 
     def exists(self, identifier: str | ModelIdentifierField) -> bool:
-        """Tell whether a model with this key is registered."""
+        """Return whether a model with this key is registered."""
         try:
             self._record_of(identifier)
         except UnknownModelException:
@@ -49,9 +46,9 @@ class Models:
         return True
 
     def load(self, identifier: str | ModelIdentifierField, submodel_type: SubModelType | None = None) -> Any:
-        """Return the LoadedModel of a model, or of the part that `submodel_type` or the identifier names.
+        """Return the LoadedModel of a model, or of the submodel given by `submodel_type` or the identifier.
 
-        Raises UnknownModelException, NoLoader, ModelFilesMissing, or what is wrong with the files.
+        Raises UnknownModelException, NoLoader, ModelFilesMissing, or an error of the loader.
         """
         record = self._record_of(identifier)
         if submodel_type is None and not isinstance(identifier, str):
@@ -62,10 +59,10 @@ class Models:
         self,
         name: str,
         base: BaseModelType,
-        type: ModelType,  # noqa: A002  (the contract's word)
+        type: ModelType,  # noqa: A002  (name in InvokeAI's interface)
         submodel_type: SubModelType | None = None,
     ) -> Any:
-        """Return the LoadedModel of the one model with these attributes; raises UnknownModelException, AmbiguousModel."""
+        """Return the LoadedModel of the only matching model; raises UnknownModelException, AmbiguousModel."""
         configs = self.search_by_attrs(name, base, type)
         if not configs:
             raise UnknownModelException(f"no model is named {name} with base {base} and type {type}")
@@ -78,7 +75,7 @@ class Models:
         return self._record_of(identifier).config
 
     def search_by_path(self, path: Path) -> list[ModelConfig]:
-        """Return the records of models at `path`, absolute or inside the models folder."""
+        """Return the records of models at `path`, absolute or relative to the models folder."""
         models = self._tools.resources.settings.models_path
         names = {str(path), path.as_posix()}
         if path.is_absolute() and path.is_relative_to(models):
@@ -89,21 +86,21 @@ class Models:
         self,
         name: str | None = None,
         base: BaseModelType | None = None,
-        type: ModelType | None = None,  # noqa: A002  (the contract's word)
-        format: ModelFormat | None = None,  # noqa: A002  (the contract's word)
+        type: ModelType | None = None,  # noqa: A002  (name in InvokeAI's interface)
+        format: ModelFormat | None = None,  # noqa: A002  (name in InvokeAI's interface)
     ) -> list[ModelConfig]:
-        """Return the records with all the attributes given."""
+        """Return the records that match all given attributes."""
         return self._search(name=name, bases=[base] if base else None, type=type, format=format)
 
     def get_absolute_path(self, config_or_path: ModelConfig | Path | str) -> Path:
-        """Return where a record's files or a recorded path lie; relative ones are in the models folder."""
+        """Return the absolute path of a record or path; relative paths are in the models folder."""
         path = config_or_path if isinstance(config_or_path, (Path, str)) else config_or_path.path
         return (self._tools.resources.settings.models_path / path).absolute()
 
     def download_and_cache_model(self, source: str) -> Path:
-        """Return the file or folder of a model at an address or in a repository, fetched into the download cache once.
+        """Return the file or folder of a model from a URL or repository, downloaded unless it is in the download cache.
 
-        Raises UnsupportedSource, DownloadFailed and its kinds, AddressRefused, CanceledException.
+        Raises UnsupportedSource, DownloadFailed and its subclasses, AddressRefused, CanceledException.
         """
         text = str(source)
         name = text.rstrip("/").rpartition("/")[2] or text
@@ -115,12 +112,12 @@ class Models:
         return self._tools.wait_unless(self._progress.is_canceled, fetching)
 
     def load_local_model(self, model_path: Path, loader: Callable[[Path], Any] | None = None) -> Any:
-        """Return the LoadedModelWithoutConfig of a file or folder; without a loader its tensors. Raises ModelFilesMissing."""
+        """Return the LoadedModelWithoutConfig of a path; without `loader` of its tensors. Raises ModelFilesMissing."""
         self._progress.signal_progress(f"Loading model {model_path.name}")
         return self._tools.engine.load_file(Path(model_path), loader)
 
     def load_remote_model(self, source: str, loader: Callable[[Path], Any] | None = None) -> Any:
-        """Do the same with what `download_and_cache_model` returns."""
+        """Download a model with `download_and_cache_model` and load it like `load_local_model`."""
         return self.load_local_model(self.download_and_cache_model(source), loader)
 
     def _load(self, record: CachedRecord, submodel_type: SubModelType | None) -> Any:

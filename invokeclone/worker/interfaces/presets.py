@@ -1,4 +1,4 @@
-"""The `presets` face: style presets and system prompts for the item's user; rows are the presets room's."""
+"""The `presets` interface: style presets and system prompts of the item's user."""
 
 from invokeclone.presets import prompts, service
 from invokeclone.presets.schemas import PresetData
@@ -6,7 +6,7 @@ from invokeclone.worker.interfaces.tools import Session
 
 
 class Presets:
-    """Style presets and system prompts for one node."""
+    """The presets interface of one node."""
 
     def __init__(self, session: Session) -> None:
         """Serve a node of `session`."""

@@ -1,7 +1,7 @@
-"""The `util` face: progress, previews and the question whether to stop; it sends images and is given a function that makes them of latents.
+"""The `util` interface: progress events, previews and cancellation checks.
 
-Signals are neither held back nor merged: one call is one event, and the link drops them only when the server stopped reading.
-May be called from any thread a node starts.
+Each call emits one event, without throttling; the link drops progress events only if the server reads too slowly.
+Thread-safe.
 """
 
 import base64
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 JPEG_QUALITY = 75
 
 Preview = Callable[[Any, BaseModelType], tuple["Image", int]]
-"""Makes a small image of latents (batch, channels, height, width) of a model base; with the number of pixels per latent."""
+"""Renders latents (batch, channels, height, width) of a model base; returns a small image and the pixels per latent."""
 
 
 class NodeProgress:
-    """Progress of one node."""
+    """The util interface of one node."""
 
     def __init__(self, events: NodeEvents, canceled: threading.Event, preview: Preview) -> None:
-        """Tell through `events`; `canceled` is the item's flag."""
+        """Emit progress through `events`; `canceled` is the item's flag."""
         self._events = events
         self._canceled = canceled
         self._preview = preview
 
     def is_canceled(self) -> bool:
-        """Tell whether the item was canceled; a node that works long asks now and then and returns or raises."""
+        """Return whether the item was canceled; long-running nodes should check it regularly."""
         return self._canceled.is_set()
 
     def signal_progress(
@@ -44,7 +44,7 @@ class NodeProgress:
         image: "Image | None" = None,
         image_size: tuple[int, int] | None = None,
     ) -> None:
-        """Send one progress event; `image` is shown at `image_size` (width, height) or its own size.
+        """Emit a progress event; `image` is displayed at `image_size` (width, height) or its own size.
 
         Raises CanceledException when the item was canceled.
         """
@@ -56,15 +56,15 @@ class NodeProgress:
         self._events.progress(message, percentage, progress_image)
 
     def sd_step_callback(self, intermediate_state: PipelineIntermediateState, base_model: BaseModelType) -> None:
-        """Send a denoise step with its preview; raises CanceledException when the item was canceled."""
+        """Emit a denoising step with a preview; raises CanceledException when the item was canceled."""
         self._step(intermediate_state, base_model)
 
     def flux_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
-        """Send a step of FLUX."""
+        """Emit a denoising step of FLUX with a preview."""
         self._step(intermediate_state, BaseModelType.Flux)
 
     def flux2_step_callback(self, intermediate_state: PipelineIntermediateState) -> None:
-        """Send a step of FLUX.2."""
+        """Emit a denoising step of FLUX.2 with a preview."""
         self._step(intermediate_state, BaseModelType.Flux2)
 
     def _step(self, state: PipelineIntermediateState, base: BaseModelType) -> None:
@@ -75,16 +75,16 @@ class NodeProgress:
         self.signal_progress("Denoising", progress_fraction(state), image, size)
 
     def _check(self) -> None:
-        """Raise CanceledException when the item was canceled, also in threads that the node has started."""
+        """Raise CanceledException if the item was canceled, also in threads started by the node."""
         if self.is_canceled():
             checkpoint()
             raise CanceledException("the queue item was canceled")
 
 
 def progress_fraction(state: PipelineIntermediateState) -> float:
-    """Return how much of the denoise loop is done, 0 to 1; solvers of second order call twice a step."""
+    """Return the completed fraction of the denoising loop; second-order solvers report each step twice."""
     step, total = state.step, state.total_steps
-    if state.order == 2:  # noqa: PLR2004  (the order itself)
+    if state.order == 2:  # noqa: PLR2004  (the order of the solver)
         step, total = step // 2, total // 2
     return step / total if total else 0.0
 

@@ -1,7 +1,4 @@
-"""What the faces of the context work with: the worker's long-lived parts, and the bridge from the node thread to its loop.
-
-It holds things together and does nothing by itself.
-"""
+"""Shared state of the context's interfaces: the worker's services, the running session, and calls to the event loop."""
 
 import asyncio
 import contextlib
@@ -36,7 +33,7 @@ _log = log.get("worker")
 
 @dataclass(frozen=True)
 class Tools:
-    """The parts that outlive a queue item."""
+    """The services of a worker, which outlive a queue item."""
 
     resources: Resources
     loop: asyncio.AbstractEventLoop
@@ -48,9 +45,9 @@ class Tools:
     engine: Engine
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` on the event loop and wait for it here; never call it on the loop's own thread.
+        """Run `work` on the event loop and wait for its result; must not be called on the loop's own thread.
 
-        Raises CanceledException, with nothing begun, when the item of this thread's node was canceled.
+        Raises CanceledException, without starting `work`, if the item of this thread's node was canceled.
         """
         try:
             checkpoint()
@@ -60,7 +57,7 @@ class Tools:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     def wait_unless(self, canceled: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
-        """Do the same with work that takes long, which is ended when the item is canceled. Raises CanceledException."""
+        """Run long `work` like `wait`, and cancel it when `canceled` returns True. Raises CanceledException."""
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         while True:
             with contextlib.suppress(TimeoutError):
@@ -74,13 +71,13 @@ class Tools:
 
     @cached_property
     def downloads(self) -> DownloadCache:
-        """What nodes fetch from the web."""
+        """The cache of files that nodes download."""
         return DownloadCache(self.resources)
 
 
 @dataclass
 class Session:
-    """The parts that live as long as one queue item's run."""
+    """The state of one queue item's run."""
 
     tools: Tools
     item: ClaimedItem
@@ -88,11 +85,11 @@ class Session:
     canceled: threading.Event
     stats: SessionStats = field(default_factory=SessionStats)
     models: dict[str, Any] = field(default_factory=dict)
-    """Model records met so far, by key: each is read from the database once an item."""
+    """Model records by key; each is read from the database once per item."""
 
     @cached_property
     def user(self) -> User:
-        """The user whom the item belongs to: nodes see and change what that user may. Call it in the node thread."""
+        """The item's owner, whose permissions apply to the nodes. Use it in the node thread only."""
         if self.item.user_id == SYSTEM.user_id:
             return SYSTEM
 
@@ -103,7 +100,7 @@ class Session:
         return self.tools.wait(find())
 
     def owner_may_run(self) -> bool:
-        """Tell whether the item's owner still has an account to run it for. Call it in the node thread."""
+        """Return whether the item's owner still has an active account. Call it in the node thread only."""
         resources = self.tools.resources
         if not resources.settings.multiuser:
             return True
@@ -114,20 +111,20 @@ class Session:
 
     @cached_property
     def graph_json(self) -> str:
-        """The graph as it was enqueued (with the batch's values), for embedding into images."""
+        """The graph as enqueued (with the batch's values), for embedding into images."""
         return orjson.dumps(orjson.loads(self.item.session)["graph"]).decode()
 
     @cached_property
     def queue_item(self) -> "QueueItem":
-        """The item as nodes see it."""
+        """The item's interface for nodes."""
         return QueueItem(self)
 
 
 class QueueItem:
-    """A queue item as nodes know it: the row's columns, with `session` and `workflow` as objects."""
+    """A queue item as seen by nodes: the row's columns, with `session` and `workflow` as objects."""
 
     def __init__(self, session: Session) -> None:
-        """Show `session`'s item."""
+        """Wrap the item of `session`."""
         self._item = session.item
         self.session = session.state
 
