@@ -204,7 +204,7 @@ def test_every_exception_is_needed() -> None:
     assert set(EXCEPTIONS) - names == set()
 
 
-def test_the_rules_find_what_they_are_for() -> None:
+def test_each_rule_detects_a_violation() -> None:
     """Each rule has a name that breaks it."""
     cases = {
         Name("x.py", 1, "found", "variable"): "points",

@@ -82,7 +82,7 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911  (a table, a row p
             return Problem(400, "the request is incomplete")
         case _:
             _log.error("a request failed", exc_info=error)
-            return Problem(500, f"{type(error).__name__}: internal error; see the server's log")
+            return Problem(500, f"{type(error).__name__}: internal server error; see the server's log")
 
 
 def _validation_problem(errors: list[dict[str, Any]], skip: int) -> Problem:
@@ -127,7 +127,9 @@ async def read_object(request: Request, *, with_images: bool = False) -> dict[st
     data = await request.body()
     limits = resources_of(request).settings.limits
     if not with_images and len(data) > limits.plain_json_kib * 1024:
-        raise BodyTooLarge(f"the body is over {limits.plain_json_kib} KiB (setting limits.plain_json_kib)")
+        raise BodyTooLarge(
+            f"the request body is larger than {limits.plain_json_kib} KiB (setting limits.plain_json_kib)"
+        )
 
     def read() -> Any:
         return decode(data or b"{}", limits)

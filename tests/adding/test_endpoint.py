@@ -41,7 +41,7 @@ async def store_fact(connection: Write, key: str, value: str) -> None:
     await insert_fact(connection, key, value)
 
 
-async def test_two_functions_are_all_that_an_endpoint_needs(settings: Settings) -> None:
+async def test_an_endpoint_needs_only_two_functions(settings: Settings) -> None:
     app = create_app(settings, worker_command=None)
     app.include_router(router)
     async with (

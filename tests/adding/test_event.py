@@ -26,7 +26,7 @@ def kind() -> Iterator[type[Event]]:
     del EVENTS["kettle_boiled"]
 
 
-def test_a_class_is_all_that_an_event_needs(kind: type[Event], settings: Settings) -> None:
+def test_an_event_needs_only_a_class(kind: type[Event], settings: Settings) -> None:
     bus, received = Bus(), []
     bus.subscribe(lambda kind, payload: received.append((kind.name, payload, sockets.rooms_for(kind, payload))))
     bus.emit(kind(user_id="ann", litres=1.5, timestamp=5))

@@ -165,15 +165,13 @@ def test_a_model_is_identified_and_its_schemas_are_published(server: Server) -> 
     assert "Main_Diffusers_TinyFlow_Config" in schemas
 
 
-def test_the_image_is_that_of_diffusers(made: np.ndarray, model: Path) -> None:
+def test_image_matches_diffusers(made: np.ndarray, model: Path) -> None:
     assert made.shape == (HEIGHT, WIDTH, 3)
     assert made.std() > 10
     assert np.abs(made - reference(model)).max() <= 1
 
 
-def test_an_image_is_changed_and_partly_kept(
-    server: Server, model: Path, photo: Image.Image, mask: Image.Image
-) -> None:
+def test_image_to_image_and_inpainting(server: Server, model: Path, photo: Image.Image, mask: Image.Image) -> None:
     init_image = {"image": upload(server, photo), "strength": 0.5}
 
     def generate_with_mask(keep_mask: Image.Image | None) -> np.ndarray:
@@ -201,12 +199,12 @@ def vae_round_trip(model: Path, image: Image.Image) -> np.ndarray:
     return np.rint(decoded_pixels.add(1).mul(127.5).clamp(0, 255).numpy()).astype(int).transpose(1, 2, 0)
 
 
-def test_a_second_run_enlarges(server: Server) -> None:
+def test_hires_fix_enlarges_the_image(server: Server) -> None:
     fix = {"width": 192, "height": 128, "steps": 4, "strength": 0.5}
     assert pixels(server, server.finished(enqueue(server, hires_fix=fix))).shape == (128, 192, 3)
 
 
-def test_what_the_family_cannot_do_is_refused(server: Server) -> None:
+def test_unsupported_options_are_refused(server: Server) -> None:
     body = {"prompt": PROMPT, "model": "tiny flow", "clip_skip": 1}
     answer = server.client.post("/api/v1/queue/default/enqueue_prompt", json=body)
     assert (answer.status_code, answer.json()["detail"]) == (400, "tiny flow: unknown models do not support CLIP skip")

@@ -24,7 +24,7 @@ def toy(own_nodes: None) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_class_is_all_that_a_node_needs() -> None:
+def test_a_node_needs_only_a_class() -> None:
     graph = Graph.model_validate({"nodes": {"a": {"id": "a", "type": "shout", "text": "hello"}}, "edges": []})
     session = GraphExecutionState(graph=graph)
     node = session.next()

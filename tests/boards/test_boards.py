@@ -11,7 +11,7 @@ from invokeclone.images.events import ImagesDeletedEvent
 BOARDS = "/api/v1/boards"
 
 
-async def test_a_new_board_in_full(client: httpx.AsyncClient) -> None:
+async def test_create_returns_the_full_board(client: httpx.AsyncClient) -> None:
     board = (await client.post(f"{BOARDS}/", params={"board_name": "Bä"})).json()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", board["created_at"])
     assert board == {
@@ -35,7 +35,7 @@ async def test_a_new_board_in_full(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"{BOARDS}/nope")).status_code == 404
 
 
-async def test_names_of_boards(client: httpx.AsyncClient, board) -> None:
+async def test_board_names_may_repeat_but_have_a_length_limit(client: httpx.AsyncClient, board) -> None:
     assert await board("same") != await board("same")
     assert (await client.post(f"{BOARDS}/", params={"board_name": ""})).status_code == 201
     assert (await client.post(f"{BOARDS}/", params={"board_name": "x" * 301})).status_code == 422
@@ -56,7 +56,7 @@ async def test_counts_and_cover(client, board, image) -> None:
     assert [(item["image_count"], item["asset_count"], item["cover_image_name"]) for item in listed] == [(1, 1, first)]
 
 
-async def test_change(client, board, image) -> None:
+async def test_patch_changes_a_board(client, board, image) -> None:
     on, name = await board(), await image()
     changes = {"board_name": "c", "archived": True, "board_visibility": "shared", "cover_image_name": name}
     answer = await client.patch(f"{BOARDS}/{on}", json=changes)
@@ -68,7 +68,7 @@ async def test_change(client, board, image) -> None:
     assert (await client.patch(f"{BOARDS}/{on}", json={"board_name": None})).json()["board_name"] == "c"
 
 
-async def test_all_times_have_one_form(client, board) -> None:
+async def test_all_timestamps_have_the_same_format(client, board) -> None:
     on = await board()
     answers = [await client.get(f"{BOARDS}/{on}"), await client.patch(f"{BOARDS}/{on}", json={"board_name": "c"})]
     answers.append(await client.get(f"{BOARDS}/{on}"))
@@ -86,13 +86,13 @@ async def test_all_times_have_one_form(client, board) -> None:
         ({"cover_image_name": "nope.png"}, 404),
     ],
 )
-async def test_changes_that_are_refused(client, board, changes, status: int) -> None:
+async def test_invalid_changes_are_refused(client, board, changes, status: int) -> None:
     on = await board()
     assert (await client.patch(f"{BOARDS}/{on}", json=changes)).status_code == status
     assert (await client.patch(f"{BOARDS}/nope", json={"board_name": "x"})).status_code == 404
 
 
-async def test_lists(client, board) -> None:
+async def test_list_is_ordered_and_filtered(client, board) -> None:
     board_ids = [await board(name) for name in ("b", "A", "c")]
     archived = await board("d")
     await client.patch(f"{BOARDS}/{archived}", json={"archived": True})
@@ -108,7 +108,7 @@ async def test_lists(client, board) -> None:
     assert await list_ids(include_archived="true") == [archived, *board_ids[::-1]]
 
 
-async def test_pages_tell_how_many_there_are_in_all(client, board) -> None:
+async def test_pages_include_the_total_count(client, board) -> None:
     """The reference tells the number on this page, with which nobody can find the last page."""
     board_ids = [await board() for _ in range(5)]
     page = (await client.get(f"{BOARDS}/", params={"offset": 1, "limit": 2})).json()
@@ -118,7 +118,7 @@ async def test_pages_tell_how_many_there_are_in_all(client, board) -> None:
     assert (await client.get(f"{BOARDS}/", params={"offset": 0, "limit": 9})).json()["total"] == 4
 
 
-async def test_lists_tell_admins_the_owner(client, board) -> None:
+async def test_lists_include_the_owner_for_admins(client, board) -> None:
     await board()
     assert (await client.get(f"{BOARDS}/", params={"all": "true"})).json()[0]["owner_username"] == "System"
     page = (await client.get(f"{BOARDS}/", params={"offset": 0, "limit": 1})).json()
@@ -128,16 +128,16 @@ async def test_lists_tell_admins_the_owner(client, board) -> None:
 @pytest.mark.parametrize(
     "query", [{}, {"offset": 0}, {"limit": 1}, {"all": "false"}, {"offset": -1, "limit": 1}, {"offset": 0, "limit": -1}]
 )
-async def test_neither_all_nor_a_page(client, query) -> None:
+async def test_list_requires_all_or_a_page(client, query) -> None:
     assert (await client.get(f"{BOARDS}/", params=query)).status_code == 400
 
 
-async def test_words_that_are_not_known(client) -> None:
+async def test_unknown_query_values_are_refused(client) -> None:
     for query in ({"order_by": "x"}, {"direction": "x"}):
         assert (await client.get(f"{BOARDS}/", params={"all": "true", **query})).status_code == 422
 
 
-async def test_names_on_a_board(client, board, image) -> None:
+async def test_image_names_of_a_board(client, board, image) -> None:
     on, free = await board(), await image()
     general, mask, step = await image(on), await image(on, "mask"), await image(on, is_intermediate=True)
 
@@ -178,7 +178,7 @@ async def test_deleting_a_board_with_its_images(client, board, image, resources,
     assert (await client.delete(f"{BOARDS}/nope", params={"include_images": "true"})).status_code == 404
 
 
-async def test_counts_and_covers_read_the_index(resources) -> None:
+async def test_counts_and_covers_use_the_index(resources) -> None:
     text = str(store._boards(owners=True).compile(compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:
         rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")).all()

@@ -25,13 +25,13 @@ async def test_one_image_moves_from_board_to_board(client, board, image) -> None
     assert await board_of(client, name) is None
 
 
-async def test_taking_off_what_is_on_no_board(client, image) -> None:
+async def test_removing_an_image_that_is_on_no_board(client, image) -> None:
     name = await image()
     result = (await client.request("DELETE", f"{ROUTE}/", json={"image_name": name})).json()
     assert result == {"affected_boards": ["none"], "removed_images": [name], "failed_images": []}
 
 
-async def test_many(client, board, image) -> None:
+async def test_images_are_added_and_removed_in_batches(client, board, image) -> None:
     first, second = await board(), await board()
     free, boarded, already = await image(), await image(first), await image(second)
     answer = await client.post(
@@ -47,7 +47,7 @@ async def test_many(client, board, image) -> None:
     assert [await board_of(client, name) for name in (free, boarded, already)] == [None, second, second]
 
 
-async def test_nothing_to_move_affects_nothing(client, board) -> None:
+async def test_a_batch_without_known_images_affects_no_board(client, board) -> None:
     on = await board()
     result = (await client.post(f"{ROUTE}/batch", json={"board_id": on, "image_names": ["nope.png"]})).json()
     assert result == {"affected_boards": [], "added_images": [], "failed_images": []}
@@ -55,7 +55,7 @@ async def test_nothing_to_move_affects_nothing(client, board) -> None:
     assert result == {"affected_boards": [], "removed_images": [], "failed_images": []}
 
 
-async def test_what_does_not_exist(client, board, image) -> None:
+async def test_unknown_boards_and_images_are_404(client, board, image) -> None:
     on, name = await board(), await image()
     assert (await client.post(f"{ROUTE}/", json={"board_id": "nope", "image_name": name})).status_code == 404
     assert (await client.post(f"{ROUTE}/", json={"board_id": on, "image_name": "nope.png"})).status_code == 404
@@ -65,13 +65,13 @@ async def test_what_does_not_exist(client, board, image) -> None:
 
 
 @pytest.mark.parametrize("names", [["x"] * 1001, ["x" * 256], "x"])
-async def test_too_many_or_no_names(client, board, names) -> None:
+async def test_invalid_name_lists_are_refused(client, board, names) -> None:
     on = await board()
     assert (await client.post(f"{ROUTE}/batch", json={"board_id": on, "image_names": names})).status_code == 422
     assert (await client.post(f"{ROUTE}/batch/delete", json={"image_names": names})).status_code == 422
 
 
-async def test_an_image_ends_on_one_board_whoever_asks(client, board, image) -> None:
+async def test_concurrent_moves_leave_an_image_on_one_board(client, board, image) -> None:
     boards, name = [await board() for _ in range(6)], await image()
     await asyncio.gather(*[client.post(f"{ROUTE}/", json={"board_id": on, "image_name": name}) for on in boards])
     listed = (await client.get("/api/v1/boards/", params={"all": "true"})).json()

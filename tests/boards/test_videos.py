@@ -23,7 +23,7 @@ def board(client: httpx.AsyncClient):  # noqa: F811
     return make
 
 
-async def test_on_and_off_a_board(client: httpx.AsyncClient, upload, board) -> None:  # noqa: F811
+async def test_a_video_is_added_to_and_removed_from_boards(client: httpx.AsyncClient, upload, board) -> None:  # noqa: F811
     first, other = await board(), await board()
     name = (await upload())["video_name"]
 
@@ -43,7 +43,7 @@ async def test_on_and_off_a_board(client: httpx.AsyncClient, upload, board) -> N
     assert (await client.request("DELETE", f"{VIDEOS}/board", json={})).status_code == 422
 
 
-async def test_a_video_that_is_not_there(client: httpx.AsyncClient, board) -> None:  # noqa: F811
+async def test_unknown_video(client: httpx.AsyncClient, board) -> None:  # noqa: F811
     """The reference answers 500 on adding one; on removing one it says that it is removed, and so it is here."""
     body = {"board_id": await board(), "video_name": "nope.mp4"}
     assert (await client.post(f"{VIDEOS}/board", json=body)).status_code == 404
@@ -51,7 +51,7 @@ async def test_a_video_that_is_not_there(client: httpx.AsyncClient, board) -> No
     assert (answer.status_code, answer.json()) == (200, {"affected_boards": ["none"], "removed_videos": ["nope.mp4"]})
 
 
-async def test_several_at_once_as_6_8_1_asks(client: httpx.AsyncClient, upload, board) -> None:  # noqa: F811
+async def test_batch_routes_of_6_8_1_add_and_remove_videos(client: httpx.AsyncClient, upload, board) -> None:  # noqa: F811
     """These answered 501 in 6.8.1; here they work in the shape that it published."""
     on = await board()
     names = [(await upload())["video_name"], (await upload())["video_name"]]
@@ -101,7 +101,7 @@ EARLY, LATE = "2026-01-01 00:00:00.000", "2026-01-02 00:00:00.000"
         ([row("video", "v.mp4", EARLY), row("video", "w.mp4", LATE)], (None, "w.mp4")),
     ],
 )
-async def test_the_cover_is_the_first_thing_of_the_gallery(
+async def test_the_cover_is_the_first_gallery_item(
     client: httpx.AsyncClient,  # noqa: F811
     board,
     records,

@@ -36,7 +36,7 @@ def days(*rows: dict) -> list[dict]:
     ]  # fmt: skip
 
 
-async def test_a_board_per_day(client: httpx.AsyncClient, resources: Resources) -> None:
+async def test_lists_one_board_per_day(client: httpx.AsyncClient, resources: Resources) -> None:
     """The cover is the newest thing of the day, starred or not, as the reference has it."""
     assert (await client.get(BY_DATE)).json() == []
     await make(
@@ -54,7 +54,7 @@ async def test_a_board_per_day(client: httpx.AsyncClient, resources: Resources) 
     )
 
 
-async def test_counts_follow_what_changes_and_goes(client: httpx.AsyncClient, resources: Resources) -> None:
+async def test_counts_follow_updates_and_deletions(client: httpx.AsyncClient, resources: Resources) -> None:
     await make(resources, row("image", "a.png", f"{ONE} 00:00:00.000"), row("video", "v.mp4", f"{TWO} 00:00:00.000"))
     steps = [
         (update(images).values(image_category="user"), {ONE: (0, 1, 0), TWO: (0, 0, 1)}),
@@ -73,7 +73,7 @@ async def test_counts_follow_what_changes_and_goes(client: httpx.AsyncClient, re
         assert counts == right, str(statement)
 
 
-async def test_what_is_on_the_board_of_a_day(client: httpx.AsyncClient, resources: Resources) -> None:
+async def test_items_of_a_day_are_ordered_and_filtered(client: httpx.AsyncClient, resources: Resources) -> None:
     await make(
         resources,
         row("image", "a.png", f"{ONE} 01:00:00.000", metadata='{"a": "cat"}'),
@@ -103,14 +103,14 @@ async def test_what_is_on_the_board_of_a_day(client: httpx.AsyncClient, resource
 
 
 @pytest.mark.parametrize("date", ["zzz", "2026-01", "2026-01-01 01", "%00", "' OR 1=1"])
-async def test_days_that_are_none_are_empty(client: httpx.AsyncClient, resources: Resources, date: str) -> None:
+async def test_invalid_dates_give_empty_lists(client: httpx.AsyncClient, resources: Resources, date: str) -> None:
     await make(resources, row("image", "a.png", f"{ONE} 01:00:00.000"))
     for kind, key in (("image_names", "image_names"), ("item_names", "items")):
         answer = await client.get(f"{BY_DATE}/{date}/{kind}")
         assert (answer.status_code, answer.json()) == (200, {key: [], "starred_count": 0, "total_count": 0})
 
 
-async def test_everybody_has_their_own_days(resources: Resources) -> None:
+async def test_users_see_only_their_own_days(resources: Resources) -> None:
     await register(resources.database)
     await make(
         resources,

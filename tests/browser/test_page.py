@@ -24,7 +24,7 @@ async def fill(app: FastAPI, count: int) -> None:
         )
 
 
-async def test_empty_gallery_says_so(page: Page) -> None:
+async def test_empty_gallery_shows_a_message(page: Page) -> None:
     await expect(page.locator("#empty")).to_be_visible()
     await expect(page.locator("#queue-text")).to_have_text("Queue empty")
 
@@ -66,7 +66,7 @@ async def test_cancel_and_clear(page: Page, painter: Painter) -> None:
     await expect(page.locator("#empty")).to_be_visible()
 
 
-async def test_a_failure_is_told(page: Page, painter: Painter) -> None:
+async def test_a_failure_shows_a_toast(page: Page, painter: Painter) -> None:
     painter.fail = True
     await page.get_by_role("button", name="Invoke").click()
     await expect(page.locator(".toast")).to_have_text("Failed: no paint left")
@@ -142,7 +142,7 @@ async def test_input_image(page: Page, app: FastAPI, painter: Painter) -> None:
     assert nodes["resize"]["width"] == 128
 
 
-async def test_form_is_remembered(page: Page) -> None:
+async def test_form_values_survive_a_reload(page: Page) -> None:
     await page.get_by_label("Prompt", exact=True).fill("remember me")
     await page.locator("#steps").fill("7")
     await page.reload()
@@ -150,13 +150,13 @@ async def test_form_is_remembered(page: Page) -> None:
     await expect(page.locator("#steps")).to_have_value("7")
 
 
-async def test_a_refused_batch_is_told(page: Page) -> None:
+async def test_a_refused_batch_shows_a_toast(page: Page) -> None:
     await page.route("**/enqueue_prompt", lambda route: route.fulfill(status=422, json={"detail": "not like this"}))
     await page.get_by_role("button", name="Invoke").click()
     await expect(page.locator(".toast")).to_have_text("not like this")
 
 
-async def test_no_model_is_said(context: BrowserContext, url: str) -> None:
+async def test_missing_models_show_a_hint(context: BrowserContext, url: str) -> None:
     page = await context.new_page()
     await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": []}))
     await page.goto(url)

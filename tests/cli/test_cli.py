@@ -41,7 +41,9 @@ WRONG: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
-def test_wrong_use(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_prints_one_line_and_exits_2(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rooted = [*arguments, "--root", str(tmp_path / "root")] if arguments and arguments[0] != "paint" else arguments
     try:
         status = main(rooted)
@@ -53,7 +55,7 @@ def test_wrong_use(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureF
     assert lines[0].startswith("invokeclone")
 
 
-def test_wrong_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_settings_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "invokeai.yaml").write_text("port: many\n")
     assert main(["models", "list", "--root", str(tmp_path)]) == 2
     assert "port" in capsys.readouterr().err
@@ -70,7 +72,7 @@ def test_models_list(tmp_path: Path) -> None:
     assert main(["models", "list", "--root", str(tmp_path)]) == 0
 
 
-def test_install_of_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_install_of_a_missing_path_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "install", str(tmp_path / "nope"), "--root", str(tmp_path)]) in (1, 2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
@@ -82,7 +84,7 @@ def test_openapi_prints_the_document(tmp_path: Path) -> None:
     assert not (tmp_path / "root").exists()
 
 
-def test_busy_port_gives_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_busy_port_falls_back_to_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()

@@ -49,7 +49,7 @@ def save_image(folder: Path, name: str, color: Any = "red", size: tuple[int, int
     return str(folder / name)
 
 
-async def test_what_is_applied_to_the_model(library: Resources, tmp_path: Path) -> None:
+async def test_loras_controls_references_and_refiner_reach_the_graph(library: Resources, tmp_path: Path) -> None:
     photo = save_image(tmp_path, "a.png")
     nodes = await nodes_of(
         library,
@@ -69,7 +69,7 @@ async def test_what_is_applied_to_the_model(library: Resources, tmp_path: Path) 
     assert [(lora.lora.key, lora.weight) for lora in nodes["loras"].loras] == [("style:v1", 1.0)]
 
 
-async def test_images_to_begin_with(library: Resources, tmp_path: Path) -> None:
+async def test_init_image_mask_and_strength_reach_the_graph(library: Resources, tmp_path: Path) -> None:
     photo, mask = save_image(tmp_path, "a.png", size=(40, 80)), save_image(tmp_path, "m.png", (255, 255, 255, 0))
     nodes = await nodes_of(library, "--init", photo, "--strength", "0.4")
     assert nodes["denoise_latents"].denoising_start == pytest.approx(0.6)
@@ -95,6 +95,6 @@ async def test_images_to_begin_with(library: Resources, tmp_path: Path) -> None:
         (("--refiner", "xl"), "requires a refiner of sdxl-refiner"),
     ],
 )
-async def test_mistakes(library: Resources, arguments: tuple[str, ...], problem: str) -> None:
+async def test_invalid_inputs_are_refused(library: Resources, arguments: tuple[str, ...], problem: str) -> None:
     with pytest.raises(CommandError, match=problem):
         await nodes_of(library, *arguments)

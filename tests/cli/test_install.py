@@ -33,7 +33,7 @@ def web() -> Iterator[FakeWeb]:
     thread.join()
 
 
-def test_a_model_from_the_web(
+def test_install_downloads_a_model(
     web: FakeWeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("INVOKEAI_ALLOW_PRIVATE_DOWNLOAD_URLS", "true")

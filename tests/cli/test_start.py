@@ -127,7 +127,9 @@ def starts(root: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_database_that_is_not_ours(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_database_is_refused_and_unchanged(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, words = BAD[kind]
     file = tmp_path / "root" / "databases" / "invokeai.db"
     file.parent.mkdir(parents=True)
@@ -139,14 +141,14 @@ def test_a_database_that_is_not_ours(kind: str, tmp_path: Path, capsys: pytest.C
         assert listing(tmp_path) == before
 
 
-def test_a_newer_revision_that_is_only_in_the_wal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_revision_in_the_wal_is_detected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "root" / "databases" / "invokeai.db"
     file.parent.mkdir(parents=True)
     newer_in_wal(file)
     assert "newer version" in starts(tmp_path / "root", COMMANDS["serve"], capsys)
 
 
-def test_files_that_are_fine(tmp_path: Path) -> None:
+def test_valid_database_files_pass_the_check(tmp_path: Path) -> None:
     file = tmp_path / "invokeai.db"
     revisions = migrations.revisions()
     database_file.check(file, revisions)
@@ -159,7 +161,7 @@ def test_files_that_are_fine(tmp_path: Path) -> None:
     assert revisions[-1] == migrations.head() == migrations.current(file)
 
 
-def test_a_root_that_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_root_in_use_by_a_server_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "root"
     assert main(["db", "upgrade", "--root", str(root)]) == 0
     lock = RootLock(root)
@@ -176,14 +178,14 @@ def test_a_root_that_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_root_that_cannot_be_written(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_root_is_reported(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = starts(Path("/proc/no-root-here"), COMMANDS[name], capsys)
     assert "/proc/no-root-here" in line
     assert "--root" in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_database_that_is_locked(
+def test_a_locked_database_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("invokeclone.kit.sql.database.BUSY_TIMEOUT_MS", 10)
@@ -195,7 +197,7 @@ def test_a_database_that_is_locked(
 
 
 @pytest.mark.timeout(60)
-def test_a_part_that_cannot_be_written_is_one_line(
+def test_a_startup_write_error_prints_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part that is found to be wrong only while the server starts."""

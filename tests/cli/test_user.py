@@ -33,7 +33,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return act
 
 
-def test_a_life_of_an_account(user: Any, tmp_path: Path) -> None:
+def test_account_lifecycle(user: Any, tmp_path: Path) -> None:
     (tmp_path / "invokeai.yaml").write_text("multiuser: true\n")
     assert user("list") == (0, "", "")
     assert user("add", "admin@example.com", "--admin", "--name", "The Admin") == (0, "added admin@example.com\n", "")
@@ -68,7 +68,7 @@ def test_a_life_of_an_account(user: Any, tmp_path: Path) -> None:
         (["delete", "system@system.invokeai"], "", "system user"),
     ],
 )
-def test_refusals_are_one_line(user: Any, arguments: list[str], typed: str, complaint: str) -> None:
+def test_refused_commands_print_one_line(user: Any, arguments: list[str], typed: str, complaint: str) -> None:
     user("add", "admin@example.com", "--admin")
     status, out, complaints = user(*arguments, typed=typed)
     assert (status, out) == (2, "")
@@ -76,7 +76,7 @@ def test_refusals_are_one_line(user: Any, arguments: list[str], typed: str, comp
     assert len(complaints.splitlines()) == 1
 
 
-def test_a_hint_says_that_nobody_signs_in_yet(user: Any) -> None:
+def test_add_hints_that_multiuser_is_off(user: Any) -> None:
     assert "multiuser: true" in user("add", "a@example.com")[2]
 
 
@@ -119,7 +119,7 @@ def verify_key(root: Path, key: str) -> str | None:
     return asyncio.run(ask())
 
 
-def test_a_life_of_a_key(user: Any, tmp_path: Path) -> None:
+def test_key_lifecycle(user: Any, tmp_path: Path) -> None:
     assert user("key", "list") == (0, "", "")
     status, key, stderr = user("key", "add", "Open WebUI")
     assert status == 0
@@ -146,7 +146,7 @@ def test_a_life_of_a_key(user: Any, tmp_path: Path) -> None:
     assert user("key", "list") == (0, "", "")
 
 
-def test_with_accounts_a_key_is_an_account_s(user: Any, tmp_path: Path) -> None:
+def test_keys_belong_to_accounts_in_multiuser_mode(user: Any, tmp_path: Path) -> None:
     (tmp_path / "invokeai.yaml").write_text("multiuser: true\n")
     user("add", "admin@example.com", "--admin")
     user("add", "bob@example.com")
@@ -175,7 +175,7 @@ def test_with_accounts_a_key_is_an_account_s(user: Any, tmp_path: Path) -> None:
         (["revoke", ""], "no such key"),
     ],
 )
-def test_refusals_of_keys_are_one_line(user: Any, tmp_path: Path, arguments: list[str], complaint: str) -> None:
+def test_refused_key_commands_print_one_line(user: Any, tmp_path: Path, arguments: list[str], complaint: str) -> None:
     (tmp_path / "invokeai.yaml").write_text("multiuser: true\n")
     user("add", "admin@example.com", "--admin")
     status, out, complaints = user("key", *arguments)

@@ -74,7 +74,7 @@ def call(operation: Any, url: str) -> int:
     return called
 
 
-def test_no_operation_answers_5xx_or_in_an_undeclared_form(url: str) -> None:
+def test_no_operation_returns_5xx_or_an_undeclared_response(url: str) -> None:
     document = httpx.get(f"{url}/openapi.json", timeout=120).json()
     for name in TIMES_WITHOUT_ZONE:
         for field in document["components"]["schemas"][name]["properties"].values():

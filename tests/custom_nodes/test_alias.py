@@ -22,7 +22,7 @@ def installed() -> Iterator[None]:
         del sys.modules[name]
 
 
-def test_every_name_of_the_table_is_there() -> None:
+def test_every_listed_name_can_be_imported() -> None:
     module = importlib.import_module("invokeai.invocation_api")
     missing = []
     for name in sorted(alias.names()):
@@ -34,23 +34,23 @@ def test_every_name_of_the_table_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(alias.MODULES))
-def test_every_module_of_the_table_can_be_imported(name: str) -> None:
+def test_every_listed_module_can_be_imported(name: str) -> None:
     assert importlib.import_module(name).__name__ == name
 
 
-def test_inner_modules_have_the_same_classes() -> None:
+def test_inner_modules_share_the_same_classes() -> None:
     for name in ("invokeai.invocation_api", "invokeai.app.invocations.baseinvocation"):
         assert importlib.import_module(name).BaseInvocation is BaseInvocation
 
 
-def test_what_is_not_there_is_an_import_error() -> None:
+def test_unknown_names_raise_import_errors() -> None:
     with pytest.raises(ImportError, match="no_such"):
         exec("from invokeai.invocation_api import no_such")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("invokeai.no_such")
 
 
-def test_small_things_of_inner_modules(settings: Settings) -> None:
+def test_helpers_of_inner_modules(settings: Settings) -> None:
     misc = importlib.import_module("invokeai.app.util.misc")
     assert 0 <= misc.get_random_seed() <= misc.SEED_MAX
     legacy_names.use(settings)

@@ -69,12 +69,12 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
-async def test_at_first_there_is_none(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_no_packs_are_installed_initially(client: httpx.AsyncClient, settings: Settings) -> None:
     answer = (await client.get(f"{BASE}/")).json()
     assert answer == {"node_packs": [], "custom_nodes_path": str(settings.root / "nodes")}
 
 
-async def test_a_pack_from_a_folder_is_published_checked_and_removed(
+async def test_install_publish_validate_and_remove_a_folder_pack(
     client: httpx.AsyncClient, settings: Settings, elsewhere: Path
 ) -> None:
     answer = await install(client, write_pack(elsewhere))
@@ -154,7 +154,7 @@ async def test_a_pack_from_a_folder_is_published_checked_and_removed(
     assert [entry["item_id"] for entry in everything] == [1]
 
 
-async def test_a_pack_from_git_without_hooks_and_submodules(
+async def test_git_packs_are_installed_without_hooks_and_submodules(
     client: httpx.AsyncClient, settings: Settings, elsewhere: Path, tmp_path: Path
 ) -> None:
     pack = write_pack(elsewhere, "my-pack.git")
@@ -195,7 +195,9 @@ async def test_a_pack_from_git_without_hooks_and_submodules(
         ("file:///no/such/folder/pack", "folder"),
     ],
 )
-async def test_sources_that_are_refused(client: httpx.AsyncClient, settings: Settings, source: str, word: str) -> None:
+async def test_invalid_sources_are_refused(
+    client: httpx.AsyncClient, settings: Settings, source: str, word: str
+) -> None:
     answer = await install(client, source)
     assert answer["success"] is False
     assert word in answer["message"]
@@ -217,7 +219,9 @@ BROKEN = {
 }
 
 
-async def test_broken_packs_stop_nothing(served: tuple[FastAPI, httpx.AsyncClient], settings: Settings) -> None:
+async def test_broken_packs_do_not_affect_other_packs(
+    served: tuple[FastAPI, httpx.AsyncClient], settings: Settings
+) -> None:
     """A pack may not take the name of a module that is there either."""
     app, client = served
     app.services.get(Packs)._timeout_s = 10
@@ -246,14 +250,14 @@ async def test_a_broken_pack_is_not_installed(client: httpx.AsyncClient, setting
     assert set(registry.nodes()) == nodes
 
 
-async def test_what_is_no_pack(client: httpx.AsyncClient, elsewhere: Path) -> None:
+async def test_a_folder_without_init_is_refused(client: httpx.AsyncClient, elsewhere: Path) -> None:
     pack = write_pack(elsewhere)
     (pack / "__init__.py").unlink()
     answer = await install(client, pack)
     assert (answer["success"], "__init__.py" in answer["message"]) == (False, True)
 
 
-async def test_a_pack_whose_libraries_are_missing_waits_for_a_reload(
+async def test_a_pack_with_missing_dependencies_loads_after_a_reload(
     client: httpx.AsyncClient, settings: Settings, elsewhere: Path
 ) -> None:
     pack = write_pack(elsewhere, init="import library_of_the_test\nfrom .nodes import *\n")
@@ -269,7 +273,7 @@ async def test_a_pack_whose_libraries_are_missing_waits_for_a_reload(
     assert [entry["node_count"] for entry in await list_packs(client)] == [3]
 
 
-async def test_reload_sees_what_changed_on_disk(client: httpx.AsyncClient, settings: Settings, elsewhere: Path) -> None:
+async def test_reload_picks_up_changes_on_disk(client: httpx.AsyncClient, settings: Settings, elsewhere: Path) -> None:
     await install(client, write_pack(elsewhere))
     folder = settings.root / "nodes"
     write_pack(folder, "second", prefix="second")
@@ -285,7 +289,7 @@ async def test_reload_sees_what_changed_on_disk(client: httpx.AsyncClient, setti
     }
 
 
-async def test_packs_in_the_folder_are_there_at_start(settings: Settings) -> None:
+async def test_packs_are_loaded_at_startup(settings: Settings) -> None:
     folder = settings.root / "nodes"
     write_pack(folder, "alpha", init="import os; os._exit(1)")
     write_pack(folder, "beta")
@@ -297,7 +301,7 @@ async def test_packs_in_the_folder_are_there_at_start(settings: Settings) -> Non
     assert "conf_echo" not in registry.nodes()
 
 
-async def test_removing_what_is_not_there(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_removing_unknown_packs_deletes_nothing(client: httpx.AsyncClient, settings: Settings) -> None:
     (settings.root / "nodes").mkdir()
     (settings.root / "keep").mkdir()
     for name in ("nope", "..", "%2e%2e", "..%2fkeep"):
@@ -308,7 +312,7 @@ async def test_removing_what_is_not_there(client: httpx.AsyncClient, settings: S
     assert (settings.root / "keep").is_dir()
 
 
-async def test_of_a_linked_pack_only_the_link_goes(
+async def test_removing_a_symlinked_pack_keeps_its_target(
     client: httpx.AsyncClient, settings: Settings, elsewhere: Path
 ) -> None:
     pack = write_pack(elsewhere)
@@ -321,7 +325,7 @@ async def test_of_a_linked_pack_only_the_link_goes(
     assert await list_packs(client) == []
 
 
-async def test_a_slow_git_is_ended(
+async def test_git_fetch_times_out(
     settings: Settings, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "bin" / "git"
@@ -333,15 +337,13 @@ async def test_a_slow_git_is_ended(
         await sources.fetch("https://example.test/pack", tmp_path / "target", settings, timeout_s=0.3)
 
 
-async def test_without_git_the_answer_says_so(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_git_is_reported(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(sources.SourceError, match="not installed"):
         await sources.fetch("https://example.test/pack", tmp_path / "target", settings)
 
 
-async def test_a_pack_is_not_installed_twice_not_even_at_once(client: httpx.AsyncClient, elsewhere: Path) -> None:
+async def test_concurrent_installs_of_a_pack_succeed_once(client: httpx.AsyncClient, elsewhere: Path) -> None:
     pack = write_pack(elsewhere)
     answers = await asyncio.gather(*(install(client, pack) for _time in range(2)))
     assert sorted(answer["success"] for answer in answers) == [False, True]
@@ -349,14 +351,14 @@ async def test_a_pack_is_not_installed_twice_not_even_at_once(client: httpx.Asyn
     assert len(await list_packs(client)) == 1
 
 
-async def test_only_an_admin(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
+async def test_routes_require_an_admin(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, client = served
     app.dependency_overrides[current_user] = lambda: User(user_id="alice")
     for method, path in (("GET", "/"), ("POST", "/install"), ("POST", "/reload"), ("DELETE", "/x")):
         assert (await client.request(method, f"{BASE}{path}", json={"source": "x"})).status_code == 403
 
 
-async def test_a_pack_told_in_json_can_not_do_anything_else(settings: Settings) -> None:
+async def test_a_pack_description_cannot_reference_foreign_modules(settings: Settings) -> None:
     """What another process says of a pack is data: a place outside this project's modules is not looked up."""
     from invokeclone.custom_nodes.adopt import adopt
 

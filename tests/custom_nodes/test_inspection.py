@@ -21,7 +21,7 @@ for name in sys.argv[2:]:
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_a_pack_that_ends_the_process_fails_alone(
+def test_a_pack_that_exits_the_process_does_not_affect_others(
     new_loop: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path
 ) -> None:
     command = (sys.executable, "-S", "-c", DESCRIBES)

@@ -93,7 +93,7 @@ def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tu
     server.server_close()
 
 
-async def test_a_repository_comes_through_the_gateway_when_private_addresses_are_allowed(
+async def test_fetch_uses_the_gateway_when_private_addresses_are_allowed(
     settings: Settings, repositories: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither proxies of the environment nor configuration of the machine has a say."""
@@ -109,7 +109,7 @@ async def test_a_repository_comes_through_the_gateway_when_private_addresses_are
     assert repositories[1]
 
 
-async def test_private_addresses_are_refused_and_never_asked(
+async def test_private_addresses_are_refused_without_a_request(
     settings: Settings, repositories: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
@@ -141,7 +141,7 @@ async def test_a_repository_over_the_limit_is_not_fetched(
         ("git://[2001:db8::1]:9418/a", "https://[2001:db8::1]:9418/a"),
     ],
 )
-def test_every_address_is_asked_over_https(source: str, address: str) -> None:
+def test_addresses_are_normalized_to_https(source: str, address: str) -> None:
     assert sources._address(source) == address
 
 
@@ -163,7 +163,7 @@ def test_other_addresses_are_refused(source: str) -> None:
         sources._address(source)
 
 
-def test_git_knows_one_protocol_and_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_gets_one_protocol_and_a_clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "http_proxy", "GIT_SSH_COMMAND", "GIT_EXEC_PATH", "GIT_CONFIG_COUNT", "SSH_AUTH_SOCK"):
         monkeypatch.setenv(name, "x")
     environment = sources._environment("https")

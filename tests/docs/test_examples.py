@@ -54,7 +54,7 @@ def test_examples_of_a_page_run(name: str, server: Server, tmp_path: Path) -> No
             run([sys.executable, "-W", "error", "-"], text, server, tmp_path)
 
 
-def test_the_example_of_the_readme_makes_an_image(server: Server, tmp_path: Path) -> None:
+def test_readme_example_makes_an_image(server: Server, tmp_path: Path) -> None:
     script = ROOT / "scripts" / "curl-example.sh"
     said = run(["bash", str(script), "a red circle", "circle.png"], "", server, tmp_path)
     assert said == "circle.png\n"
@@ -85,7 +85,7 @@ def test_the_minimal_node_pack_runs(server: Server, tmp_path: Path) -> None:
     assert [result["value"] for result in item["session"]["results"].values()] == ["QUIET"]
 
 
-def test_the_example_of_accounts_signs_in(tmp_path: Path) -> None:
+def test_accounts_example_signs_in(tmp_path: Path) -> None:
     page = Page(ROOT / "docs" / "accounts.md")
     (sign_in,) = [text for language, text in page.blocks if language == "bash" and "/auth/login" in text]
     root, password = tmp_path / "root", "Correct-1-horse"

@@ -21,7 +21,7 @@ def test_every_marker_belongs_to_a_part(page: Page) -> None:
     assert set(parts) <= set(write_docs.PARTS)
 
 
-def test_every_kind_of_part_is_used() -> None:
+def test_every_generator_is_used() -> None:
     assert {match[2] for page in PAGES for match in write_docs.PART.finditer(page.text)} == set(write_docs.PARTS)
 
 
@@ -32,6 +32,6 @@ def test_a_snippet_shows_the_code_and_a_wrong_name_is_refused(tmp_path: Path) ->
         write_docs.snippet("invokeclone/nodes/data/math.py#Nothing")
 
 
-def test_a_page_is_written_again_when_the_code_has_changed() -> None:
+def test_pages_are_regenerated_when_the_code_changes() -> None:
     page = "a\n<!-- generated: limit_settings -->\nold\n<!-- end -->\nb\n"
     assert write_docs.render(page) == page.replace("old\n", write_docs.limit_settings(""))

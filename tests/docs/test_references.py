@@ -28,7 +28,7 @@ SOURCES = "\n".join(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_relative_link_leads_somewhere(page: Page) -> None:
+def test_every_relative_link_resolves(page: Page) -> None:
     for link in page.links:
         if re.match(r"[a-z]+:", link):
             continue
@@ -94,7 +94,7 @@ def parses(words: list[str]) -> bool:
         ("--version", True),
     ],
 )
-def test_wrong_commands_are_noticed(command: str, valid: bool) -> None:
+def test_invalid_commands_are_detected(command: str, valid: bool) -> None:
     assert parses(command.split()) is valid
 
 

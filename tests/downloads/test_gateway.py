@@ -57,7 +57,7 @@ def head(way: Gateway, target: str, method: str = "CONNECT", password: str | Non
     return f"{method} {target} HTTP/1.1\r\nProxy-Authorization: Basic {b64encode(account).decode()}\r\n\r\n".encode()
 
 
-async def test_bytes_pass_both_ways(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
+async def test_bytes_are_relayed_in_both_directions(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
     async with (
         open_gateway(web(tmp_path, allow_private_download_urls=True), limit=10_000) as way,
         client(way) as (reader, writer),
@@ -78,7 +78,7 @@ async def test_private_addresses_are_refused(tmp_path: Path, echo: tuple[int, li
     assert echo[1] == []
 
 
-async def test_a_public_name_with_a_private_address_is_refused(
+async def test_names_resolving_to_private_addresses_are_refused(
     tmp_path: Path, echo: tuple[int, list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -93,7 +93,9 @@ async def test_a_public_name_with_a_private_address_is_refused(
     assert echo[1] == []
 
 
-async def test_other_methods_and_strangers_are_refused(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
+async def test_other_methods_and_unauthorized_clients_are_refused(
+    tmp_path: Path, echo: tuple[int, list[bytes]]
+) -> None:
     async with open_gateway(web(tmp_path, allow_private_download_urls=True), limit=10_000) as way:
         target = f"127.0.0.1:{echo[0]}"
         assert (await ask(way, f"http://{target}/", method="GET")).startswith(b"HTTP/1.1 405 ")
@@ -105,7 +107,7 @@ async def test_other_methods_and_strangers_are_refused(tmp_path: Path, echo: tup
     assert echo[1] == []
 
 
-async def test_all_connections_together_have_a_limit(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
+async def test_connections_share_a_byte_limit(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
     async with (
         open_gateway(web(tmp_path, allow_private_download_urls=True), limit=100) as way,
         client(way) as (reader, writer),
@@ -117,7 +119,7 @@ async def test_all_connections_together_have_a_limit(tmp_path: Path, echo: tuple
     assert "exceeds the size limit" in way.refusals[0]
 
 
-async def test_the_operators_proxy_is_used_for_names_that_are_not_private(tmp_path: Path) -> None:
+async def test_the_configured_proxy_is_used_for_public_names(tmp_path: Path) -> None:
     requests: list[bytes] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

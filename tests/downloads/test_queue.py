@@ -38,7 +38,7 @@ def fetch(downloads, fake_web, folder):
     return start
 
 
-async def test_a_file_arrives_whole_under_its_name(fake_web, fetch, folder, events):
+async def test_a_download_completes_under_its_file_name(fake_web, fetch, folder, events):
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
     assert (job.status, job.error) == ("completed", None)
@@ -58,7 +58,7 @@ async def test_a_file_arrives_whole_under_its_name(fake_web, fetch, folder, even
     }
 
 
-async def test_the_name_is_the_one_that_is_said_and_never_leads_elsewhere(fake_web, fetch, folder):
+async def test_file_names_follow_headers_and_stay_in_the_folder(fake_web, fetch, folder):
     names = {
         "/1": ('attachment; filename="good.safetensors"', "good.safetensors"),
         "/2": ('attachment; filename="../../evil.safetensors"', "evil.safetensors"),
@@ -79,7 +79,7 @@ async def test_the_name_is_the_one_that_is_said_and_never_leads_elsewhere(fake_w
 @pytest.mark.parametrize(
     "marks", [{}, {"etag": None, "last_modified": "Sat, 21 Nov 2026 10:00:00 GMT"}, {"etag": 'W/"w"'}]
 )
-async def test_a_lost_connection_is_taken_up_where_it_broke(fake_web, fetch, marks):
+async def test_a_lost_connection_is_resumed_with_a_range(fake_web, fetch, marks):
     fake_web.page("/a/model.safetensors", DATA, breaks=[100_000, 50_000], **marks)
     job = await done(fetch())
     assert (job.status, job.download_path.read_bytes() == DATA, job.resume_from_scratch) == ("completed", True, False)
@@ -87,7 +87,7 @@ async def test_a_lost_connection_is_taken_up_where_it_broke(fake_web, fetch, mar
     assert ranges == [None, "bytes=100000-", "bytes=150000-"]
 
 
-async def test_without_a_mark_of_its_state_a_file_is_only_gone_on_with_if_its_checksum_is_known(fake_web, fetch):
+async def test_without_etag_a_download_resumes_only_with_a_checksum(fake_web, fetch):
     for sha256, expected in ((None, [None, None]), (SHA, [None, "bytes=100000-"])):
         fake_web.page("/a/model.safetensors", DATA, etag=None, breaks=[100_000])
         fake_web.asked.clear()
@@ -97,7 +97,7 @@ async def test_without_a_mark_of_its_state_a_file_is_only_gone_on_with_if_its_ch
         job.download_path.unlink()
 
 
-async def test_a_file_that_changed_meanwhile_begins_anew(fake_web, fetch):
+async def test_a_changed_file_restarts_from_the_beginning(fake_web, fetch):
     page = fake_web.page("/a/model.safetensors", DATA, breaks=[50_000])
     page.hold_after = 50_000
     job = fetch()
@@ -111,14 +111,14 @@ async def test_a_file_that_changed_meanwhile_begins_anew(fake_web, fetch):
     assert job.download_path.read_bytes() == DATA[::-1]
 
 
-async def test_a_server_that_sends_no_parts_is_asked_for_the_whole_again(fake_web, fetch):
+async def test_without_range_support_the_whole_file_is_requested_again(fake_web, fetch):
     fake_web.page("/a/model.safetensors", DATA, ranges=False, breaks=[100_000])
     job = await done(fetch())
     assert (job.status, job.resume_from_scratch) == ("completed", True)
     assert job.download_path.read_bytes() == DATA
 
 
-async def test_a_wrong_part_in_a_range_is_found_out(fake_web, fetch):
+async def test_a_mismatched_content_range_is_not_appended(fake_web, fetch):
     """A 206 whose Content-Range isn't what was asked for is not appended."""
     page = fake_web.page("/a/model.safetensors", DATA, breaks=[100_000])
     page.headers["Content-Range"] = "bytes 7-299999/300000"
@@ -128,7 +128,7 @@ async def test_a_wrong_part_in_a_range_is_found_out(fake_web, fetch):
     assert (await done(job)).download_path.read_bytes() == DATA
 
 
-async def test_passing_faults_are_tried_again_and_lasting_ones_end(fake_web, fetch, events, folder):
+async def test_transient_errors_are_retried_and_permanent_ones_fail(fake_web, fetch, events, folder):
     fake_web.page("/a/model.safetensors", DATA, statuses=[503, 500, 429])
     assert (await done(fetch())).status == "completed"
     fake_web.page("/down", DATA, statuses=[503] * 50)
@@ -148,7 +148,7 @@ async def test_passing_faults_are_tried_again_and_lasting_ones_end(fake_web, fet
     assert left(folder) == ["model.safetensors"]
 
 
-async def test_retry_after_is_heeded(fake_web, fetch):
+async def test_retry_after_is_honored(fake_web, fetch):
     fake_web.page("/a/model.safetensors", DATA, statuses=[429], headers={"Retry-After": "1"})
     job = fetch()
     await until(lambda: fake_web.asked)
@@ -158,13 +158,13 @@ async def test_retry_after_is_heeded(fake_web, fetch):
     assert asyncio.get_running_loop().time() - begun > 0.9
 
 
-async def test_a_wrong_checksum(fake_web, fetch, folder):
+async def test_a_checksum_mismatch_fails(fake_web, fetch, folder):
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch(sha256="0" * 64))
     assert (job.status, job.error_type, left(folder)) == ("error", "ChecksumMismatch", [])
 
 
-async def test_the_checksum_that_hugging_face_tells(fake_web, fetch, folder):
+async def test_the_checksum_sent_by_hugging_face_is_verified(fake_web, fetch, folder):
     """Its redirect to the storage carries it."""
     fake_web.page("/storage", DATA)
     for name, checksum, expected in (("good", SHA, None), ("bad", "0" * 64, "ChecksumMismatch"), ("odd", "x", None)):
@@ -175,7 +175,7 @@ async def test_the_checksum_that_hugging_face_tells(fake_web, fetch, folder):
     assert left(folder) == ["good", "odd"]
 
 
-async def test_parts_that_do_not_fit_together_are_fetched_once_more(fake_web, fetch, folder):
+async def test_a_resumed_file_with_a_bad_checksum_is_fetched_again(fake_web, fetch, folder):
     """The same ETag with other bytes behind it: the checksum tells."""
     fake_web.page("/a/model.safetensors", DATA)
     folder.mkdir()
@@ -188,7 +188,7 @@ async def test_parts_that_do_not_fit_together_are_fetched_once_more(fake_web, fe
     assert "failed verification" in job.resume_message
 
 
-async def test_a_wrong_size(fake_web, fetch, folder):
+async def test_a_size_mismatch_fails(fake_web, fetch, folder):
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch(size=7))
     assert (job.error_type, left(folder)) == ("ChecksumMismatch", [])
@@ -198,7 +198,7 @@ async def test_a_wrong_size(fake_web, fetch, folder):
     assert (await done(fetch("/chunked"))).bytes == len(DATA)
 
 
-async def test_a_web_page_is_no_model(fake_web, fetch, folder):
+async def test_web_pages_are_refused_as_models(fake_web, fetch, folder):
     fake_web.page("/said", b"<p>log in</p>", headers={"Content-Type": "text/html; charset=utf-8"})
     fake_web.page("/hidden", b"\n<!DOCTYPE html><p>log in</p>")
     for path in ("/said", "/hidden"):
@@ -208,14 +208,14 @@ async def test_a_web_page_is_no_model(fake_web, fetch, folder):
     assert [name for name in left(folder) if not name.endswith((".part", ".json"))] == []
 
 
-async def test_a_file_that_does_not_fit_on_the_disk(fake_web, fetch, folder, monkeypatch):
+async def test_insufficient_disk_space_fails(fake_web, fetch, folder, monkeypatch):
     monkeypatch.setattr(partial_file, "MIN_FREE_BYTES", 2**70)
     fake_web.page("/a/model.safetensors", DATA)
     job = await done(fetch())
     assert (job.error_type, left(folder)) == ("DiskFull", [])
 
 
-async def test_a_disk_that_fails_in_the_middle(fake_web, fetch, monkeypatch):
+async def test_a_write_error_fails_the_download(fake_web, fetch, monkeypatch):
     def full(_self, _data):
         raise OSError(28, "No space left on device")
 
@@ -225,7 +225,7 @@ async def test_a_disk_that_fails_in_the_middle(fake_web, fetch, monkeypatch):
     assert (job.status, job.error_type) == ("error", "OSError")
 
 
-async def test_nothing_that_is_there_is_written_over(fake_web, fetch, folder):
+async def test_existing_files_are_not_overwritten(fake_web, fetch, folder):
     fake_web.page("/a/model.safetensors", DATA)
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"mine")
@@ -233,7 +233,7 @@ async def test_nothing_that_is_there_is_written_over(fake_web, fetch, folder):
     assert (job.error_type, (folder / "model.safetensors").read_bytes()) == ("DestinationTaken", b"mine")
 
 
-async def test_two_downloads_do_not_write_one_file(fake_web, fetch):
+async def test_concurrent_downloads_do_not_share_a_file(fake_web, fetch):
     page = fake_web.page("/a/model.safetensors", DATA, hold_after=10)
     first = fetch()
     await until(lambda: first.download_path)
@@ -242,7 +242,7 @@ async def test_two_downloads_do_not_write_one_file(fake_web, fetch):
     assert (second.error_type, (await done(first)).status) == ("DestinationTaken", "completed")
 
 
-async def test_cancel_while_it_runs_leaves_nothing(fake_web, fetch, downloads, folder, events):
+async def test_cancel_while_running_leaves_no_files(fake_web, fetch, downloads, folder, events):
     fake_web.page("/a/model.safetensors", DATA, hold_after=100_000)
     job = fetch()
     await until(lambda: job.bytes == 100_000)
@@ -273,7 +273,7 @@ async def test_pause_and_resume(fake_web, fetch, downloads, folder, events):
     assert job.status == "completed"
 
 
-async def test_pausing_a_waiting_one_cancelling_a_paused_one_and_a_held_one(fake_web, fetch, downloads, folder):
+async def test_cancel_paused_job_and_resume_job_added_paused(fake_web, fetch, downloads, folder):
     fake_web.page("/a/model.safetensors", DATA, hold_after=100_000)
     job = fetch()
     await until(lambda: job.bytes == 100_000)
@@ -291,7 +291,7 @@ async def test_pausing_a_waiting_one_cancelling_a_paused_one_and_a_held_one(fake
     assert (await done(paused_job)).status == "completed"
 
 
-async def test_begun_anew(fake_web, fetch, downloads, folder):
+async def test_restart_begins_from_scratch(fake_web, fetch, downloads, folder):
     page = fake_web.page("/a/model.safetensors", DATA, hold_after=100_000)
     job = fetch()
     await until(lambda: job.bytes == 100_000)
@@ -306,7 +306,7 @@ async def test_begun_anew(fake_web, fetch, downloads, folder):
     assert failed.status == "completed"
 
 
-async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fake_web, folder):
+async def test_a_stopped_queue_keeps_partial_files_for_the_next(settings, events, fake_web, folder):
     page = fake_web.page("/a/model.safetensors", DATA, hold_after=100_000)
     first = DownloadQueue(settings, events)
     request = DownloadRequest(AnyHttpUrl(fake_web.url + "/a/model.safetensors"), folder)
@@ -323,7 +323,7 @@ async def test_a_stopped_queue_keeps_parts_for_the_next_one(settings, events, fa
     assert fake_web.asked_for("/a/model.safetensors")[-1]["Range"] == "bytes=100000-"
 
 
-async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
+async def test_a_complete_partial_file_is_renamed_without_a_request(fake_web, fetch, folder):
     folder.mkdir()
     whole = partial_file.PartialFile(folder / "model.safetensors")
     url = f"{fake_web.url}/a/model.safetensors"
@@ -334,7 +334,7 @@ async def test_a_part_that_lacks_nothing_but_its_name(fake_web, fetch, folder):
     assert (job.status, job.download_path.read_bytes() == DATA, fake_web.asked) == ("completed", True, [])
 
 
-async def test_the_most_urgent_first_and_a_few_at_once(settings, events, fake_web, folder):
+async def test_jobs_run_by_priority_within_the_concurrency_limit(settings, events, fake_web, folder):
     queue = DownloadQueue(settings, events, max_concurrent=2)
     pages = [fake_web.page(f"/{n}", b"x" * 10, hold_after=5) for n in range(5)]
     priorities = [10, 10, 10, 1, 5]
@@ -355,7 +355,7 @@ async def test_the_most_urgent_first_and_a_few_at_once(settings, events, fake_we
     await queue.stop()
 
 
-async def test_progress_is_told_at_a_pace(fake_web, fetch, events):
+async def test_progress_events_are_throttled(fake_web, fetch, events):
     fake_web.page("/a/model.safetensors", DATA)
     await done(fetch())
     assert events.names().count("download_progress") <= 2
@@ -377,7 +377,7 @@ async def test_jobs_are_kept_until_pruned(fake_web, fetch, downloads):
             act(job.id)
 
 
-async def test_a_token_is_sent_and_never_told(fake_web, fetch):
+async def test_tokens_are_sent_but_not_exposed(fake_web, fetch):
     fake_web.page("/a/model.safetensors", DATA, token="secret")
     job = await done(fetch())
     assert (job.error_type, "access token" in job.error) == ("AccessDenied", True)
@@ -387,7 +387,7 @@ async def test_a_token_is_sent_and_never_told(fake_web, fetch):
     assert (await done(fetch(token="sec\r\nX: y"))).error_type == "AccessDenied"
 
 
-async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
+async def test_rapid_state_changes(fake_web, fetch, downloads, folder):
     """Cancelled before its work began, paused and resumed at once: no slot is lost, no file is worked on twice."""
     fake_web.page("/a/model.safetensors", DATA)
     jobs = [fetch() for _ in range(3)]
@@ -408,7 +408,7 @@ async def test_changes_in_quick_succession(fake_web, fetch, downloads, folder):
     assert [(await done(other)).status for other in burst] == ["completed"] * 8
 
 
-async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, downloads, folder, monkeypatch):
+async def test_pause_resume_and_cancel_while_writing(fake_web, fetch, downloads, folder, monkeypatch):
     """The thread that writes is waited for, however often the job is changed meanwhile."""
     begun, slow = threading.Event(), threading.Event()
     writing = partial_file.PartialFile.write
@@ -435,7 +435,7 @@ async def test_paused_resumed_and_cancelled_while_it_writes(fake_web, fetch, dow
     assert (job.status, left(folder)) == ("cancelled", [])
 
 
-async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, monkeypatch):
+async def test_pause_at_the_moment_of_completion(fake_web, fetch, downloads, monkeypatch):
     finish = partial_file.PartialFile.finish
     job = None
 
@@ -452,7 +452,7 @@ async def test_paused_in_the_moment_it_becomes_whole(fake_web, fetch, downloads,
     assert (await done(job)).status == "completed"
 
 
-async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloads, folder, monkeypatch):
+async def test_cancel_at_the_moment_of_completion(fake_web, fetch, downloads, folder, monkeypatch):
     finish = partial_file.PartialFile.finish
     loop = asyncio.get_running_loop()
 
@@ -469,7 +469,7 @@ async def test_cancelled_in_the_moment_it_becomes_whole(fake_web, fetch, downloa
     assert (job.status, left(folder)) == ("cancelled", [])
 
 
-async def test_a_server_that_answers_what_was_not_asked_for_is_not_asked_for_ever(fake_web, fetch):
+async def test_unusable_responses_are_retried_up_to_a_limit(fake_web, fetch):
     fake_web.page("/a/model.safetensors", statuses=[206] * 100)
     job = await done(fetch())
     assert (job.status, "unusable responses" in job.error) == ("error", True)
@@ -477,7 +477,7 @@ async def test_a_server_that_answers_what_was_not_asked_for_is_not_asked_for_eve
 
 
 @hypothesis.given(hypothesis.strategies.text())
-def test_any_text_makes_a_plain_name(text):
+def test_safe_name_of_any_text_is_a_plain_file_name(text):
     name = names.safe_name(text)
     assert name
     assert name == Path(name).name

@@ -132,21 +132,21 @@ def resolving(monkeypatch, names):
         "http:///x",
     ],
 )
-async def test_private_targets_are_not_asked(careful, fake_web, url):
+async def test_private_targets_get_no_request(careful, fake_web, url):
     fake_web.page("/x", b"secret")
     with pytest.raises(AddressRefused):
         await read(careful, url.format(port=fake_web.port))
     assert fake_web.asked == []
 
 
-async def test_a_name_that_means_a_private_address_is_not_asked(careful, fake_web, monkeypatch):
+async def test_names_resolving_to_private_addresses_get_no_request(careful, fake_web, monkeypatch):
     resolving(monkeypatch, {"evil.example": [["127.0.0.1"]]})
     with pytest.raises(AddressRefused, match="not on the public internet"):
         await read(careful, f"http://evil.example:{fake_web.port}/x")
     assert fake_web.asked == []
 
 
-async def test_a_name_that_changes_its_meaning_gains_nothing(careful, fake_web, monkeypatch):
+async def test_dns_rebinding_is_prevented(careful, fake_web, monkeypatch):
     """DNS rebinding: what was resolved is what is connected to, and each socket's address is looked at again."""
     hosts = resolving(monkeypatch, {"evil.example": [["192.0.2.7", "8.8.8.8"], ["127.0.0.1"]]})
     connected = []
@@ -192,7 +192,7 @@ async def test_unknown_hosts_and_closed_ports(free, monkeypatch):
             await read(free, f"http://127.0.0.1:{unused.getsockname()[1]}/x")
 
 
-async def test_redirects_are_followed_but_not_for_ever(free, fake_web):
+async def test_redirects_are_followed_up_to_a_limit(free, fake_web):
     fake_web.page("/end", b"here")
     for number in range(5):
         fake_web.redirect(
@@ -217,7 +217,7 @@ def test_a_redirect_from_https_to_http_is_refused():
     assert str(web._redirect_url(URL("http://a.example/x/y"), "../z?a=%2F")) == "http://a.example/z?a=%2F"
 
 
-async def test_a_token_stays_with_its_host(free, fake_web):
+async def test_tokens_are_sent_only_to_their_host(free, fake_web):
     """Another port is another origin too."""
     fake_web.page("/end", b"here")
     fake_web.redirect("/same", "/end")
@@ -228,14 +228,14 @@ async def test_a_token_stays_with_its_host(free, fake_web):
     assert sent == [("/same", "Bearer t"), ("/end", "Bearer t"), ("/other", "Bearer t"), ("/end", None)]
 
 
-async def test_a_token_with_odd_characters_is_not_sent(free, fake_web):
+async def test_tokens_with_invalid_characters_are_not_sent(free, fake_web):
     for token in ("a b", "a\r\nX: y", "é", "x" * 5000):
         with pytest.raises(AccessDenied):
             await read(free, f"{fake_web.url}/x", token=token)
     assert fake_web.asked == []
 
 
-def test_tokens_by_pattern(tmp_path):
+def test_tokens_are_chosen_by_url_pattern(tmp_path):
     pairs = [
         URLRegexTokenPair(url_regex="models.example", token="one"),
         URLRegexTokenPair(url_regex="^https://hub.example/private/", token="two"),
@@ -248,7 +248,7 @@ def test_tokens_by_pattern(tmp_path):
     assert client.token_for("https://evil.example/models.example/a") is None
 
 
-async def test_json(free, fake_web, monkeypatch):
+async def test_get_json(free, fake_web, monkeypatch):
     fake_web.page("/ok", b'{"a": 1}')
     assert await free.get_json(f"{fake_web.url}/ok") == {"a": 1}
     fake_web.page("/busy", b"[]", statuses=[503, 429])
@@ -266,7 +266,7 @@ async def test_json(free, fake_web, monkeypatch):
         await free.get_json(f"{fake_web.url}/none")
 
 
-async def test_a_proxy_is_asked_and_private_targets_are_not(guarded, fake_web, monkeypatch):
+async def test_proxy_is_used_but_private_targets_are_refused(guarded, fake_web, monkeypatch):
     """The operator's own proxy may have a private address; a target that only the proxy can resolve is left to it."""
     client = WebClient(guarded.model_copy(update={"download_proxy": fake_web.url}))
     fake_web.page("/model", b"through")
@@ -280,5 +280,5 @@ async def test_a_proxy_is_asked_and_private_targets_are_not(guarded, fake_web, m
     await client.close()
 
 
-def test_addresses_are_logged_without_what_may_be_secret():
+def test_logged_urls_contain_no_secrets():
     assert web.without_query("https://a.example/b?token=x#y") == "https://a.example/b"

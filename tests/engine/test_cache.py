@@ -93,7 +93,7 @@ def test_a_model_is_loaded_once_and_counted():
         assert cache.usage() == (1, 1, first.in_ram, first.size)
 
 
-def test_the_least_recently_used_goes_first_and_never_one_in_use():
+def test_eviction_is_lru_and_skips_models_in_use():
     cache, _ = cache_of(100, max_cache_ram_gb=3.5 * MB / GB)
     a, _b = cache.get("a", lambda: model(1)), cache.get("b", lambda: model(1))
     cache.get("c", lambda: model(1))
@@ -106,7 +106,7 @@ def test_the_least_recently_used_goes_first_and_never_one_in_use():
     assert cache.stats.cleared == 3
 
 
-def test_on_the_cpu_nothing_is_moved():
+def test_cpu_models_are_not_moved():
     cache = ModelCache(Settings(), "cpu")
     module = model(1)
     weights = [parameter.data_ptr() for parameter in module.parameters()]
@@ -117,7 +117,7 @@ def test_on_the_cpu_nothing_is_moved():
         assert [parameter.data_ptr() for parameter in module.parameters()] == weights
 
 
-def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed():
+def test_locked_models_move_to_the_device_and_stay_until_evicted():
     cache, memory = cache_of(5)
     small, middle, big = (
         cache.get(name, lambda size=size: model(size)) for name, size in (("s", 1), ("m", 2), ("b", 3))
@@ -133,7 +133,7 @@ def test_locking_brings_a_model_to_the_device_and_it_stays_until_room_is_needed(
     assert memory.taken == cache.device_used
 
 
-def test_results_are_the_same_wherever_the_weights_are():
+def test_results_do_not_depend_on_weight_placement():
     cache, _ = cache_of(10)
     module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)).eval()
     inputs = torch.ones(2, 4)
@@ -148,7 +148,7 @@ def test_results_are_the_same_wherever_the_weights_are():
     assert not module[0].weight.is_inference()
 
 
-def test_without_a_ram_copy_the_weights_are_in_one_place():
+def test_without_a_ram_copy_weights_exist_once():
     cache, memory = cache_of(10, keep_ram_copy_of_weights=False)
     module = model(2)
     entry = cache.get("a", lambda: module)
@@ -162,7 +162,7 @@ def test_without_a_ram_copy_the_weights_are_in_one_place():
     assert torch.equal(module[0].weight, expected)
 
 
-def test_what_does_not_fit_is_streamed():
+def test_layers_that_do_not_fit_are_streamed():
     cache, memory = cache_of(2.6)
     module = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(4)))
     inputs = torch.ones(1, 512)
@@ -193,7 +193,7 @@ def test_an_error_while_streaming_leaves_the_weights_in_ram():
     assert module(torch.ones(1, 4)).shape == (1, 4)
 
 
-def test_running_out_of_memory_moves_the_others_out_and_tries_again():
+def test_out_of_memory_evicts_other_models_and_retries():
     cache, memory = cache_of(5, enable_partial_loading=False, max_cache_vram_gb=1)  # the limit promises too much
     first, second = cache.get("a", lambda: model(3)), cache.get("b", lambda: model(3))
     with cache.hold(first):
@@ -204,7 +204,7 @@ def test_running_out_of_memory_moves_the_others_out_and_tries_again():
     assert memory.emptied
 
 
-def test_a_model_that_never_fits_fails_and_leaves_nothing_behind():
+def test_a_model_that_never_fits_fails_and_frees_its_memory():
     cache, memory = cache_of(2, enable_partial_loading=False)
     entry = cache.get("a", lambda: model(3))
     with pytest.raises(torch.OutOfMemoryError), cache.hold(entry):
@@ -214,7 +214,7 @@ def test_a_model_that_never_fits_fails_and_leaves_nothing_behind():
     assert memory.taken == 0
 
 
-def test_out_of_memory_in_the_loader_is_tried_once_more():
+def test_out_of_memory_in_the_loader_is_retried_once():
     cache, _ = cache_of(5)
     with cache.hold(cache.get("a", lambda: model(1))):
         pass
@@ -241,7 +241,7 @@ def test_a_changed_model_is_dropped_with_its_parts():
     assert memory.taken == cache.device_used
 
 
-def test_clearing_spares_what_is_in_use():
+def test_clear_keeps_models_in_use():
     cache, _ = cache_of(10)
     used = cache.get("a", lambda: model(1))
     cache.get("b", lambda: model(1))
@@ -251,7 +251,7 @@ def test_clearing_spares_what_is_in_use():
     assert cache.clear() == 1
 
 
-def test_everything_goes_after_a_long_rest():
+def test_idle_models_expire_after_keep_alive():
     clock = Clock()
     cache = ModelCache(Settings(model_cache_keep_alive_min=1), "cpu", clock=clock)
     entry = cache.get("a", lambda: model(1))
@@ -273,7 +273,7 @@ def test_limits_come_from_the_settings_or_the_machine():
     assert ModelCache(Settings(), "cpu", FakeMemory(5 * GB)).ram_limit == 4 * GB
 
 
-def test_a_device_has_a_cache_of_named_models_only():
+def test_objects_without_weights_have_no_size_or_placement():
     cache, _ = cache_of(10)
     entry = cache.get("a:tokenizer", object)
     with cache.hold(entry):
@@ -282,7 +282,7 @@ def test_a_device_has_a_cache_of_named_models_only():
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_memory_is_logged_at_each_load_and_move_where_the_setting_says_so(wanted, logged):
+def test_memory_logging_covers_each_load_and_move_when_enabled(wanted, logged):
     cache, _ = cache_of(100, log_memory_usage=wanted)
     for _ in range(2):
         with cache.hold(cache.get("a:unet", lambda: model(20))):
@@ -295,7 +295,7 @@ def test_memory_is_logged_at_each_load_and_move_where_the_setting_says_so(wanted
         assert re.fullmatch(rf"moving a:unet to cpu: RAM {number} -> {number} GB, VRAM 0.00 -> 0.02 GB", messages[1])
 
 
-def test_memory_is_logged_of_a_load_that_failed_too(logged):
+def test_memory_is_logged_for_failed_loads(logged):
     cache, _ = cache_of(100, log_memory_usage=True)
     with pytest.raises(KeyError):
         cache.get("a", lambda: {}["nothing"])

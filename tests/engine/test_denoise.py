@@ -56,7 +56,7 @@ class Recorder:
         return self._plus("preview", original, 0.25)
 
 
-def test_the_order_of_a_step():
+def test_order_of_calls_in_a_step():
     recorder, states = Recorder(), []
     result = denoise.run(
         recorder, torch.zeros(1), lambda x, *_: recorder._plus("predict", x, 0), states.append, recorder
@@ -73,7 +73,7 @@ def test_the_order_of_a_step():
     ]
 
 
-def test_the_finished_latents_are_masked_where_no_step_is_left():
+def test_final_latents_are_masked_without_remaining_steps():
     recorder = Recorder(timesteps=torch.tensor([]))
     assert float(denoise.run(recorder, torch.zeros(1), lambda *_: pytest.fail("called"), pytest.fail, recorder)) == 0.5
 
@@ -89,7 +89,7 @@ def test_progress_is_reported_before_the_first_step_and_after_each():
     assert all(s.predicted_original is not None for s in states[1:])
 
 
-def test_samplers_of_second_order_call_the_model_twice_in_a_step():
+def test_second_order_samplers_call_the_model_twice_per_step():
     schedule = plan("heun", 3)
     numbers: list[int] = []
     states: list[Any] = []
@@ -103,7 +103,7 @@ def test_samplers_of_second_order_call_the_model_twice_in_a_step():
     assert {(state.order, state.total_steps) for state in states} == {(2, 5)}
 
 
-def test_canceling_ends_the_loop_at_the_next_step():
+def test_canceling_stops_at_the_next_step():
     steps: list[int] = []
 
     def on_step(state: Any) -> None:
@@ -125,7 +125,7 @@ class TestMask:
         return torch.tensor(columns, dtype=torch.float32).expand(1, 1, 4, 4)
 
     @pytest.mark.parametrize("name", ["ddim", "euler", "dpmpp_2m"])
-    def test_before_each_call_the_original_has_the_noise_of_the_timestep(self, name: str):
+    def test_the_original_is_noised_to_the_timestep_before_each_call(self, name: str):
         schedule = plan(name, 5)
         mask = schedule.mask(self.change(0, 0, 0.25, 1), self.ORIGINAL, self.NOISE, gradient=False)
         latents = noise_of(3)
@@ -137,7 +137,7 @@ class TestMask:
             assert torch.equal(masked[..., 3], latents[..., 3])
             assert mask.after_step(latents, index) is latents
 
-    def test_a_gray_location_of_a_gradient_joins_when_the_noise_is_less_than_its_value(self):
+    def test_gradient_mask_values_are_thresholds_on_the_noise_level(self):
         schedule = plan("ddim", 10)  # timesteps 901, 801, …, 1
         mask = schedule.mask(self.change(0, 0.4, 0.95, 1), self.ORIGINAL, self.NOISE, gradient=True)
         latents = torch.full((1, 4, 4, 4), 9.0)
@@ -149,7 +149,7 @@ class TestMask:
         assert [row[2] for row in joined] == [True] * 10
         assert [row[3] for row in joined] == [True] * 10
 
-    def test_the_finished_latents_get_the_original_without_noise(self):
+    def test_final_latents_get_the_original_without_noise(self):
         latents, change = noise_of(3), self.change(0, 0.25, 0.75, 1)
         hard = plan("ddim", 5).mask(change, self.ORIGINAL, self.NOISE, gradient=False).after_loop(latents)
         assert torch.allclose(hard, self.ORIGINAL + change * (latents - self.ORIGINAL), atol=1e-6)
@@ -158,7 +158,7 @@ class TestMask:
         assert torch.equal(gradient[..., 1:], latents[..., 1:])
 
     @pytest.mark.parametrize("end", [1.0, 0.5])
-    def test_previews_have_the_noise_of_the_last_timestep_of_all(self, end: float):
+    def test_previews_are_noised_to_the_last_timestep(self, end: float):
         schedule = plan("ddim", 5, end=end)
         mask = schedule.mask(self.change(0, 0, 0, 1), self.ORIGINAL, self.NOISE, gradient=False)
         preview = mask.preview(noise_of(3))
@@ -166,7 +166,7 @@ class TestMask:
         assert torch.allclose(preview[..., :3], noisy[..., :3], atol=1e-6)
         assert torch.equal(preview[..., 3], noise_of(3)[..., 3])
 
-    def test_rows_of_a_batch_have_masks_of_their_own(self):
+    def test_each_batch_row_has_its_own_mask(self):
         original, noise, latents = (noise_of(seed, 2, 4, 4, 4) for seed in (1, 2, 3))
         change = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
         schedule = plan("ddim", 5)

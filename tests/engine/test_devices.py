@@ -20,7 +20,7 @@ def two_threads():
     ids=["small", "large", "cuda", "mps"],
 )
 @pytest.mark.usefixtures("two_threads")
-def test_small_work_on_the_cpu_is_one_threads(places, device, threads):
+def test_small_cpu_workloads_use_one_thread(places, device, threads):
     model = torch.nn.Linear(100, 100)
     with devices.limit_threads(model, places, device):
         assert torch.get_num_threads() == threads
@@ -28,13 +28,13 @@ def test_small_work_on_the_cpu_is_one_threads(places, device, threads):
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_threads_come_back_when_the_work_fails():
+def test_thread_count_is_restored_after_an_error():
     with pytest.raises(ValueError, match="broken"), devices.limit_threads(torch.nn.Linear(1, 1), 1, "cpu"):
         raise ValueError("broken")
     assert torch.get_num_threads() == 2
 
 
-def test_channels_last_on_the_cpu_changes_the_order_and_not_the_result():
+def test_channels_last_on_cpu_preserves_results():
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(4, 8, 3)
     pixels = torch.randn(2, 4, 9, 9)
@@ -45,12 +45,12 @@ def test_channels_last_on_the_cpu_changes_the_order_and_not_the_result():
         torch.testing.assert_close(changed(pixels), expected)
 
 
-def test_other_devices_keep_the_usual_order():
+def test_other_devices_keep_the_default_memory_format():
     assert devices.to_memory_format(torch.nn.Conv2d(4, 8, 3), "cuda").weight.is_contiguous()
 
 
 @pytest.mark.parametrize("precision", ["auto", "float16", "bfloat16", "float32"])
-def test_the_cpu_computes_in_float32_whatever_the_setting_says(precision: devices.Precision):
+def test_cpu_always_computes_in_float32(precision: devices.Precision):
     assert devices.choose_dtype("cpu", precision) == torch.float32
     assert devices.choose_precision("cpu", precision) == "float32"
 
@@ -64,7 +64,7 @@ def test_the_cpu_computes_in_float32_whatever_the_setting_says(precision: device
         ("float32", torch.float32),
     ],
 )
-def test_the_setting_decides_on_other_devices(
+def test_other_devices_use_the_precision_setting(
     precision: devices.Precision, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")

@@ -54,7 +54,7 @@ def test_a_part_has_the_class_that_the_index_names(folder: Path):
     assert type(files.load_part(request(folder, "vae"), "diffusers.AutoencoderKL")).__name__ == "AutoencoderKL"
 
 
-def test_a_scheduler_keeps_what_its_file_does_not_state_apart(folder: Path):
+def test_scheduler_config_tracks_default_values(folder: Path):
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text('{"num_train_timesteps": 500}', encoding="utf-8")
     scheduler = files.load_part(request(folder, "scheduler"))
@@ -63,7 +63,7 @@ def test_a_scheduler_keeps_what_its_file_does_not_state_apart(folder: Path):
     assert "timestep_spacing" in scheduler.config["_use_default_values"]
 
 
-def test_code_that_comes_with_a_model_is_not_run(folder: Path):
+def test_model_code_is_not_run(folder: Path):
     with pytest.raises(ValueError, match="no loadable part 'unet'"):
         files.load_part(request(folder, "unet"), "diffusers.UNet2DConditionModel")
     with pytest.raises(ValueError, match="no loadable part 'text_encoder'"):
@@ -82,7 +82,7 @@ def test_code_that_comes_with_a_model_is_not_run(folder: Path):
         (["fp16", "ema"], ModelRepoVariant.FP32, 2.0),
     ],
 )
-def test_weights_are_those_of_the_records_variant_if_there_are_such(
+def test_weights_of_the_recorded_variant_are_preferred(
     folder: Path, present: list[str], variant: ModelRepoVariant | None, value: float
 ):
     for name, number in (("", 0.0), ("fp16", 1.0), ("ema", 2.0)):
@@ -91,7 +91,7 @@ def test_weights_are_those_of_the_records_variant_if_there_are_such(
     assert load_value(folder, variant) == value
 
 
-def test_torch_files_beside_safetensors_are_left_alone(folder: Path):
+def test_torch_files_beside_safetensors_are_ignored(folder: Path):
     save_vae(folder, 1.0, safe=False)
     assert load_value(folder) == 1.0
     save_vae(folder, 2.0, "fp16")

@@ -20,7 +20,7 @@ def velocity(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0])
-def test_steps_are_those_of_diffusers(factor: float):
+def test_steps_match_diffusers(factor: float):
     levels = flow.shift_levels(flow.even_levels(5), factor)
     schedule = flow.flow_schedule(levels, CPU)
     reference = FlowMatchEulerDiscreteScheduler(shift=1.0)
@@ -33,7 +33,7 @@ def test_steps_are_those_of_diffusers(factor: float):
     assert torch.allclose(denoise.run(schedule, begun, velocity, lambda _: None), expected, atol=1e-5)
 
 
-def test_half_precision_is_summed_in_float32():
+def test_half_precision_is_accumulated_in_float32():
     schedule = flow.flow_schedule([1.0, 0.999, 0.0], CPU)
     latents, prediction = torch.full((1, 1, 1, 1), 100.0).bfloat16(), torch.full((1, 1, 1, 1), -130.0).bfloat16()
     after, original = schedule.step(prediction, latents, 0)
@@ -43,14 +43,14 @@ def test_half_precision_is_summed_in_float32():
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0, 6.0])
-def test_shifting_by_a_factor_is_that_of_diffusers(factor: float):
+def test_shift_by_factor_matches_diffusers(factor: float):
     reference = FlowMatchEulerDiscreteScheduler(shift=factor)
     reference.set_timesteps(sigmas=flow.even_levels(7)[:-1])
     assert flow.shift_levels(flow.even_levels(7), factor) == pytest.approx(reference.sigmas.tolist())
 
 
 @pytest.mark.parametrize("tokens", [256, 1024, 2500, 4096])
-def test_shifting_by_the_size_of_the_image_is_that_of_diffusers(tokens: int):
+def test_shift_by_image_size_matches_diffusers(tokens: int):
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
     reference = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
@@ -80,18 +80,18 @@ def test_shifting_by_the_size_of_the_image_is_that_of_diffusers(tokens: int):
         (0.0, 0.0, [1.0]),
     ],
 )
-def test_a_part_of_the_levels_begins_and_ends_at_its_fractions(start: float, end: float, levels: list[float]):
+def test_partial_schedules_start_and_end_at_their_fractions(start: float, end: float, levels: list[float]):
     assert flow.clip_levels(flow.even_levels(4), start, end) == pytest.approx(levels)
 
 
-def test_parts_of_shifted_levels_begin_at_their_fraction_too():
+def test_partial_shifted_schedules_start_at_their_fraction():
     levels = flow.shift_levels(flow.even_levels(4), 3.0)
     assert levels == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
     assert flow.clip_levels(levels, 0.2, 1.0) == pytest.approx([0.8, 0.75, 0.5, 0.0])
     assert flow.clip_levels(levels, 0.5, 0.9) == pytest.approx([0.5, 0.1])
 
 
-def test_two_parts_make_a_whole_where_a_level_lies_between_them():
+def test_two_partial_runs_equal_a_full_run_at_a_level_boundary():
     levels, noise = flow.even_levels(4), noise_of(1)
 
     def run(part: list[float], begun: torch.Tensor, first_step: int) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_two_parts_make_a_whole_where_a_level_lies_between_them():
 
 
 class TestStart:
-    def test_noise_alone_is_what_a_whole_run_begins_with(self):
+    def test_a_full_run_starts_from_noise(self):
         noise = noise_of(1)
         assert flow.flow_schedule(flow.even_levels(4), CPU).start(None, noise) is noise
 
@@ -114,18 +114,18 @@ class TestStart:
         whole = flow.flow_schedule(flow.even_levels(4), CPU)
         assert torch.equal(whole.start(latents, noise), noise)
 
-    def test_an_image_with_noise_in_it_stays_as_it_is(self):
+    def test_a_noisy_image_is_unchanged(self):
         latents = noise_of(1)
         assert flow.flow_schedule([0.7, 0.0], CPU).start(latents, None) is latents
 
-    def test_one_level_is_an_image_with_noise_and_no_call(self):
+    def test_a_single_level_adds_noise_without_a_model_call(self):
         latents, noise = noise_of(1), noise_of(2)
         schedule = flow.flow_schedule(flow.clip_levels(flow.even_levels(4), 0.4, 0.4), CPU)
         begun = schedule.start(latents, noise)
         assert torch.allclose(begun, 0.6 * noise + 0.4 * latents, atol=1e-6)
         assert denoise.run(schedule, begun, lambda *_: pytest.fail("called"), lambda _: None) is begun
 
-    def test_a_part_of_a_run_needs_latents(self):
+    def test_a_partial_run_requires_latents(self):
         with pytest.raises(ValueError, match="needs latents"):
             flow.flow_schedule([0.7, 0.0], CPU).start(None, noise_of(1))
         with pytest.raises(ValueError, match="latents or noise"):
@@ -164,7 +164,7 @@ class TestMask:
         assert torch.equal(result, states[-1])
         return [state.flatten() for state in states]
 
-    def test_what_stays_is_the_original_with_the_noise_of_the_level(self):
+    def test_unmasked_areas_are_the_original_noised_to_the_level(self):
         states = self.run([0.0, 1.0])
         for level, state in zip(self.LEVELS, states, strict=True):
             expected = level * self.noise.flatten() + (1 - level) * self.original.flatten()
@@ -173,7 +173,7 @@ class TestMask:
             assert torch.allclose(state[1], changed, atol=1e-5)
         assert states[-1][0] == self.original.flatten()[0]
 
-    def test_gray_locations_join_later(self):
+    def test_gray_areas_start_changing_later(self):
         states = torch.stack(self.run([0.2, 0.25, 0.3, 0.6, 0.75, 0.8]))
         levels = torch.tensor(self.LEVELS).reshape(-1, 1)
         noisy = levels * self.noise.flatten() + (1 - levels) * self.original.flatten()
@@ -183,11 +183,11 @@ class TestMask:
         # 0.25 and 0.75 equal a level and only join at the next one: a location needs 0.0001 more than the level
         assert first_change == [4, 4, 3, 2, 2, 1]
 
-    def test_a_run_that_ends_early_ends_with_noise_in_what_stays(self):
+    def test_a_run_that_ends_early_leaves_unmasked_areas_noisy(self):
         states = self.run([0.0], (0.8, 0.4))
         assert torch.allclose(states[-1], 0.4 * self.noise.flatten() + 0.6 * self.original.flatten(), atol=1e-6)
 
-    def test_rows_of_a_batch_have_masks_of_their_own(self):
+    def test_each_batch_row_has_its_own_mask(self):
         original, noise = noise_of(1, 2, 1, 2, 2), noise_of(2, 2, 1, 2, 2)
         change = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
         schedule = flow.flow_schedule([1.0, 0.5, 0.0], CPU)

@@ -100,7 +100,7 @@ def request(folder: Path, part: SubModelType | None = None) -> LoadRequest:
     return LoadRequest(None, folder, part, torch.float32, CPU, Settings(root=folder))
 
 
-def test_a_language_model_with_code_beside_it_is_loaded_without_it(tmp_path: Path, mark: Path) -> None:
+def test_model_code_beside_a_language_model_is_not_loaded(tmp_path: Path, mark: Path) -> None:
     folder = tmp_path / "model"
     expected = tiny_language_model(folder)
     hostile(folder, mark)
@@ -110,7 +110,7 @@ def test_a_language_model_with_code_beside_it_is_loaded_without_it(tmp_path: Pat
     assert not mark.exists()
 
 
-def test_a_model_that_only_its_own_code_could_make_is_refused(tmp_path: Path, mark: Path) -> None:
+def test_models_that_require_custom_code_are_refused(tmp_path: Path, mark: Path) -> None:
     folder = tmp_path / "model"
     tiny_language_model(folder)
     hostile(folder, mark)
@@ -121,7 +121,7 @@ def test_a_model_that_only_its_own_code_could_make_is_refused(tmp_path: Path, ma
     assert not mark.exists()
 
 
-def test_nothing_runs_while_a_folder_is_identified(tmp_path: Path, mark: Path) -> None:
+def test_identifying_a_folder_runs_no_code(tmp_path: Path, mark: Path) -> None:
     folder = tmp_path / "model"
     tiny_language_model(folder)
     hostile(folder, mark)
@@ -151,7 +151,7 @@ def test_folders_with_only_torch_files_give_the_same_network(tmp_path: Path, mar
     assert not mark.exists()
 
 
-def test_a_diffusers_part_with_only_torch_files_gives_the_same_network(tmp_path: Path, mark: Path) -> None:
+def test_diffusers_parts_with_only_torch_files_give_the_same_network(tmp_path: Path, mark: Path) -> None:
     vae = make_vae()
     vae.save_pretrained(tmp_path / "vae", safe_serialization=False)
     hostile(tmp_path / "vae", mark)
@@ -181,7 +181,7 @@ def test_incomplete_or_other_weights_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "index", ["diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.fp16.json"]
 )
-def test_an_index_cannot_lead_to_a_pickle_or_out_of_the_folder(tmp_path: Path, mark: Path, index: str) -> None:
+def test_an_index_cannot_reference_pickles_or_outside_files(tmp_path: Path, mark: Path, index: str) -> None:
     vae = make_vae()
     vae.save_pretrained(tmp_path / "vae")
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "other.safetensors")
@@ -193,7 +193,7 @@ def test_an_index_cannot_lead_to_a_pickle_or_out_of_the_folder(tmp_path: Path, m
     assert not mark.exists()
 
 
-def test_settings_that_name_a_kernel_to_fetch_are_left_out(tmp_path: Path) -> None:
+def test_settings_naming_remote_kernels_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     tiny_language_model(folder)
     change(
@@ -244,7 +244,7 @@ def test_torch_files_are_read_as_torch_wrote_them(tmp_path: Path, zipped: bool) 
     assert torch.equal(torch_files.read(tmp_path / "a.pt")["view"], values["view"])
 
 
-def test_the_same_bytes_cannot_become_tensors_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_sharing_the_same_bytes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.zeros(1000)
     torch.save({f"a{number}": weight.view(-1) for number in range(12)}, tmp_path / "a.pt")
     assert len(torch_files.read(tmp_path / "a.pt")) == 12
@@ -253,7 +253,7 @@ def test_the_same_bytes_cannot_become_tensors_without_end(tmp_path: Path, monkey
         torch_files.read(tmp_path / "a.pt")
 
 
-def test_safetensors_beside_torch_files_win(tmp_path: Path, mark: Path) -> None:
+def test_safetensors_are_preferred_over_torch_files(tmp_path: Path, mark: Path) -> None:
     folder = tmp_path / "model"
     expected = tiny_language_model(folder)
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(mark)))

@@ -78,13 +78,13 @@ def test_layers_compute_with_weights_rounded_to_8_bits(dtype: torch.dtype):
     assert small == STORED
 
 
-def test_a_unet_takes_about_a_quarter_of_its_memory_in_full_and_half_of_it_in_half_precision():
+def test_unet_memory_shrinks_to_a_quarter_of_float32_and_half_of_float16():
     for dtype, share in ((torch.float32, 0.25), (torch.float16, 0.5)):
         plain = size_of(make_unet().to(dtype))
         assert size_of(fp8.store(make_unet().to(dtype), dtype)) == pytest.approx(plain * share, rel=0.05)
 
 
-def test_a_unet_predicts_as_one_with_rounded_weights_and_as_with_diffusers_layerwise_casting():
+def test_unet_output_matches_rounded_weights_and_diffusers_layerwise_casting():
     unet = make_unet()
     expected = run(round_layers(unet, unet_layers(unet)))
     reference = make_unet()
@@ -113,7 +113,7 @@ class TestLoRA:
             self.NORM: Full(noise_of(9, 8), noise_of(10, 8)),
         }  # fmt: skip
 
-    def test_changes_are_those_of_the_rounded_weights_and_the_stored_ones_stay(self):
+    def test_loras_apply_to_rounded_weights_and_stored_weights_stay(self):
         unet = make_unet()
         stored, by_hand = fp8.store(make_unet(), torch.float32), round_layers(unet, unet_layers(unet))
         before = {name: parameter.data.clone() for name, parameter in stored.state_dict().items()}
@@ -152,13 +152,15 @@ class TestLoRA:
         ("xpu", SubModelType.UNet, True, False),
     ],
 )
-def test_what_is_stored_in_8_bits(device: str, submodel: SubModelType | None, setting: bool | None, stored: bool):
+def test_which_submodels_are_stored_in_8_bits(
+    device: str, submodel: SubModelType | None, setting: bool | None, stored: bool
+):
     """Torch here has no XPU, so its probe fails."""
     config = SimpleNamespace(default_settings=SimpleNamespace(fp8_storage=setting))
     assert fp8.is_stored(config, submodel, torch.device(device)) == stored
 
 
-def test_records_without_default_settings_are_stored_in_full():
+def test_records_without_default_settings_are_stored_in_full_precision():
     for config in (
         SimpleNamespace(),
         SimpleNamespace(default_settings=None),
@@ -167,7 +169,7 @@ def test_records_without_default_settings_are_stored_in_full():
         assert not fp8.is_stored(config, SubModelType.UNet, torch.device("cuda"))
 
 
-def test_the_cache_keeps_both_forms_apart(
+def test_the_cache_keeps_fp8_and_full_models_apart(
     model_cache: ModelCache, sd1_record: SimpleNamespace, sd1_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(fp8, "is_supported", lambda _: True)

@@ -47,14 +47,14 @@ def test_the_prediction_moves_away_from_the_negative_one(sequential: bool):
 
 
 @pytest.mark.parametrize("negative", [NEGATIVE, None])
-def test_scale_one_needs_the_positive_prompt_only(negative: Any):
+def test_scale_one_uses_only_the_positive_prompt(negative: Any):
     denoiser = Denoiser()
     predict = classifier_free_guidance(denoiser, POSITIVE, negative, 1.0 if negative else 3.0, rescale=0.7)
     assert torch.equal(predict(LATENTS, TIME, 0), CONDITIONED)
     assert denoiser.calls == [[1.0]]
 
 
-def test_a_scale_for_each_step():
+def test_per_step_scales():
     assert [scale_at([3.0, 2.0], step) for step in range(4)] == [3.0, 2.0, 2.0, 2.0]
     assert scale_at(3.0, 9) == 3.0
     predict = classifier_free_guidance(Denoiser(), POSITIVE, NEGATIVE, [1.0, 4.0])
@@ -63,7 +63,7 @@ def test_a_scale_for_each_step():
     assert torch.allclose(predict(LATENTS, TIME, 1), expected, atol=1e-5)
 
 
-def test_rescaling_brings_back_the_spread_of_the_positive_prediction():
+def test_rescaling_restores_the_std_of_the_positive_prediction():
     guided = UNCONDITIONED + 5.0 * (CONDITIONED - UNCONDITIONED)
     factor = CONDITIONED.std() / guided.std()
     predict = classifier_free_guidance(Denoiser(), POSITIVE, NEGATIVE, 5.0, rescale=0.7)
@@ -72,7 +72,7 @@ def test_rescaling_brings_back_the_spread_of_the_positive_prediction():
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-def test_rows_of_a_batch_are_guided_as_if_alone(sequential: bool):
+def test_batch_rows_are_guided_independently(sequential: bool):
     positive, negative = Words(torch.tensor([1.0, -0.5])), Words(torch.tensor([2.0, 0.3]))
     latents = torch.cat([LATENTS, LATENTS.flip(-1) * 2])
     settings = {"rescale": 0.7, "sequential": sequential}

@@ -13,7 +13,7 @@ def noise_of(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape or (1, 4, 8, 8), generator=torch.Generator().manual_seed(seed))
 
 
-def test_noise_is_that_of_torch():
+def test_noise_matches_torch():
     assert torch.equal(latents.noise(5, (1, 4, 8, 8), CPU), noise_of(5))
     assert torch.equal(latents.noise(2**32 + 5, (1, 4, 8, 8), CPU), noise_of(5)), "seeds are taken modulo 2^32"
 
@@ -49,7 +49,7 @@ def test_modes_for_other_dimensions_are_refused(mode: latents.InterpolationMode)
         latents.scale(noise_of(1), 2.0, mode)
 
 
-def test_scaling_reads_at_multiples_of_the_factor():
+def test_scale_samples_at_multiples_of_the_factor():
     """Sides are rounded down, and a location is the factor's inverse apart from the next, not the sizes' ratio."""
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     scaled = latents.scale(ramp, 1.3, "bilinear")
@@ -59,7 +59,7 @@ def test_scaling_reads_at_multiples_of_the_factor():
     assert not torch.allclose(scaled, latents.resize(ramp, 10, 10, "bilinear"), atol=1e-2)
 
 
-def test_scaling_to_nothing_is_refused():
+def test_scaling_to_zero_size_is_refused():
     with pytest.raises(ValueError, match="is too small"):
         latents.scale(noise_of(1), 0.1, "bilinear")
 
@@ -67,7 +67,7 @@ def test_scaling_to_nothing_is_refused():
 class TestBlend:
     FIRST, SECOND = noise_of(1), noise_of(2)
 
-    def test_it_goes_along_the_sphere(self):
+    def test_blending_is_spherical(self):
         mixed = latents.blend(self.FIRST, self.SECOND, 0.3)
         a, b = self.FIRST.double(), self.SECOND.double()
         angle = torch.acos((a * b).sum() / (a.norm() * b.norm()))
@@ -75,11 +75,11 @@ class TestBlend:
         assert torch.allclose(mixed, expected.float(), atol=1e-5)
         assert mixed.std() == pytest.approx(1, abs=0.15), "the amount of noise stays"
 
-    def test_the_same_direction_is_blended_in_a_line(self):
+    def test_parallel_latents_are_blended_linearly(self):
         assert torch.allclose(latents.blend(self.FIRST, self.FIRST * 3, 0.5), self.FIRST * 2, atol=1e-5)
         assert torch.allclose(latents.blend(self.FIRST, -self.FIRST, 0.25), self.FIRST * 0.5, atol=1e-5)
 
-    def test_where_the_mask_is_white_the_first_one_stays(self):
+    def test_white_mask_areas_keep_the_first_latents(self):
         mask = torch.zeros(1, 1, 8, 8)
         mask[..., 4:] = 1.0
         assert torch.allclose(
@@ -92,7 +92,7 @@ class TestBlend:
         target = torch.where(mask > 0, self.FIRST, self.SECOND)
         assert torch.allclose(mixed, latents.blend(self.FIRST, target, 0.5), atol=1e-5), "the blend is of the whole"
 
-    def test_a_mask_of_another_size_is_made_to_fit(self):
+    def test_masks_of_another_size_are_resized(self):
         mask = torch.zeros(1, 64, 64)
         mask[..., 32:] = 1.0
         mixed = latents.blend(self.FIRST, self.SECOND, 1.0, mask)

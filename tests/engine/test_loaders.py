@@ -38,19 +38,19 @@ def test_families_register_their_loaders():
     assert loaders.find(record(type=ModelType.VAE, format=ModelFormat.Checkpoint))
 
 
-def test_a_kind_without_a_loader_is_named():
+def test_a_missing_loader_error_names_the_kind():
     with pytest.raises(loaders.NoLoader, match=r"thing.*unknown main"):
         loaders.find(record(base=BaseModelType.Unknown))
 
 
-def test_files_that_are_gone(cache: ModelCache, tmp_path: Path):
+def test_missing_files_are_reported(cache: ModelCache, tmp_path: Path):
     with pytest.raises(loaders.ModelFilesMissing, match="thing"):
         loaders.load(cache, record(), tmp_path / "gone", SubModelType.UNet)
     with pytest.raises(loaders.ModelFilesMissing):
         loaders.load_file(cache, tmp_path / "gone.safetensors")
 
 
-def test_a_loader_gets_a_request(cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_loaders_receive_a_load_request(cache: ModelCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     loaders.discover()
     monkeypatch.setattr(loaders, "_loaders", dict(loaders._loaders))
     requests: list[LoadRequest] = []
@@ -75,7 +75,7 @@ def test_a_loader_gets_a_request(cache: ModelCache, tmp_path: Path, monkeypatch:
     assert loaded.config is config
 
 
-def test_files_without_a_record(cache: ModelCache, tmp_path: Path):
+def test_load_files_without_a_record(cache: ModelCache, tmp_path: Path):
     weights = {"a": torch.ones(3)}
     save_file(weights, tmp_path / "a.safetensors")
     torch.save(weights, tmp_path / "a.pt")

@@ -48,7 +48,7 @@ def gauss(distance: float, reach: int) -> float:
 BLACK_LEFT = [0, 255, 255, 255, 255]
 
 
-def test_box_blur_fades_linearly_and_is_white_at_its_radius():
+def test_box_blur_fades_linearly_to_white_at_its_radius():
     assert row(BLACK_LEFT, 24, "Box Blur", 0.0) == [0, int(255 / 3), int(255 * 2 / 3), 255, 255]
 
 
@@ -58,7 +58,7 @@ def test_gaussian_blur_fades_with_two_and_a_half_deviations_in_its_radius():
     assert expected[3] < 255, "at the radius itself something is left"
 
 
-def test_staged_is_one_level_as_far_as_the_gauss_curve_reaches():
+def test_staged_mode_has_one_level_within_the_gaussian_radius():
     assert row(BLACK_LEFT, 24, "Staged", 0.5) == [0, 127, 127, 127, 255]
     assert row(BLACK_LEFT, 24, "Staged", 0.0) == [0, 255, 255, 255, 255]
 
@@ -72,7 +72,7 @@ def test_no_value_lies_between_the_least_change_and_white(mode: CoherenceMode):
     assert threshold in limited
 
 
-def test_gray_of_the_mask_itself():
+def test_gray_mask_values_are_preserved():
     """Where the mask is gray its own value counts; a black location nearby may make it darker."""
     assert row([255, 255, 55, 255, 255], 16, "Box Blur", 0.0) == [255, 155, 55, 155, 255]
     assert row([200, 200, 200, 200, 200], 16, "Box Blur", 0.0) == [200] * 5
@@ -86,7 +86,7 @@ def test_the_outside_of_the_image_is_not_masked():
     assert row([255], 80, "Gaussian Blur", 0.0) == [255]
 
 
-def test_distances_are_those_of_a_circle():
+def test_distances_are_euclidean():
     levels = [[255] * 5 for _ in range(5)]
     levels[2][2] = 0
     box = rows_of(masks.gradient(MaskImage(levels), 16, "Box Blur", 0.0))
@@ -106,11 +106,11 @@ def test_distances_are_those_of_a_circle():
 
 
 @pytest.mark.parametrize("mode", ["Box Blur", "Gaussian Blur", "Staged"])
-def test_without_an_edge_the_mask_is_only_made_smaller(mode: CoherenceMode):
+def test_without_an_edge_the_mask_is_only_downscaled(mode: CoherenceMode):
     assert row([0, 100, 255, 200, 255], 7, mode, 0.9) == [0, 100, 255, 200, 255]
 
 
-def test_the_image_is_reduced_by_pil():
+def test_the_image_is_downscaled_by_pil():
     image = Image.linear_gradient("L").resize((67, 50)).rotate(30)
     reduced = np.asarray(image.resize((8, 6), Image.Resampling.BILINEAR))
     assert rows_of(masks.gradient(image.convert("RGB"), 0, "Box Blur", 0.0)) == reduced.tolist()
@@ -122,7 +122,7 @@ def test_sides_are_cut_to_multiples_of_eight():
     assert (mask == 1).all()
 
 
-def test_the_area_that_changes_at_all():
+def test_area_of_change():
     mask = torch.tensor([[0.0, 0.5, 254 / 255, 1.0]]).reshape(1, 1, 1, 4)
     area = masks.area_of_change(mask)
     assert (area.mode, list(area.tobytes())) == ("L", [0, 0, 0, 255])

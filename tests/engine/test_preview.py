@@ -81,7 +81,7 @@ def space_of(*weights: Colors, **changes: object) -> LatentSpace:
     return LatentSpace(channels=len(weights), preview=PreviewMatrix(weights=weights, **changes))
 
 
-def test_colors_are_truncated_and_limited():
+def test_colors_are_truncated_and_clamped():
     space = space_of((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     latents = torch.tensor([0.0, 0.9999, 5.0]).reshape(3, 1, 1)
     assert preview.preview(latents, space).getpixel((0, 0)) == (127, 254, 255), "127.5 and 254.99 are rounded down"
@@ -105,7 +105,7 @@ def test_colors_are_smoothed_with_black_around_them():
             assert image.getpixel((x, y)) == pytest.approx(expected, abs=1)
 
 
-def test_the_first_of_a_batch_and_of_its_frames_is_shown():
+def test_previews_show_the_first_frame_of_the_first_row():
     space = space_of((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     latents = noise_of(1, 3, 2, 4, 5) * 0.3
     expected = preview.preview(latents[0], space)

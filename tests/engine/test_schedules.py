@@ -80,7 +80,7 @@ def denoise_towards(name: str, target: torch.Tensor, config: dict, steps: int = 
     return denoise.run(schedule, begun, predict, lambda state: current.append(state.latents))
 
 
-def test_the_names_are_those_of_the_api():
+def test_names_match_the_api():
     assert set(discrete.NAMES) == set(get_args(SCHEDULER_NAME_VALUES))
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_name_is_refused():
 
 
 @pytest.mark.parametrize(("name", "steps"), [("pndm", 1), ("pndm", 3), ("lcm", 51), ("tcd", 51), ("ddim", 1001)])
-def test_a_number_of_steps_that_a_sampler_cannot_make_is_refused(name: str, steps: int):
+def test_unsupported_step_counts_are_refused(name: str, steps: int):
     """PNDM warms up over four steps unless the model's configuration says otherwise; LCM and TCD were trained for 50."""
     with pytest.raises(discrete.StepsNotPossible, match=f"Scheduler cannot run {steps} steps? with .* choose another"):
         plan(name, steps, {**SD1, "skip_prk_steps": False})
@@ -112,13 +112,13 @@ def test_a_number_of_steps_that_a_sampler_cannot_make_is_refused(name: str, step
 @pytest.mark.parametrize(
     "published", [PUBLISHED, DDIMScheduler.from_config(SD1).config, SD1], ids=["pndm", "ddim", "file"]
 )
-def test_defaults_of_the_models_own_class_do_not_reach_other_classes(name: str, published: Mapping[str, Any]):
+def test_defaults_of_the_configured_class_do_not_leak_to_others(name: str, published: Mapping[str, Any]):
     sampler = discrete.create(name, published)
     assert sampler.config.timestep_spacing == "linspace"
     assert sampler.config.beta_schedule == "scaled_linear"
 
 
-def test_the_published_stable_diffusion_gives_euler_evenly_spaced_timesteps():
+def test_published_sd_config_gives_euler_evenly_spaced_timesteps():
     assert plan("euler", 10, PUBLISHED).timesteps.tolist() == pytest.approx(np.linspace(999, 0, 10).tolist())
     assert plan("ddim", 10, PUBLISHED).timesteps.tolist() == [901 - 100 * step for step in range(10)]
 
@@ -127,7 +127,7 @@ def test_the_published_stable_diffusion_gives_euler_evenly_spaced_timesteps():
     ("name", "distance"),
     [("euler", 100), ("heun", 100), ("ddim", 100), ("lms", 100), ("dpmpp_2m", 90), ("unipc", 90), ("er_sde", 90)],
 )
-def test_a_spacing_that_the_model_states_is_kept(name: str, distance: int):
+def test_explicit_timestep_spacing_is_kept(name: str, distance: int):
     schedule = plan(name, 10, SDXL)
     assert schedule.sampler.config.timestep_spacing == "leading"
     assert schedule.timesteps[:: schedule.order].tolist() == [901 - distance * step for step in range(10)]
@@ -148,13 +148,13 @@ def test_the_models_own_sampler_settings_are_kept():
 
 
 @pytest.mark.parametrize("name", sorted(set(discrete.NAMES) - set(WITHOUT_KARRAS) - {"er_sde"}))
-def test_the_name_decides_on_karras_sigmas(name: str):
+def test_karras_sigmas_depend_on_the_name(name: str):
     for configured in (True, False):
         sampler = discrete.create(name, {**SD1, "use_karras_sigmas": configured})
         assert sampler.config.use_karras_sigmas == (name in KARRAS)
 
 
-def test_the_warm_up_of_pndm_is_left_out_only_where_the_model_says_so():
+def test_pndm_warm_up_is_skipped_only_if_configured():
     short = plan("pndm", 8, PUBLISHED)
     assert short.sampler.config.skip_prk_steps
     assert len(short.timesteps) == 9
@@ -175,33 +175,33 @@ def test_timesteps_are_offset_by_one(name: str):
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2s_k", "dpmpp_3m"])
-def test_a_deis_model_gets_dpm_solver(name: str):
+def test_deis_configs_use_dpm_solver(name: str):
     config = DEISMultistepScheduler.from_config({**SD1, "algorithm_type": "deis"}).config
     assert discrete.create(name, config).config.algorithm_type == "dpmsolver++"
 
 
-def test_the_record_states_the_kind_of_prediction():
+def test_prediction_type_overrides_the_config():
     assert discrete.create("euler", PUBLISHED).config.prediction_type == "epsilon"
     assert discrete.create("euler", PUBLISHED, prediction_type="v_prediction").config.prediction_type == "v_prediction"
 
 
-def test_the_brownian_tree_has_the_seed_of_the_run():
+def test_the_brownian_tree_uses_the_run_seed():
     assert discrete.create("dpmpp_sde", SD1, seeds=(77,)).config.noise_sampler_seed == 77
     assert discrete.create("dpmpp_sde_k", SD1, seeds=(77, 78)).config.noise_sampler_seed == [77, 78]
 
 
-def test_tcd_adds_all_of_its_noise():
+def test_tcd_uses_eta_one():
     assert plan("tcd", 4).step_arguments["eta"] == 1.0
     assert "eta" not in plan("ddim", 4).step_arguments
 
 
-def test_the_noise_between_steps_has_a_seed_of_its_own():
+def test_step_noise_has_its_own_seed():
     assert plan("euler_a", 4, seeds=(7,)).step_arguments["generator"].initial_seed() == 7 ^ 0xFFFFFFFF
     rows = plan("euler_a", 4, seeds=(7, 2**32 - 1)).step_arguments["generator"]
     assert [row.initial_seed() for row in rows] == [7 ^ 0xFFFFFFFF, 0]
 
 
-def test_the_noise_between_steps_is_drawn_on_the_device_that_computes(monkeypatch: pytest.MonkeyPatch):
+def test_step_noise_is_drawn_on_the_compute_device(monkeypatch: pytest.MonkeyPatch):
     class Sampler:
         order = 1
         config = SimpleNamespace(num_train_timesteps=1000)
@@ -240,7 +240,7 @@ def test_samplers_without_a_generator(name: str):
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "heun", "dpmpp_2m", "kdpm_2"])
-def test_slices_of_the_timesteps_fit_each_other(name: str):
+def test_timestep_slices_are_contiguous(name: str):
     def slice_of(start: float, end: float) -> list[float]:
         return plan(name, start=start, end=end).timesteps.tolist()
 
@@ -292,7 +292,7 @@ class TestStart:
         assert schedule.timesteps[0] == 401
         assert torch.allclose(schedule.start(latents, noise), latents + sigma(401) * noise, atol=1e-4)
 
-    def test_latents_alone_stay_as_they_are(self):
+    def test_latents_alone_are_unchanged(self):
         latents = noise_of(1)
         assert plan("euler").start(latents, None) is latents
 
@@ -313,7 +313,7 @@ class TestStart:
         assert begun is latents
         assert denoise.run(schedule, begun, lambda *_: pytest.fail("called"), lambda _: None) is latents
 
-    def test_neither_latents_nor_noise(self):
+    def test_missing_latents_and_noise_are_refused(self):
         with pytest.raises(ValueError, match="latents or noise"):
             plan("euler").start(None, None)
 
@@ -326,7 +326,7 @@ class TestStart:
 
 
 class TestERSDE:
-    def test_samples_have_the_spread_of_the_data(self):
+    def test_samples_have_the_variance_of_the_data(self):
         """Of data with a normal distribution the exact prediction is known; samples must have its spread, at any order."""
         spread = 0.6
         errors = {}
@@ -358,7 +358,7 @@ class TestERSDE:
         )
         assert er_sde.integrals(low, high) == pytest.approx(expected, rel=1e-9)
 
-    def test_three_steps_by_hand(self):
+    def test_three_steps_match_a_manual_computation(self):
         """The formulas of the paper, order 1, 2 and 3, against the solver."""
         schedule = plan("er_sde", 4, SD1, seeds=(3,))
         ratios = [float(value) for value in schedule.sampler.sigmas]

@@ -25,20 +25,20 @@ def test_chain(run: Run) -> None:
     assert ran.state.executed == {"a", "b", *ran.state.prepared_source_mapping}
 
 
-def test_later_edge_wins(run: Run) -> None:
+def test_the_last_edge_to_an_input_wins(run: Run) -> None:
     nodes = {"x": {"type": "integer", "value": 1}, "y": {"type": "integer", "value": 2}, "a": "add"}
     assert run(nodes, ["x.value > a.a", "y.value > a.a"]).values("a") == [2]
     assert run(nodes, ["y.value > a.a", "x.value > a.a"]).values("a") == [1]
 
 
-def test_source_graph_is_not_touched(run: Run) -> None:
+def test_the_source_graph_is_not_modified(run: Run) -> None:
     ran = run({"a": {"type": "add", "a": 1}, "b": "add"}, ["a.value > b.a"])
     assert ran.state.graph.nodes["b"].model_dump()["a"] == 0
     (copy,) = ran.state.source_prepared_mapping["b"]
     assert ran.state.execution_graph.nodes[copy].model_dump()["a"] == 1
 
 
-def test_classes_are_drained_one_after_another(run: Run) -> None:
+def test_nodes_run_class_by_class(run: Run) -> None:
     """The first node starts; then classes follow by name, each to its end."""
     nodes = {
         "s": "string",
@@ -58,7 +58,7 @@ def test_classes_are_drained_one_after_another(run: Run) -> None:
     assert run(nodes, edges).order == ["s", "n", "x", "y", "j", "k"]
 
 
-def test_ready_order_comes_first(graph: Make, run_state: Any) -> None:
+def test_ready_order_classes_run_first(graph: Make, run_state: Any) -> None:
     state = GraphExecutionState(
         graph=graph({"r": "range", "a": "add", "s": "string", "f": "float"}), ready_order=["StringInvocation"]
     )
@@ -81,7 +81,7 @@ def test_loop(run: Run) -> None:
     ]
 
 
-def test_iterate_tells_index_and_total(run: Run) -> None:
+def test_iterate_outputs_index_and_total(run: Run) -> None:
     edges = ["r.collection > i.collection", "i.index > a.a", "i.total > a.b"]
     ran = run({"r": {"type": "range", "start": 5, "stop": 8}, "i": "iterate", "a": "add"}, edges)
     assert ran.values("a") == [3, 4, 5]
@@ -112,7 +112,7 @@ def test_the_same_iterator_is_paired_not_multiplied(run: Run) -> None:
     assert run(nodes, edges).values("c") == [[100, 111, 122]]
 
 
-def test_two_iterators_are_multiplied_and_collected_one_level_at_a_time(run: Run) -> None:
+def test_two_iterators_multiply_and_collect_one_level_at_a_time(run: Run) -> None:
     nodes = {
         "r": {"type": "range", "stop": 2},
         "q": {"type": "range", "stop": 3},
@@ -279,13 +279,13 @@ def test_literal_condition_and_unconnected_branch(run: Run) -> None:
     assert ran.order == ["if"]
 
 
-def test_what_others_need_runs_anyway(run: Run) -> None:
+def test_branch_nodes_needed_elsewhere_still_run(run: Run) -> None:
     ran = run({**CHOICE, "other": "add"}, [*CHOICE_EDGES, "t2.value > other.a"])
     assert set(CHOICE) - set(ran.order) == set()
     assert ran.values("end") == [2]
 
 
-def test_choice_per_iteration(run: Run) -> None:
+def test_if_per_iteration(run: Run) -> None:
     nodes = {
         "r": {"type": "boolean_collection", "collection": [True, False, True]},
         "i": "iterate",
@@ -313,7 +313,7 @@ def test_choice_per_iteration(run: Run) -> None:
     assert ran.order.count("no") == 1
 
 
-def test_a_loop_in_a_branch_that_is_not_chosen(run: Run) -> None:
+def test_a_loop_in_an_unchosen_branch_does_not_run(run: Run) -> None:
     nodes = {
         "r": {"type": "range", "stop": 3},
         "i": "iterate",
@@ -355,7 +355,7 @@ def test_an_open_loop_in_a_branch(run: Run) -> None:
     assert run(nodes, edges).values("end") == [5]
 
 
-def test_choice_in_a_choice(run: Run) -> None:
+def test_nested_ifs(run: Run) -> None:
     nodes = {
         "b1": {"type": "boolean", "value": False},
         "b2": {"type": "boolean", "value": True},

@@ -46,7 +46,7 @@ def declare(node_type: str = "toy", **decoration: Any) -> type[BaseInvocation]:
     return ToyInvocation
 
 
-def test_declaring() -> None:
+def test_declare_an_invocation() -> None:
     toy = declare(title="Toy", tags=["toy"], category="toys", version="1.2.3", use_cache=False)
     assert toy.get_type() == "toy"
     assert registry.get("toy") is toy
@@ -70,7 +70,7 @@ def test_declaring() -> None:
     assert node.id != toy().id
 
 
-def test_published() -> None:
+def test_published_schema() -> None:
     declare(classification=Classification.Beta)
     schema = publish({})["components"]["schemas"]["ToyInvocation"]
     assert schema["node_pack"] == __name__.partition(".")[0]
@@ -83,7 +83,7 @@ def test_published() -> None:
     assert "orig_default" not in schema["properties"]["image"]
 
 
-def test_type_is_taken() -> None:
+def test_duplicate_types_are_refused() -> None:
     declare()
     declare()  # the same class again, as when a pack is reloaded
     with pytest.raises(ValueError, match="already registered"):
@@ -94,7 +94,7 @@ def test_type_is_taken() -> None:
                 return IntegerOutput(value=1)
 
 
-def test_forgetting_a_pack() -> None:
+def test_forget_pack_removes_its_nodes() -> None:
     declare()
     assert "toy" in registry.forget_pack(__name__.partition(".")[0])
     assert "toy" not in registry.nodes()
@@ -102,14 +102,14 @@ def test_forgetting_a_pack() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "two words"])
-def test_bad_type(name: str) -> None:
+def test_invalid_types_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must not be empty or contain whitespace"):
         declare(name)
     with pytest.raises(ValueError, match="must not be empty or contain whitespace"):
         invocation_output(name)
 
 
-def test_bad_version() -> None:
+def test_invalid_versions_are_refused() -> None:
     with pytest.raises(InvalidVersionError):
         declare(version="1.0")
 
@@ -142,7 +142,7 @@ def test_bad_default_is_refused() -> None:
                 return IntegerOutput(value=1)
 
 
-def test_output_class_must_be_told() -> None:
+def test_return_annotation_is_required() -> None:
     with pytest.raises(InvalidFieldError, match="annotate the return value"):
 
         @invocation("toy")
@@ -151,7 +151,7 @@ def test_output_class_must_be_told() -> None:
                 return IntegerOutput(value=1)
 
 
-def test_annotations_as_text() -> None:
+def test_string_annotations() -> None:
     @invocation("toy")
     class ToyInvocation(BaseInvocation):
         def invoke(self, context: "Any") -> "IntegerOutput":
@@ -160,7 +160,7 @@ def test_annotations_as_text() -> None:
     assert ToyInvocation.output_class is IntegerOutput
 
 
-def test_a_node_below_another() -> None:
+def test_subclass_of_a_node() -> None:
     toy = declare()
 
     @invocation("toy_two", version="2.0.0")
@@ -183,7 +183,7 @@ def test_cache_key() -> None:
     assert toy(only=1).cache_key() != toy(only=1, is_intermediate=True).cache_key()
 
 
-def test_discover_finds_every_room() -> None:
+def test_discover_registers_all_core_nodes() -> None:
     registry.discover()
     assert {"add", "iterate", "collect", "if", "core_metadata"} <= set(registry.nodes())
     assert {"integer_output", "if_output"} <= set(registry.outputs())

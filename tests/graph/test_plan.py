@@ -51,7 +51,7 @@ def exclusive(graph: Graph, if_id: str, field: str) -> set[str]:
     return node_ids
 
 
-def test_gates_are_those_of_a_plain_search() -> None:
+def test_gates_match_a_brute_force_search() -> None:
     rng, nested = random.Random(1), 0
     for _ in range(500):
         graph = random_graph(rng)

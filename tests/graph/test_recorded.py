@@ -18,7 +18,7 @@ def by_source(session: dict[str, Any]) -> tuple[Any, Any]:
     return nodes, results
 
 
-def test_it_loads_and_is_stored_again() -> None:
+def test_a_recorded_session_round_trips() -> None:
     state = GraphExecutionState.model_validate(RECORDED)
     stored = json.loads(state.to_json())
     assert state.is_complete()
@@ -28,7 +28,7 @@ def test_it_loads_and_is_stored_again() -> None:
         assert (sorted(stored[name]), name) == (sorted(value), name) if name == "executed" else stored[name] == value
 
 
-def test_the_same_run() -> None:
+def test_a_recorded_session_is_reproduced() -> None:
     recorded = GraphExecutionState.model_validate(RECORDED)
     outputs = {source: recorded.results[copy] for copy, source in recorded.prepared_source_mapping.items()}
     state = GraphExecutionState.model_validate({"graph": RECORDED["graph"]})

@@ -18,7 +18,7 @@ from invokeclone.graph.invocations.types import compatible, without_none
         (int, list[int] | None, True),
     ],
 )
-def test_optional_is_looked_through(source: object, destination: object, fits: bool) -> None:
+def test_optional_types_are_unwrapped(source: object, destination: object, fits: bool) -> None:
     assert compatible(source, destination) is fits
 
 

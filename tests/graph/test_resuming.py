@@ -65,7 +65,7 @@ def outcome(state: GraphExecutionState, source: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_stored_after_every_node(name: str, graph: Make) -> None:
+def test_run_survives_a_json_round_trip_after_every_node(name: str, graph: Make) -> None:
     nodes, edges, last, expected = GRAPHS[name]
     state = GraphExecutionState(graph=graph(nodes, edges))
     steps = 0

@@ -47,7 +47,7 @@ def test_unknown_type(graph: Make) -> None:
     assert error["ctx"]["tag"] == "no_such_node"
 
 
-def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
+def test_unsupported_invokeai_node_types_are_explained(graph: Make) -> None:
     (error,) = errors(graph({"n": "infill_lama"}))
     assert "needs LaMa, which this version does not support yet; choose another infill method" in error["msg"]
     (error,) = errors(graph({"n": "flux_denoise"}))
@@ -56,7 +56,7 @@ def test_a_type_of_invokeai_that_is_not_here_yet(graph: Make) -> None:
     assert "needs Krea-2" in error["msg"]
 
 
-def test_every_type_of_invokeai_is_here_or_in_the_table_of_absent_ones() -> None:
+def test_every_invokeai_node_type_is_registered_or_listed_as_unsupported() -> None:
     node_types, missing = set(registry.nodes()), set(unsupported_nodes.TYPES)
     assert not missing & node_types, "no longer absent: take it out of the table"
     assert missing | {name for name in node_types if name in NODE_TYPES} == NODE_TYPES
@@ -67,13 +67,13 @@ def test_missing_type() -> None:
     assert (error["type"], error["loc"]) == ("union_tag_not_found", ("graph", "nodes", "n"))
 
 
-def test_bad_field(graph: Make) -> None:
+def test_invalid_field(graph: Make) -> None:
     (error,) = errors(graph({"n": {"type": "add", "a": "x"}}))
     assert error["type"] == "int_parsing"
     assert error["loc"] == ("graph", "nodes", "n", "add", "a")
 
 
-def test_null_means_the_default_of_a_field_that_takes_no_null(graph: Make) -> None:
+def test_null_gives_the_default_of_a_non_nullable_field(graph: Make) -> None:
     nulls = {"type": "integer_math", "a": None, "b": 2, "operation": None, "use_cache": None}
     node = Graph.model_validate(graph({"n": nulls})).nodes["n"]
     assert node.model_dump(include={"a", "b", "operation", "use_cache"}) == {
@@ -83,12 +83,12 @@ def test_null_means_the_default_of_a_field_that_takes_no_null(graph: Make) -> No
     assert error["type"] == "union_tag_invalid"
 
 
-def test_deep_bad_field(graph: Make) -> None:
+def test_invalid_nested_field(graph: Make) -> None:
     (error,) = errors(graph({"n": {"type": "color", "color": {"r": 256, "g": 0, "b": 0, "a": 0}}}))
     assert error["loc"] == ("graph", "nodes", "n", "color", "color", "r")
 
 
-def test_direct_input_without_default_must_be_there(graph: Make) -> None:
+def test_a_direct_input_without_default_is_required(graph: Make) -> None:
     (error,) = errors(graph({"n": "float_generator"}))
     assert (error["type"], error["loc"][-1]) == ("missing", "generator")
 
@@ -97,7 +97,7 @@ def test_other_required_inputs_may_be_absent(graph: Make) -> None:
     assert Graph.model_validate(graph({"n": "dynamic_prompt"})).nodes["n"].model_dump()["prompt"] is None
 
 
-def test_unknown_keys_are_dropped_but_by_core_metadata(graph: Make) -> None:
+def test_unknown_keys_are_dropped_except_in_core_metadata(graph: Make) -> None:
     parsed = Graph.model_validate(graph({"n": {"type": "add", "x": 1}, "m": {"type": "core_metadata", "mine": 2}}))
     assert "x" not in parsed.nodes["n"].model_dump()
     assert parsed.nodes["m"].model_dump()["mine"] == 2
@@ -175,7 +175,9 @@ BROKEN: list[tuple[type[ValueError], dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("kind", "nodes", "edges"), BROKEN)
-def test_broken_rule(kind: type[ValueError], nodes: dict[str, Any], edges: list[str], graph: Make) -> None:
+def test_invalid_graphs_are_refused(
+    kind: type[ValueError], nodes: dict[str, Any], edges: list[str], graph: Make
+) -> None:
     parsed = Graph.model_validate(graph(nodes, edges))
     with pytest.raises(kind):
         parsed.validate_self()
@@ -205,7 +207,7 @@ WHOLE: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("nodes", "edges"), WHOLE)
-def test_allowed(nodes: dict[str, Any], edges: list[str], graph: Make) -> None:
+def test_valid_graphs_are_accepted(nodes: dict[str, Any], edges: list[str], graph: Make) -> None:
     GraphExecutionState(graph=graph(nodes, edges))
 
 
@@ -245,7 +247,7 @@ def test_building_a_graph(graph: Make) -> None:
     assert hash(first) == hash(edge("a", "value", "b", "a"))
 
 
-def test_a_node_that_is_not_there_is_named_with_what_would_bring_it(graph: Make) -> None:
+def test_unknown_node_errors_suggest_a_node_pack(graph: Make) -> None:
     (error,) = errors(graph({"n": "infill_nothing"}))
     assert error["msg"].startswith("This server has no node 'infill_nothing'. Install the node pack")
     assert "infill_cv2" in error["msg"]
@@ -253,5 +255,5 @@ def test_a_node_that_is_not_there_is_named_with_what_would_bring_it(graph: Make)
 
 
 @pytest.mark.usefixtures("restricted")
-def test_a_node_that_is_switched_off_says_so(graph: Make) -> None:
+def test_a_disabled_node_error_names_the_setting(graph: Make) -> None:
     assert "allow_nodes" in errors(graph({"n": "sub"}))[0]["msg"]

@@ -71,14 +71,16 @@ async def seen(client: httpx.AsyncClient, name: str) -> set[int]:
 
 
 class TestReading:
-    async def test_own_others_and_an_admins(self, people, image) -> None:
+    async def test_owner_and_admin_can_read_and_others_cannot(self, people, image) -> None:
         name = await image("ann")
         assert await seen(people["ann"], name) == {200}
         assert await seen(people["root"], name) == {200}
         assert await seen(people["bob"], name) == {403}
 
     @pytest.mark.parametrize(("visibility", "status"), [("private", 403), ("shared", 200), ("public", 200)])
-    async def test_by_the_board(self, people, board, image, visibility: str, status: int) -> None:
+    async def test_board_visibility_decides_who_can_read(
+        self, people, board, image, visibility: str, status: int
+    ) -> None:
         on = await board("ann", visibility)
         name = await image("ann", on)
         assert await seen(people["bob"], name) == {status}
@@ -95,7 +97,7 @@ class TestReading:
             ([on], 1) if status == 200 else ([], 0)
         )
 
-    async def test_a_private_boards_owner_does_not_see_what_others_left_on_it(self, people, board, image) -> None:
+    async def test_private_board_owners_do_not_see_images_of_others(self, people, board, image) -> None:
         on = await board("ann", "public")
         left = await image("bob", on)
         assert await names(people["ann"], board_id=on) == [left]
@@ -108,7 +110,7 @@ class TestReading:
         result = (await people["ann"].post(f"{IMAGES}/delete", json={"image_names": [left]})).json()
         assert result["deleted_images"] == [left]
 
-    async def test_lists_hold_ones_own(self, people, board, image) -> None:
+    async def test_lists_contain_only_own_images(self, people, board, image) -> None:
         unboarded, _ = await image("ann"), await image("bob")
         boarded = await image("ann", await board("ann"))
         shared = await board("bob", "shared")
@@ -128,18 +130,18 @@ class TestReading:
             assert (await people[who].get(f"{BOARDS}/nope")).status_code == 404
             assert (await people[who].get(f"{BOARDS}/nope/image_names")).status_code == 404
 
-    async def test_an_admin_sees_everything_on_every_board(self, people, board, image) -> None:
+    async def test_admins_see_all_images_on_every_board(self, people, board, image) -> None:
         for visibility in ("private", "shared", "public"):
             on = await board("ann", visibility)
             name = await image("ann", on)
             assert await names(people["root"], board_id=on) == [name]
 
-    async def test_an_image_that_is_not_there_is_a_404_to_all(self, people) -> None:
+    async def test_an_unknown_image_is_a_404_for_everyone(self, people) -> None:
         for who in ("ann", "root"):
             for part in ("", "/metadata", "/workflow", "/full", "/thumbnail"):
                 assert (await people[who].get(f"{IMAGES}/i/nope.png{part}")).status_code == 404
 
-    async def test_browsers_keep_nothing(self, people, image) -> None:
+    async def test_responses_are_not_cached_by_browsers(self, people, image) -> None:
         """What one user's browser kept would be there for the next who signs in."""
         name = await image("ann")
         for part in ("full", "thumbnail"):
@@ -148,7 +150,7 @@ class TestReading:
             headers = {"If-None-Match": answer.headers["etag"]}
             assert (await people["bob"].get(f"{IMAGES}/i/{name}/{part}", headers=headers)).status_code == 403
 
-    async def test_the_owners_name_is_told_to_admins_in_lists(self, people, board) -> None:
+    async def test_lists_include_the_owners_name_for_admins(self, people, board) -> None:
         on = await board("ann", "public")
         for who, owner in (("root", "Ann"), ("ann", None), ("bob", None)):
             listed = (await people[who].get(f"{BOARDS}/", params={"all": "true"})).json()
@@ -167,7 +169,7 @@ class TestChanging:
             ("public", "root", True),
         ],
     )
-    async def test_an_image_of_another(
+    async def test_changing_an_image_of_another_user(
         self, people, board, image, visibility: str, owner_of_board: str, allowed: bool
     ) -> None:
         on = await board(owner_of_board, visibility)
@@ -186,12 +188,12 @@ class TestChanging:
         assert (await bob.delete(f"{IMAGES}/i/{name}")).status_code == 403
         assert (await people["ann"].get(f"{IMAGES}/i/{name}")).status_code == (404 if allowed else 200)
 
-    async def test_the_boards_owner_may_delete_what_is_on_it(self, people, board, image) -> None:
+    async def test_board_owners_may_delete_images_on_their_board(self, people, board, image) -> None:
         on = await board("ann", "public")
         name = await image("bob", on)
         assert (await people["ann"].delete(f"{IMAGES}/i/{name}")).status_code == 200
 
-    async def test_deleting_nothing_is_a_403_but_for_admins(self, people) -> None:
+    async def test_deleting_an_unknown_image_is_a_403_except_for_admins(self, people) -> None:
         assert (await people["ann"].delete(f"{IMAGES}/i/nope.png")).status_code == 403
         assert (await people["root"].delete(f"{IMAGES}/i/nope.png")).status_code == 404
         assert (await people["ann"].patch(f"{IMAGES}/i/nope.png", json={"starred": True})).status_code == 400
@@ -212,7 +214,9 @@ class TestChanging:
 
 class TestBoards:
     @pytest.mark.parametrize(("visibility", "status"), [("private", 403), ("shared", 403), ("public", 201)])
-    async def test_putting_images_on_anothers_board(self, people, board, image, visibility: str, status: int) -> None:
+    async def test_adding_images_to_another_users_board(
+        self, people, board, image, visibility: str, status: int
+    ) -> None:
         on = await board("ann", visibility)
         name = await image("bob")
         single, many = {"board_id": on, "image_name": name}, {"board_id": on, "image_names": [name]}
@@ -221,10 +225,10 @@ class TestBoards:
         await image("bob", on, status=status)
         assert (await people["root"].post(f"{ON_BOARD}/batch", json=many)).status_code == 201
 
-    async def test_uploads_to_a_board_that_is_not_there_are_a_404(self, image) -> None:
+    async def test_uploads_to_an_unknown_board_are_a_404(self, image) -> None:
         await image("bob", "nope", status=404)
 
-    async def test_only_ones_own_images_are_moved(self, people, board, image) -> None:
+    async def test_only_own_images_are_moved(self, people, board, image) -> None:
         """Also where one may change them: on a public board."""
         public, bobs_board = await board("ann", "public"), await board("bob")
         anns_image, bobs_image = await image("ann", public), await image("bob")
@@ -235,7 +239,7 @@ class TestBoards:
         assert (result["added_images"], result["failed_images"]) == ([bobs_image], [anns_image])
         assert (await people["ann"].get(f"{IMAGES}/i/{anns_image}")).json()["board_id"] == public
 
-    async def test_taking_images_off(self, people, board, image) -> None:
+    async def test_removing_images_from_boards(self, people, board, image) -> None:
         public, private = await board("ann", "public"), await board("ann")
         free, on_private = await image("ann", public), await image("ann", private)
         result = (await people["bob"].post(f"{ON_BOARD}/batch/delete", json={"image_names": [free, on_private]})).json()
@@ -244,7 +248,7 @@ class TestBoards:
         assert answer.status_code == 403
 
     @pytest.mark.parametrize("visibility", ["private", "shared", "public"])
-    async def test_a_board_itself_is_its_owners(self, people, board, image, visibility: str) -> None:
+    async def test_only_the_owner_may_change_a_board(self, people, board, image, visibility: str) -> None:
         on = await board("ann", visibility)
         name = await image("ann", on)
         assert (await people["bob"].patch(f"{BOARDS}/{on}", json={"board_name": "x"})).status_code == 403
@@ -256,11 +260,11 @@ class TestBoards:
         assert (await people["ann"].delete(f"{BOARDS}/{on}", params={"include_images": "true"})).status_code == 200
         assert (await people["ann"].get(f"{IMAGES}/i/{name}")).status_code == 404
 
-    async def test_what_is_not_there(self, people) -> None:
+    async def test_an_unknown_board_cannot_be_changed_or_deleted(self, people) -> None:
         assert (await people["ann"].patch(f"{BOARDS}/nope", json={"board_name": "x"})).status_code == 404
         assert (await people["ann"].delete(f"{BOARDS}/nope")).status_code == 404
 
-    async def test_a_cover_that_one_may_not_see(self, people, board, image) -> None:
+    async def test_an_unreadable_cover_is_refused(self, people, board, image) -> None:
         """The reference answers 500 for an unknown one."""
         on, bobs_image = await board("ann"), await image("bob")
         for cover, status in ((bobs_image, 403), ("nope.png", 404), (await image("ann"), 201)):

@@ -74,7 +74,7 @@ async def test_counts_follow_every_change(database: Database) -> None:
         assert await read_counts(connection) == await compute_counts(connection)
 
 
-async def test_counts_follow_the_end_of_a_board(database: Database) -> None:
+async def test_counts_follow_the_deletion_of_a_board(database: Database) -> None:
     """Its images are on no board then, which the foreign key does and no statement of ours."""
     async with database.write() as connection:
         await board_rows(connection)
@@ -85,7 +85,7 @@ async def test_counts_follow_the_end_of_a_board(database: Database) -> None:
         assert {sort[1] for sort in counts} == {"", "b"}
 
 
-async def test_counts_of_what_was_rolled_back(database: Database) -> None:
+async def test_counts_ignore_rolled_back_changes(database: Database) -> None:
     with pytest.raises(ZeroDivisionError):
         async with database.write() as connection:
             await board_rows(connection)
@@ -95,7 +95,7 @@ async def test_counts_of_what_was_rolled_back(database: Database) -> None:
         assert await read_counts(connection) == {}
 
 
-async def test_the_text_index_grows_many_rows_at_a_time_and_forgets(database: Database) -> None:
+async def test_the_text_index_grows_in_blocks_and_drops_deleted_rows(database: Database) -> None:
     async with database.write() as connection:
         await board_rows(connection)
         await make(connection, range(127))

@@ -85,7 +85,7 @@ async def test_a_zip_of_named_images(client, upload, zips, events, resources) ->
     assert entries(got.content) == expected
 
 
-async def test_each_zip_is_served_once_and_leaves_nothing(client, upload, zips, resources) -> None:
+async def test_each_zip_is_served_once_and_then_removed(client, upload, zips, resources) -> None:
     image = await upload()
     name = (await client.post(ROUTE, json={"image_names": [image["image_name"]]})).json()["bulk_download_item_name"]
     await ready(zips)
@@ -94,7 +94,7 @@ async def test_each_zip_is_served_once_and_leaves_nothing(client, upload, zips, 
     assert list((resources.settings.outputs_path / downloads.FOLDER).iterdir()) == []
 
 
-async def test_a_board_wins_over_names_and_holds_what_the_gallery_shows(client, upload, zips) -> None:
+async def test_a_board_takes_precedence_over_names(client, upload, zips) -> None:
     on = await board(client, "Ünter/wegs! 2_a-b ..")
     image = await upload(board_id=on)
     await upload(board_id=on, is_intermediate="true")
@@ -106,7 +106,7 @@ async def test_a_board_wins_over_names_and_holds_what_the_gallery_shows(client, 
     assert list(entries((await client.get(f"{ROUTE}/{name}")).content)) == [f"general/{image['image_name']}"]
 
 
-async def test_the_images_of_no_board(client, upload, zips) -> None:
+async def test_zip_of_uncategorized_images(client, upload, zips) -> None:
     await upload(board_id=await board(client, "b"))
     free = await upload(image_category="user")
     name = (await client.post(ROUTE, json={"board_id": "none"})).json()["bulk_download_item_name"]
@@ -116,7 +116,7 @@ async def test_the_images_of_no_board(client, upload, zips) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"image_names": []}, {"image_names": None, "board_id": None}])
-async def test_nothing_asked_for_is_a_400(client, body) -> None:
+async def test_an_empty_request_is_a_400(client, body) -> None:
     assert (await client.post(ROUTE, json=body)).status_code == 400
 
 
@@ -126,7 +126,7 @@ async def test_an_unknown_board_is_a_404(client) -> None:
 
 
 @pytest.mark.parametrize("names", [["x"] * 1001, ["x" * 256], "x"])
-async def test_too_many_or_no_names(client, names) -> None:
+async def test_invalid_name_lists_are_refused(client, names) -> None:
     assert (await client.post(ROUTE, json={"image_names": names})).status_code == 422
 
 
@@ -141,7 +141,7 @@ async def test_a_missing_image_is_an_error_event_and_no_zip(client, upload, zips
     assert (await client.get(f"{ROUTE}/{name}")).status_code == 404
 
 
-async def test_a_missing_file_is_an_error_that_tells_no_path(client, upload, zips, events, resources) -> None:
+async def test_a_missing_file_error_reveals_no_path(client, upload, zips, events, resources) -> None:
     present, lost = await upload(), await upload()
     files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
     await client.post(ROUTE, json={"image_names": [present["image_name"], lost["image_name"]]})
@@ -157,7 +157,7 @@ async def test_unknown_names_are_a_404(client, name: str) -> None:
     assert (await client.get(f"{ROUTE}/{name}")).status_code == 404
 
 
-async def test_two_side_by_side_and_a_limit_on_how_many_wait(client, upload, zips, monkeypatch) -> None:
+async def test_concurrent_zips_and_pending_limit(client, upload, zips, monkeypatch) -> None:
     image = await upload()
     body = {"image_names": [image["image_name"]]}
     names = [
@@ -173,7 +173,7 @@ async def test_two_side_by_side_and_a_limit_on_how_many_wait(client, upload, zip
     assert statuses == [202, 202, 429]
 
 
-async def test_zips_that_nobody_fetches_go(client, upload, zips, monkeypatch, resources) -> None:
+async def test_unfetched_zips_expire(client, upload, zips, monkeypatch, resources) -> None:
     monkeypatch.setattr(downloads, "MAX_READY", 2)
     image = await upload()
     names = []
@@ -189,7 +189,9 @@ async def test_zips_that_nobody_fetches_go(client, upload, zips, monkeypatch, re
     assert (await client.get(f"{ROUTE}/{names[3]}")).status_code == 404
 
 
-async def test_the_end_of_the_server_during_a_zip(client, upload, zips, events, monkeypatch, resources) -> None:
+async def test_server_shutdown_during_a_zip_leaves_no_files(
+    client, upload, zips, events, monkeypatch, resources
+) -> None:
     """It stops between two pieces, tells nothing and leaves nothing."""
     image = await upload()
     monkeypatch.setattr(downloads, "PIECE", 1)
@@ -212,7 +214,7 @@ async def test_the_end_of_the_server_during_a_zip(client, upload, zips, events, 
     assert (await client.post(ROUTE, json={"image_names": [image["image_name"]]})).status_code == 429
 
 
-async def test_a_start_removes_what_a_crash_left(resources: Resources) -> None:
+async def test_startup_removes_leftovers_of_a_crash(resources: Resources) -> None:
     left = resources.settings.outputs_path / downloads.FOLDER / "old.zip"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"x")
@@ -223,11 +225,11 @@ async def test_a_start_removes_what_a_crash_left(resources: Resources) -> None:
 @pytest.mark.parametrize(
     ("name", "kept"), [("a/b!c", "abc"), ("é-_ 1", "é-_ 1"), ("../..", ""), (" x ", "x"), ("日" * 200, "日" * 33)]
 )
-def test_names_of_boards_become_names_of_files(name: str, kept: str) -> None:
+def test_board_names_become_safe_file_names(name: str, kept: str) -> None:
     assert clean_name(name) == kept
 
 
-async def test_rights(resources: Resources, upload) -> None:
+async def test_only_readable_images_and_own_zips_are_served(resources: Resources, upload) -> None:
     """Another's image is a 403 at the request, another's zip file at the fetching; browsers keep nothing."""
     resources = multiuser(resources)
     await register(resources.database)
@@ -262,9 +264,7 @@ def _png() -> bytes:
     return encode_image(picture())
 
 
-async def test_a_zip_of_a_board_holds_what_is_there_and_lists_what_is_lost(
-    client, upload, zips, events, resources
-) -> None:
+async def test_a_board_zip_lists_missing_files(client, upload, zips, events, resources) -> None:
     board_id = await board(client, "B")
     present, lost = await upload(board_id=board_id), await upload(board_id=board_id)
     files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
@@ -276,7 +276,7 @@ async def test_a_zip_of_a_board_holds_what_is_there_and_lists_what_is_lost(
     assert "bulk_download_complete" in events.names()
 
 
-async def test_a_board_of_lost_files_alone_is_an_error(client, upload, zips, events, resources) -> None:
+async def test_a_board_with_only_missing_files_is_an_error(client, upload, zips, events, resources) -> None:
     board_id = await board(client, "B")
     lost = await upload(board_id=board_id)
     files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
@@ -285,7 +285,7 @@ async def test_a_board_of_lost_files_alone_is_an_error(client, upload, zips, eve
     assert events.names()[-1] == "bulk_download_error"
 
 
-async def test_images_of_a_board_in_one_zip_have_a_limit(client, upload, resources) -> None:
+async def test_images_per_board_zip_are_limited(client, upload, resources) -> None:
     board_id = await board(client, "B")
     await upload(board_id=board_id), await upload(board_id=board_id)
     resources.settings = resources.settings.model_copy(update={"limits": Limits(download_images=1)})

@@ -56,7 +56,7 @@ def abandon(resources: Resources, *places: ImageLocation) -> intent_log.Intent:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test needs file locks and signals")
-async def test_a_process_that_dies_is_told_from_one_that_works(resources: Resources) -> None:
+async def test_only_intents_of_dead_processes_are_settled(resources: Resources) -> None:
     path = files.full_path(resources.settings, LEFT)
     command = [sys.executable, "-c", DEAD, str(resources.settings.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) as process:
@@ -72,7 +72,7 @@ async def test_a_process_that_dies_is_told_from_one_that_works(resources: Resour
     assert notes(resources) == []
 
 
-async def test_what_has_a_record_stays(resources: Resources) -> None:
+async def test_files_with_a_record_are_kept(resources: Resources) -> None:
     location = await save(resources)
     part = files.thumbnail_path(resources.settings, location).with_name(
         f".{Path(location.name).stem}.webp.0123abcd.part"
@@ -89,7 +89,7 @@ async def test_what_has_a_record_stays(resources: Resources) -> None:
     assert notes(resources) == []
 
 
-async def test_a_deletion_that_was_cut_off_is_completed(resources: Resources) -> None:
+async def test_an_interrupted_deletion_is_completed(resources: Resources) -> None:
     location, there = await save(resources), await save(resources)
     abandon(resources, location)
     async with resources.database.write() as connection:
@@ -99,7 +99,7 @@ async def test_a_deletion_that_was_cut_off_is_completed(resources: Resources) ->
     assert files.full_path(resources.settings, there).exists()
 
 
-async def test_a_note_that_was_cut_off(resources: Resources) -> None:
+async def test_a_truncated_intent_is_settled(resources: Resources) -> None:
     files.write(resources.settings, LEFT, b"png", b"webp")
     abandon(resources, LEFT)
     (note,) = notes(resources)
@@ -110,7 +110,9 @@ async def test_a_note_that_was_cut_off(resources: Resources) -> None:
     assert not files.full_path(resources.settings, LEFT).exists()
 
 
-async def test_without_file_locks_only_the_start_settles(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_file_locks_intents_are_settled_only_at_startup(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_descriptor: int) -> bool:
         raise OSError("no locks here")
 
@@ -124,7 +126,7 @@ async def test_without_file_locks_only_the_start_settles(resources: Resources, m
     assert notes(resources) == []
 
 
-async def test_uploads_of_videos_go_at_the_start(resources: Resources) -> None:
+async def test_partial_video_uploads_are_removed_at_startup(resources: Resources) -> None:
     part = files.uploads_folder(resources.settings) / "x.part"
     part.parent.mkdir(parents=True)
     part.touch()
@@ -134,7 +136,7 @@ async def test_uploads_of_videos_go_at_the_start(resources: Resources) -> None:
     assert not part.exists()
 
 
-async def test_files_of_videos(resources: Resources) -> None:
+async def test_video_files_are_settled(resources: Resources) -> None:
     location = ImageLocation("v.mp4", "")
     for path in (all_paths := files.paths(resources.settings, location, VIDEOS)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +149,7 @@ async def test_files_of_videos(resources: Resources) -> None:
     assert not any(path.exists() for path in all_paths)
 
 
-async def test_a_canceled_save_leaves_nothing(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_canceled_save_leaves_no_files(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     written, write = asyncio.Event(), files.write
     loop = asyncio.get_running_loop()
 
@@ -165,7 +167,7 @@ async def test_a_canceled_save_leaves_nothing(resources: Resources, monkeypatch:
     assert notes(resources) == []
 
 
-async def test_what_is_deleted_goes_also_when_it_cannot_be_noted(
+async def test_deletion_works_when_the_intent_cannot_be_written(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location = await save(resources)

@@ -62,7 +62,7 @@ async def star(resources: Resources, every: int) -> None:
 
 @pytest.mark.parametrize("more", LISTS)
 @pytest.mark.parametrize("stars", [0, 9])
-async def test_late_pages_are_those_of_the_whole_list(
+async def test_deep_pages_match_the_whole_list(
     filled: Resources, monkeypatch: pytest.MonkeyPatch, more: dict[str, object], stars: int
 ) -> None:
     if stars:
@@ -95,7 +95,7 @@ async def test_late_pages_are_those_of_the_whole_list(
 
 
 @pytest.mark.parametrize("offset", [250, 400])
-async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset: int) -> None:
+async def test_rows_before_the_pages_day_are_not_scanned(filled: Resources, offset: int) -> None:
     image_filter = ImageFilter(is_intermediate=False)
     async with filled.database.read() as connection:
         total = (await connection.execute(store.count_statement(image_filter))).scalar_one()
@@ -116,12 +116,14 @@ async def test_what_comes_before_its_day_is_not_walked(filled: Resources, offset
         {"is_intermediate": True},
     ],
 )
-def test_other_lists_are_not_told_by_days(more: dict[str, object]) -> None:
+def test_other_filters_have_no_day_counts(more: dict[str, object]) -> None:
     assert deep_pages.has_day_counts(ImageFilter(is_intermediate=False))
     assert not deep_pages.has_day_counts(ImageFilter(**({"is_intermediate": False} | more)))
 
 
-async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pages_within_starred_items_do_not_use_day_counts(
+    filled: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await star(filled, 2)
     image_filter = ImageFilter(is_intermediate=False)
     async with filled.database.read() as connection:
@@ -146,7 +148,7 @@ async def test_pages_among_the_starred_are_walked(filled: Resources, monkeypatch
     ("starred_first", "index"),
     [(True, "ix_images_gallery (is_intermediate=? AND starred=?"), (False, "ix_images_newest (is_intermediate=?")],
 )
-async def test_the_index_is_entered_on_the_day(
+async def test_the_query_plan_enters_the_index_at_the_day(
     resources: Resources, direction: SQLiteDirection, index: str, *, backwards: bool, starred_first: bool
 ) -> None:
     image_filter = ImageFilter(

@@ -90,7 +90,7 @@ async def done(mover: ImageMoves) -> None:
 class TestMoving:
     @pytest.mark.parametrize("before", STRATEGIES)
     @pytest.mark.parametrize("after", STRATEGIES)
-    async def test_from_each_strategy_to_each(self, resources: Resources, before: str, after: str) -> None:
+    async def test_moves_between_all_strategies(self, resources: Resources, before: str, after: str) -> None:
         """And what a move makes of images is what the strategy makes of new ones."""
         use(resources, before)
         names = await make(resources, 4)
@@ -119,7 +119,7 @@ class TestMoving:
             assert [current[name] for name in names] == [now[name] for name in fresh]
         assert (before == after) == (was == current)
 
-    async def test_empty_folders_go_and_used_ones_stay(self, resources: Resources) -> None:
+    async def test_empty_folders_are_removed_and_used_ones_kept(self, resources: Resources) -> None:
         use(resources, "date")
         await make(resources)
         use(resources, "type")
@@ -139,7 +139,7 @@ class TestMoving:
         await done(mover)
         assert await check_whole(resources) == {name: name[:2] for name in names}
 
-    async def test_where_there_are_no_links(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_moves_work_without_hard_links(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
             raise PermissionError("no links here")
 
@@ -161,7 +161,7 @@ class TestMoving:
         assert (await service.delete_many(resources, names)).names
         assert on_disk(resources) == set()
 
-    async def test_images_whose_files_are_lost(self, resources: Resources) -> None:
+    async def test_images_with_missing_files(self, resources: Resources) -> None:
         """They stay as they are, the others are moved, and the job says so."""
         names = await make(resources)
         files.remove(resources.settings, [ImageLocation(names[1], "")])
@@ -177,7 +177,7 @@ class TestMoving:
         assert status.needs_move_count == 1
         assert await subfolders(resources) == {name: "" if name == names[1] else name[:2] for name in names}
 
-    async def test_a_lost_thumbnail_is_no_hindrance(self, resources: Resources) -> None:
+    async def test_a_missing_thumbnail_does_not_stop_a_move(self, resources: Resources) -> None:
         (name,) = await make(resources, 1)
         files.thumbnail_path(resources.settings, ImageLocation(name, "")).unlink()
         use(resources, "hash")
@@ -186,7 +186,7 @@ class TestMoving:
         await done(mover)
         assert await subfolders(resources) == {name: name[:2]}
 
-    async def test_names_that_would_lead_out_of_the_folder(self, resources: Resources) -> None:
+    async def test_unsafe_names_are_not_moved(self, resources: Resources) -> None:
         (name,) = await make(resources, 1)
         async with resources.database.write() as connection:
             await connection.execute(update(images).values(image_name="..png"))
@@ -224,7 +224,7 @@ class TestMoving:
         await done(mover)
         assert await check_whole(resources) == {name: name[:2] for name in names}
 
-    async def test_an_image_deleted_in_between(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_an_image_deleted_during_a_move(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
         """By a worker's cleaning, say: it asks no route."""
         names = await make(resources)
         use(resources, "hash")
@@ -325,7 +325,7 @@ class TestCrashes:
         await done(mover)
         assert await check_whole(resources) == {name: name[:2] for name in names}
 
-    async def test_a_crash_of_the_settling(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_crash_during_recovery(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
         names = await make(resources, 4)
         use(resources, "hash")
         with dying(monkeypatch, moves_store, "relocate", 0, after=False):
@@ -341,7 +341,7 @@ class TestCrashes:
         assert await check_whole(resources) == dict.fromkeys(names, "")
 
     @pytest.mark.parametrize("says", ["origin", "target"])
-    async def test_a_power_cut_that_lost_what_was_said_last(self, resources: Resources, says: str) -> None:
+    async def test_a_power_loss_between_file_and_record_is_recovered(self, resources: Resources, says: str) -> None:
         """The disk has the file at one place, the record says the other: the journal knows both."""
         (name,) = await make(resources, 1)
         move = moves_store.Move(name, "", "aa")
@@ -355,7 +355,9 @@ class TestCrashes:
         await ImageMoves(resources).start()
         assert await check_whole(resources) == {name: "aa" if says == "origin" else ""}
 
-    async def test_stopping_the_server(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_stopping_the_server_during_a_move(
+        self, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The batch is brought to its end, and no further one begun."""
         monkeypatch.setattr(moves, "BATCH_SIZE", 1)
         await make(resources, 5)
@@ -369,7 +371,7 @@ class TestCrashes:
         assert status.latest_job is not None
         assert (status.latest_job.state, status.last_error) == ("error", moves.INTERRUPTED)
 
-    async def test_a_start_with_nothing_to_settle(self, resources: Resources) -> None:
+    async def test_a_start_with_nothing_to_recover(self, resources: Resources) -> None:
         async with resources.database.write() as connection:
             await moves_store.hold_queue(connection)
         await ImageMoves(resources).start()
@@ -418,7 +420,9 @@ async def enqueue_row(resources: Resources, status: str) -> None:
 
 class TestRoutes:
     @pytest.mark.parametrize(("route", "operation"), [("start", "move_all"), ("recover", "recovery")])
-    async def test_meanwhile(self, resources: Resources, held: Callable[[], None], route: str, operation: str) -> None:
+    async def test_image_routes_are_blocked_during_a_move(
+        self, resources: Resources, held: Callable[[], None], route: str, operation: str
+    ) -> None:
         """What touches images is refused, the rest answers; afterwards all is as before."""
         (name,) = await make(resources, 1)
         mover = ImageMoves(resources)
@@ -459,7 +463,7 @@ class TestRoutes:
             status = (await client.get(f"{ROUTE}/status")).json()
         assert (status["is_running"], status["operation"], status["needs_move_count"]) == (False, None, 0)
 
-    async def test_the_queue_stands_still(self, resources: Resources, held: Callable[[], None]) -> None:
+    async def test_the_queue_is_paused_during_a_move(self, resources: Resources, held: Callable[[], None]) -> None:
         """Workers ask the database and no server: their claim finds the flag there."""
         mover = ImageMoves(resources)
         await mover.move_all()
@@ -484,14 +488,14 @@ class TestRoutes:
             assert (await client.get(f"{ROUTE}/status")).json()["is_running"] is False
         await check_whole(resources)
 
-    async def test_two_at_once(self, resources: Resources) -> None:
+    async def test_concurrent_starts_run_one_move(self, resources: Resources) -> None:
         mover = ImageMoves(resources)
         async with serve_with_guard(resources, mover) as client:
             answers = await asyncio.gather(*[client.post(f"{ROUTE}/start") for _ in range(4)])
         await done(mover)
         assert sorted(answer.status_code for answer in answers) == [202, 409, 409, 409]
 
-    async def test_a_first_status(self, resources: Resources) -> None:
+    async def test_initial_status(self, resources: Resources) -> None:
         async with serve_with_guard(resources, ImageMoves(resources)) as client:
             assert (await client.get(f"{ROUTE}/status")).json() == {
                 "is_running": False,
@@ -502,7 +506,7 @@ class TestRoutes:
                 "needs_move_count": 0,
             }
 
-    async def test_for_admins(self, resources: Resources) -> None:
+    async def test_routes_require_an_admin(self, resources: Resources) -> None:
         await register(resources.database)
         mover = ImageMoves(multiuser(resources))
         async with asking(multiuser(resources), moves_router, parts={ImageMoves: mover}) as people:

@@ -48,7 +48,7 @@ class TestOne:
         image = await upload()
         assert (await client.patch(f"{IMAGES}/i/{image['image_name']}", json=changes)).status_code == 422
 
-    async def test_patch_of_nothing_is_a_400(self, client) -> None:
+    async def test_patch_of_an_unknown_image_is_a_400(self, client) -> None:
         assert (await client.patch(f"{IMAGES}/i/nope.png", json={"starred": True})).status_code == 400
 
     async def test_urls_are_made_from_any_name(self, client) -> None:
@@ -59,7 +59,7 @@ class TestOne:
         }
 
     @pytest.mark.parametrize("part", ["metadata", "workflow", "full", "thumbnail"])
-    async def test_parts_of_nothing(self, client, part: str) -> None:
+    async def test_parts_of_an_unknown_image_are_404(self, client, part: str) -> None:
         assert (await client.get(f"{IMAGES}/i/nope.png/{part}")).status_code == 404
 
     async def test_delete(self, upload, client, resources, events) -> None:
@@ -87,7 +87,7 @@ class TestMedia:
         assert head.headers["etag"] == answer.headers["etag"]
         assert (await client.head(f"{IMAGES}/i/nope.png/full")).status_code == 404
 
-    async def test_what_the_client_has_is_not_sent_again(self, upload, client) -> None:
+    async def test_cached_files_are_not_sent_again(self, upload, client) -> None:
         image = await upload()
         tag = (await client.get(f"/{image['image_url']}")).headers["etag"]
         for if_none_match in (tag, f'"other", W/{tag}'):
@@ -95,7 +95,7 @@ class TestMedia:
             assert (answer.status_code, answer.content) == (304, b"")
         assert (await client.get(f"/{image['image_url']}", headers={"If-None-Match": '"other"'})).status_code == 200
 
-    async def test_large_files_are_sent_in_pieces(self, upload, client, monkeypatch) -> None:
+    async def test_large_files_are_streamed(self, upload, client, monkeypatch) -> None:
         monkeypatch.setattr("invokeclone.images.responses.MAX_BUFFERED_SIZE", 10)
         image = await upload()
         whole = await client.get(f"/{image['image_url']}")
@@ -119,18 +119,18 @@ class TestMedia:
         small = decode_image(answer.content)
         assert (small.size, small.mode, small.format) == ((256, 110), kept, "WEBP")
 
-    async def test_small_pictures_are_not_enlarged(self, upload, client) -> None:
+    async def test_small_thumbnails_are_not_enlarged(self, upload, client) -> None:
         image = await upload()
         assert decode_image((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
 
-    async def test_a_lost_thumbnail_is_made_anew(self, upload, client, resources) -> None:
+    async def test_a_missing_thumbnail_is_regenerated(self, upload, client, resources) -> None:
         image = await upload()
         path = files.thumbnail_path(resources.settings, ImageLocation(image["image_name"], ""))
         path.unlink()
         assert decode_image((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
         assert path.is_file()
 
-    async def test_a_lost_picture_is_a_404(self, upload, client, resources) -> None:
+    async def test_a_missing_image_file_is_a_404(self, upload, client, resources) -> None:
         image = await upload()
         location = ImageLocation(image["image_name"], "")
         files.remove(resources.settings, [location])
@@ -140,19 +140,19 @@ class TestMedia:
 
     @pytest.mark.parametrize("name", ["..%2F..%2Fsecret", "..%5Csecret", "%2Fetc%2Fpasswd", "a%00b", "....//x"])
     @pytest.mark.parametrize("part", ["full", "thumbnail", "workflow", "metadata"])
-    async def test_names_do_not_lead_out_of_the_folder(self, client, resources, name: str, part: str) -> None:
+    async def test_path_traversal_in_names_is_refused(self, client, resources, name: str, part: str) -> None:
         secret = resources.settings.outputs_path / "secret"
         secret.parent.mkdir(parents=True, exist_ok=True)
         secret.write_text("s")
         assert (await client.get(f"{IMAGES}/i/{name}/{part}")).status_code == 404
 
-    async def test_urls_of_odd_names_stay_one_segment(self, client) -> None:
+    async def test_special_characters_in_urls_are_escaped(self, client) -> None:
         urls = (await client.get(f"{IMAGES}/i/a%3Fb%23c/urls")).json()
         assert urls["image_url"] == "api/v1/images/i/a%3Fb%23c/full"
 
 
 class TestLists:
-    async def test_pages_and_names_tell_the_same_order(self, upload, client) -> None:
+    async def test_pages_and_names_have_the_same_order(self, upload, client) -> None:
         uploads = [(await upload())["image_name"] for _ in range(7)]
         await client.post(f"{IMAGES}/star", json={"image_names": [uploads[2], uploads[4]]})
         expected = [uploads[4], uploads[2], uploads[6], uploads[5], uploads[3], uploads[1], uploads[0]]
@@ -173,7 +173,7 @@ class TestLists:
         unstarred = await client.get(f"{IMAGES}/names", params={"starred_first": "false"})
         assert unstarred.json() == {"image_names": uploads[::-1], "starred_count": 0, "total_count": 4}
 
-    async def test_items_of_a_page_are_whole_records(self, upload, client) -> None:
+    async def test_page_items_are_full_records(self, upload, client) -> None:
         image = await upload()
         assert (await client.get(f"{IMAGES}/")).json() == {"limit": 10, "offset": 0, "total": 1, "items": [image]}
 
@@ -204,7 +204,7 @@ class TestLists:
         assert len(await names(client, search_term=term)) == found
         assert (await client.get(f"{IMAGES}/", params={"search_term": term})).json()["total"] == found
 
-    async def test_long_lists_of_names_are_packed(self, upload, client, monkeypatch) -> None:
+    async def test_long_name_lists_are_gzipped(self, upload, client, monkeypatch) -> None:
         monkeypatch.setattr("invokeclone.images.responses.GZIP_MIN_SIZE", 100)
         uploads = [(await upload())["image_name"] for _ in range(4)]
         answer = await client.get(f"{IMAGES}/names", headers={"Accept-Encoding": "gzip"})
@@ -214,7 +214,7 @@ class TestLists:
         assert "content-encoding" not in plain.headers
         assert plain.json() == answer.json()
 
-    async def test_names_of_files_are_not_searched(self, upload, client) -> None:
+    async def test_search_ignores_file_names(self, upload, client) -> None:
         image = await upload()
         assert await names(client, search_term=image["image_name"]) == []
 
@@ -229,10 +229,10 @@ class TestLists:
             {"search_term": "x" * 5000},
         ],
     )
-    async def test_what_a_list_refuses(self, client, query) -> None:
+    async def test_invalid_list_queries_are_refused(self, client, query) -> None:
         assert (await client.get(f"{IMAGES}/", params=query)).status_code == 422
 
-    async def test_an_offset_beyond_all(self, upload, client) -> None:
+    async def test_an_offset_beyond_the_end(self, upload, client) -> None:
         await upload()
         page = (await client.get(f"{IMAGES}/", params={"offset": 10**30})).json()
         assert (page["items"], page["total"]) == ([], 1)
@@ -247,7 +247,7 @@ class TestLists:
 
     @pytest.mark.parametrize("route", ["images_by_names", "delete", "star", "unstar"])
     @pytest.mark.parametrize("chosen", [["x"] * 1001, ["x" * 256], "x", [1]])
-    async def test_too_many_or_no_names(self, client, route: str, chosen) -> None:
+    async def test_invalid_name_lists_are_refused(self, client, route: str, chosen) -> None:
         assert (await client.post(f"{IMAGES}/{route}", json={"image_names": chosen})).status_code == 422
 
 
@@ -326,7 +326,7 @@ class TestLongLists:
 
     @pytest.mark.parametrize("encoding", ["gzip", "identity"])
     @pytest.mark.parametrize("count", [0, 2, 3, 6, 7])
-    async def test_pieces_make_one_list(self, upload, client, monkeypatch, count: int, encoding: str) -> None:
+    async def test_chunks_form_one_list(self, upload, client, monkeypatch, count: int, encoding: str) -> None:
         for name, value in (("CHUNK_SIZE", 100), ("GZIP_MIN_SIZE", 10), ("OFFLOAD_MIN_SIZE", 80)):
             monkeypatch.setattr(f"invokeclone.images.responses.{name}", value)
         uploads = [(await upload())["image_name"] for _ in range(count)]

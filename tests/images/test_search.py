@@ -61,7 +61,7 @@ TERMS = [
 
 @pytest.mark.parametrize("term", TERMS)
 @pytest.mark.parametrize("more", [{}, {"is_intermediate": False, "starred_first": False}])
-async def test_the_index_changes_nothing(filled: Resources, term: str, more: dict[str, bool]) -> None:
+async def test_the_index_does_not_change_results(filled: Resources, term: str, more: dict[str, bool]) -> None:
     plain = ImageFilter(search_term=term, **more)
     async with filled.database.read() as connection:
         narrowed = await search.with_text_query(connection, plain)
@@ -89,11 +89,11 @@ async def test_the_index_changes_nothing(filled: Resources, term: str, more: dic
         ("abc\0", None),
     ],
 )
-def test_what_the_index_is_asked(term: str, asked: str | None) -> None:
+def test_text_query_of_a_term(term: str, asked: str | None) -> None:
     assert search.query(term) == asked
 
 
-def test_a_long_term_asks_for_no_more_than_narrows() -> None:
+def test_text_query_of_a_long_term_is_limited() -> None:
     text_query = search.query("".join(chr(0x4E00 + number) for number in range(4000)))
     assert text_query is not None
     assert text_query.count(" AND ") <= 2 * search.MAX_TRIGRAMS
@@ -103,7 +103,7 @@ def test_a_long_term_asks_for_no_more_than_narrows() -> None:
     ("term", "asked"),
     [("cr", '"cr" OR "cro"'), ("qz", '"qz"'), ("o", None), ("26", None), ("a%", None), ("a\0", None)],
 )
-async def test_what_the_index_is_asked_for_a_short_term(
+async def test_text_query_of_a_short_term(
     filled: Resources, monkeypatch: pytest.MonkeyPatch, term: str, asked: str | None
 ) -> None:
     """Every run that begins with it, if they are few; not for what may end a time, and a text with it."""
@@ -113,7 +113,7 @@ async def test_what_the_index_is_asked_for_a_short_term(
     assert image_filter.text_query == asked
 
 
-async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_common_terms_do_not_use_the_index(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     image_filter = ImageFilter(search_term="positive_prompt")
     async with filled.database.read() as connection:
         assert (await search.with_text_query(connection, image_filter)).text_query is not None
@@ -121,7 +121,7 @@ async def test_a_term_that_much_holds_is_not_looked_up(filled: Resources, monkey
         assert await search.with_text_query(connection, image_filter) == image_filter
 
 
-async def test_many_are_counted_by_the_index_and_a_page_of_them_is_not(
+async def test_many_matches_use_the_index_for_counts_but_not_for_pages(
     filled: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "MAX_SORTED_CANDIDATES", 10)
@@ -158,7 +158,7 @@ async def test_only_candidates_are_read(filled: Resources, more: dict[str, objec
     "term", ["рыжий кот", "РЫЖИЙ", "Кот", "ЖИЙ КО", "straße", "кот%рыж", "ы", "К_т", 'сказал "мяу"', "е́"]
 )
 @pytest.mark.parametrize("ascii_only", [True, False])
-async def test_letters_of_every_script_match_in_either_case(resources: Resources, term: str, ascii_only: bool) -> None:
+async def test_search_is_case_insensitive_in_every_script(resources: Resources, term: str, ascii_only: bool) -> None:
     texts = ["Рыжий КОТ", "рЫжИй кот", "РЫЖИЙ КОТ, Straße", "кот и рыжий", 'Сказал "Мяу"', "е́Ж", "dog", None]
     rows = [
         {

@@ -29,7 +29,7 @@ async def save_image(resources: Resources, image: Image.Image | None = None, **o
     )
 
 
-async def test_what_a_node_saves(resources: Resources) -> None:
+async def test_save_stores_node_fields_and_texts(resources: Resources) -> None:
     image = await save_image(
         resources,
         is_intermediate=True,
@@ -50,7 +50,7 @@ async def test_what_a_node_saves(resources: Resources) -> None:
     assert json.loads(await service.metadata_json(resources, image.image_name)) == {"a": "é"}
 
 
-async def test_a_missing_board_costs_only_the_board(resources: Resources) -> None:
+async def test_saving_to_a_missing_board_saves_without_board(resources: Resources) -> None:
     image = await save_image(resources, board_id="gone")
     assert image.board_id is None
 
@@ -59,7 +59,7 @@ async def test_a_missing_board_costs_only_the_board(resources: Resources) -> Non
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
 )
 @pytest.mark.parametrize("level", [1, 6])
-def test_every_mode_can_be_kept(mode: str, level: int) -> None:
+def test_every_image_mode_round_trips(mode: str, level: int) -> None:
     image = picture("L").convert(mode) if mode != "PA" else picture("P").convert("PA")
     decoded = decode_image(png.encode(image, level, {png.METADATA: "{}"}))
     assert decoded.size == image.size
@@ -71,7 +71,7 @@ def test_every_mode_can_be_kept(mode: str, level: int) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (257, 255)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
-def test_pixels_survive_the_quick_encoder(mode: str, size: tuple[int, int]) -> None:
+def test_pixels_survive_the_fast_encoder(mode: str, size: tuple[int, int]) -> None:
     noise = Image.frombytes(mode, size, os.urandom(size[0] * size[1] * len(mode)))
     assert decode_image(png.encode(noise, 1, {})).tobytes() == noise.tobytes()
     copied = png.copy_with_texts(png.encode(noise, 6, {"Comment": "x"}), {png.GRAPH: "{}"})
@@ -80,7 +80,7 @@ def test_pixels_survive_the_quick_encoder(mode: str, size: tuple[int, int]) -> N
     assert decode_image(copied).info == {png.GRAPH: "{}"}
 
 
-async def test_the_files_come_before_the_record(resources: Resources) -> None:
+async def test_files_are_written_before_the_record(resources: Resources) -> None:
     """A record that can't be made takes its files with it; the other way round there would be a record without files."""
 
     class Broken(RuntimeError):
@@ -101,7 +101,7 @@ async def test_the_files_come_before_the_record(resources: Resources) -> None:
     assert [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()] == []
 
 
-async def test_a_full_disk_leaves_nothing(resources: Resources) -> None:
+async def test_a_full_disk_leaves_no_files(resources: Resources) -> None:
     folder = resources.settings.outputs_path / "images"
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir()
@@ -113,7 +113,7 @@ async def test_a_full_disk_leaves_nothing(resources: Resources) -> None:
     assert not files.thumbnail_path(resources.settings, location).exists()
 
 
-async def test_the_record_goes_before_the_files(resources: Resources) -> None:
+async def test_the_record_is_deleted_before_the_files(resources: Resources) -> None:
     image = await save_image(resources)
     path = await service.path(resources, image.image_name)
     path.unlink()
@@ -142,7 +142,7 @@ async def test_subfolders(resources: Resources, strategy: str, expected: str | N
     assert not small.exists()
 
 
-def test_the_type_of_an_intermediate_is_that() -> None:
+def test_intermediates_go_to_the_intermediate_subfolder() -> None:
     assert files.subfolder("type", "x.png", ImageCategory.MASK, is_intermediate=True) == "intermediate"
 
 
@@ -173,7 +173,7 @@ ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCa
         ),
     ],
 )
-async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wanted: ImageFilter, index: str) -> None:
+async def test_lists_use_one_index_without_sorting(resources: Resources, wanted: ImageFilter, index: str) -> None:
     for statement in (store.page_names(wanted).params(skip=500, take=100), store.all_names(wanted)):
         query_plan = await plan(resources, statement)
         assert re.search(rf"USING COVERING INDEX {index}\b", query_plan), query_plan
@@ -182,7 +182,7 @@ async def test_lists_read_one_index_and_sort_nothing(resources: Resources, wante
     assert await plan(resources, store.count_statement(wanted)) == "SCAN image_counts"
 
 
-async def test_the_order_of_a_long_list_is_right_with_many_of_one_moment(resources: Resources) -> None:
+async def test_long_lists_with_equal_timestamps_are_ordered(resources: Resources) -> None:
     rows = [
         {
             "image_name": f"{number:05}.png", "image_origin": "internal", "image_category": "general", "width": 1, "height": 1,

@@ -88,7 +88,7 @@ def orders() -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("more", LISTS)
-async def test_first_and_last_pages_cost_the_same_in_every_order(counting: Counting, more: dict[str, Any]) -> None:
+async def test_first_and_last_pages_have_equal_cost_in_every_order(counting: Counting, more: dict[str, Any]) -> None:
     for order in orders():
         image_filter = ImageFilter(**more, **order)
         for store_of in (store, gallery):
@@ -99,7 +99,7 @@ async def test_first_and_last_pages_cost_the_same_in_every_order(counting: Count
 
 
 @pytest.mark.parametrize("more", LISTS[1:4])
-async def test_middle_pages_begin_on_their_day(counting: Counting, more: dict[str, Any]) -> None:
+async def test_middle_pages_start_at_their_day(counting: Counting, more: dict[str, Any]) -> None:
     for order in orders():
         counting.steps = 0
         await store.page_json(counting, ImageFilter(**more, **order), 2000, 10)
@@ -109,7 +109,7 @@ async def test_middle_pages_begin_on_their_day(counting: Counting, more: dict[st
 @pytest.mark.parametrize(
     ("term", "total"), [("qz", 0), ("Ze", 40), ("ы", 0), ("日本", 0), ("zebra", 40), ("qqqxyz", 0)]
 )
-async def test_searches_of_any_length_read_only_what_may_match(counting: Counting, term: str, total: int) -> None:
+async def test_searches_read_only_candidate_rows(counting: Counting, term: str, total: int) -> None:
     for order in orders():
         counting.steps = 0
         image_filter = await search.with_text_query(counting, ImageFilter(search_term=term, **order))

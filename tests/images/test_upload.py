@@ -26,7 +26,7 @@ def files_in(resources: Resources) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-async def test_an_upload_is_told_in_full(client: httpx.AsyncClient, resources: Resources) -> None:
+async def test_upload_returns_the_full_image(client: httpx.AsyncClient, resources: Resources) -> None:
     answer = await client.post(
         "/api/v1/images/upload",
         params={"image_category": "user", "is_intermediate": "true", "session_id": "s"},
@@ -59,7 +59,7 @@ async def test_an_upload_is_told_in_full(client: httpx.AsyncClient, resources: R
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-async def test_pixels_of_a_png_stay_as_they_are(upload, client: httpx.AsyncClient, mode: str) -> None:
+async def test_png_pixels_are_unchanged(upload, client: httpx.AsyncClient, mode: str) -> None:
     sent = picture(mode)
     image = await upload(encode_image(sent))
     stored = decode_image((await client.get(image["image_url"])).content)
@@ -71,20 +71,20 @@ async def test_pixels_of_a_png_stay_as_they_are(upload, client: httpx.AsyncClien
     ("mode", "kind"),
     [("RGB", "JPEG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("L", "GIF"), ("RGB", "BMP"), ("F", "TIFF")],
 )
-async def test_other_formats_become_png(upload, client: httpx.AsyncClient, mode: str, kind: str) -> None:
+async def test_other_formats_are_converted_to_png(upload, client: httpx.AsyncClient, mode: str, kind: str) -> None:
     image = await upload(encode_image(picture(mode), kind), content_type=f"image/{kind.lower()}")
     stored = decode_image((await client.get(image["image_url"])).content)
     assert (stored.format, stored.size) == ("PNG", (48, 32))
 
 
-async def test_turned_photos_are_not_turned_back(upload) -> None:
+async def test_exif_rotation_is_not_applied(upload) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image = await upload(encode_image(picture(), "JPEG", exif=exif), content_type="image/jpeg")
     assert (image["width"], image["height"]) == (48, 32)
 
 
-async def test_a_transparent_colour_stays_transparent(upload, client: httpx.AsyncClient) -> None:
+async def test_palette_transparency_is_preserved(upload, client: httpx.AsyncClient) -> None:
     sent = Image.new("RGB", (8, 8), (1, 2, 3))
     image = await upload(encode_image(sent, transparency=(1, 2, 3)))
     stored = decode_image((await client.get(image["image_url"])).content)
@@ -97,7 +97,7 @@ async def test_sixteen_bits_are_kept(upload, client: httpx.AsyncClient) -> None:
     assert decode_image((await client.get(image["image_url"])).content).getpixel((0, 0)) == 40_000
 
 
-async def test_the_three_texts_are_kept_and_nothing_else(upload, client: httpx.AsyncClient) -> None:
+async def test_only_metadata_workflow_and_graph_texts_are_kept(upload, client: httpx.AsyncClient) -> None:
     texts = {
         png.METADATA: json.dumps({"positive_prompt": "zëbra 🦓"}, ensure_ascii=False),
         png.WORKFLOW: json.dumps(WORKFLOW),
@@ -130,7 +130,7 @@ async def test_metadata_that_is_no_object_is_dropped(upload, client: httpx.Async
         (3, {"edges": []}),
     ],
 )
-async def test_workflow_and_graph_of_another_form_are_dropped(upload, client, workflow: object, graph: object) -> None:
+async def test_malformed_workflow_and_graph_are_dropped(upload, client, workflow: object, graph: object) -> None:
     image = await upload(
         encode_image(picture(), texts={png.WORKFLOW: json.dumps(workflow), png.GRAPH: json.dumps(graph)})
     )
@@ -139,7 +139,7 @@ async def test_workflow_and_graph_of_another_form_are_dropped(upload, client, wo
     assert image["has_workflow"] is False
 
 
-async def test_metadata_of_the_form_wins(upload, client: httpx.AsyncClient) -> None:
+async def test_form_metadata_takes_precedence(upload, client: httpx.AsyncClient) -> None:
     data = encode_image(picture(), texts={png.METADATA: '{"a": 1}'})
     image = await upload(data, form={"metadata": '{"b": 2}'})
     assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() == {"b": 2}
@@ -163,7 +163,9 @@ async def test_a_graph_alone_counts_as_a_workflow(upload) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png"),
     ],
 )
-async def test_what_is_no_picture_is_refused(upload, resources: Resources, data: bytes, content_type: str) -> None:
+async def test_files_that_are_not_images_are_refused(
+    upload, resources: Resources, data: bytes, content_type: str
+) -> None:
     await upload(data, content_type=content_type, status=415)
     assert files_in(resources) == []
 
@@ -179,23 +181,23 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(20_000, 10_000), (14_000, 10_000), (60_000, 60_000)])
-async def test_a_picture_that_would_unpack_to_too_much_is_refused_unread(upload, resources, size) -> None:
+async def test_decompression_bombs_are_refused_without_decoding(upload, resources, size) -> None:
     body = await upload(bomb(*size), status=413)
     assert body["detail"]
     assert files_in(resources) == []
 
 
-async def test_an_unknown_board_is_told_before_anything_else(upload, resources: Resources) -> None:
+async def test_an_unknown_board_is_reported_first(upload, resources: Resources) -> None:
     await upload(b"no picture", board_id="nope", status=404)
     assert files_in(resources) == []
 
 
-async def test_an_upload_lands_on_its_board(upload, client: httpx.AsyncClient) -> None:
+async def test_an_upload_is_added_to_its_board(upload, client: httpx.AsyncClient) -> None:
     board = (await client.post("/api/v1/boards/", params={"board_name": "b"})).json()
     assert (await upload(board_id=board["board_id"]))["board_id"] == board["board_id"]
 
 
-async def test_crop_visible_cuts_off_what_is_transparent(upload) -> None:
+async def test_crop_visible_removes_transparent_borders(upload) -> None:
     sent = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     sent.paste((0, 255, 0, 255), (10, 5, 20, 30))
     image = await upload(encode_image(sent), crop_visible="true")
@@ -214,12 +216,12 @@ async def test_resize_to(upload, client: httpx.AsyncClient) -> None:
     ["[1024,1024]", "{", '{"width": 0, "height": 5}', '{"width": 5}', '{"width": "5", "height": 5}',
      '{"width": 4097, "height": 4096}', '{"width": 99999999999999999999, "height": 1}'],
 )  # fmt: skip
-async def test_a_size_that_makes_no_sense_is_refused(upload, resources: Resources, text: str) -> None:
+async def test_an_invalid_size_is_refused(upload, resources: Resources, text: str) -> None:
     await upload(form={"resize_to": text}, status=400)
     assert files_in(resources) == []
 
 
-async def test_a_damaged_picture_is_told_before_a_wrong_size(upload) -> None:
+async def test_a_damaged_image_is_reported_before_an_invalid_size(upload) -> None:
     await upload(b"no", form={"resize_to": "[]"}, status=415)
 
 
@@ -243,7 +245,7 @@ async def test_black_and_white_stays_black_and_white(upload, client: httpx.Async
 @pytest.mark.parametrize(
     "params", [{}, {"image_category": "general"}, {"image_category": "x", "is_intermediate": "false"}]
 )
-async def test_what_must_be_said_must_be_said(client: httpx.AsyncClient, params: dict[str, str]) -> None:
+async def test_required_parameters(client: httpx.AsyncClient, params: dict[str, str]) -> None:
     answer = await client.post("/api/v1/images/upload", params=params, files={"file": ("x", b"x", "image/png")})
     assert answer.status_code == 422
 
@@ -253,7 +255,7 @@ async def test_an_upload_without_a_file_is_refused(client: httpx.AsyncClient) ->
     assert (await client.post("/api/v1/images/upload", params=params)).status_code == 422
 
 
-async def test_there_is_no_presigned_upload(client: httpx.AsyncClient) -> None:
+async def test_presigned_uploads_are_not_implemented(client: httpx.AsyncClient) -> None:
     assert (await client.post("/api/v1/images/", json={"width": 8, "height": 8})).status_code == 501
     assert (await client.post("/api/v1/images/", json={"width": 8})).status_code == 422
 

@@ -47,7 +47,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_a_process_that_has_ended_is_replaced(run: Run) -> None:
+def test_an_ended_process_is_replaced(run: Run) -> None:
     async def work() -> None:
         server = LineServer(ECHO, timeout_s=30, line_limit=1000)
         assert await server.ask(b"one\n") == b"one\n"
@@ -68,7 +68,7 @@ def test_a_process_that_has_ended_is_replaced(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", [DIES, HALF], ids=["nothing", "half a line"])
-def test_a_process_that_never_answers_is_not_started_for_ever(run: Run, command: tuple[str, ...]) -> None:
+def test_a_process_that_never_answers_is_restarted_up_to_a_limit(run: Run, command: tuple[str, ...]) -> None:
     async def work() -> None:
         server = LineServer(command, timeout_s=30, line_limit=1000)
         with pytest.raises(ChildEnded):
@@ -78,7 +78,7 @@ def test_a_process_that_never_answers_is_not_started_for_ever(run: Run, command:
     run(work)
 
 
-def test_a_slow_answer_ends_the_process(run: Run) -> None:
+def test_an_answer_timeout_kills_the_process(run: Run) -> None:
     async def work() -> None:
         server = LineServer(SILENT, timeout_s=0.3, line_limit=1000)
         with pytest.raises(TimeoutError):
@@ -88,7 +88,7 @@ def test_a_slow_answer_ends_the_process(run: Run) -> None:
     run(work)
 
 
-def test_a_question_that_is_given_up_ends_the_process(run: Run) -> None:
+def test_a_cancelled_request_kills_the_process(run: Run) -> None:
     async def work() -> None:
         server = LineServer(SILENT, timeout_s=30, line_limit=1000)
         asking = asyncio.create_task(server.ask(b"one\n"))
@@ -125,7 +125,7 @@ def test_long_lines(run: Run) -> None:
     run(work)
 
 
-def test_sending_to_a_process_that_is_gone_is_lost(run: Run) -> None:
+def test_sending_to_an_ended_process_is_ignored(run: Run) -> None:
     async def work() -> None:
         child = await ChildProcess.start(ECHO, line_limit=1000)
         child.kill()
@@ -144,7 +144,7 @@ def test_sending_to_a_process_that_is_gone_is_lost(run: Run) -> None:
     run(work)
 
 
-def test_a_process_that_closed_its_input_and_lives(run: Run) -> None:
+def test_a_live_process_that_closed_its_stdin(run: Run) -> None:
     async def work() -> None:
         command = (*ECHO[:4], "import sys, os, time; os.close(0); print('closed'); time.sleep(1000)")
         child = await ChildProcess.start(command, line_limit=1000)
@@ -159,7 +159,7 @@ def test_a_process_that_closed_its_input_and_lives(run: Run) -> None:
     run(work)
 
 
-def test_what_a_process_has_started_ends_with_it(run: Run) -> None:
+def test_grandchildren_end_on_close(run: Run) -> None:
     async def work() -> None:
         child = await ChildProcess.start(PARENT, line_limit=1000)
         grandchild = int(await child.line())
@@ -176,7 +176,7 @@ def _zombie(pid: int) -> bool:
         return file.read().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_a_command_that_is_not_there(run: Run) -> None:
+def test_unknown_command(run: Run) -> None:
     async def work() -> None:
         server = LineServer(("/no/such/program",), timeout_s=30, line_limit=1000)
         with pytest.raises(OSError, match="No such file"):

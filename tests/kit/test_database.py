@@ -82,7 +82,7 @@ async def test_a_cancelled_write_is_rolled_back(database: Database) -> None:
         assert (await connection.execute(select(app_state))).all() == []
 
 
-async def test_migration_makes_the_system_user_once(database: Database) -> None:
+async def test_migration_creates_the_system_user_once(database: Database) -> None:
     await database.migrate()
     async with database.read() as connection:
         assert (await connection.execute(select(users.c.user_id))).scalars().all() == ["system"]
@@ -104,7 +104,7 @@ async def test_a_write_by_prepared_statements_alone_is_committed(database: Datab
         assert (await connection.execute(select(app_state.c.key))).scalars().all() == ["a"]
 
 
-async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
+async def test_an_external_write_lock_raises_the_sqlalchemy_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("invokeclone.kit.sql.database.BUSY_TIMEOUT_MS", 10)
@@ -124,7 +124,7 @@ async def test_a_write_lock_held_elsewhere_is_told_as_sqlalchemy_tells_it(
     await impatient.close()
 
 
-async def test_single_reads_see_what_is_committed_and_take_turns(database: Database) -> None:
+async def test_single_reads_see_committed_data_and_take_turns(database: Database) -> None:
     async with database.write() as connection:
         await connection.exec_driver_sql("INSERT INTO app_state (key, value) VALUES ('a', '1')")
         assert await database.fetch("SELECT value FROM app_state WHERE key = 'a'", {}) == []
@@ -132,7 +132,7 @@ async def test_single_reads_see_what_is_committed_and_take_turns(database: Datab
     assert await asyncio.gather(*reads) == [[("1", n)] for n in range(50)]
 
 
-async def test_errors_of_single_reads_belong_to_whoever_reads(database: Database) -> None:
+async def test_errors_of_single_reads_are_raised_to_the_caller(database: Database) -> None:
     with pytest.raises(OperationalError, match="no such table"):
         await database.fetch("SELECT 1 FROM nowhere", {})
     with pytest.raises(OverflowError):
@@ -148,7 +148,7 @@ async def test_errors_of_prepared_statements_in_a_transaction_are_those_of_singl
                 await missing.rows(source)
 
 
-async def test_closing_ends_the_readers(settings: Settings, laid_out: None) -> None:
+async def test_close_stops_the_readers(settings: Settings, laid_out: None) -> None:
     opened = Database(settings.database_path)
     await asyncio.gather(*[opened.fetch("SELECT 1", {}) for _ in range(20)])
     readers = [thread for thread in threading.enumerate() if thread.name == "database-reader"]

@@ -34,14 +34,14 @@ def emit_all(bus: Bus) -> None:
         bus.emit(event)
 
 
-def test_a_listener_without_classes_is_given_every_event() -> None:
+def test_a_listener_without_classes_receives_every_event() -> None:
     bus, recorder = Bus(), Recorder()
     bus.subscribe(recorder)
     emit_all(bus)
     assert recorder.kinds == [Weather, Storm, Tide]
 
 
-def test_a_listener_is_given_the_classes_that_it_subscribes_to_and_their_subclasses() -> None:
+def test_a_listener_receives_its_classes_and_their_subclasses() -> None:
     bus, weather, storms_and_tides = Bus(), Recorder(), Recorder()
     bus.subscribe(weather, Weather)
     bus.subscribe(storms_and_tides, Storm, Tide)
@@ -50,7 +50,7 @@ def test_a_listener_is_given_the_classes_that_it_subscribes_to_and_their_subclas
     assert storms_and_tides.kinds == [Storm, Tide]
 
 
-def test_a_listener_that_comes_later_is_given_later_events_of_a_class_that_was_sent_before() -> None:
+def test_a_late_listener_receives_later_events_of_a_known_class() -> None:
     bus, first, later = Bus(), Recorder(), Recorder()
     bus.subscribe(first, Tide)
     bus.emit(Tide(level=1))
@@ -60,7 +60,7 @@ def test_a_listener_that_comes_later_is_given_later_events_of_a_class_that_was_s
     assert [payload["level"] for _, payload in later.events] == [2]
 
 
-def test_listeners_are_called_in_the_order_in_which_they_subscribed() -> None:
+def test_listeners_are_called_in_subscription_order() -> None:
     bus, order = Bus(), []
     for number in range(3):
         bus.subscribe(lambda _kind, _payload, number=number: order.append(number), *([Tide] if number == 1 else []))
@@ -68,7 +68,7 @@ def test_listeners_are_called_in_the_order_in_which_they_subscribed() -> None:
     assert order == [0, 1, 2]
 
 
-def test_a_listener_that_unsubscribes_is_given_nothing_more() -> None:
+def test_an_unsubscribed_listener_receives_no_more_events() -> None:
     bus, leaving, staying = Bus(), Recorder(), Recorder()
     bus.subscribe(leaving)
     bus.subscribe(staying)

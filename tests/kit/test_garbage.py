@@ -16,7 +16,7 @@ def collector() -> Iterator[None]:
     gc.enable()
 
 
-def test_pauses_that_overlap_end_with_the_last() -> None:
+def test_overlapping_pauses_end_with_the_last() -> None:
     with pause_gc():
         with pause_gc():
             assert not gc.isenabled()
@@ -30,14 +30,14 @@ def test_an_error_ends_a_pause() -> None:
     assert gc.isenabled()
 
 
-def test_a_collector_that_is_off_stays_off() -> None:
+def test_a_disabled_collector_stays_disabled() -> None:
     gc.disable()
     with pause_gc():
         pass
     assert not gc.isenabled()
 
 
-def test_a_series_that_lasts_too_long_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_pauses_are_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "LONGEST_S", -1.0)
     with pause_gc():
         assert not gc.isenabled()

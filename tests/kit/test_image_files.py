@@ -54,7 +54,7 @@ def test_every_format_has_a_reader() -> None:
     assert [name for name in FORMATS if name not in Image.OPEN] == ([] if features.check("avif") else ["AVIF"])
 
 
-def test_several_images_in_one_file_are_read_by_the_first() -> None:
+def test_multi_image_files_yield_the_first_image() -> None:
     file = io.BytesIO()
     image = Image.new("RGB", (16, 16), "red")
     image.save(file, "MPO", save_all=True, append_images=[image])

@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
 @given(VALUES, st.booleans())
-def test_what_can_be_stored_is_read_as_it_is(value: Any, ascii_only: bool) -> None:
+def test_storable_json_is_read_unchanged(value: Any, ascii_only: bool) -> None:
     assert decode(json.dumps(value, ensure_ascii=ascii_only).encode(), LIMITS) == value
 
 
@@ -35,7 +35,7 @@ def test_what_can_be_stored_is_read_as_it_is(value: Any, ascii_only: bool) -> No
         "[{},[],[[" + "[" * 48 + "]" * 48 + "]]]",
     ],
 )  # fmt: skip
-def test_what_cannot_be_stored_is_refused(text: str) -> None:
+def test_unstorable_json_is_refused(text: str) -> None:
     with pytest.raises(NotStorable):
         decode(text.encode("latin-1"), LIMITS)
 
@@ -47,12 +47,12 @@ def test_what_cannot_be_stored_is_refused(text: str) -> None:
         "1" * 40 + ".5", "1e-999", "[" * 50 + "]" * 50, '"' + "[" * 500 + '"', "[" + "[]," * 400 + "[]]",
     ],
 )  # fmt: skip
-def test_what_only_looks_like_it_is_read(text: str) -> None:
+def test_json_resembling_unstorable_values_is_read(text: str) -> None:
     assert decode(text.encode(), LIMITS) == json.loads(text)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,]", '{"a" 1}', "[" * 40, "]" * 60 + "[" * 60, '"\n"', "01"])
-def test_what_is_no_json_stays_an_error_of_its_own(text: str) -> None:
+def test_invalid_json_raises_json_decode_error(text: str) -> None:
     with pytest.raises(json.JSONDecodeError):
         decode(text.encode(), LIMITS)
 
@@ -72,7 +72,7 @@ def test_a_large_body_is_read_like_a_small_one() -> None:
 
 
 @pytest.mark.parametrize("before", range(SLICE_SIZE - 14, SLICE_SIZE + 3))
-def test_escapes_are_whole_wherever_a_slice_ends(before: int) -> None:
+def test_escapes_are_not_split_between_slices(before: int) -> None:
     start = '"' + "x" * (before - 1)
     for text in (r"\ud83d\ude00", r"\\\\\"", r"\\ud800", r"\\\"[[[[", r"\u00e9"):
         whole = f'{start}{text}"'

@@ -11,7 +11,7 @@ from invokeclone.kit.config.settings_file import SettingsError, load_settings
 PAGE = Path(__file__).parent.parent.parent / "docs" / "limits.md"
 
 
-def test_the_page_has_every_limit_as_the_settings_say_it() -> None:
+def test_the_docs_page_lists_every_limit() -> None:
     assert table() in PAGE.read_text(), "run `make docs`"
     assert table().count("\n| `") == len(Limits.model_fields)
 

@@ -35,7 +35,7 @@ def records(lines: Lines) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=pytest.fail) for line in lines()]
 
 
-def test_a_json_line_has_what_the_record_has(set_up: Callable[..., Lines]) -> None:
+def test_json_lines_contain_the_record_fields(set_up: Callable[..., Lines]) -> None:
     lines = set_up(as_json=True)
     log.get("queue").warning("item %s\nis odd", 5, extra={"action": "run_item", "item_id": 5, "seconds": 1.5})
     (line,) = records(lines)
@@ -61,7 +61,7 @@ def test_anything_can_be_logged_as_json(set_up: Callable[..., Lines], value: Any
     assert line["message"].startswith("it says ")
 
 
-def test_fields_of_the_context_are_on_every_line_and_those_of_the_line_win(set_up: Callable[..., Lines]) -> None:
+def test_context_fields_are_on_every_line_and_line_fields_win(set_up: Callable[..., Lines]) -> None:
     lines = set_up(as_json=True)
     with log.fields(device="cpu", action="a"):
         with log.fields(action="b", item_id=1):
@@ -73,7 +73,7 @@ def test_fields_of_the_context_are_on_every_line_and_those_of_the_line_win(set_u
     assert values == [("b", "cpu", 1), ("c", "cpu", 1), ("a", "cpu", None), (None, None, None)]
 
 
-def test_fields_of_the_process_are_on_lines_of_every_thread(set_up: Callable[..., Lines]) -> None:
+def test_process_fields_are_on_lines_of_every_thread(set_up: Callable[..., Lines]) -> None:
     lines = set_up(as_json=True)
     log.set_process_fields(device="cpu", action="a")
     try:
@@ -87,7 +87,7 @@ def test_fields_of_the_process_are_on_lines_of_every_thread(set_up: Callable[...
     assert [(line["device"], line["action"]) for line in records(lines)] == [("cpu", "a"), ("cpu", "b")]
 
 
-async def test_fields_follow_into_tasks_and_onto_the_loop_of_another_thread(set_up: Callable[..., Lines]) -> None:
+async def test_fields_propagate_to_tasks_and_other_threads_loops(set_up: Callable[..., Lines]) -> None:
     lines = set_up(as_json=True)
     loop = asyncio.get_running_loop()
 
@@ -115,7 +115,7 @@ async def test_fields_follow_into_tasks_and_onto_the_loop_of_another_thread(set_
         ("the worker for cuda:0 ends", {"device": "cuda:0"}, "the worker for cuda:0 ends"),
     ],
 )
-def test_text_adds_what_the_message_does_not_name(
+def test_text_lines_append_fields_missing_from_the_message(
     set_up: Callable[..., Lines], message: str, fields: dict[str, Any], text: str
 ) -> None:
     lines = set_up("legacy")
@@ -123,13 +123,13 @@ def test_text_adds_what_the_message_does_not_name(
     assert lines() == [f">> {text}"]
 
 
-def test_in_text_fields_follow_the_first_line(set_up: Callable[..., Lines]) -> None:
+def test_text_fields_follow_the_first_line(set_up: Callable[..., Lines]) -> None:
     lines = set_up("legacy")
     log.get("worker").info("figures\nrow", extra={"item_id": 5})
     assert lines() == [">> figures [item_id=5]", "row"]
 
 
-def test_two_handlers_say_the_same(set_up: Callable[..., Lines], tmp_path: Any) -> None:
+def test_two_handlers_write_the_same_lines(set_up: Callable[..., Lines], tmp_path: Any) -> None:
     stream = io.StringIO()
     log.set_up("info", "legacy", ["console", f"file={tmp_path / 'log'}"], stream)
     log.get("worker").info("it broke", extra={"item_id": 5})

@@ -26,7 +26,7 @@ def some() -> MetricValues:
     return numbers
 
 
-def test_each_kind_has_its_numbers() -> None:
+def test_series_of_each_metric_kind() -> None:
     numbers = some()
     assert numbers.series(COUNTER) == {("cpu",): [3]}
     assert numbers.series(GAUGE) == {(): [5]}
@@ -34,12 +34,12 @@ def test_each_kind_has_its_numbers() -> None:
     assert numbers.series(SUMS) == {("x",): [7, 3]}
 
 
-def test_what_travels_is_read_as_it_was() -> None:
+def test_values_round_trip_through_json() -> None:
     sent = orjson.loads(orjson.dumps(some().to_json()))
     assert MetricValues.read(METRICS, sent).to_json() == some().to_json()
 
 
-def test_numbers_are_added_up_and_gauges_where_that_is_meant() -> None:
+def test_include_adds_values_and_optionally_gauges() -> None:
     numbers = some()
     numbers.include(some())
     numbers.include(some(), gauges=False)
@@ -48,7 +48,7 @@ def test_numbers_are_added_up_and_gauges_where_that_is_meant() -> None:
     assert numbers.series(TIMES) == {("x",): [42, 6, 3, 3]}
 
 
-def test_a_copy_does_not_change() -> None:
+def test_returned_series_are_copies() -> None:
     numbers = some()
     before = numbers.series(COUNTER)
     numbers.add(COUNTER, "cpu")
@@ -68,5 +68,5 @@ def test_a_copy_does_not_change() -> None:
         {"c_seconds": [[["x"], [1, 2, 3]]]},
     ],
 )
-def test_what_is_malformed_is_left_out(data: Any) -> None:
+def test_malformed_values_are_ignored(data: Any) -> None:
     assert MetricValues.read(METRICS, data).to_json() == {}

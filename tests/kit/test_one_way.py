@@ -74,7 +74,7 @@ OPENERS = {
 }
 
 
-def test_images_are_opened_in_one_place() -> None:
+def test_images_are_opened_in_one_module() -> None:
     assert modules_where(lambda path: any(called in OPENERS for called, _ in calls(path))) == {
         "kit/files/image_files.py"
     }
@@ -95,13 +95,13 @@ PICKLES = {
 }
 
 
-def test_nothing_is_unpickled_but_by_the_strict_reader() -> None:
+def test_only_the_strict_reader_unpickles() -> None:
     assert modules_where(lambda path: any(called in PICKLES for called, _ in calls(path))) == set()
     readers = modules_where(lambda path: "pickle" in set(imports(path)))
     assert readers == {"models/files/pickles.py", "models/files/unpickler.py"}
 
 
-def test_numpy_files_are_read_without_objects() -> None:
+def test_numpy_files_are_read_without_pickle() -> None:
     for path in SOURCES:
         for called, node in calls(path):
             assert not any(word.arg == "allow_pickle" for word in node.keywords), path
@@ -111,12 +111,12 @@ def test_numpy_files_are_read_without_objects() -> None:
 MAY_RUN_CODE = {"eval", "exec", "os.system", "os.popen", "runpy.run_path", "runpy.run_module"}
 
 
-def test_nothing_is_evaluated_but_annotations_of_node_classes() -> None:
+def test_only_node_annotations_are_evaluated() -> None:
     modules = modules_where(lambda path: any(called in MAY_RUN_CODE for called, _ in calls(path)))
     assert modules == {"graph/invocations/invocation.py"}
 
 
-def test_models_are_made_from_a_view_of_their_folder_and_never_downloaded() -> None:
+def test_models_are_loaded_from_local_folder_views_only() -> None:
     """`from_pretrained` is called in one module, with local files only, and no argument lets a model bring code."""
     modules = modules_where(lambda path: any(called.endswith("from_pretrained") for called, _ in calls(path)))
     assert modules == {"engine/loading/folders.py"}
@@ -147,7 +147,7 @@ OFFLINE = {"errors.HFValidationError", "utils.validate_repo_id", "hf_hub_url"}
 """What may be imported from huggingface_hub: names that touch no network."""
 
 
-def test_there_is_one_way_out_to_the_network() -> None:
+def test_only_listed_modules_use_the_network() -> None:
     def goes_out(path: Path) -> bool:
         modules = set(imports(path))
         named = any(module == library or module.startswith(f"{library}.") for module in modules for library in NETWORK)
@@ -156,7 +156,7 @@ def test_there_is_one_way_out_to_the_network() -> None:
     assert modules_where(goes_out) == set(MAY_USE_THE_NETWORK)
 
 
-def test_nothing_of_hugging_faces_client_is_used() -> None:
+def test_the_hugging_face_client_is_not_used() -> None:
     library = "huggingface_hub"
     names = {name for path in SOURCES for name in imports(path) if name.startswith(library)}
     assert names - {library, f"{library}.errors", f"{library}.utils"} == {f"{library}.{name}" for name in OFFLINE}
@@ -181,7 +181,7 @@ MAY_START_PROCESSES = {
 }
 
 
-def test_other_programs_are_started_in_few_places_and_by_no_shell() -> None:
+def test_only_listed_modules_start_processes_without_a_shell() -> None:
     def starts(path: Path) -> bool:
         named = any(module == "subprocess" for module in imports(path))
         return named or any(called.startswith(STARTS) for called, _ in calls(path))
@@ -207,7 +207,7 @@ def programs() -> set[str]:
     return {program for program in names if program.startswith("invokeclone")}
 
 
-def test_each_process_of_ours_ends_with_the_one_that_started_it() -> None:
+def test_each_entry_point_ends_with_its_parent() -> None:
     entry_points = programs()
     assert len(entry_points) == 4
     for program in entry_points:
@@ -228,7 +228,7 @@ MAY_TOUCH_FILES = {
 """Of the nodes: which calls on files each module may make; `export` writes only into the outputs (`safe_join`)."""
 
 
-def test_nodes_touch_no_files_but_through_the_context() -> None:
+def test_nodes_access_files_only_through_the_context() -> None:
     assert len(NODE_FILES) > 30
     accesses: dict[str, set[str]] = {}
     for path in NODE_FILES:
@@ -248,7 +248,7 @@ REVIEWED = {
 }
 
 
-def test_every_field_that_may_name_a_file_or_an_address_was_looked_at() -> None:
+def test_every_field_that_may_hold_a_path_or_url_is_reviewed() -> None:
     registry.discover()
     node_fields = {
         (node_type, field)
@@ -262,7 +262,7 @@ def test_every_field_that_may_name_a_file_or_an_address_was_looked_at() -> None:
 
 
 @pytest.mark.parametrize("table", [MAY_USE_THE_NETWORK, MAY_START_PROCESSES, MAY_TOUCH_FILES])
-def test_the_tables_name_modules_that_are_there(table: dict[str, object]) -> None:
+def test_tables_name_existing_modules(table: dict[str, object]) -> None:
     assert [module for module in table if not (PACKAGE / module).is_file()] == []
 
 
@@ -298,7 +298,7 @@ NO_CLIENTS = ("cli/", "components/", "downloads/", "engine/", "families/", "work
 """Packages that read files of models, or what the server wrote."""
 
 
-def test_json_of_clients_is_read_by_the_one_rule() -> None:
+def test_only_listed_modules_parse_client_json() -> None:
     def reads(path: Path) -> bool:
         return any(called in READ_JSON or called.endswith("validate_json") for called, _ in calls(path))
 
@@ -316,7 +316,7 @@ MAY_USE_THREADS = {
 }
 
 
-def test_blocking_work_leaves_the_event_loop_one_way() -> None:
+def test_only_listed_modules_use_threads() -> None:
     ways = ("to_thread", "run_in_threadpool", "run_sync", "run_in_executor")
 
     def leaves(path: Path) -> bool:

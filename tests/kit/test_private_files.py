@@ -24,7 +24,7 @@ def usual_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_files_and_folders_allow_what_the_folder_around_them_allows(tmp_path: Path) -> None:
+def test_files_and_folders_inherit_the_permissions_of_their_parent(tmp_path: Path) -> None:
     make_private_folder(tmp_path / "outputs")
     write_file(tmp_path / "outputs" / "images" / "2026" / "a.png", b"x")
     create(tmp_path / "outputs" / "images" / "b.mp4").close()
@@ -50,7 +50,7 @@ def test_a_folder_cannot_be_made_below_a_file(tmp_path: Path) -> None:
         make_folder(tmp_path / "file" / "a" / "b")
 
 
-def test_restricting(tmp_path: Path) -> None:
+def test_restrict_sets_owner_only_permissions(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     assert restrict(file) is False
     file.touch()
@@ -58,7 +58,7 @@ def test_restricting(tmp_path: Path) -> None:
     assert (restrict(file), mode(file), restrict(file)) == (True, 0o600, False)
 
 
-async def test_the_database_is_its_owners(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
+async def test_the_database_is_readable_by_its_owner_only(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
     path = tmp_path / "databases" / "invokeai.db"
     database = Database(path)
     await database.migrate()
@@ -72,7 +72,7 @@ async def test_the_database_is_its_owners(tmp_path: Path, logged: list[logging.L
     assert [record.getMessage() for record in logged if record.levelno >= logging.WARNING] == []
 
 
-async def test_an_older_database_is_restricted_and_its_folder_is_left(
+async def test_an_existing_database_is_restricted_but_not_its_folder(
     tmp_path: Path, migrated: Path, logged: list[logging.LogRecord]
 ) -> None:
     path = tmp_path / "databases" / "invokeai.db"

@@ -43,7 +43,7 @@ re.match(r"(a+)+$", "a" * 64 + "b")
 """Holds the interpreter for longer than anybody waits."""
 
 
-def test_this_process_runs_and_an_ended_one_does_not() -> None:
+def test_is_running_distinguishes_live_and_ended_processes() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert is_running(str(os.getpid()))
@@ -51,7 +51,7 @@ def test_this_process_runs_and_an_ended_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "9" * 30])
-def test_what_is_no_number_of_a_process_does_not_run(text: str) -> None:
+def test_invalid_process_ids_are_not_running(text: str) -> None:
     assert not is_running(text)
 
 
@@ -97,14 +97,12 @@ def ends(child: psutil.Process) -> bool:
 
 @LINUX
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_process_that_holds_its_interpreter_ends_with_its_parent(
-    child_of_a_killed_parent: Started, loop: str
-) -> None:
+def test_a_process_holding_the_gil_ends_with_its_parent(child_of_a_killed_parent: Started, loop: str) -> None:
     assert ends(child_of_a_killed_parent(loop, [sys.executable, "-c", HOLDS], ""))
 
 
 @LINUX
-def test_the_process_that_expands_prompts_ends_with_its_parent(child_of_a_killed_parent: Started) -> None:
+def test_the_prompt_expansion_process_ends_with_its_parent(child_of_a_killed_parent: Started) -> None:
     request = {"prompt": "{a|b}", "max_prompts": 2, "seed": 1, "combinatorial": True}
     command = [sys.executable, "-m", "invokeclone.utilities.expander"]
     assert ends(child_of_a_killed_parent("uvloop", command, json.dumps(request)))
@@ -120,9 +118,7 @@ def test_a_worker_ends_with_its_parent(child_of_a_killed_parent: Started, settin
 
 @LINUX
 @pytest.mark.slow
-def test_the_process_that_describes_packs_ends_with_its_parent(
-    child_of_a_killed_parent: Started, tmp_path: Path
-) -> None:
+def test_the_pack_inspection_process_ends_with_its_parent(child_of_a_killed_parent: Started, tmp_path: Path) -> None:
     pack = tmp_path / "pack"
     pack.mkdir()
     (pack / "__init__.py").write_text("while True: pass")
@@ -131,7 +127,7 @@ def test_the_process_that_describes_packs_ends_with_its_parent(
 
 
 @LINUX
-def test_the_process_that_looks_into_videos_ends_with_its_parent(tmp_path: Path) -> None:
+def test_the_video_probe_process_ends_with_its_parent(tmp_path: Path) -> None:
     fifo = tmp_path / "video.mp4"
     os.mkfifo(fifo)
     code = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); input()"
@@ -147,7 +143,7 @@ def test_the_process_that_looks_into_videos_ends_with_its_parent(tmp_path: Path)
 
 
 @LINUX
-def test_a_process_whose_parent_has_ended_before_ends_at_once() -> None:
+def test_a_process_whose_parent_is_already_gone_ends_at_once() -> None:
     code = "from invokeclone.kit.process.processes import end_with_parent; end_with_parent(); print('runs')"
     for parent, printed in ((os.getpid(), "runs\n"), (1, "")):
         result = subprocess.run(

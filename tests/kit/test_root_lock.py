@@ -24,7 +24,7 @@ time.sleep(1000)
 """
 
 
-def test_a_second_one_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+def test_a_second_lock_is_refused_until_the_first_process_dies(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
@@ -41,7 +41,7 @@ def test_a_second_one_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     RootLock(tmp_path).acquire()
 
 
-def test_a_holder_that_has_written_nothing(tmp_path: Path) -> None:
+def test_a_holder_that_wrote_no_address(tmp_path: Path) -> None:
     lock = RootLock(tmp_path / "new")
     lock.acquire()
     with pytest.raises(RootInUse, match="starting up"):
@@ -66,7 +66,7 @@ def test_a_file_system_without_locks(
     lock.release()
 
 
-def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_root(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         RootLock(tmp_path / "file" / "root").acquire()

@@ -18,7 +18,7 @@ def write(root: Path, text: str) -> None:
     (root / "invokeai.yaml").write_text(text)
 
 
-def test_all_settings_of_the_contract_are_there_with_their_types_and_defaults() -> None:
+def test_all_contract_settings_exist_with_their_types_and_defaults() -> None:
     contract = json.loads((HERE / "settings_schema.json").read_text())
     properties = Settings.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
     assert len(contract) == 82
@@ -90,7 +90,7 @@ def test_a_wrong_value_gets_one_clear_line(tmp_path: Path, text: str, said: str)
     assert "invokeai.yaml" in caught.value.lines[0]
 
 
-def test_each_mistake_has_its_line_and_its_source(tmp_path: Path) -> None:
+def test_each_error_has_its_line_and_source(tmp_path: Path) -> None:
     write(tmp_path, "port: x\n")
     with pytest.raises(SettingsError) as caught:
         load_settings(tmp_path, {"INVOKEAI_RAM": "-1"}, log_level="loud")
@@ -117,12 +117,12 @@ def test_base_url_is_normalised(given: str, kept: str | None) -> None:
     assert Settings(base_url=given).base_url == kept
 
 
-def test_settings_reach_a_worker_whole(tmp_path: Path) -> None:
+def test_settings_round_trip_to_a_worker(tmp_path: Path) -> None:
     settings = Settings(root=tmp_path, port=1, remote_api_tokens=[{"url_regex": "a.*", "token": "t"}])
     assert Settings(**json.loads(json.dumps(settings.to_worker()))) == settings
 
 
-def test_example_file_is_what_the_settings_say() -> None:
+def test_example_file_is_up_to_date() -> None:
     assert EXAMPLE.read_text() == example(), "run `make docs`"
 
 

@@ -38,7 +38,7 @@ def sqlite_error(text: str, code: int) -> sqlite3.OperationalError:
         (OperationalError("COMMIT", None, sqlite3.OperationalError("database is locked")), DatabaseBusy, 503),
     ],
 )
-def test_what_is_explained(error: Exception, kind: type[Exception], status: int) -> None:
+def test_storage_errors_are_converted(error: Exception, kind: type[Exception], status: int) -> None:
     storage_error = to_storage_error(error)
     assert type(storage_error) is kind
     assert storage_error is not None
@@ -58,7 +58,7 @@ def test_what_is_explained(error: Exception, kind: type[Exception], status: int)
         sqlite3.OperationalError("no such table: x"),
     ],
 )
-def test_what_is_not(error: Exception) -> None:
+def test_other_errors_are_not_converted(error: Exception) -> None:
     assert to_storage_error(error) is None
 
 

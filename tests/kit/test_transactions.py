@@ -30,7 +30,7 @@ async def add(connection: Changes) -> str:
     return str(row[0])
 
 
-async def test_a_transaction_returns_what_its_work_does_and_is_committed(database: Database) -> None:
+async def test_a_transaction_is_committed_and_returns_the_result(database: Database) -> None:
     assert await database.transact(add) == "a"
     assert await KEYS.rows(database) == [("a",)]
 
@@ -61,7 +61,7 @@ async def test_errors_of_statements_are_raised_as_sqlalchemy_raises_them(databas
         await database.transact(wrong)
 
 
-async def test_work_may_wait_for_nothing_else(database: Database) -> None:
+async def test_awaiting_anything_but_statements_is_an_error(database: Database) -> None:
     async def wait(connection: Changes) -> None:
         await add(connection)
         await asyncio.sleep(0)
@@ -91,7 +91,7 @@ async def test_a_cancelled_transaction_is_rolled_back_before_the_next_begins(dat
     assert await KEYS.rows(database) == [("a",)]
 
 
-async def test_writers_of_both_kinds_take_turns(database: Database) -> None:
+async def test_both_kinds_of_writers_take_turns(database: Database) -> None:
     async def increment(number: int) -> None:
         if number % 2:
             await database.transact(lambda connection: ADD.rows(connection, key=f"{number:02}"))
@@ -104,7 +104,7 @@ async def test_writers_of_both_kinds_take_turns(database: Database) -> None:
     assert await KEYS.rows(database) == [(f"{number:02}",) for number in range(20)]
 
 
-async def test_a_database_in_memory_has_transactions_too() -> None:
+async def test_in_memory_databases_support_transactions() -> None:
     database = Database(None)
     async with database.write() as connection:
         await connection.run_sync(app_state.create)

@@ -35,7 +35,7 @@ def test_files_in_the_folders_are_read_by_relative_and_absolute_paths(shared: Se
     assert read(shared, "inner/b.txt") == "three\n"
 
 
-def test_further_folders_are_a_setting(shared: Settings, tmp_path: Path) -> None:
+def test_additional_folders_come_from_the_settings(shared: Settings, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "c.txt").write_text("four", encoding="utf-8")
     with pytest.raises(FileRefused):
@@ -70,7 +70,7 @@ def paths_outside(settings: Settings) -> list[str]:
     return [*map(str, absolute), *relative, "/proc/self/environ", "/dev/zero", "~/../../secret.txt"]
 
 
-def test_ordinary_users_and_strangers_read_nothing_else_and_do_not_learn_what_is_there(shared: Settings) -> None:
+def test_other_users_cannot_read_or_probe_other_files(shared: Settings) -> None:
     network = shared.model_copy(update={"multiuser": False, "host": "0.0.0.0"})
     paths = paths_outside(shared)
     for settings, is_admin in ((shared, False), (network, True)):
@@ -85,7 +85,7 @@ def test_ordinary_users_and_strangers_read_nothing_else_and_do_not_learn_what_is
                 read(settings, path, is_admin=is_admin)
 
 
-def test_administrators_and_a_single_user_on_the_machine_read_any_file(shared: Settings) -> None:
+def test_admins_and_a_local_single_user_read_any_file(shared: Settings) -> None:
     alone = shared.model_copy(update={"multiuser": False, "host": "127.0.0.1"})
     for settings in (shared, alone):
         assert read(settings, settings.root / "secret.txt", is_admin=True) == "secret\n"
@@ -117,18 +117,18 @@ def test_only_regular_files_of_limited_size_are_read(shared: Settings) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "  ", "a\0b"])
-def test_what_is_no_path_is_refused(shared: Settings, path: str) -> None:
+def test_invalid_paths_are_refused(shared: Settings, path: str) -> None:
     with pytest.raises(user_files.Unprocessable):
         read(shared, path)
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a/" * 3000, "\ud800.txt"])
-def test_odd_paths_are_refused_not_errors(shared: Settings, path: str) -> None:
+def test_unusual_paths_are_refused_without_errors(shared: Settings, path: str) -> None:
     with pytest.raises((FileNotReadable, FileRefused, user_files.Unprocessable)):
         read(shared, path)
 
 
-def test_other_encodings_are_refused_and_a_mark_of_utf_8_is_no_text(shared: Settings) -> None:
+def test_other_encodings_are_refused_and_a_utf_8_bom_is_stripped(shared: Settings) -> None:
     (shared.root / "prompts" / "latin.txt").write_bytes(b"caf\xe9")
     (shared.root / "prompts" / "marked.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
     with pytest.raises(user_files.Unprocessable, match="UTF-8"):

@@ -52,7 +52,7 @@ async def test_list_with_filters_and_order(client, install, make, model):
         assert (await client.get(f"/?{wrong}")).status_code == 422
 
 
-async def test_unreadable_records_are_left_out_of_the_list(client, resources, model):
+async def test_unreadable_records_are_omitted_from_the_list(client, resources, model):
     async with resources.database.write() as connection:
         await connection.execute(update(models).values(config="{"))
     assert (await client.get("/")).json() == {"models": []}
@@ -70,7 +70,7 @@ async def test_get_by_key_attributes_and_hash(client, model):
     assert (await client.get("/get_by_attrs?name=model")).status_code == 422
 
 
-async def test_change_only_what_is_given(client, model):
+async def test_patch_changes_only_given_fields(client, model):
     key = f"/i/{model['key']}"
     changes = {
         "name": "New",
@@ -91,7 +91,7 @@ async def test_change_only_what_is_given(client, model):
     assert (await client.patch(key, json={"key": model["key"]})).json() == cleared
 
 
-async def test_workers_are_told_of_changed_and_deleted_records(client, model, resources):
+async def test_workers_are_notified_of_changed_and_deleted_records(client, model, resources):
     key = model["key"]
     await client.patch(f"/i/{key}", json={"name": "New"})
     await client.post(f"/i/{key}/reidentify")
@@ -123,13 +123,13 @@ async def test_change_the_type(client, model):
         ({"type": "nonsense"}, 422),
     ],
 )
-async def test_changes_that_do_not_fit(client, model, changes, status):
+async def test_invalid_changes(client, model, changes, status):
     answer = await client.patch(f"/i/{model['key']}", json=changes)
     assert answer.status_code == status
     assert (await client.get(f"/i/{model['key']}")).json() == model
 
 
-async def test_change_unknown_taken_and_busy(client, installer, install, make, model):
+async def test_change_of_unknown_duplicate_and_busy_models(client, installer, install, make, model):
     other = (await install(make.vae())).config_out
     assert (await client.patch("/i/nope", json={"name": "x"})).status_code == 404
     assert (await client.patch(f"/i/{model['key']}", json={"path": other.path})).status_code == 409
@@ -154,7 +154,7 @@ async def test_delete_leaves_files_elsewhere(client, install, make):
     assert (make.folder / "pipeline/model_index.json").exists()
 
 
-async def test_delete_of_a_record_whose_path_was_changed_harms_no_other(client, resources, install, make, model):
+async def test_delete_after_a_path_change_keeps_other_models(client, resources, install, make, model):
     other = (await install(make.vae(), inplace=False)).config_out
     await client.patch(f"/i/{other.key}", json={"path": model["key"]})
     assert (await client.delete(f"/i/{other.key}")).status_code == 204
@@ -189,13 +189,13 @@ async def test_reidentify(client, resources, model):
     assert (await client.get(key)).json() == before | {"variant": "normal"}
 
 
-async def test_reidentify_keeps_a_base_that_only_the_record_knows(client, install, make):
+async def test_reidentify_keeps_a_base_stated_only_in_the_record(client, install, make):
     folder = make.pipeline(cross_attention_dim=128)
     before = (await install(folder, base="sd-1")).config_out.model_dump(mode="json")
     assert (await client.post(f"/i/{before['key']}/reidentify")).json() == before
 
 
-async def test_reidentify_finds_out_what_was_unknown(client, install, make, resources):
+async def test_reidentify_identifies_an_unknown_model(client, install, make, resources):
     config = (await install(make.checkpoint())).config_out
     unknown = config.model_dump(mode="json") | dict.fromkeys(("base", "type", "format"), "unknown")
     async with resources.database.write() as connection:
@@ -213,7 +213,7 @@ async def test_bulk_reidentify(client, model):
     }
 
 
-async def test_pictures(client, model):
+async def test_model_images(client, model):
     url = f"/i/{model['key']}/image"
     assert (await client.get(url)).status_code == 404
     assert (await client.delete(url)).status_code == 404
@@ -234,7 +234,7 @@ async def test_pictures(client, model):
 
 
 @pytest.mark.parametrize("form", ["dds", "sgi", "pcx", "eps", "icns"])
-async def test_pictures_are_of_the_formats_of_uploads(client, model, form):
+async def test_model_images_accept_the_upload_formats(client, model, form):
     """What the name and the content type say does not count."""
     data = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(data, format=form)
@@ -244,7 +244,7 @@ async def test_pictures_are_of_the_formats_of_uploads(client, model, form):
     assert (await client.get(f"/i/{model['key']}/image")).status_code == 404
 
 
-async def test_pictures_badly_asked(client, model):
+async def test_invalid_model_image_requests(client, model):
     good = {"image": ("a.png", png(), "image/png")}
     assert (await client.patch("/i/nope/image", files=good)).status_code == 404
     for data in (b"", b"text", png()[:60]):
@@ -255,7 +255,7 @@ async def test_pictures_badly_asked(client, model):
     assert (await client.get(f"/i/{'x' * 300}/image")).status_code == 404
 
 
-async def test_deleting_a_model_deletes_its_picture(client, model, resources):
+async def test_deleting_a_model_deletes_its_image(client, model, resources):
     await client.patch(f"/i/{model['key']}/image", files={"image": ("a.png", png(), "image/png")})
     await client.delete(f"/i/{model['key']}")
     assert list((resources.settings.models_path / "model_images").iterdir()) == []
@@ -283,7 +283,7 @@ async def test_scan_folder(client, install, make):
 @pytest.mark.parametrize(
     "query", [{}, {"scan_path": "/no/such/folder"}, {"scan_path": ""}, {"scan_path": "a\0b"}, {"scan_path": "x" * 300}]
 )
-async def test_scan_of_no_folder(client, query):
+async def test_scan_of_an_invalid_folder_is_a_400(client, query):
     assert (await client.get("/scan_folder", params=query)).status_code == 400
 
 
@@ -310,7 +310,7 @@ async def test_install(client, make):
     assert (await client.get("/install")).json() == []
 
 
-async def test_install_badly_asked(client, make):
+async def test_invalid_install_requests(client, make):
     path = str(make.checkpoint())
     assert (await client.post("/install", params={"source": "/no/such"}, json={})).status_code == 409
     assert (await client.post("/install", json={})).status_code == 422
@@ -324,7 +324,7 @@ async def test_install_badly_asked(client, make):
     assert (await client.post("/install/77/restart_file", json="no address")).status_code == 422
 
 
-async def test_missing(client, resources, model):
+async def test_missing_models(client, resources, model):
     assert (await client.get("/missing")).json() == {"models": []}
     (resources.settings.models_path / model["path"]).unlink()
     assert (await client.get("/missing")).json() == {"models": [model]}
@@ -377,7 +377,7 @@ async def test_orphans(client, resources, make, model):
     assert [entry["path"] for entry in (await client.get("/sync/orphaned")).json()] == ["loose.safetensors"]
 
 
-async def test_what_an_installation_works_on_is_no_orphan(client, installer, resources, make):
+async def test_files_of_a_running_installation_are_not_orphans(client, installer, resources, make):
     folder = resources.settings.models_path
     make.checkpoint("lost/a.safetensors")
     folder.mkdir(parents=True)
@@ -390,7 +390,7 @@ async def test_what_an_installation_works_on_is_no_orphan(client, installer, res
     assert (await client.get("/sync/orphaned")).json() == []
 
 
-async def test_no_models_folder_no_orphans(client):
+async def test_a_missing_models_folder_has_no_orphans(client):
     assert (await client.get("/sync/orphaned")).json() == []
 
 
@@ -423,7 +423,7 @@ async def test_empty_model_cache(client, workers):
     assert workers.asked == ["empty_model_cache"]
 
 
-async def test_who_is_no_admin_may_only_read(app, client, model):
+async def test_non_admins_may_only_read(app, client, model):
     app.dependency_overrides[current_user] = lambda: User(user_id="u")
     for path in ("/", "/missing", f"/i/{model['key']}", f"/get_by_hash?hash={model['hash']}"):
         assert (await client.get(path)).status_code == 200

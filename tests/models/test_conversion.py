@@ -33,7 +33,7 @@ async def old(install, make):
     return job.config_out
 
 
-async def test_the_folder_takes_the_place_of_the_file(client, resources, old, writes, install, make):
+async def test_the_folder_replaces_the_file(client, resources, old, writes, install, make):
     models = resources.settings.models_path
     other = (await install(make.vae())).config_out.key
     async with resources.database.write() as connection:
@@ -76,7 +76,7 @@ async def test_an_unknown_model_is_a_failed_dependency(client, writes):
     assert (answer.status_code, writes) == (424, [])
 
 
-async def test_so_is_one_whose_file_is_missing(client, resources, old, writes):
+async def test_a_missing_file_is_a_failed_dependency(client, resources, old, writes):
     (resources.settings.models_path / old.path).unlink()
     answer = await client.put(f"/convert/{old.key}")
     assert (answer.status_code, writes) == (424, [])
@@ -99,7 +99,7 @@ async def check_untouched(client, resources, old):
         assert len(await store.search(connection)) == 1
 
 
-async def test_what_the_worker_refuses_is_told_and_nothing_changes(client, resources, old, workers):
+async def test_worker_refusals_are_reported_and_nothing_changes(client, resources, old, workers):
     workers.one = lambda body: Path(body["target"]).mkdir() or {"refused": "its vae cannot be read"}
     answer = await client.put(f"/convert/{old.key}")
     assert answer.status_code == 400
@@ -112,7 +112,7 @@ async def test_without_a_worker_nothing_changes(client, resources, old):
     await check_untouched(client, resources, old)
 
 
-async def test_a_folder_that_is_no_model_is_thrown_away(client, resources, old, workers):
+async def test_an_invalid_converted_folder_is_discarded(client, resources, old, workers):
     def write(body):
         Path(body["target"]).mkdir()
         (Path(body["target"]) / "model_index.json").write_text("{}")
@@ -122,7 +122,7 @@ async def test_a_folder_that_is_no_model_is_thrown_away(client, resources, old, 
     await check_untouched(client, resources, old)
 
 
-async def test_a_model_is_not_touched_by_others_meanwhile(client, old, workers, writes):
+async def test_a_model_is_locked_during_conversion(client, old, workers, writes):
     goes_on, begun = threading.Event(), threading.Event()
     write = workers.one
 

@@ -15,7 +15,7 @@ from tests.server_process import Server
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_it_starts_knows_the_model_and_generates_with_progress(ui: UI) -> None:
+async def test_ui_starts_lists_the_model_and_shows_generation_progress(ui: UI) -> None:
     await expect(ui.button("Embedded Tiny").first).to_be_visible()
     item = await ui.invoke("a red circle on a blue background")
     await expect(ui.page.get_by_test_id("progress-image").first).to_be_visible()
@@ -88,7 +88,7 @@ async def test_style_presets_are_listed_made_and_used(ui: UI) -> None:
     assert ui.server.picture_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
 
 
-async def test_deleting_by_key_by_toolbar_and_by_menu(ui: UI) -> None:
+async def test_images_are_deleted_by_key_toolbar_and_menu(ui: UI) -> None:
     body = ui.server.batch(steps=2)
     body["batch"]["runs"] = 4
     remaining, *deletions = [
@@ -201,7 +201,7 @@ async def test_a_template_runs_and_is_edited_saved_and_loaded_again(ui: UI) -> N
     assert saved["opened_at"] is not None
 
 
-async def test_settings_about_and_that_a_reload_keeps_state(ui: UI) -> None:
+async def test_settings_and_about_open_and_state_survives_a_reload(ui: UI) -> None:
     await ui.page.get_by_label("Menu", exact=True).first.click()
     await ui.page.get_by_role("menuitem", name="Settings").click()
     await expect(ui.page.get_by_role("dialog").get_by_text("Generation").first).to_be_visible()
@@ -233,7 +233,7 @@ def sdxl_installed(server: Server, sdxl_folder: Path) -> Iterator[None]:
         yield
 
 
-async def test_an_image_with_lora_and_refiner_is_recalled_and_made_again(sdxl_installed: None, ui: UI) -> None:
+async def test_image_with_lora_and_refiner_is_recalled_and_reproduced(sdxl_installed: None, ui: UI) -> None:
     page = ui.page
     await expect(ui.text(sdxl.MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model
     await sdxl.choose_lora_and_refiner(ui)

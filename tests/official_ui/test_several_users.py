@@ -39,7 +39,7 @@ async def sign_in(page: Page) -> None:
     await page.wait_for_url("**/app")
 
 
-async def test_from_setup_to_a_picture(browser: Browser, shared: Server) -> None:
+async def test_users_are_set_up_and_generate_images(browser: Browser, shared: Server) -> None:
     page = await (await browser.new_context(viewport={"width": 1500, "height": 950})).new_page()
     page.set_default_timeout(PATIENCE)
     await page.goto(shared.url)

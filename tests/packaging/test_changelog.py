@@ -18,7 +18,7 @@ def releases() -> list[tuple[Version, date]]:
     return [(Version(title[1]), date.fromisoformat(title[2])) for title in headings if title]
 
 
-def test_what_is_not_released_comes_first_then_releases_the_newest_first() -> None:
+def test_unreleased_changes_come_first_then_releases_newest_first() -> None:
     assert TITLES[0] == "[Unreleased]"
     assert releases()
     for (version, day), (earlier, earlier_day) in pairwise(releases()):
@@ -26,6 +26,6 @@ def test_what_is_not_released_comes_first_then_releases_the_newest_first() -> No
         assert day >= earlier_day
 
 
-def test_the_version_is_that_of_the_newest_release_or_a_later_one_under_development() -> None:
+def test_version_is_the_newest_release_or_a_later_development_version() -> None:
     newest, version = releases()[0][0], Version(__version__)
     assert version == newest or (version.is_devrelease and version > newest)

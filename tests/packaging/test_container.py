@@ -106,7 +106,7 @@ def copy_sources() -> Iterator[tuple[str, str, str]]:
                 yield stage.name, origin, source
 
 
-def test_every_source_of_a_copy_exists_and_is_sent_to_the_builder() -> None:
+def test_every_copy_source_exists_and_is_in_the_build_context() -> None:
     from_context = [source for _stage, origin, source in copy_sources() if not origin]
     assert len(from_context) > 5
     for source in from_context:
@@ -119,11 +119,11 @@ def test_every_source_of_a_copy_exists_and_is_sent_to_the_builder() -> None:
     "path",
     ["tests/test_docs.py", ".git/config", ".venv/bin/python", "configs/compose.yaml", "invokeclone/__pycache__/x.pyc"],
 )
-def test_nothing_else_is_sent(path: str) -> None:
+def test_other_files_are_not_in_the_build_context(path: str) -> None:
     assert not build_context(path)
 
 
-def test_the_wheel_stage_copies_what_the_build_reads() -> None:
+def test_wheel_stage_copies_the_files_needed_by_the_build() -> None:
     sources = {source for stage, origin, source in copy_sources() if stage == "wheel" and not origin}
     project, hatch = PYPROJECT["project"], PYPROJECT["tool"]["hatch"]
     needed = {"pyproject.toml", project["readme"], *project["license-files"]}

@@ -41,12 +41,12 @@ def test_a_library_is_pinned_in_one_file(script: ModuleType) -> None:
             assert requirement.specifier.contains(constraints[requirement.name])
 
 
-def test_torch_is_a_range_for_whoever_installs_the_package() -> None:
+def test_torch_requirement_is_a_version_range() -> None:
     (torch,) = [Requirement(text) for text in PROJECT["dependencies"] if Requirement(text).name == "torch"]
     assert {specifier.operator for specifier in torch.specifier} == {">=", "<"}
 
 
-def test_the_closure_has_what_a_requirement_requires_and_its_extras(script: ModuleType) -> None:
+def test_closure_includes_transitive_requirements_and_extras(script: ModuleType) -> None:
     plain, with_extra = script.closure(["sqlalchemy"]), script.closure(["sqlalchemy[asyncio]"])
     assert "typing-extensions" in plain
     assert with_extra.keys() >= plain.keys() | {"greenlet"}

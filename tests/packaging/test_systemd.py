@@ -21,7 +21,7 @@ def service() -> configparser.SectionProxy:
     return unit["Service"]
 
 
-def test_the_command_is_one_of_ours_and_writes_where_the_unit_may() -> None:
+def test_unit_runs_the_serve_command_with_the_state_directory_as_root() -> None:
     program, *arguments = shlex.split(service()["ExecStart"])
     assert Path(program).name == "invokeclone"
     parsed = parser().parse_args(arguments)
@@ -37,7 +37,7 @@ def test_stopping_leaves_the_server_time_for_its_workers() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-def test_systemd_reads_it(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     program = shlex.split(service()["ExecStart"])[0]
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace(f"ExecStart={program}", f"ExecStart={sys.executable}"))

@@ -102,12 +102,12 @@ def result(server: Server, item_id: int) -> np.ndarray | str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_image_is_the_references(name: str, server: Server, items: dict[str, int]) -> None:
+def test_images_match_the_reference_implementation(name: str, server: Server, items: dict[str, int]) -> None:
     image = result(server, items[name])
     assert isinstance(image, np.ndarray), image
     assert psnr(image, golden(name)) >= FLOORS.get(name, FLOOR)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["unlike"] in CASES])
-def test_a_case_shows_its_feature(name: str) -> None:
+def test_each_case_differs_from_its_baseline(name: str) -> None:
     assert psnr(golden(name), golden(CASES[name]["unlike"])) < FLOOR

@@ -71,7 +71,7 @@ async def test_no_data_is_422(client) -> None:
     assert (await client.post(f"{PRESETS}/")).status_code == 422
 
 
-async def test_what_is_missing_is_404(client) -> None:
+async def test_missing_presets_and_images_are_404(client) -> None:
     """The reference answers 500 to deleting an unknown one in 6.8.1, and to asking for a picture that is not there."""
     for way in (client.get, client.delete):
         assert (await way(f"{PRESETS}/i/nope")).status_code == 404
@@ -81,7 +81,7 @@ async def test_what_is_missing_is_404(client) -> None:
     assert (await client.get(f"{PRESETS}/i/{preset['id']}/image")).status_code == 404
 
 
-async def test_pictures(client, settings) -> None:
+async def test_preset_image_is_served_replaced_and_removed(client, settings) -> None:
     preset = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
     assert re.fullmatch(rf"api/v1/style_presets/i/{preset['id']}/image\?\w+", preset["image"])
     answer = await client.get(f"/{preset['image']}")
@@ -107,7 +107,7 @@ async def test_pictures(client, settings) -> None:
     ("data", "kind"),
     [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(picture()), "application/octet-stream")],
 )
-async def test_what_is_no_picture_is_415_and_changes_nothing(client, data: bytes, kind: str) -> None:
+async def test_invalid_images_are_415_and_change_nothing(client, data: bytes, kind: str) -> None:
     file = {"image": ("a.png", data, kind)}
     before = (await client.get(f"{PRESETS}/")).json()
     assert (await client.post(f"{PRESETS}/", data=form(), files=file)).status_code == 415
@@ -117,7 +117,7 @@ async def test_what_is_no_picture_is_415_and_changes_nothing(client, data: bytes
     assert (await client.get(f"{PRESETS}/i/{preset['id']}")).json() == preset
 
 
-async def test_deleting_takes_the_picture_too(client, settings) -> None:
+async def test_deleting_a_preset_deletes_its_image(client, settings) -> None:
     preset = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
     answer = await client.delete(f"{PRESETS}/i/{preset['id']}")
     assert (answer.status_code, answer.json()) == (200, None)
@@ -125,7 +125,7 @@ async def test_deleting_takes_the_picture_too(client, settings) -> None:
     assert (await client.get(f"{PRESETS}/i/{preset['id']}")).status_code == 404
 
 
-async def test_the_list_is_by_name_whatever_the_case(client) -> None:
+async def test_list_is_sorted_by_name_ignoring_case(client) -> None:
     for name in ("zz b", "AA", "zz A", "aa b"):
         await make(client, name)
     names = [preset["name"] for preset in (await client.get(f"{PRESETS}/")).json()]
@@ -157,7 +157,7 @@ def summaries(presets: list[dict]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-async def test_what_was_exported_can_be_imported(client) -> None:
+async def test_exported_presets_can_be_imported(client) -> None:
     await make(client, 'b, "c"\nd', positive_prompt="{prompt} é")
     exported = (await client.get(f"{PRESETS}/export")).content
     answer = await client.post(f"{PRESETS}/import", files={"file": ("p.csv", exported, "text/csv")})
@@ -196,18 +196,18 @@ async def test_files_that_can_be_imported(client, data: bytes, kind: str) -> Non
         (b'[{"prompt":"p","negative_prompt":"q"}]', "application/json"),
     ],
 )
-async def test_files_that_cannot_be_imported_are_400_and_nothing_of_them_is_kept(client, data: bytes, kind) -> None:
+async def test_invalid_import_files_are_400_and_add_no_presets(client, data: bytes, kind) -> None:
     assert (await client.post(f"{PRESETS}/import", files={"file": ("p", data, kind)})).status_code == 400
     assert summaries((await client.get(f"{PRESETS}/")).json()) == []
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "text/csv; charset=utf-8", "application/vnd.ms-excel"])
-async def test_files_of_another_kind_are_415(client, kind: str) -> None:
+async def test_import_files_of_another_type_are_415(client, kind: str) -> None:
     file = {"file": ("p.csv", b"name,prompt,negative_prompt\na,b,c", kind)}
     assert (await client.post(f"{PRESETS}/import", files=file)).status_code == 415
 
 
-async def test_eighteen_presets_come_along_and_each_has_a_place_for_the_prompt(client) -> None:
+async def test_eighteen_default_presets_contain_one_prompt_placeholder_each(client) -> None:
     listed = (await client.get(f"{PRESETS}/")).json()
     assert len(listed) == len({preset["name"] for preset in listed}) == 18
     for preset in listed:
@@ -216,7 +216,7 @@ async def test_eighteen_presets_come_along_and_each_has_a_place_for_the_prompt(c
         assert preset["preset_data"]["negative_prompt"]
 
 
-async def test_a_start_brings_back_what_came_along_under_its_ids_and_nothing_else(client, begun) -> None:
+async def test_startup_restores_default_presets_with_their_ids(client, begun) -> None:
     """The reference gives them new ids at every start, so that what a client remembers of them is lost."""
     before = (await client.get(f"{PRESETS}/")).json()
     first, second = before[0], before[1]
@@ -231,14 +231,14 @@ async def test_a_start_brings_back_what_came_along_under_its_ids_and_nothing_els
     assert user_preset in after
 
 
-async def test_a_preset_neither_becomes_nor_stops_being_one_that_came_along(client) -> None:
+async def test_presets_cannot_change_to_or_from_the_default_type(client) -> None:
     default = (await client.get(f"{PRESETS}/")).json()[0]
     assert (await client.patch(f"{PRESETS}/i/{default['id']}", data=form(type="user"))).status_code == 400
     user_preset = await make(client)
     assert (await client.patch(f"{PRESETS}/i/{user_preset['id']}", data=form(type="default"))).status_code == 400
 
 
-async def test_others_read_what_is_public_and_change_nothing(people) -> None:
+async def test_other_users_read_public_presets_and_change_none(people) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
     private, public = await make(ann, "private"), await make(ann, "public", is_public=True)
     listed = {name: [preset["id"] for preset in (await people[name].get(f"{PRESETS}/")).json()] for name in people}
@@ -258,7 +258,7 @@ async def test_others_read_what_is_public_and_change_nothing(people) -> None:
     assert (await ann.delete(f"{PRESETS}/i/{public['id']}")).status_code == 200
 
 
-async def test_only_admins_change_what_came_along_and_read_and_write_files(people) -> None:
+async def test_only_admins_change_default_presets_and_import_or_export(people) -> None:
     ann, admin = people["ann"], people["root"]
     default = (await ann.get(f"{PRESETS}/")).json()[0]
     assert (await ann.get(f"{PRESETS}/i/{default['id']}")).status_code == 200

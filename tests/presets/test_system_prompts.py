@@ -43,25 +43,25 @@ async def test_change_and_delete(client) -> None:
     assert (await client.get(f"{PROMPTS}/i/{prompt['id']}")).status_code == 404
 
 
-async def test_what_is_missing_is_404(client) -> None:
+async def test_missing_prompts_are_404(client) -> None:
     assert (await client.get(f"{PROMPTS}/i/nope")).status_code == 404
     assert (await client.patch(f"{PROMPTS}/i/nope", json={})).status_code == 404
     assert (await client.delete(f"{PROMPTS}/i/nope")).status_code == 404
 
 
 @pytest.mark.parametrize("body", [{"name": "", "content": "c"}, {"name": "n", "content": ""}, {"name": "n"}, {"x": 1}])
-async def test_empty_and_unknown_is_422(client, body: dict) -> None:
+async def test_empty_and_unknown_fields_are_422(client, body: dict) -> None:
     assert (await client.post(f"{PROMPTS}/", json=body)).status_code == 422
 
 
 @pytest.mark.parametrize("body", [{"name": ""}, {"content": ""}, {"user_id": "me"}, {"is_public": "perhaps"}])
-async def test_changes_that_are_none(client, body: dict) -> None:
+async def test_invalid_changes_are_422_and_change_nothing(client, body: dict) -> None:
     prompt = await make(client)
     assert (await client.patch(f"{PROMPTS}/i/{prompt['id']}", json=body)).status_code == 422
     assert (await client.get(f"{PROMPTS}/i/{prompt['id']}")).json() == prompt
 
 
-async def test_a_new_database_begins_with_eight_and_never_gets_them_again(client, begun) -> None:
+async def test_default_prompts_are_added_to_a_new_database_only_once(client, begun) -> None:
     listed = (await client.get(f"{PROMPTS}/")).json()
     assert len({prompt["id"] for prompt in listed}) == len({prompt["name"] for prompt in listed}) == 8
     assert {(prompt["user_id"], prompt["is_public"]) for prompt in listed} == {("system", True)}
@@ -70,12 +70,12 @@ async def test_a_new_database_begins_with_eight_and_never_gets_them_again(client
     assert (await client.get(f"{PROMPTS}/")).json() == listed[1:]
 
 
-async def test_their_ids_are_the_same_everywhere(client) -> None:
+async def test_default_prompts_have_fixed_ids(client) -> None:
     names = {prompt["id"]: prompt["name"] for prompt in (await client.get(f"{PROMPTS}/")).json()}
     assert names["5ed01960-c37e-520e-abcf-6b731da2d67d"] == "Expand a Prompt"
 
 
-async def test_others_read_what_is_public_and_change_nothing(people) -> None:
+async def test_other_users_read_public_prompts_and_change_none(people) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
     prompt = await make(ann)
     assert prompt["is_public"] is False
@@ -93,7 +93,7 @@ async def test_others_read_what_is_public_and_change_nothing(people) -> None:
     assert (await admin.delete(url)).status_code == 200
 
 
-async def test_only_admins_change_those_that_came_along(people) -> None:
+async def test_only_admins_change_default_prompts(people) -> None:
     first = (await people["ann"].get(f"{PROMPTS}/")).json()[0]
     assert (await people["ann"].delete(f"{PROMPTS}/i/{first['id']}")).status_code == 403
     assert (await people["root"].delete(f"{PROMPTS}/i/{first['id']}")).status_code == 200

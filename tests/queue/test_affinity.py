@@ -41,7 +41,7 @@ def line(resources: Resources, make: Any) -> Line:
     return Line(resources, make)
 
 
-async def test_each_device_gets_what_needs_its_models(line: Line) -> None:
+async def test_devices_prefer_items_that_need_their_loaded_models(line: Line) -> None:
     first, second, third = await line.add(A), await line.add(B), await line.add(B)
     assert await line.take(B, device="cuda:1") == second
     assert await line.take(A) == first
@@ -49,19 +49,19 @@ async def test_each_device_gets_what_needs_its_models(line: Line) -> None:
     assert await line.take(A) is None
 
 
-async def test_the_one_that_needs_most_of_them_comes_first_and_of_equals_the_oldest(line: Line) -> None:
+async def test_item_with_most_loaded_models_comes_first_then_the_oldest(line: Line) -> None:
     items = [await line.add(*needs) for needs in ((C,), (A,), (A, C), (A, B), (B, A), ())]
     taken = [await line.take(A, B) for _ in items]
     assert taken == [items[index] for index in (3, 4, 1, 2, 0, 5)]
 
 
-async def test_without_models_it_is_first_in_first_out(line: Line) -> None:
+async def test_claims_without_loaded_models_are_first_in_first_out(line: Line) -> None:
     items = [await line.add(*needs) for needs in ((), (A,), (B,))]
     assert [await line.take() for _ in items] == items
     assert await line.take(A) is None
 
 
-async def test_only_those_close_behind_may_overtake(line: Line) -> None:
+async def test_items_overtake_only_within_the_affinity_reach(line: Line) -> None:
     first = await line.add(B)
     middle = [await line.add() for _ in range(AFFINITY_REACH - 1)]
     near, far = await line.add(A), await line.add(A)
@@ -72,12 +72,12 @@ async def test_only_those_close_behind_may_overtake(line: Line) -> None:
     assert await line.take(A) == middle[0]
 
 
-async def test_priority_goes_before_models(line: Line) -> None:
+async def test_priority_outranks_model_affinity(line: Line) -> None:
     old, soon = await line.add(A), await line.add(B, prepend=True)
     assert [await line.take(A), await line.take(A)] == [soon, old]
 
 
-async def test_turns_go_before_models(line: Line) -> None:
+async def test_turns_outrank_model_affinity(line: Line) -> None:
     line.set(multiuser=True)
     alice = [await line.add(*needs, user=ALICE) for needs in ((B,), (A,))]
     bob = [await line.add(*needs, user=BOB) for needs in ((B,), (C,), (A,))]
@@ -85,18 +85,18 @@ async def test_turns_go_before_models(line: Line) -> None:
     assert await line.take(A) == bob[2]
 
 
-async def test_one_user_s_items_do_not_overtake_another_s(line: Line) -> None:
+async def test_items_do_not_overtake_items_of_other_users(line: Line) -> None:
     alice, bob = await line.add(B, user=ALICE), await line.add(A, user=BOB)
     assert [await line.take(A), await line.take(A)] == [alice, bob]
 
 
-async def test_fifo_knows_no_models(line: Line) -> None:
+async def test_fifo_mode_ignores_model_affinity(line: Line) -> None:
     line.set(session_queue_mode="FIFO")
     items = [await line.add(B), await line.add(A)]
     assert [await line.take(A), await line.take(A)] == items
 
 
-async def test_paused_workers_take_nothing(line: Line) -> None:
+async def test_paused_workers_claim_no_items(line: Line) -> None:
     item = await line.add(A)
     await processor.pause(line.resources)
     assert await line.take(A) is None
@@ -104,7 +104,7 @@ async def test_paused_workers_take_nothing(line: Line) -> None:
     assert await line.take(A) == item
 
 
-async def test_an_item_that_goes_on_elsewhere_is_left_to_its_device(line: Line) -> None:
+async def test_item_bound_to_another_device_is_left_to_it(line: Line) -> None:
     first, second = await line.add(B), await line.add(A)
     async with line.resources.database.write() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
@@ -115,7 +115,7 @@ async def test_an_item_that_goes_on_elsewhere_is_left_to_its_device(line: Line) 
     assert await line.take(A, device="cuda:1") == second
 
 
-async def test_turns_of_many_users_in_a_long_line(line: Line) -> None:
+async def test_many_users_take_turns_in_a_long_queue(line: Line) -> None:
     """Users are found one after the other in the index, whatever their names, and none twice."""
     line.set(multiuser=True)
     users = [User(user_id=name) for name in ("b", "", "a", "ä", "B")]

@@ -51,7 +51,7 @@ async def mixed(enqueue: Any, resources: Resources) -> dict[str, int]:
 # enqueue_batch
 
 
-async def test_enqueue_answers_what_it_did(client: Client, make: Any) -> None:
+async def test_enqueue_returns_a_summary(client: Client, make: Any) -> None:
     batch = make.batch(batch_id="b1", origin="o", destination="d", runs=3)
     answer = await client.post("enqueue_batch", json={"batch": batch, "prepend": False})
     assert answer.status_code == 200
@@ -68,14 +68,14 @@ async def test_a_batch_gets_an_id(enqueue: Any) -> None:
     assert len((await enqueue())["batch"]["batch_id"]) == 36
 
 
-async def test_a_batch_id_used_again_answers_the_older_items_too(enqueue: Any) -> None:
+async def test_reusing_a_batch_id_returns_earlier_items_too(enqueue: Any) -> None:
     first = await enqueue(batch_id="again", runs=2)
     second = await enqueue(batch_id="again")
     assert second["item_ids"][1:] == first["item_ids"]
     assert second["enqueued"] == 1
 
 
-async def test_prepending_goes_before_all_that_is_pending(client: Client, enqueue: Any) -> None:
+async def test_prepended_batches_precede_all_pending_items(client: Client, enqueue: Any) -> None:
     await enqueue(batch_id="last")
     assert (await enqueue(batch_id="second", prepend=True))["priority"] == 1
     assert (await enqueue(batch_id="first", prepend=True, runs=2))["priority"] == 2
@@ -102,7 +102,7 @@ async def test_older_clients_may_send_validation_run_data(client: Client, make: 
         ({"graph": {"nodes": {"a": {"id": "a", "type": "no_such_node"}}}}, None),
     ],
 )
-async def test_what_is_not_acceptable_is_refused_with_its_place(
+async def test_invalid_batches_are_refused_with_the_error_location(
     client: Client, make: Any, change: dict[str, Any], location: list[str] | None
 ) -> None:
     answer = await client.post("enqueue_batch", json={"batch": make.batch(**change)})
@@ -127,13 +127,13 @@ class TestFullQueue:
     def settings(self, settings: Any) -> Any:
         return settings.model_copy(update={"max_queue_size": 3})
 
-    async def test_a_queue_takes_what_it_has_room_for(self, enqueue: Any) -> None:
+    async def test_full_queue_accepts_items_up_to_its_limit(self, enqueue: Any) -> None:
         first = await enqueue(runs=5)
         assert (first["enqueued"], first["requested"], len(first["item_ids"])) == (3, 5, 3)
         full = await enqueue()
         assert (full["enqueued"], full["requested"], full["item_ids"]) == (0, 1, [])
 
-    async def test_only_pending_items_count_and_only_this_queue_s(
+    async def test_limit_counts_only_pending_items_of_this_queue(
         self, client: Client, enqueue: Any, resources: Resources
     ) -> None:
         await enqueue(runs=3)
@@ -150,13 +150,13 @@ class TestFullQueue:
         assert (await send_put(client, "retry_items_by_id", ids))["retried_item_ids"] == ids[:1]
 
 
-async def test_numbers_that_json_cannot_write_are_refused(client: Client) -> None:
+async def test_non_finite_numbers_are_refused(client: Client) -> None:
     body = '{"batch":{"graph":{"nodes":{"a":{"id":"a","type":"queue_test","ratio":NaN}}}}}'
     answer = await client.post("enqueue_batch", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422, answer.text
 
 
-async def test_integers_of_64_bits_and_odd_characters_come_back(client: Client, enqueue: Any, make: Any) -> None:
+async def test_64_bit_integers_and_control_characters_are_preserved(client: Client, enqueue: Any, make: Any) -> None:
     graph = make.graph(a={"number": 2**64 - 1})
     data = [[make.datum("a", "text", "\x01\u2028\U0001f600")]]
     item_id = (await enqueue(graph=graph, data=data, origin="a\x01b", destination='"}'))["item_ids"][0]
@@ -166,7 +166,7 @@ async def test_integers_of_64_bits_and_odd_characters_come_back(client: Client, 
     assert (node["number"], node["text"]) == (2**64 - 1, "\x01\u2028\U0001f600")
 
 
-async def test_ids_that_no_item_can_have_are_left_out(client: Client, enqueue: Any) -> None:
+async def test_impossible_item_ids_are_ignored(client: Client, enqueue: Any) -> None:
     item_id = (await enqueue())["item_ids"][0]
     item_ids = [2**64 - 1, -1, 0, item_id]
     answer = await client.post("items_by_ids", json={"item_ids": item_ids})
@@ -200,7 +200,7 @@ async def test_an_item_leaves_out_nulls_alone_and_keeps_them_in_lists(client: Cl
     assert listed["created_at"] == listed["updated_at"]
 
 
-async def test_a_workflow_stays_with_its_items(client: Client, enqueue: Any) -> None:
+async def test_workflow_is_stored_with_its_items(client: Client, enqueue: Any) -> None:
     workflow: dict[str, Any] = dict.fromkeys(
         ("name", "author", "description", "version", "contact", "tags", "notes"), ""
     )
@@ -221,7 +221,7 @@ async def test_an_unknown_item_is_not_found(client: Client, method: str) -> None
 
 
 @pytest.mark.parametrize(("method", "end"), [("GET", ""), ("DELETE", ""), ("PUT", "/cancel")])
-async def test_another_queue_s_item_is_not_found(client: Client, enqueue: Any, method: str, end: str) -> None:
+async def test_item_of_another_queue_is_not_found(client: Client, enqueue: Any, method: str, end: str) -> None:
     item_id = (await enqueue(queue="other"))["item_ids"][0]
     assert (await client.request(method, f"i/{item_id}{end}")).status_code == 404
 
@@ -247,7 +247,7 @@ async def test_ids_are_listed_by_time_and_ascending_within_a_batch(client: Clien
 
 
 @pytest.mark.parametrize("route", ["items_by_ids", "item_summaries_by_ids"])
-async def test_items_come_in_the_order_asked_for(client: Client, enqueue: Any, route: str) -> None:
+async def test_items_are_returned_in_the_requested_order(client: Client, enqueue: Any, route: str) -> None:
     third, second, first = (await enqueue(runs=3))["item_ids"]
     other = (await enqueue(queue="other"))["item_ids"][0]
     answer = await client.post(route, json={"item_ids": [second, 99, other, third, first]})
@@ -272,7 +272,9 @@ async def test_current_and_next_are_null_without_items(client: Client) -> None:
     assert await get(client, "next") is None
 
 
-async def test_current_is_what_runs_and_next_what_comes(client: Client, enqueue: Any, resources: Resources) -> None:
+async def test_current_is_the_running_item_and_next_the_first_pending(
+    client: Client, enqueue: Any, resources: Resources
+) -> None:
     await enqueue(batch_id="one", runs=2)
     await enqueue(batch_id="two", prepend=True)
     await service.claim(resources, "cpu")
@@ -294,7 +296,7 @@ async def test_status_counts_everything(client: Client, mixed: dict[str, int]) -
     }  # fmt: skip
 
 
-async def test_status_of_a_queue_that_nobody_knows(client: Client) -> None:
+async def test_unknown_queue_has_an_empty_status(client: Client) -> None:
     status = (await client.get("http://test/api/v1/queue/nowhere/status")).json()["queue"]
     assert (status["item_id"], status["total"], status["user_pending"], status["user_in_progress"]) == (None, 0, 0, 0)
 
@@ -339,7 +341,7 @@ async def test_canceling_a_running_item(client: Client, mixed: dict[str, int]) -
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "canceled"])
-async def test_canceling_an_item_that_has_ended_changes_nothing(
+async def test_canceling_a_finished_item_changes_nothing(
     client: Client, mixed: dict[str, int], events: Any, status: str
 ) -> None:
     before = (await client.post("items_by_ids", json={"item_ids": [mixed[status]]})).json()[0]
@@ -367,7 +369,7 @@ async def test_canceling_a_destination(client: Client, mixed: dict[str, int]) ->
     assert mixed
 
 
-async def test_canceling_all_but_what_runs(client: Client, mixed: dict[str, int], enqueue: Any) -> None:
+async def test_canceling_all_except_running_items(client: Client, mixed: dict[str, int], enqueue: Any) -> None:
     elsewhere = await enqueue(queue="other")
     assert await send_put(client, "cancel_all_except_current") == {"canceled": 1}
     after = await statuses(client)
@@ -385,12 +387,12 @@ async def test_deleting_items(client: Client, mixed: dict[str, int]) -> None:
     assert await get(client, "list_all") == []
 
 
-async def test_deleting_all_but_what_runs_keeps_history(client: Client, mixed: dict[str, int]) -> None:
+async def test_deleting_all_except_current_keeps_history(client: Client, mixed: dict[str, int]) -> None:
     assert await send_put(client, "delete_all_except_current") == {"deleted": 1}
     assert set(await statuses(client)) == set(mixed.values()) - {mixed["pending"]}
 
 
-async def test_deleting_a_destination_takes_its_history_too(client: Client, enqueue: Any, resources: Resources) -> None:
+async def test_deleting_a_destination_deletes_its_history(client: Client, enqueue: Any, resources: Resources) -> None:
     ids = (await enqueue(destination="gone", runs=3))["item_ids"]
     remaining = (await enqueue(destination="kept"))["item_ids"]
     first = await service.claim(resources, "cpu")
@@ -402,7 +404,7 @@ async def test_deleting_a_destination_takes_its_history_too(client: Client, enqu
     assert await delete(client, "d/gone") == {"deleted": 0}
 
 
-async def test_pruning_deletes_what_has_ended(client: Client, mixed: dict[str, int]) -> None:
+async def test_pruning_deletes_finished_items(client: Client, mixed: dict[str, int]) -> None:
     assert await send_put(client, "prune") == {"deleted": 3}
     assert set(await statuses(client)) == {mixed["running"], mixed["pending"]}
 
@@ -454,7 +456,7 @@ async def test_a_retry_of_a_retry_points_at_the_first(client: Client, enqueue: A
     assert (await get(client, "next"))["retried_from_item_id"] == first
 
 
-async def test_only_what_failed_or_was_canceled_is_retried(client: Client, mixed: dict[str, int]) -> None:
+async def test_only_failed_or_canceled_items_are_retried(client: Client, mixed: dict[str, int]) -> None:
     item_ids = [mixed["canceled"], mixed["failed"], 99, mixed["failed"], mixed["running"], mixed["pending"],
              mixed["completed"]]  # fmt: skip
     assert (await send_put(client, "retry_items_by_id", item_ids))["retried_item_ids"] == [
@@ -465,7 +467,7 @@ async def test_only_what_failed_or_was_canceled_is_retried(client: Client, mixed
     assert (await client.put("retry_items_by_id", json={"item_ids": [1]})).status_code == 422
 
 
-async def test_a_retry_of_another_queue_s_item_is_not_found(client: Client, enqueue: Any) -> None:
+async def test_retrying_an_item_of_another_queue_is_404(client: Client, enqueue: Any) -> None:
     item_id, other = (await enqueue())["item_ids"][0], (await enqueue(queue="other"))["item_ids"][0]
     await send_put(client, f"i/{item_id}/cancel")
     assert (await client.put("retry_items_by_id", json=[item_id, other])).status_code == 404
@@ -488,7 +490,7 @@ async def test_pausing_and_resuming(client: Client, enqueue: Any, resources: Res
     assert await send_put(client, "processor/pause") == {"is_started": False, "is_processing": True}
 
 
-async def test_a_long_queue_is_listed_whole_and_in_order(client: Client, enqueue: Any, make: Any) -> None:
+async def test_long_queue_is_listed_completely_and_in_order(client: Client, enqueue: Any, make: Any) -> None:
     count = 2 * store.CHUNK_ITEMS + 1
     first = await enqueue(data=[[make.datum("a", "number", *range(count))]])
     prepended = (await enqueue(prepend=True))["item_ids"]

@@ -22,7 +22,7 @@ def numbers(batch: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(graph_nodes[name]["number"] for name in names) for graph_nodes in nodes]
 
 
-def test_without_data_there_is_an_item_per_run(make: Any) -> None:
+def test_batch_without_data_has_one_item_per_run(make: Any) -> None:
     expanded = items(make.batch(runs=3))
     assert [item["values"] for item in expanded] == [[], [], []]
     assert len({item["session"]["id"] for item in expanded}) == 3
@@ -40,7 +40,7 @@ def test_an_empty_list_leaves_no_items(make: Any, data: Any) -> None:
     assert Batch.model_validate(batch).requested == 0
 
 
-def test_lists_multiply_the_last_one_fastest_and_runs_come_outermost(make: Any) -> None:
+def test_lists_multiply_with_the_last_varying_fastest_and_runs_outermost(make: Any) -> None:
     graph = make.graph(a={}, b={})
     data = [[make.datum("a", "number", 1, 2)], [make.datum("b", "number", 7, 8, 9)]]
     batch = make.batch(graph=graph, data=data, runs=2)
@@ -62,7 +62,7 @@ def test_the_data_of_one_list_advance_together(make: Any) -> None:
     ]
 
 
-def test_an_answer_does_not_check_its_batch_again(make: Any) -> None:
+def test_serializing_a_response_does_not_revalidate_the_batch(make: Any) -> None:
     """A thousand values take as long to check as to enqueue."""
     data = [[make.datum("a", "number", 1, 2)]]
     batch = Batch.model_validate(make.batch(graph=make.graph(a={}), data=data))
@@ -71,7 +71,7 @@ def test_an_answer_does_not_check_its_batch_again(make: Any) -> None:
     assert result.batch.template is template
 
 
-def test_expansion_stops_at_the_limit_however_much_is_asked_for(make: Any) -> None:
+def test_expansion_stops_at_the_limit(make: Any) -> None:
     graph = make.graph(**{f"n{number}": {} for number in range(12)})
     data = [[make.datum(f"n{number}", "number", *range(100))] for number in range(12)]
     batch = make.batch(graph=graph, data=data)
@@ -94,7 +94,7 @@ def test_expansion_stops_at_the_limit_however_much_is_asked_for(make: Any) -> No
         ("number", 2**70),
     ],
 )
-def test_a_value_arrives_as_it_was_given(make: Any, field: str, value: Any) -> None:
+def test_values_are_inserted_unchanged(make: Any, field: str, value: Any) -> None:
     item = items(make.batch(data=[[make.datum("a", field, value)]]))[0]
     assert item["session"]["graph"]["nodes"]["a"][field] == value
     assert item["values"] == [{"node_path": "a", "field_name": field, "value": value}]
@@ -107,7 +107,7 @@ def test_the_rest_of_the_graph_is_kept_and_nulls_are_left_out(make: Any) -> None
     assert "image" not in node
 
 
-def test_a_stored_session_can_be_read_and_has_not_begun(make: Any) -> None:
+def test_stored_session_is_readable_and_not_started(make: Any) -> None:
     text = next(expand(Batch.model_validate(make.batch(data=[[make.datum("a", "number", 2)]])), 1)).session
     session = GraphExecutionState.model_validate_json(text)
     assert session.graph.nodes["a"].number == 2  # type: ignore[attr-defined]
@@ -134,7 +134,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("zipped", "error", "words"), REFUSED)
-def test_data_that_do_not_fit_are_refused(make: Any, zipped: list[list[Any]], error: str, words: str) -> None:
+def test_mismatched_batch_data_are_refused(make: Any, zipped: list[list[Any]], error: str, words: str) -> None:
     data = [[make.datum("a", field, *values) for field, *values in zipped]]
     with pytest.raises(ValidationError) as caught:
         Batch.model_validate(make.batch(data=data))
@@ -143,28 +143,28 @@ def test_data_that_do_not_fit_are_refused(make: Any, zipped: list[list[Any]], er
     assert words in detail["msg"]
 
 
-def test_a_node_that_is_not_there_is_refused(make: Any) -> None:
+def test_unknown_node_is_refused(make: Any) -> None:
     with pytest.raises(ValidationError, match="no node z"):
         Batch.model_validate(make.batch(data=[[make.datum("z", "number", 1)]]))
 
 
-def test_a_field_given_in_two_lists_is_refused(make: Any) -> None:
+def test_duplicate_field_is_refused(make: Any) -> None:
     data = [[make.datum("a", "number", 1)], [make.datum("a", "number", 2)]]
     with pytest.raises(ValidationError, match="occurs twice"):
         Batch.model_validate(make.batch(data=data))
 
 
-def test_whole_and_real_numbers_may_be_mixed(make: Any) -> None:
+def test_integers_and_floats_can_be_mixed(make: Any) -> None:
     batch = make.batch(data=[[make.datum("a", "ratio", 1, 0.5)]])
     assert [item["values"][0]["value"] for item in items(batch)] == [1, 0.5]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_json_cannot_write_is_refused(make: Any, value: float) -> None:
+def test_non_finite_number_is_refused(make: Any, value: float) -> None:
     with pytest.raises(ValidationError):
         Batch.model_validate(make.batch(data=[[make.datum("a", "ratio", value)]]))
 
 
-def test_validation_leaves_the_graph_as_it_was(make: Any) -> None:
+def test_validation_does_not_change_the_graph(make: Any) -> None:
     batch = Batch.model_validate(make.batch(data=[[make.datum("a", "number", 5)]]))
     assert batch.graph.nodes["a"].number == 0  # type: ignore[attr-defined]

@@ -58,7 +58,7 @@ def expand_nodes(choice: generation.ResolvedRequest) -> list[dict[str, Any]]:
     return [json.loads(item.session)["graph"]["nodes"] for item in expand(choice.batch(origin="t"), 100)]
 
 
-async def test_there_is_a_picture_for_each_seed(database: Database) -> None:
+async def test_one_graph_is_built_for_each_seed(database: Database) -> None:
     await add(database, "m")
     choice = await resolve_request(database, seed=7, count=2, steps=4, width=128, height=64, scheduler="euler_a")
     graphs = expand_nodes(choice)
@@ -74,12 +74,12 @@ async def test_there_is_a_picture_for_each_seed(database: Database) -> None:
     assert (batch.origin, batch.destination) == ("o", "gallery")
 
 
-async def test_seeds_begin_again_after_the_largest(database: Database) -> None:
+async def test_seeds_wrap_around_after_the_largest(database: Database) -> None:
     await add(database, "m")
     assert list((await resolve_request(database, seed=2**32 - 1, count=2)).seeds) == [2**32 - 1, 0]
 
 
-async def test_what_is_open_comes_from_the_models_settings_and_then_from_its_base(database: Database) -> None:
+async def test_unset_fields_come_from_model_settings_then_base_defaults(database: Database) -> None:
     settings = {"steps": 9, "cfg_scale": 3.0, "scheduler": "lcm", "width": 192, "cfg_rescale_multiplier": 0.5}
     await add(database, "m", default_settings=settings)
     resolved = (await resolve_request(database)).settings
@@ -88,7 +88,7 @@ async def test_what_is_open_comes_from_the_models_settings_and_then_from_its_bas
     assert (await resolve_request(database, steps=2, cfg_scale=1)).settings.steps == 2
 
 
-async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database) -> None:
+async def test_vae_of_the_model_settings_is_used_if_it_exists(database: Database) -> None:
     await add(database, "m", default_settings={"vae": "v"})
     assert (await resolve_request(database)).settings.vae is None
     await add(database, "v", type="vae", **dict.fromkeys(("prediction_type", "variant")))
@@ -101,7 +101,7 @@ async def test_a_vae_of_the_settings_is_used_while_it_exists(database: Database)
     ("asked", "size"),
     [((500, 300), (504, 304)), ((1, 1), (64, 64)), ((512, 515), (512, 512)), ((516, 516), (520, 520))],
 )
-async def test_sizes_are_made_to_fit(database: Database, asked, size) -> None:
+async def test_sizes_are_rounded_to_the_grid(database: Database, asked, size) -> None:
     await add(database, "m")
     resolved = (await resolve_request(database, width=asked[0], height=asked[1])).settings
     assert (resolved.width, resolved.height) == size
@@ -114,7 +114,7 @@ async def test_sizes_over_the_limits_are_refused(database: Database, size) -> No
         await resolve_request(database, width=size[0], height=size[1])
 
 
-async def test_models_are_found_by_key_and_by_name_and_the_embedded_one_comes_last(database: Database) -> None:
+async def test_models_are_found_by_key_or_name_and_the_embedded_model_is_last(database: Database) -> None:
     await add(database, "zebra", name="Zebra Model")
     await add(database, EMBEDDED_KEY, name="A tiny one", hash="blake3:1", path="other")
     assert (await resolve_request(database)).config.key == "zebra"
@@ -124,7 +124,7 @@ async def test_models_are_found_by_key_and_by_name_and_the_embedded_one_comes_la
         await resolve_request(database, model="nobody")
 
 
-async def test_without_a_model_that_can_draw_there_is_no_picture(database: Database) -> None:
+async def test_generation_without_a_usable_model_is_refused(database: Database) -> None:
     with pytest.raises(generation.NoModelInstalled):
         await resolve_request(database)
     flux = {"base": "cogview4", "prediction_type": None, "variant": None}
@@ -167,7 +167,7 @@ async def test_every_graph_is_valid_and_ends_in_its_output(database: Database, w
     assert sum(not node["is_intermediate"] for node in nodes.values()) == 1
 
 
-async def test_strength_and_fill_say_where_denoising_starts(database: Database) -> None:
+async def test_strength_and_fill_determine_the_denoising_start(database: Database) -> None:
     await add(database, "m")
 
     async def start_of(**fields: Any) -> float:
@@ -177,19 +177,19 @@ async def test_strength_and_fill_say_where_denoising_starts(database: Database) 
     assert await start_of(init_image=InitImage("a.png", 0.6), inpaint_mask=InpaintMask("m.png", fill="noise")) == 0.0
 
 
-async def test_variations_share_the_seed_and_have_seeds_of_their_own(database: Database) -> None:
+async def test_variations_share_the_seed_and_have_separate_variation_seeds(database: Database) -> None:
     await add(database, "m")
     graphs = expand_nodes(await resolve_request(database, seed=3, variation_seed=5, variation_strength=0.3, count=2))
     assert [(nodes["seed"]["value"], nodes["variation_seed"]["value"]) for nodes in graphs] == [(3, 5), (3, 6)]
 
 
-async def test_a_mask_without_a_picture_is_refused(database: Database) -> None:
+async def test_mask_without_an_initial_image_is_refused(database: Database) -> None:
     await add(database, "m")
     with pytest.raises(generation.InvalidGeneration, match="mask"):
         (await resolve_request(database, inpaint_mask=InpaintMask("m.png"))).batch(origin="t")
 
 
-def test_what_a_node_would_refuse_is_refused_at_once() -> None:
+def test_values_invalid_for_nodes_are_refused_by_the_request() -> None:
     for wrong in ({"scheduler": "nonsense"}, {"steps": 0}, {"init_image": {"image": "a", "strength": 2}}, {"size": 3}):
         with pytest.raises(ValidationError):
             GenerationRequest(prompt="a cat", **wrong)
@@ -211,7 +211,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("prompt", PLAIN)
-def test_plain_prompts_are_read_as_they_stand(prompt: str) -> None:
+def test_escaped_prompts_are_parsed_literally(prompt: str) -> None:
     """Told by compel itself: one fragment of weight 1 with every character, blanks aside."""
     from compel.prompt_parser import PromptParser
 
@@ -222,7 +222,7 @@ def test_plain_prompts_are_read_as_they_stand(prompt: str) -> None:
     assert fragment.text.replace(" ", "") == prompt.replace(" ", "")
 
 
-async def test_native_prompts_stay_as_they_are(database: Database) -> None:
+async def test_native_prompts_are_unchanged(database: Database) -> None:
     await add(database, "m")
     nodes = expand_nodes(await resolve_request(database, prompt="(a cat)1.2 dog++"))[0]
     assert nodes["positive_prompt"]["value"] == "(a cat)1.2 dog++"
@@ -304,13 +304,13 @@ async def test_loras_that_cannot_be_applied_are_refused(database: Database) -> N
         await resolve_request(database, loras=[{"model": "style", "weight": float("nan")}])
 
 
-def test_each_base_states_its_defaults() -> None:
+def test_each_base_has_its_default_size() -> None:
     architectures = model_registry.architectures()
     assert architectures[BaseModelType.StableDiffusion1].defaults.width == 512
     assert architectures[BaseModelType.StableDiffusion2].defaults.width == 768
 
 
-async def test_what_an_architecture_cannot_do_is_refused_by_name(database: Database, monkeypatch) -> None:
+async def test_unsupported_features_are_refused_by_name(database: Database, monkeypatch) -> None:
     await add(database, "m")
     architecture = model_registry.architectures()[BaseModelType.StableDiffusion1]
     limited = replace(architecture, capabilities=Capabilities(schedulers=("euler", "heun")))
@@ -329,7 +329,7 @@ async def test_what_an_architecture_cannot_do_is_refused_by_name(database: Datab
     assert (await resolve_request(database, scheduler="unipc")).settings.scheduler == "euler"
 
 
-async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
+async def test_generated_region_is_pasted_into_a_larger_image(database: Database) -> None:
     """The larger picture is the result, on the board and with the metadata; the part is a step on the way."""
     await add(database, "m")
     choice = await resolve_request(database, width=128, height=128, board_id="b", seed=1)
@@ -352,7 +352,7 @@ async def test_a_part_is_put_into_a_larger_picture(database: Database) -> None:
     assert not any(destination == "part" and name == "metadata" for _, destination, name in ends)
 
 
-async def test_pixels_are_enlarged_as_is_said(database: Database) -> None:
+async def test_hires_fix_uses_the_requested_resampling(database: Database) -> None:
     await add(database, "m")
     for how in ("lanczos", "nearest"):
         (nodes,) = expand_nodes(

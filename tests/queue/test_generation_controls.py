@@ -34,7 +34,7 @@ def edges_of(graph: dict[str, Any]) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("base", ["sd-1", "sdxl"])
-async def test_control_models_are_led_to_the_denoise_node(database: Database, base: str) -> None:
+async def test_control_models_are_connected_to_the_denoise_node(database: Database, base: str) -> None:
     await add(database, "m", base=base)
     await add(database, "edges", base=base, **NET)
     await add(database, "depth", base=base, path="folder/My Depth", **NET)
@@ -65,7 +65,7 @@ async def test_control_models_are_led_to_the_denoise_node(database: Database, ba
     } <= edges_of(graph)
 
 
-async def test_they_are_recorded_with_the_image(database: Database) -> None:
+async def test_control_models_are_recorded_in_the_metadata(database: Database) -> None:
     await add(database, "m")
     await add(database, "edges", **NET)
     await add(database, "sketch", **ADAPTER)
@@ -77,7 +77,7 @@ async def test_they_are_recorded_with_the_image(database: Database) -> None:
     assert [(c["t2i_adapter_model"]["key"], c["weight"]) for c in metadata["t2iAdapters"]] == [("sketch", 1.0)]
 
 
-async def test_the_second_run_over_the_enlarged_result_follows_them_too(database: Database) -> None:
+async def test_hires_fix_uses_the_control_models_too(database: Database) -> None:
     await add(database, "m")
     await add(database, "edges", **NET)
     graph = await graph_of(
@@ -86,7 +86,7 @@ async def test_the_second_run_over_the_enlarged_result_follows_them_too(database
     assert ("second_denoise_controlnet_collect.collection", "second_denoise.control") in edges_of(graph)
 
 
-async def test_what_cannot_be_is_refused(database: Database) -> None:
+async def test_unsupported_controls_are_refused(database: Database) -> None:
     await add(database, "m")
     await add(database, "other", base="sdxl", **NET)
     await add(database, "edges", **NET)

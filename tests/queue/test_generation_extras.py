@@ -37,7 +37,7 @@ async def library(database: Database) -> Database:
     return database
 
 
-async def test_a_refiner_has_the_settings_of_the_run_unless_others_are_stated(library: Database) -> None:
+async def test_refiner_defaults_to_the_settings_of_the_run(library: Database) -> None:
     async def settings(**refiner: Any) -> tuple[Any, ...]:
         run = {"steps": 9, "cfg_scale": 3.0, "scheduler": "ddim"}
         graph = await graph_of(library, model="xl", refiner={"model": "ref"} | refiner, **run)
@@ -54,7 +54,7 @@ async def test_a_refiner_has_the_settings_of_the_run_unless_others_are_stated(li
     assert await settings(model="ref2", steps=5) == (5, 3.0, "heun", 0.8)
 
 
-async def test_the_refiner_gets_latents_without_noise_of_its_own(library: Database) -> None:
+async def test_refiner_continues_latents_without_adding_noise(library: Database) -> None:
     scores = {"positive_aesthetic_score": 7.0, "negative_aesthetic_score": 1.5}
     graph = await graph_of(library, model="xl", refiner={"model": "ref", **scores}, seamless=True)
     edges = edges_of(graph)
@@ -70,7 +70,7 @@ async def test_the_refiner_gets_latents_without_noise_of_its_own(library: Databa
     assert [nodes[f"refiner_{side}_cond"]["aesthetic_score"] for side in ("pos", "neg")] == [7.0, 1.5]
 
 
-async def test_controls_and_references_are_for_the_first_model_alone(library: Database) -> None:
+async def test_controls_and_references_do_not_apply_to_the_refiner(library: Database) -> None:
     reference = {"image": "a.png", "method": "style", "weight": -0.5, "begin": 0.2}
     graph = await graph_of(library, model="xl", refiner={"model": "ref"}, reference_images=[reference])
     edges = edges_of(graph)
@@ -97,7 +97,7 @@ async def test_a_folder_of_an_ip_adapter_names_its_image_encoder(library: Databa
     )
 
 
-async def test_what_cannot_be_is_refused(library: Database) -> None:
+async def test_unsupported_extras_are_refused(library: Database) -> None:
     await add(library, "m")
     await add(library, "vae", base="sdxl", **VAE)
     with pytest.raises(generation.InvalidGeneration, match="sdxl-refiner models do not support reference images"):
@@ -121,13 +121,13 @@ async def test_what_cannot_be_is_refused(library: Database) -> None:
             await resolve_request(library, model="xl", **wrong)
 
 
-async def test_a_vae_of_the_models_settings_that_does_not_fit_is_left_out(library: Database) -> None:
+async def test_incompatible_vae_of_the_model_settings_is_ignored(library: Database) -> None:
     await add(library, "vae", base="sd-1", **VAE)
     await add(library, "xl2", base="sdxl", default_settings={"vae": "vae"})
     assert (await resolve_request(library, model="xl2")).settings.vae is None
 
 
-async def test_images_are_there_and_may_be_seen(library: Database) -> None:
+async def test_images_must_exist_and_be_readable_by_the_user(library: Database) -> None:
     row = {"image_origin": "internal", "image_category": ImageCategory.USER.value, "width": 8, "height": 8}
     row |= dict.fromkeys(("created_at", "updated_at"), "2026-01-01 00:00:00.000")
     async with library.write() as connection:

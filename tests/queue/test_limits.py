@@ -62,7 +62,7 @@ async def test_each_size_of_a_batch_has_a_limit(client: Client, limit: Any, make
     assert (await client.post("enqueue_batch", json={"batch": make.batch(data=data)})).json()["enqueued"] == 4
 
 
-async def test_the_sessions_of_a_batch_have_a_limit_together(client: Client, limit: Any, make: Any) -> None:
+async def test_total_session_size_of_a_batch_has_a_limit(client: Client, limit: Any, make: Any) -> None:
     limit(batch_mib=1)
     graph = make.graph(a={"text": "x" * 200_000})
     assert (await enqueue_invalid(client, make.batch(graph=graph, runs=6)))[0] == 413
@@ -71,7 +71,7 @@ async def test_the_sessions_of_a_batch_have_a_limit_together(client: Client, lim
     assert (await client.post("enqueue_batch", json={"batch": make.batch(graph=graph, runs=4)})).json()["enqueued"] == 4
 
 
-async def test_images_that_nodes_are_asked_for_have_a_limit(client: Client, limit: Any, make: Any) -> None:
+async def test_requested_image_sizes_have_a_limit(client: Client, limit: Any, make: Any) -> None:
     limit(node_pixels=1000, image_side=100)
     for width, height in ((40, 40), (101, 1)):
         node = {"id": "b", "type": "blank_image", "width": width, "height": height}
@@ -92,7 +92,7 @@ async def test_a_large_graph_is_validated_like_a_small_one(client: Client, make:
     assert (await client.post("enqueue_batch", json={"batch": make.batch(graph=chain(1500))})).json()["enqueued"] == 1
 
 
-async def test_a_large_answer_is_the_text_that_a_small_one_would_be(make: Any) -> None:
+async def test_large_responses_are_serialized_like_small_ones(make: Any) -> None:
     """It is put together from slices, which must not show."""
     names = ("name", "author", "description", "version", "contact", "tags", "notes")
     workflow: dict[str, Any] = dict.fromkeys(names, "é")
@@ -108,7 +108,7 @@ async def test_a_large_answer_is_the_text_that_a_small_one_would_be(make: Any) -
         assert await batch_json.dump_result(result) == result.model_dump_json()
 
 
-def test_collectors_that_feed_each_other_are_checked_once_each() -> None:
+def test_chained_collectors_are_checked_once_each() -> None:
     """Each is fed twice by the one before: following every edge would take 2**1500 steps, and recursion has an end."""
     nodes: dict[str, Any] = {"i": {"id": "i", "type": "integer"}, "c0": {"id": "c0", "type": "collect"}}
     edges = [edge("i.value", "c0.item")]
@@ -122,7 +122,7 @@ def test_collectors_that_feed_each_other_are_checked_once_each() -> None:
         Graph.model_validate({"nodes": nodes, "edges": edges}).validate_self()
 
 
-def test_a_long_branch_that_is_not_chosen_is_skipped() -> None:
+def test_long_unselected_branch_is_skipped() -> None:
     graph = chain(1500)
     graph["nodes"] |= {
         "b": {"id": "b", "type": "boolean", "value": False},

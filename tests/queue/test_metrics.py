@@ -33,7 +33,7 @@ async def test_items_are_counted_over_users_and_the_age_is_that_of_the_oldest_pe
     assert (numbers.series(ITEMS)["q", "pending"], numbers.series(ITEMS)["q", "in_progress"]) == ([3], [1])
 
 
-async def test_names_of_queues_that_clients_make_up_are_bounded(resources: Resources) -> None:
+async def test_number_of_reported_queues_is_limited(resources: Resources) -> None:
     async with resources.database.write() as connection:
         rows = [
             {"queue_id": f"a{index:03}", "scope": "queue", "name": "", "user_id": "u", "status": "pending", "number": 1}
@@ -45,5 +45,5 @@ async def test_names_of_queues_that_clients_make_up_are_bounded(resources: Resou
 
 
 @pytest.mark.parametrize(("created", "age"), [("2999-01-01 00:00:00.000", 0), ("no time", 0)])
-def test_an_odd_clock_gives_no_odd_age(created: str, age: float) -> None:
+def test_age_is_valid_despite_an_invalid_clock(created: str, age: float) -> None:
     assert metrics._age(created) == age

@@ -97,7 +97,7 @@ async def test_owner_and_admin_see_everything(hall: MultiuserQueue, alices: dict
         )
 
 
-async def test_others_see_that_an_item_is_there_and_nothing_of_it(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
+async def test_other_users_see_redacted_items(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
     number = alices["item_id"]
     whole = (await hall.alice.get("next")).json()
     for path in ("list_all", "items_by_ids", "next", "current"):
@@ -127,7 +127,7 @@ async def test_others_see_that_an_item_is_there_and_nothing_of_it(hall: Multiuse
     assert (await hall.bob.get("list_all", params={"destination": "d"})).json() == [], "not even where it goes to"
 
 
-async def test_one_s_own_item_that_runs_comes_before_another_s(hall: MultiuserQueue) -> None:
+async def test_current_item_prefers_own_items(hall: MultiuserQueue) -> None:
     await hall.add("alice")
     (bobs_item,) = await hall.add("bob")
     for _ in range(2):
@@ -136,7 +136,7 @@ async def test_one_s_own_item_that_runs_comes_before_another_s(hall: MultiuserQu
     assert (current["item_id"], current["user_id"]) == (bobs_item, hall.accounts["bob"].user_id)
 
 
-async def test_counts_are_everybody_s_and_one_s_own_and_what_runs_is_told_to_its_owner(hall: MultiuserQueue) -> None:
+async def test_status_counts_all_and_own_items_and_shows_own_running_item(hall: MultiuserQueue) -> None:
     (running, _) = await hall.add("alice", runs=2)
     await hall.add("bob", runs=3)
     await service.claim(hall.resources, "cpu")
@@ -149,7 +149,7 @@ async def test_counts_are_everybody_s_and_one_s_own_and_what_runs_is_told_to_its
     assert (statuses["bob"]["batch_id"], statuses["bob"]["session_id"]) == (None, None)
 
 
-async def test_batches_and_destinations_count_one_s_own(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
+async def test_batch_and_destination_counts_cover_only_own_items(hall: MultiuserQueue, alices: dict[str, Any]) -> None:
     batch = {name: (await hall.clients[name].get("b/b/status")).json() for name in ("alice", "bob", "admin")}
     assert [batch[name]["total"] for name in ("alice", "bob", "admin")] == [1, 0, 1]
     assert (batch["alice"]["origin"], batch["bob"]["origin"], batch["bob"]["destination"]) == ("o", None, None)
@@ -159,7 +159,7 @@ async def test_batches_and_destinations_count_one_s_own(hall: MultiuserQueue, al
         assert counted.json()["total"] == total
 
 
-async def test_another_s_item_is_neither_canceled_nor_deleted_nor_retried(
+async def test_other_users_items_cannot_be_canceled_deleted_or_retried(
     hall: MultiuserQueue, alices: dict[str, Any]
 ) -> None:
     number = alices["item_id"]
@@ -185,7 +185,7 @@ BULK = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "word"), BULK)
-async def test_bulk_actions_reach_one_s_own_items_and_an_admin_s_all(
+async def test_bulk_actions_affect_own_items_and_all_items_for_admins(
     hall: MultiuserQueue, method: str, path: str, body: Any, word: str
 ) -> None:
     for name in ("alice", "bob"):
@@ -199,7 +199,7 @@ async def test_bulk_actions_reach_one_s_own_items_and_an_admin_s_all(
     assert "pending" not in (await hall.statuses()).values()
 
 
-async def test_prune_reaches_one_s_own_items(hall: MultiuserQueue) -> None:
+async def test_prune_deletes_only_own_items(hall: MultiuserQueue) -> None:
     for name in ("alice", "bob"):
         await hall.add(name)
     await hall.admin.put("cancel_all_except_current")
@@ -208,7 +208,7 @@ async def test_prune_reaches_one_s_own_items(hall: MultiuserQueue) -> None:
     assert (await hall.admin.put("prune")).json() == {"deleted": 1}
 
 
-async def test_clearing_one_s_own_tells_whose(hall: MultiuserQueue, events: Any) -> None:
+async def test_clear_event_names_the_user_whose_items_were_cleared(hall: MultiuserQueue, events: Any) -> None:
     await hall.add("bob")
     await hall.bob.put("clear")
     await hall.admin.put("clear")
@@ -216,13 +216,13 @@ async def test_clearing_one_s_own_tells_whose(hall: MultiuserQueue, events: Any)
     assert user_ids == [hall.accounts["bob"].user_id, None]
 
 
-async def test_the_processor_is_the_admins(hall: MultiuserQueue) -> None:
+async def test_only_admins_control_the_processor(hall: MultiuserQueue) -> None:
     for path in ("processor/pause", "processor/resume"):
         assert (await hall.bob.put(path)).status_code == 403
         assert (await hall.admin.put(path)).status_code == 200
 
 
-async def test_users_take_turns_and_priority_stays_among_one_s_own(hall: MultiuserQueue) -> None:
+async def test_users_take_turns_and_priority_only_orders_own_items(hall: MultiuserQueue) -> None:
     a1, a2, a3 = await hall.add("alice", runs=3)
     b1, b2 = await hall.add("bob", runs=2)
     (a4,) = await hall.add("alice", prepend=True)
@@ -237,7 +237,7 @@ async def test_users_take_turns_and_priority_stays_among_one_s_own(hall: Multius
     assert taken == [b1, a4, b2, a1, a2, a3]
 
 
-async def test_fifo_knows_no_turns(hall: MultiuserQueue) -> None:
+async def test_fifo_mode_ignores_turns(hall: MultiuserQueue) -> None:
     settings = hall.resources.settings.model_copy(update={"session_queue_mode": "FIFO"})
     resources = replace(hall.resources, settings=settings)
     alices = await hall.add("alice", runs=2)
@@ -246,7 +246,7 @@ async def test_fifo_knows_no_turns(hall: MultiuserQueue) -> None:
     assert [item.item_id for item in taken if item] == alices + bobs
 
 
-async def test_in_single_user_mode_nobody_takes_turns(hall: MultiuserQueue) -> None:
+async def test_single_user_mode_ignores_turns(hall: MultiuserQueue) -> None:
     settings = hall.resources.settings.model_copy(update={"multiuser": False})
     resources = replace(hall.resources, settings=settings)
     await hall.add("alice", runs=2)
@@ -256,9 +256,7 @@ async def test_in_single_user_mode_nobody_takes_turns(hall: MultiuserQueue) -> N
     assert item.item_id == last
 
 
-async def test_events_of_an_item_tell_its_owner_nothing_of_another_s_that_runs(
-    hall: MultiuserQueue, events: Any
-) -> None:
+async def test_item_events_hide_other_users_running_items(hall: MultiuserQueue, events: Any) -> None:
     await hall.add("alice")
     await service.claim(hall.resources, "cpu")
     (bobs_item,) = await hall.add("bob")
@@ -272,6 +270,6 @@ async def test_events_of_an_item_tell_its_owner_nothing_of_another_s_that_runs(
     )
 
 
-async def test_nobody_asks_without_a_token(hall: MultiuserQueue) -> None:
+async def test_requests_without_a_token_are_401(hall: MultiuserQueue) -> None:
     for method, path in (("get", "status"), ("get", "list_all"), ("put", "clear"), ("post", "enqueue_batch")):
         assert (await hall.nobody.request(method, path)).status_code == 401, path

@@ -55,7 +55,7 @@ SORTED = {"item_ids", "next", "claim", "claim with models"}
 
 
 @pytest.mark.parametrize("name", [*READS, *WRITES])
-async def test_an_index_serves_it(name: str, resources: Resources, make: Any) -> None:
+async def test_every_query_uses_an_index(name: str, resources: Resources, make: Any) -> None:
     batch = Batch.model_validate(make.batch(runs=20, batch_id="b", destination="d"))
     await service.enqueue(resources, "default", batch)
     statements: list[str] = []

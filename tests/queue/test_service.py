@@ -50,11 +50,11 @@ async def take(resources: Resources) -> int | None:
 
 
 class TestClaim:
-    async def test_nothing_to_take(self, resources: Resources, events: Any) -> None:
+    async def test_empty_queue_yields_no_item(self, resources: Resources, events: Any) -> None:
         assert await service.claim(resources, "cpu") is None
         assert events.sent == []
 
-    async def test_the_row_says_who_took_it_and_when(self, resources: Resources, add: Any, make: Any) -> None:
+    async def test_claimed_row_records_device_and_start_time(self, resources: Resources, add: Any, make: Any) -> None:
         (item_id,) = await add(origin="o", destination="d", data=[[make.datum("a", "number", 4)]])
         item = await service.claim(resources, "cuda:1")
         assert item
@@ -65,14 +65,14 @@ class TestClaim:
         assert json.loads(item.field_values or "")[0]["value"] == 4
         assert (await read(resources, item_id))["started_at"] == item.started_at
 
-    async def test_priority_first_then_age_over_all_queues(self, resources: Resources, add: Any) -> None:
+    async def test_items_are_claimed_by_priority_then_age_across_queues(self, resources: Resources, add: Any) -> None:
         old = await add(runs=2)
         other = await add(queue="other")
         soon = await add(prepend=True, runs=2)
         taken = [await take(resources) for _ in range(6)]
         assert taken == [*soon, *old, *other, None]
 
-    async def test_no_item_is_taken_twice(self, resources: Resources, add: Any) -> None:
+    async def test_no_item_is_claimed_twice(self, resources: Resources, add: Any) -> None:
         ids = await add(runs=60)
         databases = [Database(resources.database.path) for _ in range(8)]
 
@@ -96,7 +96,7 @@ class TestRoundRobin:
     def settings(self, settings: Any) -> Any:
         return settings.model_copy(update={"multiuser": True})
 
-    async def test_users_take_turns_and_a_prepended_item_jumps_its_own_user_s_line(
+    async def test_users_take_turns_and_prepending_only_reorders_own_items(
         self, resources: Resources, add: Any
     ) -> None:
         alice = await add(user=ALICE, runs=3)
@@ -114,13 +114,13 @@ class TestFirstInFirstOut:
     def settings(self, settings: Any) -> Any:
         return settings.model_copy(update={"multiuser": True, "session_queue_mode": "FIFO"})
 
-    async def test_users_do_not_matter(self, resources: Resources, add: Any) -> None:
+    async def test_claim_order_ignores_users(self, resources: Resources, add: Any) -> None:
         ids = [*await add(user=ALICE, runs=2), *await add(user=BOB), *await add(user=ALICE)]
         assert [await take(resources) for _ in range(4)] == ids
 
 
 class TestFinish:
-    async def test_the_session_is_kept_with_the_status(self, resources: Resources, add: Any) -> None:
+    async def test_session_is_stored_with_the_status(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
         await take(resources)
         item = await service.finish(resources, item_id, "completed", session_json=',"results":{"a":1}}')
@@ -131,14 +131,14 @@ class TestFinish:
         assert row["session"]["graph"]["nodes"]["a"]["type"] == "queue_test"
         assert row["completed_at"] == row["updated_at"] >= row["started_at"]
 
-    async def test_a_failure_says_why(self, resources: Resources, add: Any) -> None:
+    async def test_failure_stores_the_error(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
         await take(resources)
         await service.finish(resources, item_id, "failed", error=service.ItemError("ValueError", "no", "trace"))
         row = await read(resources, item_id)
         assert (row["error_type"], row["error_message"], row["error_traceback"]) == ("ValueError", "no", "trace")
 
-    async def test_a_canceled_item_stays_canceled_and_keeps_how_far_it_came(
+    async def test_canceled_item_stays_canceled_and_keeps_partial_results(
         self, resources: Resources, add: Any, events: Any
     ) -> None:
         (item_id,) = await add()
@@ -150,10 +150,10 @@ class TestFinish:
         assert (row["status"], row["status_sequence"], row["session"]["results"]) == ("canceled", 2, {"far": 1})
         assert events.sent == []
 
-    async def test_an_item_that_is_gone_is_no_error(self, resources: Resources) -> None:
+    async def test_finishing_a_deleted_item_is_no_error(self, resources: Resources) -> None:
         assert await service.finish(resources, 99, "completed", session_json=',"results":{}}') is None
 
-    async def test_an_item_is_wanted_while_it_runs(self, resources: Resources, add: Any) -> None:
+    async def test_is_running_is_true_only_while_the_item_runs(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
         assert not await service.is_running(resources, item_id)
         await take(resources)
@@ -163,7 +163,7 @@ class TestFinish:
 
 
 class TestOrphans:
-    async def test_only_the_dead_worker_s_items_fail(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_only_items_of_the_dead_worker_fail(self, resources: Resources, add: Any, events: Any) -> None:
         orphan, other, waiting = await add(runs=3)
         await service.claim(resources, "cuda:0")
         await service.claim(resources, "cuda:1")
@@ -180,7 +180,7 @@ class TestOrphans:
 
 
 class TestRecover:
-    async def test_what_ran_is_canceled_what_waits_stays_and_nobody_is_told(
+    async def test_running_items_are_canceled_and_pending_items_stay_without_events(
         self, resources: Resources, add: Any, events: Any
     ) -> None:
         completed, ran, waiting = await add(runs=3)
@@ -205,7 +205,7 @@ class TestRecover:
         assert (await statuses(resources), await statuses(resources, "other")) == ([], ["pending"])
 
     @pytest.mark.parametrize(("kept", "left"), [(None, 4), (2, 2), (0, 0), (9, 4)])
-    async def test_history_is_kept_to_its_limit(
+    async def test_history_is_trimmed_to_its_limit(
         self, resources: Resources, add: Any, kept: int | None, left: int
     ) -> None:
         ids = await add(runs=4)
@@ -222,7 +222,7 @@ ITEM_KEYS = ["timestamp", "queue_id", "item_id", "batch_id", "origin", "destinat
 
 
 class TestEvents:
-    async def test_an_item_s_life(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_item_lifecycle_events(self, resources: Resources, add: Any, events: Any) -> None:
         (item_id,) = await add(batch_id="b", origin="o", destination="d")
         await take(resources)
         await service.finish(resources, item_id, "completed", session_json=',"results":{}}')
@@ -254,7 +254,7 @@ class TestEvents:
         assert completed["queue_status"]["item_id"] is None
         assert completed["batch_status"]["completed"] == 1
 
-    async def test_a_failure_tells_its_error(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_failure_event_contains_the_error(self, resources: Resources, add: Any, events: Any) -> None:
         (item_id,) = await add()
         await take(resources)
         await service.finish(resources, item_id, "failed", error=("ValueError", "no", "trace"))
@@ -263,14 +263,14 @@ class TestEvents:
             "failed", "ValueError", "no", "trace",
         )  # fmt: skip
 
-    async def test_canceling_one_item_tells_of_that_item(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_canceling_one_item_emits_one_status_event(self, resources: Resources, add: Any, events: Any) -> None:
         first, _ = await add(runs=2)
         await service.cancel(resources, "default", first)
         await service.cancel(resources, "default", first)
         assert events.names() == ["batch_enqueued", "queue_item_status_changed"]
         assert (events.sent[-1].item_id, events.sent[-1].queue_status.pending) == (first, 1)
 
-    async def test_canceling_many_tells_once_of_those_that_waited(
+    async def test_canceling_many_items_emits_one_event_for_pending_items(
         self, resources: Resources, add: Any, events: Any
     ) -> None:
         running, *waiting = await add(runs=3, batch_id="b")
@@ -285,13 +285,13 @@ class TestEvents:
         }  # fmt: skip
         assert (single.item_id, single.status) == (running, "canceled")
 
-    async def test_nothing_canceled_nothing_told(self, resources: Resources, events: Any) -> None:
+    async def test_canceling_nothing_emits_no_event(self, resources: Resources, events: Any) -> None:
         assert await service.cancel_many(resources, ALL) == 0
         assert await service.cancel_idle(resources, ALL) == 0
         assert await service.delete_idle(resources, ALL) == 0
         assert events.sent == []
 
-    async def test_canceling_and_deleting_what_waits(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_canceling_and_deleting_pending_items(self, resources: Resources, add: Any, events: Any) -> None:
         waiting = await add(runs=2)
         events.sent.clear()
         await service.cancel_idle(resources, ALL)
@@ -309,9 +309,7 @@ class TestEvents:
         changes = [(event.name, event.item_id, event.status) for event in events.sent]
         assert changes == [("queue_item_status_changed", item_id, "canceled") for item_id in (first, second)]
 
-    async def test_deleting_an_item_that_has_ended_tells_nothing(
-        self, resources: Resources, add: Any, events: Any
-    ) -> None:
+    async def test_deleting_a_finished_item_emits_no_event(self, resources: Resources, add: Any, events: Any) -> None:
         (item_id,) = await add()
         await service.cancel(resources, "default", item_id)
         events.sent.clear()
@@ -326,7 +324,7 @@ class TestEvents:
         assert events.names() == ["queue_item_status_changed", "queue_items_canceled"]
         assert (events.sent[0].item_id, events.sent[1].canceled_item_ids) == (running, waiting)
 
-    async def test_clearing_cancels_what_runs_first(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_clearing_cancels_running_items_first(self, resources: Resources, add: Any, events: Any) -> None:
         running, _ = await add(runs=2)
         await take(resources)
         events.sent.clear()
@@ -335,7 +333,7 @@ class TestEvents:
         assert (events.sent[0].item_id, events.sent[0].status) == (running, "canceled")
         assert events.sent[1].model_dump(exclude={"timestamp"}) == {"queue_id": "default", "user_id": None}
 
-    async def test_pruning_and_pausing_tell_nothing(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_pruning_and_pausing_emit_no_events(self, resources: Resources, add: Any, events: Any) -> None:
         await add()
         await service.cancel_idle(resources, ALL)
         events.sent.clear()
@@ -343,7 +341,7 @@ class TestEvents:
         await processor.pause(resources)
         assert events.sent == []
 
-    async def test_resuming_is_told_inside_only(self, resources: Resources, events: Any) -> None:
+    async def test_resuming_emits_an_internal_event_only(self, resources: Resources, events: Any) -> None:
         await processor.resume(resources)
         assert [(event.name, event.audience) for event in events.sent] == [("processor_resumed", "internal")]
 
@@ -361,7 +359,7 @@ class TestEvents:
         await service.retry(resources, "default", [99])
         assert events.sent == []
 
-    async def test_events_come_after_the_commit(self, settings: Any, database: Database, make: Any) -> None:
+    async def test_events_are_emitted_after_the_commit(self, settings: Any, database: Database, make: Any) -> None:
         row_counts: list[int] = []
 
         class Reader:
@@ -378,7 +376,9 @@ class TestEvents:
 
 
 class TestRedaction:
-    async def test_a_stranger_sees_that_something_changed(self, resources: Resources, add: Any, events: Any) -> None:
+    async def test_redacted_event_shows_only_that_something_changed(
+        self, resources: Resources, add: Any, events: Any
+    ) -> None:
         (item_id,) = await add(batch_id="b", origin="o", destination="d", user=ALICE)
         await take(resources)
         await service.finish(resources, item_id, "failed", error=("ValueError", "no", "trace"))
@@ -409,7 +409,7 @@ class TestRedaction:
 
 
 class TestOwners:
-    async def test_another_user_s_item_is_not_touched(self, resources: Resources, add: Any) -> None:
+    async def test_other_users_items_cannot_be_changed(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add(user=ALICE)
         with pytest.raises(service.NotYourQueueItem):
             await service.cancel(resources, "default", item_id, user=BOB)
@@ -420,7 +420,7 @@ class TestOwners:
             await service.retry(resources, "default", [item_id], user=BOB)
         assert await statuses(resources) == ["canceled"]
 
-    async def test_bulk_actions_reach_one_s_own_items(self, resources: Resources, add: Any) -> None:
+    async def test_bulk_actions_affect_only_own_items(self, resources: Resources, add: Any) -> None:
         await add(user=ALICE, runs=2)
         await add(user=BOB)
         assert await service.cancel_idle(resources, ItemFilter(queue_id="default", owner=rights.scope(BOB))) == 1
@@ -432,7 +432,7 @@ class TestOwners:
             await processor.pause(resources, user=ALICE)
         assert (await processor.processor_status(resources)).is_started
 
-    async def test_counts_of_one_s_own(self, resources: Resources, add: Any) -> None:
+    async def test_own_items_are_counted_separately(self, resources: Resources, add: Any) -> None:
         await add(user=ALICE, runs=2, batch_id="b", destination="d")
         await add(user=BOB, batch_id="b", destination="d")
         alices_status = (await processor.status(resources, "default", user=ALICE)).queue
@@ -443,7 +443,7 @@ class TestOwners:
             assert (await counts.of_queue(connection, "default")).queue.user_pending is None
 
 
-async def test_only_an_item_of_a_call_is_settled(resources: Resources, add: Any, monkeypatch: Any) -> None:
+async def test_items_outside_a_workflow_call_are_not_settled(resources: Resources, add: Any, monkeypatch: Any) -> None:
     async def settle(_connection: Any) -> Any:
         raise AssertionError("there is no call")
 
@@ -485,7 +485,7 @@ class TestStorage:
         await service.finish(resources, ids[0], "completed", session_json=',"results":{}}')
         assert (await read(resources, ids[0]))["session"]["graph"]["nodes"]["a"]["text"] == text
 
-    async def test_ids_of_a_batch_are_those_of_its_rows(self, resources: Resources, make: Any) -> None:
+    async def test_batch_item_ids_match_its_rows(self, resources: Resources, make: Any) -> None:
         for runs in (1, 3, 49, 50, 51, 120):
             batch = Batch.model_validate(make.batch(runs=runs))
             result = await service.enqueue(resources, "default", batch)
@@ -497,7 +497,7 @@ class TestStorage:
         assert twice.item_ids == [again.item_ids[0] + 1, again.item_ids[0]]
         assert await self.rows(resources, COUNTED) == await self.rows(resources, COUNT)
 
-    async def test_emptying_leaves_what_is_not_meant(self, resources: Resources, add: Any) -> None:
+    async def test_prune_and_clear_leave_other_items(self, resources: Resources, add: Any) -> None:
         other = ItemFilter(queue_id="other")
         await add(runs=3)
         await service.cancel_many(resources, ALL)
@@ -516,7 +516,7 @@ class TestStorage:
         assert await service.clear(resources, ALL) == 1
         assert await self.rows(resources, "SELECT 1 FROM session_graphs UNION ALL SELECT 1 FROM queue_counts") == []
 
-    async def test_a_graph_goes_with_its_last_item(self, resources: Resources, add: Any) -> None:
+    async def test_graph_is_deleted_with_its_last_item(self, resources: Resources, add: Any) -> None:
         first, second = await add(runs=2)
         await add()
         await service.cancel(resources, "default", first)
@@ -528,7 +528,9 @@ class TestStorage:
         await service.clear(resources, ALL)
         assert await self.rows(resources, counted) == [(0,)]
 
-    async def test_a_repeat_has_the_graph_and_another_session(self, resources: Resources, add: Any, make: Any) -> None:
+    async def test_retry_shares_the_graph_and_gets_a_new_session(
+        self, resources: Resources, add: Any, make: Any
+    ) -> None:
         (item_id,) = await add(data=[[make.datum("a", "number", 7)]])
         await service.cancel(resources, "default", item_id)
         await service.retry(resources, "default", [item_id])
@@ -537,7 +539,7 @@ class TestStorage:
         assert before["id"] != after["id"]
         assert before["execution_graph"]["id"] != after["execution_graph"]["id"]
 
-    async def test_whole_sessions_of_earlier_versions_go_on(self, resources: Resources, add: Any) -> None:
+    async def test_sessions_stored_whole_by_earlier_versions_can_run(self, resources: Resources, add: Any) -> None:
         (item_id,) = await add()
         async with resources.database.read() as connection:
             session = await store.get_session(connection, item_id)
@@ -556,7 +558,9 @@ class TestStorage:
         assert again["session"]["graph"] == row["session"]["graph"]
         assert again["session"]["id"] == again["session_id"]
 
-    async def test_what_has_run_is_stored_compressed_and_read_as_it_was(self, resources: Resources, add: Any) -> None:
+    async def test_finished_sessions_are_compressed_and_read_back_unchanged(
+        self, resources: Resources, add: Any
+    ) -> None:
         (item_id,) = await add()
         rest = f',"errors":{{}},"results":{{"é":{json.dumps(["a result"] * 100)}}}}}'
         await service.finish(resources, item_id, "completed", session_json=rest)
@@ -573,7 +577,7 @@ class TestStorage:
             (',"execution_graph":{"id":"x"}}', {"id": "x"}),
         ],
     )
-    async def test_parts_of_sessions_as_earlier_versions_stored_them(
+    async def test_partial_sessions_of_earlier_versions_can_be_read(
         self, resources: Resources, add: Any, stored: str, execution_graph: dict[str, Any]
     ) -> None:
         (item_id,) = await add()
@@ -581,7 +585,7 @@ class TestStorage:
             await connection.execute(update(session_queue).values(session=stored))
         assert (await read(resources, item_id))["session"]["execution_graph"] == execution_graph
 
-    async def test_counts_are_those_of_the_rows_whatever_happens(self, resources: Resources, add: Any) -> None:
+    async def test_counts_always_match_the_rows(self, resources: Resources, add: Any) -> None:
         await add(runs=5, destination="d", user=ALICE)
         await add(runs=3, user=BOB)
         await take(resources)
@@ -604,7 +608,7 @@ class TestStorage:
 
 
 class TestLog:
-    async def test_what_happens_to_items_is_logged(
+    async def test_item_status_changes_are_logged(
         self, resources: Resources, add: Any, logged: list[logging.LogRecord]
     ) -> None:
         (item_id,) = await add(batch_id="b", user=ALICE)

@@ -66,7 +66,7 @@ async def read_state(resources: Resources) -> dict[str, Any]:
         return {key: json.loads(await client_state.get(connection, "system", key) or "") for key in keys}
 
 
-async def test_plain_values_are_kept_and_told(
+async def test_plain_values_are_stored_and_emitted(
     client: httpx.AsyncClient, resources: Resources, events: RecordedEvents
 ) -> None:
     body = {"positive_prompt": "p é", "steps": 7, "width": 512, "height": 640, "seed": 3, "cfg_scale": 6.5}
@@ -82,7 +82,7 @@ async def test_plain_values_are_kept_and_told(
     assert event == {"queue_id": "default", "user_id": "system", "parameters": body}
 
 
-async def test_nothing_given_changes_nothing(
+async def test_empty_request_changes_nothing(
     client: httpx.AsyncClient, resources: Resources, events: RecordedEvents
 ) -> None:
     for body in ({}, {"steps": None}):
@@ -91,13 +91,13 @@ async def test_nothing_given_changes_nothing(
     assert events.sent == []
 
 
-async def test_names_become_keys_and_are_kept_as_given(client: httpx.AsyncClient, resources: Resources) -> None:
+async def test_model_names_become_keys_and_are_stored_as_sent(client: httpx.AsyncClient, resources: Resources) -> None:
     answer = await send_recall(client, {"model": "sd", "refiner_model": "fine", "vae_model": "v"})
     assert answer["parameters"] == {"model": "main-1", "refiner_model": "refiner-1", "vae_model": "vae-1"}
     assert (await read_state(resources))["recall_model"] == "sd"
 
 
-async def test_a_model_that_is_not_there_counts_and_is_left_out(client: httpx.AsyncClient) -> None:
+async def test_missing_models_are_counted_and_omitted(client: httpx.AsyncClient) -> None:
     """`l` is a LoRA's name, `sd` no refiner's."""
     answer = await send_recall(client, {"model": "none", "vae_model": "l", "refiner_model": "sd"})
     assert (answer["updated_count"], answer["parameters"]) == (3, {})
@@ -130,7 +130,7 @@ async def test_adapters_with_images(client: httpx.AsyncClient, image: ImageDTO) 
     }
 
 
-async def test_strict_resets_what_is_absent(client: httpx.AsyncClient, resources: Resources) -> None:
+async def test_strict_resets_absent_parameters(client: httpx.AsyncClient, resources: Resources) -> None:
     answer = await send_recall(client, {"steps": 7}, "?strict=true")
     assert answer["updated_count"] == 26
     parameters = answer["parameters"]
@@ -142,7 +142,7 @@ async def test_strict_resets_what_is_absent(client: httpx.AsyncClient, resources
     assert (await read_state(resources))["recall_model"] is None
 
 
-async def test_append_is_told(client: httpx.AsyncClient, image: ImageDTO) -> None:
+async def test_append_flag_is_in_the_parameters(client: httpx.AsyncClient, image: ImageDTO) -> None:
     answer = await send_recall(client, {"reference_images": [{"image_name": image.image_name}]}, "?append=true")
     assert answer["parameters"]["append"] is True
     assert answer["updated_count"] == 1
@@ -169,17 +169,19 @@ async def test_strict_and_append_exclude_each_other(client: httpx.AsyncClient, r
         {"reference_images": [{}]},
     ],
 )
-async def test_refusals(client: httpx.AsyncClient, resources: Resources, body: dict[str, Any]) -> None:
+async def test_invalid_parameters_are_422(
+    client: httpx.AsyncClient, resources: Resources, body: dict[str, Any]
+) -> None:
     assert (await client.post(ADDRESS, json=body)).status_code == 422
     assert await read_state(resources) == {}
 
 
-async def test_a_number_that_json_has_not_is_refused(client: httpx.AsyncClient) -> None:
+async def test_non_finite_number_is_refused(client: httpx.AsyncClient) -> None:
     answer = await client.post(ADDRESS, content=b'{"cfg_scale": NaN}', headers={"content-type": "application/json"})
     assert answer.status_code == 422
 
 
-async def test_anothers_image_is_as_one_that_is_not_there(resources: Resources, image: ImageDTO) -> None:
+async def test_other_users_image_is_treated_as_missing(resources: Resources, image: ImageDTO) -> None:
     """Multi-user: neither its size nor that it exists is told."""
     async with resources.database.write() as connection:
         await connection.execute(
@@ -194,6 +196,6 @@ async def test_anothers_image_is_as_one_that_is_not_there(resources: Resources, 
         assert await client_state.get(connection, "alice", "recall_steps") == "3"
 
 
-async def test_get_says_where_to_look(client: httpx.AsyncClient) -> None:
+async def test_get_returns_a_note(client: httpx.AsyncClient) -> None:
     answer = (await client.get(ADDRESS)).json()
     assert (answer["status"], answer["queue_id"], set(answer)) == ("success", "default", {"status", "queue_id", "note"})

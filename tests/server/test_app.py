@@ -47,7 +47,7 @@ async def test_version(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/v1/health"])
-async def test_health_is_found_without_a_search_through_all_routes(settings: Settings, path: str) -> None:
+async def test_health_is_served_without_searching_the_routes(settings: Settings, path: str) -> None:
     async with running(settings) as (app, client):
 
         async def search(*_connection: Any) -> None:
@@ -63,7 +63,7 @@ async def test_unknown_paths_are_json_404(client: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
 
 
-async def test_page_and_its_files(client: httpx.AsyncClient) -> None:
+async def test_page_and_static_files_are_served(client: httpx.AsyncClient) -> None:
     index = await client.get("/")
     assert index.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'self'" in index.headers["content-security-policy"]
@@ -75,7 +75,7 @@ async def test_page_and_its_files(client: httpx.AsyncClient) -> None:
         assert (again.status_code, again.content) == (304, b"")
 
 
-async def test_openapi_is_whole_sorted_and_kept(client: httpx.AsyncClient) -> None:
+async def test_openapi_is_complete_sorted_and_cached(client: httpx.AsyncClient) -> None:
     answer = await client.get("/openapi.json")
     document = answer.json()
     schemas = list(document["components"]["schemas"])
@@ -99,7 +99,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return create_app(Settings(root=tmp_path_factory.mktemp("document")), worker_command=None).openapi()
 
 
-def test_every_reference_of_the_document_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_openapi_reference_resolves(document: dict[str, Any]) -> None:
     text = json.dumps(document, separators=(",", ":"))
     referred = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert len(referred) > 100
@@ -128,7 +128,7 @@ async def test_runtime_config_masks_secrets(settings: Settings) -> None:
     assert answer.json()["config"]["external_gemini_api_key"] is None
 
 
-async def test_runtime_config_changes_are_kept(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_runtime_config_changes_are_saved(client: httpx.AsyncClient, settings: Settings) -> None:
     change = {"image_subfolder_strategy": "date", "max_queue_history": 5}
     answer = await client.patch("/api/v1/app/runtime_config", json=change)
     assert answer.json()["config"]["image_subfolder_strategy"] == "date"
@@ -149,7 +149,9 @@ async def test_runtime_config_changes_are_kept(client: httpx.AsyncClient, settin
         {"generation_devices": 7},
     ],
 )
-async def test_runtime_config_refuses(client: httpx.AsyncClient, change: dict[str, Any], settings: Settings) -> None:
+async def test_invalid_runtime_config_is_refused(
+    client: httpx.AsyncClient, change: dict[str, Any], settings: Settings
+) -> None:
     assert (await client.patch("/api/v1/app/runtime_config", json=change)).status_code == 422
     assert not (settings.root / "invokeai.yaml").exists()
 
@@ -221,7 +223,7 @@ async def test_base_url_with_and_without_the_prefix(settings: Settings) -> None:
             assert (await client.get(f"{prefix}/ws/socket.io/?EIO=4&transport=polling")).status_code == 200
 
 
-async def test_memory_database_leaves_nothing(settings: Settings) -> None:
+async def test_memory_database_leaves_no_files(settings: Settings) -> None:
     before = settings.database_path.read_bytes()
     async with running(settings.model_copy(update={"use_memory_db": True})) as (app, client):
         assert (await client.get("/api/v1/queue/default/status")).status_code == 200
@@ -231,7 +233,7 @@ async def test_memory_database_leaves_nothing(settings: Settings) -> None:
     assert settings.database_path.read_bytes() == before
 
 
-async def test_startup_cancels_what_was_running_and_starts_a_worker(settings: Settings) -> None:
+async def test_startup_cancels_running_items_and_starts_a_worker(settings: Settings) -> None:
     async with running(settings, FAKE) as (app, _client):
         assert await app.services.get(Supervisor).ready(30)
         pid = app.services.get(Supervisor).pids[0]
@@ -240,7 +242,7 @@ async def test_startup_cancels_what_was_running_and_starts_a_worker(settings: Se
         os.kill(pid, 0)
 
 
-def test_torch_and_other_heavy_things_stay_out() -> None:
+def test_server_imports_neither_torch_nor_other_heavy_packages() -> None:
     code = (
         "import sys, pathlib, tempfile; from invokeclone.kit.config.settings import Settings; "
         "from invokeclone.server.app import create_app; "
@@ -251,7 +253,7 @@ def test_torch_and_other_heavy_things_stay_out() -> None:
     assert process.stdout.strip() == "[]"
 
 
-async def test_serve_ends_with_its_worker_and_after_being_killed(settings: Settings, tmp_path: Path) -> None:
+async def test_serve_stops_its_worker_on_exit_and_when_killed(settings: Settings, tmp_path: Path) -> None:
     """SIGTERM: graceful, exit 0. SIGKILL: the worker sees the end of its pipe and goes."""
     for number, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -9)):
         log = tmp_path / f"log-{number}"

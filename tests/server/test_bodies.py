@@ -61,7 +61,7 @@ async def test_null_means_the_default(client: httpx.AsyncClient) -> None:
     assert (await client.post("/single", json=nulls)).json() == whole
 
 
-async def test_null_stays_where_it_is_a_value_and_fails_where_one_is_needed(client: httpx.AsyncClient) -> None:
+async def test_null_is_kept_for_nullable_fields_and_refused_for_required_ones(client: httpx.AsyncClient) -> None:
     assert (await client.post("/single", json={"name": None, "needed": 1})).json()["name"] is None
     assert (await client.post("/single", json={"needed": None})).status_code == 422
     assert (await client.post("/embedded", json={"thing": None})).status_code == 422
@@ -69,7 +69,7 @@ async def test_null_stays_where_it_is_a_value_and_fails_where_one_is_needed(clie
 
 
 @pytest.mark.parametrize("text", [r'{"name": "\ud800", "needed": 1}', '{"needed": 1e999}', f'{{"needed": {2**64}}}', '{"needed": NaN}', r'{"\u0000": 1, "needed": 1}'])  # fmt: skip
-async def test_what_cannot_be_stored_is_422_with_the_reason(client: httpx.AsyncClient, text: str) -> None:
+async def test_unstorable_text_is_422_with_a_reason(client: httpx.AsyncClient, text: str) -> None:
     answer = await client.post("/single", content=text, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert isinstance(answer.json()["detail"], str)
@@ -118,7 +118,7 @@ def nulls(value: Any) -> int:
     return (value is None) + sum(map(nulls, parts))
 
 
-def test_null_means_the_default_on_every_route_published_or_not(settings: Settings) -> None:
+def test_null_means_the_default_on_public_and_hidden_routes(settings: Settings) -> None:
     checked, failures = 0, []
     for route in routes(create_app(settings, worker_command=None)):
         if not isinstance(route, JsonRoute):
@@ -134,7 +134,7 @@ def test_null_means_the_default_on_every_route_published_or_not(settings: Settin
     assert checked > 40
 
 
-def test_every_route_with_a_json_body_reads_it_by_the_rule(settings: Settings) -> None:
+def test_every_route_with_a_json_body_is_a_json_route(settings: Settings) -> None:
     api_routes = [route for route in routes(create_app(settings, worker_command=None)) if hasattr(route, "dependant")]
     with_body = [route for route in api_routes if getattr(route, "body_field", None) and route.include_in_schema]
     assert len(with_body) > 50

@@ -73,7 +73,7 @@ async def send(client: httpx.AsyncClient, form: str, text: str, **arguments: Any
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_json_in_a_form_follows_the_rule(client: httpx.AsyncClient, form: str) -> None:
+async def test_json_in_forms_must_be_storable(client: httpx.AsyncClient, form: str) -> None:
     for text in [*NOT_STORABLE, '{"a": "\0"}']:
         answer = await send(client, form, text)
         assert 400 <= answer.status_code < 500, (text, answer.text)
@@ -81,7 +81,7 @@ async def test_json_in_a_form_follows_the_rule(client: httpx.AsyncClient, form: 
         assert 400 <= (await send(client, form, "{")).status_code < 500
 
 
-async def test_metadata_of_a_video_follow_the_rule(client: httpx.AsyncClient) -> None:
+async def test_video_metadata_must_be_storable(client: httpx.AsyncClient) -> None:
     for text in NOT_STORABLE:
         answer = await client.post(
             "/api/v1/videos/upload?video_category=general&is_intermediate=true",
@@ -93,7 +93,7 @@ async def test_metadata_of_a_video_follow_the_rule(client: httpx.AsyncClient) ->
 
 
 @pytest.mark.parametrize("charset", ["punycode", "undefined", "unicode_escape", "utf-7", "utf-16", "rot13", "no-such"])
-async def test_forms_are_utf_8(client: httpx.AsyncClient, charset: str) -> None:
+async def test_forms_are_always_decoded_as_utf_8(client: httpx.AsyncClient, charset: str) -> None:
     """Python knows codecs that make halves of surrogate pairs of plain bytes, and one that always fails."""
     body = b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n\\ud800+2AA-\xff\r\n--x--\r\n'
     for address in ("/api/v1/style_presets/", "/upload/mask", "/v1/images/edits"):
@@ -103,7 +103,7 @@ async def test_forms_are_utf_8(client: httpx.AsyncClient, charset: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["/api/v1/images/upload?image_category=user&is_intermediate=true", "/upload/image"])
-async def test_file_names_and_names_of_fields_hold_no_nul(client: httpx.AsyncClient, address: str) -> None:
+async def test_file_and_field_names_with_nul_are_refused(client: httpx.AsyncClient, address: str) -> None:
     for name, filename in ((b"image", b"a\0.png"), (b"im\0age", b"a.png")):
         head = b'--x\r\nContent-Disposition: form-data; name="' + name + b'"; filename="' + filename + b'"\r\n'
         body = head + b"Content-Type: image/png\r\n\r\n" + PNG + b"\r\n--x--\r\n"
@@ -112,7 +112,7 @@ async def test_file_names_and_names_of_fields_hold_no_nul(client: httpx.AsyncCli
         assert "NUL" in answer.text
 
 
-async def test_texts_in_files_follow_the_rule(client: httpx.AsyncClient) -> None:
+async def test_texts_in_files_must_be_storable(client: httpx.AsyncClient) -> None:
     for text in NOT_STORABLE:
         data = encode_image(
             picture(), texts={"invokeai_metadata": text, "invokeai_graph": f'{{"nodes": {{}}, "edges": [{text}]}}'}
@@ -126,7 +126,7 @@ async def test_texts_in_files_follow_the_rule(client: httpx.AsyncClient) -> None
         assert (await client.get(f"/api/v1/images/i/{name}/metadata")).json() is None
 
 
-async def test_settings_in_a_file_that_hold_half_of_a_pair_are_shown_as_they_are(client: httpx.AsyncClient) -> None:
+async def test_escaped_surrogates_in_image_settings_are_returned_unchanged(client: httpx.AsyncClient) -> None:
     info = PngInfo()
     info.add_text("parameters", 'x\nSteps: 1, Sampler: Euler, Size: 8x8, Model: "\\ud800"')
     file = io.BytesIO()
@@ -151,16 +151,16 @@ async def header_failures(client: httpx.AsyncClient, limit: int) -> list[str]:
     return failures
 
 
-async def test_some_values_of_headers_are_no_5xx(whole: httpx.AsyncClient) -> None:
+async def test_sampled_header_values_cause_no_5xx(whole: httpx.AsyncClient) -> None:
     assert await header_failures(whole, 80) == []
 
 
 @pytest.mark.slow
-async def test_no_value_of_a_header_is_a_5xx(whole: httpx.AsyncClient) -> None:
+async def test_no_header_value_causes_a_5xx(whole: httpx.AsyncClient) -> None:
     assert await header_failures(whole, 10_000) == []
 
 
 @pytest.mark.parametrize("text", ['"\ud800"', r'"\ud800"', "NaN", "[" * 200 + "]" * 200, '"\0"', str(2**64)])
-def test_text_that_came_as_text(text: str) -> None:
+def test_text_received_as_str_is_checked(text: str) -> None:
     with pytest.raises((NotStorable, json.JSONDecodeError)):
         decode_text(text, Limits())

@@ -56,7 +56,7 @@ def test_an_item_that_does_not_stop_is_overdue_once(timers: Timers) -> None:
 
 
 @pytest.mark.parametrize("end", [None, 6])
-def test_an_item_that_ends_is_not(timers: Timers, end: int | None) -> None:
+def test_finished_item_is_not_overdue(timers: Timers, end: int | None) -> None:
     timers.deadline.start(5, 3)
     timers.deadline.running(end)
     assert timers.waiting == []
@@ -65,7 +65,7 @@ def test_an_item_that_ends_is_not(timers: Timers, end: int | None) -> None:
     assert timers.overdue == [6]
 
 
-def test_a_checkpoint_gives_one_more_period_and_no_third(timers: Timers) -> None:
+def test_checkpoint_extends_the_deadline_only_once(timers: Timers) -> None:
     timers.deadline.start(5, 3)
     timers.deadline.stopping(4, 8)
     timers.deadline.stopping(5, 7)
@@ -112,7 +112,7 @@ async def test_a_worker_that_does_not_stop_is_replaced_without_delay(
         ]
 
 
-async def test_a_worker_that_stops_in_time_stays(settings: Settings, notes: Callable[[], list[str]]) -> None:
+async def test_worker_that_stops_in_time_is_not_replaced(settings: Settings, notes: Callable[[], list[str]]) -> None:
     settings = settings.model_copy(update={"cancel_grace_s": 0.3})
     async with running_supervisor(settings) as (supervisor, bus, orphans):
         await supervisor.ready(30)

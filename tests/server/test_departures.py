@@ -25,7 +25,7 @@ def scope(method: str, path: str, content_type: str, length: int = 1000) -> dict
     }  # fmt: skip
 
 
-async def test_who_leaves_a_request_half_sent_is_no_error(
+async def test_disconnect_during_the_request_is_no_error(
     settings: Settings, laid_out: None, logged: list[logging.LogRecord]
 ) -> None:
     """Every route that takes a body, as JSON and as a form."""
@@ -54,7 +54,7 @@ async def test_who_leaves_a_request_half_sent_is_no_error(
 
 
 @pytest.mark.parametrize("path", ["/docs", "/api/v1/images/", "/"])
-async def test_who_leaves_before_the_answer_is_whole_is_no_error(
+async def test_disconnect_during_the_response_is_no_error(
     settings: Settings, laid_out: None, logged: list[logging.LogRecord], path: str
 ) -> None:
     app = create_app(settings, worker_command=None)
@@ -74,7 +74,7 @@ async def test_who_leaves_before_the_answer_is_whole_is_no_error(
     assert [record for record in logged if record.levelno > logging.DEBUG or record.exc_info] == []
 
 
-async def test_what_fails_while_the_client_waits_is_an_error() -> None:
+async def test_failure_with_a_connected_client_is_an_error() -> None:
     async def fail(*_: Any) -> None:
         raise RuntimeError("a bug")
 

@@ -72,7 +72,7 @@ def client() -> httpx.AsyncClient:
         ("broken", 500, "the database refused a statement; see the server's log"),
     ],
 )
-async def test_status_and_detail(client: httpx.AsyncClient, which: str, status: int, detail: str) -> None:
+async def test_errors_map_to_status_and_detail(client: httpx.AsyncClient, which: str, status: int, detail: str) -> None:
     answer = await client.get(f"/raise/{which}")
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 
@@ -88,7 +88,7 @@ async def test_unknown_path_and_method(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()) == (405, {"detail": "Method Not Allowed"})
 
 
-async def test_validation_error_has_the_usual_form(client: httpx.AsyncClient) -> None:
+async def test_validation_error_has_the_fastapi_format(client: httpx.AsyncClient) -> None:
     answer = await client.post("/things", json={"size": 0, "name": "bad"})
     assert answer.status_code == 422
     first, second = answer.json()["detail"]
@@ -117,7 +117,7 @@ async def test_input_that_json_cannot_hold(client: httpx.AsyncClient) -> None:
         assert answer.json()["detail"]
 
 
-def test_plain_makes_anything_json() -> None:
+def test_plain_converts_any_value_to_json() -> None:
     value = {1: math.nan, "b": b"\xff", "e": ValueError("x"), "s": {1}, "big": 2**70, "deep": [[["y"]]], "t": "\ud800"}
     assert errors.plain(value) == {
         "1": "nan",
@@ -130,19 +130,19 @@ def test_plain_makes_anything_json() -> None:
     }
 
 
-def test_plain_ends_on_a_loop() -> None:
+def test_plain_terminates_on_cycles() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert errors.plain(loop)
 
 
-async def test_a_declared_large_body_is_refused(client: httpx.AsyncClient) -> None:
+async def test_body_with_a_large_content_length_is_refused(client: httpx.AsyncClient) -> None:
     headers = {"content-type": "application/json", "content-length": str(2 * MIB + 1)}
     answer = await client.post("/things", content=b"{}", headers=headers)
     assert answer.status_code == 413
 
 
-async def test_a_growing_body_is_refused(client: httpx.AsyncClient) -> None:
+async def test_streamed_body_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
     async def chunks() -> Any:
         for _ in range(3):
             yield b" " * MIB

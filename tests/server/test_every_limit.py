@@ -38,7 +38,7 @@ TESTS_IN_OTHER_FILES = {
     "sockets": "server/test_socket_limits.py",
 }
 BODIES = ("json_mib", "image_json_mib", "upload_mib", "video_mib")
-"""Their bytes are counted before the application; `test_bodies_by_their_bytes`."""
+"""Their bytes are counted before the application; `test_body_limits_count_bytes`."""
 COMFYUI = "comfyui_sockets"
 
 
@@ -178,7 +178,7 @@ def test_every_limit_has_a_case() -> None:
         assert name in (TESTS / file).read_text(), f"{file} does not test limits.{name}"
 
 
-async def test_at_each_limit_and_one_above(app: FastAPI) -> None:
+async def test_values_at_each_limit_pass_and_one_above_is_refused(app: FastAPI) -> None:
     resources: Resources = app.services.get(Resources)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     wrong = []
@@ -193,7 +193,7 @@ async def test_at_each_limit_and_one_above(app: FastAPI) -> None:
     assert wrong == []
 
 
-async def test_a_page_of_workflows(app: FastAPI) -> None:
+async def test_workflow_page_size_has_a_limit(app: FastAPI) -> None:
     app.services.get(Resources).settings = app.services.get(Resources).settings.model_copy(
         update={"limits": Limits(page_items=5)}
     )
@@ -204,7 +204,7 @@ async def test_a_page_of_workflows(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_bodies_by_their_bytes(declared: bool) -> None:
+async def test_body_limits_count_bytes(declared: bool) -> None:
     read = []
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
@@ -235,7 +235,7 @@ async def test_bodies_by_their_bytes(declared: bool) -> None:
     assert len(read) == len(kinds)
 
 
-async def test_sockets_of_comfyui_for_each_user(resources: Resources) -> None:
+async def test_comfyui_sockets_are_limited_per_user(resources: Resources) -> None:
     resources.settings = resources.settings.model_copy(update={"limits": Limits(comfyui_sockets=2)})
     clients = Clients(resources, BatchFollower(resources, Bus()))
     clients._sockets["somebody else", "c"] = {Socket(), Socket(), Socket()}

@@ -54,7 +54,9 @@ async def test_nothing_is_configured_at_first(client: httpx.AsyncClient) -> None
     ]
 
 
-async def test_a_key_is_kept_for_its_owner_only_and_never_told(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_api_key_file_is_private_and_the_key_is_never_returned(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
     assert await configure(client, api_key=f" {SECRET} ", base_url="http://127.0.0.1:9/v1") == {
         "provider_id": "openai",
         "api_key_configured": True,
@@ -75,7 +77,7 @@ async def test_a_key_is_kept_for_its_owner_only_and_never_told(client: httpx.Asy
     assert (read.external_openai_api_key, unknown) == (SECRET, [])
 
 
-async def test_what_is_absent_stays_and_an_empty_text_takes_out(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_absent_fields_stay_and_empty_text_removes_a_value(client: httpx.AsyncClient, settings: Settings) -> None:
     await configure(client, api_key=SECRET)
     assert (await configure(client, base_url="https://x.test/v1"))["api_key_configured"] is True
     assert (await configure(client, base_url=""))["base_url"] is None
@@ -101,7 +103,7 @@ async def test_a_reset_forgets_both(client: httpx.AsyncClient, settings: Setting
         ("openai", {"base_url": "http://"}, 422),
     ],
 )
-async def test_refusals(
+async def test_invalid_configurations_are_refused(
     client: httpx.AsyncClient, settings: Settings, provider: str, body: dict[str, Any], status: int
 ) -> None:
     assert (await client.post(f"{BASE}/config/{provider}", json=body)).status_code == status
@@ -112,7 +114,7 @@ async def test_an_unknown_service_can_not_be_reset(client: httpx.AsyncClient) ->
     assert (await client.delete(f"{BASE}/config/nope")).status_code == 404
 
 
-async def test_without_its_key_a_services_models_go(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
+async def test_removing_a_key_removes_the_models_of_its_service(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, client = served
     await configure(client, api_key=SECRET)
     database = app.services.get(Resources).database
@@ -154,16 +156,14 @@ async def test_a_key_in_the_settings_file_stays_hidden_after_a_reset(settings: S
     assert load_settings(settings.root, {})[0].external_gemini_api_key is None
 
 
-async def test_keys_do_not_move_into_the_settings_file(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_keys_are_not_written_to_the_settings_file(client: httpx.AsyncClient, settings: Settings) -> None:
     await configure(client, api_key=SECRET)
     await client.patch("/api/v1/app/runtime_config", json={"max_queue_history": 3})
     assert SECRET not in (settings.root / "invokeai.yaml").read_text()
     assert (await client.get(f"{BASE}/status")).json()[2]["configured"] is True
 
 
-async def test_a_file_that_holds_something_else_is_not_written_over(
-    client: httpx.AsyncClient, settings: Settings
-) -> None:
+async def test_invalid_keys_file_is_not_overwritten(client: httpx.AsyncClient, settings: Settings) -> None:
     (settings.root / "api_keys.yaml").write_text("- a list\n")
     assert (await client.post(f"{BASE}/config/openai", json={"api_key": "k"})).status_code == 409
     assert (settings.root / "api_keys.yaml").read_text() == "- a list\n"
@@ -171,7 +171,7 @@ async def test_a_file_that_holds_something_else_is_not_written_over(
         load_settings(settings.root, {})
 
 
-async def test_other_settings_in_the_keys_file_are_told_and_ignored(settings: Settings) -> None:
+async def test_other_settings_in_the_keys_file_are_ignored_with_a_warning(settings: Settings) -> None:
     settings.root.mkdir(parents=True, exist_ok=True)
     (settings.root / "api_keys.yaml").write_text("port: 1\nexternal_openai_api_key: k\n")
     read, warnings = load_settings(settings.root, {})
@@ -180,7 +180,7 @@ async def test_other_settings_in_the_keys_file_are_told_and_ignored(settings: Se
     assert "port" in warnings[0]
 
 
-async def test_only_an_admin_sees_and_sets(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
+async def test_only_admins_read_and_change_the_configuration(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
     app, client = served
     app.dependency_overrides[current_user] = lambda: User(user_id="alice")
     assert (await client.get(f"{BASE}/status")).status_code == 200

@@ -34,7 +34,7 @@ VALUES = (
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(name=st.sampled_from(sorted(FIELDS)), value=VALUES)
-def test_a_change_is_refused_or_can_be_started_from(tmp_path: Path, name: str, value: Any) -> None:
+def test_accepted_changes_can_be_loaded_at_startup(tmp_path: Path, name: str, value: Any) -> None:
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
     (root / FILE).write_text("port: 4000\n")
@@ -70,7 +70,7 @@ def test_a_setting_that_the_server_cannot_run_with_is_refused(tmp_path: Path, gi
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     resources = Resources(Settings(root=tmp_path), Database(None), None)  # type: ignore[arg-type]
     with pytest.raises(Unprocessable, match="models_dir: the folder file/models cannot be created"):

@@ -88,7 +88,7 @@ async def test_requests_are_counted_by_the_template_of_their_route(settings: Set
     assert not [route for route in metrics.labels(COUNT, "route") if "nothing" in route or "%2F" in route]
 
 
-def test_buckets_are_cumulative_and_sums_are_there() -> None:
+def test_buckets_are_cumulative_and_sums_are_present() -> None:
     times = RequestTimes(FastAPI(openapi_url=None))
     for seconds in (0.005, 0.02, 3, 100):
         times.note({"method": "GET"}, 200, seconds)
@@ -151,7 +151,7 @@ def of(*workers: Worker) -> Scrape:
     return Scrape(exposition.render(numbers, compress=False).decode())
 
 
-async def test_counters_do_not_go_down_when_a_worker_begins_anew() -> None:
+async def test_counters_do_not_decrease_when_a_worker_restarts() -> None:
     worker = Worker("cpu")
     scrapes = []
     for message in (beat(2, 10), beat(3, 20), None, beat(1, 5), None):
@@ -169,7 +169,7 @@ async def test_counters_do_not_go_down_when_a_worker_begins_anew() -> None:
     assert memory == [10, 20, None, 5, None]
 
 
-async def test_two_workers_of_one_device_are_one_series() -> None:
+async def test_workers_of_one_device_share_a_series() -> None:
     workers = [Worker("cpu"), Worker("cpu")]
     for worker in workers:
         worker.on_heartbeat(beat(2, 10))
@@ -191,7 +191,7 @@ async def test_restarts_and_readiness_of_a_worker(settings: Settings) -> None:
         assert metrics.get("invokeclone_worker_ready", device="cpu") == 1
 
 
-async def test_it_is_compressed_for_those_who_take_that(settings: Settings) -> None:
+async def test_metrics_are_compressed_for_clients_accepting_gzip(settings: Settings) -> None:
     async with running(settings) as (_app, client):
         plain = await client.get("/metrics", headers={"accept-encoding": "identity"})
         async with client.stream("GET", "/metrics", headers={"accept-encoding": "gzip"}) as packed:
@@ -202,17 +202,17 @@ async def test_it_is_compressed_for_those_who_take_that(settings: Settings) -> N
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
-async def test_it_can_be_switched_off(settings: Settings) -> None:
+async def test_metrics_can_be_disabled(settings: Settings) -> None:
     async with running(settings.model_copy(update={"metrics": False})) as (app, client):
         assert (await client.get("/metrics")).status_code == 404
         assert RequestTimer not in [middleware.cls for middleware in app.user_middleware]
 
 
-async def test_it_is_not_published() -> None:
+async def test_metrics_route_is_not_in_the_schema() -> None:
     assert [route.include_in_schema for route in router.routes if isinstance(route, APIRoute)] == [False]
 
 
-async def test_an_administrators_key_reads_it(settings: Settings) -> None:
+async def test_admin_key_reads_the_metrics(settings: Settings) -> None:
     async with running(settings.model_copy(update={"multiuser": True})) as (app, client):
         database = app.services.get(Resources).database
         statuses = []
@@ -236,7 +236,7 @@ def metric_of_series(name: str) -> str:
     return plain if plain in histograms else name
 
 
-def test_the_table_has_every_metric_as_it_is() -> None:
+def test_documented_table_matches_the_metrics() -> None:
     rows = re.findall(
         r"^\| `(invokeclone_\w+)` \| (\w+) \| ([^|]*) \| ([^|]+) \|$", (DOCS / "metrics.md").read_text(), re.MULTILINE
     )

@@ -10,7 +10,9 @@ from invokeclone.server.app import create_app
 
 
 @pytest.mark.parametrize(("base_url", "address"), [(None, "/openapi.json"), ("/invoke", "/invoke/openapi.json")])
-async def test_the_pages_lead_to_the_document(settings: Settings, base_url: str | None, address: str) -> None:
+async def test_documentation_pages_link_to_the_openapi_document(
+    settings: Settings, base_url: str | None, address: str
+) -> None:
     app = create_app(settings.model_copy(update={"base_url": base_url}), worker_command=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         for path in ("/docs", "/redoc"):
@@ -19,7 +21,7 @@ async def test_the_pages_lead_to_the_document(settings: Settings, base_url: str 
             assert f"{address}'" in answer.text or f'{address}"' in answer.text
 
 
-async def test_no_garbage_is_collected_while_the_document_is_made(
+async def test_garbage_collection_is_disabled_while_building_the_document(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collection stops every thread, the event loop's too; afterwards it is as it was, whatever has happened."""

@@ -172,7 +172,7 @@ async def test_writes_and_sockets_follow_the_table(guarded: Settings, name: str)
     assert [await send_through_guard(guarded, row, **way) for way in ways] == [row.verdict] * len(ways)
 
 
-async def test_who_has_passed_vouches_for_nobody_else(guarded: Settings) -> None:
+async def test_accepted_requests_do_not_affect_later_ones(guarded: Settings) -> None:
     async def inner(*_: Any) -> None:
         raise AssertionError
 
@@ -185,7 +185,7 @@ async def test_who_has_passed_vouches_for_nobody_else(guarded: Settings) -> None
 
 
 @pytest.mark.parametrize("name", TABLE)
-async def test_reads_ask_for_the_name_alone(guarded: Settings, name: str) -> None:
+async def test_reads_check_only_the_host_name(guarded: Settings, name: str) -> None:
     verdict = TABLE[name].verdict
     assert await send_through_guard(guarded, TABLE[name], method="GET", path="/api/v1/boards/") == (
         HOST if verdict == HOST else PASSES
@@ -198,11 +198,11 @@ async def test_any_host_and_any_origin_can_be_allowed(guarded: Settings) -> None
     assert await send_through_guard(open_settings, row) == PASSES
 
 
-async def test_without_a_host_header_there_is_no_name_to_misuse(guarded: Settings) -> None:
+async def test_requests_without_a_host_header_pass(guarded: Settings) -> None:
     assert await send_through_guard(guarded, Row(PASSES, ""), headers=[]) == PASSES
 
 
-def test_every_rule_of_the_tables_is_needed_by_a_row(guarded: Settings) -> None:
+def test_every_rule_is_needed_by_a_table_row(guarded: Settings) -> None:
     """Each rule lets something pass that no other rule does, so none is there for nothing."""
     policy = origins.Policy.of(guarded)
     alone: set[str] = set()
@@ -300,7 +300,7 @@ async def test_the_served_application_follows_the_table(guarded: Settings, laid_
                 assert await socket_status(port, path, row.headers()) == row.verdict, (name, path)
 
 
-async def test_forwarded_headers_are_believed_of_trusted_proxies_alone(guarded: Settings, laid_out: None) -> None:
+async def test_forwarded_headers_are_accepted_only_from_trusted_proxies(guarded: Settings, laid_out: None) -> None:
     """The application reads them itself, behind the guard, which has to see who really sent a request."""
     app = create_app(guarded, worker_command=None)
     origins_of_requests: list[Any] = []
@@ -318,7 +318,7 @@ async def test_forwarded_headers_are_believed_of_trusted_proxies_alone(guarded: 
     assert origins_of_requests == [("203.0.113.5", "https"), ("192.168.1.7", "http")]
 
 
-def test_the_page_on_proxies_has_the_settings_and_the_endings() -> None:
+def test_reverse_proxy_page_lists_settings_and_private_suffixes() -> None:
     page = (Path(__file__).parent.parent.parent / "docs" / "reverse-proxy.md").read_text()
     for word in ("allowed_hosts", "allow_origins", "forwarded_allow_ips", *origins.PRIVATE_SUFFIXES, "Sec-Fetch-Site"):
         assert f"`{word}" in page, word

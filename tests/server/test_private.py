@@ -26,7 +26,7 @@ def rights(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder.parent)): stat.S_IMODE(path.stat().st_mode) for path in paths}
 
 
-async def test_a_new_root(settings: Settings, laid_out: None) -> None:
+async def test_new_root_has_private_permissions(settings: Settings, laid_out: None) -> None:
     (settings.root / "api_keys.yaml").write_text("external_openai_api_key: k\n")
     app = create_app(settings, worker_command=None)
     async with (
@@ -49,7 +49,9 @@ async def test_a_new_root(settings: Settings, laid_out: None) -> None:
     assert stat.S_IMODE(settings.root.stat().st_mode) == 0o755  # models in it may be shared
 
 
-async def test_an_existing_root(settings: Settings, laid_out: None, logged: list[logging.LogRecord]) -> None:
+async def test_existing_root_keeps_permissions_except_for_secret_files(
+    settings: Settings, laid_out: None, logged: list[logging.LogRecord]
+) -> None:
     """What others may share stays as it is; files with secrets do not."""
     settings.outputs_path.mkdir(parents=True, mode=0o755)
     keys = settings.root / "api_keys.yaml"

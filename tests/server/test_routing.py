@@ -70,13 +70,15 @@ ADDRESSES = (
 
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-def test_the_same_route_answers(clients: tuple[TestClient, TestClient], method: str, address: str) -> None:
+def test_index_selects_the_same_route_as_the_search(
+    clients: tuple[TestClient, TestClient], method: str, address: str
+) -> None:
     answers = [client.request(method, f"http://testserver{address}", follow_redirects=False) for client in clients]
     routed, plain = [(response.status_code, response.text, response.headers.get("location")) for response in answers]
     assert routed == plain
 
 
-def test_what_is_known_is_not_searched_for(clients: tuple[TestClient, TestClient]) -> None:
+def test_indexed_routes_are_found_without_a_search(clients: tuple[TestClient, TestClient]) -> None:
     app = clients[0].app
     assert isinstance(app, FastAPI)
     index = app.router.middleware_stack

@@ -17,7 +17,7 @@ def sockets(settings: Settings, database: Database) -> Sockets:
     return Sockets(settings.model_copy(update={"limits": Limits(sockets=2, socket_rooms=3)}), database)
 
 
-async def test_sockets_up_to_their_number(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_sockets_is_limited(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets._server, "enter_room", _nothing)
     monkeypatch.setattr(sockets._server.eio, "sockets", {"a": 1, "b": 2})
     await sockets._connect("s", {})
@@ -27,7 +27,7 @@ async def test_sockets_up_to_their_number(sockets: Sockets, monkeypatch: pytest.
     assert "limits.sockets" in str(refused.value.error_args)
 
 
-async def test_rooms_up_to_their_number(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_number_of_rooms_per_socket_is_limited(sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
     rooms: list[str] = ["own"]
 
     async def enter(_sid: str, room: str) -> None:

@@ -20,7 +20,7 @@ def batch(number: int = 1) -> Event:
 
 
 @pytest.mark.parametrize("transports", [("polling",), ("websocket",), ("polling", "websocket")])
-async def test_every_event_once_in_order_and_whole(settings: Settings, transports: tuple[str, ...]) -> None:
+async def test_events_are_delivered_once_in_order_and_complete(settings: Settings, transports: tuple[str, ...]) -> None:
     async with serve_sockets(settings) as (url, bus), connect_client(url, *transports) as client:
         await client.socket.emit("subscribe_queue", {"queue_id": "default"})
         await asyncio.sleep(0.1)
@@ -51,7 +51,7 @@ async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_
         assert watcher.heard[0][1]["queue_id"] == "default"
 
 
-async def test_nonsense_from_a_client_does_no_harm(settings: Settings) -> None:
+async def test_malformed_client_messages_are_ignored(settings: Settings) -> None:
     async with serve_sockets(settings) as (url, bus), connect_client(url, "websocket") as client:
         for nonsense in (None, 5, [], {}, {"queue_id": 7}, {"queue_id": "x" * 10_000}, "default"):
             await client.socket.emit("subscribe_queue", nonsense)

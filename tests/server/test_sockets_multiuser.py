@@ -89,7 +89,7 @@ async def rooms(settings: Settings, database: Database) -> AsyncIterator[SocketB
         yield bench
 
 
-async def test_nobody_is_let_in_without_a_valid_token(settings: Settings, database: Database) -> None:
+async def test_connections_without_a_valid_token_are_refused(settings: Settings, database: Database) -> None:
     async with hall(settings, database) as bench:
         alice = bench.accounts["alice"]
         bad: list[dict[str, Any]] = [
@@ -114,7 +114,7 @@ async def test_nobody_is_let_in_without_a_valid_token(settings: Settings, databa
                 pass
 
 
-async def test_who_was_refused_and_does_not_leave_is_shown_out(
+async def test_refused_clients_that_stay_connected_are_disconnected(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "REFUSED_S", 0.2)
@@ -164,7 +164,7 @@ def status_event(user_id: str) -> QueueItemStatusChangedEvent:
     )
 
 
-async def test_status_is_whole_for_owner_and_admin_and_redacted_for_others(rooms: SocketBench) -> None:
+async def test_status_is_complete_for_owner_and_admin_and_redacted_for_others(rooms: SocketBench) -> None:
     event = status_event(rooms.id("alice"))
     await rooms.tell(event)
     whole = event.model_dump(mode="json")
@@ -185,7 +185,7 @@ async def test_status_is_whole_for_owner_and_admin_and_redacted_for_others(rooms
     assert rooms.id("alice") not in str(other)
 
 
-async def test_batches_and_clearings(rooms: SocketBench) -> None:
+async def test_batch_and_clear_events_are_redacted_for_others(rooms: SocketBench) -> None:
     alice = rooms.id("alice")
     batch = BatchEnqueuedEvent(
         queue_id="default", batch_id="b", enqueued=2, requested=2, priority=0, origin="o", user_id=alice
@@ -205,7 +205,7 @@ async def test_batches_and_clearings(rooms: SocketBench) -> None:
 
 
 @pytest.mark.parametrize(("kind", "word"), [(QueueItemsCanceledEvent, "canceled"), (QueueItemsRetriedEvent, "retried")])
-async def test_each_owner_hears_of_their_own_items(rooms: SocketBench, kind: Any, word: str) -> None:
+async def test_bulk_events_contain_only_own_items(rooms: SocketBench, kind: Any, word: str) -> None:
     alice, admin = rooms.id("alice"), rooms.id("admin")
     event = kind.of("default", [(1, alice), (2, admin), (3, alice)])
     await rooms.tell(event)
@@ -218,7 +218,7 @@ async def test_each_owner_hears_of_their_own_items(rooms: SocketBench, kind: Any
     assert (other[f"{word}_item_ids"], other["user_ids"], other[f"{word}_item_ids_by_user"]) == ([], [], {})
 
 
-async def test_previews_are_the_owner_s_alone_and_nodes_the_admins_too(rooms: SocketBench) -> None:
+async def test_previews_go_to_the_owner_and_node_events_to_admins_too(rooms: SocketBench) -> None:
     node = {"session_id": "s", "invocation": {"id": "n", "type": "add"}, "invocation_source_id": "n"}
     alice = rooms.id("alice")
     started = InvocationStartedEvent(**item(alice), **node)
@@ -229,7 +229,7 @@ async def test_previews_are_the_owner_s_alone_and_nodes_the_admins_too(rooms: So
     assert rooms.clients["bob"].names() == []
 
 
-async def test_who_does_not_watch_the_queue_hears_only_of_their_own(rooms: SocketBench) -> None:
+async def test_unsubscribed_users_receive_only_their_own_events(rooms: SocketBench) -> None:
     await rooms.clients["bob"].socket.emit("unsubscribe_queue", {"queue_id": "default"})
     bob = rooms.clients.pop("bob")
     await asyncio.sleep(0.1)
@@ -237,7 +237,7 @@ async def test_who_does_not_watch_the_queue_hears_only_of_their_own(rooms: Socke
     assert [data["user_id"] for _, data in bob.heard] == [rooms.id("bob")]
 
 
-async def test_a_second_window_of_a_user_hears_everything_once_too(rooms: SocketBench) -> None:
+async def test_each_window_of_a_user_receives_every_event_once(rooms: SocketBench) -> None:
     auth = {"token": rooms.accounts["alice"].token}
     async with connect_client(rooms.url, "websocket", auth=auth) as second:
         rooms.clients["second"] = second
@@ -248,7 +248,7 @@ async def test_a_second_window_of_a_user_hears_everything_once_too(rooms: Socket
         assert len(second.heard) == 1
 
 
-async def test_a_demoted_admin_hears_no_more_than_others_at_once(rooms: SocketBench) -> None:
+async def test_demoted_admin_immediately_gets_redacted_events(rooms: SocketBench) -> None:
     await account(rooms.resources.database, "other", is_admin=True)
     await rooms.change("admin", is_admin=False)
     await rooms.tell(status_event(rooms.id("alice")))
@@ -259,7 +259,9 @@ async def test_a_demoted_admin_hears_no_more_than_others_at_once(rooms: SocketBe
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "Another-1"}])
-async def test_closed_and_revoked_accounts_are_shown_out_at_once(rooms: SocketBench, change: dict[str, Any]) -> None:
+async def test_disabled_and_revoked_accounts_are_disconnected_immediately(
+    rooms: SocketBench, change: dict[str, Any]
+) -> None:
     await rooms.change("alice", **change)
     await until(lambda: not rooms.clients["alice"].socket.connected)
     await rooms.tell(status_event(rooms.id("alice")))
@@ -267,7 +269,7 @@ async def test_closed_and_revoked_accounts_are_shown_out_at_once(rooms: SocketBe
     assert rooms.clients["bob"].socket.connected
 
 
-async def test_what_another_process_changed_is_noticed_by_the_regular_check(
+async def test_periodic_check_detects_changes_by_other_processes(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "CHECK_S", 0.05)
@@ -280,9 +282,7 @@ async def test_what_another_process_changed_is_noticed_by_the_regular_check(
         assert bench.clients["admin"].socket.connected
 
 
-async def test_admins_are_none_when_nobody_can_read_so_three_times(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_admin_rights_end_after_three_failed_checks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     people = SocketSessions(database)
     admin = await account(database, "admin", is_admin=True)
     assert await people.admit("sid", {}, {"token": admin.token})
@@ -302,9 +302,7 @@ async def test_admins_are_none_when_nobody_can_read_so_three_times(
     assert (again.may_stay, again.is_admin) == (True, True)
 
 
-async def test_a_database_that_cannot_be_read_lets_nobody_in(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unreadable_database_refuses_connections(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     admin = await account(database, "admin", is_admin=True)
 
     async def unreadable(*_: object, **__: object) -> None:

@@ -73,13 +73,13 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_answers_requests(settings: Settings) -> None:
+async def test_worker_answers_requests(settings: Settings) -> None:
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)
         assert await supervisor.ask_all("cache_status") == [{"device": "cpu", "name": "cache_status"}]
 
 
-async def test_one_worker_is_asked_alone(settings: Settings) -> None:
+async def test_ask_one_sends_the_request_to_a_single_worker(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert (await supervisor.ask_one("anything", {}, 30, startup_s=30))["name"] == "anything"
@@ -91,13 +91,13 @@ async def test_one_worker_is_asked_alone(settings: Settings) -> None:
             await supervisor.ask_one("die", {}, 30, startup_s=30)
 
 
-async def test_nobody_to_ask(settings: Settings) -> None:
+async def test_ask_one_fails_when_no_worker_becomes_ready(settings: Settings) -> None:
     async with running_supervisor(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         with pytest.raises(Unavailable, match="no worker is ready"):
             await supervisor.ask_one("anything", {}, 0.05, startup_s=0.05)
 
 
-async def test_nobody_ready_gives_no_answers(settings: Settings) -> None:
+async def test_ask_all_without_ready_workers_returns_nothing(settings: Settings) -> None:
     async with running_supervisor(settings, "mute", patience=20) as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)
         assert await supervisor.ask_all("cache_status") == []
@@ -146,7 +146,9 @@ async def test_listed_devices_get_a_worker_each(settings: Settings, notes: Calla
         ProcessorResumedEvent(),
     ],
 )
-async def test_wakes_when_there_may_be_items(event: Event, settings: Settings, notes: Callable[[], list[str]]) -> None:
+async def test_workers_wake_when_items_may_be_pending(
+    event: Event, settings: Settings, notes: Callable[[], list[str]]
+) -> None:
     async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         bus.emit(event)
@@ -193,7 +195,9 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
         assert notes().count("cancel cpu 5") == 2
 
 
-async def test_workers_hear_what_they_must_not_use_again(settings: Settings, notes: Callable[[], list[str]]) -> None:
+async def test_workers_are_notified_of_deleted_images_and_changed_models(
+    settings: Settings, notes: Callable[[], list[str]]
+) -> None:
     async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         bus.emit(ImagesDeletedEvent(image_names=["a.png", "b.png"]))
@@ -202,7 +206,7 @@ async def test_workers_hear_what_they_must_not_use_again(settings: Settings, not
         assert "images_deleted a.png,b.png" in notes()
 
 
-async def test_a_killed_worker_fails_its_item_and_comes_back(
+async def test_killed_worker_fails_its_item_and_is_restarted(
     settings: Settings, notes: Callable[[], list[str]], logged: list[logging.LogRecord]
 ) -> None:
     async with running_supervisor(settings) as (supervisor, _bus, orphans):
@@ -221,7 +225,7 @@ async def test_a_killed_worker_fails_its_item_and_comes_back(
     ]
 
 
-async def test_dying_again_and_again_backs_off(settings: Settings) -> None:
+async def test_repeated_worker_crashes_are_restarted_with_backoff(settings: Settings) -> None:
     async with running_supervisor(settings, "dies") as (_supervisor, _bus, orphans):
         await until(lambda: len(orphans.failed) == 3)
     assert {reason for _, reason in orphans.failed} == {
@@ -229,7 +233,7 @@ async def test_dying_again_and_again_backs_off(settings: Settings) -> None:
     }
 
 
-async def test_a_command_that_cannot_start(settings: Settings) -> None:
+async def test_unstartable_worker_command_is_handled(settings: Settings) -> None:
     orphans = Orphans()
     supervisor = Supervisor(settings, Bus(), orphans.fail, command=("/no/such/program",), first_delay=0.01)
     await supervisor.start()
@@ -238,7 +242,7 @@ async def test_a_command_that_cannot_start(settings: Settings) -> None:
     assert "cannot be started" in orphans.failed[0][1]
 
 
-async def test_stop_is_told_to_the_worker(settings: Settings, notes: Callable[[], list[str]]) -> None:
+async def test_stop_ends_the_worker_cleanly(settings: Settings, notes: Callable[[], list[str]]) -> None:
     async with running_supervisor(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)
         pid = supervisor.pids[0]
@@ -247,7 +251,7 @@ async def test_stop_is_told_to_the_worker(settings: Settings, notes: Callable[[]
     assert orphans.failed == []
 
 
-async def test_a_worker_that_closes_its_link_and_lives_is_replaced(
+async def test_running_worker_with_a_closed_link_is_replaced(
     settings: Settings, notes: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_link, "DRAIN_S", 0.01)
@@ -257,7 +261,7 @@ async def test_a_worker_that_closes_its_link_and_lives_is_replaced(
     assert not any(alive(int(line.split()[2])) for line in notes())
 
 
-async def test_a_message_that_makes_no_sense_does_not_end_the_reading(settings: Settings) -> None:
+async def test_malformed_messages_do_not_stop_the_reader(settings: Settings) -> None:
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         nonsense = [
@@ -269,7 +273,7 @@ async def test_a_message_that_makes_no_sense_does_not_end_the_reading(settings: 
         assert await supervisor.ask_all("x") == [{"device": "cpu", "name": "x"}]
 
 
-async def test_a_deaf_worker_is_killed(settings: Settings) -> None:
+async def test_unresponsive_worker_is_killed_on_stop(settings: Settings) -> None:
     async with running_supervisor(settings, "deaf", patience=0.1) as (supervisor, _bus, _orphans):
         await supervisor.ready(30)
         pid = supervisor.pids[0]
@@ -282,7 +286,9 @@ async def test_stop_before_ready_leaves_no_process(settings: Settings, notes: Ca
     assert not alive(int(notes()[0].split()[2]))
 
 
-async def test_failing_orphans_may_fail(settings: Settings, notes: Callable[[], list[str]]) -> None:
+async def test_error_while_failing_orphans_does_not_stop_restarts(
+    settings: Settings, notes: Callable[[], list[str]]
+) -> None:
     async def broken(_device: str, _reason: str) -> None:
         raise RuntimeError("no database")
 
@@ -293,7 +299,7 @@ async def test_failing_orphans_may_fail(settings: Settings, notes: Callable[[], 
     await supervisor.stop()
 
 
-async def test_changed_settings_reach_the_workers_and_those_started_later(
+async def test_changed_settings_reach_running_and_new_workers(
     settings: Settings, notes: Callable[[], list[str]]
 ) -> None:
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
@@ -307,7 +313,7 @@ async def test_changed_settings_reach_the_workers_and_those_started_later(
         await until(lambda: notes().count("hello date auto") == 1)
 
 
-async def test_one_worker_answers_for_all(settings: Settings) -> None:
+async def test_changing_one_worker_request_is_answered_once(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cpu", "cuda:0"]})
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)
@@ -320,7 +326,7 @@ async def test_one_worker_answers_for_all(settings: Settings) -> None:
             await supervisor.ask_one("die", {}, 30)
 
 
-async def test_without_a_ready_worker_nobody_is_asked(settings: Settings) -> None:
+async def test_ask_one_without_a_ready_worker_is_unavailable(settings: Settings) -> None:
     async with running_supervisor(settings, "mute") as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)
         with pytest.raises(Unavailable, match="ready"):

@@ -54,7 +54,7 @@ def client(root: Path, settings: Settings) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
-def test_only_the_static_folder_is_taken_and_put_into_use(root: Path, tmp_path: Path) -> None:
+def test_install_extracts_and_activates_only_the_static_folder(root: Path, tmp_path: Path) -> None:
     assert command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES))) == 0
     paths = {path.relative_to(root / "webui").as_posix() for path in (root / "webui").rglob("*") if path.is_file()}
     assert paths == {
@@ -77,7 +77,7 @@ def test_only_the_static_folder_is_taken_and_put_into_use(root: Path, tmp_path: 
         ({**FILES, "invokeai/frontend/web/dist/../../../../x.js": "x"}, "9.9.9", None, "outside of the target folder"),
     ],
 )
-def test_what_is_not_as_recorded_leaves_nothing_behind(
+def test_wheel_that_does_not_match_its_record_is_not_installed(
     root: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -103,7 +103,7 @@ def test_a_bundle_over_a_limit_is_refused_before_it_is_unpacked(
 
 
 @pytest.mark.parametrize("name", ["../x.js", "a/../../x.js", "/etc/x.js", "..\\x.js/../../x.js"])
-def test_names_that_lead_out_are_refused_and_links_are_plain_files(
+def test_names_outside_the_target_folder_are_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = wheel(tmp_path / "ui.whl", {**FILES, f"invokeai/frontend/web/dist/{name}": "x"})
@@ -126,7 +126,7 @@ def test_a_link_in_a_bundle_becomes_a_plain_file(root: Path, tmp_path: Path) -> 
     assert link.read_text() == "/etc/passwd"
 
 
-def test_a_file_that_is_no_wheel_and_a_version_that_is_none(
+def test_invalid_wheels_and_versions_are_refused(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ui.whl").write_text("no zip")
@@ -137,7 +137,7 @@ def test_a_file_that_is_no_wheel_and_a_version_that_is_none(
     assert command(root, "install", "../../etc", "--wheel", str(tmp_path / "ui.whl")) == 2
 
 
-def test_use_list_and_remove(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_versions_are_used_listed_and_removed(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for version in ("6.10.0", "6.9.0"):
         path = wheel(tmp_path / f"{version}.whl", FILES, version)
         assert command(root, "install", version, "--wheel", str(path)) == 0
@@ -152,7 +152,7 @@ def test_use_list_and_remove(root: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert command(root, "use", "own") == 0
 
 
-async def test_a_running_server_follows_the_choice(root: Path, tmp_path: Path, settings: Settings) -> None:
+async def test_running_server_switches_to_the_selected_version(root: Path, tmp_path: Path, settings: Settings) -> None:
     async with client(root, settings) as http:
         assert "invokeclone" in (await http.get("/")).text
         command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES)))
@@ -163,7 +163,7 @@ async def test_a_running_server_follows_the_choice(root: Path, tmp_path: Path, s
         assert "invokeclone" in (await http.get("/")).text
 
 
-async def test_files_are_sent_compressed_lasting_and_only_once(root: Path, tmp_path: Path, settings: Settings) -> None:
+async def test_files_are_compressed_cacheable_and_revalidated(root: Path, tmp_path: Path, settings: Settings) -> None:
     command(root, "install", "9.9.9", "--wheel", str(wheel(tmp_path / "ui.whl", FILES)))
     async with client(root, settings) as http:
         answer = await http.get("/assets/index-abc.js", headers={"Accept-Encoding": "gzip"})

@@ -92,7 +92,7 @@ def webui(server: Server, method: str, path: str, body: Any = None) -> tuple[int
         return answer.status, json.loads(answer.read())
 
 
-def test_the_requests_of_open_webui(server: Server) -> None:
+def test_open_webui_requests(server: Server) -> None:
     """As captured, with the whole options object sent back."""
     status, options = webui(server, "GET", "options")
     assert status == 200
@@ -110,7 +110,7 @@ def test_the_requests_of_open_webui(server: Server) -> None:
         assert is_white(mean_color(image, (0, 0, 12, 12)))
 
 
-def test_info_is_text_with_what_libre_chat_reads(http: httpx.Client) -> None:
+def test_info_is_text_with_the_fields_librechat_reads(http: httpx.Client) -> None:
     body = {"prompt": CIRCLE, "negative_prompt": "", "cfg_scale": 4.5, "steps": 22, "width": 128, "height": 64}
     answer = ask(http, "txt2img", **body)
     assert isinstance(answer["info"], str)
@@ -135,7 +135,7 @@ def test_lists_as_silly_tavern_reads_them(http: httpx.Client) -> None:
         assert http.post(f"{API}/{path}").status_code == 200
 
 
-def test_what_silly_tavern_asks_for(http: httpx.Client) -> None:
+def test_silly_tavern_requests(http: httpx.Client) -> None:
     """With all that it sends along and that means nothing here, or nothing as it is."""
     settings = {"CLIP_stop_at_last_layers": 1, "sd_vae": "Automatic", "forge_additional_modules": []}
     (image,), info = txt2img(
@@ -167,7 +167,7 @@ def test_what_silly_tavern_asks_for(http: httpx.Client) -> None:
     assert "Sampler: DPM++ 2M, Schedule type: Karras" in info["infotexts"][0]
 
 
-def test_seeds_make_the_same_picture_again_and_count_on(http: httpx.Client) -> None:
+def test_seeds_reproduce_images_and_increment(http: httpx.Client) -> None:
     images, info = txt2img(http, **SMALL | {"batch_size": 1, "n_iter": 2})
     assert info["all_seeds"] == [3, 4]
     (second,), _ = txt2img(http, **SMALL | {"seed": 4})
@@ -178,7 +178,7 @@ def test_seeds_make_the_same_picture_again_and_count_on(http: httpx.Client) -> N
     assert first["seed"] != other["seed"]
 
 
-def test_subseeds_blend_in_another_picture(http: httpx.Client) -> None:
+def test_subseeds_blend_in_another_image(http: httpx.Client) -> None:
     """At strength 1 it is the subseed's picture; in between it is neither."""
     (first,), _ = txt2img(http, **SMALL)
     (other,), _ = txt2img(http, **SMALL | {"seed": 8})
@@ -191,7 +191,7 @@ def test_subseeds_blend_in_another_picture(http: httpx.Client) -> None:
     assert "Variation seed: 9, Variation seed strength: 0.5" in half_info["infotexts"][1]
 
 
-def test_the_prompt_s_weights_are_kept_in_both_languages(http: httpx.Client) -> None:
+def test_prompt_weights_are_recorded_in_both_syntaxes(http: httpx.Client) -> None:
     (image,), info = txt2img(http, "a ((red)) circle, [on] a (white:1.2) background", **QUICK)
     assert json.loads(image.info["invokeai_metadata"])["positive_prompt"] == (
         "a (red)1.21 circle, (on)0.9091 a (white)1.2 background"
@@ -200,7 +200,7 @@ def test_the_prompt_s_weights_are_kept_in_both_languages(http: httpx.Client) -> 
     assert image.info["parameters"].startswith(info["prompt"])
 
 
-def test_weights_and_break_change_the_picture(http: httpx.Client) -> None:
+def test_weights_and_break_change_the_image(http: httpx.Client) -> None:
     (even,), _ = txt2img(http, "a red circle on a blue background", **SMALL)
     (same,), _ = txt2img(http, "a (red:1.0) circle on a blue background", **SMALL)
     (weighted,), _ = txt2img(http, "a (red:0.2) circle on a blue background", **SMALL)
@@ -236,7 +236,7 @@ def test_hires_fix(http: httpx.Client, upscaler: str) -> None:
     assert is_white(mean_color(image, (0, 0, 24, 24)))
 
 
-def test_tiles_fit_each_other(http: httpx.Client) -> None:
+def test_tiling_changes_the_image_and_is_recorded(http: httpx.Client) -> None:
     (image,), info = txt2img(http, "a mountain, night with stars", **SMALL, tiling=True)
     (plain,), _ = txt2img(http, "a mountain, night with stars", **SMALL)
     assert "Tiling: True" in info["infotexts"][0]
@@ -252,7 +252,7 @@ def test_formats(http: httpx.Client, format: str, expected: str) -> None:  # noq
     assert (text_info["parameters"]["Prompt"], text_info["parameters"]["Size-1"]) == ("ein Fuß", "64")
 
 
-def test_pictures_may_stay_on_the_server(http: httpx.Client) -> None:
+def test_images_can_be_saved_without_being_sent(http: httpx.Client) -> None:
     images, info = txt2img(http, **QUICK, send_images=False, save_images=True)
     assert images == []
     assert len(info["infotexts"]) == 1
@@ -263,7 +263,7 @@ def test_pictures_may_stay_on_the_server(http: httpx.Client) -> None:
 # Beginning with a picture
 
 
-def test_a_picture_to_begin_with(http: httpx.Client) -> None:
+def test_denoising_strength_controls_img2img(http: httpx.Client) -> None:
     """A little strength keeps it, much follows the prompt."""
     start = circle_image()
     fields = SMALL | {"prompt": "a blue circle on a white background"}
@@ -278,7 +278,7 @@ def test_a_picture_to_begin_with(http: httpx.Client) -> None:
     assert answer["parameters"]["init_images"] == [to_base64(start)]
 
 
-def test_a_picture_is_cropped_to_the_wanted_size(http: httpx.Client) -> None:
+def test_image_is_cropped_to_the_requested_size(http: httpx.Client) -> None:
     wide = Image.new("RGB", (384, 128), "lime")
     wide.paste(circle_image(), (128, 0))
     result = img2img(http, wide, prompt=CIRCLE, **SMALL, resize_mode=1, denoising_strength=0.1)
@@ -294,7 +294,7 @@ def inside(side: int, half: int) -> Image.Image:
 
 @pytest.mark.parametrize("fill", [0, 1, 2])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_inpainting_the_whole_picture(http: httpx.Client, fill: int, inverted: bool) -> None:
+def test_inpainting_the_whole_image(http: httpx.Client, fill: int, inverted: bool) -> None:
     start, mask = circle_image(), inside(128, 36)
     sent = Image.eval(mask, lambda value: 255 - value) if inverted else mask
     result = img2img(
@@ -314,7 +314,7 @@ def test_inpainting_the_whole_picture(http: httpx.Client, fill: int, inverted: b
     assert is_blue(object_color(result))
 
 
-def test_the_border_of_a_mask_fades(http: httpx.Client) -> None:
+def test_mask_border_is_blurred(http: httpx.Client) -> None:
     start, mask = circle_image(), inside(128, 30)
     body = {"prompt": "a blue square", "mask": to_base64(mask), "mask_blur": 4, "inpaint_full_res": False}
     result = img2img(http, start, **SMALL, **body, denoising_strength=1)
@@ -347,7 +347,7 @@ def test_inpainting_only_the_region_of_the_mask(http: httpx.Client) -> None:
 # Pictures without a run
 
 
-def test_pictures_are_enlarged(http: httpx.Client, enqueued: Callable[[], int]) -> None:
+def test_images_are_upscaled(http: httpx.Client, enqueued: Callable[[], int]) -> None:
     before = enqueued()
     image = to_base64(circle_image(64))
     upscaled = ask(http, "extra-single-image", image=image, upscaling_resize=3, upscaler_1="Lanczos")
@@ -358,7 +358,7 @@ def test_pictures_are_enlarged(http: httpx.Client, enqueued: Callable[[], int]) 
     assert enqueued() == before
 
 
-def test_a_foreign_picture_s_text_is_read(http: httpx.Client) -> None:
+def test_infotext_of_other_tools_is_read(http: httpx.Client) -> None:
     from PIL.PngImagePlugin import PngInfo
 
     texts = PngInfo()
@@ -377,7 +377,7 @@ def test_a_foreign_picture_s_text_is_read(http: httpx.Client) -> None:
 # Options
 
 
-def test_options_are_kept(http: httpx.Client) -> None:
+def test_supported_options_are_stored_and_applied(http: httpx.Client) -> None:
     options = http.get(f"{API}/options").json()
     new = options | {"samples_format": "webp", "CLIP_stop_at_last_layers": 2, "of_another_server": {"a": [1]}}
     assert http.post(f"{API}/options", json=new).status_code == 200
@@ -457,7 +457,7 @@ WRONG: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)))
-def test_what_is_wrong_is_told_and_enqueues_nothing(
+def test_invalid_requests_return_errors_and_enqueue_nothing(
     http: httpx.Client, enqueued: Callable[[], int], number: int
 ) -> None:
     path, body, status = WRONG[number]
@@ -475,7 +475,7 @@ NOT_STORABLE = (b"\xff", b'{"prompt": "\\ud800"}')
 
 
 @pytest.mark.parametrize("body", [b"[", b"[]", b"1", b'"a"', *NOT_STORABLE])
-def test_bodies_that_are_no_object_are_told(http: httpx.Client, enqueued: Callable[[], int], body: bytes) -> None:
+def test_non_object_bodies_are_refused(http: httpx.Client, enqueued: Callable[[], int], body: bytes) -> None:
     before = enqueued()
     for path in ("txt2img", "img2img", "options", "png-info"):
         answer = http.post(f"{API}/{path}", content=body)
@@ -550,7 +550,7 @@ def test_progress_and_interrupt(http: httpx.Client, server: Server) -> None:
     assert http.get(f"{API}/progress").json()["state"]["job_count"] == 0
 
 
-def test_an_interrupt_before_anything_is_done(http: httpx.Client, server: Server) -> None:
+def test_interrupt_before_the_first_result(http: httpx.Client, server: Server) -> None:
     asking = BackgroundRequest(server, **LONG | {"steps": 900})
     asking.wait_for(runs)
     http.post(f"{API}/interrupt").raise_for_status()
@@ -560,7 +560,7 @@ def test_an_interrupt_before_anything_is_done(http: httpx.Client, server: Server
     assert statuses(http, 1) == ["canceled"]
 
 
-def test_skip_leaves_one_out(http: httpx.Client, server: Server) -> None:
+def test_skip_omits_the_current_image(http: httpx.Client, server: Server) -> None:
     asking = BackgroundRequest(server, **LONG | {"width": 64, "height": 64, "n_iter": 2})
     asking.wait_for(runs)
     http.post(f"{API}/skip").raise_for_status()
@@ -571,7 +571,7 @@ def test_skip_leaves_one_out(http: httpx.Client, server: Server) -> None:
     assert statuses(http, 2) == ["canceled", "completed"]
 
 
-def test_somebody_else_s_cancel_is_an_error(http: httpx.Client, server: Server) -> None:
+def test_cancellation_by_another_client_is_an_error(http: httpx.Client, server: Server) -> None:
     asking = BackgroundRequest(server, **LONG | {"steps": 900})
     asking.wait_for(runs)
     current = http.get("/api/v1/queue/default/current").json()
@@ -581,7 +581,7 @@ def test_somebody_else_s_cancel_is_an_error(http: httpx.Client, server: Server) 
     assert answer.json()["detail"] == "the generation was canceled"
 
 
-def test_a_client_that_goes_away_cancels_its_items(http: httpx.Client, server: Server) -> None:
+def test_client_disconnect_cancels_its_items(http: httpx.Client, server: Server) -> None:
     wire = http_client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     wire.request("POST", f"{API}/txt2img", json.dumps(LONG | {"steps": 900, "n_iter": 2}))
     server.wait_for(lambda: runs(http.get(f"{API}/progress").json()), "the run")

@@ -85,7 +85,7 @@ async def test_units_of_ip_adapters_become_reference_images(library: Resources) 
         ("ip-adapter_sdxl", "IP-Adapter_clip_h", "ViT-H"),
     ],
 )
-async def test_the_module_or_the_adapters_name_states_the_image_encoder(
+async def test_image_encoder_follows_from_the_module_or_adapter_name(
     library: Resources, model: str, module: str, encoder: str
 ) -> None:
     units = script(reference(model=model, module=module))
@@ -95,7 +95,7 @@ async def test_the_module_or_the_adapters_name_states_the_image_encoder(
     assert reference_image.image_encoder == encoder
 
 
-async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources) -> None:
+async def test_reference_images_apply_to_inpainting_of_a_region(library: Resources) -> None:
     fields = {"init_images": [INITIAL], "mask": INITIAL, **checkpoint("m")}
     plan = await make_plan(library, SYSTEM, ImageToImage(**fields, **script(reference())))
     assert len(plan.resolved.settings.references) == 1
@@ -112,7 +112,7 @@ async def test_reference_images_hold_for_inpainting_of_a_part(library: Resources
         ({"image": None}, "the image is missing"),
     ],
 )
-async def test_reference_images_that_cannot_be_are_refused(
+async def test_unsupported_reference_images_are_refused(
     library: Resources, fields: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises((RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound), match=problem):
@@ -144,7 +144,7 @@ async def test_reference_images_that_cannot_be_are_refused(
         ({"module": "none"}, None),
     ],
 )
-async def test_preprocessors_are_nodes(
+async def test_preprocessors_become_nodes(
     library: Resources, fields: dict[str, Any], expected: Preprocessor | None
 ) -> None:
     resolved = await resolve(library, TextToImage(**checkpoint("m"), **script(unit(**fields))))
@@ -177,7 +177,7 @@ async def test_every_preprocessor_makes_a_valid_graph(library: Resources, module
         ({"module": "none"}, (16, 8)),
     ],
 )
-async def test_images_are_brought_to_the_preprocessors_resolution(
+async def test_images_are_resized_to_the_preprocessor_resolution(
     library: Resources, fields: dict[str, Any], size: tuple[int, int]
 ) -> None:
     units = script(unit(**{"module": "canny"} | fields))
@@ -185,7 +185,7 @@ async def test_images_are_brought_to_the_preprocessors_resolution(
     assert await size_of(library, resolved.settings.controls[0].image) == size
 
 
-def test_a_narrow_image_keeps_a_pixel_and_does_not_grow_without_end() -> None:
+def test_narrow_image_keeps_one_pixel_and_has_a_size_limit() -> None:
     narrow = Image.new("RGB", (3000, 1))
     assert resize_to_resolution(narrow, 64, (64, 64), contain=True).size == (64, 1)
     assert resize_to_resolution(narrow, 512).size == (8192, 3)
@@ -204,9 +204,7 @@ def test_a_narrow_image_keeps_a_pixel_and_does_not_grow_without_end() -> None:
         ),
     ],
 )
-async def test_preprocessors_that_cannot_be_are_refused(
-    library: Resources, fields: dict[str, Any], problem: str
-) -> None:
+async def test_unsupported_preprocessors_are_refused(library: Resources, fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(RequestRejected, match=problem):
         await make_plan(library, SYSTEM, TextToImage(**checkpoint("m"), **script(unit(**fields))))
 
@@ -227,7 +225,7 @@ async def test_adapters_are_listed(library: Resources) -> None:
 # The refiner
 
 
-async def test_a_refiner_ends_the_runs(library: Resources) -> None:
+async def test_refiner_finishes_each_run(library: Resources) -> None:
     fields = {"refiner_checkpoint": "xl refiner [0123456789]", "steps": 12, "cfg_scale": 4.0}
     plan = await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl"), **fields))
     refiner = plan.resolved.settings.refiner
@@ -247,7 +245,7 @@ async def test_a_refiner_ends_the_runs(library: Resources) -> None:
         assert plan.resolved.settings.refiner is None
 
 
-async def test_refiners_that_cannot_be_are_refused(library: Resources) -> None:
+async def test_unsupported_refiners_are_refused(library: Resources) -> None:
     for main, refiner, problem in (
         ("m", "xl refiner", "sd-1 models do not support refiners"),
         ("xl", "m", "m is sd-1: xl requires a refiner of sdxl-refiner"),

@@ -101,7 +101,7 @@ async def test_a_unit_without_an_image_follows_the_initial_image(library: Resour
     assert await size_of(library, second.image) == (16, 8)
 
 
-async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resources) -> None:
+async def test_graph_is_valid_and_infotext_names_the_units(library: Resources) -> None:
     resolved = await resolve(library, TextToImage(**script(unit(weight=0.5))))
     registry.discover()
     nodes = resolved.batch(origin="t").graph.nodes
@@ -132,13 +132,13 @@ async def test_the_graph_is_valid_and_the_images_text_names_them(library: Resour
         ({"control_mode": "more"}, "unknown control_mode 'more'"),
     ],
 )
-async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, problem: str) -> None:
+async def test_unsupported_unit_fields_are_refused_by_name(library: Resources, fields: Any, problem: str) -> None:
     errors = (RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound)
     with pytest.raises(errors, match=problem):
         await resolve(library, TextToImage(**script(unit(**fields))))
 
 
-async def test_units_that_are_no_objects_and_inpainting_of_a_part_are_refused(library: Resources) -> None:
+async def test_malformed_units_and_region_inpainting_are_refused(library: Resources) -> None:
     with pytest.raises(RequestRejected, match="unit 1: must be an object"):
         await make_plan(library, SYSTEM, TextToImage(**script(unit(), 5)))
     for invalid_script in (5, {"args": 5}, {"args": unit()}):

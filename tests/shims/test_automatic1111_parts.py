@@ -52,7 +52,7 @@ from tests.shims.conftest import circle_image, png
         ("dpmpp_3m_k", None, "dpmpp_3m_k", "Karras"),
     ],
 )
-def test_samplers_by_their_names_over_there(name: str, schedule: str | None, scheduler: str, label: str) -> None:
+def test_samplers_are_found_by_automatic1111_names(name: str, schedule: str | None, scheduler: str, label: str) -> None:
     sampling = samplers.resolve_sampling(name, schedule)
     assert (sampling.scheduler, sampling.schedule, sampling.unavailable_schedule) == (scheduler, label, None)
 
@@ -68,7 +68,7 @@ def test_samplers_by_their_names_over_there(name: str, schedule: str | None, sch
         ("LCM", "Align Your Steps", "lcm", "Uniform", "align_your_steps"),
     ],
 )
-def test_what_is_not_to_be_had_becomes_the_nearest_and_is_told(
+def test_unavailable_schedule_is_replaced_and_reported(
     name: str, schedule: str | None, scheduler: str, label: str, asked: str
 ) -> None:
     sampling = samplers.resolve_sampling(name, schedule)
@@ -89,7 +89,7 @@ def test_unknown_names_are_not_found() -> None:
         samplers.resolve_sampling("Euler", "nonsense")
 
 
-def test_every_scheduler_can_be_had() -> None:
+def test_every_scheduler_can_be_selected() -> None:
     """Each name here is the sampler's it is listed under, and the lists name all of them."""
     for scheduler in get_args(SCHEDULER_NAME_VALUES):
         assert samplers.resolve_sampling(scheduler, None).scheduler == scheduler
@@ -105,7 +105,7 @@ def test_every_scheduler_can_be_had() -> None:
 # Texts
 
 
-def test_a_text_is_read_as_it_was_written() -> None:
+def test_infotext_round_trip() -> None:
     text = infotext.format_infotext(
         "a cat,\non a mat",
         "dog: bad",
@@ -125,7 +125,7 @@ def test_a_text_is_read_as_it_was_written() -> None:
     }
 
 
-def test_a_text_of_words_alone_is_a_prompt() -> None:
+def test_infotext_without_parameters_is_a_prompt() -> None:
     assert infotext.parse("a cat: big, red") == {"Prompt": "a cat: big, red", "Negative prompt": ""}
     assert infotext.parse("x" * 100_000)["Prompt"] == "x" * 100_000
     assert infotext.parse("x" * 9_999 + " " * 9_999)["Prompt"] == "x" * 9_999
@@ -134,7 +134,7 @@ def test_a_text_of_words_alone_is_a_prompt() -> None:
 
 @pytest.mark.parametrize("text", ["a cat\nSteps: 1", "猫 ★ é\nSteps: 1"])
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_the_text_travels_in_every_format(tmp_path: Path, text: str, kind: Any) -> None:
+def test_infotext_is_embedded_in_every_format(tmp_path: Path, text: str, kind: Any) -> None:
     file = tmp_path / "a.png"
     before = {"invokeai_metadata": '{"seed": 1}'}
     file.write_bytes(png_files.encode(circle_image(64), 1, before))
@@ -147,7 +147,7 @@ def test_the_text_travels_in_every_format(tmp_path: Path, text: str, kind: Any) 
     assert infotext.read_infotext(data) == (text, before if kind == "png" else {})
 
 
-def test_a_picture_may_say_nothing() -> None:
+def test_image_without_infotext_is_read_as_empty() -> None:
     assert infotext.read_infotext(png(circle_image(64))) == ("", {})
 
 
@@ -164,7 +164,7 @@ def image_request(**fields: Any) -> ImageToImage:
     return ImageToImage.model_validate({"mask": "-", "init_images": ["-"], **fields})
 
 
-def test_white_is_repainted_and_the_rest_stays() -> None:
+def test_white_mask_areas_are_repainted() -> None:
     whole = {"inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 3}
     ready = inpainting.arrange(circle_image(), mask_of((32, 32, 96, 96)), image_request(**whole), (128, 128))
     assert (ready.feather, ready.full_image) == (3, None)
@@ -178,7 +178,7 @@ def test_white_is_repainted_and_the_rest_stays() -> None:
     assert inverted.mask.getpixel((5, 5)) == 0
 
 
-def test_a_transparent_mask_says_by_its_opacity() -> None:
+def test_transparent_mask_uses_its_alpha_channel() -> None:
     mask = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     mask.paste((0, 0, 0, 255), (0, 0, 32, 64))
     binary_mask = inpainting.to_binary(mask, (64, 64))
@@ -187,7 +187,7 @@ def test_a_transparent_mask_says_by_its_opacity() -> None:
     assert (opaque.size, opaque.getextrema()) == ((32, 32), (255, 255))
 
 
-def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
+def test_only_the_masked_region_is_generated_and_pasted_back() -> None:
     image = circle_image(256)
     ready = inpainting.arrange(
         image,
@@ -203,7 +203,7 @@ def test_only_the_region_around_the_mask_is_made_and_keeps_its_place() -> None:
     assert ready.box_mask.getpixel((2, 2)) == 255
 
 
-def test_regions_stay_inside_the_picture() -> None:
+def test_regions_stay_inside_the_image() -> None:
     assert inpainting.expand_region((0, 0, 10, 10), 32, (100, 60), (128, 64)) == (0, 0, 84, 42)
     assert inpainting.expand_region((90, 10, 100, 50), 0, (100, 60), (64, 64)) == (60, 10, 100, 50)
     assert inpainting.expand_region((0, 20, 100, 30), 0, (100, 60), (64, 64)) == (0, 0, 100, 60)
@@ -226,7 +226,7 @@ def test_holes_take_the_colors_around_them() -> None:
     assert inpainting.fill_hole(image, everything).tobytes() == image.tobytes()
 
 
-def test_outside_of_a_hole_nothing_changes() -> None:
+def test_pixels_outside_the_hole_are_unchanged() -> None:
     image = circle_image()
     filled = np.asarray(inpainting.fill_hole(image, mask_of((50, 50, 70, 70))))
     same = (filled == np.asarray(image)).all(axis=2)
@@ -235,7 +235,7 @@ def test_outside_of_a_hole_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize(("mode", "left"), [(0, "red"), (1, "white"), (2, "red")])
-def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
+def test_images_are_resized_by_resize_mode(mode: int, left: str) -> None:
     """Stretched and filled pictures keep their left edge, a cropped one loses it."""
     image = Image.new("RGB", (256, 128), "white")
     image.paste("red", (0, 0, 40, 128))
@@ -247,7 +247,7 @@ def test_pictures_are_brought_to_size(mode: int, left: str) -> None:
 # Enlarging
 
 
-def test_pictures_are_enlarged() -> None:
+def test_images_are_upscaled() -> None:
     image = circle_image(64)
     assert extras.upscale(image, Upscale(upscaler_1="Lanczos", upscaling_resize=2.5)).size == (160, 160)
     assert extras.upscale(image, Upscale(upscaler_1="None", upscaling_resize=4)) is image
@@ -264,7 +264,7 @@ def test_pictures_are_enlarged() -> None:
         extras.upscale(circle_image(1024), Upscale(upscaler_1="Nearest", upscaling_resize=16))
 
 
-def test_what_needs_a_model_is_refused_by_name() -> None:
+def test_features_needing_a_missing_model_are_refused_by_name() -> None:
     for fields, name in (
         ({"gfpgan_visibility": 0.5}, "gfpgan_visibility"),
         ({"codeformer_visibility": 1}, "codeformer_visibility"),
@@ -311,12 +311,12 @@ async def library(resources: Resources) -> Resources:
         "/some/m2.safetensors",
     ],
 )
-async def test_checkpoints_by_every_name(library: Resources, name: str) -> None:
+async def test_checkpoints_are_found_by_every_name(library: Resources, name: str) -> None:
     async with library.database.read() as connection:
         assert (await options.find_checkpoint(connection, name)).key == "m2"
 
 
-async def test_options_are_kept_and_only_what_means_something(library: Resources) -> None:
+async def test_only_supported_options_are_stored(library: Resources) -> None:
     async with library.database.write() as connection:
         listed = await options.describe(connection, await options.load(connection, SYSTEM))
         assert listed["sd_model_checkpoint"] == "Name m1 [m101234567]"
@@ -332,7 +332,7 @@ async def test_options_are_kept_and_only_what_means_something(library: Resources
         assert (await options.load(connection, SYSTEM)).checkpoint is None
 
 
-async def test_options_that_make_no_sense_are_refused(library: Resources) -> None:
+async def test_invalid_options_are_refused(library: Resources) -> None:
     async with library.database.read() as connection:
         for wrong, error in (
             ({"sd_model_checkpoint": "nobody"}, generation.ModelNotFound),
@@ -345,7 +345,7 @@ async def test_options_that_make_no_sense_are_refused(library: Resources) -> Non
                 await options.apply_changes(connection, Options(), wrong)
 
 
-async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
+async def test_request_is_translated_into_a_plan(library: Resources) -> None:
     request = TextToImage(
         prompt="((a)) cat",
         negative_prompt="[b]",
@@ -373,7 +373,7 @@ async def test_a_plan_says_what_a_request_means(library: Resources) -> None:
     assert settings.hires_fix is settings.init_image is None
 
 
-async def test_subseeds_count_on_and_the_seed_stays(library: Resources) -> None:
+async def test_subseeds_increment_while_the_seed_stays(library: Resources) -> None:
     plan = await make_plan(library, SYSTEM, TextToImage(seed=5, subseed=9, subseed_strength=0.3, n_iter=3))
     assert (list(plan.resolved.seeds), plan.subseeds) == ([5, 5, 5], [9, 10, 11])
     assert plan.resolved.settings.variation.strength == 0.3
@@ -404,7 +404,7 @@ async def test_hires_fix(library: Resources, fields: dict[str, Any], size: tuple
     assert not settings.hires_fix.in_pixels
 
 
-async def test_hires_fix_in_pixels_with_a_sampler_of_its_own(library: Resources) -> None:
+async def test_hires_fix_in_pixels_with_a_separate_sampler(library: Resources) -> None:
     fields = {"hr_upscaler": "Nearest", "hr_sampler_name": "DDIM", "hr_second_pass_steps": 7, "denoising_strength": 1.0}
     fix = (await make_plan(library, SYSTEM, TextToImage(enable_hr=True, **fields))).resolved.settings.hires_fix
     assert (fix.in_pixels, fix.resample, fix.scheduler, fix.steps) == (True, "nearest", "ddim", 7)
@@ -441,7 +441,7 @@ HIRES = {"enable_hr": True}
         (HIRES | {"hr_resize_x": 1024, "hr_resize_y": 512}, "aspect ratio"),
     ],
 )
-async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
+async def test_unsupported_fields_are_refused_by_name(library: Resources, fields: Any, named: str) -> None:
     with pytest.raises((RequestRejected, generation.InvalidGeneration), match=named):
         await make_plan(library, SYSTEM, TextToImage(**fields))
 
@@ -455,12 +455,12 @@ async def test_what_would_be_left_out_is_refused_by_name(library: Resources, fie
         ({"mask": "a", "inpainting_fill": 3}, "latent nothing"),
     ],
 )
-async def test_what_img2img_has_not_is_refused_by_name(library: Resources, fields: Any, named: str) -> None:
+async def test_fields_unsupported_by_img2img_are_refused_by_name(library: Resources, fields: Any, named: str) -> None:
     with pytest.raises(RequestRejected, match=named):
         await make_plan(library, SYSTEM, ImageToImage(**fields))
 
 
-async def test_what_asks_for_nothing_is_no_refusal(library: Resources) -> None:
+async def test_unsupported_fields_with_neutral_values_are_accepted(library: Resources) -> None:
     """What common clients send with every request."""
     idle = {"styles": [""], "script_name": "None", "alwayson_scripts": {"x": {"args": []}}, "refiner_checkpoint": ""}
     idle |= {
@@ -474,7 +474,7 @@ async def test_what_asks_for_nothing_is_no_refusal(library: Resources) -> None:
     assert (await make_plan(library, SYSTEM, TextToImage(**idle))).count == 1
 
 
-async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
+async def test_override_settings_persist_on_request(library: Resources) -> None:
     await make_plan(library, SYSTEM, TextToImage(override_settings={"sd_model_checkpoint": "m2"}))
     async with library.database.read() as connection:
         assert (await options.load(connection, SYSTEM)).checkpoint is None
@@ -484,7 +484,7 @@ async def test_settings_may_stay_when_asked_to(library: Resources) -> None:
         assert (await options.load(connection, SYSTEM)).checkpoint == "m2"
 
 
-def test_the_configured_limit_of_pixels_counts_for_what_an_image_says() -> None:
+def test_configured_pixel_limit_applies_to_reading_infotext() -> None:
     data = png(circle_image(64))
     with pytest.raises(TooManyPixels):
         infotext.read_infotext(data, Limits(image_pixels=64 * 63))

@@ -56,7 +56,7 @@ def weights(prompt: str) -> list[tuple[str, float]]:
         ("<3 x <b:c>", [("<3 x <b:c>", 1.0)]),
     ],
 )
-def test_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
+def test_brackets_set_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
     assert weights(prompt) == pieces
 
 
@@ -76,18 +76,18 @@ def test_weights(prompt: str, pieces: list[tuple[str, float]]) -> None:
         ("(" * (MAX_NESTING + 1) + "a", "nested"),
     ],
 )
-def test_what_cannot_be_said_is_refused_by_name(prompt: str, named: str) -> None:
+def test_unsupported_prompt_syntax_is_refused_by_name(prompt: str, named: str) -> None:
     with pytest.raises(RequestRejected) as refused:
         parse(prompt, "negative_prompt")
     assert named in str(refused.value)
     assert refused.value.param == "negative_prompt"
 
 
-def test_and_and_break_are_words_when_they_are_not_alone() -> None:
+def test_and_and_break_inside_words_are_literal() -> None:
     assert compel("SAND and BREAKFAST") == "SAND and BREAKFAST"
 
 
-def test_break_begins_a_chunk_of_its_own() -> None:
+def test_break_starts_a_new_chunk() -> None:
     assert [[piece.text.strip() for piece in chunk] for chunk in parse("a cat BREAK a dog BREAK x").chunks] == [
         ["a cat"],
         ["a dog"],
@@ -113,7 +113,7 @@ def letters(pieces: list[tuple[str, float]]) -> list[tuple[str, float | None]]:
 
 @settings(deadline=None)
 @given(st.text(alphabet="abc ()[]:\\12.,+-=\"'!?é|", max_size=30))
-def test_compel_reads_what_was_meant(prompt: str) -> None:
+def test_compel_parses_the_translated_prompt_with_equal_weights(prompt: str) -> None:
     """Whatever is not refused comes out of compel's own parser with the same signs and weights, in the same order."""
     try:
         chunks = parse(prompt).chunks
@@ -155,14 +155,14 @@ def test_loras_are_taken_out_of_the_prompt(network: str, weight: float, text_wei
         ("<lora:thing:nan>", "10"),
     ],
 )
-def test_what_is_no_lora_is_refused(network: str, named: str) -> None:
+def test_invalid_lora_is_refused(network: str, named: str) -> None:
     with pytest.raises(RequestRejected) as refused:
         extract_loras(network)
     assert network in str(refused.value)
     assert named in str(refused.value)
 
 
-def test_networks_that_are_never_closed_are_looked_for_once() -> None:
+def test_unclosed_networks_are_searched_in_linear_time() -> None:
     """Each was followed to the prompt's end: 18 s at 100,000 characters."""
     took = []
     for number in (2_000, 20_000):

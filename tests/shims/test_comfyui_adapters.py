@@ -53,7 +53,7 @@ def why(workflow: dict[str, Any], catalog: Catalog = LIBRARY) -> str:
 # LoRAs
 
 
-def test_no_strength_on_the_text_encoders_is_that_on_the_denoiser() -> None:
+def test_missing_clip_strength_defaults_to_model_strength() -> None:
     nodes = nodes_of(with_lora(strength_clip=None))
     assert nodes["20.lora"]["loras"] == [lora_field("style", 0.8)]
     assert "20.lora_text" not in nodes
@@ -88,7 +88,7 @@ def leading_to(workflow: dict[str, Any], end: str) -> str:
     raise AssertionError(end)
 
 
-def test_the_weights_of_a_lora_that_is_there_twice_are_added_up() -> None:
+def test_weights_of_a_repeated_lora_are_added() -> None:
     """A LoRA cannot be applied twice to a model part: one node applies all of them to the bare model."""
     workflow = again("LoraLoader", clip=["21", 1], strength_model=0.25, strength_clip=0.25)
     nodes = build_nodes(workflow)
@@ -101,7 +101,7 @@ def test_the_weights_of_a_lora_that_is_there_twice_are_added_up() -> None:
     assert [(lora["model"]["name"], lora["weight"]) for lora in recorded] == [("style", 1.05), ("face", 0.3)]
 
 
-def test_a_lora_that_is_there_twice_on_the_denoiser_alone() -> None:
+def test_repeated_lora_on_the_denoiser_only() -> None:
     workflow = again("LoraLoaderModelOnly", strength_model=-0.8)
     assert build_nodes(workflow)["22.lora"]["loras"] == [lora_field("style", 0.0), lora_field("face", 0.3)]
     assert leading_to(workflow, "22.lora.unet") == "4.sd1_model_loader.unet"
@@ -149,7 +149,7 @@ def test_several_reference_images_and_masks() -> None:
 
 
 @pytest.mark.parametrize("off", [{"weight": 0.0}, {"start_at": 0.75}])
-def test_what_is_off_is_no_prompt(off: dict[str, float]) -> None:
+def test_disabled_reference_images_add_no_nodes(off: dict[str, float]) -> None:
     assert not any("ip_adapter" in node for node in build_nodes(referring(**off)))
 
 
@@ -167,7 +167,7 @@ def test_what_is_off_is_no_prompt(off: dict[str, float]) -> None:
         ({"clip_vision": ["34", 0]}, "someone's encoder is not a known image encoder"),
     ],
 )
-def test_reference_images_that_cannot_be_are_refused(inputs: dict[str, Any], problem: str) -> None:
+def test_unsupported_reference_images_are_refused(inputs: dict[str, Any], problem: str) -> None:
     workflow = referring(**inputs)
     workflow["33"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["20", 0], "amount": 2}}
     workflow["34"] = {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": "someone's encoder"}}
@@ -228,7 +228,7 @@ def refining(**inputs: Any) -> dict[str, Any]:
     return workflow
 
 
-def test_the_template_of_sdxl_with_its_refiner() -> None:
+def test_sdxl_refiner_template_is_translated() -> None:
     nodes = build_nodes(refining())
     first, last = nodes["2.denoise0"], nodes["3.denoise0"]
     assert (first["denoising_start"], first["denoising_end"]) == (0.0, 0.8)
@@ -250,7 +250,7 @@ def test_the_template_of_sdxl_with_its_refiner() -> None:
     assert scores == (6.0, 2.5)
 
 
-def test_scores_are_stated_by_the_refiners_own_node() -> None:
+def test_aesthetic_scores_come_from_the_refiner_node() -> None:
     workflow = refining()
     for node, score in (("16", 8.0), ("17", 3.0)):
         inputs = {"clip": ["14", 1], "text": "a fox", "ascore": score, **SIZES}
@@ -270,11 +270,11 @@ def test_scores_are_stated_by_the_refiners_own_node() -> None:
         ({"width": 10**9}, "bigger than max"),
     ],
 )
-def test_prompts_that_the_models_do_not_take(inputs: dict[str, Any], problem: str) -> None:
+def test_prompts_unsupported_by_the_models_are_refused(inputs: dict[str, Any], problem: str) -> None:
     assert problem in why(refining(**inputs))
 
 
-def test_what_sdxl_is_told_makes_no_sense_elsewhere() -> None:
+def test_sdxl_prompt_nodes_are_refused_for_other_models() -> None:
     workflow = with_inputs(text_to_image(), "4", ckpt_name="Embedded Tiny")
     fields = {"clip": ["4", 1], "text_g": "a", "text_l": "a", **SIZES, **TARGET}
     workflow["6"] = {"class_type": "CLIPTextEncodeSDXL", "inputs": fields}
@@ -285,7 +285,7 @@ def test_what_sdxl_is_told_makes_no_sense_elsewhere() -> None:
     assert "aesthetic scores are only for the refiner" in why(workflow)
 
 
-def test_lists_hold_the_models() -> None:
+def test_lists_contain_the_models() -> None:
     def names(kind: str, field: str) -> Any:
         return TYPES[kind].describe(LIBRARY)["input"]["required"][field][0]
 

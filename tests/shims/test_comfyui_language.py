@@ -30,20 +30,20 @@ def compel(prompt: str) -> str:
         ('("a", "b").blend(1:2)', r"(\"a\", \"b\")1.1 . blend (1)2"),
     ],
 )
-def test_round_brackets(prompt: str, expected: str) -> None:
+def test_round_brackets_set_weights(prompt: str, expected: str) -> None:
     assert compel(prompt) == expected
 
 
-def test_square_brackets_mean_themselves() -> None:
+def test_square_brackets_are_literal() -> None:
     assert compel("a [b]") == "a [b]"
 
 
-def test_numbers_stand_for_themselves() -> None:
+def test_explicit_weights_are_absolute() -> None:
     assert compel("(a (b:1.5):1.1)") == "(a)1.1 (b)1.5"
     assert compel("((a):2)") == "(a)2.2"
 
 
-def test_many_brackets_are_read_in_time_and_depth() -> None:
+def test_many_brackets_are_parsed_within_time_and_depth_limits() -> None:
     assert "".join(piece.text for piece in parse("(" * 100_000 + ")" * 100_000)).count("(") == 100_000 - MAX_DEPTH
     assert parse("(x" * 3000 + ")" * 3000)
     assert len(parse("a (b:1.2) " * 100_000)) == 200_001

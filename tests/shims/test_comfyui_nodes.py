@@ -129,13 +129,13 @@ def sampler_with_range(**inputs: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("denoise", [1e-6, 1e-320])
-def test_the_schedule_of_almost_no_denoising_is_no_longer_than_schedules_are(denoise: float) -> None:
+def test_minimal_denoising_is_limited_to_1000_steps(denoise: float) -> None:
     nodes = nodes_of(with_inputs(image_to_image("a.png"), "3", denoise=denoise))
     assert nodes["3.denoise0"]["steps"] == 1000
     assert nodes["3.denoise0"]["denoising_start"] >= 0.999
 
 
-def test_a_workflow_becomes_the_nodes_that_draw_it() -> None:
+def test_workflow_is_translated_into_nodes() -> None:
     nodes = nodes_of(text_to_image(seed=7))
     assert {name: node["type"] for name, node in nodes.items()} == {
         "4.sd1_model_loader": "main_model_loader",
@@ -176,7 +176,7 @@ def test_a_workflow_becomes_the_nodes_that_draw_it() -> None:
     }
 
 
-def test_only_what_outputs_need_is_drawn() -> None:
+def test_only_nodes_needed_by_outputs_are_built() -> None:
     workflow = text_to_image()
     workflow["20"] = {"class_type": "LoadImage", "inputs": {"image": "nowhere.png"}}
     workflow["21"] = {"class_type": "Note", "inputs": {}}
@@ -189,13 +189,13 @@ def test_seeds_fit_into_32_bits(seed: int, expected: int) -> None:
     assert nodes_of(text_to_image(seed=seed))["3.denoise0_noise"]["seed"] == expected
 
 
-def test_a_batch_has_seeds_one_after_the_other() -> None:
+def test_batch_uses_consecutive_seeds() -> None:
     nodes = nodes_of(text_to_image(seed=2**32 - 1, batch_size=3))
     assert [nodes[f"3.denoise{index}_noise"]["seed"] for index in range(3)] == [2**32 - 1, 0, 1]
     assert {name for name in nodes if name.startswith("9.")} == {"9.save0", "9.save1", "9.save2"}
 
 
-def test_with_less_denoising_all_steps_go_to_the_end() -> None:
+def test_partial_denoising_runs_all_steps_at_the_end_of_the_schedule() -> None:
     nodes = nodes_of(image_to_image("a.png", denoise=0.25))
     assert (nodes["3.denoise0"]["steps"], nodes["3.denoise0"]["denoising_start"]) == (80, 0.75)
     assert ("5.latents0.width", "3.denoise0_noise.width") in edges_of(image_to_image("a.png"))
@@ -203,7 +203,7 @@ def test_with_less_denoising_all_steps_go_to_the_end() -> None:
     assert "3.denoise0" not in nodes_of(image_to_image("a.png", denoise=0))
 
 
-def test_part_of_a_schedule() -> None:
+def test_step_range_becomes_denoising_start_and_end() -> None:
     nodes = nodes_of(sampler_with_range(start_at_step=5, end_at_step=15, return_with_leftover_noise="enable"))
     denoise = nodes["3.denoise0"]
     assert (denoise["steps"], denoise["denoising_start"], denoise["denoising_end"]) == (20, 0.25, 0.75)
@@ -214,7 +214,7 @@ def test_part_of_a_schedule() -> None:
     assert "empty" in refusal(sampler_with_range(start_at_step=20))["error"]["details"]
 
 
-def test_what_is_left_open_is_the_model_s() -> None:
+def test_unset_values_come_from_the_model_settings() -> None:
     workflow = with_inputs(text_to_image(width=None, height=None), "4", ckpt_name="Other")
     with_inputs(workflow, "3", steps=None, cfg=None, sampler_name=None, scheduler=None)
     nodes = nodes_of(workflow)
@@ -226,7 +226,7 @@ def test_what_is_left_open_is_the_model_s() -> None:
     assert nodes_of(workflow)["3.denoise0_noise"]["width"] == 512
 
 
-def test_sizes_are_brought_to_the_grid() -> None:
+def test_sizes_are_rounded_to_the_grid() -> None:
     noise = nodes_of(text_to_image(width=100, height=67))["3.denoise0_noise"]
     assert (noise["width"], noise["height"]) == (104, 64)
     assert "too large" in refusal(text_to_image(width=8192, height=8192))["error"]["details"]
@@ -238,7 +238,7 @@ def test_every_sampler_has_a_scheduler(sampler: str, schedule: str) -> None:
     assert scheduler_for(sampler, schedule) in get_args(SCHEDULER_NAME_VALUES)
 
 
-def test_karras_is_meant() -> None:
+def test_karras_schedule_selects_the_karras_scheduler() -> None:
     assert scheduler_for("dpmpp_2m", "karras") == "dpmpp_2m_k"
     assert scheduler_for("dpmpp_2m", "normal") == "dpmpp_2m"
 
@@ -246,7 +246,7 @@ def test_karras_is_meant() -> None:
 # Models and prompts
 
 
-def test_models_are_found_by_name_key_and_in_other_letters() -> None:
+def test_models_are_found_by_name_ignoring_case() -> None:
     for name in ("Other", "other", "OTHER"):
         assert (
             nodes_of(with_inputs(text_to_image(), "4", ckpt_name=name))["4.sd1_model_loader"]["model"]["name"]
@@ -254,7 +254,7 @@ def test_models_are_found_by_name_key_and_in_other_letters() -> None:
         )
 
 
-def test_parts_of_models() -> None:
+def test_model_parts_are_loaded_separately() -> None:
     workflow = text_to_image()
     workflow["4"] = {"class_type": "UNETLoader", "inputs": {"unet_name": "Embedded Tiny", "weight_dtype": "default"}}
     workflow["40"] = {"class_type": "CLIPLoader", "inputs": {"clip_name": "Other", "type": "stable_diffusion"}}
@@ -276,13 +276,13 @@ def test_prompts_are_weighed() -> None:
     assert nodes_of(workflow)["6.prompt"]["prompt"] == "a (red)1.3 [blue] cat ++"
 
 
-def test_prompts_have_an_end() -> None:
+def test_prompt_length_is_limited() -> None:
     assert (
         "limits.prompt_characters" in refusal(with_inputs(text_to_image(), "6", text="a" * 50_001))["error"]["details"]
     )
 
 
-def test_layers_of_the_encoder_are_left_out() -> None:
+def test_clip_layers_are_skipped() -> None:
     workflow = text_to_image()
     workflow["20"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["4", 1], "stop_at_clip_layer": -2}}
     workflow["21"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["20", 0], "stop_at_clip_layer": -3}}
@@ -297,7 +297,7 @@ def test_layers_of_the_encoder_are_left_out() -> None:
     assert ("4.sd1_model_loader.clip", "6.prompt.clip") in edges_of(workflow)
 
 
-def test_prompts_are_put_together() -> None:
+def test_concatenated_prompts_are_collected() -> None:
     workflow = text_to_image()
     inputs = {"conditioning_to": ["6", 0], "conditioning_from": ["7", 0]}
     workflow["20"] = {"class_type": "ConditioningConcat", "inputs": inputs}
@@ -317,7 +317,7 @@ def regional() -> dict[str, Any]:
     return workflow
 
 
-def test_prompts_hold_where_a_mask_is_white() -> None:
+def test_masked_prompts_apply_to_white_mask_areas() -> None:
     edges = edges_of(regional())
     assert ("30.blank.image", "31.tensor.image") in edges
     assert ("31.tensor.mask", "31.prompt0.mask") in edges
@@ -325,7 +325,7 @@ def test_prompts_hold_where_a_mask_is_white() -> None:
     assert "strength" in refusal(with_inputs(regional(), "31", strength=0.5))["error"]["details"]
 
 
-def test_values_come_over_links() -> None:
+def test_values_are_resolved_through_links() -> None:
     workflow = text_to_image()
     workflow["20"] = {"class_type": "PrimitiveInt", "inputs": {"value": 17}}
     workflow["21"] = {"class_type": "PrimitiveString", "inputs": {"value": "a dog"}}
@@ -348,7 +348,7 @@ def inpainting(grow: int = 6) -> dict[str, Any]:
     return workflow
 
 
-def test_a_part_of_a_picture() -> None:
+def test_inpainting_mask_is_built_from_alpha() -> None:
     edges = edges_of(inpainting())
     assert ("10.alpha.image", "5.grow.mask") in edges, "opaque is white, and stays"
     assert ("5.grow.image", "3.mask.mask") in edges
@@ -358,7 +358,7 @@ def test_a_part_of_a_picture() -> None:
     assert ("10.alpha.image", "3.mask.mask") in edges_of(inpainting(grow=0))
 
 
-def test_an_inverted_mask_is_drawn_once_it_is_needed() -> None:
+def test_inverted_mask_is_built_only_when_needed() -> None:
     workflow = inpainting(grow=0)
     workflow["20"] = {"class_type": "InvertMask", "inputs": {"mask": ["10", 1]}}
     workflow["5"]["inputs"]["mask"] = ["20", 0]
@@ -369,7 +369,7 @@ def test_an_inverted_mask_is_drawn_once_it_is_needed() -> None:
     assert ("3.keep_mask.image", "3.mask.mask") in edges_of(workflow)
 
 
-def test_a_mask_needs_something_below() -> None:
+def test_mask_on_empty_latents_is_refused() -> None:
     workflow = text_to_image()
     workflow["10"] = {"class_type": "LoadImage", "inputs": {"image": "a.png"}}
     workflow["20"] = {"class_type": "SetLatentNoiseMask", "inputs": {"samples": ["5", 0], "mask": ["10", 1]}}
@@ -404,7 +404,7 @@ def scaling_nodes(kind: str, picture: str = "a.png", **inputs: Any) -> dict[str,
     return nodes_of(workflow)
 
 
-def test_pictures_are_resized() -> None:
+def test_images_are_resized() -> None:
     method = {"upscale_method": "area"}
     node = scaling_nodes("ImageScale", width=50, height=0, crop="disabled", **method)["2.resize0"]
     assert (node["width"], node["height"], node["resample_mode"]) == (50, 30, "box")
@@ -418,25 +418,25 @@ def test_pictures_are_resized() -> None:
         scaling_nodes("ImageScaleBy", "big.png", scale_by=2, **method)
 
 
-def test_pictures_that_are_too_large_are_not_encoded() -> None:
+def test_oversized_images_are_not_encoded() -> None:
     huge = replace(CATALOG, loadable_images={"a.png": LoadableImage(8192, 8192)})
     workflow = image_to_image("a.png")
     with pytest.raises(WorkflowRejected, match="too large"):
         build_graph(workflow, check(workflow, huge), huge)
 
 
-def test_a_rectangle_stays_inside() -> None:
+def test_crop_rectangle_stays_inside_the_image() -> None:
     cut = scaling_nodes("ImageCrop", x=90, y=50, width=500, height=5)["2.crop0"]
     assert (cut["x"], cut["y"], cut["width"], cut["height"]) == (90, 50, 10, 5)
 
 
-def test_padding_is_what_changes() -> None:
+def test_padded_area_is_the_area_to_repaint() -> None:
     nodes = scaling_nodes("ImagePadForOutpaint", left=8, top=0, right=16, bottom=0, feathering=10)
     assert (nodes["2.pad0"]["left"], nodes["2.pad0"]["right"]) == (8, 16)
     assert nodes["2.fade"]["fade_size_px"] == 10
 
 
-def test_at_most_sixteen_pictures() -> None:
+def test_at_most_sixteen_images_are_generated() -> None:
     workflow = text_to_image(batch_size=8)
     workflow["20"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": ["5", 0], "amount": 3}}
     workflow["3"]["inputs"]["latent_image"] = ["20", 0]
@@ -450,7 +450,7 @@ def test_at_most_sixteen_pictures() -> None:
     assert "9.save2" not in nodes
 
 
-def test_pictures_that_are_not_there_are_refused() -> None:
+def test_missing_images_are_refused() -> None:
     body = refusal(image_to_image("missing.png"))
     assert body["node_errors"]["10"]["errors"][0]["type"] == "custom_validation_failed"
     assert "missing.png" in body["error"]["details"]
@@ -496,7 +496,7 @@ def test_a_lora_with_two_strengths_is_two_nodes() -> None:
     assert {("20.lora.unet", "3.denoise0.unet"), ("20.lora_text.clip", "6.prompt.clip")} <= edges
 
 
-def test_loras_follow_each_other_and_layers_are_skipped_before_and_after() -> None:
+def test_loras_are_chained_and_layers_can_be_skipped_before_and_after() -> None:
     workflow = with_lora()
     workflow["21"] = {
         "class_type": "LoraLoaderModelOnly",
@@ -548,7 +548,7 @@ def with_controls(*names: str, **overrides: Any) -> dict[str, Any]:
     return workflow
 
 
-def test_control_models_steer_the_sampler() -> None:
+def test_control_models_are_connected_to_the_sampler() -> None:
     workflow = with_controls("edges", "depth")
     nodes, edges = nodes_of(workflow), edges_of(workflow)
     net = nodes["3.denoise0_controlnet_0"]
@@ -559,7 +559,7 @@ def test_control_models_steer_the_sampler() -> None:
     assert {("20.image.image", f"3.denoise0_{name}_0.image") for name in ("controlnet", "t2i_adapter")} <= edges
 
 
-def test_an_old_control_node_steers_all_steps() -> None:
+def test_simple_control_node_applies_to_all_steps() -> None:
     workflow = with_controls("edges")
     inputs = {"conditioning": ["6", 0], "control_net": ["30", 0], "image": ["20", 0], "strength": 1.0}
     workflow["31"] = {"class_type": "ControlNetApply", "inputs": inputs}
@@ -569,11 +569,11 @@ def test_an_old_control_node_steers_all_steps() -> None:
 
 
 @pytest.mark.parametrize("off", [{"strength": 0.0}, {"start_percent": 0.6}])
-def test_what_is_off_steers_nothing(off: dict[str, float]) -> None:
+def test_disabled_controls_add_no_nodes(off: dict[str, float]) -> None:
     assert not [name for name in nodes_of(with_controls("edges", **off)) if "controlnet" in name]
 
 
-def test_control_models_that_do_not_fit_are_refused() -> None:
+def test_incompatible_control_models_are_refused() -> None:
     assert "xl edges is for sdxl models" in refusal(with_controls("xl edges"))["error"]["details"]
     assert "at most 2, not 3" in refusal(with_controls("edges", strength=3.0))["error"]["details"]
 
@@ -595,7 +595,7 @@ def test_control_models_that_do_not_fit_are_refused() -> None:
         ),
     ],
 )
-def test_models_that_cannot_be_used_are_not_in_their_lists(
+def test_unusable_models_are_not_listed(
     listed: str, added: dict[str, tuple[str, dict[str, Any]]], user: str, field: str
 ) -> None:
     workflow = text_to_image()
@@ -612,7 +612,7 @@ def test_models_that_cannot_be_used_are_not_in_their_lists(
         TYPES[kind].build(BuildContext(GraphBuilder("x"), CATALOG), **inputs)
 
 
-def test_every_node_is_published_in_full() -> None:
+def test_every_node_has_a_complete_description() -> None:
     for name, kind in TYPES.items():
         info = kind.describe(CATALOG)
         assert info["name"] == name
@@ -627,7 +627,7 @@ def test_every_node_is_published_in_full() -> None:
     assert TYPES["UNETLoader"].describe(CATALOG)["input"]["required"]["unet_name"][0] == ["Embedded Tiny", "Other"]
 
 
-def test_the_workflow_is_kept_with_the_item() -> None:
+def test_workflow_is_stored_with_the_item() -> None:
     registry.discover()
     workflow = text_to_image()
     checked = check(workflow, CATALOG)
@@ -650,13 +650,13 @@ def test_the_workflow_is_kept_with_the_item() -> None:
         '{"prompt": {"1": {}}, "outputs": []}',
     ],
 )
-def test_a_text_node_of_somebody_elses_is_no_workflow(text: str) -> None:
+def test_unrelated_text_node_is_not_a_workflow_record(text: str) -> None:
     assert PromptRecord.read(text) is None
     assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "string", "value": text}}}}) is None
     assert record.of_session({"graph": {"nodes": {record.NODE: {"type": "noise"}}}}) is None
 
 
-async def test_a_history_longer_than_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_history_longer_than_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = GraphBuilder("comfyui")
     record.add_to_graph(graph, PromptRecord(text_to_image(), ["9"]))
     session = orjson.dumps(

@@ -128,7 +128,9 @@ def without(node: str, name: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_inputs(workflow: dict[str, Any], node: str, kind: str, message: str, details: str) -> None:
+def test_invalid_inputs_are_refused_with_details(
+    workflow: dict[str, Any], node: str, kind: str, message: str, details: str
+) -> None:
     body = refusal(workflow)
     assert body["error"]["type"] == "prompt_outputs_failed_validation"
     assert body["error"]["message"] == "Prompt outputs failed validation"
@@ -142,7 +144,7 @@ def test_inputs(workflow: dict[str, Any], node: str, kind: str, message: str, de
     assert error["extra_info"]["input_name"] == details.split(",", maxsplit=1)[0].split(":", maxsplit=1)[0]
 
 
-def test_a_node_that_is_not_there_is_named() -> None:
+def test_unknown_node_type_is_named() -> None:
     workflow = text_to_image()
     workflow["4"]["class_type"] = "NunchakuLoader"
     body = refusal(workflow)
@@ -159,7 +161,7 @@ def test_a_node_that_is_not_there_is_named() -> None:
     assert refusal({"1": None})["error"]["type"] == "missing_node_type"
 
 
-def test_without_an_output_nothing_would_run() -> None:
+def test_workflow_without_outputs_is_refused() -> None:
     workflow = text_to_image()
     del workflow["9"]
     assert refusal(workflow)["error"]["type"] == "prompt_no_outputs"
@@ -167,7 +169,7 @@ def test_without_an_output_nothing_would_run() -> None:
     assert refusal([])["error"]["type"] == "invalid_prompt"
 
 
-def test_a_cycle_is_shown() -> None:
+def test_cycle_is_shown_in_the_error() -> None:
     body = refusal(with_inputs(text_to_image(), "3", latent_image=["8", 0]))
     assert body["error"] == {
         "type": "dependency_cycle",
@@ -178,7 +180,7 @@ def test_a_cycle_is_shown() -> None:
     assert refusal(with_inputs(text_to_image(), "4", ckpt_name=["9", 0]))["error"]["type"] == body["error"]["type"]
 
 
-def test_a_node_that_leads_to_itself() -> None:
+def test_self_referencing_node_is_refused() -> None:
     workflow = {
         "1": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": ""}},
@@ -186,7 +188,7 @@ def test_a_node_that_leads_to_itself() -> None:
     assert refusal(workflow)["error"]["details"] == "1 <- 1"
 
 
-def test_too_many_nodes() -> None:
+def test_too_many_nodes_are_refused() -> None:
     workflow = {str(number): {"class_type": "Note", "inputs": {}} for number in range(DEFAULT_LIMITS.comfyui_nodes + 1)}
     assert refusal(workflow)["error"]["type"] == "too_many_nodes"
 
@@ -212,13 +214,13 @@ def test_good_outputs_run_without_the_bad_ones() -> None:
     assert "3" in checked.order
 
 
-def test_both_errors_of_a_chain_are_told() -> None:
+def test_all_errors_of_a_chain_are_reported() -> None:
     workflow = with_inputs(text_to_image(), "4", ckpt_name="nothing")
     with_inputs(workflow, "6", clip=["4", 2])
     assert set(refusal(workflow)["node_errors"]) == {"4", "6"}
 
 
-def test_values_are_brought_to_their_types() -> None:
+def test_values_are_converted_to_their_types() -> None:
     workflow = with_inputs(text_to_image(), "3", steps="20", cfg=8, seed=3.0, denoise="0.5")
     with_inputs(workflow, "6", text=5)
     values = check(workflow, CATALOG).inputs
@@ -229,7 +231,7 @@ def test_values_are_brought_to_their_types() -> None:
 
 
 @pytest.mark.parametrize("value", [float("inf"), 10**400, "9" * 10_000, True, [], {}])
-def test_strange_numbers(value: Any) -> None:
+def test_unusual_numbers_are_refused_with_short_errors(value: Any) -> None:
     workflow = with_inputs(text_to_image(), "3", steps=value)
     if value is True:
         assert check(workflow, CATALOG).inputs["3"]["steps"] == 1
@@ -238,7 +240,7 @@ def test_strange_numbers(value: Any) -> None:
         assert len(str(error)) < 2000
 
 
-def test_without_models_nothing_can_be_chosen() -> None:
+def test_missing_model_list_makes_a_model_input_required() -> None:
     workflow = with_inputs(text_to_image(), "4", ckpt_name=None)
     with pytest.raises(WorkflowRejected) as refused:
         check(workflow, Catalog())

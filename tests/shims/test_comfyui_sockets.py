@@ -37,7 +37,7 @@ def pause(server: Server) -> None:
     server.client.put("/api/v1/queue/default/processor/pause").raise_for_status()
 
 
-def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Server) -> None:
+def test_prompts_survive_a_restart_with_an_open_socket(running: Server) -> None:
     running.start()
     running.wait_for(lambda: running.client.get("/api/v2/models/").json()["models"], "the embedded model")
     comfy = Comfy(running.client)
@@ -67,7 +67,7 @@ def test_prompts_survive_a_restart_and_a_socket_does_not_hinder_it(running: Serv
         frames_to_end(socket, interrupted)
 
 
-def test_several_users(running: Server) -> None:
+def test_multi_user_access(running: Server) -> None:
     running.start(INVOKEAI_MULTIUSER="true")
     running.client.post(
         "/api/v1/auth/setup", json={"email": "a@example.com", "display_name": "A", "password": PASSWORD}
@@ -146,7 +146,7 @@ def test_several_users(running: Server) -> None:
         assert http.post("/free", headers=alice.headers).status_code == 200
 
 
-def test_pages_of_other_sites_may_not_listen(server: Server) -> None:
+def test_cross_site_pages_cannot_connect(server: Server) -> None:
     address = server.url.replace("http", "ws", 1) + "/ws?clientId=x"
     with pytest.raises(InvalidStatus) as refused, connect(address, origin="http://evil.example", proxy=None):
         pass
@@ -155,7 +155,7 @@ def test_pages_of_other_sites_may_not_listen(server: Server) -> None:
         assert "status" in str(socket.recv(timeout=60))
 
 
-async def test_socket_io_goes_on_below(server: Server) -> None:
+async def test_socket_io_still_works(server: Server) -> None:
     async with socketio.AsyncSimpleClient() as client:
         await client.connect(server.url, socketio_path="/ws/socket.io", transports=["websocket"])
         await client.emit("subscribe_queue", {"queue_id": "default"})
@@ -168,7 +168,7 @@ async def test_socket_io_goes_on_below(server: Server) -> None:
     assert received[-1][1]["batch_id"] == prompt_id
 
 
-def test_what_clients_say_on_the_socket_is_no_matter(http: httpx.Client) -> None:
+def test_client_messages_on_the_socket_are_ignored(http: httpx.Client) -> None:
     comfy = Comfy(http)
     with comfy.listening() as socket:
         socket.send('{"type": "feature_flags", "data": {}}')
@@ -191,7 +191,7 @@ class Ear:
         self.code = code
 
 
-async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_loses_access_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "ACCESS_CHECK_INTERVAL_S", 0)
     checks = []
 
@@ -205,7 +205,7 @@ async def test_who_may_no_longer_listen_is_shown_out(monkeypatch: pytest.MonkeyP
     assert (len(checks), ear.code) == (3, 1008)
 
 
-async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end() -> None:
+async def test_slow_client_misses_progress_frames_and_is_disconnected() -> None:
     socket = sockets.Socket()
     for number in range(100):
         socket.enqueue(f"step {number}", is_step=True)
@@ -219,7 +219,7 @@ async def test_a_client_that_does_not_read_misses_steps_and_is_left_in_the_end()
     assert ear.code == 1013
 
 
-async def test_a_check_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_access_check_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([OSError("the disk is away"), Forbidden("the key was revoked")])
     closed: list[int] = []
 

@@ -28,7 +28,7 @@ def resume_queue(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/api", "/comfyui"])
-def test_the_order_of_open_webui(http: httpx.Client, prefix: str) -> None:
+def test_open_webui_request_sequence(http: httpx.Client, prefix: str) -> None:
     comfy = Comfy(http, prefix)
     checked = http.get(f"{prefix}/object_info", headers=comfy.headers)
     assert checked.headers["content-type"] == "application/json"
@@ -57,7 +57,7 @@ def test_the_order_of_open_webui(http: httpx.Client, prefix: str) -> None:
     assert red > blue + 60
 
 
-def test_frames_tell_of_each_node_in_order(comfy: Comfy) -> None:
+def test_frames_report_each_node_in_order(comfy: Comfy) -> None:
     with comfy.listening() as socket:
         prompt_id = comfy.enqueue(text_to_image(seed=2))
         frames = frames_to_end(socket, prompt_id)
@@ -82,7 +82,7 @@ def test_frames_tell_of_each_node_in_order(comfy: Comfy) -> None:
     assert read_image(previews[0][8:]).format == "JPEG"
 
 
-def test_every_picture_of_a_batch_is_in_the_outputs(comfy: Comfy) -> None:
+def test_outputs_contain_every_image_of_a_batch(comfy: Comfy) -> None:
     entry = comfy.run(text_to_image(batch_size=3))
     pictures = comfy.pictures(entry)
     assert len({*pictures}) == 3
@@ -90,7 +90,7 @@ def test_every_picture_of_a_batch_is_in_the_outputs(comfy: Comfy) -> None:
     assert read_image(alone[0]).tobytes() == read_image(pictures[2]).tobytes(), "the third has the third seed"
 
 
-def test_nulls_mean_what_the_model_is_made_for(comfy: Comfy) -> None:
+def test_nulls_use_the_model_defaults(comfy: Comfy) -> None:
     workflow = text_to_image(width=None, height=None)
     workflow["3"]["inputs"]["steps"] = None
     workflow["7"]["inputs"]["text"] = None
@@ -109,7 +109,7 @@ def test_an_edit_follows_upload_and_prompt(comfy: Comfy) -> None:
     assert blue > red + 40
 
 
-def test_only_what_is_transparent_changes(comfy: Comfy, http: httpx.Client) -> None:
+def test_only_transparent_areas_change(comfy: Comfy, http: httpx.Client) -> None:
     original = comfy.upload(png(circle_image()))
     hole = Image.new("RGBA", (128, 128), (0, 0, 0, 255))
     hole.paste((0, 0, 0, 0), (0, 0, 64, 128))
@@ -128,7 +128,7 @@ def test_only_what_is_transparent_changes(comfy: Comfy, http: httpx.Client) -> N
     assert max(abs(channel - other) for channel, other in zip(changed, (255, 255, 255), strict=True)) > 25
 
 
-def test_a_preview_is_not_kept_in_the_gallery(comfy: Comfy, http: httpx.Client) -> None:
+def test_preview_image_is_intermediate(comfy: Comfy, http: httpx.Client) -> None:
     workflow = text_to_image(seed=4)
     workflow["9"] = {"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}}
     (image,) = comfy.run(workflow)["outputs"]["9"]["images"]
@@ -141,7 +141,7 @@ def test_a_preview_is_not_kept_in_the_gallery(comfy: Comfy, http: httpx.Client) 
     assert (metadata["seed"], metadata["steps"], metadata["width"]) == (4, 20, 128)
 
 
-def test_pictures_come_packed_as_asked(comfy: Comfy) -> None:
+def test_images_are_served_in_the_requested_format(comfy: Comfy) -> None:
     image = Image.new("RGBA", (40, 30), (10, 200, 10, 128))
     name = comfy.upload(png(image))
     assert read_image(comfy.view(filename=name, preview="webp;80")).format == "WEBP"
@@ -154,7 +154,7 @@ def test_pictures_come_packed_as_asked(comfy: Comfy) -> None:
 # Ends that are no success
 
 
-def test_a_failure_is_closed(comfy: Comfy, http: httpx.Client) -> None:
+def test_failed_prompt_sends_its_final_frames(comfy: Comfy, http: httpx.Client) -> None:
     name = comfy.upload(png(circle_image()))
     pause_queue(http)
     try:
@@ -177,7 +177,7 @@ def test_a_failure_is_closed(comfy: Comfy, http: httpx.Client) -> None:
     assert entry["outputs"] == {}
 
 
-def test_an_interrupt_is_closed(comfy: Comfy, http: httpx.Client) -> None:
+def test_interrupted_prompt_sends_its_final_frames(comfy: Comfy, http: httpx.Client) -> None:
     workflow = text_to_image(seed=5)
     workflow["3"]["inputs"]["steps"] = 1000
     with comfy.listening() as socket:
@@ -197,7 +197,7 @@ def test_an_interrupt_is_closed(comfy: Comfy, http: httpx.Client) -> None:
     assert entry["status"]["status_str"] == "error"
 
 
-def test_what_waits_is_listed_and_deleted_and_closed(comfy: Comfy, http: httpx.Client) -> None:
+def test_pending_prompts_are_listed_deleted_and_closed(comfy: Comfy, http: httpx.Client) -> None:
     pause_queue(http)
     try:
         with comfy.listening() as socket:
@@ -220,7 +220,7 @@ def test_what_waits_is_listed_and_deleted_and_closed(comfy: Comfy, http: httpx.C
         resume_queue(http)
 
 
-def test_canceled_in_the_web_ui_is_closed(comfy: Comfy, http: httpx.Client) -> None:
+def test_prompt_canceled_in_the_web_ui_sends_its_final_frames(comfy: Comfy, http: httpx.Client) -> None:
     pause_queue(http)
     try:
         with comfy.listening() as socket:
@@ -235,7 +235,7 @@ def test_canceled_in_the_web_ui_is_closed(comfy: Comfy, http: httpx.Client) -> N
     assert "execution_interrupted" in kinds(frames)
 
 
-def test_a_client_that_comes_late_is_told_of_the_end(comfy: Comfy) -> None:
+def test_late_client_receives_the_final_frames(comfy: Comfy) -> None:
     with Comfy(comfy.http).listening():  # somebody else listens meanwhile
         prompt_id = comfy.enqueue(text_to_image(seed=12))
         while not comfy.history(prompt_id):
@@ -246,7 +246,7 @@ def test_a_client_that_comes_late_is_told_of_the_end(comfy: Comfy) -> None:
     assert "executed" in kinds(frames)
 
 
-def test_others_hear_nothing_of_a_prompt(comfy: Comfy) -> None:
+def test_other_clients_receive_no_frames_of_a_prompt(comfy: Comfy) -> None:
     other = Comfy(comfy.http)
     with other.listening() as listener:
         comfy.run(text_to_image(seed=13))
@@ -294,7 +294,7 @@ def test_history_is_cut_and_cleared(comfy: Comfy, http: httpx.Client) -> None:
 # Beside the rest of the server
 
 
-def test_other_routes_are_as_they_were(http: httpx.Client, server: Server) -> None:
+def test_other_routes_are_unaffected(http: httpx.Client, server: Server) -> None:
     for path in ("/api/v1/app/version", "/api/v2/models/", "/api/v1/queue/default/status"):
         assert http.get(path).status_code == 200
     for path in ("/api/nothing", "/api/v1/nothing", "/comfyui/nothing", "/upload/nothing"):
@@ -306,7 +306,7 @@ def test_other_routes_are_as_they_were(http: httpx.Client, server: Server) -> No
     assert socketio.text.startswith("0{")
 
 
-def test_lists(http: httpx.Client) -> None:
+def test_model_and_node_lists(http: httpx.Client) -> None:
     assert http.get("/embeddings").json() == []
     assert http.get("/models/checkpoints").json() == ["Embedded Tiny"]
     assert http.get("/models/loras").json() == []
@@ -331,7 +331,7 @@ def test_lists(http: httpx.Client) -> None:
         lambda workflow: workflow.update({str(number): workflow["9"] for number in range(100, 700)}),
     ],
 )
-def test_what_makes_no_sense_is_refused(comfy: Comfy, enqueued: Any, change: Any) -> None:
+def test_invalid_workflows_are_refused_and_enqueue_nothing(comfy: Comfy, enqueued: Any, change: Any) -> None:
     before = enqueued()
     workflow = text_to_image()
     change(workflow)
@@ -360,7 +360,7 @@ def test_what_makes_no_sense_is_refused(comfy: Comfy, enqueued: Any, change: Any
         (b'{"prompt": "' + b"x" * 10_000_000 + b'"}', 413),
     ],
 )
-def test_bodies_that_cannot_be_read(http: httpx.Client, enqueued: Any, body: bytes, status: int) -> None:
+def test_unreadable_bodies_are_refused(http: httpx.Client, enqueued: Any, body: bytes, status: int) -> None:
     before = enqueued()
     answer = http.post("/prompt", content=body)
     assert answer.status_code == status
@@ -368,7 +368,7 @@ def test_bodies_that_cannot_be_read(http: httpx.Client, enqueued: Any, body: byt
     assert enqueued() == before
 
 
-def test_uploads_that_are_none(http: httpx.Client) -> None:
+def test_invalid_uploads_are_refused(http: httpx.Client) -> None:
     assert http.post("/upload/image", data={"type": "input"}).status_code == 400
     assert http.post("/upload/image", files={"image": ("a.png", b"no picture", "image/png")}).status_code == 400
     file = {"image": ("a.png", png(circle_image()), "image/png")}
@@ -380,7 +380,7 @@ def test_uploads_that_are_none(http: httpx.Client) -> None:
     assert http.post("/queue", json={"delete": "all"}).status_code == 400
 
 
-def test_items_of_other_clients_with_names_as_ours(http: httpx.Client, comfy: Comfy) -> None:
+def test_items_of_other_clients_with_clashing_node_names_are_ignored(http: httpx.Client, comfy: Comfy) -> None:
     workflow = json.dumps({"prompt": {"9": {"class_type": "SaveImage"}}, "outputs": ["9"]})
     texts = {"comfy_workflow": "[]"}, {"comfy_workflow": workflow, "comfy_0_save0": "a"}
     for nodes in texts:

@@ -18,7 +18,7 @@ TRIGGERS = embeddings.triggers(
 )
 
 
-def test_triggers_are_of_the_base_and_are_keys_where_a_name_cannot_be_one() -> None:
+def test_triggers_belong_to_the_base_and_fall_back_to_keys() -> None:
     assert TRIGGERS == {
         "easynegative": "<EasyNegative>",
         "bad-hands-5": "<bad-hands-5>",
@@ -38,7 +38,7 @@ def test_triggers_are_of_the_base_and_are_keys_where_a_name_cannot_be_one() -> N
         ("a(b)", "<key-of-4>"),
     ],
 )
-def test_words(prompt: str, expected: str) -> None:
+def test_trigger_words_are_replaced(prompt: str, expected: str) -> None:
     assert embeddings.replace_words(prompt, TRIGGERS) == expected
     assert embeddings.replace_words(prompt, {}) == prompt
 
@@ -54,5 +54,5 @@ def test_words(prompt: str, expected: str) -> None:
         ("embedding:xl", "embedding:xl"),
     ],
 )
-def test_prefixes(prompt: str, expected: str) -> None:
+def test_trigger_prefixes_are_replaced(prompt: str, expected: str) -> None:
     assert embeddings.replace_prefixed(prompt, TRIGGERS) == expected

@@ -76,7 +76,7 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_one_read_serves_all_who_follow(follower: BatchFollower, resources: Resources, monkeypatch: Any) -> None:
+async def test_one_read_serves_all_followers(follower: BatchFollower, resources: Resources, monkeypatch: Any) -> None:
     reads: list[list[str]] = []
 
     async def read(connection: AsyncConnection, batch_ids: Any) -> list[Item]:
@@ -98,7 +98,7 @@ async def test_one_read_serves_all_who_follow(follower: BatchFollower, resources
     assert second.events == []
 
 
-async def test_nothing_is_read_once_nobody_follows(follower: BatchFollower, resources: Resources) -> None:
+async def test_nothing_is_read_without_followers(follower: BatchFollower, resources: Resources) -> None:
     watcher = Recorder()
     follower.follow("a", watcher)
     await enqueue(resources, "a")
@@ -109,7 +109,7 @@ async def test_nothing_is_read_once_nobody_follows(follower: BatchFollower, reso
     assert follower._task is None
 
 
-async def test_events_are_taken_only_while_somebody_follows(resources: Resources) -> None:
+async def test_bus_is_subscribed_only_while_there_are_followers(resources: Resources) -> None:
     bus = Bus()
     follower, watcher, audience = BatchFollower(resources, bus), Recorder(), Recorder()
     assert len(bus._listeners) == 0
@@ -127,9 +127,7 @@ async def test_events_are_taken_only_while_somebody_follows(resources: Resources
     assert len(bus._listeners) == 0
 
 
-async def test_watchers_are_given_the_events_of_nodes_that_they_take(
-    follower: BatchFollower, resources: Resources
-) -> None:
+async def test_watchers_receive_only_their_node_event_types(follower: BatchFollower, resources: Resources) -> None:
     class OfProgress(Recorder):
         node_events: ClassVar = (InvocationProgressEvent,)
 
@@ -158,7 +156,7 @@ async def test_watchers_are_given_the_events_of_nodes_that_they_take(
     assert progress.events == ["invocation_progress", "invocation_progress"]
 
 
-async def test_one_that_fails_keeps_nobody_from_looking(
+async def test_failing_watcher_does_not_affect_others(
     follower: BatchFollower, resources: Resources, logged: Any
 ) -> None:
     broken, audience, watcher = Recorder(RuntimeError("gone")), Recorder(), Recorder()

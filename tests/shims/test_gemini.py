@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refused_in_googles_form_and_nothing_enqueued(http: httpx.Client, enqueued: Any, what: str) -> None:
+def test_invalid_requests_get_google_errors_and_enqueue_nothing(http: httpx.Client, enqueued: Any, what: str) -> None:
     before = enqueued()
     path, sent = REFUSED[what]
     answer = http.post(path, headers=KEY, **sent)
@@ -133,12 +133,12 @@ def test_refused_in_googles_form_and_nothing_enqueued(http: httpx.Client, enqueu
     assert enqueued() == before
 
 
-def test_unknown_methods_answer_in_googles_form(http: httpx.Client) -> None:
+def test_unknown_methods_return_google_errors(http: httpx.Client) -> None:
     answer = http.post("/v1beta/models/x:countTokens", json={})
     assert (answer.status_code, answer.json()["error"]["status"]) == (404, "NOT_FOUND")
 
 
-def test_once_there_is_a_key_it_is_needed(tmp_path: Path) -> None:
+def test_key_is_required_once_one_exists(tmp_path: Path) -> None:
     """In single-user mode too; every place in which a client may put it counts."""
     server = Server(tmp_path / "keyed").start()
     try:

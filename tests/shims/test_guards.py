@@ -21,7 +21,7 @@ FORMS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_a_body_over_the_limit(http: httpx.Client, path: str) -> None:
+def test_body_over_the_limit_is_refused(http: httpx.Client, path: str) -> None:
     connection = HTTPConnection(http.base_url.host, http.base_url.port, timeout=60)
     connection.request("POST", path, b"{}", {"Content-Length": str(2**40), "Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -31,14 +31,14 @@ def test_a_body_over_the_limit(http: httpx.Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in FORMS if "v1beta" not in path])
-def test_a_write_from_a_foreign_page(http: httpx.Client, path: str) -> None:
+def test_write_from_a_cross_site_page_is_refused(http: httpx.Client, path: str) -> None:
     answer = http.post(path, json={}, headers={"Sec-Fetch-Site": "cross-site", "Origin": "http://elsewhere"})
     assert answer.status_code == 403
     assert FORMS[path](answer.json()) or answer.json()["error"]["type"] == "permission_error"
 
 
 @pytest.mark.parametrize("path", [*FORMS, "/object_info", "/comfyui/ws", "/ws", "/api/view"])
-def test_a_foreign_host_name(http: httpx.Client, path: str) -> None:
+def test_foreign_host_name_is_refused(http: httpx.Client, path: str) -> None:
     answer = http.get(path, headers={"Host": "evil.example"})
     assert answer.status_code == 421
     assert FORMS.get(path, FORMS["/prompt"])(answer.json()) or answer.json()["error"]["code"] == 421

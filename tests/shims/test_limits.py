@@ -24,20 +24,20 @@ def png() -> bytes:
     return file.getvalue()
 
 
-async def test_images_of_compatibility_apis(resources: Resources) -> None:
+async def test_compatibility_api_images_have_a_limit(resources: Resources) -> None:
     assert (await image_io.decode_image(resources, png(), "image")).size == (32, 32)
     resources.settings = resources.settings.model_copy(update={"limits": SMALL})
     with pytest.raises(RequestRejected, match="image_pixels"):
         await image_io.decode_image(resources, png(), "image")
 
 
-async def test_images_of_presets_and_workflows() -> None:
+async def test_preset_and_workflow_images_have_a_limit() -> None:
     assert await record_images.make(png(), "image/png", Limits())
     with pytest.raises(TooManyPixels, match="image_pixels"):
         await record_images.make(png(), "image/png", SMALL)
 
 
-def test_images_of_models(settings: Settings) -> None:
+def test_model_images_have_a_limit(settings: Settings) -> None:
     with pytest.raises(model_images.InvalidModelImage, match="limit of 1023 pixels"):
         model_images.save(settings.model_copy(update={"limits": SMALL}), "key", png())
 
@@ -52,6 +52,6 @@ def test_base64_is_decoded_in_slices(length: int) -> None:
 
 
 @pytest.mark.parametrize("tail", ["=", "A", "AA=A", "!AAA", "====" + "A" * 2**20])
-def test_base64_that_is_none_is_refused(tail: str) -> None:
+def test_invalid_base64_is_refused(tail: str) -> None:
     with pytest.raises(RequestRejected, match="base64"):
         image_io.decode_base64("A" * 2**20 + tail, "image")

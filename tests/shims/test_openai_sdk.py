@@ -50,7 +50,7 @@ def client(address: str) -> Iterator[OpenAI]:
 
 @pytest.mark.skipif(ADDRESS in os.environ, reason="this is the run with the other version")
 @pytest.mark.skipif(not OLDER.is_dir(), reason="openai 2 is not in .cache; scripts/test puts it there")
-def test_everything_here_with_version_2(address: str) -> None:
+def test_this_file_passes_with_sdk_version_2(address: str) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"],
         env={**os.environ, "PYTHONPATH": str(OLDER), ADDRESS: address},
@@ -62,7 +62,7 @@ def test_everything_here_with_version_2(address: str) -> None:
     assert run.returncode == 0, run.stdout[-6000:]
 
 
-def test_the_version_is_the_one_that_is_meant() -> None:
+def test_expected_sdk_version_is_installed() -> None:
     assert __version__.split(".")[0] == ("2" if ADDRESS in os.environ else "3")
 
 
@@ -76,7 +76,7 @@ def test_models(client: OpenAI) -> None:
     assert error.value.code == "model_not_found"
 
 
-def test_a_picture_follows_its_prompt(client: OpenAI) -> None:
+def test_image_follows_its_prompt(client: OpenAI) -> None:
     answer = client.images.generate(prompt="a red circle on a white background", model="gpt-image-1", **SMALL)
     image = from_base64(answer.data[0].b64_json)
     assert (image.format, image.size) == ("PNG", (128, 128))
@@ -105,7 +105,7 @@ def test_count_format_and_quality(client: OpenAI) -> None:
     assert files[0] != files[1]
 
 
-def test_size_auto_is_the_models_own_and_odd_sizes_are_made_legal(client: OpenAI) -> None:
+def test_size_auto_is_the_model_default_and_odd_sizes_are_rounded(client: OpenAI) -> None:
     auto = client.images.generate(prompt="a cat", model="Embedded Tiny", size="auto", output_format="jpeg")
     assert from_base64(auto.data[0].b64_json).size == (128, 128)
     odd = client.images.generate(prompt="a cat", size="100x75", quality="low")
@@ -113,7 +113,7 @@ def test_size_auto_is_the_models_own_and_odd_sizes_are_made_legal(client: OpenAI
     assert odd.size == "104x72"
 
 
-def test_an_address_needs_no_key_and_opens_one_picture(client: OpenAI) -> None:
+def test_image_url_needs_no_key_and_serves_one_image(client: OpenAI) -> None:
     answer = client.images.generate(prompt="a cat", size="64x64", response_format="url", quality="low")
     url = answer.data[0].url
     assert answer.data[0].b64_json is None
@@ -139,7 +139,7 @@ def test_an_edit_changes_inside_the_mask_and_keeps_the_outside(client: OpenAI) -
     assert sum(abs(a - b) for a, b in zip(before, after, strict=True)) > 60
 
 
-def test_an_edit_without_a_mask_begins_with_the_picture(client: OpenAI) -> None:
+def test_edit_without_a_mask_starts_from_the_image(client: OpenAI) -> None:
     base = Image.new("RGB", (200, 100), (250, 240, 30))
     sent = [("a.png", png(base), "image/png")]
     answer = client.images.edit(image=sent, prompt="a yellow background", input_fidelity="high", n=2)
@@ -149,12 +149,12 @@ def test_an_edit_without_a_mask_begins_with_the_picture(client: OpenAI) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
-def test_a_variation_looks_like_its_picture(client: OpenAI) -> None:
+def test_variation_resembles_its_image(client: OpenAI) -> None:
     answer = client.images.create_variation(image=("a.png", png(circle_image()), "image/png"), size="128x128")
     assert min(mean_color(from_base64(answer.data[0].b64_json), (0, 0, 16, 16))) > 170
 
 
-def test_a_stream_ends_with_the_picture(client: OpenAI) -> None:
+def test_stream_ends_with_the_image(client: OpenAI) -> None:
     stream = client.images.generate(prompt="a green square", size="128x128", stream=True, partial_images=2)
     events = list(stream)
     assert [event.type for event in events][-1] == "image_generation.completed"
@@ -189,7 +189,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_bad_requests(client: OpenAI, wrong: str) -> None:
+def test_invalid_requests_raise_bad_request_error(client: OpenAI, wrong: str) -> None:
     body = WRONG[wrong]
     with pytest.raises(BadRequestError) as error:
         client.images.generate(**body)
@@ -203,7 +203,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
     assert (error.value.code, error.value.param) == ("model_not_found", "model")
 
 
-def test_what_is_no_picture_is_a_bad_request(client: OpenAI) -> None:
+def test_invalid_image_is_a_bad_request(client: OpenAI) -> None:
     for sent in (b"no picture", b"", png(circle_image())[:200]):
         with pytest.raises(BadRequestError) as error:
             client.images.edit(image=("a.png", sent, "image/png"), prompt="a cat")
@@ -216,7 +216,7 @@ def test_what_is_no_picture_is_a_bad_request(client: OpenAI) -> None:
         client.images.edit(image=[picture, picture], prompt="a cat")
 
 
-def test_an_unknown_address_is_not_found(client: OpenAI) -> None:
+def test_unknown_path_is_not_found(client: OpenAI) -> None:
     with pytest.raises(NotFoundError) as error:
         client.chat.completions.create(model="a", messages=[{"role": "user", "content": "b"}])
     assert error.value.code == "unknown_url"
@@ -243,7 +243,7 @@ def test_a_failure_is_a_server_error_that_is_not_repeated(client: OpenAI, addres
         assert queue.get("/status").json()["queue"]["total"] == before + 1
 
 
-def test_the_azure_way(address: str) -> None:
+def test_azure_client_generates_images(address: str) -> None:
     from openai import AzureOpenAI
 
     with AzureOpenAI(

@@ -37,7 +37,7 @@ def test_generation_as_open_webui_sends_it(http: httpx.Client) -> None:
     assert [from_base64(item["b64_json"]).size for item in answer["data"]] == [(64, 64)] * 2
 
 
-def test_without_a_response_format_it_is_base64(http: httpx.Client) -> None:
+def test_default_response_format_is_base64(http: httpx.Client) -> None:
     body = {"model": "gpt-image-1", "prompt": "a cat", "n": 1, "size": "auto", "quality": None}
     data = http.post(GENERATIONS, json=body).json()["data"]
     assert list(data[0]) == ["b64_json"]
@@ -52,7 +52,7 @@ def test_edit_as_open_webui_sends_it(http: httpx.Client, name: str) -> None:
     assert from_base64(answer["data"][0]["b64_json"]).size == (64, 64)
 
 
-def test_the_picture_is_in_the_gallery_with_its_origin(http: httpx.Client) -> None:
+def test_generated_image_is_in_the_gallery_with_its_origin(http: httpx.Client) -> None:
     http.post(
         GENERATIONS, json={"prompt": "a purple cat (sitting)", "size": "64x64", "quality": "low"}
     ).raise_for_status()
@@ -80,7 +80,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refused_in_openais_form_and_nothing_enqueued(http: httpx.Client, enqueued: Any, what: str) -> None:
+def test_invalid_requests_get_openai_errors_and_enqueue_nothing(http: httpx.Client, enqueued: Any, what: str) -> None:
     before = enqueued()
     answer = http.post(GENERATIONS, **REFUSED[what])
     assert answer.status_code in (400, 413), answer.text
@@ -92,7 +92,7 @@ def test_refused_in_openais_form_and_nothing_enqueued(http: httpx.Client, enqueu
     assert enqueued() == before
 
 
-def test_edits_refuse_what_is_no_file(http: httpx.Client, enqueued: Any) -> None:
+def test_edits_refuse_images_that_are_not_files(http: httpx.Client, enqueued: Any) -> None:
     before = enqueued()
     for files in (
         {"image": (None, "http://127.0.0.1:9/a.png")},
@@ -106,7 +106,7 @@ def test_edits_refuse_what_is_no_file(http: httpx.Client, enqueued: Any) -> None
     assert enqueued() == before
 
 
-def test_a_bomb_is_refused(http: httpx.Client, enqueued: Any) -> None:
+def test_decompression_bomb_is_refused(http: httpx.Client, enqueued: Any) -> None:
     before = enqueued()
     bomb = png(Image.new("1", (20_000, 20_000)))
     answer = http.post("/v1/images/edits", data={"prompt": "a"}, files={"image": ("a.png", bomb, "image/png")})
@@ -125,7 +125,7 @@ def wait_for_item(http: httpx.Client, server: Server, known_ids: set[int]) -> di
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_cancels_its_items(http: httpx.Client, server: Server, stream: bool) -> None:
+def test_client_disconnect_cancels_its_items(http: httpx.Client, server: Server, stream: bool) -> None:
     known_ids = {item["item_id"] for item in http.get("/api/v1/queue/default/list_all").json()}
     body = {"prompt": "a cat", "size": "256x256", "steps": 900, "stream": stream, "partial_images": 3}
 
@@ -146,7 +146,7 @@ def test_a_client_that_goes_away_cancels_its_items(http: httpx.Client, server: S
     assert wait_for_item(http, server, known_ids)["status"] == "canceled"
 
 
-def test_unknown_addresses_answer_in_openais_form(http: httpx.Client) -> None:
+def test_unknown_paths_return_openai_errors(http: httpx.Client) -> None:
     deployed = "/openai/deployments/a/nothing"
     for method, path in (("GET", "/v1/nothing"), ("POST", "/v1/embeddings"), ("GET", deployed), ("GET", GENERATIONS)):
         answer = http.request(method, path)

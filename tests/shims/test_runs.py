@@ -53,7 +53,7 @@ async def finish(resources: Resources, status: Any = "completed", **options: Any
     await service.finish(resources, item.item_id, status, **options)
 
 
-async def test_it_waits_for_all_items(runs: Runs, resources: Resources) -> None:
+async def test_run_waits_for_all_items(runs: Runs, resources: Resources) -> None:
     async with runs.running(batch(2), SYSTEM) as run:
         waiting = asyncio.ensure_future(run.image_names())
         await finish(resources)
@@ -65,13 +65,13 @@ async def test_it_waits_for_all_items(runs: Runs, resources: Resources) -> None:
     assert runs.for_user(SYSTEM) == []
 
 
-async def test_an_item_that_ends_before_anybody_waits_is_noticed(runs: Runs, resources: Resources) -> None:
+async def test_item_finished_before_waiting_is_noticed(runs: Runs, resources: Resources) -> None:
     async with runs.running(batch(), SYSTEM) as run:
         await finish(resources)
         assert await run.image_names() == []
 
 
-async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monkeypatch) -> None:
+async def test_missed_event_only_delays_completion(runs: Runs, resources: Resources, monkeypatch) -> None:
     monkeypatch.setattr(batch_follower, "REFRESH_INTERVAL_S", 0.05)
     monkeypatch.setattr(BatchFollower, "_on_event", lambda *_: None)
     async with runs.running(batch(), SYSTEM) as run:
@@ -79,7 +79,7 @@ async def test_a_missed_event_only_delays(runs: Runs, resources: Resources, monk
         assert await run.image_names() == []
 
 
-async def test_a_failure_is_raised_with_its_reason(runs: Runs, resources: Resources) -> None:
+async def test_item_failure_is_raised_with_its_reason(runs: Runs, resources: Resources) -> None:
     with pytest.raises(RunFailed, match="no paint"):
         async with runs.running(batch(2), SYSTEM) as run:
             await finish(resources, "failed", error=("ValueError", "no paint", "trace"))
@@ -88,7 +88,7 @@ async def test_a_failure_is_raised_with_its_reason(runs: Runs, resources: Resour
 
 
 @pytest.mark.parametrize("how", ["cancel", "delete", "clear"])
-async def test_what_others_end_is_raised(runs: Runs, resources: Resources, how: str) -> None:
+async def test_items_canceled_by_others_raise_run_canceled(runs: Runs, resources: Resources, how: str) -> None:
     with pytest.raises(RunCanceled):
         async with runs.running(batch(), SYSTEM) as run:
             waiting = asyncio.ensure_future(run.image_names())
@@ -100,7 +100,7 @@ async def test_what_others_end_is_raised(runs: Runs, resources: Resources, how: 
             await waiting
 
 
-async def test_leaving_early_cancels(runs: Runs, resources: Resources) -> None:
+async def test_leaving_early_cancels_the_items(runs: Runs, resources: Resources) -> None:
     async def wait() -> None:
         async with runs.running(batch(3), SYSTEM) as run:
             await run.image_names()
@@ -116,14 +116,14 @@ async def test_leaving_early_cancels(runs: Runs, resources: Resources) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_full_queue_takes_nothing(runs: Runs, resources: Resources) -> None:
+async def test_full_queue_refuses_the_run_and_cancels_its_items(runs: Runs, resources: Resources) -> None:
     with pytest.raises(QueueFull):
         await runs.enqueue(batch(6), SYSTEM)
     assert set(await statuses(resources)) == {"canceled"}
     assert runs.for_user(SYSTEM) == []
 
 
-async def test_only_ones_own_runs_are_listed(runs: Runs) -> None:
+async def test_only_own_runs_are_listed(runs: Runs) -> None:
     run = await runs.enqueue(batch(), SYSTEM)
     assert runs.for_user(SYSTEM) == [run]
     assert runs.for_user(User(user_id="somebody")) == []

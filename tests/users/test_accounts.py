@@ -13,7 +13,7 @@ from tests.users.conftest import PASSWORD, SignedInClients, Visit
 NEW = "New-Passw0rd"
 
 
-async def test_own_account_is_shown_and_renamed(people: SignedInClients) -> None:
+async def test_own_account_can_be_read_and_renamed(people: SignedInClients) -> None:
     alice = await people.user(await people.admin(), "alice", display_name="Alice")
     user = (await alice.get("me")).json()
     assert set(user) == {
@@ -26,7 +26,7 @@ async def test_own_account_is_shown_and_renamed(people: SignedInClients) -> None
     assert (await alice.patch("me", json={"is_admin": True})).json()["is_admin"] is False
 
 
-async def test_a_new_password_ends_earlier_tokens_and_brings_another(people: SignedInClients, visit: Visit) -> None:
+async def test_password_change_revokes_tokens_and_returns_a_new_one(people: SignedInClients, visit: Visit) -> None:
     alice = await people.user(await people.admin(), "alice")
     elsewhere = await people.sign_in("alice")
     answer = await alice.patch("me", json={"current_password": PASSWORD, "new_password": NEW})
@@ -59,14 +59,14 @@ async def test_a_password_is_not_changed_without_the_current_one(
     await people.sign_in("admin")
 
 
-async def test_guessing_the_current_password_has_an_end(people: SignedInClients) -> None:
+async def test_current_password_guesses_are_limited(people: SignedInClients) -> None:
     admin = await people.admin()
     wrong = {"new_password": NEW, "current_password": "wrong"}
     answers = [(await admin.patch("me", json=wrong)).status_code for _ in range(11)]
     assert answers == [400] * 10 + [429]
 
 
-async def test_two_changes_of_a_password_at_once(people: SignedInClients) -> None:
+async def test_concurrent_password_changes(people: SignedInClients) -> None:
     admin = await people.admin()
     changes = [{"current_password": PASSWORD, "new_password": f"{NEW}{number}"} for number in range(4)]
     answers = await asyncio.gather(*(admin.patch("me", json=change) for change in changes))
@@ -100,7 +100,7 @@ async def test_admins_make_list_change_and_delete_accounts(people: SignedInClien
     assert (await admin.patch(f"users/{bob['user_id']}", json={})).status_code == 404
 
 
-async def test_the_list_begins_with_the_newest(people: SignedInClients) -> None:
+async def test_accounts_are_listed_newest_first(people: SignedInClients) -> None:
     admin = await people.admin()
     for name in ("one", "two"):
         await asyncio.sleep(0.002)
@@ -120,14 +120,14 @@ async def test_the_list_begins_with_the_newest(people: SignedInClients) -> None:
         ({"is_admin": "perhaps"}, 422),
     ],
 )
-async def test_an_account_is_not_made_of_anything(people: SignedInClients, change: dict[str, Any], status: int) -> None:
+async def test_invalid_accounts_are_refused(people: SignedInClients, change: dict[str, Any], status: int) -> None:
     admin = await people.admin()
     body = {"email": "bob@example.com", "password": PASSWORD} | change
     assert (await admin.post("users", json=body)).status_code == status
     assert len((await admin.get("users")).json()) == 1
 
 
-async def test_one_address_has_one_account_also_when_two_come_at_once(people: SignedInClients) -> None:
+async def test_email_is_unique_even_with_concurrent_requests(people: SignedInClients) -> None:
     admin = await people.admin()
     body = {"email": "bob@example.com", "password": PASSWORD}
     answers = await asyncio.gather(*(admin.post("users", json=body) for _ in range(4)))
@@ -143,16 +143,14 @@ async def test_an_admins_new_password_for_a_user_ends_their_tokens(people: Signe
     assert (await alice.get("me")).status_code == 401
 
 
-async def test_an_admin_who_changes_their_own_password_here_stays_signed_in(
-    people: SignedInClients, visit: Visit
-) -> None:
+async def test_admin_changing_their_own_password_stays_signed_in(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     answer = await admin.patch(f"users/{people.ids['admin']}", json={"password": NEW})
     assert (await admin.get("me")).status_code == 401
     assert (await visit(answer.headers["x-refreshed-token"]).get("me")).status_code == 200
 
 
-async def test_whoever_closes_their_own_account_gets_no_token(people: SignedInClients) -> None:
+async def test_closing_the_own_account_returns_no_token(people: SignedInClients) -> None:
     admin = await people.admin()
     other = await people.user(admin, "other", is_admin=True)
     answer = await other.patch(f"users/{people.ids['other']}", json={"is_active": False})
@@ -163,7 +161,7 @@ async def test_whoever_closes_their_own_account_gets_no_token(people: SignedInCl
     assert (await third.get("me")).status_code == 401
 
 
-async def test_the_last_admin_stays(people: SignedInClients) -> None:
+async def test_last_admin_cannot_be_removed(people: SignedInClients) -> None:
     admin = await people.admin()
     admin_path = f"users/{people.ids['admin']}"
     closed = await people.user(admin, "closed", is_admin=True)
@@ -187,7 +185,7 @@ async def test_two_admins_cannot_remove_each_other_at_once(people: SignedInClien
     assert {answer.status_code for answer in answers} != {200}
 
 
-async def test_the_system_user_is_protected_and_no_admin(people: SignedInClients) -> None:
+async def test_system_user_is_protected_and_not_an_admin(people: SignedInClients) -> None:
     admin = await people.admin()
     system_user = (await admin.get("users/system")).json()
     assert (system_user["email"], system_user["is_admin"]) == ("system@system.invokeai", False)
@@ -196,7 +194,7 @@ async def test_the_system_user_is_protected_and_no_admin(people: SignedInClients
         assert (await admin.patch("users/system", json=change)).status_code == 400
 
 
-async def test_accounts_are_for_admins(people: SignedInClients, visit: Visit) -> None:
+async def test_only_admins_manage_accounts(people: SignedInClients, visit: Visit) -> None:
     alice = await people.user(await people.admin(), "alice")
     alice_path = f"users/{people.ids['alice']}"
     for client, status in ((alice, 403), (visit(), 401)):
@@ -207,7 +205,7 @@ async def test_accounts_are_for_admins(people: SignedInClients, visit: Visit) ->
         assert (await client.delete(alice_path)).status_code == status
 
 
-async def test_the_server_hears_of_changed_rights(
+async def test_changed_rights_emit_internal_events(
     people: SignedInClients, events: RecordedEvents, multiuser: Resources
 ) -> None:
     admin = await people.admin()

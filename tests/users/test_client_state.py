@@ -39,7 +39,7 @@ async def test_a_key_that_was_never_set_is_null(client: httpx.AsyncClient) -> No
     assert await got(client, "params") is None
 
 
-async def test_plain_text_comes_back_as_a_json_string(client: httpx.AsyncClient) -> None:
+async def test_plain_text_is_returned_as_a_json_string(client: httpx.AsyncClient) -> None:
     """The web UI sends a slice's JSON as text/plain and reads it back JSON in JSON."""
     slice_text = json.dumps({"seed": 1, "prompt": 'a "cat" — ✓'}, ensure_ascii=False)
     answer = await client.post(
@@ -52,14 +52,14 @@ async def test_plain_text_comes_back_as_a_json_string(client: httpx.AsyncClient)
     assert await got(client, "params") == slice_text
 
 
-async def test_a_json_string_is_kept_as_its_text(client: httpx.AsyncClient) -> None:
+async def test_json_string_body_is_stored_as_its_text(client: httpx.AsyncClient) -> None:
     await set_text(client, "k", 'with "quotes"')
     await set_text(client, "k", "second")
     assert await got(client, "k") == "second"
 
 
 @pytest.mark.parametrize("text", ["", " ", "null", "a\nb", "😀"])
-async def test_any_text_comes_back_as_it_was(client: httpx.AsyncClient, text: str) -> None:
+async def test_any_text_is_returned_unchanged(client: httpx.AsyncClient, text: str) -> None:
     await set_text(client, "k", text)
     assert await got(client, "k") == text
 
@@ -76,7 +76,7 @@ async def test_any_text_comes_back_as_it_was(client: httpx.AsyncClient, text: st
         (b"", "application/json"),
     ],
 )
-async def test_what_is_no_text_is_refused(client: httpx.AsyncClient, content: bytes, kind: str) -> None:
+async def test_non_text_body_is_refused(client: httpx.AsyncClient, content: bytes, kind: str) -> None:
     answer = await client.post(
         f"{BASE}/set_by_key", params={"key": "k"}, content=content, headers={"content-type": kind}
     )
@@ -97,7 +97,7 @@ async def test_a_missing_key_is_refused(client: httpx.AsyncClient, method: str, 
     assert (await client.request(method, f"{BASE}/{name}", json="x")).status_code == 422
 
 
-async def test_megabytes_are_kept_within_moments(client: httpx.AsyncClient) -> None:
+async def test_megabytes_are_stored_quickly(client: httpx.AsyncClient) -> None:
     text = "x" * 5_000_000
     before = time.process_time()
     await set_text(client, "canvas", text)
@@ -105,7 +105,7 @@ async def test_megabytes_are_kept_within_moments(client: httpx.AsyncClient) -> N
     assert time.process_time() - before < 2, "measured: 0.1 s"
 
 
-async def test_keys_by_prefix_are_sorted_and_take_the_prefix_as_it_is(client: httpx.AsyncClient) -> None:
+async def test_keys_by_prefix_are_sorted_and_match_literally(client: httpx.AsyncClient) -> None:
     for key in ("recall_b", "recall_a", "Recall_c", "recallxd", "other", "%"):
         await set_text(client, key, "1")
 
@@ -118,7 +118,7 @@ async def test_keys_by_prefix_are_sorted_and_take_the_prefix_as_it_is(client: ht
     assert await keys("none") == []
 
 
-async def test_one_key_or_all_of_them_can_be_forgotten(client: httpx.AsyncClient) -> None:
+async def test_one_key_or_all_keys_can_be_deleted(client: httpx.AsyncClient) -> None:
     await set_text(client, "a", "1")
     await set_text(client, "b", "2")
     for _again in range(2):
@@ -130,13 +130,13 @@ async def test_one_key_or_all_of_them_can_be_forgotten(client: httpx.AsyncClient
     assert await got(client, "b") is None
 
 
-async def test_the_queue_in_the_address_says_nothing(client: httpx.AsyncClient) -> None:
+async def test_queue_id_in_the_path_is_ignored(client: httpx.AsyncClient) -> None:
     await set_text(client, "k", "v")
     answer = await client.get("/api/v1/client_state/other/get_by_key", params={"key": "k"})
     assert answer.json() == "v"
 
 
-async def test_each_user_has_its_own(resources: Resources) -> None:
+async def test_each_user_has_separate_state(resources: Resources) -> None:
     async with resources.database.write() as connection:
         await connection.execute(
             insert(users).values(user_id="alice", email="a@x.y", password_hash="", created_at="", updated_at="")
@@ -152,7 +152,7 @@ async def test_each_user_has_its_own(resources: Resources) -> None:
         assert await client_state.keys(connection, "system", "") == []
 
 
-async def test_an_account_takes_its_state_along_when_it_goes(resources: Resources) -> None:
+async def test_deleting_an_account_deletes_its_state(resources: Resources) -> None:
     async with resources.database.write() as connection:
         await connection.execute(
             insert(users).values(user_id="bob", email="b@x.y", password_hash="", created_at="", updated_at="")
@@ -162,7 +162,7 @@ async def test_an_account_takes_its_state_along_when_it_goes(resources: Resource
         assert await client_state.keys(connection, "bob", "") == []
 
 
-async def test_state_of_nobody_is_not_kept(resources: Resources) -> None:
+async def test_state_of_an_unknown_user_is_refused(resources: Resources) -> None:
     with pytest.raises(IntegrityError):
         async with resources.database.write() as connection:
             await client_state.set_values(connection, "nobody", {"k": "v"})

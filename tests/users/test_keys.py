@@ -46,7 +46,7 @@ async def read_keys(database: Database) -> list[Any]:
 # What is kept
 
 
-async def test_of_a_key_only_its_hash_and_its_first_letters_are_kept(database: Database) -> None:
+async def test_only_hash_and_prefix_of_a_key_are_stored(database: Database) -> None:
     key = await keys.make(database, SYSTEM_ID, " Open WebUI ")
     another = await keys.make(database, SYSTEM_ID, "another")
     assert keys.is_key(key)
@@ -68,7 +68,7 @@ async def test_a_key_has_a_name(database: Database, name: str) -> None:
     assert await read_keys(database) == []
 
 
-async def test_a_key_is_somebody_s(database: Database) -> None:
+async def test_key_needs_an_existing_user(database: Database) -> None:
     with pytest.raises(UserNotFound):
         await keys.make(database, "nobody", "x")
     assert not await keys.has_keys(database)
@@ -90,7 +90,7 @@ async def test_keys_are_listed_by_account_and_revoked(database: Database) -> Non
     assert await keys.has_keys(database)
 
 
-async def test_a_key_stands_for_its_account_as_it_is_now(multiuser: Resources) -> None:
+async def test_key_has_the_current_rights_of_its_account(multiuser: Resources) -> None:
     database = multiuser.database
     alice = await account(database, "alice")
     key = await keys.make(database, alice.user_id, "x")
@@ -114,12 +114,12 @@ async def test_a_key_stands_for_its_account_as_it_is_now(multiuser: Resources) -
 
 
 @pytest.mark.parametrize("shown", ["", "x", WRONG, WRONG + "A", WRONG + "\n", "ick_" + "ä" * 43, "ICK_" + "A" * 43])
-async def test_what_is_no_key_opens_nothing(database: Database, shown: str) -> None:
+async def test_invalid_keys_are_rejected(database: Database, shown: str) -> None:
     await keys.make(database, SYSTEM_ID, "x")
     assert await keys.verify(database, shown) is None
 
 
-async def test_one_select_by_an_index_finds_a_key(database: Database) -> None:
+async def test_key_lookup_uses_an_index(database: Database) -> None:
     sql, values = key_store._OWNER._compiled
     async with database.read() as connection:
         plan = [row[3] for row in await connection.execute(text(f"EXPLAIN QUERY PLAN {sql}"), values)]
@@ -151,7 +151,7 @@ async def test_a_key_s_use_is_written_at_most_once_a_minute(database: Database) 
         assert first <= again < "2999"
 
 
-async def test_a_key_is_good_while_nothing_can_be_written(
+async def test_key_is_valid_when_its_use_cannot_be_recorded(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def full(*_: object) -> None:
@@ -299,12 +299,12 @@ def nothings() -> list[tuple[dict[str, str], str]]:
     ]
 
 
-async def test_without_a_key_a_single_user_s_doors_are_open(single: Door) -> None:
+async def test_single_user_mode_without_keys_needs_no_credentials(single: Door) -> None:
     for headers, query in nothings() + forms(WRONG):
         assert await single.who(headers, query) == SYSTEM_ID, (headers, query)
 
 
-async def test_the_first_key_closes_a_single_user_s_doors_and_the_last_one_gone_opens_them(single: Door) -> None:
+async def test_single_user_mode_requires_a_key_while_one_exists(single: Door) -> None:
     assert await single.who() == SYSTEM_ID
     elsewhere = Database(single.database.path)  # as another process would: the command line
     key = await keys.make(elsewhere, SYSTEM_ID, "x")
@@ -317,7 +317,7 @@ async def test_the_first_key_closes_a_single_user_s_doors_and_the_last_one_gone_
     await elsewhere.close()
 
 
-async def test_in_single_user_mode_everybody_s_keys_count_and_are_system_s(single: Door, alice: Account) -> None:
+async def test_single_user_mode_accepts_all_users_keys_as_the_system_user(single: Door, alice: Account) -> None:
     key = await keys.make(single.database, alice.user_id, "x")
     assert await single.who() == "401"
     assert await single.who({"api-key": key}) == SYSTEM_ID
@@ -340,13 +340,13 @@ async def test_with_accounts_a_key_or_a_token_is_needed(multi: Door, alice: Acco
         assert await multi.who(headers, query) == "401", "a token is a bearer's"
 
 
-async def test_system_s_key_opens_nothing_where_there_are_accounts(multi: Door) -> None:
+async def test_system_key_is_rejected_in_multi_user_mode(multi: Door) -> None:
     key = await keys.make(multi.database, SYSTEM_ID, "x")
     for headers, query in forms(key):
         assert await multi.who(headers, query) == "401", (headers, query)
 
 
-async def test_no_token_follows_a_key(multi: Door, alice: Account) -> None:
+async def test_requests_with_a_key_get_no_refreshed_token(multi: Door, alice: Account) -> None:
     key = await keys.make(multi.database, alice.user_id, "x")
     with_token = await multi.client.post("/who", headers=alice.headers)
     assert "x-refreshed-token" in with_token.headers
@@ -355,7 +355,7 @@ async def test_no_token_follows_a_key(multi: Door, alice: Account) -> None:
     assert "x-refreshed-token" not in with_key.headers
 
 
-async def test_a_socket_s_handshake_is_asked_too(multi: Door, alice: Account) -> None:
+async def test_socket_handshake_requires_credentials(multi: Door, alice: Account) -> None:
     key = await keys.make(multi.database, alice.user_id, "x")
     for headers, query in [*forms(key), (alice.headers, "")]:
         messages = await multi.listen(headers, query.removeprefix("?"))
@@ -366,7 +366,7 @@ async def test_a_socket_s_handshake_is_asked_too(multi: Door, alice: Account) ->
         assert (refused[0]["type"], refused[0]["status"]) == ("websocket.http.response.start", 401)
 
 
-async def test_a_single_user_s_socket(single: Door) -> None:
+async def test_single_user_socket_requires_a_key_once_one_exists(single: Door) -> None:
     assert (await single.listen())[1]["text"] == SYSTEM_ID
     key = await keys.make(single.database, SYSTEM_ID, "x")
     assert (await single.listen())[0]["status"] == 401
@@ -393,7 +393,7 @@ async def test_no_key_is_logged(
 # The API of the accounts
 
 
-async def test_a_key_reads_its_account_and_changes_none(
+async def test_key_reads_its_account_and_cannot_manage_accounts(
     people: SignedInClients, visit: Visit, multiuser: Resources
 ) -> None:
     await people.admin()
@@ -425,7 +425,7 @@ async def test_a_key_reads_its_account_and_changes_none(
         assert len(list(await connection.execute(select(users)))) == 2
 
 
-async def test_a_key_is_its_user_on_the_whole_api(settings: Settings, laid_out: None) -> None:
+async def test_key_acts_as_its_user_across_the_api(settings: Settings, laid_out: None) -> None:
     app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
     database: Database = app.services.get(Resources).database
     async with (
@@ -450,7 +450,7 @@ async def test_a_key_is_its_user_on_the_whole_api(settings: Settings, laid_out: 
         assert (await client.get("/boards/?all=true", headers=of_bob)).status_code == 401
 
 
-async def test_rights_are_decided_by_the_key_s_account(multiuser: Resources, alice: Account) -> None:
+async def test_rights_follow_the_account_of_the_key(multiuser: Resources, alice: Account) -> None:
     app = Application()
     app.services.add(Resources, multiuser)
     errors.install(app)

@@ -69,7 +69,7 @@ def endpoint(entry: RouteEntry) -> object:
     return getattr(entry.route, "endpoint", None)
 
 
-def test_every_route_asks_who_calls_or_is_listed_as_open(entries: list[RouteEntry]) -> None:
+def test_every_route_authenticates_or_is_listed_as_open(entries: list[RouteEntry]) -> None:
     """The list is compared with the route table: all routers, compatibility APIs, plain routes, sockets and mounts."""
     assert {entry.key for entry in entries if not entry.asks} == set(OPEN)
     assert len(entries) > 300
@@ -83,7 +83,7 @@ def test_every_route_has_a_row(entries: list[RouteEntry]) -> None:
     assert all(entry.key in OPEN for entry in entries if isinstance(entry.route, WebSocketRoute))
 
 
-def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[RouteEntry]) -> None:
+def test_every_path_id_refers_to_an_owned_object_in_its_row(entries: list[RouteEntry]) -> None:
     for entry, row in rows(entries):
         assert row is not None
         parameters = set(PARAMETER.findall(entry.key))
@@ -92,14 +92,14 @@ def test_every_id_in_a_path_is_the_owners_in_its_row(entries: list[RouteEntry]) 
         assert things <= set(PLACEHOLDER.findall(row.request)), entry.key
 
 
-def test_reads_write_nothing(entries: list[RouteEntry]) -> None:
+def test_get_routes_take_no_write_connection(entries: list[RouteEntry]) -> None:
     """A page of another site may have a browser send a GET (server/http/origins.py): so none takes a connection to write with."""
     for entry in entries:
         if entry.key.startswith("GET ") and isinstance(entry.route, APIRoute):
             assert "_write" not in {call.__name__ for call in calls(entry.route.dependant)}, entry.key
 
 
-async def test_a_route_that_forgets_to_ask_is_refused_without_a_token(settings: Settings, laid_out: None) -> None:
+async def test_unauthenticated_route_still_requires_a_token(settings: Settings, laid_out: None) -> None:
     forgetful = APIRouter()
 
     @forgetful.get("/api/v1/forgetful")
@@ -119,7 +119,7 @@ def test_a_mount_that_is_not_listed_is_refused_at_start(settings: Settings) -> N
         authentication.check(app)
 
 
-async def test_nobody_gets_anything_from_any_route(world: World, entries: list[RouteEntry]) -> None:
+async def test_every_closed_route_is_401_without_a_token(world: World, entries: list[RouteEntry]) -> None:
     wrong = []
     for entry in entries:
         method, path = entry.key.split(" ")
@@ -131,7 +131,7 @@ async def test_nobody_gets_anything_from_any_route(world: World, entries: list[R
     assert wrong == [], "\n".join(["", *wrong])
 
 
-async def test_another_user_reads_and_changes_nothing_of_the_owners(world: World, entries: list[RouteEntry]) -> None:
+async def test_other_users_cannot_read_or_change_owned_objects(world: World, entries: list[RouteEntry]) -> None:
     wrong = []
     await world.state()
     things = {kind: await world.thing(kind) for kind in set(IDS.values()) | {"model"}}

@@ -38,7 +38,7 @@ def name_of(route: APIRoute) -> str:
     return route.operation_id or route.name
 
 
-def test_what_looks_for_more_than_a_bearer_does_so_before_it_takes_a_connection() -> None:
+def test_authentication_runs_before_a_connection_is_taken() -> None:
     """A request that held one connection and waited for another could wait for all the others that do the same."""
     count = 0
     for route in ROUTES:
@@ -64,7 +64,7 @@ def test_the_table_has_every_operation() -> None:
     assert (set(RIGHTS) | set(OPEN)) - existing == set(), "no such operation any more"
 
 
-def test_the_table_means_the_routes_it_names() -> None:
+def test_table_requests_match_their_routes() -> None:
     patterns = {name_of(route): (route.methods, route.path_regex) for route in ROUTES}
     for name, request in {**{name: row.request for name, row in RIGHTS.items()}, **OPEN}.items():
         method, path = request.split("?")[0].split(" ")
@@ -74,7 +74,7 @@ def test_the_table_means_the_routes_it_names() -> None:
 
 
 @pytest.mark.slow
-async def test_everybody_gets_what_the_table_says(world: World) -> None:
+async def test_access_matches_the_rights_table(world: World) -> None:
     wrong = []
     for name, row in RIGHTS.items():
         things = await world.things(row)
@@ -90,7 +90,7 @@ async def test_everybody_gets_what_the_table_says(world: World) -> None:
     assert wrong == [], "\n".join(["", *wrong])
 
 
-async def test_what_is_open_needs_no_token(world: World) -> None:
+async def test_open_routes_need_no_token(world: World) -> None:
     for name, request in OPEN.items():
         row = Row(request)
         answer = await world.ask("nobody", row, await world.things(row))
@@ -99,14 +99,14 @@ async def test_what_is_open_needs_no_token(world: World) -> None:
         assert (await world.clients["nobody"].get(path)).status_code == 200, path
 
 
-async def test_many_requests_at_once_do_not_wait_for_each_other_s_connections(world: World) -> None:
+async def test_concurrent_requests_do_not_deadlock_on_connections(world: World) -> None:
     """More requests than the database has connections: each needs one for its token and one for its work."""
     paths = [f"{BOARDS}/?all=true", f"{IMAGES}/", "/api/v2/models/", f"{WORKFLOWS}/tags"] * 15
     answers = await asyncio.gather(*(world.clients["owner"].get(path) for path in paths))  # a deadlock ends in a 500
     assert {answer.status_code for answer in answers} == {200}
 
 
-async def test_a_page_of_an_allowed_origin_may_read_the_token_that_follows(settings: Settings) -> None:
+async def test_allowed_origins_can_read_the_refreshed_token_header(settings: Settings) -> None:
     origin = "https://friend.example"
     app = create_app(settings.model_copy(update={"allow_origins": [origin]}), worker_command=None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

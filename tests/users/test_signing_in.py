@@ -77,7 +77,9 @@ async def test_the_cookie_is_secure_over_https(people: SignedInClients, visit: V
         ({"password": 5}, 422),
     ],
 )
-async def test_login_refuses(people: SignedInClients, visit: Visit, change: dict[str, str], status: int) -> None:
+async def test_login_refuses_invalid_credentials(
+    people: SignedInClients, visit: Visit, change: dict[str, str], status: int
+) -> None:
     await people.user(await people.admin(), "alice")
     answer = await visit().post("login", json=ALICE | change)
     assert answer.status_code == status
@@ -86,7 +88,7 @@ async def test_login_refuses(people: SignedInClients, visit: Visit, change: dict
         assert answer.json()["detail"] == "Incorrect email or password"
 
 
-async def test_a_disabled_account_learns_so_only_with_its_password(people: SignedInClients, visit: Visit) -> None:
+async def test_disabled_account_is_reported_only_with_the_right_password(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     alice = await people.user(admin, "alice")
     await admin.patch(f"users/{people.ids['alice']}", json={"is_active": False})
@@ -98,7 +100,7 @@ async def test_a_disabled_account_learns_so_only_with_its_password(people: Signe
     await people.sign_in("alice")
 
 
-async def test_unknown_addresses_cost_as_much_as_known_ones(
+async def test_unknown_emails_take_as_long_to_check_as_known_ones(
     people: SignedInClients, visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await people.admin()
@@ -120,7 +122,7 @@ async def test_unknown_addresses_cost_as_much_as_known_ones(
     assert all(password_hash.startswith("$argon2id$") for password_hash in verified)
 
 
-async def test_a_hash_of_old_cost_is_made_anew(
+async def test_hash_with_outdated_cost_is_renewed_at_login(
     people: SignedInClients, multiuser: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = await people.admin()
@@ -172,7 +174,7 @@ async def forge_token(resources: Resources, user_id: str, **changes: object) -> 
         {"use": "media"},
     ],
 )
-async def test_a_token_must_be_whole_and_in_force(
+async def test_token_must_be_complete_and_valid(
     people: SignedInClients, visit: Visit, multiuser: Resources, changes: dict[str, object]
 ) -> None:
     await people.admin()
@@ -182,7 +184,7 @@ async def test_a_token_must_be_whole_and_in_force(
     assert (await visit(bad).get("me")).status_code == 401
 
 
-async def test_a_token_must_be_signed_by_us_with_our_algorithm(
+async def test_token_must_have_our_signature_and_algorithm(
     people: SignedInClients, visit: Visit, multiuser: Resources
 ) -> None:
     admin = await people.admin()
@@ -210,7 +212,7 @@ async def test_a_token_must_be_signed_by_us_with_our_algorithm(
     assert (await visit().get("me", headers={"Authorization": f"bearer {token_of(admin)}"})).status_code == 200
 
 
-async def test_the_secret_is_made_once(people: SignedInClients, multiuser: Resources) -> None:
+async def test_signing_secret_is_created_once(people: SignedInClients, multiuser: Resources) -> None:
     await people.admin()
     before = await secret(multiuser)
     await asyncio.gather(*(people.sign_in("admin") for _ in range(4)))
@@ -218,7 +220,7 @@ async def test_the_secret_is_made_once(people: SignedInClients, multiuser: Resou
     assert len(before) >= 43
 
 
-async def test_rights_are_those_of_the_database_not_of_the_token(people: SignedInClients) -> None:
+async def test_rights_come_from_the_database_not_from_the_token(people: SignedInClients) -> None:
     admin = await people.admin()
     alice = await people.user(admin, "alice", is_admin=True)
     assert (await alice.get("users")).status_code == 200
@@ -229,7 +231,7 @@ async def test_rights_are_those_of_the_database_not_of_the_token(people: SignedI
     assert (await alice.get("users")).status_code == 200
 
 
-async def test_a_new_token_follows_a_change_and_nothing_else(people: SignedInClients, visit: Visit) -> None:
+async def test_only_changes_return_a_refreshed_token(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     changed = await admin.patch("me", json={"display_name": "Chief"})
     fresh = changed.headers["x-refreshed-token"]
@@ -245,7 +247,7 @@ async def test_a_new_token_follows_a_change_and_nothing_else(people: SignedInCli
     assert (deleted.status_code, "x-refreshed-token" in deleted.headers) == (204, True)
 
 
-async def test_remember_me_is_kept_by_the_token_that_follows(people: SignedInClients, multiuser: Resources) -> None:
+async def test_refreshed_token_keeps_remember_me(people: SignedInClients, multiuser: Resources) -> None:
     await people.admin()
     client = await people.sign_in("admin", remember_me=True)
     fresh = (await client.patch("me", json={"display_name": "A"})).headers["x-refreshed-token"]
@@ -254,7 +256,7 @@ async def test_remember_me_is_kept_by_the_token_that_follows(people: SignedInCli
     assert claims["exp"] > time.time() + 600_000
 
 
-async def test_logout_takes_the_cookie_and_needs_a_token(people: SignedInClients, visit: Visit) -> None:
+async def test_logout_deletes_the_cookie_and_needs_a_token(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     answer = await admin.post("logout")
     assert answer.json() == {"success": True}
@@ -265,7 +267,7 @@ async def test_logout_takes_the_cookie_and_needs_a_token(people: SignedInClients
     assert (await visit().post("logout")).status_code == 401
 
 
-async def test_the_media_cookie_opens_files_only(people: SignedInClients, visit: Visit, app: FastAPI) -> None:
+async def test_media_cookie_is_valid_for_media_only(people: SignedInClients, visit: Visit, app: FastAPI) -> None:
     @app.get("/api/v1/auth/picture")
     async def media(user: MediaUser) -> str:
         return user.user_id
@@ -286,7 +288,7 @@ async def test_the_media_cookie_opens_files_only(people: SignedInClients, visit:
     assert (await browser.get("picture")).status_code == 401, "a revoked cookie is worth nothing"
 
 
-async def test_single_user_knows_tokens_only_where_accounts_are_meant(
+async def test_single_user_mode_uses_tokens_only_for_account_routes(
     resources: Resources, people: SignedInClients, visit: Visit
 ) -> None:
     admin = await people.admin()
@@ -301,7 +303,7 @@ async def test_single_user_knows_tokens_only_where_accounts_are_meant(
         assert (await client.post(f"{base}/media-cookie")).json() == {"success": True}
 
 
-async def test_too_many_failures_are_refused_for_that_person_and_address(people: SignedInClients, visit: Visit) -> None:
+async def test_too_many_failed_logins_are_limited_by_email_and_address(people: SignedInClients, visit: Visit) -> None:
     await people.user(await people.admin(), "alice")
     wrong = ALICE | {"password": "wrong"}
     answers = await asyncio.gather(*(visit().post("login", json=wrong) for _ in range(attempts.PAIR_LIMIT + 3)))
@@ -312,7 +314,7 @@ async def test_too_many_failures_are_refused_for_that_person_and_address(people:
     await people.sign_in("admin")
 
 
-def test_counting_of_attempts() -> None:
+def test_login_attempts_are_counted() -> None:
     at = [0.0]
     count = Attempts(lambda: at[0])
     for _ in range(100):
@@ -335,7 +337,7 @@ def test_counting_of_attempts() -> None:
     assert len(count._failures) == attempts.MAX_KEYS
 
 
-async def test_tokens_and_passwords_stay_out_of_the_log(
+async def test_tokens_and_passwords_are_not_logged(
     people: SignedInClients, visit: Visit, caplog: pytest.LogCaptureFixture, app: FastAPI
 ) -> None:
     @app.get("/api/v1/auth/broken")
@@ -352,7 +354,7 @@ async def test_tokens_and_passwords_stay_out_of_the_log(
         assert word not in caplog.text
 
 
-async def test_a_password_changed_while_it_is_being_checked_no_longer_opens(
+async def test_password_changed_during_login_is_refused(
     people: SignedInClients, visit: Visit, multiuser: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await people.admin()

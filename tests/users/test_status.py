@@ -30,7 +30,7 @@ async def test_single_user_needs_no_setup_and_refuses_it(resources: Resources) -
         assert (await client.post("/api/v1/auth/login", json=login)).status_code == 403
 
 
-async def test_setup_is_required_until_there_is_an_admin(visit: Visit) -> None:
+async def test_setup_is_required_until_an_admin_exists(visit: Visit) -> None:
     client = visit()
     assert (await client.get("status")).json()["setup_required"] is True
     answer = await client.post("setup", json=FIRST)
@@ -50,7 +50,7 @@ async def test_setup_is_required_until_there_is_an_admin(visit: Visit) -> None:
     assert (status["setup_required"], status["multiuser_enabled"], status["admin_email"]) == (False, True, None)
 
 
-async def test_a_second_setup_is_refused_also_when_both_come_at_once(visit: Visit) -> None:
+async def test_second_setup_is_refused_even_concurrently(visit: Visit) -> None:
     bodies = [FIRST | {"email": f"admin{number}@example.com"} for number in range(4)]
     answers = await asyncio.gather(*(visit().post("setup", json=body) for body in bodies))
     assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
@@ -79,7 +79,7 @@ async def test_a_second_setup_is_refused_also_when_both_come_at_once(visit: Visi
         ({"display_name": None}, 200),
     ],
 )
-async def test_setup_judges_its_input(visit: Visit, change: dict[str, str], status: int) -> None:
+async def test_setup_validates_its_input(visit: Visit, change: dict[str, str], status: int) -> None:
     body = json.dumps(FIRST | change)  # httpx itself can't write a lone surrogate
     answer = await visit().post("setup", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
@@ -97,9 +97,7 @@ async def test_strict_passwords(app: FastAPI, visit: Visit, password: str, statu
     assert (await visit().post("setup", json=FIRST | {"password": password})).status_code == status
 
 
-async def test_generated_passwords_are_strong_and_for_those_who_signed_in(
-    people: SignedInClients, visit: Visit
-) -> None:
+async def test_generated_passwords_are_strong_and_need_authentication(people: SignedInClients, visit: Visit) -> None:
     admin = await people.admin()
     generated = {(await admin.get("generate-password")).json()["password"] for _ in range(20)}
     assert len(generated) == 20

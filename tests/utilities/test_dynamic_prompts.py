@@ -58,7 +58,7 @@ async def test_all_combinations_in_order(client: httpx.AsyncClient) -> None:
     assert await expand_prompt(client, "${x={a|b}}${x}!") == (["a!", "b!"], None)
 
 
-async def test_at_random_as_many_as_asked_for_and_repeatable(client: httpx.AsyncClient) -> None:
+async def test_random_prompts_have_the_requested_count_and_are_repeatable(client: httpx.AsyncClient) -> None:
     options = {"combinatorial": False, "seed": 7, "max_prompts": 20}
     first, error = await expand_prompt(client, "{a|b|0.1::c}", **options)
     assert (len(first), error) == (20, None)
@@ -73,14 +73,14 @@ async def test_an_empty_pattern_makes_one_empty_prompt(client: httpx.AsyncClient
 
 
 @pytest.mark.parametrize("combinatorial", [True, False])
-async def test_a_wildcard_that_nobody_has_stays_as_it_is(client: httpx.AsyncClient, combinatorial: bool) -> None:
+async def test_unknown_wildcard_is_left_unchanged(client: httpx.AsyncClient, combinatorial: bool) -> None:
     """As in the reference: as many copies as asked for, and no error."""
     prompts, error = await expand_prompt(client, "a __missing__ x", combinatorial=combinatorial, max_prompts=3)
     assert (prompts, error) == (["a __missing__ x"] * 3, None)
 
 
 @pytest.mark.parametrize("pattern", ["{a|b", "${x}"])
-async def test_a_broken_pattern_comes_back_with_the_reason(client: httpx.AsyncClient, pattern: str) -> None:
+async def test_invalid_pattern_is_returned_with_an_error(client: httpx.AsyncClient, pattern: str) -> None:
     prompts, error = await expand_prompt(client, pattern)
     assert prompts == [pattern]
     assert error
@@ -96,11 +96,11 @@ async def test_a_broken_pattern_comes_back_with_the_reason(client: httpx.AsyncCl
         {"prompt": 1},
     ],
 )
-async def test_refusals(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_invalid_requests_are_422(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     assert (await client.post(ADDRESS, json=body)).status_code == 422
 
 
-async def test_text_that_is_no_unicode_is_refused(client: httpx.AsyncClient) -> None:
+async def test_invalid_unicode_is_refused(client: httpx.AsyncClient) -> None:
     answer = await client.post(ADDRESS, content=b'{"prompt": "\\ud800"}', headers={"content-type": "application/json"})
     assert answer.status_code == 422
 
@@ -113,7 +113,7 @@ async def test_text_that_is_no_unicode_is_refused(client: httpx.AsyncClient) -> 
     ],
     ids=["variables of variables", "deep"],
 )
-async def test_a_hostile_pattern_ends_and_the_next_one_works(client: httpx.AsyncClient, pattern: str) -> None:
+async def test_hostile_pattern_is_aborted_and_later_patterns_work(client: httpx.AsyncClient, pattern: str) -> None:
     began = time.thread_time()
     prompts, error = await expand_prompt(client, pattern)
     assert time.thread_time() - began < 1, "the event loop's own thread expands"
@@ -123,7 +123,7 @@ async def test_a_hostile_pattern_ends_and_the_next_one_works(client: httpx.Async
 
 
 @pytest.mark.parametrize("combinatorial", [True, False])
-async def test_nested_counts_end(client: httpx.AsyncClient, combinatorial: bool) -> None:
+async def test_nested_counts_terminate(client: httpx.AsyncClient, combinatorial: bool) -> None:
     pattern = "a|b|c"
     for _level in range(5):
         pattern = "{1000$$" + pattern + "|" + pattern + "}"

@@ -51,7 +51,7 @@ async def test_without_a_folder_there_are_no_fonts(client: httpx.AsyncClient) ->
     assert (await client.get(BASE)).json() == {"fonts": []}
 
 
-async def test_a_family_and_its_faces(client: httpx.AsyncClient, folder: Path) -> None:
+async def test_font_family_lists_its_faces(client: httpx.AsyncClient, folder: Path) -> None:
     write_font(folder / "b.ttf", "My Family", 700)
     write_font(folder / "a.otf", "My Family", 400, italic=True)
     write_font(folder / "sub dir" / "c.woff2", "My Family", 400, flavor="woff2")
@@ -74,7 +74,7 @@ async def test_a_family_and_its_faces(client: httpx.AsyncClient, folder: Path) -
     assert (await client.get(f"/{url}")).content == (folder / "sub dir" / "c.woff2").read_bytes()
 
 
-async def test_a_file_that_is_no_font_goes_by_its_name(client: httpx.AsyncClient, folder: Path) -> None:
+async def test_invalid_font_file_is_listed_by_file_name(client: httpx.AsyncClient, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "Broken One.ttf").write_bytes(b"\0\1\0\0 nothing")
     (folder / "notes.txt").write_text("x")
@@ -89,7 +89,7 @@ async def test_a_changed_file_is_read_again(client: httpx.AsyncClient, folder: P
     assert [font["family"] for font in (await client.get(BASE)).json()["fonts"]] == ["And After"]
 
 
-async def test_a_file_comes_with_its_type_and_may_be_kept(client: httpx.AsyncClient, folder: Path) -> None:
+async def test_font_file_has_its_content_type_and_is_cacheable(client: httpx.AsyncClient, folder: Path) -> None:
     write_font(folder / "a.ttf", "A")
     answer = await client.get(f"{BASE}/a.ttf")
     assert answer.status_code == 200
@@ -117,13 +117,13 @@ async def test_a_file_comes_with_its_type_and_may_be_kept(client: httpx.AsyncCli
         ("folder.ttf", 404),
     ],
 )
-async def test_bad_addresses(client: httpx.AsyncClient, folder: Path, path: str, status: int) -> None:
+async def test_invalid_font_paths_are_refused(client: httpx.AsyncClient, folder: Path, path: str, status: int) -> None:
     (folder / "folder.ttf").mkdir(parents=True)
     (folder.parent / "secret.ttf").write_text("x")
     assert (await client.get(f"{BASE}/{path}")).status_code == status
 
 
-async def test_links_are_neither_listed_nor_given_out(client: httpx.AsyncClient, folder: Path, tmp_path: Path) -> None:
+async def test_links_are_neither_listed_nor_served(client: httpx.AsyncClient, folder: Path, tmp_path: Path) -> None:
     write_font(tmp_path / "elsewhere" / "secret.ttf", "Secret")
     write_font(folder / "real.ttf", "Real")
     (folder / "file.ttf").symlink_to(tmp_path / "elsewhere" / "secret.ttf")

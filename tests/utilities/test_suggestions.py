@@ -80,7 +80,7 @@ async def image_name(resources: Resources) -> str:
     return saved.image_name
 
 
-async def test_a_longer_prompt(client: httpx.AsyncClient, workers: Pretending, events: RecordedEvents) -> None:
+async def test_prompt_is_expanded(client: httpx.AsyncClient, workers: Pretending, events: RecordedEvents) -> None:
     body = {"prompt": "a cat", "model_key": "llm", "max_tokens": 4, "seed": 1, "system_prompt": "be short"}
     answer = await client.post(EXPAND, json=body)
     assert answer.json() == {"expanded_prompt": "a longer prompt", "seed": 1, "error": None}
@@ -88,14 +88,14 @@ async def test_a_longer_prompt(client: httpx.AsyncClient, workers: Pretending, e
     assert events.sent == []
 
 
-async def test_without_a_seed_one_is_chosen_and_told(client: httpx.AsyncClient, workers: Pretending) -> None:
+async def test_missing_seed_is_generated_and_returned(client: httpx.AsyncClient, workers: Pretending) -> None:
     answer = (await client.post(EXPAND, json={"prompt": "a", "model_key": "llm"})).json()
     assert 0 <= answer["seed"] < 2**32
     assert workers.asked[0][1]["seed"] == answer["seed"]
     assert (workers.asked[0][1]["max_tokens"], workers.asked[0][1]["system_prompt"]) == (300, None)
 
 
-async def test_an_image_in_words(
+async def test_image_is_described(
     client: httpx.AsyncClient, workers: Pretending, resources: Resources, image_name: str
 ) -> None:
     answer = await client.post(DESCRIBE, json={"image_name": image_name, "model_key": "llava", "instruction": "say"})
@@ -105,7 +105,7 @@ async def test_an_image_in_words(
     assert body["image"] == str(await images.path(resources, image_name))
 
 
-async def test_the_end_of_a_task_is_told(
+async def test_task_completion_emits_an_event(
     client: httpx.AsyncClient, workers: Pretending, events: RecordedEvents
 ) -> None:
     body = {"prompt": "a", "model_key": "llm", "task_id": "t"}
@@ -134,7 +134,7 @@ async def test_the_end_of_a_task_is_told(
         (DESCRIBE, {"model_key": "llava"}, 422),
     ],
 )
-async def test_refusals(
+async def test_invalid_requests_are_refused(
     client: httpx.AsyncClient, workers: Pretending, path: str, body: dict[str, Any], status: int
 ) -> None:
     """A missing image is 404, where the reference answers 500."""
@@ -150,7 +150,7 @@ async def test_refusals(
         ({"text": None, "error": "RuntimeError: out of memory"}, 500),
     ],
 )
-async def test_when_the_model_can_not_be_run(
+async def test_model_failure_is_reported(
     client: httpx.AsyncClient, workers: Pretending, wrong: Any, status: int
 ) -> None:
     workers.answer = wrong
@@ -160,7 +160,7 @@ async def test_when_the_model_can_not_be_run(
 
 
 @pytest.mark.usefixtures("client")
-async def test_anothers_image_is_refused(resources: Resources, workers: Pretending, image_name: str) -> None:
+async def test_image_of_another_user_is_refused(resources: Resources, workers: Pretending, image_name: str) -> None:
     async with resources.database.write() as connection:
         await connection.execute(
             insert(users).values(user_id="alice", email="a@x.y", created_at=now(), updated_at=now())

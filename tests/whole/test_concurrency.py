@@ -67,7 +67,7 @@ async def test_two_hundred_mixed_requests_at_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("clients", [16])
-async def test_uploads_lose_nothing_while_the_gallery_is_read(server: Server, clients: int) -> None:
+async def test_no_uploads_are_lost_while_the_gallery_is_read(server: Server, clients: int) -> None:
     params = {"image_category": "general", "is_intermediate": False}
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
         before = (await client.get("/api/v1/images/names", params={"categories": "general"})).json()["total_count"]

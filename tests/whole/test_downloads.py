@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.timeout(280)
-async def test_a_killed_servers_download_is_gone_on_with(make_server: Callable[[], Server], tmp_path: Path) -> None:
+async def test_download_of_a_killed_server_is_resumed(make_server: Callable[[], Server], tmp_path: Path) -> None:
     shapes = {"decoder.conv_in.weight": (2, 4, 3, 3), "encoder.conv_in.weight": (2, 3, 3, 3), "pad": (4 * MIB,)}
     data = save({name: np.ones(shape, np.float16) for name, shape in shapes.items()})
     server = make_server()

@@ -44,7 +44,7 @@ LINES = [
 ]
 
 
-def test_only_the_masked_part_is_new(server: Server) -> None:
+def test_only_the_masked_part_changes(server: Server) -> None:
     ground = Image.linear_gradient("L").resize((SIZE, SIZE))
     source = Image.merge("RGB", (ground.rotate(90), ground, ground.rotate(180)))
     answer = server.client.post(

@@ -170,7 +170,7 @@ def make_operations(make_server: Callable[[], Server], web: FakeWeb, folder: Pat
 
 
 @pytest.mark.timeout(600)
-async def test_a_kill_between_a_moved_file_and_its_record(make_server: Callable[[], Server], tmp_path: Path) -> None:
+async def test_kill_between_moving_a_file_and_recording_it(make_server: Callable[[], Server], tmp_path: Path) -> None:
     async with serve_fake_web() as web:
         operations = await asyncio.to_thread(make_operations, make_server, web, tmp_path)
         await asyncio.to_thread(operations.kill_at, "local", "SQL INSERT INTO models key #1")
@@ -179,7 +179,7 @@ async def test_a_kill_between_a_moved_file_and_its_record(make_server: Callable[
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("how", ["web", "local"])
-async def test_kills_at_each_operation_leave_nothing_half_done(
+async def test_kills_at_each_operation_leave_consistent_state(
     make_server: Callable[[], Server], tmp_path: Path, how: str
 ) -> None:
     async with serve_fake_web() as web:
@@ -193,7 +193,7 @@ async def test_kills_at_each_operation_leave_nothing_half_done(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-async def test_kills_at_each_transition_leave_nothing_half_done(
+async def test_kills_at_each_transition_leave_consistent_state(
     make_server: Callable[[], Server], tmp_path: Path
 ) -> None:
     server = make_server()

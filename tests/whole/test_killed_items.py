@@ -82,7 +82,7 @@ def test_kills_at_each_operation_of_a_request(killed: KilledServer, name: str) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kills_while_a_dead_worker_is_dealt_with(killed: KilledServer) -> None:
+def test_kills_while_a_dead_worker_is_cleaned_up(killed: KilledServer) -> None:
     """The worker dies before an image has its row, and the server while it fails the item and removes the files."""
 
     def die(server: KilledServer) -> None:

@@ -172,7 +172,7 @@ SIDES = (("pos", "positive_conditioning"), ("neg", "negative_conditioning"))
 REFINER = {"model": "p-refiner", "start": 0.6, "steps": 7, "cfg_scale": 3.0, "scheduler": "ddim"}
 
 
-def test_a_refiner_ends_the_run(library: Library) -> None:
+def test_refiner_finishes_the_run(library: Library) -> None:
     item = library.run_prompt(model="p-sdxl", refiner=REFINER)
     result = library.server.pixels_of(item)
     assert result == library.server.pixels_of(run_with_refiner(library, 0.6))
@@ -190,7 +190,7 @@ def test_a_refiner_ends_the_run(library: Library) -> None:
     assert (recorded["steps"], recorded["model"]["name"]) == (5, "p-sdxl")
 
 
-def test_a_refiner_refines_the_part_of_an_image_that_changes(library: Library) -> None:
+def test_refiner_refines_only_the_inpainted_part(library: Library) -> None:
     init_image = {"image": library.photo, "strength": 0.7, "resize": True}
     mask = {"mask": library.region, "paste": False}
     item = library.run_prompt(model="p-sdxl", refiner=REFINER, init_image=init_image, inpaint_mask=mask)
@@ -213,7 +213,7 @@ def test_a_refiner_refines_the_part_of_an_image_that_changes(library: Library) -
     assert library.server.pixels_of(item) == library.server.pixels_of(by_hand)
 
 
-def test_a_refiner_takes_over_at_once_where_less_is_left_than_its_part(library: Library) -> None:
+def test_refiner_runs_alone_when_fewer_steps_remain_than_its_share(library: Library) -> None:
     init_image = {"image": library.photo, "strength": 0.3, "resize": True}
     item = library.run_prompt(model="p-sdxl", refiner=REFINER, init_image=init_image)
     photo = {"image": {"image_name": library.photo}, "width": SIDE, "height": SIDE}
@@ -379,7 +379,7 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
     assert library.comfy(workflow) == expected
 
 
-def test_what_is_recorded_makes_the_image_again(library: Library) -> None:
+def test_recorded_metadata_reproduces_the_image(library: Library) -> None:
     choice = {"image": library.photo, "model": "p-ip-sd15.safetensors", "weight": 0.7, "end": 0.8, "method": "full"}
     item = library.run_prompt(model="p-sd15", reference_images=[choice])
     name = library.server.picture_of(item)["image_name"]
@@ -405,7 +405,7 @@ def test_what_is_recorded_makes_the_image_again(library: Library) -> None:
     assert library.server.pixels_of(again) == library.server.pixels_of(item)
 
 
-def test_preprocessors_are_nodes_in_front_of_the_controlnet(library: Library) -> None:
+def test_preprocessors_run_as_nodes_before_the_controlnet(library: Library) -> None:
     photo = Image.open(PHOTO).convert("RGB").resize((SIDE, SIDE))
     unit = {
         "module": "canny",
@@ -435,7 +435,7 @@ def test_preprocessors_are_nodes_in_front_of_the_controlnet(library: Library) ->
     assert generate(module="none") != expected
 
 
-def test_requests_that_cannot_be_run_are_refused_and_enqueue_nothing(library: Library) -> None:
+def test_impossible_requests_are_refused_and_enqueue_nothing(library: Library) -> None:
     def check_refusal(status: int, text: str, **request: Any) -> None:
         answer = library.server.client.post("/api/v1/queue/default/enqueue_prompt", json=COMMON | RUN | request)
         assert answer.status_code == status, answer.text

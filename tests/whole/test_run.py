@@ -21,7 +21,7 @@ async def run(server: Server, ear: EventListener, body: dict) -> dict:
     return await asyncio.to_thread(server.item, item_id)
 
 
-async def test_a_prompt_becomes_its_picture_with_every_event_in_order(server: Server, ear: EventListener) -> None:
+async def test_prompt_generates_an_image_with_all_events_in_order(server: Server, ear: EventListener) -> None:
     item = await run(server, ear, server.batch("a red circle on a blue background", seed=7, steps=4))
     image = server.picture_of(item)
     assert (image["width"], image["height"], image["image_origin"], image["is_intermediate"]) == (
@@ -72,9 +72,7 @@ async def test_event_payloads_have_exactly_the_recorded_fields(server: Server, e
     assert names == set(recorded)
 
 
-async def test_the_same_seed_gives_the_same_picture_and_another_seed_another(
-    server: Server, ear: EventListener
-) -> None:
+async def test_equal_seeds_give_equal_images_and_other_seeds_differ(server: Server, ear: EventListener) -> None:
     pictures = []
     for seed, steps in ((11, 3), (12, 3), (11, 3)):
         body = server.batch("a green star", seed=seed, steps=steps)
@@ -85,7 +83,7 @@ async def test_the_same_seed_gives_the_same_picture_and_another_seed_another(
     assert pictures[0] != pictures[1]
 
 
-async def test_a_cached_run_repeats_nothing_but_the_last_node(server: Server, ear: EventListener) -> None:
+async def test_cached_run_repeats_only_the_last_node(server: Server, ear: EventListener) -> None:
     """l2i is sent with use_cache false: a second picture is saved, and nothing is computed again before it."""
     body = server.batch("a yellow heart", seed=3, steps=2)
     first = await run(server, ear, body)
@@ -97,7 +95,7 @@ async def test_a_cached_run_repeats_nothing_but_the_last_node(server: Server, ea
     assert progressed == {"canvas_output"}
 
 
-async def test_cancel_stops_within_a_step_and_the_queue_goes_on(server: Server, ear: EventListener) -> None:
+async def test_cancel_stops_within_a_step_and_the_queue_continues(server: Server, ear: EventListener) -> None:
     (item_id,) = await asyncio.to_thread(server.enqueue, server.batch("a tree", seed=5, steps=1000))
     await ear.until("invocation_progress", item_id=item_id, message="Denoising")
     answer = await asyncio.to_thread(server.client.put, f"/api/v1/queue/default/i/{item_id}/cancel")
@@ -131,7 +129,7 @@ async def test_a_node_that_raises_fails_its_item_and_the_next_runs(server: Serve
     assert (await run(server, ear, server.batch(steps=1)))["status"] == "completed"
 
 
-async def test_image_to_image_keeps_what_its_strength_leaves(server: Server, ear: EventListener) -> None:
+async def test_image_to_image_preserves_the_image_according_to_strength(server: Server, ear: EventListener) -> None:
     first = await run(server, ear, server.batch("a red circle on a blue background", seed=21, steps=10))
     name = server.picture_of(first)["image_name"]
     body = server.batch("a red circle on a blue background", seed=22, steps=10, denoising_start=0.8)

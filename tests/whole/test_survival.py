@@ -36,7 +36,7 @@ def test_a_killed_worker_fails_its_item_and_the_others_run(make_server: Callable
     assert server.item(long)["status"] == "failed"
 
 
-def test_a_server_that_ends_in_mid_run_takes_its_worker_along_and_the_next_start_goes_on(
+def test_server_ending_mid_run_stops_its_worker_and_the_next_start_resumes(
     make_server: Callable[[], Server],
 ) -> None:
     """Asked to end in either way it does so gracefully; killed it leaves its worker to end itself."""

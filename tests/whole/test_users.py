@@ -77,7 +77,7 @@ def people(shared: Server) -> Iterator[dict[str, UserClient]]:
         person.http.close()
 
 
-async def test_a_picture_is_its_maker_s(shared: Server, people: dict[str, UserClient]) -> None:
+async def test_image_belongs_to_the_user_who_generated_it(shared: Server, people: dict[str, UserClient]) -> None:
     alice, bob, admin = (people[name] for name in ("alice", "bob", "admin"))
     for person in (alice, bob, admin):
         await person.listen(shared)
@@ -110,7 +110,7 @@ async def test_a_picture_is_its_maker_s(shared: Server, people: dict[str, UserCl
         await person.ear.client.disconnect()
 
 
-async def test_a_closed_account_s_items_do_not_run_and_its_socket_ends(
+async def test_disabled_account_stops_its_items_and_disconnects_its_socket(
     shared: Server, people: dict[str, UserClient]
 ) -> None:
     admin, bob = people["admin"], people["bob"]
@@ -130,7 +130,7 @@ async def test_a_closed_account_s_items_do_not_run_and_its_socket_ends(
     assert bob.http.get("/api/v1/auth/me").status_code == 401
 
 
-def test_neither_tokens_nor_passwords_are_in_the_log(shared: Server, people: dict[str, UserClient]) -> None:
+def test_tokens_and_passwords_are_not_logged(shared: Server, people: dict[str, UserClient]) -> None:
     text = shared.log.read_text()
     assert PASSWORD not in text
     for person in people.values():

@@ -21,7 +21,7 @@ def keep(cache: InvocationCache, key: bytes, text: str = "") -> Out:
     return output
 
 
-def test_nodes_that_differ_only_in_their_id_have_one_key() -> None:
+def test_nodes_differing_only_in_id_share_a_key() -> None:
     first = orjson.dumps({"id": "a-b", "is_intermediate": True, "value": "a-b"})
     second = orjson.dumps({"id": "c-d", "is_intermediate": True, "value": "a-b"})
     other = orjson.dumps({"id": "c-d", "is_intermediate": False, "value": "a-b"})
@@ -44,7 +44,7 @@ def test_a_hit_returns_the_output_and_both_kinds_are_counted() -> None:
     assert cache.status() == {"size": 1, "hits": 1, "misses": 1, "enabled": True, "max_size": 2}
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_least_recently_used_entry_is_evicted_first() -> None:
     cache = InvocationCache(2)
     keep(cache, b"a")
     keep(cache, b"b")
@@ -55,7 +55,7 @@ def test_the_least_recently_used_goes_first() -> None:
     assert cache.get(b"c") is not None
 
 
-def test_disabled_it_neither_reads_nor_writes_nor_counts() -> None:
+def test_disabled_cache_neither_reads_writes_nor_counts() -> None:
     cache = InvocationCache(2)
     keep(cache, b"a")
     cache.disable()
@@ -82,7 +82,7 @@ def test_clear_zeroes_the_counts() -> None:
 
 
 @pytest.mark.parametrize("gone", ["0a1b2c3d.png", "Tensor_0a1b2c3d"])
-def test_outputs_that_name_something_gone_are_forgotten(gone: str) -> None:
+def test_outputs_naming_deleted_objects_are_removed(gone: str) -> None:
     cache = InvocationCache(9)
     keep(cache, b"a", gone)
     keep(cache, b"b", gone)
@@ -95,7 +95,7 @@ def test_outputs_that_name_something_gone_are_forgotten(gone: str) -> None:
     assert cache.get(b"c") is not None
 
 
-def test_a_name_is_mentioned_until_its_last_output_leaves() -> None:
+def test_name_is_referenced_until_its_last_output_is_evicted() -> None:
     cache = InvocationCache(2)
     keep(cache, b"a", "Tensor_123")
     keep(cache, b"b", "Tensor_123")

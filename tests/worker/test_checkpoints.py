@@ -68,7 +68,7 @@ def test_a_network_stops_before_the_next_module(canceled: threading.Event) -> No
     assert last_module.runs == 2
 
 
-def test_a_load_stops_at_the_next_tensor_and_leaves_nothing_in_the_cache(
+def test_canceled_load_stops_at_the_next_tensor_and_is_not_cached(
     canceled: threading.Event, settings: Settings, tmp_path: Path
 ) -> None:
     cache = ModelCache(settings, "cpu")
@@ -111,7 +111,7 @@ def test_files_are_read_tensor_by_tensor(canceled: threading.Event, settings: Se
         loaders.load_file(ModelCache(settings, "cpu"), file, None)
 
 
-def test_loras_stop_between_layers_and_come_off(canceled: threading.Event) -> None:
+def test_canceled_loras_stop_between_layers_and_are_removed(canceled: threading.Event) -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     before = [layer.weight for layer in network]
     layers = {str(index): LoRA(torch.ones(4, 1), torch.ones(1, 4), None, 1.0) for index in range(2)}
@@ -126,7 +126,7 @@ def test_loras_stop_between_layers_and_come_off(canceled: threading.Event) -> No
     assert [layer.weight for layer in network] == before
 
 
-def test_waiting_for_a_lock_is_given_up(canceled: threading.Event) -> None:
+def test_cancel_ends_waiting_for_a_lock(canceled: threading.Event) -> None:
     lock = threading.RLock()
     taken, release = threading.Event(), threading.Event()
 
@@ -207,7 +207,7 @@ async def test_each_call_of_the_context_is_a_checkpoint(bench: Bench, name: str)
     assert (outcome.status, outcome.error, bench.stopping) == ("canceled", None, [1])
 
 
-async def test_a_node_may_ask_and_log_and_finish_after_a_cancel(bench: Bench) -> None:
+async def test_node_can_query_log_and_finish_after_a_cancel(bench: Bench) -> None:
     def call(context: Any) -> None:
         bench.canceled.set()
         assert context.util.is_canceled()
@@ -217,7 +217,7 @@ async def test_a_node_may_ask_and_log_and_finish_after_a_cancel(bench: Bench) ->
     assert (outcome.status, bench.stopping) == ("canceled", [])
 
 
-async def test_a_node_that_goes_on_after_the_error_reports_one_checkpoint(bench: Bench) -> None:
+async def test_node_that_ignores_the_cancel_reports_one_checkpoint(bench: Bench) -> None:
     def call(context: Any) -> None:
         bench.canceled.set()
         for _time in range(5):
@@ -228,7 +228,7 @@ async def test_a_node_that_goes_on_after_the_error_reports_one_checkpoint(bench:
     assert (outcome.status, bench.stopping) == ("canceled", [1])
 
 
-async def test_what_a_library_makes_of_a_cancel_is_still_a_cancel(bench: Bench) -> None:
+async def test_cancel_wrapped_in_another_exception_is_still_a_cancel(bench: Bench) -> None:
     def call(context: Any) -> None:
         bench.canceled.set()
         try:

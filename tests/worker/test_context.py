@@ -124,7 +124,7 @@ def chunks(path: Path) -> dict[str, Any]:
         return {key: orjson.loads(value) for key, value in image.info.items() if key.startswith("invokeai")}
 
 
-async def test_a_saved_image_carries_all_that_belongs_to_it(ask: Ask, resources: Resources, channel: Any) -> None:
+async def test_saved_image_has_its_metadata_workflow_and_graph(ask: Ask, resources: Resources, channel: Any) -> None:
     async with resources.database.write() as connection:
         board = await boards_store.create(connection, "Mine")
 
@@ -153,7 +153,7 @@ async def test_an_image_over_the_limit_is_not_saved(ask: Ask, resources: Resourc
     assert len(list(resources.settings.outputs_path.rglob("*.png"))) == 1
 
 
-async def test_what_is_given_to_save_comes_before_what_the_node_has(ask: Ask, resources: Resources) -> None:
+async def test_save_arguments_override_the_node_fields(ask: Ask, resources: Resources) -> None:
     def save(context: Context) -> tuple[ImageDTO, Any]:
         dto = context.images.save(
             Image.new("L", (3, 3)), image_category=ImageCategory.MASK, metadata=MetadataField.model_validate({"a": 1})
@@ -165,7 +165,7 @@ async def test_what_is_given_to_save_comes_before_what_the_node_has(ask: Ask, re
     assert metadata.root == {"a": 1}
 
 
-async def test_pictures_come_back_as_copies_from_memory_and_from_disk(ask: Ask, tools: Tools) -> None:
+async def test_images_are_returned_as_copies_from_memory_and_disk(ask: Ask, tools: Tools) -> None:
     def use(context: Context) -> list[Any]:
         name = context.images.save(Image.new("RGB", (4, 4), (9, 8, 7))).image_name
         first = context.images.get_pil(name)
@@ -187,7 +187,7 @@ async def test_pictures_come_back_as_copies_from_memory_and_from_disk(ask: Ask, 
     assert await ask(use) == [(9, 8, 7), "L", (9, 8, 7), "RGB", ".webp", True]
 
 
-async def test_an_image_that_is_not_there_is_an_error(ask: Ask) -> None:
+async def test_missing_image_is_an_error(ask: Ask) -> None:
     for question in ("get_pil", "get_dto", "get_metadata", "get_path"):
         await error_text(
             ask, lambda context, question=question: getattr(context.images, question)("no.png"), ImageNotFound
@@ -211,7 +211,7 @@ async def test_boards(ask: Ask) -> None:
     assert await ask(use) == [True, "New", ["New"], "system"]
 
 
-async def test_a_user_sees_no_private_boards_of_others(ask: Ask, resources: Resources) -> None:
+async def test_private_boards_of_other_users_are_hidden(ask: Ask, resources: Resources) -> None:
     async with resources.database.write() as connection:
         await boards_store.create(connection, "Private", "somebody")
         await boards_store.create(connection, "Own", "me")
@@ -219,7 +219,7 @@ async def test_a_user_sees_no_private_boards_of_others(ask: Ask, resources: Reso
     assert names == ["Own"]
 
 
-async def test_a_node_may_do_what_its_items_user_may(ask: Ask, resources: Resources) -> None:
+async def test_node_has_the_rights_of_the_item_owner(ask: Ask, resources: Resources) -> None:
     """Another user's picture is not read (not even from memory), and nothing is put on another's board."""
     async with resources.database.write() as connection:
         private = (await boards_store.create(connection, "Private", "ann")).board_id
@@ -273,7 +273,7 @@ async def models(resources: Resources) -> None:
 
 
 @pytest.mark.usefixtures("models")
-async def test_a_load_is_told_before_and_after_each_time(
+async def test_each_load_is_reported_before_and_after(
     ask: Ask, channel: Any, engine: FakeEngine, resources: Resources
 ) -> None:
     identifier = ModelIdentifierField(
@@ -302,7 +302,7 @@ async def test_a_load_is_told_before_and_after_each_time(
 
 
 @pytest.mark.usefixtures("models")
-async def test_models_are_found_by_what_they_are(ask: Ask, resources: Resources) -> None:
+async def test_models_are_found_by_attributes_and_path(ask: Ask, resources: Resources) -> None:
     def use(context: Context) -> list[Any]:
         models = context.models
         return [
@@ -326,7 +326,7 @@ async def test_models_are_found_by_what_they_are(ask: Ask, resources: Resources)
     await error_text(ask, lambda context: context.models.load_by_attrs("Twin", sd1, main), AmbiguousModel)
 
 
-async def test_files_without_a_record(ask: Ask) -> None:
+async def test_unregistered_model_files_can_be_loaded(ask: Ask) -> None:
     assert await ask(lambda context: context.models.load_local_model(Path("/a/b"))) == Path("/a/b")
     assert await ask(lambda context: context.models.load_local_model(Path("/a/b"), lambda path: path.name)) == "b"
 
@@ -376,7 +376,7 @@ async def test_a_step_of_a_canceled_item_raises(ask: Ask, canceled: threading.Ev
     assert await ask(step) == [False, True]
 
 
-async def test_progress_with_a_picture_of_ones_own(ask: Ask, channel: Any) -> None:
+async def test_progress_with_a_custom_image(ask: Ask, channel: Any) -> None:
     def tell(context: Context) -> None:
         context.util.signal_progress("Half", 0.5, Image.new("RGBA", (6, 4)))
         context.util.signal_progress("Who knows", image=Image.new("L", (6, 4)), image_size=(60, 40))
@@ -391,11 +391,11 @@ async def test_progress_with_a_picture_of_ones_own(ask: Ask, channel: Any) -> No
     ("step", "order", "total", "expected"),
     [(0, 1, 4, 0), (3, 1, 4, 0.75), (3, 2, 8, 0.25), (7, 2, 9, 0.75), (1, 1, 0, 0)],
 )
-def test_how_much_of_a_loop_is_done(step: int, order: int, total: int, expected: float) -> None:
+def test_progress_fraction_of_the_denoising_loop(step: int, order: int, total: int, expected: float) -> None:
     assert progress_fraction(state(step, order=order, total_steps=total)) == expected
 
 
-async def test_the_item_is_shown_as_nodes_know_it(ask: Ask, resources: Resources) -> None:
+async def test_context_exposes_the_queue_item(ask: Ask, resources: Resources) -> None:
     def look(context: Context) -> list[Any]:
         item = context.data.queue_item
         return [
@@ -428,7 +428,7 @@ async def test_nodes_can_log(ask: Ask, logged: list[logging.LogRecord]) -> None:
     }
 
 
-async def test_presets_that_the_items_user_may_read(ask: Ask, resources: Resources) -> None:
+async def test_style_presets_readable_by_the_item_owner(ask: Ask, resources: Resources) -> None:
     texts = {"name": "n", "positive_prompt": "a photo of {prompt}", "negative_prompt": "noise"}
     async with resources.database.write() as connection:
         await connection.execute(

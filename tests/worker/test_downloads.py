@@ -70,7 +70,7 @@ def models(tools, progress, make, canceled):
     return Models(session, progress)
 
 
-async def test_a_file_by_its_address_is_fetched_once(models, web: FakeWeb, progress, settings, channel):
+async def test_file_is_downloaded_once_by_url(models, web: FakeWeb, progress, settings, channel):
     web.page("/big.safetensors", b"weights" * 1000)
     url = f"{web.url}/big.safetensors"
     path = await asyncio.to_thread(models.download_and_cache_model, url)
@@ -82,7 +82,7 @@ async def test_a_file_by_its_address_is_fetched_once(models, web: FakeWeb, progr
     assert all(message == "Downloading big.safetensors" and 0 <= share <= 1 for message, share in progress.told)
 
 
-async def test_a_repository_is_a_folder_and_a_file_of_it_a_file(models, web):
+async def test_repository_downloads_as_a_folder_and_single_file_as_a_file(models, web):
     hub = FakeHub(web)
     hub.repository("o/n", {"config.json": b"{}", "model.safetensors": b"x", "README.md": b"-", "deep/y.bin": b"y"})
     path = await asyncio.to_thread(models.download_and_cache_model, "o/n")
@@ -96,7 +96,7 @@ async def test_a_remote_model_is_loaded(models, web):
     assert loaded == b"data"
 
 
-async def test_what_goes_wrong_is_the_nodes_error(models, web, resources):
+async def test_download_failures_are_raised_to_the_node(models, web, resources):
     web.page("/page", b"<html>", headers={"Content-Type": "text/html"})
     for source, error in (
         (f"{web.url}/nowhere", DownloadFailed),
@@ -112,7 +112,7 @@ async def test_what_goes_wrong_is_the_nodes_error(models, web, resources):
     assert web.asked_for("/a.bin") == []
 
 
-async def test_a_canceled_item_ends_its_download_which_is_gone_on_with_later(models, web, progress, settings):
+async def test_cancel_stops_the_download_which_is_resumed_later(models, web, progress, settings):
     page = web.page("/a.bin", b"x" * 1000, hold_after=100)
     work = asyncio.create_task(asyncio.to_thread(models.download_and_cache_model, f"{web.url}/a.bin"))
     while not [path for path in settings.root.rglob("a.bin.part") if path.stat().st_size == 100]:
@@ -127,7 +127,7 @@ async def test_a_canceled_item_ends_its_download_which_is_gone_on_with_later(mod
     assert web.asked_for("/a.bin")[-1]["Range"] == "bytes=100-"
 
 
-async def test_two_at_once_fetch_one_file(resources, web, monkeypatch):
+async def test_concurrent_downloads_fetch_the_file_once(resources, web, monkeypatch):
     """As two workers do it: the second waits for the first."""
     monkeypatch.setattr("invokeclone.models.install.download_cache.POLL_S", 0.01)
     web.page("/a.bin", b"data")

@@ -56,7 +56,7 @@ class Items:
         return ends[0]
 
 
-async def test_each_operation_of_an_item_may_fail(
+async def test_failure_of_each_item_operation_is_survived(
     resources: Resources, events: RecordedEvents, tools: Tools, toys: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop_module, "RETRY_S", (0.001, 0.002))
@@ -98,7 +98,7 @@ async def test_each_operation_of_an_item_may_fail(
 
 
 @pytest.mark.parametrize("who", ["worker", "server"])
-async def test_a_process_may_die_at_each_operation_of_an_item(
+async def test_process_death_at_each_item_operation_is_survived(
     who: str,
     resources: Resources,
     events: RecordedEvents,

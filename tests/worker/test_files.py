@@ -31,7 +31,7 @@ async def prompts_of(tools: Tools, make: Any, path: object, owner: str) -> Outco
     return await asyncio.to_thread(SessionRunner(tools, make_context).run, item, threading.Event())
 
 
-async def test_an_ordinary_account_reads_only_the_folders_for_it(shared: Tools, make: Any) -> None:
+async def test_regular_users_read_only_permitted_folders(shared: Tools, make: Any) -> None:
     alice = await account(shared.resources.database, "alice")
     assert (await prompts_of(shared, make, "mine.txt", alice.user_id)).status == "completed"
     for path in (shared.resources.settings.database_path, "/etc/passwd", "../databases/invokeai.db", "/no/such/file"):

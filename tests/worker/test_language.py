@@ -32,7 +32,7 @@ async def request_text(tools: Tools, **body: Any) -> dict[str, Any]:
     return answer
 
 
-async def test_text_with_progress(tools: Tools, events: RecordedEvents, tmp_path: Path) -> None:
+async def test_text_generation_reports_progress(tools: Tools, events: RecordedEvents, tmp_path: Path) -> None:
     await register(tools, "llm", "text_llm", write_text_llm(tmp_path / "llm"))
     body = {"model_key": "llm", "prompt": "a cat", "system_prompt": None, "max_tokens": 5, "seed": 3}
     answer = await request_text(tools, **body, task_id="t", user_id="alice")
@@ -49,7 +49,7 @@ async def test_text_with_progress(tools: Tools, events: RecordedEvents, tmp_path
     assert (await request_text(tools, **{**body, "system_prompt": "be odd"}))["text"] != answer["text"]
 
 
-async def test_a_picture_in_words(tools: Tools, tmp_path: Path) -> None:
+async def test_image_is_described(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "llava", "llava_onevision", write_llava(tmp_path / "llava"))
     image = tmp_path / "x.png"
     image.write_bytes(encode_image(picture("RGBA")))
@@ -58,7 +58,7 @@ async def test_a_picture_in_words(tools: Tools, tmp_path: Path) -> None:
     assert answer["text"]
 
 
-async def test_what_goes_wrong_is_the_answer(tools: Tools, tmp_path: Path) -> None:
+async def test_errors_are_returned_in_the_answer(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "gone", "text_llm", tmp_path / "nothing")
     body = {"prompt": "a", "system_prompt": None, "max_tokens": 5, "seed": 3}
     answer = await request_text(tools, **body, model_key="gone")

@@ -39,7 +39,7 @@ def test_lines_arrive_in_order_from_many_threads() -> None:
         assert [line["index"] for line in got if line["thread"] == number] == list(range(500))
 
 
-def test_a_reader_that_stalls_holds_up_nobody_and_costs_only_what_may_be_dropped() -> None:
+def test_stalled_reader_does_not_block_and_loses_only_droppable_lines() -> None:
     incoming, outgoing = os.pipe()
     writer = LineWriter(outgoing)
     line = b'"' + b"x" * (1024 * 1024) + b'"'
@@ -57,7 +57,7 @@ def test_a_reader_that_stalls_holds_up_nobody_and_costs_only_what_may_be_dropped
     assert 30 <= len(got) < 60
 
 
-def test_a_server_that_is_gone_is_no_error() -> None:
+def test_closed_server_pipe_is_no_error() -> None:
     incoming, outgoing = os.pipe()
     os.close(incoming)
     writer = LineWriter(outgoing)
@@ -94,7 +94,7 @@ def test_messages_have_the_form_the_server_expects() -> None:
     assert stopped == {"kind": "stopped", "reason": "why"}
 
 
-def test_the_reader_hands_messages_on_skips_rubbish_and_tells_the_end() -> None:
+def test_reader_forwards_messages_skips_invalid_lines_and_signals_the_end() -> None:
     incoming, outgoing = os.pipe()
     reader = LineReader(incoming)
     os.write(outgoing, b'{"kind":"hello"}\nnot json\n{"kind":"wake"}\n')
@@ -108,7 +108,7 @@ def test_the_reader_hands_messages_on_skips_rubbish_and_tells_the_end() -> None:
     assert got == [{"kind": "wake"}, {"kind": "cancel", "item_id": 1}]
 
 
-def test_no_hello_means_nobody_is_there() -> None:
+def test_closed_pipe_without_hello_returns_none() -> None:
     incoming, outgoing = os.pipe()
     os.close(outgoing)
     assert LineReader(incoming).first() is None

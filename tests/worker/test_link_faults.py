@@ -263,12 +263,12 @@ async def sweep(run: Run, faults: Iterable[tuple[int, str]], *, cancel: bool = F
     return {await run(number, kind, cancel=cancel) for number, kind in faults}
 
 
-async def test_some_messages_may_fail(run: Run) -> None:
+async def test_sampled_message_failures_are_survived(run: Run) -> None:
     """The hello is lost, the link breaks in the middle of a wake, and two messages of the worker are damaged."""
     assert await sweep(run, [(1, "lost"), (3, "cut"), (4, "damaged"), (5, "nonsense")]) <= {"completed", "failed"}
 
 
-async def test_a_cancel_that_is_lost_is_seen_in_the_row(run: Run, wire: Wire) -> None:
+async def test_lost_cancel_is_detected_in_the_row(run: Run, wire: Wire) -> None:
     assert await run(0, "lost", cancel=True) == "canceled"
     (number,) = [position for position, line in enumerate(wire.lines, 1) if b'"kind":"cancel"' in line]
     assert await run(number, "lost", cancel=True) == "canceled"
@@ -277,7 +277,7 @@ async def test_a_cancel_that_is_lost_is_seen_in_the_row(run: Run, wire: Wire) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("cancel", [False, True], ids=["completed", "canceled"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_each_message_may_fail(run: Run, wire: Wire, kind: str, cancel: bool) -> None:
+async def test_failure_of_each_message_is_survived(run: Run, wire: Wire, kind: str, cancel: bool) -> None:
     assert await run(0, kind, cancel=cancel) == ("canceled" if cancel else "completed")
     messages = len(wire.lines)
     assert messages >= 8

@@ -130,14 +130,14 @@ async def test_items_run_one_after_another_in_one_thread(bench: Bench) -> None:
     assert next(iter(bench.runner.threads)).startswith("node")
 
 
-async def test_a_wake_is_enough_to_look_again(bench: Bench) -> None:
+async def test_wake_triggers_a_claim(bench: Bench) -> None:
     while bench.queue.claims == 0:
         await asyncio.sleep(0)
     bench.add(1)
     await bench.queue.until(1)
 
 
-async def test_without_a_wake_it_looks_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loop_polls_without_a_wake(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop_module, "POLL_S", 0.005)
     bench.loop.wake()
     while bench.queue.claims < 5:
@@ -157,7 +157,7 @@ async def test_cancel_reaches_the_running_item_only(bench: Bench) -> None:
     assert bench.queue.finished[-1][:2] == (2, "completed")
 
 
-async def test_a_cancel_that_overtakes_the_claim_counts(bench: Bench) -> None:
+async def test_cancel_before_the_claim_takes_effect(bench: Bench) -> None:
     bench.loop.cancel(1)
     bench.add(1)
     await bench.queue.until(1)
@@ -165,7 +165,7 @@ async def test_a_cancel_that_overtakes_the_claim_counts(bench: Bench) -> None:
     assert not bench.runner.began.is_set()
 
 
-async def test_a_cancel_that_got_lost_is_found_in_the_row(bench: Bench) -> None:
+async def test_lost_cancel_is_detected_in_the_row(bench: Bench) -> None:
     bench.add(1, wait_for_cancel)
     await bench.wait_for_begin()
     bench.queue.still_wanted = False
@@ -173,7 +173,7 @@ async def test_a_cancel_that_got_lost_is_found_in_the_row(bench: Bench) -> None:
     assert bench.queue.finished == [(1, "canceled", None)]
 
 
-async def test_machinery_that_breaks_fails_its_item_and_the_next_runs(bench: Bench) -> None:
+async def test_runner_error_fails_its_item_and_the_next_runs(bench: Bench) -> None:
     def break_down(_canceled: threading.Event) -> Outcome:
         raise RuntimeError("a screw came loose")
 
@@ -188,7 +188,7 @@ async def test_machinery_that_breaks_fails_its_item_and_the_next_runs(bench: Ben
     assert second[:2] == (2, "completed")
 
 
-async def test_what_may_only_be_told_after_the_status_is_told_after_it(bench: Bench) -> None:
+async def test_announcement_follows_the_status_update(bench: Bench) -> None:
     announcements: list[int] = []
     outcome = Outcome("failed", "{}", ItemError("E", "m", "t"), lambda: announcements.append(len(bench.queue.finished)))
     bench.add(1, lambda _canceled: outcome)
@@ -200,7 +200,7 @@ async def test_what_may_only_be_told_after_the_status_is_told_after_it(bench: Be
     assert announcements == [1]
 
 
-async def test_a_locked_database_delays_the_end_and_loses_nothing(bench: Bench) -> None:
+async def test_locked_database_delays_finishing_without_loss(bench: Bench) -> None:
     bench.queue.refuse = 7
     bench.add(1)
     bench.add(2)
@@ -208,7 +208,7 @@ async def test_a_locked_database_delays_the_end_and_loses_nothing(bench: Bench) 
     assert [item_id for item_id, _, _ in bench.queue.finished] == [1, 2]
 
 
-async def test_an_end_that_can_not_be_written_becomes_a_failure(bench: Bench) -> None:
+async def test_unwritable_result_fails_the_item(bench: Bench) -> None:
     bench.add(1, lambda _canceled: Outcome("completed", "unwritable"))
     bench.add(2)
     await bench.queue.until(2)
@@ -225,7 +225,7 @@ async def test_a_claim_that_fails_is_tried_again(bench: Bench) -> None:
     await bench.queue.until(1)
 
 
-async def test_the_heart_beats_with_the_item(bench: Bench) -> None:
+async def test_heartbeat_names_the_running_item(bench: Bench) -> None:
     bench.add(5, wait_for_cancel)
     await bench.wait_for_begin()
     while 5 not in bench.pulse.beats:
@@ -234,7 +234,7 @@ async def test_the_heart_beats_with_the_item(bench: Bench) -> None:
     await bench.queue.until(1)
 
 
-async def test_stop_cancels_what_runs_and_leaves_its_row(bench: Bench) -> None:
+async def test_stop_cancels_the_running_item_and_leaves_its_row(bench: Bench) -> None:
     bench.add(1, wait_for_cancel)
     bench.add(2)
     await bench.wait_for_begin()
@@ -246,7 +246,7 @@ async def test_stop_cancels_what_runs_and_leaves_its_row(bench: Bench) -> None:
     assert [item.item_id for item in bench.queue.pending] == [2]
 
 
-async def test_an_item_that_is_done_in_the_moment_of_the_stop_is_finished(bench: Bench) -> None:
+async def test_item_completed_during_stop_is_finished(bench: Bench) -> None:
     def done_anyway(canceled: threading.Event) -> Outcome:
         assert canceled.wait(10)
         return DONE

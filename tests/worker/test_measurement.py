@@ -51,7 +51,7 @@ async def test_runs_and_nodes_are_counted_and_cached_nodes_are_hits(
     assert series(measurement, metrics.NODE_MISSES)[("cpu",)][0] >= 2
 
 
-async def test_a_run_that_waits_has_not_ended(measurement: Measurement, make: Any, tools: Tools) -> None:
+async def test_waiting_run_is_not_counted_as_ended(measurement: Measurement, make: Any, tools: Tools) -> None:
     session: Any = SimpleNamespace(stats=SimpleNamespace(lines={}, elapsed=1.0), models={})
     measurement.add(session, "waiting")
     assert series(measurement, metrics.ITEM_SECONDS) == {}
@@ -83,12 +83,12 @@ def model(kind: ModelType, base: BaseModelType) -> Any:
         ([model(ModelType.CLIPEmbed, BaseModelType.Any)], "none"),
     ],
 )
-def test_the_base_of_an_item_is_its_main_models(models: list[Any], base: str) -> None:
+def test_item_base_is_the_base_of_its_main_model(models: list[Any], base: str) -> None:
     session: Any = SimpleNamespace(models=dict(enumerate(models)))
     assert main_base(session) == base
 
 
-def test_heartbeats_carry_numbers_only_where_they_are_measured() -> None:
+def test_heartbeats_have_metrics_only_when_measured() -> None:
     sent: list[dict[str, Any]] = []
     writer: Any = SimpleNamespace(send=lambda line, **_: sent.append(orjson.loads(line)))
     link = ServerLink(writer)

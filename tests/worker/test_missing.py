@@ -31,11 +31,11 @@ def raise_import_error(name: str) -> ModuleNotFoundError:
         (ImportError("cannot import name 'x' from 'torch'", name="torch"), "cannot import name 'x' from 'torch'"),
     ],
 )
-def test_an_item_says_what_to_install(error: Exception, message: str) -> None:
+def test_missing_module_error_names_the_package_to_install(error: Exception, message: str) -> None:
     assert describe(error)[1] == message
 
 
-def test_a_module_of_somebody_else_has_no_advice() -> None:
+def test_unknown_missing_module_has_no_install_advice() -> None:
     error = raise_import_error("no_such_module_anywhere")
     assert describe(error)[1] == "No module named 'no_such_module_anywhere'"
 
@@ -56,7 +56,7 @@ def import_engine(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> Any:
     return run
 
 
-def test_a_worker_without_torch_says_so_once_and_lives(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_worker_without_torch_logs_once_and_keeps_running(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "invokeclone"):
         imported(ModuleNotFoundError("No module named 'torch'", name="torch"))
     assert [record.getMessage() for record in caplog.records] == [
@@ -66,7 +66,7 @@ def test_a_worker_without_torch_says_so_once_and_lives(imported: Any, caplog: py
 
 
 @pytest.mark.filterwarnings("default::pytest.PytestUnhandledThreadExceptionWarning")
-def test_another_missing_module_keeps_its_traceback(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_missing_modules_keep_their_traceback(imported: Any, caplog: pytest.LogCaptureFixture) -> None:
     records: list[BaseException | None] = []
     hook, threading.excepthook = threading.excepthook, lambda arguments: records.append(arguments.exc_value)
     try:

@@ -46,11 +46,11 @@ def message(outcome: Outcome) -> str:
         {"type": "float_range", "steps": 10**12},
     ],
 )
-async def test_a_list_of_too_many_values_is_not_made(run: Run, fields: dict[str, Any]) -> None:
+async def test_list_over_the_limit_is_not_built(run: Run, fields: dict[str, Any]) -> None:
     assert "limits.collection_items" in message(await run({"n": fields}))
 
 
-async def test_lists_at_the_limit_and_one_above(run: Run) -> None:
+async def test_list_at_the_limit_passes_and_one_above_fails(run: Run) -> None:
     nodes = {"n": {"type": "range_of_size", "size": 5, "use_cache": False}}
     assert (await run(nodes, collection_items=5)).status == "completed"
     assert "limits.collection_items" in message(await run(nodes, collection_items=4))
@@ -59,7 +59,7 @@ async def test_lists_at_the_limit_and_one_above(run: Run) -> None:
     assert (await run(collection, collection_items=3)).status == "completed"
 
 
-async def test_texts_that_double_end_at_the_limit(run: Run) -> None:
+async def test_doubling_texts_stop_at_the_limit(run: Run) -> None:
     names = [f"j{number}" for number in range(DOUBLED)]
     nodes = {name: {"type": "string_join"} for name in names} | {"s": {"type": "string", "value": "x" * 8}}
     pairs = zip(["s", *names], names, strict=False)
@@ -68,7 +68,7 @@ async def test_texts_that_double_end_at_the_limit(run: Run) -> None:
 
 
 @pytest.mark.parametrize("regex", [True, False])
-async def test_a_replacement_grows_no_further_than_the_limit(run: Run, regex: bool) -> None:
+async def test_replacement_stops_at_the_length_limit(run: Run, regex: bool) -> None:
     fields = {"string": "x" * 1100, "search_string": "x", "replace_string": "y" * 1000, "use_regex": regex}
     assert "limits.node_output_mib" in message(
         await run({"r": {"type": "string_replace", **fields}}, node_output_mib=1)
@@ -95,7 +95,7 @@ async def test_numbers_that_can_be_stored_pass(run: Run) -> None:
     assert (await run({"n": {"type": "integer_math", "operation": "EXP", "a": -1, "b": 10**9}})).status == "completed"
 
 
-async def test_iterations_make_no_more_nodes_than_the_limit(run: Run) -> None:
+async def test_iterations_stop_at_the_node_limit(run: Run) -> None:
     nodes = {"n": {"type": "range_of_size", "size": 10}, "i": {"type": "iterate"}, "a": {"type": "add"}}
     edges = (("n.collection", "i.collection"), ("i.item", "a.a"))
     assert (await run(nodes, *edges, session_nodes=21)).status == "completed"

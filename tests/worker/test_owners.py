@@ -53,7 +53,7 @@ async def test_an_active_owner_s_item_runs(run: Run, make: Any, shared: Tools, a
     assert (await run(make.item(NODES, EDGE, user_id="system"), shared)).status == "completed"
 
 
-async def test_a_closed_or_deleted_owner_s_item_is_canceled_before_it_begins(
+async def test_item_of_a_disabled_or_deleted_owner_is_canceled_before_start(
     run: Run, make: Any, shared: Tools, alice: Account, channel: Any
 ) -> None:
     await close(shared, alice)
@@ -62,7 +62,7 @@ async def test_a_closed_or_deleted_owner_s_item_is_canceled_before_it_begins(
     assert channel.sent == []
 
 
-async def test_an_owner_whose_account_is_closed_in_between_gets_no_further_node(
+async def test_disabling_the_owner_stops_the_item_after_the_current_node(
     run: Run, make: Any, shared: Tools, alice: Account, channel: Any
 ) -> None:
     class Closing:
@@ -78,7 +78,7 @@ async def test_an_owner_whose_account_is_closed_in_between_gets_no_further_node(
     assert channel.told() == [("invocation_started", "one"), ("invocation_complete", "one")]
 
 
-async def test_in_single_user_mode_nobody_asks(
+async def test_single_user_mode_does_not_check_the_owner(
     run: Run, make: Any, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(signin, "may_run")
@@ -86,7 +86,7 @@ async def test_in_single_user_mode_nobody_asks(
 
 
 @pytest.mark.parametrize(("failures", "status"), [(2, "completed"), (3, "canceled")])
-async def test_a_database_that_cannot_be_read_is_asked_three_times(
+async def test_unreadable_database_is_queried_three_times(
     run: Run, make: Any, shared: Tools, alice: Account, monkeypatch: pytest.MonkeyPatch, failures: int, status: str
 ) -> None:
     monkeypatch.setattr(signin, "LOOKUP_WAIT_S", 0.001)

@@ -139,7 +139,7 @@ async def start(resources: Resources, make: Any) -> AsyncIterator[Start]:
         await worker.close()
 
 
-async def test_a_graph_runs_with_its_events_in_order_and_nothing_printed_gets_into_the_link(start: Start) -> None:
+async def test_graph_events_are_in_order_and_prints_stay_out_of_the_link(start: Start) -> None:
     worker = await start()
     ready = worker.heard[0]
     assert (ready["kind"], ready["device"], ready["pid"]) == ("ready", "cpu", worker.process.pid)
@@ -176,7 +176,7 @@ async def test_lines_of_a_worker_are_json_objects_with_its_device(start: Start, 
     ]
 
 
-async def test_a_failure_changes_the_status_before_it_is_told(start: Start) -> None:
+async def test_failure_changes_the_status_before_the_error_event(start: Start) -> None:
     worker = await start()
     item_id = await worker.enqueue({"bad": {"type": "toy_fail"}})
     error = await worker.event("invocation_error", item_id=item_id)
@@ -194,7 +194,7 @@ async def test_a_failure_changes_the_status_before_it_is_told(start: Start) -> N
     assert list(item["session"]["errors"].values()) == ["ValueError: toys break"]
 
 
-async def test_cancel_by_word_and_by_row(start: Start, resources: Resources) -> None:
+async def test_cancel_by_message_and_by_row(start: Start, resources: Resources) -> None:
     worker = await start()
     for hint in (True, False):
         item_id = await worker.enqueue(LONG)
@@ -220,7 +220,7 @@ async def test_an_item_deleted_while_it_runs_is_dropped(start: Start, resources:
         await worker.item(item_id)
 
 
-async def test_paused_it_claims_nothing(start: Start, resources: Resources) -> None:
+async def test_paused_worker_claims_nothing(start: Start, resources: Resources) -> None:
     worker = await start()
     await processor.pause(resources)
     item_id = await worker.enqueue(NUMBERS, *EDGES)
@@ -251,7 +251,7 @@ async def test_questions_are_answered_while_a_node_runs(start: Start) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])
-async def test_every_end_is_in_order_and_leaves_the_row_to_the_server(start: Start, how: str) -> None:
+async def test_every_shutdown_is_clean_and_leaves_the_row_to_the_server(start: Start, how: str) -> None:
     worker = await start()
     item_id = await worker.enqueue(LONG)
     pending = await worker.enqueue(NUMBERS, *EDGES)
@@ -279,7 +279,7 @@ async def test_an_idle_worker_ends_at_once_and_ctrl_c_is_the_servers(start: Star
     assert await worker.wait_for_exit() == 0
 
 
-async def test_a_node_that_never_looks_is_ended_hard(start: Start) -> None:
+async def test_node_that_ignores_cancel_is_killed(start: Start) -> None:
     worker = await start()
     item_id = await worker.enqueue(STUBBORN)
     await worker.event("invocation_progress", item_id=item_id)
@@ -289,7 +289,9 @@ async def test_a_node_that_never_looks_is_ended_hard(start: Start) -> None:
     assert (await worker.item(item_id))["status"] == "in_progress"
 
 
-async def test_kill_leaves_the_row_in_progress_and_the_next_worker_goes_on(start: Start, resources: Resources) -> None:
+async def test_kill_leaves_the_row_in_progress_and_the_next_worker_continues(
+    start: Start, resources: Resources
+) -> None:
     worker = await start()
     item_id = await worker.enqueue(LONG)
     pending = await worker.enqueue(NUMBERS, *EDGES)

@@ -25,7 +25,7 @@ def pipes() -> Iterator[tuple[LineReader, LineWriter]]:
         os.close(descriptor)
 
 
-async def test_changed_settings_count_from_the_next_use(
+async def test_changed_settings_apply_from_the_next_use(
     settings: Settings, pipes: tuple[LineReader, LineWriter]
 ) -> None:
     process = Process(settings, "cpu", *pipes)
@@ -36,7 +36,9 @@ async def test_changed_settings_count_from_the_next_use(
     await process._database.close()
 
 
-async def test_packs_come_and_go_between_items(settings: Settings, pipes: tuple[LineReader, LineWriter]) -> None:
+async def test_packs_are_loaded_and_unloaded_between_items(
+    settings: Settings, pipes: tuple[LineReader, LineWriter]
+) -> None:
     registry.discover()
     process = Process(settings, "cpu", *pipes)
     write_pack(settings.root / "nodes", "between", prefix="between")
@@ -50,7 +52,7 @@ async def test_packs_come_and_go_between_items(settings: Settings, pipes: tuple[
     await process._database.close()
 
 
-def test_a_pack_whose_folder_has_gone_is_left_out(tmp_path: Path) -> None:
+def test_pack_with_a_missing_folder_is_skipped(tmp_path: Path) -> None:
     from invokeclone.custom_nodes import loading
 
     loading.replace(tmp_path / "nowhere", [])

@@ -5,7 +5,7 @@ from PIL import Image
 from invokeclone.worker.recent_images import RecentImages
 
 
-def test_a_kept_picture_comes_back_as_a_copy() -> None:
+def test_cached_image_is_returned_as_a_copy() -> None:
     recent = RecentImages(10_000)
     image = Image.new("RGB", (4, 4), "red")
     image.info["dpi"] = (1, 1)
@@ -21,7 +21,7 @@ def test_a_kept_picture_comes_back_as_a_copy() -> None:
     assert again.getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_the_bound_is_in_bytes_and_the_oldest_goes() -> None:
+def test_cache_limit_counts_bytes_and_evicts_the_oldest() -> None:
     recent = RecentImages(4 * 4 * 3 * 2)
     for name in ("a", "b", "c"):
         recent.keep(name, Image.new("RGB", (4, 4)))
@@ -33,7 +33,7 @@ def test_the_bound_is_in_bytes_and_the_oldest_goes() -> None:
     assert recent.get("a") is not None
 
 
-def test_other_modes_are_not_kept_and_deleted_ones_are_forgotten() -> None:
+def test_other_modes_are_not_cached_and_deleted_images_are_removed() -> None:
     recent = RecentImages(10_000)
     recent.keep("f", Image.new("F", (2, 2)))
     assert recent.get("f") is None

@@ -15,7 +15,7 @@ def load_keys(engine: Engine, *keys: str) -> None:
         engine._ready().get(key, dict)
 
 
-async def test_models_are_told_once_whatever_parts_are_held_the_latest_first(resources: Resources) -> None:
+async def test_resident_models_are_listed_once_latest_first(resources: Resources) -> None:
     engine = Engine(resources.settings, "cpu")
     assert engine.resident() == []
     load_keys(engine, "a:unet", "b", "a:vae", "c:unet", "b")
@@ -25,7 +25,7 @@ async def test_models_are_told_once_whatever_parts_are_held_the_latest_first(res
     assert engine.resident() == ["c", "a"]
 
 
-async def test_telling_them_does_not_wait_for_a_load(resources: Resources) -> None:
+async def test_listing_resident_models_does_not_wait_for_a_load(resources: Resources) -> None:
     engine = Engine(resources.settings, "cpu")
     load_keys(engine, "a")
     loading, go_on = threading.Event(), threading.Event()
@@ -46,7 +46,7 @@ async def test_telling_them_does_not_wait_for_a_load(resources: Resources) -> No
     assert engine.resident() == ["b", "a"]
 
 
-async def test_the_worker_claims_what_needs_its_models(resources: Resources, make: Any) -> None:
+async def test_worker_prefers_items_that_need_its_loaded_models(resources: Resources, make: Any) -> None:
     engine = Engine(resources.settings, "cpu")
     queue = DatabaseQueue(resources, "cpu", engine)
     item_ids = []

@@ -104,12 +104,12 @@ async def test_a_node_that_fails_ends_the_session_and_its_error_waits_for_the_st
     assert list(session["errors"].values()) == ["ValueError: toys break"]
 
 
-async def test_a_node_that_ends_the_program_only_fails(run: Run, make: Any) -> None:
+async def test_node_calling_exit_only_fails(run: Run, make: Any) -> None:
     outcome = await run(make.item({"bad": {"type": "toy_fail", "how": "exit"}}))
     assert (outcome.status, outcome.error.error_type) == ("failed", "SystemExit")
 
 
-async def test_a_value_that_does_not_fit_is_an_error_without_a_start(run: Run, make: Any, channel: Any) -> None:
+async def test_invalid_input_value_is_an_error_without_a_started_event(run: Run, make: Any, channel: Any) -> None:
     nodes = {"big": {"type": "toy_number", "value": 99}, "small": {"type": "toy_bounded"}}
     outcome = await run(make.item(nodes, ("big.value", "small.value")))
     assert outcome.status == "failed"
@@ -123,7 +123,7 @@ async def test_a_value_that_does_not_fit_is_an_error_without_a_start(run: Run, m
     ]
 
 
-async def test_a_missing_input_is_an_error_after_the_start(run: Run, make: Any, channel: Any) -> None:
+async def test_missing_input_is_an_error_after_the_started_event(run: Run, make: Any, channel: Any) -> None:
     outcome = await run(make.item({"needy": {"type": "toy_needy"}}))
     assert outcome.error.error_type == "RequiredConnectionException"
     assert "toy_needy" in outcome.error.error_message
@@ -135,7 +135,7 @@ async def test_a_session_that_can_not_be_read_raises_to_the_loop(run: Run, make:
         await run(replace(make.item(NUMBERS), session="{"))
 
 
-async def test_cancel_inside_a_node_is_told_by_nobody(
+async def test_cancel_inside_a_node_emits_no_error_event(
     run: Run, make: Any, channel: Any, canceled: threading.Event
 ) -> None:
     item = make.item({"steps": {"type": "toy_steps"}, "after": {"type": "toy_add"}}, ("steps.value", "after.a"))
@@ -157,7 +157,7 @@ async def test_cancel_between_nodes_runs_no_further_one(run: Run, make: Any, toy
     assert set(results(outcome)) == {"ask"}
 
 
-async def test_what_was_computed_before_is_not_computed_again(run: Run, make: Any, channel: Any, tools: Tools) -> None:
+async def test_cached_outputs_are_not_recomputed(run: Run, make: Any, channel: Any, tools: Tools) -> None:
     await run(make.item(NUMBERS, *EDGES))
     first = list(channel.told())
     channel.sent.clear()
@@ -168,7 +168,7 @@ async def test_what_was_computed_before_is_not_computed_again(run: Run, make: An
     assert (status["hits"], status["misses"], status["size"]) == (2, 2, 2)
 
 
-async def test_nodes_that_want_no_cache_are_run_again(run: Run, make: Any, tools: Tools) -> None:
+async def test_nodes_with_use_cache_false_run_again(run: Run, make: Any, tools: Tools) -> None:
     nodes = {"one": {"type": "toy_number", "value": 3, "use_cache": False}}
     await run(make.item(nodes))
     await run(make.item(nodes))
@@ -176,19 +176,21 @@ async def test_nodes_that_want_no_cache_are_run_again(run: Run, make: Any, tools
     assert tools.cache.status()["size"] == 0
 
 
-async def test_a_cache_of_size_zero_is_no_cache(run: Run, make: Any, tools: Tools) -> None:
+async def test_cache_of_size_zero_is_disabled(run: Run, make: Any, tools: Tools) -> None:
     without = replace(tools, cache=InvocationCache(0))
     for _ in range(2):
         assert (await run(make.item(NUMBERS, *EDGES), without)).status == "completed"
     assert without.cache.status()["misses"] == 0
 
 
-async def test_a_canceled_node_and_a_failed_one_are_not_kept(run: Run, make: Any, tools: Tools) -> None:
+async def test_canceled_and_failed_nodes_are_not_cached(run: Run, make: Any, tools: Tools) -> None:
     await run(make.item({"bad": {"type": "toy_fail"}}))
     assert tools.cache.status()["size"] == 0
 
 
-async def test_tensors_stay_while_an_output_mentions_them(run: Run, make: Any, tools: Tools, toys: ModuleType) -> None:
+async def test_tensors_are_kept_while_an_output_references_them(
+    run: Run, make: Any, tools: Tools, toys: ModuleType
+) -> None:
     pytest.importorskip("torch")
     import torch
 
@@ -230,7 +232,7 @@ async def test_iteration_gives_events_for_every_copy(run: Run, make: Any, channe
     assert all(data["invocation"]["collection"] == [] for data in iterated)
 
 
-async def test_a_profile_is_written_when_asked_for(
+async def test_profile_is_written_when_enabled(
     run: Run, make: Any, tools: Tools, resources: Resources, tmp_path: Path
 ) -> None:
     settings = Settings(root=tmp_path / "root", profile_graphs=True, profile_prefix="p")
@@ -239,14 +241,14 @@ async def test_a_profile_is_written_when_asked_for(
     assert (settings.profiles_path / f"p_{item.session_id}.prof").stat().st_size > 0
 
 
-async def test_what_a_session_cost_is_logged(run: Run, make: Any, logged: list[logging.LogRecord]) -> None:
+async def test_session_statistics_are_logged(run: Run, make: Any, logged: list[logging.LogRecord]) -> None:
     await run(make.item(NUMBERS, *EDGES))
     text = "\n".join(record.getMessage() for record in logged)
     assert "toy_add" in text
     assert "TOTAL GRAPH EXECUTION TIME" in text
 
 
-async def test_lines_of_a_run_say_which_item_it_is(run: Run, make: Any, logged: list[logging.LogRecord]) -> None:
+async def test_log_records_identify_the_item(run: Run, make: Any, logged: list[logging.LogRecord]) -> None:
     await run(make.item({"bad": {"type": "toy_fail"}}, item_id=8, user_id="alice"))
     failed, figures = (vars(record) for record in logged if record.name == "invokeclone.worker.runner")
     common = {"item_id": 8, "batch_id": "b", "user_id": "alice", "device": "cpu"}

@@ -37,7 +37,7 @@ async def real(resources: Resources, toys: ModuleType) -> AsyncIterator[Supervis
 
 
 @pytest.mark.timeout(240)
-async def test_nodes_that_never_come_back_do_not_block_the_queue(
+async def test_nodes_that_never_return_do_not_block_the_queue(
     real: Supervisor, resources: Resources, tmp_path: Path
 ) -> None:
     statuses: list[tuple[int, str]] = []

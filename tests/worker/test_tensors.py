@@ -26,7 +26,7 @@ class Data:
     mask: object | None = None
 
 
-def test_what_is_loaded_is_a_copy_of_what_was_saved(tmp_path: Path) -> None:
+def test_load_returns_a_copy_of_the_saved_tensor(tmp_path: Path) -> None:
     store = TensorStore(tmp_path / "t", 1000)
     tensor = torch.arange(4.0)
     name = store.save(tensor, "Tensor")
@@ -39,7 +39,7 @@ def test_what_is_loaded_is_a_copy_of_what_was_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "bool", "int64", "uint8"])
-def test_beyond_the_budget_the_oldest_lie_on_disk_and_read_the_same(tmp_path: Path, dtype: str) -> None:
+def test_oldest_tensors_over_budget_are_stored_on_disk_unchanged(tmp_path: Path, dtype: str) -> None:
     store = TensorStore(tmp_path / "t", 100)
     tensors = [(torch.arange(64).reshape(8, 8) % (index + 2)).to(getattr(torch, dtype)).T for index in range(4)]
     names = [store.save(tensor, "Tensor") for tensor in tensors]
@@ -62,7 +62,7 @@ def test_objects_around_tensors_survive_the_disk_without_being_written(tmp_path:
     assert loaded.conditionings[0].embeds.tolist() == [1, 1, 1]
 
 
-def test_what_nobody_mentions_any_more_goes_with_its_file(tmp_path: Path) -> None:
+def test_unreferenced_tensors_are_deleted_with_their_files(tmp_path: Path) -> None:
     store = TensorStore(tmp_path / "t", 0)
     first, second, third = (store.save(torch.ones(5), "Tensor") for _ in range(3))
     assert store.keep_only(lambda name: name == third) == 2
@@ -76,7 +76,7 @@ def test_what_nobody_mentions_any_more_goes_with_its_file(tmp_path: Path) -> Non
     assert not (tmp_path / "t").exists()
 
 
-def test_a_full_disk_leaves_it_in_memory(tmp_path: Path) -> None:
+def test_failed_disk_write_keeps_the_tensor_in_memory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = TensorStore(tmp_path / "file", 0)
     names = [store.save(torch.full((2,), float(index)), "Tensor") for index in range(2)]

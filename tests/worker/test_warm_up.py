@@ -66,7 +66,7 @@ def at_call(toys: ModuleType, imports: SlowImports) -> Iterator[list[bool]]:
     toys.CALL.clear()
 
 
-async def test_only_nodes_that_import_nothing_run_before(
+async def test_only_nodes_without_heavy_imports_run_before_warm_up(
     tools: Tools, make: Any, channel: Any, imports: SlowImports, at_call: list[bool]
 ) -> None:
     running = run(tools, make.item(GRAPH, ("light.value", "other.value")), threading.Event())
@@ -119,7 +119,7 @@ def imports_of_functions(module: str) -> set[str]:
     return modules
 
 
-def test_the_nodes_that_run_before_import_numpy_at_most() -> None:
+def test_nodes_run_before_warm_up_import_at_most_numpy() -> None:
     registry.discover()
     assert {type_.__module__ for type_ in registry.nodes().values()} >= IMPORT_FREE
     foreign = {module: imports_of_functions(module) for module in IMPORT_FREE}

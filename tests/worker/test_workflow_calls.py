@@ -131,7 +131,7 @@ def with_batch(values: list[int], **fields: Any) -> dict[str, Any]:
     return callable_workflow(nodes=nodes, edges=[edge("b.value", "v.value"), RETURNS[1]], **fields)
 
 
-async def test_a_call_from_begin_to_end(queue: Queue, call: Call, channel, events) -> None:
+async def test_call_runs_to_completion(queue: Queue, call: Call, channel, events) -> None:
     workflow_id = await queue.save(offering())
     events.sent.clear()
     caller = await call(workflow_id, **{INPUT: 7})
@@ -168,7 +168,7 @@ async def test_a_call_from_begin_to_end(queue: Queue, call: Call, channel, event
     assert events.names().count("batch_enqueued") == 2
 
 
-async def test_values_arrive_over_edges(queue: Queue) -> None:
+async def test_call_inputs_are_passed_over_edges(queue: Queue) -> None:
     workflow_id = await queue.save(offering())
     nodes = {
         "five": {"type": "toy_number", "value": 5},
@@ -182,7 +182,7 @@ async def test_values_arrive_over_edges(queue: Queue) -> None:
     assert (await queue.result(caller, "sum"))["value"] == 6
 
 
-async def test_a_batch_runs_once_for_each_value_and_its_results_come_in_their_order(queue: Queue, call: Call) -> None:
+async def test_batch_runs_once_per_value_and_returns_ordered_results(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(with_batch([3, 1, 2])))
     await queue.turn()
     assert await queue.statuses() == ["waiting", "pending", "pending", "pending"]
@@ -234,7 +234,7 @@ async def test_calls_may_be_repeated_and_iterated(queue: Queue) -> None:
     assert len((await queue.row(caller))["session"]["workflow_call_history"]) == 3
 
 
-async def test_a_failed_run_fails_who_called_it(queue: Queue, call: Call, events) -> None:
+async def test_failed_run_fails_its_caller(queue: Queue, call: Call, events) -> None:
     caller = await call(await queue.save(failing()))
     await queue.drain()
     assert await queue.statuses() == ["failed", "failed"]
@@ -246,7 +246,7 @@ async def test_a_failed_run_fails_who_called_it(queue: Queue, call: Call, events
     assert events.names()[-2:] == ["queue_item_status_changed", "invocation_error"]
 
 
-async def test_a_failed_run_ends_the_others(queue: Queue, call: Call) -> None:
+async def test_failed_run_cancels_the_other_runs(queue: Queue, call: Call) -> None:
     nodes = [node("b", "integer_batch", integers=[1, 20, 3]), node("t", "toy_bounded", value=...), *RETURNING[1:]]
     edges = [edge("b.value", "t.value"), edge("t.value", "v.value"), RETURNS[1]]
     sent = failing()
@@ -271,7 +271,7 @@ async def refusal_text(queue: Queue, caller: int) -> str:
     return str(row["error_message"])
 
 
-async def test_calls_that_are_refused(queue: Queue, call: Call, channel) -> None:
+async def test_invalid_calls_are_refused(queue: Queue, call: Call, channel) -> None:
     assert "'nope'" in await refusal_text(queue, await call("nope"))
     assert channel.names() == ["invocation_started", "invocation_error"]
     closed = await queue.save(callable_workflow())
@@ -284,7 +284,7 @@ async def test_calls_that_are_refused(queue: Queue, call: Call, channel) -> None
     assert set(await queue.statuses()) == {"failed"}
 
 
-async def test_a_queue_without_room_refuses(queue: Queue, call: Call) -> None:
+async def test_call_over_the_queue_limit_is_refused(queue: Queue, call: Call) -> None:
     workflow_id = await queue.save(with_batch([1, 2, 3]))
     caller = await call(workflow_id)
     settings = queue.resources.settings.model_copy(update={"max_queue_size": 3})
@@ -294,7 +294,7 @@ async def test_a_queue_without_room_refuses(queue: Queue, call: Call) -> None:
     assert await queue.statuses() == ["failed", "completed"]
 
 
-async def test_a_workflow_that_calls_itself_comes_to_an_end(queue: Queue, call: Call) -> None:
+async def test_recursive_workflow_stops_at_the_depth_limit(queue: Queue, call: Call) -> None:
     workflow_id = await queue.save(offering())
     again = callable_workflow(
         nodes=[*RETURNING, node("again", "call_saved_workflow", workflow_id=workflow_id)], edges=RETURNS
@@ -311,7 +311,7 @@ async def test_a_workflow_that_calls_itself_comes_to_an_end(queue: Queue, call: 
     assert "at most 4 levels deep" in (await queue.row(caller))["error_message"]
 
 
-async def test_only_who_may_read_a_workflow_may_call_it(tools: Tools, call: Call) -> None:
+async def test_calling_a_workflow_needs_read_access(tools: Tools, call: Call) -> None:
     from tests.accounts import account
 
     settings = tools.resources.settings.model_copy(update={"multiuser": True})
@@ -330,7 +330,7 @@ async def test_only_who_may_read_a_workflow_may_call_it(tools: Tools, call: Call
 
 
 @pytest.mark.parametrize("canceled", ["caller", "called"])
-async def test_canceling_one_cancels_the_chain(queue: Queue, call: Call, canceled: str, events) -> None:
+async def test_canceling_one_item_cancels_its_call_chain(queue: Queue, call: Call, canceled: str, events) -> None:
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
     running = await service.claim(queue.resources, "cpu")
@@ -345,7 +345,7 @@ async def test_canceling_one_cancels_the_chain(queue: Queue, call: Call, cancele
 
 
 @pytest.mark.parametrize("deleted", [0, 1, 2])
-async def test_deleting_one_deletes_its_chain(queue: Queue, call: Call, deleted: int, events) -> None:
+async def test_deleting_one_item_deletes_its_call_chain(queue: Queue, call: Call, deleted: int, events) -> None:
     workflow_id = await queue.save(with_batch([1, 2]))
     other = await call(workflow_id)
     await queue.turn()
@@ -364,7 +364,7 @@ async def test_deleting_one_deletes_its_chain(queue: Queue, call: Call, deleted:
     assert await service.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
 
 
-async def test_deleting_reaches_calls_of_calls(queue: Queue, call: Call) -> None:
+async def test_deleting_includes_nested_calls(queue: Queue, call: Call) -> None:
     inner = await queue.save(offering("inner"))
     middle = node("m", "call_saved_workflow", workflow_id=inner)
     outer = await queue.save(callable_workflow("outer", nodes=[*RETURNING, middle], edges=RETURNS))
@@ -376,7 +376,7 @@ async def test_deleting_reaches_calls_of_calls(queue: Queue, call: Call) -> None
         assert await queue.statuses() == []
 
 
-async def test_what_is_being_run_keeps_its_chain(queue: Queue, call: Call) -> None:
+async def test_running_item_keeps_its_call_chain(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
     await queue.enqueue({"a": {"type": "toy_number"}})
@@ -390,7 +390,7 @@ async def test_what_is_being_run_keeps_its_chain(queue: Queue, call: Call) -> No
 
 
 @pytest.mark.parametrize("act", [service.cancel_many, service.clear, service.delete_many])
-async def test_emptying_the_queue_ends_calls(queue: Queue, call: Call, act: Any) -> None:
+async def test_clearing_the_queue_ends_calls(queue: Queue, call: Call, act: Any) -> None:
     await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
     running = await service.claim(queue.resources, "cpu")
@@ -400,7 +400,7 @@ async def test_emptying_the_queue_ends_calls(queue: Queue, call: Call, act: Any)
     assert await queue.drain() == []
 
 
-async def test_pruning_leaves_what_somebody_waits_for(queue: Queue, call: Call) -> None:
+async def test_pruning_keeps_items_with_a_waiting_caller(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
     await queue.turn()
@@ -418,7 +418,7 @@ async def test_a_worker_that_dies_fails_the_call(queue: Queue, call: Call) -> No
     assert await queue.statuses() == ["failed", "failed", "canceled"]
 
 
-async def test_a_start_of_the_server_ends_calls_and_leaves_nobody_waiting(queue: Queue, call: Call) -> None:
+async def test_server_start_ends_calls_and_leaves_no_waiting_items(queue: Queue, call: Call) -> None:
     await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
     await service.recover(queue.resources)
@@ -433,7 +433,7 @@ async def test_a_start_of_the_server_ends_calls_and_leaves_nobody_waiting(queue:
     assert (await queue.row(again))["status"] == "completed"
 
 
-async def test_what_a_graph_keeps_waits_with_it_on_its_worker(queue: Queue, call: Call, tools: Tools) -> None:
+async def test_waiting_item_with_stored_tensors_stays_on_its_worker(queue: Queue, call: Call, tools: Tools) -> None:
     """Tensors are kept by the worker that made them, so no other worker may go on with the item."""
     retained, lost = tools.tensors.save([1], "Tensor"), tools.tensors.save([2], "Tensor")
     caller = await call(await queue.save(offering()))
@@ -465,7 +465,7 @@ async def test_runs_that_return_different_things(queue: Queue, call: Call) -> No
     assert "different keys" in (await queue.row(caller))["error_message"]
 
 
-async def test_a_workflow_that_returns_in_a_loop(queue: Queue, call: Call) -> None:
+async def test_return_inside_an_iteration(queue: Queue, call: Call) -> None:
     nodes = [node("a", "range", stop=2), node("e", "iterate"), *RETURNING[1:]]
     edges = [edge("a.collection", "e.collection"), edge("e.item", "v.value"), RETURNS[1]]
     caller = await call(await queue.save(callable_workflow(nodes=nodes, edges=edges)))
@@ -473,7 +473,7 @@ async def test_a_workflow_that_returns_in_a_loop(queue: Queue, call: Call) -> No
     assert "returned 2 times" in (await queue.row(caller))["error_message"]
 
 
-async def test_generators_are_run_for_the_caller(queue: Queue, call: Call) -> None:
+async def test_generators_run_on_behalf_of_the_caller(queue: Queue, call: Call) -> None:
     generator = {"type": "string_generator_dynamic_prompts_combinatorial", "input": "a {b|c}", "maxPrompts": 5}
     nodes = [
         node("g", "string_generator", generator=generator),
@@ -486,7 +486,7 @@ async def test_generators_are_run_for_the_caller(queue: Queue, call: Call) -> No
     assert (await queue.result(caller, "get"))["value"] == ["a b", "a c"]
 
 
-async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call) -> None:
+async def test_board_image_generator_runs_on_behalf_of_the_caller(queue: Queue, call: Call) -> None:
     from invokeclone.boards import store as boards
     from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
     from invokeclone.images import service as images
@@ -520,7 +520,7 @@ async def test_images_of_a_board_are_run_for_the_caller(queue: Queue, call: Call
     assert "no values" in await refusal_text(queue, await call(await queue.save(board_workflow("nope"))))
 
 
-async def test_a_repeat_makes_its_call_anew(queue: Queue, call: Call) -> None:
+async def test_retry_makes_its_call_again(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(failing()))
     await queue.drain()
     assert (await service.retry(queue.resources, "default", [caller])).retried_item_ids == [caller]
@@ -528,7 +528,7 @@ async def test_a_repeat_makes_its_call_anew(queue: Queue, call: Call) -> None:
     assert await queue.statuses() == ["failed"] * 4
 
 
-async def test_a_repeat_of_who_was_called_repeats_the_caller_once(queue: Queue, call: Call, events) -> None:
+async def test_retrying_a_called_item_retries_its_caller_once(queue: Queue, call: Call, events) -> None:
     caller = await call(await queue.save(failing()))
     alone = await queue.enqueue({"a": {"type": "toy_fail"}})
     await queue.drain()
@@ -544,7 +544,7 @@ async def test_a_repeat_of_who_was_called_repeats_the_caller_once(queue: Queue, 
     assert (await queue.row(called + 3))["parent_item_id"] == called + 2
 
 
-async def test_who_was_called_is_not_repeated_while_its_caller_goes_on(queue: Queue, call: Call) -> None:
+async def test_called_item_is_not_retried_unless_its_caller_failed(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(offering()))
     await queue.drain()
     async with queue.resources.database.write() as connection:

@@ -23,11 +23,11 @@ def with_nodes(*nodes: Any, edges: Any = (), **fields: Any) -> dict[str, Any]:
     return callable_workflow(nodes=[*RETURNING, *nodes], edges=[*RETURNS, *edges], **fields)
 
 
-def test_one_that_may_be_called() -> None:
+def test_callable_workflow_is_compatible() -> None:
     assert reason(callable_workflow()) == "ok"
 
 
-def test_what_is_given_back() -> None:
+def test_exactly_one_return_node_is_required() -> None:
     assert reason(workflow()) == "missing_workflow_return"
     assert reason(with_nodes(node("again", "workflow_return"))) == "multiple_workflow_return"
     notes = {"id": "n", "type": "notes", "data": {"type": "workflow_return"}}
@@ -55,11 +55,11 @@ def test_nodes_that_cannot_run(node_type: str) -> None:
         ([node("it", "iterate")], []),
     ],
 )
-def test_drawings_that_make_no_graph(nodes: Any, edges: Any) -> None:
+def test_invalid_workflow_graphs_are_incompatible(nodes: Any, edges: Any) -> None:
     assert reason(with_nodes(*nodes, edges=edges)) == "invalid_graph"
 
 
-def test_inputs_that_are_wrong_or_missing() -> None:
+def test_invalid_or_missing_inputs_are_incompatible() -> None:
     assert reason(with_nodes(node("m", "add", a="many"))) == "invalid_inputs"
     missing = node("p", "img_resize", image=..., width=8)
     assert reason(with_nodes(missing)) == "invalid_inputs"
@@ -77,7 +77,7 @@ def edge_into_add(name: str = "b") -> dict[str, Any]:
     return edge(f"{name}.value", f"{name}+.a")
 
 
-def test_batches_multiply_and_those_of_a_group_go_together() -> None:
+def test_batches_multiply_and_grouped_batches_are_zipped() -> None:
     assert reason(with_nodes(*batch([1, 2]), edges=[edge_into_add()]), capacity=2) == "ok"
     assert reason(with_nodes(*batch([1, 2]), edges=[edge_into_add()]), capacity=1) == "exceeds_capacity"
     two = [*batch([1, 2, 3]), *batch([4, 5, 6], name="c")]
@@ -89,7 +89,7 @@ def test_batches_multiply_and_those_of_a_group_go_together() -> None:
     assert reason(with_nodes(*unequal, edges=[edge_into_add(), edge_into_add("c")])) == "unsupported_batch_input"
 
 
-def test_batches_that_cannot_be_used() -> None:
+def test_unsupported_batches_are_incompatible() -> None:
     assert reason(with_nodes(*batch(), edges=[edge_into_add()])) == "unsupported_batch_input"
     assert reason(with_nodes(*batch([]), edges=[edge_into_add()])) == "unsupported_batch_input"
     assert reason(with_nodes(*batch(), edges=[edge_into_add()], form=form(("b", "integers")))) == "ok"
@@ -112,7 +112,7 @@ def test_batches_that_cannot_be_used() -> None:
         ({"type": "integer_generator_parse_string", "input": "1,2", "splitOn": ","}, 2),
     ],
 )
-def test_generated_batches(generator: dict[str, Any], size: int) -> None:
+def test_generators_can_feed_batches(generator: dict[str, Any], size: int) -> None:
     drawn = with_nodes(
         *batch(),
         node("g", "integer_generator", generator=generator),
@@ -136,7 +136,7 @@ def test_generated_batches(generator: dict[str, Any], size: int) -> None:
         {"type": "integer_generator_random_distribution_uniform", "min": 1e308, "max": 1e308},
     ],
 )
-def test_generators_that_make_nothing(generator: Any) -> None:
+def test_empty_generators_are_incompatible(generator: Any) -> None:
     drawn = with_nodes(
         *batch(),
         node("g", "integer_generator", generator=generator),
@@ -145,7 +145,7 @@ def test_generators_that_make_nothing(generator: Any) -> None:
     assert reason(drawn) == "unsupported_batch_input"
 
 
-def test_a_generator_for_millions_is_not_run() -> None:
+def test_huge_generator_is_not_run() -> None:
     generator = {"type": "integer_generator_arithmetic_sequence", "count": 10**12}
     drawn = with_nodes(
         *batch(),
@@ -162,7 +162,7 @@ def test_a_generator_for_millions_is_not_run() -> None:
         ({"start": 1e308, "step": 1e308, "count": 3}, "not a finite number"),
     ],
 )
-def test_a_caller_cannot_have_more_generated_than_the_queue_holds(changes: dict[str, Any], why: str) -> None:
+def test_generated_values_are_limited_by_the_queue_capacity(changes: dict[str, Any], why: str) -> None:
     generator = {"type": "float_generator_arithmetic_sequence", "start": 0, "step": 1, "count": 2}
     drawn = with_nodes(
         node("b", "float_batch", floats=[]),
@@ -185,7 +185,7 @@ def graph_of(drawn: dict[str, Any], **options: Any) -> Graph:
     return Graph.model_validate(conversion.graph(drawing, options.get("batched", {}), options.get("given", {})))
 
 
-def test_the_graph_behind_a_drawing() -> None:
+def test_workflow_is_converted_to_a_graph() -> None:
     drawn = workflow(
         nodes=[
             node("i", "integer", value=3),
@@ -216,7 +216,7 @@ def test_the_graph_behind_a_drawing() -> None:
     assert graph.nodes["l"].board is None
 
 
-def test_connectors_in_a_circle_lead_nowhere() -> None:
+def test_circular_connectors_produce_no_edges() -> None:
     drawn = workflow(
         nodes=[connector("x"), connector("y"), node("m", "add")],
         edges=[edge("x.out", "y.in"), edge("y.out", "x.in"), edge("y.out", "m.a")],
@@ -231,7 +231,7 @@ def test_values_for_a_called_workflow_are_passed_on() -> None:
     assert graph.nodes["c"].workflow_inputs == {"saved_workflow_input::i::value": 4}
 
 
-def test_a_batch_node_stands_for_one_of_its_values() -> None:
+def test_batch_node_is_replaced_by_one_of_its_values() -> None:
     drawn = workflow(nodes=batch([5, 6]), edges=[edge_into_add()])
     graph = graph_of(drawn, batched={"b": 6})
     assert set(graph.nodes) == {"b+"}

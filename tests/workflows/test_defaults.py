@@ -36,12 +36,12 @@ def graph_of(workflow: dict[str, Any]) -> Graph:
     return Graph.model_validate(conversion.graph(drawing, batched, values))
 
 
-def test_there_are_four() -> None:
+def test_four_default_workflows_ship() -> None:
     assert len(FILES) == 4
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_fits_the_nodes_of_this_version(file: Any) -> None:
+def test_each_default_workflow_matches_current_node_versions(file: Any) -> None:
     workflow = read(file)
     assert workflow["id"] == f"default_{file.stem}"
     assert workflow["meta"]["category"] == "default"
@@ -57,7 +57,7 @@ def test_each_fits_the_nodes_of_this_version(file: Any) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_makes_a_valid_graph_with_nothing_missing(file: Any) -> None:
+def test_each_default_workflow_is_a_complete_valid_graph(file: Any) -> None:
     graph = graph_of(read(file))
     graph.validate_self()
     arriving = {(edge.destination.node_id, edge.destination.field) for edge in graph.edges}
@@ -68,7 +68,7 @@ def test_each_makes_a_valid_graph_with_nothing_missing(file: Any) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_can_be_read_on_the_canvas_and_has_a_form(file: Any) -> None:
+def test_each_default_workflow_has_a_readable_layout_and_a_form(file: Any) -> None:
     workflow = read(file)
     positions = [tuple(item["position"].values()) for item in workflow["nodes"]]
     assert all(
@@ -85,7 +85,7 @@ def test_each_can_be_read_on_the_canvas_and_has_a_form(file: Any) -> None:
     assert all(inputs[node_id][name]["label"] for node_id, name in fields)
 
 
-def test_the_model_is_the_one_that_ships_with_the_package() -> None:
+def test_default_workflows_use_the_embedded_model() -> None:
     from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 
     for file in FILES:
@@ -93,7 +93,7 @@ def test_the_model_is_the_one_that_ships_with_the_package() -> None:
         assert loader["data"]["inputs"]["model"]["value"]["key"] == EMBEDDED_KEY
 
 
-async def test_a_start_puts_them_in_place_and_the_next_writes_nothing(client, resources) -> None:
+async def test_first_start_installs_defaults_and_the_next_writes_nothing(client, resources) -> None:
     await service.start(resources)
     before = (await client.get(f"{WORKFLOWS}/", params={"categories": "default"})).json()["items"]
     assert {item["workflow_id"] for item in before} == {f"default_{file.stem}" for file in FILES}
@@ -103,7 +103,7 @@ async def test_a_start_puts_them_in_place_and_the_next_writes_nothing(client, re
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-async def test_each_is_shown_by_its_picture(client, resources, file: Any) -> None:
+async def test_each_default_workflow_has_a_thumbnail(client, resources, file: Any) -> None:
     await service.start(resources)
     url = f"{WORKFLOWS}/i/default_{file.stem}"
     address = (await client.get(url)).json()["thumbnail_url"]
@@ -120,7 +120,7 @@ async def test_each_is_shown_by_its_picture(client, resources, file: Any) -> Non
     assert (await client.delete(f"{url}/thumbnail")).status_code == 403
 
 
-async def test_another_picture_has_another_address(client, resources) -> None:
+async def test_changed_thumbnail_has_a_new_url(client, resources) -> None:
     name = await add_default(resources)
     url, file = f"{WORKFLOWS}/i/{name}", resources.settings.root / "defaults" / f"{name}.webp"
     assert (await client.get(url)).json()["thumbnail_url"] is None
@@ -137,7 +137,7 @@ async def test_another_picture_has_another_address(client, resources) -> None:
     assert (await client.get(url)).json()["thumbnail_url"] is None
 
 
-async def test_a_new_version_replaces_adds_and_takes_out(client, resources) -> None:
+async def test_new_version_replaces_adds_and_removes_defaults(client, resources) -> None:
     user_workflow = await make(client, "mine")
     await add_default(resources, "default_old")
     await client.put(f"{WORKFLOWS}/i/default_old/opened_at")

@@ -11,13 +11,13 @@ def generate(**value: Any) -> list[Any]:
     return generators.read(value).make()  # type: ignore[union-attr]
 
 
-def test_sequences() -> None:
+def test_arithmetic_sequences() -> None:
     assert generate(type="integer_generator_arithmetic_sequence", start=1, step=2, count=3) == [1, 3, 5]
     assert generate(type="integer_generator_arithmetic_sequence", start=1, step=0, count=3) == [1]
     assert generate(type="float_generator_arithmetic_sequence", start=0.5, step=0.25, count=2) == [0.5, 0.75]
 
 
-def test_lines() -> None:
+def test_linear_distributions() -> None:
     assert generate(type="float_generator_linear_distribution", start=0, end=1, count=3) == [0, 0.5, 1]
     assert generate(type="integer_generator_linear_distribution", start=0, end=3, count=3) == [0, 2, 3]
     assert generate(type="integer_generator_linear_distribution", start=4, end=9, count=1) == [4]
@@ -44,6 +44,6 @@ def test_random_numbers() -> None:
         ("", ",", [], [], []),
     ],
 )
-def test_texts_taken_apart(text: str, split_on: str, integers: Any, floats: Any, strings: Any) -> None:
+def test_parsed_strings(text: str, split_on: str, integers: Any, floats: Any, strings: Any) -> None:
     for kind, expected in (("integer", integers), ("float", floats), ("string", strings)):
         assert generate(type=f"{kind}_generator_parse_string", input=text, splitOn=split_on) == expected

@@ -33,7 +33,7 @@ async def add_default(resources, name: str = "default_one", **fields: Any) -> st
     return name
 
 
-async def test_a_new_workflow_in_full(client) -> None:
+async def test_new_workflow_has_all_fields(client) -> None:
     sent = workflow("Wä", tags="a, b", nodes=[node("n", "integer", value=1)])
     record = (await client.post(f"{WORKFLOWS}/", json={"workflow": {**sent, "unknown": 1}})).json()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", record["created_at"])
@@ -76,7 +76,7 @@ async def test_a_workflow_of_the_older_version(client) -> None:
         {"form": []},
     ],
 )
-async def test_what_makes_no_workflow_is_422_and_not_kept(client, wrong: dict[str, Any]) -> None:
+async def test_invalid_workflows_are_422_and_not_stored(client, wrong: dict[str, Any]) -> None:
     """The reference answers 500 to the category of its own workflows."""
     import json
 
@@ -92,7 +92,7 @@ async def test_what_makes_no_workflow_is_422_and_not_kept(client, wrong: dict[st
     assert (await client.get(f"{WORKFLOWS}/")).json()["total"] == 1
 
 
-async def test_change(client, events) -> None:
+async def test_workflow_is_updated(client, events) -> None:
     record = await make(client, "before", tags="old")
     sent = {**record["workflow"], "name": "after", "description": "new", "tags": "new"}
     changed = (await client.patch(f"{WORKFLOWS}/i/{record['workflow_id']}", json={"workflow": sent})).json()
@@ -102,7 +102,7 @@ async def test_change(client, events) -> None:
     assert events.names() == ["workflow_created", "workflow_updated"]
 
 
-async def test_the_id_of_the_workflow_sent_decides_which_is_changed(client) -> None:
+async def test_workflow_id_in_the_body_selects_the_updated_workflow(client) -> None:
     """As in the reference, whose contract gives this route no parameter in its address."""
     first, second = await make(client, "first"), await make(client, "second")
     sent = {**second["workflow"], "name": "changed"}
@@ -111,7 +111,7 @@ async def test_the_id_of_the_workflow_sent_decides_which_is_changed(client) -> N
     assert (await client.get(f"{WORKFLOWS}/i/{first['workflow_id']}")).json()["name"] == "first"
 
 
-async def test_delete(client, settings, events) -> None:
+async def test_workflow_is_deleted(client, settings, events) -> None:
     record = await make(client)
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
     await client.put(f"{url}/thumbnail", files=IMAGE)
@@ -123,7 +123,7 @@ async def test_delete(client, settings, events) -> None:
     assert events.names() == ["workflow_created", "workflow_deleted"]
 
 
-async def test_what_is_missing_is_404(client) -> None:
+async def test_missing_workflows_are_404(client) -> None:
     """Among these the reference answers 500 to pictures, and in 6.8.1 to deleting."""
     url = f"{WORKFLOWS}/i/nope"
     assert (await client.get(url)).status_code == 404
@@ -136,7 +136,7 @@ async def test_what_is_missing_is_404(client) -> None:
     assert (await client.delete(f"{url}/thumbnail")).status_code == 404
 
 
-async def test_default_workflows_stay_as_they_are(client, resources) -> None:
+async def test_default_workflows_cannot_be_changed(client, resources) -> None:
     """The reference answers 500 to each of these."""
     name = await add_default(resources)
     url = f"{WORKFLOWS}/i/{name}"
@@ -150,7 +150,7 @@ async def test_default_workflows_stay_as_they_are(client, resources) -> None:
     assert (await client.get(url)).json() == before
 
 
-async def test_opening_is_noted_and_is_no_change(client) -> None:
+async def test_opening_sets_opened_at_and_keeps_updated_at(client) -> None:
     record = await make(client)
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
     answer = await client.put(f"{url}/opened_at")
@@ -176,14 +176,14 @@ async def test_sharing_shows_in_the_tags(client, events) -> None:
     assert (await client.patch(url, json={"is_public": "perhaps"})).status_code == 422
 
 
-async def test_sharing_keeps_what_is_known_of_calls(client) -> None:
+async def test_sharing_keeps_the_call_compatibility(client) -> None:
     record = (await client.post(f"{WORKFLOWS}/", json={"workflow": callable_workflow()})).json()
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
     await client.patch(f"{url}/is_public", json={"is_public": False})
     assert (await client.get(url)).json()["call_saved_workflow_compatibility"]["is_callable"] is True
 
 
-async def test_pictures(client, settings) -> None:
+async def test_thumbnail_is_served_replaced_and_deleted(client, settings) -> None:
     record = await make(client)
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
     answer = await client.put(f"{url}/thumbnail", files=IMAGE)
@@ -209,7 +209,7 @@ async def test_pictures(client, settings) -> None:
     ("data", "kind"),
     [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(picture()), "application/octet-stream")],
 )
-async def test_what_is_no_picture_is_415_and_takes_none_away(client, data: bytes, kind: str) -> None:
+async def test_invalid_thumbnails_are_415_and_change_nothing(client, data: bytes, kind: str) -> None:
     record = await make(client)
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
     await client.put(f"{url}/thumbnail", files=IMAGE)
@@ -218,7 +218,7 @@ async def test_what_is_no_picture_is_415_and_takes_none_away(client, data: bytes
     assert (await client.get(url)).json() == before
 
 
-async def test_picture_addresses_lead_nowhere_else(client, settings) -> None:
+async def test_thumbnail_paths_cannot_escape_the_folder(client, settings) -> None:
     settings.workflow_thumbnails_path.mkdir(parents=True)
     (settings.root / "secret.webp").write_text("secret")
     for name in ("..%2Fsecret", "%2E%2E%2Fsecret", "../secret"):

@@ -17,7 +17,7 @@ async def names(client, **params: object) -> list[str]:
     return [item["name"] for item in answer.json()["items"]]
 
 
-async def test_an_item_in_full(client) -> None:
+async def test_list_item_has_all_fields(client) -> None:
     record = await make(client, "n", tags="a")
     listed = (await client.get(f"{WORKFLOWS}/")).json()
     message = listed["items"][0]["call_saved_workflow_compatibility"]["message"]
@@ -43,11 +43,11 @@ async def test_an_item_in_full(client) -> None:
     }
 
 
-async def test_nothing(client) -> None:
+async def test_empty_list(client) -> None:
     assert (await client.get(f"{WORKFLOWS}/")).json() == {"page": 0, "pages": 1, "per_page": 0, "total": 0, "items": []}
 
 
-async def test_pages(client) -> None:
+async def test_lists_are_paged(client) -> None:
     for name in "cabed":
         await make(client, name)
 
@@ -71,7 +71,7 @@ async def test_pages(client) -> None:
         assert (await client.get(f"{WORKFLOWS}/", params=wrong)).status_code == 422
 
 
-async def test_order(client) -> None:
+async def test_lists_are_ordered(client) -> None:
     ids = {name: (await make(client, name))["workflow_id"] for name in ("b", "c", "a")}
     await client.put(f"{WORKFLOWS}/i/{ids['c']}/opened_at")
     await client.patch(f"{WORKFLOWS}/i/{ids['c']}/is_public", json={"is_public": False})
@@ -84,7 +84,7 @@ async def test_order(client) -> None:
     assert (await client.get(f"{WORKFLOWS}/", params={"order_by": "workflow"})).status_code == 422
 
 
-async def test_search(client) -> None:
+async def test_search_matches_name_description_and_tags(client) -> None:
     await make(client, "One 50%", tags="first_x")
     await make(client, "Two", description="about ONE")
     await make(client, "Three", tags="someone")
@@ -96,7 +96,7 @@ async def test_search(client) -> None:
     assert await names(client, query="' OR 1=1 --") == []
 
 
-async def test_filters(client, resources) -> None:
+async def test_list_filters(client, resources) -> None:
     first = await make(client, "first", tags="sd1.5, video")
     await make(client, "second", tags="SDXL")
     await make(client, "third", category="project")
@@ -116,7 +116,7 @@ async def test_filters(client, resources) -> None:
     assert (await client.get(f"{WORKFLOWS}/", params={"categories": "other"})).status_code == 422
 
 
-async def test_which_a_graph_may_call(client) -> None:
+async def test_callable_filter_selects_callable_workflows(client) -> None:
     await client.post(f"{WORKFLOWS}/", json={"workflow": callable_workflow("may")})
     await make(client, "may not")
     assert await names(client, callable=True) == ["may"]
@@ -148,7 +148,7 @@ async def test_counts_and_tags(client, resources) -> None:
         assert (await client.get(f"{WORKFLOWS}/{what}")).status_code == 422
 
 
-async def test_lists_read_no_workflow_and_those_of_a_category_come_sorted(client, resources) -> None:
+async def test_lists_skip_the_workflow_column_and_use_a_sorted_index(client, resources) -> None:
     await make(client)
     shape = Filter(categories=())
     statement = store._page(shape, WorkflowRecordOrderBy.Name, SQLiteDirection.Ascending)
@@ -160,7 +160,7 @@ async def test_lists_read_no_workflow_and_those_of_a_category_come_sorted(client
     assert "SCAN" not in str(plan)
 
 
-async def test_all_are_judged_anew_when_the_vocabulary_changes(client, own_nodes) -> None:
+async def test_compatibility_is_recomputed_when_node_types_change(client, own_nodes) -> None:
     count = 25
     for number in range(count):
         await client.post(f"{WORKFLOWS}/", json={"workflow": callable_workflow(f"c{number}")})

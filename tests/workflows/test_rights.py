@@ -15,7 +15,7 @@ async def share(client: httpx.AsyncClient, workflow_id: str, *, is_public: bool 
     return await client.patch(f"{WORKFLOWS}/i/{workflow_id}/is_public", json={"is_public": is_public})
 
 
-async def test_lists_hold_ones_own_and_the_default_ones(people, resources) -> None:
+async def test_lists_contain_own_and_default_workflows(people, resources) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
     record = await make(ann, "ann's", tags="t")
     assert (record["user_id"], record["is_public"]) == ("ann", False)
@@ -39,7 +39,7 @@ async def test_lists_hold_ones_own_and_the_default_ones(people, resources) -> No
     assert await get(admin, "counts_by_category", categories=["user"]) == {"user": 3}
 
 
-async def test_others_read_what_is_shared_and_change_nothing(people) -> None:
+async def test_other_users_read_shared_workflows_and_change_none(people) -> None:
     ann, bob, admin = people["ann"], people["bob"], people["root"]
     record = await make(ann)
     url = f"{WORKFLOWS}/i/{record['workflow_id']}"
@@ -69,7 +69,7 @@ async def test_others_read_what_is_shared_and_change_nothing(people) -> None:
     assert (await admin.delete(url)).status_code == 200
 
 
-async def test_the_address_of_ones_own_workflow_opens_no_other(people) -> None:
+async def test_path_of_an_own_workflow_gives_no_access_to_another(people) -> None:
     """The reference asks for rights to the workflow that is sent, and so it is here."""
     ann, bob = people["ann"], people["bob"]
     hers, his = await make(ann), await make(bob)
@@ -77,7 +77,7 @@ async def test_the_address_of_ones_own_workflow_opens_no_other(people) -> None:
     assert answer.status_code == 403
 
 
-async def test_default_workflows_are_everybodys_to_read_and_nobodys_to_change(people, resources) -> None:
+async def test_default_workflows_are_readable_by_all_and_read_only(people, resources) -> None:
     url = f"{WORKFLOWS}/i/{await add_default(resources)}"
     assert (await people["ann"].get(url)).status_code == 200
     assert (await people["ann"].put(f"{url}/opened_at")).status_code == 200
@@ -87,7 +87,7 @@ async def test_default_workflows_are_everybodys_to_read_and_nobodys_to_change(pe
         assert (await people[who].delete(url)).status_code == 403
 
 
-async def test_pictures_are_checked_like_their_workflow(people, resources) -> None:
+async def test_thumbnails_need_access_to_their_workflow(people, resources) -> None:
     """Browsers fetch them by themselves, without a token: the media cookie that they send to images serves here too (test_signing_in)."""
     from invokeclone.workflows.api import router
     from tests.images.people import multiuser
@@ -107,7 +107,7 @@ async def test_pictures_are_checked_like_their_workflow(people, resources) -> No
     assert (await people["bob"].get(f"{url}/thumbnail")).status_code == 200
 
 
-async def test_who_is_told(people, events) -> None:
+async def test_workflow_events_reach_permitted_users_only(people, events) -> None:
     from invokeclone.server.sockets import rooms_for
 
     ann = people["ann"]
@@ -130,7 +130,7 @@ async def test_who_is_told(people, events) -> None:
 
 
 @pytest.mark.parametrize("change", ["is_public", "thumbnail"])
-async def test_in_single_user_mode_nobody_loses_access(client, events, change: str) -> None:
+async def test_single_user_mode_emits_no_access_revoked_events(client, events, change: str) -> None:
     record = await make(client)
     if change == "is_public":
         await share(client, record["workflow_id"], is_public=False)

@@ -1,7 +1,7 @@
 """Offloading work from the event loop.
 
-The one place where requests and background tasks of the server leave the loop. Cancelling whoever waits does not end the work.
-Plain functions that return what to await: nothing of kit is between the caller and its work.
+Use `in_thread` for blocking calls (files, DNS, native code), `off_loop` for Python computation. Requests and background
+tasks of the server leave the event loop only through this module. Cancelling the awaiting task does not stop the work.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ from invokeclone.engine.loading.files import read_tensors
 from tests.tiny_checkpoints import same_weights
 
 
-def test_a_checkpoint_of_a_whole_model(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any]):
+def test_load_from_a_full_model_checkpoint(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any]):
     vae = load.load_kl_file(sd1_checkpoint, torch.float32, sd1_configs)
     assert same_weights(vae, sd1_parts["vae"])
     assert not vae.training
@@ -20,7 +20,7 @@ def test_a_checkpoint_of_a_whole_model(sd1_checkpoint: Path, sd1_configs: Path, 
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_torch_file_is_read_without_code(
+def test_torch_files_are_read_without_running_code(
     sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any], tmp_path: Path, zipped: bool
 ):
     path = tmp_path / "tiny.ckpt"
@@ -28,25 +28,27 @@ def test_a_torch_file_is_read_without_code(
     assert same_weights(load.load_kl_file(path, torch.float32, sd1_configs), sd1_parts["vae"])
 
 
-def test_a_file_of_its_own(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any], tmp_path: Path):
+def test_load_from_a_standalone_vae_file(
+    sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any], tmp_path: Path
+):
     weights = read_tensors(sd1_checkpoint, [load.PREFIX])
     path = tmp_path / "vae.safetensors"
     save_file({name.removeprefix(load.PREFIX): value for name, value in weights.items()}, path)
     assert same_weights(load.load_kl_file(path, torch.float32, sd1_configs), sd1_parts["vae"])
 
 
-def test_a_file_without_an_autoencoder(sd1_configs: Path, tmp_path: Path):
+def test_a_file_without_an_autoencoder_is_refused(sd1_configs: Path, tmp_path: Path):
     save_file({"nothing": torch.zeros(1)}, tmp_path / "empty.safetensors")
     with pytest.raises(ValueError, match=r"empty\.safetensors holds no autoencoder"):
         load.load_kl_file(tmp_path / "empty.safetensors", torch.float32, sd1_configs)
 
 
-def test_a_folder(sd1_folder: Path, sd1_parts: dict[str, Any]):
+def test_load_from_a_folder(sd1_folder: Path, sd1_parts: dict[str, Any]):
     assert same_weights(load.load_kl_folder(sd1_folder / "vae", torch.float32), sd1_parts["vae"])
     assert load.load_kl_folder(sd1_folder / "vae", torch.float16).dtype == torch.float16
 
 
-def test_a_folder_of_a_tiny_autoencoder(tmp_path: Path):
+def test_load_a_tiny_autoencoder_folder(tmp_path: Path):
     from diffusers import AutoencoderTiny
 
     channels = {"encoder_block_out_channels": (4, 4), "decoder_block_out_channels": (4, 4)}

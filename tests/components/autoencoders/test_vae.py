@@ -18,13 +18,13 @@ def vae(sd1_parts: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "xpu", "mps"])
-def test_half_precision_on_devices_unless_fp32_is_asked_for(device: str):
+def test_devices_use_half_precision_unless_fp32_is_set(device: str):
     assert autoencoder.choose_dtype(device, fp32=False) == torch.float16
     assert autoencoder.choose_dtype(device, fp32=True) == torch.float32
     assert autoencoder.choose_dtype("cpu", fp32=False) == torch.float32
 
 
-def test_images_become_tensors_that_fit_the_latent_grid():
+def test_image_tensors_fit_the_latent_grid():
     image = Image.new("RGBA", (13, 20), (0, 255, 102, 0))
     pixels = autoencoder.image_to_tensor(image)
     assert pixels.shape == (1, 3, 16, 8)
@@ -35,13 +35,13 @@ def test_images_become_tensors_that_fit_the_latent_grid():
     assert autoencoder.fit_to_grid(Image.new("L", (5, 9))).size == (8, 8), "never smaller than a latent"
 
 
-def test_sides_are_cut_by_lanczos():
+def test_images_are_resized_to_the_grid_with_lanczos():
     image = Image.linear_gradient("L").resize((70, 50))
     expected = image.resize((64, 48), Image.Resampling.LANCZOS)
     assert autoencoder.fit_to_grid(image).tobytes() == expected.tobytes()
 
 
-def test_colors_of_images_are_rounded_and_limited():
+def test_image_colors_are_rounded_and_clamped():
     pixels = torch.tensor([-1.1, 0.999, 0.0]).reshape(1, 3, 1, 1)
     assert autoencoder.tensor_to_image(pixels).getpixel((0, 0)) == (0, 255, 128)
 
@@ -78,7 +78,7 @@ def test_a_batch_is_decoded_row_by_row(vae: Any):
         assert torch.allclose(together[row : row + 1], autoencoder.decode(vae, latents[row : row + 1], CPU), atol=1e-5)
 
 
-def test_tiles_are_for_one_call(vae: Any):
+def test_tiling_applies_to_one_call_only(vae: Any):
     latents = noise_of(3, 1, 4, 24, 24)
     whole = autoencoder.decode(vae, latents, CPU)
     tiled = autoencoder.decode(vae, latents, CPU, tile=64)
@@ -91,7 +91,7 @@ def test_tiles_are_for_one_call(vae: Any):
     assert not torch.equal(autoencoder.encode(vae, pixels, CPU, tile=64), autoencoder.encode(vae, pixels, CPU))
 
 
-def test_tiles_are_those_of_diffusers(vae: Any):
+def test_tiling_matches_diffusers(vae: Any):
     latents = noise_of(3, 1, 4, 24, 24)
     other = make_vae()
     other.enable_tiling()
@@ -100,7 +100,7 @@ def test_tiles_are_those_of_diffusers(vae: Any):
     assert torch.allclose(autoencoder.decode(vae, latents, CPU, tile=0), expected, atol=1e-5)
 
 
-def test_half_precision_that_overflows_is_computed_again_in_float32():
+def test_half_precision_overflow_is_retried_in_float32():
     vae = make_vae().to(torch.bfloat16)
     vae.decoder.conv_out.register_forward_hook(
         lambda _module, _inputs, output: output if output.dtype == torch.float32 else output.fill_(torch.inf)
@@ -111,7 +111,7 @@ def test_half_precision_that_overflows_is_computed_again_in_float32():
     assert vae.dtype == torch.bfloat16
 
 
-def test_values_that_are_no_numbers_are_those_of_the_autoencoder_or_of_the_latents(vae: Any):
+def test_nan_errors_name_the_vae_or_the_latents(vae: Any):
     with pytest.raises(ValueError, match="the latents to decode have NaN or infinite values"):
         autoencoder.decode(vae, torch.full((1, 4, 8, 8), torch.nan), CPU)
     damaged = make_vae()
@@ -120,12 +120,12 @@ def test_values_that_are_no_numbers_are_those_of_the_autoencoder_or_of_the_laten
         autoencoder.decode(damaged, noise_of(3), CPU)
 
 
-def test_latents_of_another_family(vae: Any):
+def test_latents_with_the_wrong_channel_count_are_refused(vae: Any):
     with pytest.raises(ValueError, match=r"needs latents of 4 channels, not 16: select a VAE of the main model's base"):
         autoencoder.decode(vae, noise_of(1, 1, 16, 8, 8), CPU)
 
 
-def test_a_number_format_is_for_one_call(vae: Any):
+def test_dtype_applies_to_one_call_only(vae: Any):
     half = make_vae().to(torch.bfloat16)
     assert autoencoder.decode(half, noise_of(3), CPU, torch.bfloat16).dtype == torch.bfloat16
     full = autoencoder.decode(half, noise_of(3), CPU, torch.float32)
@@ -135,14 +135,14 @@ def test_a_number_format_is_for_one_call(vae: Any):
     assert autoencoder.encode(half, noise_of(1, 1, 3, 16, 16), CPU, torch.bfloat16).dtype == torch.float32
 
 
-class TestHiding:
-    def test_what_changes_becomes_zero(self):
+class TestHideMasked:
+    def test_masked_pixels_become_zero(self):
         pixels = torch.full((1, 3, 8, 8), 0.75)
         mask = torch.tensor([0.0, 0.4, 0.49, 0.5, 0.6, 0.9, 1.0, 1.0]).expand(1, 1, 8, 8)
         hidden = autoencoder.hide_masked(pixels, mask)
         assert hidden[0, 0, 0].tolist() == [0.0] * 3 + [0.75] * 5, "0.0 in -1..1, between gray 127 and 128"
 
-    def test_the_mask_is_made_to_fit_the_image(self):
+    def test_the_mask_is_resized_to_the_image(self):
         mask = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).reshape(1, 1, 2, 2)
         hidden = autoencoder.hide_masked(torch.ones(1, 3, 4, 8), mask)
         assert hidden.shape == (1, 3, 4, 8)

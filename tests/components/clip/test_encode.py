@@ -17,7 +17,7 @@ def clip(sd1_parts: dict[str, Any]) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("penultimate", [False, True])
-def test_prompts_without_language_are_encoded_as_by_compel(penultimate: bool, clip: tuple[Any, Any]):
+def test_plain_prompts_match_compel(penultimate: bool, clip: tuple[Any, Any]):
     for prompt in ("", "a cat", "A Cat, sitting on a mat. It's 7 o'clock!"):
         with torch.inference_mode():
             short = encode.encode_prompt(*clip, prompt, CPU, penultimate=penultimate)
@@ -26,7 +26,7 @@ def test_prompts_without_language_are_encoded_as_by_compel(penultimate: bool, cl
         assert torch.allclose(short, by_compel, atol=1e-6)
 
 
-def test_a_prompt_is_encoded_up_to_the_final_norm(clip: tuple[Any, Any]):
+def test_encoding_includes_the_final_norm(clip: tuple[Any, Any]):
     tokenizer, encoder = clip
     with torch.inference_mode():
         tokens = tokenizer("a cat", padding="max_length", return_tensors="pt")["input_ids"]
@@ -34,7 +34,7 @@ def test_a_prompt_is_encoded_up_to_the_final_norm(clip: tuple[Any, Any]):
     assert torch.allclose(encode.encode_prompt(*clip, "a cat", CPU), expected, atol=1e-5)
 
 
-def test_the_prompt_language(clip: tuple[Any, Any]):
+def test_prompt_weighting_syntax(clip: tuple[Any, Any]):
     plain, weighted, lowered, swapped = (
         encode.encode_prompt(*clip, prompt, CPU)
         for prompt in ("a red cat", "a (red)1.5 cat", "a red-- cat", "a red cat.swap(dog)")
@@ -50,7 +50,7 @@ def test_the_prompt_language(clip: tuple[Any, Any]):
     assert torch.allclose(blended, 0.25 * cat + 0.75 * dog, atol=1e-5)
 
 
-def test_long_prompts_become_chunks(clip: tuple[Any, Any]):
+def test_long_prompts_are_split_into_chunks(clip: tuple[Any, Any]):
     embeds = encode.encode_prompt(*clip, "a very long prompt. " * 8, CPU)
     assert embeds.shape[1] > 77
     assert embeds.shape[1] % 77 == 0
@@ -69,7 +69,7 @@ def test_skipped_layers(clip: tuple[Any, Any], count: int):
     assert encoder.encoder.layers is layers
 
 
-def test_how_a_prompt_is_read_can_be_logged(clip: tuple[Any, Any]):
+def test_parsed_prompts_can_be_logged(clip: tuple[Any, Any]):
     tokenizer = clip[0]
     words = tokenizer.tokenize("red cat")
     plain, weighted, blended, swapped = (
@@ -87,7 +87,7 @@ def test_how_a_prompt_is_read_can_be_logged(clip: tuple[Any, Any]):
     assert encode.tokenization(tokenizer, "").splitlines() == ["0 tokens, 75 per chunk, of the prompt ''"]
 
 
-def test_a_prompt_that_breaks_the_rules_of_the_language(clip: tuple[Any, Any]):
+def test_invalid_prompt_syntax(clip: tuple[Any, Any]):
     for call in (lambda p: encode.tokenization(clip[0], p), lambda p: encode.encode_prompt(*clip, p, CPU)):
         with pytest.raises(ValueError, match=r"syntax error|cannot be parsed"):
             call('("a", "b").blend(1, 2, 3)')

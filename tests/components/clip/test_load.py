@@ -11,7 +11,7 @@ from invokeclone.components.clip import load
 from tests.tiny_checkpoints import SD1_TEXT_PREFIX, open_clip_weights, same_weights
 
 
-def test_a_text_encoder(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any]):
+def test_load_text_encoder_from_a_checkpoint(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any]):
     config = sd1_configs / "text_encoder" / "config.json"
     encoder = load.load_text_encoder_file(sd1_checkpoint, torch.float32, config, SD1_TEXT_PREFIX)
     assert same_weights(encoder, sd1_parts["text_encoder"])
@@ -20,7 +20,7 @@ def test_a_text_encoder(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict
         assert torch.equal(encoder(tokens)[0], sd1_parts["text_encoder"](tokens)[0]), "positions are counted"
 
 
-def test_a_file_without_a_text_encoder(sd1_configs: Path, tmp_path: Path):
+def test_a_file_without_a_text_encoder_is_refused(sd1_configs: Path, tmp_path: Path):
     save_file({"nothing": torch.zeros(1)}, tmp_path / "empty.safetensors")
     config = sd1_configs / "text_encoder" / "config.json"
     with pytest.raises(ValueError, match=r"empty\.safetensors holds an incomplete text encoder \(.* is missing"):
@@ -28,7 +28,7 @@ def test_a_file_without_a_text_encoder(sd1_configs: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("projection", [False, True])
-def test_an_open_clip_text_encoder(tmp_path: Path, projection: bool):
+def test_load_open_clip_text_encoder(tmp_path: Path, projection: bool):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     sizes = {"hidden_size": 16, "intermediate_size": 20, "num_attention_heads": 2, "projection_dim": 12}
@@ -44,7 +44,7 @@ def test_an_open_clip_text_encoder(tmp_path: Path, projection: bool):
     assert same_weights(loaded, encoder)
 
 
-def test_the_tokenizer_is_clips():
+def test_tokenizer_matches_clip():
     tokenizer = load.tokenizer()
     assert len(tokenizer) == 49408
     assert tokenizer.model_max_length == 77

@@ -61,7 +61,7 @@ class TestPrompts:
         expected = by_hand(tokenizer, text_encoder, THREE, "a fox", ONE, ",", THREE)
         assert torch.allclose(embeds, expected, atol=1e-5)
 
-    def test_with_a_weight(self, tokenizer: Any, text_encoder: Any):
+    def test_triggers_can_be_weighted(self, tokenizer: Any, text_encoder: Any):
         plain, weighted = (
             encode(tokenizer, text_encoder, prompt, art=THREE) for prompt in ("a <art> fox", "a (<art>)1.5 fox")
         )
@@ -69,7 +69,7 @@ class TestPrompts:
         assert torch.allclose((weighted - empty)[:, 2:5], 1.5 * (plain - empty)[:, 2:5], atol=1e-5)
         assert torch.allclose(weighted[:, :2], plain[:, :2], atol=1e-5)
 
-    def test_long_prompts_are_cut_where_there_are_several_vectors(self, tokenizer: Any, text_encoder: Any):
+    def test_long_prompts_with_several_vectors_are_truncated(self, tokenizer: Any, text_encoder: Any):
         prompt = "a b c d e f g h i j " * 10
         cut = encode(tokenizer, text_encoder, f"<art> {prompt}", art=THREE)
         assert torch.allclose(cut, by_hand(tokenizer, text_encoder, THREE, prompt), atol=1e-5)
@@ -87,7 +87,7 @@ class TestPrompts:
         with torch.inference_mode():
             assert torch.allclose(pooled, encoder.text_projection(states[:, end]), atol=1e-5)
 
-    def test_everything_is_as_before_afterwards(self, tokenizer: Any, text_encoder: Any):
+    def test_model_and_tokenizer_are_restored_after_an_error(self, tokenizer: Any, text_encoder: Any):
         weight = text_encoder.get_input_embeddings().weight
         address, values, size = weight.data_ptr(), weight.clone(), len(tokenizer)
         with pytest.raises(KeyError), with_inversions(tokenizer, text_encoder, {"<art>": THREE}):
@@ -100,18 +100,18 @@ class TestPrompts:
         before = encode_prompt(tokenizer, text_encoder, "a <art> fox", CPU)
         assert torch.allclose(before, by_hand(tokenizer, text_encoder, "a <art> fox"), atol=1e-5), "plain text again"
 
-    def test_without_any_the_tokenizer_is_the_same(self, tokenizer: Any, text_encoder: Any):
+    def test_without_inversions_the_tokenizer_is_returned_unchanged(self, tokenizer: Any, text_encoder: Any):
         with with_inversions(tokenizer, text_encoder, {}) as result:
             assert result is tokenizer
 
-    def test_another_width(self, tokenizer: Any, text_encoder: Any):
+    def test_vectors_of_another_width_are_refused(self, tokenizer: Any, text_encoder: Any):
         with (
             pytest.raises(ValueError, match="<art> has vectors of width 768, the text encoder's have 32"),
             with_inversions(tokenizer, text_encoder, {"<art>": torch.ones(1, 768)}),
         ):
             pytest.fail("it is applied")
 
-    def test_vectors_take_the_encoders_number_format(self, tokenizer: Any, text_encoder: Any):
+    def test_vectors_are_cast_to_the_encoders_dtype(self, tokenizer: Any, text_encoder: Any):
         half = copy.deepcopy(text_encoder).half()
         with with_inversions(tokenizer, half, {"<art>": ONE}):
             weight = half.get_input_embeddings().weight
@@ -153,7 +153,7 @@ class TestFiles:
         torch.save({"<art>": ONE}, tmp_path / name) if name.endswith("bin") else save_file({"a": ONE}, tmp_path / name)
         assert torch.equal(load_textual_inversion(tmp_path).vectors[0], ONE)
 
-    def test_broken_ones(self, tmp_path: Path):
+    def test_damaged_files_are_refused(self, tmp_path: Path):
         path = tmp_path / "art.safetensors"
         save_file({"emb_params": torch.full((1, 4), torch.nan)}, path)
         with pytest.raises(ValueError, match=r"art\.safetensors is damaged.*NaN"):

@@ -37,7 +37,7 @@ def made(request: pytest.FixtureRequest) -> Any:
     return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=WIDTH)).eval()
 
 
-def test_a_folder(made: Any, tmp_path: Path, model_cache: "ModelCache"):
+def test_load_from_a_folder(made: Any, tmp_path: Path, model_cache: "ModelCache"):
     made.save_pretrained(tmp_path / "encoder")
     record = SimpleNamespace(
         key="vit", name="vit", base=BaseModelType.Any, type=ModelType.CLIPVision, format=ModelFormat.Diffusers
@@ -51,7 +51,7 @@ def test_a_folder(made: Any, tmp_path: Path, model_cache: "ModelCache"):
     assert penultimate(encoder, inputs).shape == (1, 17, 16)
 
 
-def test_the_middle_square_is_looked_at():
+def test_images_are_center_cropped():
     wide = Image.new("RGB", (300, 100), "red")
     wide.paste("blue", (100, 0, 200, 100))
     tall = Image.new("RGBA", (100, 300), "red")

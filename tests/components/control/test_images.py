@@ -24,31 +24,31 @@ def bytes_of(image: Image.Image, size: tuple[int, int], mode: str) -> np.ndarray
     return np.rint(values * 255).astype(int)
 
 
-def test_just_resize_changes_the_proportions() -> None:
+def test_just_resize_ignores_the_aspect_ratio() -> None:
     result = bytes_of(blocks(), (40, 40), "just_resize")
     assert result[20, 20].tolist() == [200, 0, 0]
     assert result[20, 2].tolist() == result[20, 37].tolist() == [0, 200, 0]
 
 
-def test_crop_resize_keeps_the_middle() -> None:
+def test_crop_resize_crops_the_center() -> None:
     result = bytes_of(blocks(), (20, 20), "crop_resize")
     assert np.array_equal(result, np.asarray(blocks().crop((10, 0, 30, 20))).astype(int))
 
 
-def test_fill_resize_adds_a_border_in_the_color_of_the_images_own() -> None:
+def test_fill_resize_pads_with_the_border_color() -> None:
     result = bytes_of(blocks(), (40, 41), "fill_resize")
     assert np.array_equal(result[10:30], np.asarray(blocks()).astype(int))
     assert (result[:10] == [0, 0, 200]).all()
     assert (result[30:] == [0, 0, 200]).all()
 
 
-def test_the_simple_mode_is_lanczos() -> None:
+def test_simple_mode_uses_lanczos() -> None:
     expected = np.asarray(blocks().resize((30, 50), Image.Resampling.LANCZOS)).astype(int)
     assert np.array_equal(bytes_of(blocks(), (30, 50), "just_resize_simple"), expected)
 
 
 @pytest.mark.parametrize("mode", ["just_resize", "crop_resize", "fill_resize"])
-def test_what_is_transparent_is_white(mode: str) -> None:
+def test_transparency_is_blended_onto_white(mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
     image.paste((10, 20, 30, 255), (0, 0, 8, 4))
     image.putpixel((0, 7), (100, 100, 100, 128))

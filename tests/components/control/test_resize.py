@@ -30,12 +30,12 @@ def gray_to_rgb(gray: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("method", "size", "expected"), INTERPOLATED)
-def test_interpolation_is_that_of_opencv(method: str, size: tuple[int, int], expected: list[list[int]]) -> None:
+def test_interpolation_matches_opencv(method: str, size: tuple[int, int], expected: list[list[int]]) -> None:
     result = interpolate(gray_to_rgb(NUMBERS), size, method).astype(int)
     assert np.abs(result - gray_to_rgb(np.array(expected))).max() <= 1
 
 
-def test_thinning_is_that_of_opencv() -> None:
+def test_thinning_matches_opencv() -> None:
     lines = np.zeros((14, 18), dtype=bool)
     lines[2:6, 1:17] = lines[2:13, 8:12] = lines[10:12, 3:6] = True
     expected = np.zeros_like(lines)
@@ -43,13 +43,13 @@ def test_thinning_is_that_of_opencv() -> None:
     assert np.array_equal(thin_lines(lines), expected)
 
 
-def test_pixels_at_the_border_are_not_thinned() -> None:
+def test_border_pixels_are_not_thinned() -> None:
     lines = np.zeros((9, 9), dtype=bool)
     lines[:3] = True
     assert thin_lines(lines)[0].all()
 
 
-def test_a_line_is_one_pixel_wide_in_any_size() -> None:
+def test_lines_stay_one_pixel_wide_at_any_size() -> None:
     line = np.zeros((60, 80), dtype=np.uint8)
     line[30, 5:75] = 255
     for size in ((160, 120), (50, 45)):
@@ -59,7 +59,7 @@ def test_a_line_is_one_pixel_wide_in_any_size() -> None:
         assert (result[..., 0] > 0).sum(axis=0).max() == 1
 
 
-def test_what_is_black_and_white_and_thick_stays_thick() -> None:
+def test_thick_black_and_white_shapes_are_not_thinned() -> None:
     block = np.zeros((40, 40), dtype=np.uint8)
     block[:, :20] = 255
     result = heuristic_resize(gray_to_rgb(block), (90, 55))
@@ -67,7 +67,7 @@ def test_what_is_black_and_white_and_thick_stays_thick() -> None:
     assert (result > 0).mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_few_colors_are_not_mixed_and_many_are() -> None:
+def test_only_images_with_many_colors_are_interpolated() -> None:
     three_colors = gray_to_rgb(np.repeat(np.array([[10, 100, 200]], dtype=np.uint8), 20, axis=1).repeat(30, axis=0))
     assert set(np.unique(heuristic_resize(three_colors, (70, 41)))) == {10, 100, 200}
     many = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -75,7 +75,7 @@ def test_few_colors_are_not_mixed_and_many_are() -> None:
     assert np.array_equal(heuristic_resize(many, (60, 50)), interpolate(many, (60, 50), "cubic"))
 
 
-def test_transparency_becomes_all_or_nothing() -> None:
+def test_alpha_is_binarized() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
     image[..., 3] = np.linspace(0, 255, 20).astype(np.uint8)
     alpha = heuristic_resize(image, (31, 33))[..., 3]
@@ -84,6 +84,6 @@ def test_transparency_becomes_all_or_nothing() -> None:
     assert (alpha[:, -10:] == 255).all()
 
 
-def test_large_images_give_the_same_each_time() -> None:
+def test_resizing_large_images_is_deterministic() -> None:
     image = np.random.default_rng(0).integers(0, 2, (400, 400, 1), dtype=np.uint8).repeat(3, axis=2) * 90
     assert np.array_equal(heuristic_resize(image, (64, 64)), heuristic_resize(image.copy(), (64, 64)))

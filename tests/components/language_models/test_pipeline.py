@@ -47,7 +47,7 @@ def write_text(writer: tuple[Any, Any], seed: int, on_tokens: Any = lambda _coun
     )
 
 
-def test_the_same_seed_writes_the_same(writer: tuple[Any, Any]) -> None:
+def test_the_same_seed_gives_the_same_text(writer: tuple[Any, Any]) -> None:
     before = torch.random.get_rng_state()
     assert write_text(writer, 1) == write_text(writer, 1)
     assert write_text(writer, 1) != write_text(writer, 2)
@@ -69,19 +69,21 @@ def test_a_callback_may_stop_the_model(writer: tuple[Any, Any]) -> None:
         write_text(writer, 1, stop)
 
 
-def test_a_template_that_knows_no_system_turn_gets_one_turn(tmp_path: Path) -> None:
+def test_templates_without_system_role_get_a_single_turn(tmp_path: Path) -> None:
     tokenizer = part(load.load, write_text_llm(tmp_path, chat_template=TEMPLATE), SubModelType.Tokenizer)
     assert tokenizer.decode(pipeline.encode(tokenizer, "a cat", "be short", CPU)[0]) == "[be short\n\na cat]"
 
 
-def test_thoughts_are_left_out(writer: tuple[Any, Any]) -> None:
+def test_thinking_is_removed_from_the_output(writer: tuple[Any, Any]) -> None:
     _model, tokenizer = writer
     tokens = torch.tensor(tokenizer("<think>hm\nhm</think> A cat. ")["input_ids"])
     assert pipeline._text(tokenizer, tokens) == "A cat."
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 32), (100, 20), (1, 1)])
-def test_an_image_is_described_as_by_the_model_itself(describer: tuple[Any, Any, Any], size: tuple[int, int]) -> None:
+def test_image_descriptions_match_the_models_own_generate(
+    describer: tuple[Any, Any, Any], size: tuple[int, int]
+) -> None:
     """The model's own way has tokens for the picture in the prompt; where these go and how many they are must agree."""
     model, tokenizer, processor = describer
     image = Image.linear_gradient("L").resize(size).convert("RGB")
@@ -119,7 +121,7 @@ class FakeModels:
 MODEL = {"key": "k", "hash": "h", "name": "n", "base": "any", "type": "text_llm"}
 
 
-def test_both_nodes_write_the_same_for_the_same_system_prompt(writer: tuple[Any, Any]) -> None:
+def test_both_nodes_give_the_same_text_for_the_same_system_prompt(writer: tuple[Any, Any]) -> None:
     presets = SimpleNamespace(system_prompt={"p": "be short"}.__getitem__)
     context = FakeContext(models=FakeModels(writer), presets=presets)
     common = {"id": "n", "prompt": "a cat", "text_llm_model": MODEL, "max_tokens": 6, "seed": 5}

@@ -111,19 +111,19 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.usefixtures("way")
-class TestEitherWay:
+class TestMergedOrHooked:
     @pytest.mark.parametrize("weight", [0.5, -0.3, 1.0])
     def test_every_type_of_layer(self, model: nn.Module, weight: float):
         with apply_loras(model, [lora(weight)], CPU):
             assert close(run(model), run(merge_by_hand(weight)))
             assert not close(run(model), run(merge_by_hand(0)))
 
-    def test_nothing_to_do(self, model: nn.Module):
+    def test_zero_weight_or_no_loras_change_nothing(self, model: nn.Module):
         before = run(model)
         with apply_loras(model, [lora(0.0)], CPU), apply_loras(model, [], CPU):
             assert torch.equal(run(model), before)
 
-    def test_several(self, model: nn.Module):
+    def test_several_loras_add_up(self, model: nn.Module):
         with apply_loras(model, [lora(0.5), lora(0.25), lora(-0.5, block_to_q=CHANGES["block_to_q"])], CPU):
             result = run(model)
         expected = merge_by_hand(0.75, {name: change for name, change in CHANGES.items() if name != "block_to_q"})
@@ -131,17 +131,17 @@ class TestEitherWay:
         layer.weight.data += 0.25 * CHANGES["block_to_q"].weight_delta(layer.weight.data)
         assert close(result, run(expected))
 
-    def test_nested(self, model: nn.Module):
+    def test_nested_contexts_add_up(self, model: nn.Module):
         with apply_loras(model, [lora(0.5)], CPU):
             with apply_loras(model, [lora(0.25)], CPU):
                 assert close(run(model), run(merge_by_hand(0.75)))
             assert close(run(model), run(merge_by_hand(0.5)))
 
-    def test_after_an_error(self, model: nn.Module):
+    def test_weights_are_restored_after_an_error(self, model: nn.Module):
         with pytest.raises(KeyError), apply_loras(model, [lora()], CPU):
             raise KeyError
 
-    def test_an_error_half_way(self, model: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    def test_weights_are_restored_when_applying_fails(self, model: nn.Module, monkeypatch: pytest.MonkeyPatch):
         def fails(_change: Any, _weight: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("out of luck")
 
@@ -150,7 +150,7 @@ class TestEitherWay:
             pytest.fail("it is applied")
 
     @pytest.mark.parametrize("outer", ["seamless", "lora"])
-    def test_with_padding_that_wraps_around(self, model: nn.Module, outer: str):
+    def test_circular_padding(self, model: nn.Module, outer: str):
         contexts = [lambda: seamless(model, ["x", "y"]), lambda: apply_loras(model, [lora()], CPU)]
         first, second = contexts if outer == "seamless" else reversed(contexts)
         expected = merge_by_hand(0.5)
@@ -174,21 +174,21 @@ class TestEitherWay:
             assert close(run(model), run(merge_by_hand(0.5, {"block_to_q": CHANGES["block_to_q"]})))
         assert warnings == ["LoRA style: 2 unknown layers are skipped, such as block_to_v"]
 
-    def test_nothing_fits(self, model: nn.Module):
+    def test_a_lora_without_matching_layers_is_refused(self, model: nn.Module):
         with (
             pytest.raises(ValueError, match=r"LoRA style matches no layer of this model.*another base.*block_to_v"),
             apply_loras(model, [lora(block_to_v=CHANGES["block_to_q"])], CPU),
         ):
             pytest.fail("it is applied")
 
-    def test_a_bias_that_the_layer_does_not_have(self, model: nn.Module):
+    def test_bias_for_a_layer_without_bias(self, model: nn.Module):
         with (
             pytest.raises(ValueError, match="matches no layer"),
             apply_loras(model, [lora(block_to_k=read_layer({"diff_b": random_tensor(6)}))], CPU),
         ):
             pytest.fail("it is applied")
 
-    def test_a_prefix_that_the_model_does_not_have(self, model: nn.Module):
+    def test_unknown_prefix(self, model: nn.Module):
         with apply_loras(model, [lora(top_block_to_q=CHANGES["block_to_q"])], CPU, optional_prefix="top_"):
             assert close(run(model), run(merge_by_hand(0.5, {"block_to_q": CHANGES["block_to_q"]})))
 
@@ -203,7 +203,7 @@ class TestOnTheCPU:
         layer.weight.data = weight + CHANGES["block_to_q"].weight_delta(weight) + DORA.weight_delta(weight)
         assert close(result, run(expected))
 
-    def test_linear_weights_are_not_touched(self, model: nn.Module):
+    def test_linear_weights_are_not_modified(self, model: nn.Module):
         layer: Any = model.get_submodule("block.to_q")
         address = layer.weight.data_ptr()
         with apply_loras(model, [lora()], CPU):
@@ -215,7 +215,7 @@ class TestOnADevice:
     def _on_device(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(apply, "_is_on_device", lambda _weight: True)
 
-    def test_changes_start_from_the_one_before(self, model: nn.Module):
+    def test_later_changes_build_on_earlier_ones(self, model: nn.Module):
         with apply_loras(model, [lora(1.0, block_to_q=CHANGES["block_to_q"]), lora(1.0, block_to_q=DORA)], CPU):
             result = run(model)
         expected = Model()
@@ -235,7 +235,9 @@ class TestOnADevice:
         assert torch.equal(layer.weight, weight)
 
     @pytest.mark.parametrize("how", ["no memory left", "memory runs out"])
-    def test_without_memory_it_computes_beside(self, model: nn.Module, monkeypatch: pytest.MonkeyPatch, how: str):
+    def test_without_memory_deltas_are_computed_unmerged(
+        self, model: nn.Module, monkeypatch: pytest.MonkeyPatch, how: str
+    ):
         if how == "no memory left":
             monkeypatch.setattr(apply._Patcher, "__init__", _without_budget)
         else:
@@ -256,7 +258,7 @@ def _out_of_memory(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float8_e4m3fn"])
-def test_weights_that_are_stored_in_a_compact_format(kind: str):
+def test_quantized_weights(kind: str):
     """Their layers upcast them in each call; here a hook of the test does."""
     compact = getattr(torch, kind)
     model = Model()
@@ -297,7 +299,7 @@ class Copies(DeviceMemory):
 
 
 @pytest.mark.parametrize("budget", [0, 400])
-def test_weights_that_are_streamed_to_the_device(model: nn.Module, budget: int):
+def test_streamed_weights(model: nn.Module, budget: int):
     placed = placement.Placement(model, Copies())
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     placed.enter(budget)

@@ -82,7 +82,7 @@ def test_attention_output_of_processors(tmp_path: Path):
     ]
 
 
-def test_magnitudes_of_peft(tmp_path: Path):
+def test_peft_dora_magnitudes(tmp_path: Path):
     up, down = PAIRS["PEFT in diffusers"]
     path = save_tensors(tmp_path, {up: UP, down: DOWN, f"unet.{LAYER}.lora_magnitude_vector": torch.ones(4)})
     changed = load_parts(path)["unet"][FLAT].weight_delta(torch.zeros(4, 3))
@@ -101,12 +101,12 @@ def test_magnitudes_of_peft(tmp_path: Path):
         {"lora_up.weight": UP, "lora_down.weight": DOWN, "dora_scale": torch.ones(1, 3)},
     ],
 )
-def test_every_kind_is_found_under_its_layer(tmp_path: Path, kinds: dict[str, torch.Tensor]):
+def test_every_tensor_kind_is_assigned_to_its_layer(tmp_path: Path, kinds: dict[str, torch.Tensor]):
     tensors = {f"lora_unet_{FLAT}.{kind}": tensor for kind, tensor in kinds.items()}
     assert list(load_parts(save_tensors(tmp_path, tensors))["unet"]) == [FLAT]
 
 
-def test_number_formats_and_size(tmp_path: Path):
+def test_dtype_and_size(tmp_path: Path):
     up, down = PAIRS["kohya"]
     alpha = f"lora_unet_{FLAT}.alpha"
     path = save_tensors(tmp_path, {up: UP.half(), down: DOWN.half(), alpha: torch.tensor(4.0).half()})
@@ -138,14 +138,14 @@ def test_alpha_of_pefts_configuration(tmp_path: Path):
     assert load_parts(folder)["unet"][FLAT].scale == 0.5
 
 
-def test_what_changes_no_layer_is_left_out(tmp_path: Path):
+def test_tensors_without_a_layer_are_ignored(tmp_path: Path):
     up, down = PAIRS["kohya"]
     ignored = {"bundle_emb.style.string_to_param.*": torch.ones(1, 3), "lora_unet_other.alpha": torch.tensor(1.0)}
     assert list(load_parts(save_tensors(tmp_path, {up: UP, down: DOWN, **ignored}))["unet"]) == [FLAT]
 
 
 class TestBroken:
-    def test_values_that_are_no_numbers(self, tmp_path: Path):
+    def test_nan_values_are_refused(self, tmp_path: Path):
         up, down = PAIRS["kohya"]
         damaged = UP.clone()
         damaged[1, 1] = torch.nan
@@ -153,7 +153,7 @@ class TestBroken:
             load_parts(save_tensors(tmp_path, {up: damaged, down: DOWN}))
 
     @pytest.mark.parametrize("name", ["x.safetensors", "x.pt"])
-    def test_cut_off(self, tmp_path: Path, name: str):
+    def test_truncated_files_are_refused(self, tmp_path: Path, name: str):
         tensors = dict(zip(PAIRS["kohya"], (UP, DOWN), strict=True))
         path = tmp_path / name
         torch.save(tensors, path) if name.endswith(".pt") else save_tensors(tmp_path, tensors)
@@ -170,7 +170,7 @@ class TestBroken:
         with pytest.raises(ValueError, match=rf"x\.safetensors cannot be used: layer {FLAT}: .*glora_a"):
             load_parts(save_tensors(tmp_path, {f"lora_unet_{FLAT}.glora_a": UP}))
 
-    def test_half_a_layer(self, tmp_path: Path):
+    def test_incomplete_layers_are_refused(self, tmp_path: Path):
         with pytest.raises(
             ValueError, match=rf"is incomplete: layer {FLAT} lacks lora_down\.weight; download it again"
         ):
@@ -185,6 +185,6 @@ class TestBroken:
         with pytest.raises(ValueError, match="holds no tensors"):
             load_parts(save_tensors(tmp_path, {}))
 
-    def test_a_folder_without_one(self, tmp_path: Path):
+    def test_a_folder_without_weights_is_refused(self, tmp_path: Path):
         with pytest.raises(ValueError, match=r"pytorch_lora_weights\.safetensors"):
             load_parts(tmp_path)

@@ -47,14 +47,14 @@ class TestLoRA:
         composed = torch.nn.functional.conv2d(torch.nn.functional.conv2d(picture, down), up)
         assert torch.allclose(torch.nn.functional.conv2d(picture, layer.weight_delta(CONVOLUTION)), composed, atol=1e-4)
 
-    def test_middle_of_a_convolution(self):
+    def test_convolution_with_a_mid_tensor(self):
         up, mid, down = random_tensor(6, 2, 1, 1), random_tensor(2, 3, 3, 3), random_tensor(3, 4, 1, 1)
         layer = read_layer({"lora_up.weight": up, "lora_mid.weight": mid, "lora_down.weight": down})
         picture, convolve = random_tensor(1, 4, 5, 5), torch.nn.functional.conv2d
         all_three = convolve(convolve(convolve(picture, down), mid), up)
         assert torch.allclose(convolve(picture, layer.weight_delta(CONVOLUTION)), all_three, atol=1e-4)
 
-    def test_unequal_ranks_are_summed_piece_by_piece(self):
+    def test_unequal_ranks_are_summed_per_piece(self):
         down = random_tensor(4, 8)
         layer = read_layer({"lora_up.weight": UP, "lora_down.weight": down})
         assert close(layer.weight_delta(LINEAR), product(UP, down[:2]) + product(UP, down[2:]))
@@ -70,13 +70,13 @@ class TestLoRA:
 
 
 class TestLoHa:
-    def test_element_by_element(self):
+    def test_product_is_element_wise(self):
         up, down = random_tensor(6, 3), random_tensor(3, 8)
         layer = read_layer({"hada_w1_a": UP, "hada_w1_b": DOWN, "hada_w2_a": up, "hada_w2_b": down, "alpha": ALPHA})
         expected = product(UP, DOWN) * product(up, down)
         assert close(layer.weight_delta(LINEAR), expected * 0.25)
 
-    def test_with_cores(self):
+    def test_tucker_cores(self):
         core, a, b = random_tensor(2, 2, 3, 3), random_tensor(2, 6), random_tensor(2, 4)
         names = {"hada_t1": core, "hada_w1_a": a, "hada_w1_b": b, "hada_t2": core, "hada_w2_a": a, "hada_w2_b": b}
         factor = torch.zeros(6, 4, 3, 3)
@@ -122,7 +122,7 @@ class TestDoRA:
         ("name", "shape", "axis"),
         [("dora_scale", (1, 8), 1), ("dora_scale", (6, 1), 0), ("dora_magnitude", (6,), 0)],
     )
-    def test_lengths_of_rows_or_columns(self, name: str, shape: tuple[int, ...], axis: int):
+    def test_magnitudes_of_rows_or_columns(self, name: str, shape: tuple[int, ...], axis: int):
         magnitude = random_tensor(*shape).abs() + 0.1
         layer = read_layer({"lora_up.weight": UP, "lora_down.weight": DOWN, name: magnitude})
         changed = LINEAR + layer.weight_delta(LINEAR)
@@ -130,12 +130,12 @@ class TestDoRA:
         directions = torch.nn.functional.cosine_similarity(changed, LINEAR + UP @ DOWN, dim=1 - axis)
         assert torch.allclose(directions, torch.ones_like(directions), atol=1e-5)
 
-    def test_of_another_kind(self):
+    def test_dora_on_loha(self):
         tensors = {"hada_w1_a": UP, "hada_w1_b": DOWN, "hada_w2_a": UP, "hada_w2_b": DOWN}
         changed = LINEAR + read_layer({**tensors, "dora_scale": torch.ones(1, 8)}).weight_delta(LINEAR)
         assert torch.allclose(changed.norm(dim=0), torch.ones(8), atol=1e-5)
 
-    def test_an_empty_column_stays_empty(self):
+    def test_a_zero_column_stays_zero(self):
         weight = LINEAR.clone()
         weight[:, 3] = 0
         down = DOWN.clone()
@@ -146,7 +146,7 @@ class TestDoRA:
         assert torch.isfinite(changed).all()
 
 
-class TestOthers:
+class TestOtherLayerTypes:
     def test_full_differences(self):
         layer = read_layer({"diff": random_tensor(6, 8) * 2, "diff_b": random_tensor(6)})
         assert close(layer.weight_delta(LINEAR), random_tensor(6, 8) * 2)
@@ -168,7 +168,7 @@ class TestOthers:
         )
         assert close(layer.weight_delta(LINEAR), expected)
 
-    def test_oft_turns_outputs_and_keeps_lengths(self):
+    def test_oft_rotates_outputs_and_preserves_norms(self):
         layer = read_layer({"oft_blocks": random_tensor(2, 3, 3)})
         changed = LINEAR + layer.weight_delta(LINEAR)
         for block in (slice(0, 3), slice(3, 6)):
@@ -180,7 +180,7 @@ class TestOthers:
         assert limited is not None
         assert 0 < limited.norm() < read_layer({"oft_blocks": random_tensor(2, 3, 3)}).weight_delta(LINEAR).norm() / 50
 
-    def test_unknown(self):
+    def test_unknown_layer_types_are_refused(self):
         with pytest.raises(UnknownLayer, match="glora_a"):
             read_layer({"glora_a": UP, "alpha": ALPHA})
 
@@ -199,5 +199,5 @@ class TestOthers:
         {"oft_blocks": random_tensor(2, 4, 4)},
     ],
 )
-def test_what_is_for_another_shape_does_not_fit(tensors: dict[str, torch.Tensor]):
+def test_layers_of_another_shape_do_not_fit(tensors: dict[str, torch.Tensor]):
     assert not read_layer(tensors).fits(LINEAR.shape)

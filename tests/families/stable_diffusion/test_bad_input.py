@@ -246,7 +246,7 @@ NAMES_AND_REMEDY = {
 
 
 @pytest.mark.parametrize("make", NAMES_AND_REMEDY)
-async def test_the_item_fails_and_nothing_else(make: Callable[[Bench], Any], bench: Bench):
+async def test_bad_input_fails_only_its_item(make: Callable[[Bench], Any], bench: Bench):
     assert (await bench.run(*graph())).status == "completed"
     before = {name: value.clone() for name, value in bench.unet().state_dict().items()}
     pointers = [parameter.data_ptr() for parameter in bench.unet().parameters()]
@@ -265,7 +265,7 @@ async def test_the_item_fails_and_nothing_else(make: Callable[[Bench], Any], ben
     assert (await bench.run(*graph())).status == "completed"
 
 
-async def test_a_main_model_with_values_that_are_no_numbers_gives_no_black_image(bench: Bench):
+async def test_a_main_model_with_nan_weights_gives_no_black_image(bench: Bench):
     await bench.run(*graph())
     bias = bench.unet().conv_out.bias
     with torch.inference_mode(mode=False):
@@ -275,5 +275,5 @@ async def test_a_main_model_with_values_that_are_no_numbers_gives_no_black_image
     assert "denoising produced NaN or infinite values: the model" in outcome.error.error_message
 
 
-def test_the_embedded_model_is_there():
+def test_the_embedded_model_exists():
     assert (EMBEDDED / "model" / "unet").is_dir()

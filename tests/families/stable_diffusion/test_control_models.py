@@ -100,7 +100,7 @@ def test_a_torch_file(load: Callable[[Path], Any], tmp_path: Path):
 
 
 @pytest.mark.parametrize("original", [True, False])
-def test_xls_embedding_of_sizes(original: bool, configs: Path, load: Callable[[Path], Any], tmp_path: Path):
+def test_sdxl_size_embedding(original: bool, configs: Path, load: Callable[[Path], Any], tmp_path: Path):
     (configs / "controlnet" / "config.json").write_text(
         json.dumps({"attention_head_dim": 2, "norm_num_groups": 4, **SIZE_EMBEDDING})
     )
@@ -118,7 +118,7 @@ def test_a_file_in_diffusers_layout_computes_the_same(load: Callable[[Path], Any
 
 
 @pytest.mark.parametrize("base", PUBLISHED)
-def test_the_published_sizes_are_those_of_the_tensors(base: BaseModelType):
+def test_tensor_sizes_match_the_published_models(base: BaseModelType):
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     published = read_json(single_files.configs_of(base) / "controlnet" / "config.json")
@@ -132,7 +132,7 @@ def test_the_published_sizes_are_those_of_the_tensors(base: BaseModelType):
     assert config["attention_head_dim"] == PUBLISHED[base].get("attention_head_dim", 8)
 
 
-def test_loaders_find_them_by_their_records(
+def test_loaders_are_found_by_record(
     model_cache: ModelCache, configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(single_files, "configs_of", lambda _base: configs)
@@ -175,7 +175,7 @@ def test_damaged_single_files(how: str, load: Callable[[Path], Any], tmp_path: P
         load(tmp_path / "broken.safetensors")
 
 
-def test_a_torch_file_that_ends_too_early(load: Callable[[Path], Any], tmp_path: Path):
+def test_a_truncated_torch_file(load: Callable[[Path], Any], tmp_path: Path):
     torch.save(make_net().state_dict(), tmp_path / "whole.pth")
     content = (tmp_path / "whole.pth").read_bytes()
     (tmp_path / "short.pth").write_bytes(content[: len(content) // 2])
@@ -183,7 +183,7 @@ def test_a_torch_file_that_ends_too_early(load: Callable[[Path], Any], tmp_path:
         load(tmp_path / "short.pth")
 
 
-def test_a_file_of_something_else(load: Callable[[Path], Any], tmp_path: Path):
+def test_a_file_of_another_model_type(load: Callable[[Path], Any], tmp_path: Path):
     with pytest.raises(UnusableModel, match=r"a\.safetensors holds no ControlNet"):
         load(save_weights({"down_blocks.0.weight": torch.zeros(1)}, tmp_path / "a.safetensors"))
 

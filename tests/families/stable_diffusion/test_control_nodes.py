@@ -83,7 +83,7 @@ def adapter(context: FakeContext, identifier: ModelIdentifierField, image: Image
     return T2IAdapterInvocation(image=image, t2i_adapter_model=identifier, **inputs).invoke(context).t2i_adapter
 
 
-def test_the_nodes_put_their_inputs_together(context: FakeContext, models: ModelsWithControls, image: ImageField):
+def test_nodes_pass_their_inputs_to_the_field(context: FakeContext, models: ModelsWithControls, image: ImageField):
     net = models.add("net", None, ModelType.ControlNet)
     inputs = {"begin_step_percent": 0.1, "end_step_percent": 0.7, "resize_mode": "fill_resize"}
     control = controlnet(context, net, image, control_weight=[0.5, -1], control_mode="unbalanced", **inputs)
@@ -95,7 +95,7 @@ def test_the_nodes_put_their_inputs_together(context: FakeContext, models: Model
     assert models.controls["net"].entered == 0
 
 
-def test_weights_and_windows_that_cannot_be(context: FakeContext, models: ModelsWithControls, image: ImageField):
+def test_invalid_weights_and_windows_are_refused(context: FakeContext, models: ModelsWithControls, image: ImageField):
     net = models.add("net", None, ModelType.ControlNet)
     for weight in (2.1, [0.5, -1.5]):
         with pytest.raises(ValidationError, match="within -1 to 2"):
@@ -108,7 +108,7 @@ def test_weights_and_windows_that_cannot_be(context: FakeContext, models: Models
             cls(image=image, **{name: net}, **window)
 
 
-def test_an_image_that_is_not_there(context: FakeContext, models: ModelsWithControls):
+def test_a_missing_image_is_an_error(context: FakeContext, models: ModelsWithControls):
     net = models.add("net", None, ModelType.ControlNet)
     for make in (controlnet, adapter):
         with pytest.raises(KeyError, match="gone"):
@@ -166,9 +166,7 @@ def broken(*_inputs: Any, **_named: Any) -> Any:
     raise RuntimeError(message)
 
 
-def test_a_net_made_for_another_unet(
-    context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any
-):
+def test_a_net_for_another_unet(context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any):
     net = models.add("net", make_net(0, cross_attention_dim=16), ModelType.ControlNet)
     with pytest.raises(ValueError, match=r"The ControlNet net was made for another UNet .* select a ControlNet"):
         denoise_node(control=controlnet(context, net, image)).invoke(context)
@@ -183,7 +181,7 @@ def test_models_of_another_type(context: FakeContext, models: ModelsWithControls
         denoise_node(t2i_adapter=adapter(context, net, image)).invoke(context)
 
 
-def test_the_net_is_given_back_when_the_run_fails(
+def test_the_net_is_released_when_the_run_fails(
     context: FakeContext, models: ModelsWithControls, image: ImageField, denoise_node: Any
 ):
     net = models.add("net", make_net(0), ModelType.ControlNet)

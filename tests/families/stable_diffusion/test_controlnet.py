@@ -73,7 +73,7 @@ def rows_of(call: UNetCall, rows: list[int]) -> UNetCall:
 
 @pytest.mark.parametrize(("mode", "guess"), [("balanced", False), ("more_control", True)])
 @pytest.mark.parametrize("name", ["euler", "ddim"])
-def test_latents_are_those_of_diffusers(
+def test_latents_match_diffusers(
     name: str, mode: str, guess: bool, net: Any, sd1_parts: dict[str, Any], denoise: Denoise
 ):
     from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionControlNetPipeline
@@ -100,7 +100,7 @@ def test_latents_are_those_of_diffusers(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_modes(mode: str, net: Any, call: UNetCall):
+def test_control_modes(mode: str, net: Any, call: UNetCall):
     only, guess = mode in ("more_control", "unbalanced"), mode in ("more_control", "more_prompt")
     apply_control(control(net, weight=0.7, mode=mode), call)
     pixels = torch.from_numpy(np.asarray(image_of(0)).copy()).permute(2, 0, 1)[None] / 255
@@ -115,7 +115,7 @@ def test_the_modes(mode: str, net: Any, call: UNetCall):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_rows_in_calls_of_their_own_are_the_same(mode: str, net: Any, call: UNetCall):
+def test_separate_row_calls_match_the_batch(mode: str, net: Any, call: UNetCall):
     controlnet = control(net, mode=mode)
     batched = apply_control(controlnet, call)
     positive = apply_control(controlnet, rows_of(call, [1]))
@@ -134,7 +134,7 @@ def test_one_call_or_two_give_the_same(mode: str, net: Any, denoise: Denoise):
     assert torch.allclose(together, denoise(controls=[control(net, mode=mode)], sequential=True), atol=1e-4)
 
 
-def test_a_batch_is_its_rows(net: Any, denoise: Denoise):
+def test_a_batch_matches_its_single_rows(net: Any, denoise: Denoise):
     noises = noise_of(1, 2, 4, 8, 8)
     batched = denoise(noise=noises, seeds=[0, 0], controls=[control(net, mode="more_control")])
     rows = [denoise(noise=noises[row : row + 1], controls=[control(net, mode="more_control")]) for row in range(2)]
@@ -151,7 +151,7 @@ def test_the_window_includes_both_ends(net: Any, call: UNetCall):
     assert [index for index in range(10) if active[index]] == [2, 3, 4, 5, 6]
 
 
-def test_a_weight_for_each_step(net: Any, call: UNetCall):
+def test_per_step_weights(net: Any, call: UNetCall):
     listed = control(net, weight=[0.2, 0.0, 1.5])
     for index, weight in enumerate((0.2, 0.0, 1.5)):
         call.index, call.down, call.mid = index, None, None
@@ -161,7 +161,7 @@ def test_a_weight_for_each_step(net: Any, call: UNetCall):
         assert (mid is None and weight == 0) or torch.equal(mid, expected)
 
 
-def test_a_net_may_take_the_channels_in_another_order(call: UNetCall):
+def test_bgr_nets_are_supported(call: UNetCall):
     order = {"controlnet_conditioning_channel_order": "bgr"}
     swapped = ControlImage(Image.fromarray(np.asarray(image_of(0))[..., ::-1].copy()))
     mid = apply_control(control(make_net(0, **order)), call).mid
@@ -169,7 +169,7 @@ def test_a_net_may_take_the_channels_in_another_order(call: UNetCall):
     assert torch.allclose(mid, apply_control(ControlNet(make_net(0), swapped), call).mid, atol=1e-5)
 
 
-def test_pooled_conditions_have_no_places_and_no_guess_weights(call: UNetCall):
+def test_pooled_conditions_are_averaged_without_guess_weights(call: UNetCall):
     pooled = apply_control(control(make_net(0, global_pool_conditions=True), mode="more_prompt", weight=0.5), call)
     means, mid = pooled.down, pooled.mid
     call.down, call.mid = None, None
@@ -178,7 +178,7 @@ def test_pooled_conditions_have_no_places_and_no_guess_weights(call: UNetCall):
         assert torch.allclose(mean, part.mean(dim=(2, 3), keepdim=True), atol=1e-5)
 
 
-def test_an_area_sees_its_part_of_the_image(net: Any, call: UNetCall):
+def test_an_area_gets_its_crop_of_the_image(net: Any, call: UNetCall):
     """The crop of an area has what a whole image of the same pixels gives."""
     large = ControlImage(image_of(3, side=128))
     call.size, call.area = (16, 16), Area(8, 16, 4, 12)
@@ -188,7 +188,7 @@ def test_an_area_sees_its_part_of_the_image(net: Any, call: UNetCall):
     assert torch.allclose(mid, apply_control(ControlNet(net, part), call).mid, atol=1e-5)
 
 
-def test_the_net_may_have_another_number_format(call: UNetCall):
+def test_the_net_may_have_another_dtype(call: UNetCall):
     half = make_net(0).to(torch.bfloat16)
     mid = apply_control(control(half), call).mid
     assert mid.dtype == call.latents.dtype == torch.float32
@@ -196,7 +196,7 @@ def test_the_net_may_have_another_number_format(call: UNetCall):
     assert torch.allclose(mid, apply_control(control(make_net(0)), call).mid, atol=0.1)
 
 
-def test_xls_net_gets_pooled_prompts_and_sizes():
+def test_sdxl_nets_get_pooled_prompts_and_sizes():
     xl = make_net(
         0,
         addition_embed_type="text_time",
@@ -214,7 +214,7 @@ def test_xls_net_gets_pooled_prompts_and_sizes():
         assert torch.allclose(mid[1:], apply_control(control(xl), single).mid, atol=1e-5) is same
 
 
-def test_regions_do_not_matter(net: Any, encode: Encode):
+def test_regional_masks_are_ignored(net: Any, encode: Encode):
     mask = torch.zeros(1, 8, 8)
     info = BasicConditioningInfo(encode("a cat").embeds)
     regional, plain = (TextConditioning.of_prompts([(info, m), (info, None)]) for m in (mask, None))

@@ -131,7 +131,7 @@ def test_stable_diffusion_xl_and_its_refiner(sd1_parts: dict[str, Any], tmp_path
         (BaseModelType.StableDiffusion2, "text_encoder", 340_387_840),
     ],
 )
-def test_the_configurations_are_those_of_the_published_models(base: BaseModelType, part: str, size: int) -> None:
+def test_configurations_match_the_published_models(base: BaseModelType, part: str, size: int) -> None:
     """The numbers of weights tell: they are well known, and no other sizes of layers give them."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -146,7 +146,7 @@ def test_the_configurations_are_those_of_the_published_models(base: BaseModelTyp
     assert sum(weight.numel() for weight in model.parameters()) == size
 
 
-def test_what_lacks_a_part_cannot_be_converted(sd1_parts: dict[str, Any], tmp_path: Path) -> None:
+def test_incomplete_checkpoints_cannot_be_converted(sd1_parts: dict[str, Any], tmp_path: Path) -> None:
     weights = unet_weights(sd1_parts["unet"]) | vae_weights(sd1_parts["vae"])
     checkpoint = write(
         tmp_path, weights, unet=sd1_parts["unet"], vae=sd1_parts["vae"], text_encoder=sd1_parts["text_encoder"].config
@@ -168,7 +168,7 @@ async def test_a_worker_states_why_it_cannot_convert(settings: Settings, tmp_pat
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_the_server_reads_the_names_and_shapes_of_torch_files_as_torch_does(tmp_path: Path, zipped: bool) -> None:
+def test_tensor_names_and_shapes_of_torch_files_match_torch(tmp_path: Path, zipped: bool) -> None:
     weights = {"a.weight": torch.zeros(3, 4, dtype=torch.float16), "b": torch.nn.Parameter(torch.zeros(2))}
     path = tmp_path / "a.ckpt"
     torch.save({"state_dict": weights, "global_step": 7}, path, _use_new_zipfile_serialization=zipped)

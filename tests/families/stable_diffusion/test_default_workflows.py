@@ -16,7 +16,9 @@ IMAGES = {"seed_sweep_sd1": 4}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_makes_its_images(file: Any, node_context: FakeContext, sd1_identifier: ModelIdentifierField) -> None:
+def test_each_workflow_generates_images(
+    file: Any, node_context: FakeContext, sd1_identifier: ModelIdentifierField
+) -> None:
     registry.discover()
     node_context.images.put(picture(size=(50, 40)), name="a.png")
     graph = graph_of(read(file))

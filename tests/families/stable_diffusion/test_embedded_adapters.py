@@ -157,12 +157,12 @@ def test_a_smaller_weight_gives_a_color_in_between(colored: dict[Any, list[np.nd
     assert away[1.0] < away[0.75] < away[None]
 
 
-def test_weight_zero_is_no_lora(colored: dict[Any, list[np.ndarray]]) -> None:
+def test_zero_weight_disables_the_lora(colored: dict[Any, list[np.ndarray]]) -> None:
     for plain, image in zip(colored[None], colored[0.0], strict=True):
         assert np.array_equal(plain, image)
 
 
-def test_an_item_without_the_lora_is_as_before(server: Server, colored: dict[Any, list[np.ndarray]]) -> None:
+def test_an_item_after_a_lora_run_is_unaffected(server: Server, colored: dict[Any, list[np.ndarray]]) -> None:
     bodies = [batch(server, *PROMPTS[0]) for _ in range(3)]
     with_lora(server, bodies[1], 1.0)
     for body in bodies:  # the invocation cache would return the earlier results
@@ -183,7 +183,7 @@ def test_the_controlnet_places_the_figure(server: Server) -> None:
         assert judge.nearest_colour(figure_color(image)) == "red"
 
 
-def test_weight_zero_is_no_controlnet(server: Server) -> None:
+def test_zero_weight_disables_the_controlnet(server: Server) -> None:
     name = silhouette(server, *SPOTS[0])
     bodies = [batch(server, PLACED_PROMPT, 0), with_controlnet(server, batch(server, PLACED_PROMPT, 0), name, 0.0)]
     plain, image = images(server, bodies)
@@ -191,7 +191,7 @@ def test_weight_zero_is_no_controlnet(server: Server) -> None:
     assert np.abs(figure_center(plain) - SPOTS[0]).max() > 0.1, "without control the figure is elsewhere"
 
 
-def test_both_together_give_location_and_color(server: Server) -> None:
+def test_lora_and_controlnet_together_set_color_and_location(server: Server) -> None:
     prompt, seed = PROMPTS[1]
     body = with_controlnet(server, batch(server, prompt, seed), silhouette(server, *SPOTS[3]), 1.0)
     (image,) = images(server, [with_lora(server, body, 1.0)])

@@ -18,7 +18,7 @@ def pixels(picture: Picture, size: int = 96) -> np.ndarray:
     return np.asarray(draw(picture, size), np.float32)
 
 
-def test_a_seed_gives_the_same_picture_and_captions_every_time():
+def test_a_seed_is_deterministic():
     for seed in SEEDS:
         first, again = imagine(seed), imagine(seed)
         assert first == again
@@ -57,7 +57,7 @@ def test_objects_have_the_shape_and_colours_of_their_description(size: int):
 
 
 @pytest.mark.parametrize("relation", ["left", "right", "above", "below"])
-def test_two_objects_stand_as_their_relation_says(relation: str):
+def test_object_positions_match_their_relation(relation: str):
     count = 0
     for seed in range(400):
         picture = imagine(seed, "pair")
@@ -70,7 +70,7 @@ def test_two_objects_stand_as_their_relation_says(relation: str):
     assert count > 20
 
 
-def test_a_caption_says_the_relation_from_either_side():
+def test_captions_state_the_relation_correctly_in_either_order():
     turned = {"left": "right", "right": "left", "above": "below", "below": "above"}
     for seed in range(200):
         picture = imagine(seed, "pair")
@@ -89,7 +89,7 @@ def test_a_caption_says_the_relation_from_either_side():
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_settings_differ_from_each_other_and_fill_the_picture(setting: str):
+def test_settings_are_distinct_and_fill_the_picture(setting: str):
     image = pixels(Picture(setting), 32)
     other_images = [pixels(Picture(other), 32) for other in SETTINGS if other != setting]
     assert min(np.abs(image - other).mean() for other in other_images) > 5

@@ -39,7 +39,7 @@ def test_all_weights_are_finite_half_precision():
                 assert tensor.isfinite().all(), (path.name, name)
 
 
-def test_the_tokenizer_loads_and_knows_any_text():
+def test_the_tokenizer_loads_and_encodes_any_text():
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(MODEL / "tokenizer")
@@ -59,7 +59,7 @@ def test_the_tokenizer_knows_every_word_of_the_captions():
     assert {word for word in words() if len(tokenizer.tokenize(word)) != 1} == set()
 
 
-def test_training_can_go_on_from_the_folder():
+def test_networks_can_be_loaded_for_further_training():
     import torch
 
     from scripts.embedded.architecture import load_networks, parameter_count
@@ -71,7 +71,7 @@ def test_training_can_go_on_from_the_folder():
     assert networks.unet(latents, 500, encoder_hidden_states=context).sample.shape == (1, 4, 8, 8)
 
 
-def test_the_card_states_the_measured_figures():
+def test_model_card_matches_the_metrics():
     metrics = json.loads((EMBEDDED_FOLDER / "metrics.json").read_text(encoding="utf-8"))
     card = (EMBEDDED_FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
     for size in ("128", "256"):
@@ -80,7 +80,7 @@ def test_the_card_states_the_measured_figures():
 
 
 @pytest.mark.timeout(600)
-def test_images_show_what_the_prompt_says():
+def test_measured_prompt_accuracy_reaches_the_stated_metrics():
     from scripts.embedded.measure import measure
 
     promised = json.loads((EMBEDDED_FOLDER / "metrics.json").read_text(encoding="utf-8"))["128"]

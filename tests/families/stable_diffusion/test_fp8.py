@@ -68,7 +68,7 @@ def set_storage(library: Library, settings: Any) -> None:
     library.others["net"].default_settings = settings
 
 
-def test_a_run_with_lora_and_controlnet_is_that_of_rounded_weights_and_leaves_them(
+def test_lora_and_controlnet_runs_match_rounded_weights(
     context: FakeContext,
     denoise_node: Any,
     library: Library,
@@ -102,7 +102,7 @@ def test_a_run_with_lora_and_controlnet_is_that_of_rounded_weights_and_leaves_th
 
 
 @pytest.mark.parametrize("changes", [{"seamless_axes": ["x", "y"]}, {"freeu_config": True}])
-def test_what_else_is_put_on_a_unet_works_on_one_in_8_bits(
+def test_other_unet_modifications_work_in_8_bits(
     context: FakeContext, denoise_node: Any, library: Library, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
     from invokeclone.families.stable_diffusion.fields import FreeUConfig

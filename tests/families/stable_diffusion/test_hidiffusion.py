@@ -61,7 +61,7 @@ class TestPublishedUNets:
     """Names of modules against those of the UNets that diffusers builds of the published configurations, without weights."""
 
     @pytest.mark.parametrize("base", PUBLISHED)
-    def test_the_kind_is_that_whose_modules_it_has_all_of(self, base: str, built: dict[str, Any]):
+    def test_unet_kind_is_detected_by_its_modules(self, base: str, built: dict[str, Any]):
         names = {name: {path for path, _ in unet.named_modules()} for name, unet in built.items()}
         contained = next((kind for kind in ("sd1", "sdxl") if names[kind] <= names[base]), None)
         assert contained == PUBLISHED[base]
@@ -72,7 +72,7 @@ class TestPublishedUNets:
             assert HiDiffusionState(built[base], HiDiffusion(), 0).base == contained
 
     @pytest.mark.parametrize(("base", "count"), [("sd1", 5), ("sdxl", 10)])
-    def test_every_module_that_changes_is_there(self, base: str, count: int, built: dict[str, Any]):
+    def test_every_patched_module_exists(self, base: str, count: int, built: dict[str, Any]):
         unet, kind = built[base], HiDiffusionState(built[base], HiDiffusion(), 0).kind
         convolution = unet.get_submodule(f"down_blocks.{kind.convolution}.downsamplers.0.conv")
         assert (convolution.stride, convolution.kernel_size) == ((2, 2), (3, 3))
@@ -137,14 +137,14 @@ def sizes_of(unet: Any, run: Callable[[], Any]) -> dict[str, tuple[int, int]]:
 
 
 class TestSizes:
-    def test_sd1_makes_a_quarter_up_to_the_first_threshold_and_pools_up_to_the_second(self, unets: dict[str, Any]):
+    def test_sd1_quarters_until_t1_and_pools_until_t2(self, unets: dict[str, Any]):
         unet, settings = unets["sd1"], HiDiffusion(windows=False, t1=0.7, t2=0.4)
         sizes_by_step = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 3, 4, 6, 7)]
         assert [sizes["convolution"] for sizes in sizes_by_step] == [(8, 6)] * 4 + [(16, 12)]
         assert [sizes["first"] for sizes in sizes_by_step] == [(4, 3), (4, 3), (8, 6), (8, 6), (16, 12)]
         assert {sizes["up"] for sizes in sizes_by_step} == {SMALL}
 
-    def test_sdxl_does_one_after_the_other(self, unets: dict[str, Any]):
+    def test_sdxl_quarters_and_pools_in_turn(self, unets: dict[str, Any]):
         unet, settings = unets["sdxl"], HiDiffusion(windows=False)
         sizes_by_step = [sizes_of(unet, lambda i=i: predict(unet, settings, index=i)) for i in (0, 1, 3, 4)]
         assert [sizes["convolution"] for sizes in sizes_by_step] == [(4, 3), (4, 3), (4, 3), (8, 6)]
@@ -159,7 +159,7 @@ class TestSizes:
             ((128, 128), TURBO, range(0), range(20)),
         ],
     )
-    def test_when_sdxl_does_what(
+    def test_sdxl_step_ranges_of_quarters_and_pools(
         self, unets: dict[str, Any], size: tuple[int, int], source: str, quarters: range, pools: range
     ):
         state = HiDiffusionState(unets["sdxl"], HiDiffusion(source=source, t1=0.4, t2=0.2), 0)
@@ -172,7 +172,7 @@ class TestSizes:
                     indices.append(index)
         assert steps == (list(quarters), list(pools))
 
-    def test_a_quarter_is_a_dilated_convolution(self, unets: dict[str, Any]):
+    def test_quartering_is_a_dilated_convolution(self, unets: dict[str, Any]):
         unet, calls = unets["sd1"], []
         convolution = unet.down_blocks[0].downsamplers[0].conv
         handle = convolution.register_forward_hook(lambda _m, inputs, output: calls.append((inputs[0], output)))
@@ -187,7 +187,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("base", ["sd1", "sdxl"])
     @pytest.mark.parametrize("size", [(33, 29), (40, 17)])
-    def test_any_size(self, unets: dict[str, Any], base: str, size: tuple[int, int]):
+    def test_any_latent_size_is_supported(self, unets: dict[str, Any], base: str, size: tuple[int, int]):
         for index in (0, 1, 9):
             result = predict(unets[base], HiDiffusion(t1=0.6, t2=0.5), size, index)
             assert result.shape[-2:] == size
@@ -196,7 +196,7 @@ class TestSizes:
 
 class TestWindows:
     @pytest.mark.parametrize("size", [(8, 8), (9, 6)])
-    def test_attention_is_that_of_each_window_alone(self, unets: dict[str, Any], size: tuple[int, int]):
+    def test_attention_is_computed_per_window(self, unets: dict[str, Any], size: tuple[int, int]):
         """By hand: shifted, cut into four, attended to one by one, put together and shifted back."""
         unet = unets["sd1"]
         attention = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1
@@ -228,7 +228,7 @@ class TestWindows:
         assert torch.allclose(windowed, expected, atol=1e-6)
         assert not torch.allclose(windowed, plain, atol=1e-4)
 
-    def test_shifts_follow_from_the_seed(self, unets: dict[str, Any]):
+    def test_window_shifts_depend_on_the_seed(self, unets: dict[str, Any]):
         shifts = [[HiDiffusionState(unets["sd1"], HiDiffusion(), seed).shift() for _ in range(2)] for seed in range(40)]
         assert {shift for pair in shifts for shift in pair} == {0, 1, 2, 3}
         draws = [float(torch.rand(1, generator=torch.Generator().manual_seed(seed))) for seed in range(40)]
@@ -247,7 +247,7 @@ class TestWindows:
 
 
 class TestTheUNet:
-    def test_it_is_left_as_it_was_also_after_an_error(self, unets: dict[str, Any]):
+    def test_unet_is_restored_after_an_error(self, unets: dict[str, Any]):
         unet = unets["sd1"]
         plain, upsamplers = predict(unet, None), unet.num_upsamplers
         convolution = unet.down_blocks[0].downsamplers[0].conv
@@ -269,7 +269,7 @@ class TestTheUNet:
         for unet in unets.values():
             assert not torch.allclose(predict(unet, settings), predict(unet, None), atol=1e-4)
 
-    def test_without_both_it_is_plain(self, unets: dict[str, Any]):
+    def test_disabled_features_leave_the_unet_plain(self, unets: dict[str, Any]):
         for unet in unets.values():
             assert torch.equal(predict(unet, HiDiffusion(raunet=False, windows=False)), predict(unet, None))
 
@@ -283,7 +283,7 @@ class TestTheUNet:
 
 class TestOtherControls:
     @pytest.mark.parametrize("base", ["sd1", "sdxl"])
-    def test_residuals_are_fitted(self, unets: dict[str, Any], base: str):
+    def test_residuals_are_resized(self, unets: dict[str, Any], base: str):
         """Residuals of the sizes that a ControlNet makes, which knows nothing of HiDiffusion."""
         unet = unets[base]
         shapes: list[torch.Size] = []
@@ -305,7 +305,7 @@ class TestOtherControls:
             assert not torch.allclose(result, predict(unet, settings, index=index), atol=1e-4)
 
     @pytest.mark.parametrize("base", ["sd1", "sdxl"])
-    def test_features_are_fitted(self, unets: dict[str, Any], base: str):
+    def test_features_are_resized(self, unets: dict[str, Any], base: str):
         """Features of the sizes that a T2I-Adapter makes: those of the blocks of a UNet without HiDiffusion."""
         unet = unets[base]
         height, width = SMALL
@@ -318,7 +318,7 @@ class TestOtherControls:
             assert result.isfinite().all()
             assert not torch.allclose(result, predict(unet, settings, index=index), atol=1e-4)
 
-    def test_a_run_and_a_batch(self, unets: dict[str, Any], make_task: MakeTask):
+    def test_batch_rows_match_single_runs(self, unets: dict[str, Any], make_task: MakeTask):
         rows = [noise_of(seed, 1, 4, 16, 16) for seed in (1, 2)]
         settings = HiDiffusion(t2=0.3)
 

@@ -68,7 +68,7 @@ def edit(node_context: FakeContext, sd1_identifier: ModelIdentifierField) -> Edi
     return Edit(node_context, sd1_identifier)
 
 
-def test_pasted_back(edit: Edit) -> None:
+def test_paste_back_changes_only_the_masked_area(edit: Edit) -> None:
     mask_output = CreateDenoiseMaskInvocation(vae=edit.model.vae, mask=edit.mask).invoke(edit.context)
     new = edit.run_model(mask_output.denoise_mask)
     pasted = CanvasPasteBackInvocation(source_image=edit.image, target_image=new, mask=edit.mask).invoke(edit.context)

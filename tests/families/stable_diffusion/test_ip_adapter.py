@@ -100,7 +100,9 @@ def predict(unet: Any, *images: ImagePrompt, index: int = 0, count: int = 1) -> 
 
 class TestAgainstDiffusers:
     @pytest.mark.parametrize("number_of_images", [1, 2])
-    def test_the_unet(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any, number_of_images: int):
+    def test_unet_output_matches_diffusers(
+        self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any, number_of_images: int
+    ):
         """Diffusers' attention processors and image projection, which it puts into a copy of the UNet."""
         import copy
 
@@ -129,7 +131,7 @@ class TestAgainstDiffusers:
         assert not torch.allclose(result, predict(unet), atol=1e-2)
 
     @pytest.mark.parametrize("kind", ["full", "resampler"])
-    def test_projections(self, encoder: Any, kind: str):
+    def test_projections_match_diffusers(self, encoder: Any, kind: str):
         torch.manual_seed(5)
         if kind == "full":
             reference: Any = IPAdapterFullImageProjection(HIDDEN, WIDTH)
@@ -172,7 +174,7 @@ class TestAgainstDiffusers:
                 assert result.shape == expected.shape
                 assert torch.allclose(result, expected, atol=1e-5)
 
-    def test_pixels(self):
+    def test_pixels_match_diffusers(self):
         """Transformers' own processor enlarges with Pillow here, which rounds a few levels the other way."""
         from transformers import CLIPImageProcessorPil
 
@@ -186,8 +188,8 @@ class TestAgainstDiffusers:
         assert (result - expected).abs().mean() < 0.05 * level
 
 
-class TestWhereItWorks:
-    def test_weights_and_windows_go_by_the_call(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
+class TestScope:
+    def test_weights_and_windows_apply_per_step(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
         plain, half = predict(unet), predict(unet, prompt(adapter, encoder, IMAGES, weight=0.5))
         listed = prompt(adapter, encoder, IMAGES, weight=[0.0, 0.5], begin=0.0, end=0.5)
@@ -213,7 +215,7 @@ class TestWhereItWorks:
         assert not torch.allclose(opposed[0], plain[0], atol=1e-3)
         assert not torch.allclose(opposed[0], whole[0], atol=1e-3), "whole has the tokens of no image there"
 
-    def test_masks_hold_at_each_level(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
+    def test_masks_apply_at_each_unet_level(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
         plain, whole = predict(unet), predict(unet, prompt(adapter, encoder, IMAGES))
         left = torch.zeros(64, 64)
@@ -231,7 +233,7 @@ class TestWhereItWorks:
         twice = predict(unet, half, half)
         assert torch.allclose(twice, predict(unet, prompt(adapter, encoder, IMAGES[:1], weight=1.0)), atol=1e-5)
 
-    def test_the_unet_is_as_it_was_also_after_an_error(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
+    def test_the_unet_is_restored_after_an_error(self, sd1_parts: dict[str, Any], adapter: Any, encoder: Any):
         unet = sd1_parts["unet"]
         before = dict(unet.attn_processors)
         some = prompt(adapter, encoder, IMAGES)
@@ -268,7 +270,7 @@ class TestFiles:
             ({"image_proj.proj.weight": None}, "unknown kind of image projection"),
         ],
     )
-    def test_others_are_refused(
+    def test_invalid_files_are_refused(
         self, sd1_parts: dict[str, Any], tmp_path: Path, changes: dict[str, torch.Tensor | None], message: str
     ):
         changed = {n: v for n, v in {**tensors(sd1_parts["unet"]), **changes}.items() if v is not None}
@@ -276,7 +278,7 @@ class TestFiles:
         with pytest.raises(ValueError, match=message):
             ip_adapter.load(tmp_path / "a.safetensors", torch.float32)
 
-    def test_layers_of_other_widths(self, sd1_parts: dict[str, Any], encoder: Any, tmp_path: Path):
+    def test_layers_of_other_widths_are_refused(self, sd1_parts: dict[str, Any], encoder: Any, tmp_path: Path):
         flat = tensors(sd1_parts["unet"])
         cases = {
             "its layer 1 needs tokens of width 5, but its image projection produces width 32": {
@@ -292,7 +294,7 @@ class TestFiles:
             with pytest.raises(ValueError, match=message):
                 predict(sd1_parts["unet"], prompt(broken, encoder, IMAGES))
 
-    def test_an_image_encoder_of_another_width(self, adapter: Any):
+    def test_an_image_encoder_of_another_width_is_refused(self, adapter: Any):
         other = type("Encoder", (), {"dtype": torch.float32, "__call__": lambda _, x: SimpleNamespace(image_embeds=x)})
         with pytest.raises(ValueError, match="needs 24 values per image feature, but its image encoder has 224"):
             adapter.projection.tokens(other(), pixels(IMAGES))
@@ -354,7 +356,7 @@ class TestNodes:
 
         return make
 
-    def test_a_run_with_images_differs_and_leaves_the_model_alone(
+    def test_images_change_the_result_and_leave_the_model_unmodified(
         self, context: FakeContext, make_node: Any, denoise_node: Any
     ):
         plain = latents_of(context, denoise_node().invoke(context))
@@ -369,7 +371,7 @@ class TestNodes:
         unit = fields[0].model_copy(update={"weight": 0.0})
         assert torch.allclose(latents_of(context, denoise_node(ip_adapter=[unit]).invoke(context)), plain, atol=1e-4)
 
-    def test_guidance_in_two_calls_is_the_same(self, context: FakeContext, make_node: Any, denoise_node: Any):
+    def test_sequential_guidance_gives_the_same_result(self, context: FakeContext, make_node: Any, denoise_node: Any):
         field = make_node(method="style_precise").invoke(context).ip_adapter
         results = []
         for sequential in (False, True):
@@ -377,7 +379,7 @@ class TestNodes:
             results.append(latents_of(context, denoise_node(ip_adapter=field).invoke(context)))
         assert torch.allclose(results[0], results[1], atol=1e-4)
 
-    def test_what_it_hands_on(self, context: FakeContext, make_node: Any):
+    def test_node_output_fields(self, context: FakeContext, make_node: Any):
         field = make_node(method="composition", begin_step_percent=0.25).invoke(context).ip_adapter
         assert field.image_encoder_model.key == "vit"
         assert field.target_blocks == ["down_blocks.2", "mid_block"]
@@ -403,7 +405,7 @@ class TestNodes:
         with pytest.raises(ValidationError, match="weights"):
             make_node(**changes)
 
-    def test_what_denoising_refuses(self, context: FakeContext, make_node: Any, denoise_node: Any):
+    def test_denoising_refuses_invalid_adapters(self, context: FakeContext, make_node: Any, denoise_node: Any):
         field: IPAdapterField = make_node().invoke(context).ip_adapter
         two, flat = (context.tensors.save(torch.ones(*shape)) for shape in ((2, 8, 8), (8,)))
         for changes, message in (

@@ -106,7 +106,7 @@ ALWAYS = ("sd2", "sdxl inpainting", "refiner")
 @pytest.mark.parametrize(
     "name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
 )
-def test_a_file_and_the_folder_that_it_becomes(name: str, load: Load, tmp_path: Path):
+def test_single_file_and_converted_folder_are_equivalent(name: str, load: Load, tmp_path: Path):
     kind, networks = KINDS[name], parts(name)
     # 1. the single file
     path = save_weights(original_weights(kind, networks), tmp_path / "model.safetensors")
@@ -206,13 +206,13 @@ STORED: dict[Callable[[Weights, Path], Path], Callable[[dict[str, Any]], dict[st
 
 
 @pytest.mark.parametrize("store", STORED)
-def test_however_a_file_is_stored(store: Callable[[Weights, Path], Path], load: Load, tmp_path: Path):
+def test_storage_formats_give_the_same_model(store: Callable[[Weights, Path], Path], load: Load, tmp_path: Path):
     path = store(sd1_weights(), tmp_path / "model.safetensors")
     check_facts(path, KINDS["sd1"])
     check_outputs(load, path, STORED[store](parts("sd1")))
 
 
-def test_averaged_weights_are_not_used_by_diffusers_either(sd1_configs: Path, tmp_path: Path):
+def test_ema_weights_are_ignored_as_in_diffusers(sd1_configs: Path, tmp_path: Path):
     """InvokeAI loads single files through diffusers, which takes the UNet's own weights."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -245,7 +245,7 @@ def test_a_file_of_stable_diffusion_2_base_predicts_noise(tmp_path: Path):
         ),
     ],
 )
-def test_a_file_without_a_part_gives_the_others(
+def test_a_file_without_one_part_still_loads_the_others(
     kind: str, prefix: str, lacking: str, message: str, load: Load, tmp_path: Path
 ):
     weights = {n: v for n, v in original_weights(KINDS[kind], parts(kind)).items() if not n.startswith(prefix)}
@@ -260,7 +260,7 @@ def test_a_file_without_a_part_gives_the_others(
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
-def test_a_file_that_lacks_a_tensor_or_has_one_of_another_size(part: str, load: Load, tmp_path: Path):
+def test_missing_or_misshapen_tensors_are_refused(part: str, load: Load, tmp_path: Path):
     prefix = {"unet": single_files.UNET_PREFIX, "vae": "first_stage_model."}[part]
     name = {"unet": "middle_block.0.in_layers.2.weight", "vae": "decoder.mid.block_1.conv1.weight"}[part]
     for number, change in enumerate(({}, {f"{prefix}{name}": torch.zeros(3, 3)})):
@@ -272,7 +272,7 @@ def test_a_file_that_lacks_a_tensor_or_has_one_of_another_size(part: str, load: 
             load(path, part)
 
 
-def test_an_autoencoder_of_its_own_with_either_layouts_names(load: Load, tmp_path: Path, model_cache: ModelCache):
+def test_standalone_vae_in_either_layout(load: Load, tmp_path: Path, model_cache: ModelCache):
     vae = parts("sd1")["vae"]
     original = {n.removeprefix(VAE_PREFIX): v.contiguous().clone() for n, v in vae_weights(vae).items()}
     for name, weights in (("original", original), ("diffusers", vae.state_dict())):
@@ -304,7 +304,7 @@ def test_a_folder_with_variants_of_some_parts(mixed_folder: Path, load: Load):
     check_outputs(load, mixed_folder, round_weights(parts("sd1"), torch.float16, "unet", "text_encoder"))
 
 
-def test_a_folder_in_pieces(tmp_path: Path, load: Load):
+def test_sharded_folder(tmp_path: Path, load: Load):
     folder = tmp_path / "pieces"
     for variant in (None, "fp16"):
         parts("sd1")["unet"].save_pretrained(folder / "unet", variant=variant, max_shard_size="2MB")
@@ -372,9 +372,7 @@ class TestPublishedSizes:
 
 @pytest.mark.filterwarnings("ignore:Should have tb<=t1")  # torchsde rounds its end
 @pytest.mark.parametrize("name", discrete.NAMES)
-def test_every_scheduler_runs_without_a_signal_at_the_end_of_the_noise_schedule(
-    name: str, denoise: Callable[..., torch.Tensor]
-):
+def test_every_scheduler_supports_zero_terminal_snr(name: str, denoise: Callable[..., torch.Tensor]):
     config = read_json(single_files.configs_of(BaseModelType.StableDiffusionXL) / "scheduler/scheduler_config.json")
     changes = {"scheduler": name, "prediction_type": "v_prediction", "steps": 4}
     latents = denoise(**changes, scheduler_config=config | {"rescale_betas_zero_snr": True})
@@ -383,7 +381,7 @@ def test_every_scheduler_runs_without_a_signal_at_the_end_of_the_noise_schedule(
     assert torch.equal(denoise(**changes, scheduler_config=config), latents) != rescaled
 
 
-def test_a_mask_made_for_another_size(denoise: Callable[..., torch.Tensor]):
+def test_a_mask_for_another_size(denoise: Callable[..., torch.Tensor]):
     """Only inpainting models see the masked image's latents, which cannot be resized as masks are."""
     changes = {"keep_mask": torch.ones(1, 1, 40, 24), "masked_latents": noise_of(5, 1, 4, 5, 3)}
     with pytest.raises(ValueError, match="the mask is for latents of 3 x 5, but those to denoise are 8 x 8"):

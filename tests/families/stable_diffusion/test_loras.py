@@ -107,7 +107,7 @@ def lora(install: Install, sd1_parts: dict[str, Any]) -> ModelIdentifierField:
 
 
 class TestNames:
-    def test_original_names_are_those_that_diffusers_gives(self):
+    def test_original_names_map_to_diffusers_names(self):
         """Diffusers converts kohya's files for SDXL, too."""
         from diffusers.loaders import lora_conversion_utils as diffusers_conversion
 
@@ -145,7 +145,7 @@ class TestNames:
             assert hasattr(modules[diffusers_name(name)], "weight"), name
 
     @pytest.mark.parametrize("name", ["down_blocks_1_attentions_0_proj_in", "mid_block_resnets_0_conv1", "conv_in"])
-    def test_diffusers_names_stay(self, name: str):
+    def test_diffusers_names_are_unchanged(self, name: str):
         assert diffusers_name(name) == name
 
     @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ class TestNames:
             ("clip_g.", "clip2"),
         ],
     )
-    def test_parts(self, prefix: str, part: str):
+    def test_name_prefixes_select_the_part(self, prefix: str, part: str):
         from invokeclone.engine.lora.keys import read_name
 
         meaning = read_name(f"{prefix}mid_block.lora_A.weight", LAYOUT)
@@ -175,7 +175,7 @@ SIDES = ("up", "down")
 
 
 class TestNodes:
-    def test_the_lora_is_noted_on_both(
+    def test_the_lora_is_added_to_unet_and_clip(
         self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField
     ):
         output = LoRALoaderInvocation(lora=lora, weight=0.3, unet=model.unet, clip=model.clip).invoke(context)
@@ -184,7 +184,9 @@ class TestNodes:
         assert output.clip == model.clip.model_copy(update={"loras": noted})
         assert model.unet.loras == []
 
-    def test_one_side_alone(self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField):
+    def test_unet_or_clip_may_be_omitted(
+        self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField
+    ):
         output = LoRALoaderInvocation(lora=lora, clip=model.clip).invoke(context)
         assert output.unet is None
         assert output.clip is not None
@@ -206,7 +208,7 @@ class TestNodes:
         assert single.loras == [fields[1]]
 
     @pytest.mark.parametrize("node", ["one by one", "collection"])
-    def test_the_same_twice(
+    def test_applying_the_same_lora_twice_is_refused(
         self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField, node: str
     ):
         once = LoRALoaderInvocation(lora=lora, unet=model.unet).invoke(context)
@@ -217,12 +219,14 @@ class TestNodes:
         with pytest.raises(LoRANotApplicable, match="style is applied twice"):
             nodes[node].invoke(context)
 
-    def test_a_model_that_is_no_lora(self, context: FakeContext, model: ModelLoaderOutput, library: Library):
+    def test_a_model_of_another_type_is_refused(self, context: FakeContext, model: ModelLoaderOutput, library: Library):
         main = library.add("main", Path("x"), base=BaseModelType.StableDiffusion1, type=ModelType.Main)
         with pytest.raises(WrongModelType, match="main is a model of type main: select one of type lora"):
             LoRALoaderInvocation(lora=main, unet=model.unet).invoke(context)
 
-    def test_unknown(self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField):
+    def test_unknown_loras_are_refused(
+        self, context: FakeContext, model: ModelLoaderOutput, lora: ModelIdentifierField
+    ):
         unknown = lora.model_copy(update={"key": "gone", "name": "gone"})
         for node in (
             LoRALoaderInvocation(lora=unknown, unet=model.unet),
@@ -232,7 +236,7 @@ class TestNodes:
             with pytest.raises(UnknownModel, match="gone"):
                 node.invoke(context)
 
-    def test_another_base(self, context: FakeContext, model: ModelLoaderOutput, install: Install):
+    def test_loras_of_another_base_are_refused(self, context: FakeContext, model: ModelLoaderOutput, install: Install):
         sdxl = install("xl", BaseModelType.StableDiffusionXL)
         with pytest.raises(LoRANotApplicable, match="xl is for sdxl models, but tiny-sd1 is a sd-1 model"):
             LoRALoaderInvocation(lora=sdxl, unet=model.unet).invoke(context)
@@ -272,7 +276,7 @@ class TestRuns:
         assert torch.allclose(latents, expected, atol=1e-4)
         assert not torch.allclose(latents, plain, atol=1e-2)
 
-    def test_a_run_that_ends_without_memory_leaves_the_model_as_it_was(
+    def test_an_out_of_memory_run_restores_the_model(
         self,
         context: FakeContext,
         denoise_node: Any,
@@ -364,7 +368,7 @@ class TestRuns:
             with patch_loras(context, [LoRAField(lora=lora, weight=1)], sd1_parts["text_encoder"], "clip"):
                 assert torch.equal(sd1_parts["text_encoder"](tokens)[0], plain)
 
-    def test_weight_zero_is_not_even_loaded(
+    def test_loras_with_zero_weight_are_not_loaded(
         self, context: FakeContext, lora: ModelIdentifierField, sd1_parts: dict[str, Any]
     ):
         Path(context.models.others["style"].path).unlink()

@@ -20,7 +20,7 @@ def keep_right(side: int = 8) -> torch.Tensor:
     return keep
 
 
-def test_the_original_stays_under_white(denoise: Denoise):
+def test_the_original_is_kept_under_white(denoise: Denoise):
     latents = denoise(latents=ORIGINAL, keep_mask=keep_right(64), steps=6)
     assert torch.allclose(latents[..., 5:], ORIGINAL[..., 5:])
     assert (latents[..., :3] - ORIGINAL[..., :3]).abs().mean() > 0.1
@@ -35,7 +35,7 @@ def test_masks_work_with_all_kinds_of_schedulers(name: str, denoise: Denoise):
     assert not torch.allclose(latents[..., :4], ORIGINAL[..., :4], atol=1e-2)
 
 
-def test_a_mask_is_reduced_bilinearly(denoise: Denoise):
+def test_masks_are_downscaled_bilinearly(denoise: Denoise):
     """Between what stays and what changes lies a mixture of both."""
     keep = torch.zeros(1, 1, 16, 16)
     keep[..., 9:] = 1.0
@@ -50,13 +50,13 @@ def test_without_latents_the_original_is_zero(denoise: Denoise):
     assert (latents[..., :4].abs() > 0).all()
 
 
-def test_an_empty_part_of_the_schedule_puts_the_original_back(denoise: Denoise):
+def test_an_empty_schedule_restores_the_original(denoise: Denoise):
     latents = denoise(latents=ORIGINAL, keep_mask=keep_right(), start=0.5, end=0.5)
     assert torch.equal(latents[..., 4:], ORIGINAL[..., 4:])
     assert not torch.allclose(latents[..., :4], ORIGINAL[..., :4], atol=1e-2)
 
 
-def test_latents_with_noise_in_them_get_noise_of_the_seed(make_task: MakeTask, sd1_parts: dict[str, Any]):
+def test_noisy_latents_are_masked_with_noise_of_the_seed(make_task: MakeTask, sd1_parts: dict[str, Any]):
     inputs: list[torch.Tensor] = []
     hook = sd1_parts["unet"].conv_in.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     keep = torch.ones(1, 1, 8, 8)
@@ -70,7 +70,7 @@ def test_latents_with_noise_in_them_get_noise_of_the_seed(make_task: MakeTask, s
     assert torch.allclose(inputs[0][:1], noisy, atol=1e-6)
 
 
-def test_gray_locations_of_a_gradient_mask_join_later(denoise: Denoise):
+def test_gray_areas_of_a_gradient_mask_start_changing_later(denoise: Denoise):
     keep = torch.zeros(1, 1, 8, 8)
     keep[..., 2:4], keep[..., 4:6], keep[..., 6:] = 0.5, 0.9, 1.0
     latents = denoise(latents=ORIGINAL, keep_mask=keep, gradient_mask=True, steps=10, scheduler="ddim")
@@ -92,7 +92,7 @@ class TestInpaintingModel:
         unet.conv_in.register_forward_pre_hook(lambda _, inputs: unet_inputs.append(inputs[0]))
         return unet_inputs
 
-    def test_it_sees_the_mask_and_the_masked_latents(self, unet: Any, inputs: list[torch.Tensor], denoise: Denoise):
+    def test_unet_gets_the_mask_and_the_masked_latents(self, unet: Any, inputs: list[torch.Tensor], denoise: Denoise):
         keep = keep_right()
         denoise(unet=unet, latents=ORIGINAL, keep_mask=keep)
         first = inputs[0]
@@ -110,7 +110,7 @@ class TestInpaintingModel:
         assert not inputs[0][:, 5:].any()
 
     @pytest.mark.parametrize("gradient", [False, True])
-    def test_the_original_is_put_back_after_the_loop_only(
+    def test_the_original_is_restored_only_after_the_loop(
         self, unet: Any, inputs: list[torch.Tensor], denoise: Denoise, gradient: bool
     ):
         states: list[Any] = []
@@ -123,7 +123,7 @@ class TestInpaintingModel:
         assert torch.equal(result[..., 4:], ORIGINAL[..., 4:])
         assert torch.equal(result[..., :4], last[..., :4])
 
-    def test_rows_of_a_batch_have_masks_of_their_own(self, unet: Any, denoise: Denoise):
+    def test_each_batch_row_has_its_own_mask(self, unet: Any, denoise: Denoise):
         rows = [(noise_of(seed), noise_of(seed + 10), noise_of(seed + 20, 1, 1, 8, 8).clamp(0, 1)) for seed in (1, 2)]
         noise, latents, keep = (torch.cat(tensors) for tensors in zip(*rows, strict=True))
         together = denoise(unet=unet, noise=noise, latents=latents, keep_mask=keep, seeds=(0, 0))

@@ -28,14 +28,14 @@ class TestTiles:
     @pytest.mark.parametrize(
         ("length", "expected"), [(8, [0]), (6, [0]), (9, [0, 1]), (12, [0, 4]), (13, [0, 2, 5]), (20, [0, 4, 8, 12])]
     )
-    def test_they_are_spread_evenly_and_overlap_at_least_so_far(self, length: int, expected: list[int]):
+    def test_tiles_are_spread_evenly_with_a_minimum_overlap(self, length: int, expected: list[int]):
         areas = SMALL.areas(8, length)
         assert [area.left for area in areas] == expected
         assert {area.right - area.left for area in areas} == {min(8, length)}
         assert areas[-1].right == length
         assert [area.top for area in SMALL.areas(length, 8)] == expected
 
-    def test_row_by_row(self):
+    def test_tiles_are_ordered_row_by_row(self):
         assert SMALL.areas(12, 12) == [Area(0, 8, 0, 8), Area(0, 8, 4, 12), Area(4, 12, 0, 8), Area(4, 12, 4, 12)]
 
     def test_tiles_within_their_overlap(self):
@@ -44,7 +44,7 @@ class TestTiles:
         assert Tiling(8, 8, 8).areas(8, 8) == [Area(0, 8, 0, 8)], "a single tile overlaps with none"
 
     @pytest.mark.parametrize("size", [(8, 8), (12, 20), (13, 9)])
-    def test_the_weights_add_up_to_one(self, size: tuple[int, int]):
+    def test_weights_sum_to_one(self, size: tuple[int, int]):
         total, areas = torch.zeros(size), SMALL.areas(*size)
         for area, weight in zip(areas, weights(areas), strict=True):
             total[area.top : area.bottom, area.left : area.right] += weight
@@ -52,7 +52,7 @@ class TestTiles:
         assert (total > 0).all()
         assert narrow or torch.allclose(total, torch.ones(size))
 
-    def test_they_fall_along_the_overlap(self):
+    def test_weights_fall_linearly_across_the_overlap(self):
         first, second = weights(Tiling(8, 8, 4).areas(8, 12))
         assert torch.allclose(first[0], torch.tensor([1, 1, 1, 1, 1, 2 / 3, 1 / 3, 0]))
         assert torch.allclose(second[0], first[0].flip(0))
@@ -67,7 +67,7 @@ class TestDenoising:
         expected = pipeline.denoise(sd1_parts["unet"], task, CPU, [].append)
         assert torch.equal(denoise(sd1_parts["unet"], task, SMALL), expected)
 
-    def test_a_step_is_the_weighted_mean_of_the_tiles_own(self, sd1_parts: dict[str, Any], make_task: MakeTask):
+    def test_a_step_is_the_weighted_mean_of_its_tiles(self, sd1_parts: dict[str, Any], make_task: MakeTask):
         """A single Euler step per tile, done one by one, is put together by hand."""
         unet, noise = sd1_parts["unet"], noise_of(2, 1, 4, 8, 12)
         result = denoise(unet, make_task(noise=noise, steps=1), SMALL)
@@ -89,13 +89,13 @@ class TestDenoising:
         assert [state.step for state in states] == list(range(len(states)))
         assert states[-1].latents.shape == noise.shape
 
-    def test_a_batch_is_its_rows_alone(self, sd1_parts: dict[str, Any], make_task: MakeTask):
+    def test_a_batch_matches_its_single_rows(self, sd1_parts: dict[str, Any], make_task: MakeTask):
         rows = [noise_of(seed, 1, 4, 8, 12) for seed in (2, 3)]
         task = make_task(noise=torch.cat(rows), seeds=(0, 0), scheduler="euler_a")
         single = [denoise(sd1_parts["unet"], make_task(noise=row, scheduler="euler_a"), SMALL) for row in rows]
         assert torch.allclose(denoise(sd1_parts["unet"], task, SMALL), torch.cat(single), atol=1e-4)
 
-    def test_controls_are_told_the_area(self, sd1_parts: dict[str, Any], make_task: MakeTask):
+    def test_controls_get_the_tile_area(self, sd1_parts: dict[str, Any], make_task: MakeTask):
         calls: list[tuple[Any, Any, int]] = []
 
         def control(call: UNetCall) -> None:
@@ -106,12 +106,12 @@ class TestDenoising:
         areas = [Area(0, 8, 0, 8), Area(0, 8, 4, 12)]
         assert calls == [(area, (8, 12), index) for index in (0, 1) for area in areas]
 
-    def test_nothing_to_be_done(self, sd1_parts: dict[str, Any], make_task: MakeTask):
+    def test_without_steps_latents_are_unchanged(self, sd1_parts: dict[str, Any], make_task: MakeTask):
         latents = noise_of(4, 1, 4, 8, 12)
         task = make_task(noise=None, latents=latents, start=1.0)
         assert torch.equal(denoise(sd1_parts["unet"], task, SMALL), latents)
 
-    def test_what_it_refuses(self, sd1_parts: dict[str, Any], make_task: MakeTask):
+    def test_regional_prompts_and_inpainting_models_are_refused(self, sd1_parts: dict[str, Any], make_task: MakeTask):
         info = BasicConditioningInfo(noise_of(7, 1, 3, 32))
         regional = TextConditioning.of_prompts([(info, torch.ones(1, 64, 64))])
         with pytest.raises(ValueError, match="does not support regional prompts: remove the masks"):
@@ -150,7 +150,7 @@ class TestNode:
         assert (tiles.width, tiles.height, tiles.latents.seed) == (64, 48, None)
         assert [state.step for state in context.util.steps] == [0, 1, 2]
 
-    def test_it_begins_with_latents(self, context: FakeContext, make_node: Any):
+    def test_it_starts_from_latents(self, context: FakeContext, make_node: Any):
         latents = LatentsField(latents_name=context.tensors.save(noise_of(5, 1, 4, 6, 8)), seed=4)
         changed = latents_of(context, make_node(latents=latents, denoising_start=0.5).invoke(context))
         assert not torch.allclose(changed, latents_of(context, make_node().invoke(context)), atol=1e-3)

@@ -51,7 +51,7 @@ def save(context: FakeContext, tensor: torch.Tensor, seed: int | None = 9) -> La
 
 
 class TestModels:
-    def test_the_parts_of_a_model_are_names(
+    def test_model_loader_outputs_identifiers_without_loading(
         self, context: FakeContext, model: ModelLoaderOutput, sd1_identifier: ModelIdentifierField
     ):
         assert model.unet.unet == sd1_identifier.model_copy(update={"submodel_type": SubModelType.UNet})
@@ -67,7 +67,7 @@ class TestModels:
         with pytest.raises(UnknownModel, match="gone"):
             MainModelLoaderInvocation(model=deleted).invoke(context)
 
-    def test_settings_of_parts(self, context: FakeContext, model: ModelLoaderOutput):
+    def test_clip_skip_seamless_and_freeu_settings(self, context: FakeContext, model: ModelLoaderOutput):
         skipped = CLIPSkipInvocation(clip=model.clip, skipped_layers=1).invoke(context).clip
         assert CLIPSkipInvocation(clip=skipped, skipped_layers=2).invoke(context).clip.skipped_layers == 3
         assert model.clip.skipped_layers == 0
@@ -97,7 +97,7 @@ class TestIdealSize:
             (BaseModelType.StableDiffusion3, 1024),
         ],
     )
-    def test_the_side_is_that_of_the_models_base(
+    def test_ideal_size_depends_on_the_base(
         self, context: FakeContext, model: ModelLoaderOutput, base: BaseModelType, side: int
     ):
         context.models.record = SimpleNamespace(**{**vars(context.models.record), "base": base})
@@ -114,9 +114,7 @@ class TestIdealSize:
 
 class TestPrompts:
     @pytest.mark.parametrize("enabled", [False, True])
-    def test_tokens_are_logged_where_the_setting_says_so(
-        self, context: FakeContext, model: ModelLoaderOutput, enabled: bool
-    ):
+    def test_tokens_are_logged_when_enabled(self, context: FakeContext, model: ModelLoaderOutput, enabled: bool):
         settings(context, log_tokenization=enabled)
         CompelInvocation(prompt="a (cat)1.2", clip=model.clip).invoke(context)
         assert len(context.logger.lines) == enabled
@@ -149,7 +147,7 @@ class TestDenoise:
         again = denoise_node().invoke(context)
         assert torch.equal(latents_of(context, again), latents_of(context, output))
 
-    def test_the_seed_is_that_of_the_noise_or_of_the_latents(
+    def test_the_seed_comes_from_the_noise_or_the_latents(
         self, context: FakeContext, denoise_node: Any, tasks: list[pipeline.DenoiseTask]
     ):
         latents = torch.zeros(1, 4, 6, 8)
@@ -158,7 +156,7 @@ class TestDenoise:
         denoise_node(latents=save(context, latents, seed=None), noise=None).invoke(context)
         assert [list(task.seeds) for task in tasks] == [[3], [9], [0]]
 
-    def test_the_record_states_the_kind_of_prediction(
+    def test_prediction_type_comes_from_the_record(
         self, context: FakeContext, denoise_node: Any, tasks: list[pipeline.DenoiseTask]
     ):
         """Of a folder too, whatever its scheduler's configuration says."""
@@ -182,7 +180,7 @@ class TestDenoise:
         unet = context.models.cache.get("tiny:unet", lambda: pytest.fail("it is loaded"))
         assert unet.locks == 0
 
-    def test_hidiffusion_is_for_unets_of_the_published_structure(self, context: FakeContext, denoise_node: Any):
+    def test_hidiffusion_requires_a_published_unet_structure(self, context: FakeContext, denoise_node: Any):
         with pytest.raises(ValueError, match="turn it off for this model"):
             denoise_node(hidiffusion=True).invoke(context)
 

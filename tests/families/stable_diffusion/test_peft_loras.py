@@ -79,11 +79,11 @@ def test_alphas_of_single_layers(patterns: Any, scale: float, tmp_path: Path):
 
 
 @pytest.mark.parametrize("alpha", [None, "6", True, [6]])
-def test_an_alpha_that_is_no_number_counts_as_none(alpha: Any, tmp_path: Path):
+def test_an_invalid_alpha_is_ignored(alpha: Any, tmp_path: Path):
     assert scale_with(tmp_path, alpha_pattern={}, lora_alpha=alpha) == 1
 
 
-def test_alphas_of_the_file_itself_count_more(tmp_path: Path):
+def test_alphas_in_the_file_take_precedence(tmp_path: Path):
     tensors = load_file(FOLDER / "plain.safetensors") | {f"{LAYER}.alpha": torch.tensor(14.0)}
     with safe_open(FOLDER / "plain.safetensors", "pt") as file:
         save_file(tensors, tmp_path / "x.safetensors", file.metadata())

@@ -23,7 +23,7 @@ SDXL_SCHEDULER = {**SCHEDULER, "_class_name": "EulerDiscreteScheduler", "timeste
 
 @pytest.mark.parametrize("config", [SCHEDULER, SDXL_SCHEDULER], ids=["sd1", "leading"])
 @pytest.mark.parametrize("name", ["euler", "ddim", "dpmpp_2m", "euler_k", "pndm", "heun", "unipc", "deis"])
-def test_latents_are_those_of_diffusers(name: str, config: dict[str, Any], sd1_parts: dict[str, Any], denoise: Denoise):
+def test_latents_match_diffusers(name: str, config: dict[str, Any], sd1_parts: dict[str, Any], denoise: Denoise):
     """Diffusers' pipeline multiplies what it is given by init_noise_sigma; here the sampler adds noise to zeros."""
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
@@ -63,7 +63,7 @@ def test_prompts_of_different_length(denoise: Denoise, encode: Encode):
     assert not torch.allclose(together, denoise(), atol=1e-3)
 
 
-def test_padding_of_the_shorter_prompt_is_not_attended_to(sd1_parts: dict[str, Any], encode: Encode):
+def test_padding_of_the_shorter_prompt_is_masked(sd1_parts: dict[str, Any], encode: Encode):
     """Both sides in one call equal each side alone, without any padding."""
     from invokeclone.families.stable_diffusion.denoiser import UNetDenoiser
 
@@ -80,13 +80,13 @@ def test_one_call_or_two_give_the_same(denoise: Denoise):
     assert torch.allclose(denoise(), denoise(sequential=True), atol=1e-4)
 
 
-def test_scale_one_is_the_positive_prompt_alone(denoise: Denoise, encode: Encode):
+def test_scale_one_uses_only_the_positive_prompt(denoise: Denoise, encode: Encode):
     alone = denoise(cfg_scale=1.0)
     assert torch.equal(alone, denoise(cfg_scale=1.0, negative=encode("something else")))
     assert torch.allclose(alone, denoise(cfg_scale=1.0000001), atol=1e-4)
 
 
-def test_a_scale_for_each_step(denoise: Denoise):
+def test_per_step_scales(denoise: Denoise):
     assert torch.equal(denoise(cfg_scale=[5.0] * 4), denoise(cfg_scale=5.0))
     assert not torch.equal(denoise(cfg_scale=[5.0, 5.0, 5.0, 2.0]), denoise(cfg_scale=5.0))
     assert torch.equal(denoise(cfg_scale=[5.0]), denoise(cfg_scale=5.0))
@@ -104,7 +104,7 @@ def test_noise_is_added_by_the_sampler(denoise: Denoise):
     assert torch.allclose(states[0].latents, expected)
 
 
-def test_images_begin_with_their_share_of_the_noise(denoise: Denoise):
+def test_images_are_noised_to_the_starting_timestep(denoise: Denoise):
     original = noise_of(5) * 0.5
     states: list[Any] = []
     little = denoise(states, latents=original, start=0.8, steps=10)
@@ -115,7 +115,7 @@ def test_images_begin_with_their_share_of_the_noise(denoise: Denoise):
     assert torch.equal(little, denoise(latents=original, start=0.8, steps=10))
 
 
-def test_an_empty_part_of_the_schedule_adds_noise_and_calls_nothing(denoise: Denoise):
+def test_an_empty_schedule_adds_noise_without_model_calls(denoise: Denoise):
     original, states = noise_of(5), []
     noisy = denoise(states, scheduler="ddim", latents=original, start=0.5, end=0.5, steps=10)
     sampler = discrete.create("ddim", SCHEDULER)
@@ -125,14 +125,14 @@ def test_an_empty_part_of_the_schedule_adds_noise_and_calls_nothing(denoise: Den
     assert not states
 
 
-def test_two_halves_make_a_whole(denoise: Denoise):
+def test_two_half_runs_equal_a_full_run(denoise: Denoise):
     whole = denoise(scheduler="ddim", steps=6)
     half = denoise(scheduler="ddim", steps=6, end=0.5)
     rest = denoise(scheduler="ddim", steps=6, start=0.5, latents=half, noise=None)
     assert torch.allclose(rest, whole, atol=1e-5)
 
 
-def test_the_record_states_the_kind_of_prediction(denoise: Denoise):
+def test_prediction_type_comes_from_the_record(denoise: Denoise):
     velocity = denoise(prediction_type="v_prediction")
     assert not torch.allclose(velocity, denoise(prediction_type="epsilon"), atol=1e-2)
     assert torch.equal(velocity, denoise(scheduler_config={**SCHEDULER, "prediction_type": "v_prediction"}))
@@ -140,7 +140,7 @@ def test_the_record_states_the_kind_of_prediction(denoise: Denoise):
 
 @pytest.mark.filterwarnings("ignore:Should have ta>=t0:UserWarning")  # torchsde, about rounding
 @pytest.mark.parametrize("name", ["euler_a", "dpmpp_sde", "dpmpp_2m_sde", "lcm", "ddpm", "er_sde"])
-def test_the_seed_decides_on_the_noise_between_steps(name: str, denoise: Denoise):
+def test_step_noise_depends_on_the_seed(name: str, denoise: Denoise):
     first = denoise(scheduler=name, seeds=(1,))
     assert torch.equal(first, denoise(scheduler=name, seeds=(1,)))
     assert not torch.allclose(first, denoise(scheduler=name, seeds=(2,)), atol=1e-3)
@@ -154,7 +154,7 @@ def test_sizes_must_agree(denoise: Denoise):
     assert denoise(noise=noise_of(0, 1, 4, 5, 9)).shape == (1, 4, 5, 9)
 
 
-def test_everything_is_in_the_unets_number_format(sd1_parts: dict[str, Any], make_task: MakeTask):
+def test_computation_uses_the_unets_dtype(sd1_parts: dict[str, Any], make_task: MakeTask):
     unet = deepcopy(sd1_parts["unet"]).to(torch.bfloat16)
     formats: set[torch.dtype] = set()
     unet.conv_in.register_forward_pre_hook(lambda _, inputs: formats.add(inputs[0].dtype))
@@ -182,7 +182,7 @@ def test_canceling_stops_at_the_next_step(sd1_parts: dict[str, Any], make_task: 
     assert steps == [0, 1, 2]
 
 
-def test_seamless_axes_and_freeu_are_for_one_run(denoise: Denoise):
+def test_seamless_axes_and_freeu_apply_to_one_run_only(denoise: Denoise):
     plain = denoise()
     wrapped = denoise(seamless_axes=["x"])
     freed = denoise(free_u=FreeUConfig(s1=0.9, s2=0.2, b1=1.2, b2=1.4))
@@ -192,7 +192,7 @@ def test_seamless_axes_and_freeu_are_for_one_run(denoise: Denoise):
     assert torch.equal(plain, denoise())
 
 
-def test_a_seamless_image_has_no_edge(sd1_parts: dict[str, Any]):
+def test_seamless_images_wrap_around(sd1_parts: dict[str, Any]):
     """Rolling the latents of an image that wraps around rolls the image."""
     vae, latents = sd1_parts["vae"], noise_of(3)
 
@@ -217,7 +217,7 @@ def test_images_and_latents(sd1_parts: dict[str, Any]):
     assert (image.size, image.mode) == ((64, 48), "RGB")
 
 
-def test_previews_have_the_colors_of_the_models_own_autoencoder(load_part: Callable[[str], Any], make_task: MakeTask):
+def test_previews_use_the_colors_of_the_models_vae(load_part: Callable[[str], Any], make_task: MakeTask):
     unet = load_part("unet")
     assert unet.latent_colors is not None, "the tiny autoencoder is not the published one"
     used: list[Any] = []
@@ -227,7 +227,7 @@ def test_previews_have_the_colors_of_the_models_own_autoencoder(load_part: Calla
 
 
 class TestConditioning:
-    def test_prompts_are_put_behind_each_other(self):
+    def test_prompts_are_concatenated(self):
         first, second = noise_of(1, 1, 3, 8), noise_of(2, 1, 5, 8)
         joined = TextConditioning.of_prompts([(BasicConditioningInfo(e), None) for e in (first, second)])
         assert torch.equal(joined.embeds, torch.cat([first, second], dim=1))
@@ -242,7 +242,7 @@ class TestConditioning:
         assert not joined.embeds[0, 3:].any()
         assert joined.token_mask().int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
 
-    def test_one_row_serves_a_batch(self):
+    def test_one_row_is_expanded_to_the_batch(self):
         single = TextConditioning.of_prompts([(BasicConditioningInfo(noise_of(1, 1, 3, 8)), None)])
         three = single.expand(3)
         assert (three.embeds.shape, three.lengths) == ((3, 3, 8), (3, 3, 3))

@@ -41,30 +41,30 @@ def dot(row: int, column: int, size: tuple[int, int] = (8, 8)) -> torch.Tensor:
 
 
 class TestLevels:
-    def test_at_the_size_of_the_latents_the_mask_is_that_of_the_nearest_pixels(self):
+    def test_full_size_masks_use_nearest_pixels(self):
         mask = torch.zeros(1, 64, 64, dtype=torch.bool)
         mask[0, 16:, :8] = True
         expected = [[0] * 8, [0] * 8, *[[1] + [0] * 7] * 6]
         assert attention_mask(conditioning(mask, None), (8, 8), (8, 8), 0) == expected
 
-    def test_smaller_levels_have_the_maximum_of_the_larger_one(self):
+    def test_smaller_levels_are_max_pooled(self):
         """A dot off the grid stays at every level; by the nearest pixel it would be lost."""
         text = conditioning(dot(1, 3), None)
         assert attention_mask(text, (8, 8), (4, 4), 0) == [[0, 1, 0, 0], [0] * 4, [0] * 4, [0] * 4]
         assert attention_mask(text, (8, 8), (2, 2), 0) == [[1, 0], [0, 0]]
         assert attention_mask(text, (8, 8), (1, 1), 0) == [[1]]
 
-    def test_odd_sizes_are_halved_upwards(self):
+    def test_odd_sizes_are_halved_rounding_up(self):
         text = conditioning(dot(4, 8, (5, 9)), None)
         assert attention_mask(text, (5, 9), (3, 5), 0) == [[0] * 5, [0] * 5, [0, 0, 0, 0, 1]]
         assert attention_mask(text, (5, 9), (2, 3), 0) == [[0] * 3, [0, 0, 1]]
 
-    def test_a_level_that_the_latents_do_not_have(self):
+    def test_unknown_level(self):
         with pytest.raises(ValueError, match="no level of latents of 8 x 8 has 15 locations"):
             scores(conditioning(dot(0, 0)), (8, 8), 15)
 
     @pytest.mark.parametrize("scale", [1, 255])
-    def test_masks_of_any_type_hold_above_one_half(self, scale: int):
+    def test_masks_of_any_dtype_are_thresholded_at_one_half(self, scale: int):
         values = torch.tensor([[0.0, 0.5], [0.51, 1.0]])
         assert attention_mask(conditioning(values), (2, 2), (2, 2), 0) == [[0, 0], [1, 1]]
         levels = torch.tensor([[[0, 0], [scale, scale]]], dtype=torch.uint8)
@@ -72,12 +72,12 @@ class TestLevels:
 
 
 class TestTokens:
-    def test_a_prompt_without_a_mask_holds_everywhere(self):
+    def test_a_prompt_without_a_mask_applies_everywhere(self):
         score = scores(conditioning(dot(0, 0), None), (8, 8), 64)
         assert (score[0, :, 2:] == 0).all()
         assert (score[0, 1:, :2] == HIDDEN).all()
 
-    def test_padding_is_hidden_in_each_row(self):
+    def test_padding_is_masked_in_each_row(self):
         longer = conditioning(None, None, None)
         joined = conditioning(dot(0, 0)).concat(longer)
         score = scores(joined, (8, 8), 64)
@@ -86,7 +86,7 @@ class TestTokens:
         assert (score[1] == 0).all(), "a row without regions attends to all of its tokens"
 
 
-def test_the_unet_attends_as_by_hand(sd1_parts: dict[str, Any]):
+def test_unet_attention_matches_a_manual_computation(sd1_parts: dict[str, Any]):
     """All cross-attention of the tiny UNet is at half the latents' size, so one matrix of scores serves it."""
     unet, latents, timestep = sd1_parts["unet"], noise_of(1), torch.tensor(500)
     text = conditioning(dot(1, 3), 1 - dot(1, 3), tokens=4)
@@ -121,7 +121,7 @@ class TestDenoising:
         mask[..., :32] = True
         return mask
 
-    def test_a_region_of_the_whole_image_changes_nothing(self, denoise: Denoise, encode: Encode, left: torch.Tensor):
+    def test_a_full_image_region_changes_nothing(self, denoise: Denoise, encode: Encode, left: torch.Tensor):
         info = BasicConditioningInfo(encode("a red circle").embeds)
         whole = denoise()
         everywhere = TextConditioning.of_prompts([(info, torch.ones_like(left))])

@@ -129,7 +129,7 @@ def reference(parts: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("skip", [0, 1])
-def test_prompts_are_encoded_as_by_diffusers(skip: int, context: FakeContext, parts: dict[str, Any]):
+def test_prompt_encoding_matches_diffusers(skip: int, context: FakeContext, parts: dict[str, Any]):
     conditioning = encode(context, "a cat", "oil painting", skip)
     with torch.inference_mode():
         embeds, _, pooled, _ = reference(parts).encode_prompt(
@@ -141,7 +141,7 @@ def test_prompts_are_encoded_as_by_diffusers(skip: int, context: FakeContext, pa
     assert torch.allclose(conditioning.pooled_embeds, pooled, atol=1e-5)
 
 
-def test_the_second_encoder_reads_the_prompt_where_there_is_no_style(context: FakeContext):
+def test_the_second_encoder_falls_back_to_the_prompt_without_style(context: FakeContext):
     same, blank, styled = (encode(context, "a cat", style) for style in ("a cat", "  ", "oil"))
     assert torch.equal(same.embeds, blank.embeds)
     assert torch.equal(same.pooled_embeds, blank.pooled_embeds)
@@ -149,7 +149,7 @@ def test_the_second_encoder_reads_the_prompt_where_there_is_no_style(context: Fa
     assert not torch.allclose(styled.embeds[..., 32:], same.embeds[..., 32:], atol=1e-3)
 
 
-def test_no_text_is_zeros_and_blank_text_is_not(context: FakeContext):
+def test_empty_text_gives_zeros_and_blank_text_does_not(context: FakeContext):
     nothing, styled, blank = encode(context, ""), encode(context, "", "oil"), encode(context, "  ")
     assert nothing.embeds.shape == (1, 77, 32 + WIDTH)
     assert not nothing.embeds.any()
@@ -160,7 +160,7 @@ def test_no_text_is_zeros_and_blank_text_is_not(context: FakeContext):
     assert blank.embeds.any()
 
 
-def test_the_pooled_embedding_is_of_the_text_as_it_stands(context: FakeContext):
+def test_the_pooled_embedding_uses_the_raw_text(context: FakeContext):
     """Weights change the tokens' embeddings; the pooled one is of the raw text, cut to one chunk."""
     weighted = encode(context, "a (cat)1.5")
     other = encode(context, "a cat")
@@ -170,7 +170,7 @@ def test_the_pooled_embedding_is_of_the_text_as_it_stands(context: FakeContext):
     assert torch.allclose(long.pooled_embeds, encode(context, "one two three " * 41).pooled_embeds)
 
 
-def test_the_shorter_text_is_filled_with_zeros(context: FakeContext):
+def test_the_shorter_text_is_zero_padded(context: FakeContext):
     conditioning = encode(context, "a cat", "one two three " * 40)
     assert conditioning.embeds.shape[1] > 77
     assert not conditioning.embeds[:, 77:, :32].any()
@@ -183,7 +183,7 @@ def test_sizes(context: FakeContext):
     assert conditioning.add_time_ids.tolist() == [[2, 1, 3, 4, 6, 5]]
 
 
-def test_latents_are_those_of_diffusers(context: FakeContext, parts: dict[str, Any]):
+def test_latents_match_diffusers(context: FakeContext, parts: dict[str, Any]):
     sizes = dict.fromkeys(("original_width", "original_height", "target_width", "target_height"), 64)
     positive, negative = encode(context, "a cat", "oil", **sizes), encode(context, "", **sizes)
     result = pipeline.denoise(parts["unet"], task(positive, negative), CPU, [].append)
@@ -215,7 +215,7 @@ def initial_latents() -> torch.Tensor:
     return sampler.add_noise(torch.zeros_like(noise), noise, sampler.timesteps[:1]) / sampler.init_noise_sigma
 
 
-def test_the_refiner_takes_over_as_in_diffusers(refiner_context: FakeContext, refiner_parts: dict[str, Any]):
+def test_refiner_handover_matches_diffusers(refiner_context: FakeContext, refiner_parts: dict[str, Any]):
     from diffusers import StableDiffusionXLImg2ImgPipeline
 
     base = BaseModelType.StableDiffusionXLRefiner
@@ -256,13 +256,13 @@ def test_the_refiner_takes_over_as_in_diffusers(refiner_context: FakeContext, re
     assert torch.allclose(result, expected, atol=1e-4)
 
 
-def test_the_refiner_reads_no_text_as_text(refiner_context: FakeContext):
+def test_the_refiner_encodes_empty_text(refiner_context: FakeContext):
     base = BaseModelType.StableDiffusionXLRefiner
     model = SDXLRefinerModelLoaderInvocation(model=identifier(base)).invoke(refiner_context)
     assert info_of(refiner_context, SDXLRefinerCompelPromptInvocation(style="", clip2=model.clip2)).embeds.any()
 
 
-def test_regions_share_what_the_last_whole_prompt_states(context: FakeContext):
+def test_regions_share_the_pooled_embedding_of_the_last_whole_prompt(context: FakeContext):
     first, second, third = (encode(context, text) for text in ("a cat", "a dog", "a sun"))
     mask = torch.ones(8, 8)
     either = TextConditioning.of_prompts([(first, None), (second, None), (third, mask)])
@@ -285,7 +285,7 @@ def test_rows_keep_their_pooled_embeddings(context: FakeContext, parts: dict[str
         assert torch.allclose(batched[row : row + 1], alone, atol=1e-4)
 
 
-def test_a_pooled_embedding_is_needed():
+def test_a_missing_pooled_embedding_is_refused():
     with pytest.raises(ValueError, match="pooled embedding is missing"):
         prompts.conditioning([prompts.EncodedText(torch.zeros(1, 77, 4), None)], [1, 2, 3])
 
@@ -299,7 +299,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("tiled", [False, True])
-def test_prompts_of_another_model_are_named(kind: str, tiled: bool, context: FakeContext, parts: dict[str, Any]):
+def test_prompts_of_another_model_are_refused_by_name(
+    kind: str, tiled: bool, context: FakeContext, parts: dict[str, Any]
+):
     other, problem = OTHERS[kind]
     mismatched_task = task(encode(context, "a cat"), other)
     with pytest.raises(
@@ -313,7 +315,7 @@ def test_prompts_of_another_model_are_named(kind: str, tiled: bool, context: Fak
             pipeline.denoise(parts["unet"], mismatched_task, CPU, lambda _: None)
 
 
-def test_prompts_of_two_models_are_not_joined():
+def test_prompts_of_two_models_are_not_combined():
     sides = [(BasicConditioningInfo(torch.zeros(1, 77, width)), None) for width in (48, 32)]
     with pytest.raises(ValueError, match=r"cannot join prompts of different models .*widths 32 and 48"):
         TextConditioning.of_prompts(sides)
@@ -328,7 +330,7 @@ def test_text_encoders_in_the_wrong_place(context: FakeContext, parts: dict[str,
         pipeline.encode(parts["tokenizer_2"], parts["text_encoder_2"], "a cat", CPU)
 
 
-def test_a_loader_names_the_part_that_a_model_lacks(refiner_context: FakeContext):
+def test_loader_errors_name_the_missing_part(refiner_context: FakeContext):
     with pytest.raises(ValueError, match="has no part text_encoder: select a model of the kind"):
         encode(refiner_context, "a cat")
 

@@ -396,7 +396,7 @@ def test_inpainting_with_a_plain_model(unet: Any):
     assert torch.equal(latents[~inside], noise_of(9, *LATENTS)[~inside])
 
 
-def test_inpainting_with_a_model_that_sees_the_mask():
+def test_inpainting_with_an_inpainting_model():
     nine = make_unet(**NETWORK, in_channels=9, up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"])
     original, masked = noise_of(9, *LATENTS), noise_of(12, *LATENTS)
     expected = inpaint_reference(nine, masked_image_latents=masked)

@@ -35,7 +35,7 @@ def test_the_unet(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, 
     assert not unet.training
 
 
-def test_an_inpainting_unet_is_known_by_its_first_weight(sd1_configs: Path, tmp_path: Path):
+def test_inpainting_unets_are_detected_by_their_first_weight(sd1_configs: Path, tmp_path: Path):
     unet = make_unet(in_channels=9)
     save_file(unet_weights(unet), tmp_path / "inpainting.safetensors")
     loaded = single_files.load_unet_file(tmp_path / "inpainting.safetensors", torch.float32, sd1_configs)
@@ -49,7 +49,7 @@ def test_a_file_without_a_unet(sd1_configs: Path, tmp_path: Path):
         single_files.load_unet_file(tmp_path / "empty.safetensors", torch.float32, sd1_configs)
 
 
-def test_every_part_is_loaded_by_the_record(
+def test_every_part_is_loaded_through_the_record(
     sd1_checkpoint: Path,
     sd1_configs: Path,
     sd1_parts: dict[str, Any],
@@ -62,7 +62,7 @@ def test_every_part_is_loaded_by_the_record(
         assert same_weights(loaders.load(model_cache, record, sd1_checkpoint, name).model, sd1_parts[name])
 
 
-def test_tokenizer_and_scheduler_are_the_published_ones(
+def test_tokenizer_and_scheduler_match_the_published_model(
     sd1_checkpoint: Path, record: SimpleNamespace, model_cache: ModelCache
 ):
     scheduler = loaders.load(model_cache, record, sd1_checkpoint, SubModelType.Scheduler).model
@@ -83,7 +83,7 @@ def test_tokenizer_and_scheduler_are_the_published_ones(
         loaders.load(model_cache, record, sd1_checkpoint, SubModelType.Transformer)
 
 
-def test_the_configurations_are_those_of_stable_diffusion_1():
+def test_configurations_match_stable_diffusion_1():
     """The numbers of weights are well known, and no other sizes of layers give them."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel

@@ -61,7 +61,7 @@ def apply_adapter(adapter: T2IAdapter, call: UNetCall) -> UNetCall:
     return call
 
 
-def test_latents_are_those_of_diffusers(net: Any, unet: Any, sd1_parts: dict[str, Any], denoise: Denoise):
+def test_latents_match_diffusers(net: Any, unet: Any, sd1_parts: dict[str, Any], denoise: Denoise):
     from diffusers.pipelines.t2i_adapter.pipeline_stable_diffusion_adapter import StableDiffusionAdapterPipeline
 
     sampler = discrete.create("euler", SCHEDULER)
@@ -122,7 +122,7 @@ def test_the_net_runs_once_for_each_area(net: Any, encode: Encode, monkeypatch: 
     assert torch.allclose(inputs[1], whole[..., 128:])
 
 
-def test_sides_that_the_net_cannot_halve_are_cut_and_its_maps_padded(net: Any, unet: Any, encode: Encode):
+def test_indivisible_sides_are_cropped_and_features_padded(net: Any, unet: Any, encode: Encode):
     call = call_of(encode, height=18, width=20)
     image = image_of(0, 160, 144)
     apply_adapter(T2IAdapter(net, SD1, ControlImage(image)), call)
@@ -136,7 +136,7 @@ def test_sides_that_the_net_cannot_halve_are_cut_and_its_maps_padded(net: Any, u
         assert not part[..., width:].any()
 
 
-def test_xls_net_gets_bgr_and_cuts_by_its_own_step(encode: Encode):
+def test_sdxl_nets_get_bgr_and_their_own_size_multiple(encode: Encode):
     xl = make_net(0, channels=[8, 8, 16, 16], downscale_factor=16, adapter_type="full_adapter_xl")
     call = call_of(encode, height=12, width=22)
     image = image_of(0, 176, 96)
@@ -147,14 +147,14 @@ def test_xls_net_gets_bgr_and_cuts_by_its_own_step(encode: Encode):
         assert torch.allclose(part[..., : plain.shape[-2], : plain.shape[-1]], plain)
 
 
-def test_a_net_of_one_channel_gets_the_first(encode: Encode):
+def test_single_channel_nets_get_the_first_channel(encode: Encode):
     gray = make_net(0, in_channels=1)
     call = apply_adapter(T2IAdapter(gray, SD1, ControlImage(image_of(0))), call_of(encode))
     with torch.inference_mode():
         assert torch.allclose(call.features[0], gray(pixels_of(image_of(0))[:, :1])[0])
 
 
-def test_the_net_may_have_another_number_format(encode: Encode):
+def test_the_net_may_have_another_dtype(encode: Encode):
     call = apply_adapter(T2IAdapter(make_net(0).to(torch.bfloat16), SD1, ControlImage(image_of(0))), call_of(encode))
     assert {part.dtype for part in call.features} == {torch.float32}
 

@@ -45,7 +45,7 @@ def compel(context: FakeContext, model: ModelLoaderOutput, prompt: str) -> torch
 @pytest.mark.usefixtures("library")
 class TestTriggers:
     @pytest.mark.parametrize("trigger", ["<art>", "<key-1>"])
-    def test_by_name_or_key(
+    def test_triggers_match_by_name_or_key(
         self, context: FakeContext, model: ModelLoaderOutput, sd1_parts: dict[str, Any], trigger: str
     ):
         embeds = compel(context, model, f"a {trigger} fox")
@@ -64,7 +64,7 @@ class TestTriggers:
             ("lora", "lora is not an embedding for sd-1 but of type lora for sd-1"),
         ],
     )
-    def test_others_stay_text_and_are_reported_once(
+    def test_unusable_triggers_stay_text_and_warn_once(
         self, context: FakeContext, model: ModelLoaderOutput, sd1_parts: dict[str, Any], name: str, reason: str
     ):
         embeds = compel(context, model, f"a <{name}> fox, <{name}>")
@@ -80,7 +80,7 @@ class TestTriggers:
         ]
 
     @pytest.mark.parametrize("prompt", ["a < b and c > d", "a fox", "<a/b>", "<>"])
-    def test_what_is_no_trigger(self, context: FakeContext, sd1_parts: dict[str, Any], prompt: str):
+    def test_other_bracketed_text_is_not_a_trigger(self, context: FakeContext, sd1_parts: dict[str, Any], prompt: str):
         tokenizer = sd1_parts["tokenizer"]
         with with_embeddings(context, prompt, tokenizer, sd1_parts["text_encoder"], SD1) as result:
             assert result is tokenizer
@@ -91,7 +91,7 @@ class TestTriggers:
 
 @pytest.mark.usefixtures("library")
 class TestSDXL:
-    def test_each_encoder_gets_the_vectors_of_its_width(self, context: FakeContext, sd1_parts: dict[str, Any]):
+    def test_each_encoder_gets_vectors_of_its_width(self, context: FakeContext, sd1_parts: dict[str, Any]):
         narrow = torch.nn.Embedding(514, 16)
         second = SimpleNamespace(get_input_embeddings=lambda: narrow)
         for encoder, expected in ((sd1_parts["text_encoder"], VECTORS), (second, noise_of(6, 2, 16))):

@@ -82,7 +82,7 @@ ASKED = [
 ]
 
 
-async def test_order_and_filters_are_those_of_the_specification(client: httpx.AsyncClient, fill) -> None:
+async def test_order_and_filters_match_the_specification(client: httpx.AsyncClient, fill) -> None:
     """Every list against the same list made without a database: starred, time, kind, name."""
     images, videos = many("image", "png", 300, 1), many("video", "mp4", 120, 2)
     await fill(images, videos, {"b": {}, "c": {}})
@@ -113,7 +113,7 @@ async def test_order_and_filters_are_those_of_the_specification(client: httpx.As
             assert (page["total"], page["offset"], page["limit"]) == (len(right), offset, 20)
 
 
-async def test_an_item_in_full(client: httpx.AsyncClient, fill) -> None:
+async def test_full_item(client: httpx.AsyncClient, fill) -> None:
     await fill([row("image", "a b.png", starred=True)], [row("video", "v.mp4", board_id="b")], {"b": {}})
     page = (await client.get(f"{GALLERY}/items/")).json()
     shared = {
@@ -145,7 +145,7 @@ async def test_empty_galleries(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"{GALLERY}/items/")).json() == {"limit": 10, "offset": 0, "total": 0, "items": []}
 
 
-async def test_pages_of_nothing_and_beyond_the_end(client: httpx.AsyncClient, fill) -> None:
+async def test_empty_pages_and_offsets_beyond_the_end(client: httpx.AsyncClient, fill) -> None:
     await fill([row("image", "a.png")])
     assert (await client.get(f"{GALLERY}/items/", params={"limit": 0})).json()["items"] == []
     page = (await client.get(f"{GALLERY}/items/", params={"offset": 10**30})).json()
@@ -159,11 +159,11 @@ async def test_pages_of_nothing_and_beyond_the_end(client: httpx.AsyncClient, fi
         {"is_intermediate": "x"}, {"search_term": "x" * 4001},
     ],
 )  # fmt: skip
-async def test_what_makes_no_sense_is_refused(client: httpx.AsyncClient, query: dict[str, Any]) -> None:
+async def test_invalid_queries_are_refused(client: httpx.AsyncClient, query: dict[str, Any]) -> None:
     assert (await client.get(f"{GALLERY}/items/", params=query)).status_code == 422
 
 
-async def test_long_lists_of_names_are_packed(client: httpx.AsyncClient, fill) -> None:
+async def test_long_name_lists_are_gzipped(client: httpx.AsyncClient, fill) -> None:
     await fill(many("image", "png", 900, 3), board={"b": {}, "c": {}})
     answer = await client.get(f"{GALLERY}/item_names", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["content-encoding"] == "gzip"
@@ -194,7 +194,7 @@ LISTS = [
 @pytest.mark.parametrize(("wanted", "index"), LISTS)
 @pytest.mark.parametrize("order_dir", list(SQLiteDirection))
 @pytest.mark.parametrize("starred_first", [True, False])
-async def test_every_list_merges_indexes_and_sorts_nothing(resources, wanted, index, order_dir, starred_first) -> None:
+async def test_every_list_merges_indexes_without_sorting(resources, wanted, index, order_dir, starred_first) -> None:
     """No row of an image is read; of videos, which are few, SQLite reads the row for the generated column."""
     wanted = wanted.model_copy(update={"order_dir": order_dir, "starred_first": starred_first})
     for kinds in ((IMAGES,), (IMAGES, VIDEOS)):
@@ -215,7 +215,7 @@ async def test_every_list_merges_indexes_and_sorts_nothing(resources, wanted, in
             assert not any("TEMP B-TREE" in line for line in query_plan), query_plan
 
 
-async def test_one_kind_alone_is_not_merged(resources) -> None:
+async def test_a_single_kind_needs_no_merge(resources) -> None:
     query_plan = await plan(resources, store.all_names(ImageFilter(is_intermediate=False), (IMAGES,)))
     assert not any("MERGE" in line or "videos" in line or "TEMP B-TREE" in line for line in query_plan), query_plan
 

@@ -95,7 +95,7 @@ async def test_reading(people: Clients, video: Make, board: Make) -> None:
         assert [item["video_name"] for item in items] == ([name] if status == 200 else [])
 
 
-async def test_files_are_kept_by_no_browser(people: Clients, video: Make) -> None:
+async def test_files_are_not_cached_by_browsers(people: Clients, video: Make) -> None:
     name = await video("ann")
     for part in ("full", "thumbnail"):
         answer = await people["ann"].get(f"{VIDEOS}/i/{name}/{part}")

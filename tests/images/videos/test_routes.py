@@ -33,7 +33,7 @@ async def test_metadata_workflow_and_addresses(client: httpx.AsyncClient, upload
 
 
 @pytest.mark.parametrize("part", ["", "/metadata", "/workflow", "/full", "/thumbnail"])
-async def test_videos_that_are_not_there(client: httpx.AsyncClient, part: str) -> None:
+async def test_unknown_videos(client: httpx.AsyncClient, part: str) -> None:
     for name in ("nope.mp4", "..%2f..%2fetc%2fpasswd", "%00"):
         assert (await client.get(f"{VIDEOS}/i/{name}{part}")).status_code == 404
 
@@ -107,7 +107,7 @@ async def test_ranges_are_sent_in_parts(client: httpx.AsyncClient, upload, mp4: 
         "bytes=1-" + "9" * 5000, "bytes=٣-", "",
     ],
 )  # fmt: skip
-async def test_ranges_that_are_not_there(client: httpx.AsyncClient, upload, mp4: bytes, asked: str) -> None:
+async def test_unsatisfiable_ranges_are_416(client: httpx.AsyncClient, upload, mp4: bytes, asked: str) -> None:
     url = f"/{(await upload())['video_url']}"
     answer = await client.get(url, headers={"Range": asked.encode()})
     assert answer.status_code == 416
@@ -115,7 +115,7 @@ async def test_ranges_that_are_not_there(client: httpx.AsyncClient, upload, mp4:
     assert "range" in answer.json()["detail"]
 
 
-async def test_a_range_of_what_has_changed_is_the_whole(client: httpx.AsyncClient, upload, mp4: bytes) -> None:
+async def test_if_range_mismatch_returns_the_whole_file(client: httpx.AsyncClient, upload, mp4: bytes) -> None:
     url = f"/{(await upload())['video_url']}"
     tag = (await client.get(url)).headers["etag"]
     same = await client.get(url, headers={"Range": "bytes=0-3", "If-Range": tag})
@@ -124,7 +124,7 @@ async def test_a_range_of_what_has_changed_is_the_whole(client: httpx.AsyncClien
     assert (other.status_code, other.content) == (200, mp4)
 
 
-async def test_a_lost_thumbnail_is_made_anew(client: httpx.AsyncClient, upload, resources: Resources) -> None:
+async def test_a_missing_thumbnail_is_regenerated(client: httpx.AsyncClient, upload, resources: Resources) -> None:
     video = await upload()
     url = f"/{video['thumbnail_url']}"
     first = await client.get(url)
@@ -183,13 +183,13 @@ async def test_lists(client: httpx.AsyncClient, upload) -> None:
     ]
 
 
-async def test_videos_are_no_images(client: httpx.AsyncClient, upload) -> None:
+async def test_videos_are_not_listed_as_images(client: httpx.AsyncClient, upload) -> None:
     name = (await upload())["video_name"]
     assert (await client.get(f"/api/v1/images/i/{name}")).status_code == 404
     assert (await client.get("/api/v1/images/names")).json()["image_names"] == []
 
 
-async def test_by_ids_as_6_8_1_asks(client: httpx.AsyncClient, upload) -> None:
+async def test_videos_by_ids_route_of_6_8_1(client: httpx.AsyncClient, upload) -> None:
     """Its `/videos/videos_by_ids` answered 501; here it works, and says both what 6.8.1 and what 6.14.2 call a name."""
     videos = [await upload(), await upload()]
     names = [video["video_name"] for video in videos]
@@ -212,7 +212,7 @@ async def test_stars(client: httpx.AsyncClient, upload, key: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["star", "unstar", "delete"])
-async def test_batches_that_are_refused(client: httpx.AsyncClient, path: str) -> None:
+async def test_invalid_batches_are_refused(client: httpx.AsyncClient, path: str) -> None:
     for body in ({}, {"video_names": ["x"] * 1001}, {"video_names": ["x" * 256]}, {"video_names": "x"}, []):
         assert (await client.post(f"{VIDEOS}/{path}", json=body)).status_code == 422
 
@@ -235,7 +235,7 @@ async def test_deletion(client: httpx.AsyncClient, upload, resources: Resources,
     assert deleted_names == [[first], [second]]
 
 
-async def test_deleting_what_is_on_no_board(client: httpx.AsyncClient, upload) -> None:
+async def test_deleting_a_video_that_is_on_no_board(client: httpx.AsyncClient, upload) -> None:
     board_id = (await client.post("/api/v1/boards/", params={"board_name": "b"})).json()["board_id"]
     on_board = (await upload(board_id=board_id))["video_name"]
     free = [(await upload())["video_name"], (await upload(is_intermediate="true"))["video_name"]]

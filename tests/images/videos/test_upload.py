@@ -30,7 +30,9 @@ def left(resources: Resources) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-async def test_a_video_in_full(client: httpx.AsyncClient, upload, resources: Resources, mp4: bytes) -> None:
+async def test_upload_returns_the_full_video(
+    client: httpx.AsyncClient, upload, resources: Resources, mp4: bytes
+) -> None:
     answer = await client.post(
         UPLOAD,
         params={**ASKED, "session_id": "s"},
@@ -61,7 +63,7 @@ async def test_a_video_in_full(client: httpx.AsyncClient, upload, resources: Res
     assert max(green, blue) < 60
 
 
-async def test_thumbnails_are_of_the_first_frame_and_small(client: httpx.AsyncClient, upload) -> None:
+async def test_thumbnails_show_the_first_frame_scaled_down(client: httpx.AsyncClient, upload) -> None:
     video = await upload(encode_video((640, 200), frames=1))
     small = decode_image((await client.get(f"/{video['thumbnail_url']}")).content)
     assert small.size == (256, 80)
@@ -70,11 +72,11 @@ async def test_thumbnails_are_of_the_first_frame_and_small(client: httpx.AsyncCl
 @pytest.mark.parametrize(
     ("name", "content_type"), [("v.mp4", "application/octet-stream"), ("clip", "video/mp4"), ("V.MP4", "")]
 )
-async def test_type_or_name_is_enough(upload, name: str, content_type: str) -> None:
+async def test_content_type_or_file_name_suffices(upload, name: str, content_type: str) -> None:
     await upload(name=name, content_type=content_type)
 
 
-async def test_what_is_not_an_mp4_with_h264(upload, resources: Resources, mp4: bytes) -> None:
+async def test_files_other_than_h264_mp4_are_refused(upload, resources: Resources, mp4: bytes) -> None:
     damaged, unknown = mp4.replace(b"moov", b"xxxx"), mp4.replace(b"avc1", b"zzzz")
     await upload(name="v.mov", content_type="video/quicktime", status=415)
     for data in (
@@ -91,7 +93,7 @@ async def test_what_is_not_an_mp4_with_h264(upload, resources: Resources, mp4: b
     assert left(resources) == []
 
 
-async def test_a_decoder_that_crashes_costs_only_the_upload(upload, resources, monkeypatch, tmp_path: Path) -> None:
+async def test_a_decoder_crash_fails_only_the_upload(upload, resources, monkeypatch, tmp_path: Path) -> None:
     """FFmpeg runs in a process of its own: its death is an answer, not the server's end."""
     for script, status in (("kill -SEGV $$", 415), ("exec sleep 60", 415), ("echo broken >&2; exit 1", 500)):
         program = tmp_path / "decoder"
@@ -104,12 +106,12 @@ async def test_a_decoder_that_crashes_costs_only_the_upload(upload, resources, m
 
 
 @pytest.mark.parametrize("text", ["[]", "x", '"a"', "{", "null", "NaN"])
-async def test_metadata_that_is_no_object(upload, resources: Resources, text: str) -> None:
+async def test_metadata_must_be_an_object(upload, resources: Resources, text: str) -> None:
     await upload(form={"metadata": text}, status=422)
     assert left(resources) == []
 
 
-async def test_limits_of_size(upload, resources: Resources, monkeypatch) -> None:
+async def test_size_limits(upload, resources: Resources, monkeypatch) -> None:
     await upload(form={"metadata": json.dumps({"a": "x" * upload_form.METADATA_LIMIT})}, status=413)
     monkeypatch.setattr(service, "MIB", 1000)
     resources.settings = resources.settings.model_copy(update={"limits": Limits(video_mib=1)})
@@ -139,14 +141,14 @@ BOUNDARY = {"content-type": "multipart/form-data; boundary=b"}
         (BOUNDARY, b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n\xff\r\n--b--\r\n'),
     ],
 )  # fmt: skip
-async def test_forms_that_are_none(client: httpx.AsyncClient, resources, headers, body: bytes) -> None:
+async def test_malformed_forms_are_refused(client: httpx.AsyncClient, resources, headers, body: bytes) -> None:
     answer = await client.post(UPLOAD, params=ASKED, headers=headers, content=body)
     assert answer.status_code == 422, answer.text
     assert left(resources) == []
 
 
 @pytest.mark.parametrize("query", [{}, {"video_category": "x", "is_intermediate": "false"}, {"video_category": "user"}])
-async def test_parameters_that_are_missing(client: httpx.AsyncClient, query) -> None:
+async def test_missing_parameters(client: httpx.AsyncClient, query) -> None:
     assert (await client.post(UPLOAD, params=query)).status_code == 422
 
 
@@ -156,7 +158,7 @@ async def test_boards(client: httpx.AsyncClient, upload) -> None:
     await upload(board_id="nope", status=404)
 
 
-async def test_one_upload_per_user_and_two_in_all_before_any_body_is_read(resources: Resources, mp4: bytes) -> None:
+async def test_concurrent_uploads_are_limited_before_reading_the_body(resources: Resources, mp4: bytes) -> None:
     """The reference's limits; who is refused has sent nothing yet, and is told when to try again."""
     going = asyncio.Event()
 
@@ -200,7 +202,7 @@ async def until(user_id: str) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_a_client_that_goes_away_leaves_nothing(resources: Resources, mp4: bytes) -> None:
+async def test_a_disconnected_client_leaves_no_files(resources: Resources, mp4: bytes) -> None:
     async def cut_off() -> AsyncIterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n' + mp4
         raise ClientDisconnect
@@ -219,7 +221,7 @@ async def test_a_client_that_goes_away_leaves_nothing(resources: Resources, mp4:
     assert left(resources) == []
 
 
-async def test_a_record_that_cannot_be_made_takes_its_files_with_it(resources: Resources, mp4: bytes) -> None:
+async def test_files_are_removed_when_the_record_cannot_be_saved(resources: Resources, mp4: bytes) -> None:
     class Broken(RuntimeError):
         pass
 
@@ -244,7 +246,7 @@ async def test_a_record_that_cannot_be_made_takes_its_files_with_it(resources: R
     assert left(resources) == []
 
 
-async def test_what_a_crash_left_goes_after_a_day(upload, resources: Resources) -> None:
+async def test_leftover_uploads_are_removed_after_a_day(upload, resources: Resources) -> None:
     folder = resources.settings.outputs_path / "videos" / ".uploads"
     folder.mkdir(parents=True)
     for name, age in (("old.part", 2 * 24 * 3600), ("new.part", 60)):
@@ -254,7 +256,7 @@ async def test_what_a_crash_left_goes_after_a_day(upload, resources: Resources) 
     assert [path.name for path in folder.iterdir()] == ["new.part"]
 
 
-async def test_subfolders_are_those_of_images(resources: Resources, mp4: bytes) -> None:
+async def test_subfolders_follow_the_image_strategy(resources: Resources, mp4: bytes) -> None:
     settings = Settings(root=resources.settings.root, image_subfolder_strategy="type")
 
     async def body() -> AsyncIterator[bytes]:

@@ -32,7 +32,7 @@ async def test_an_external_model_is_installed_listed_changed_and_deleted(client,
     assert (resources.settings.models_path / "x").is_dir()
 
 
-async def test_several_external_models_and_one_twice(installer):
+async def test_a_duplicate_external_model_is_refused(installer):
     first, second = [await install_source(installer, f"external://gemini/{name}") for name in ("a", "b")]
     again = await install_source(installer, "external://gemini/a")
     assert (first.status, second.status, again.status) == ("completed", "completed", "error")
@@ -47,7 +47,7 @@ async def test_an_unknown_service_is_refused_at_once(client):
     assert (await client.get("/install")).json() == []
 
 
-async def test_a_name_that_climbs_out_of_the_folder_stays_a_name(client, installer, resources):
+async def test_path_traversal_in_a_name_is_not_followed(client, installer, resources):
     precious = resources.settings.models_path / "precious"
     precious.mkdir(parents=True)
     job = await install_source(installer, "external://openai/../../precious")
@@ -56,6 +56,6 @@ async def test_a_name_that_climbs_out_of_the_folder_stays_a_name(client, install
     assert precious.is_dir()
 
 
-async def test_what_does_not_fit_an_external_model_is_refused(installer):
+async def test_invalid_external_model_settings_are_refused(installer):
     job = await install_source(installer, "external://openai/x", type="main")
     assert (job.status, job.error_reason) == ("error", "InvalidModel")

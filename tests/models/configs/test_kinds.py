@@ -272,7 +272,7 @@ def test_folders_of_loras(make, expected, shapes):
     ("expected", "architecture"),
     [("LoRA_OMI_SDXL_Config", "stable-diffusion-xl-v1-base/lora"), ("LoRA_OMI_FLUX_Config", "Flux.1-dev/lora")],
 )
-def test_loras_of_the_open_model_initiative_say_what_they_are_for(make, expected, architecture):
+def test_omi_loras_declare_their_architecture(make, expected, architecture):
     path = make.header("a.safetensors", kohya("x"), **OMI, **{"modelspec.architecture": architecture})
     check(path, expected, {})
 
@@ -284,7 +284,7 @@ def test_folders_of_embeddings(make, base, width):
 
 
 @pytest.mark.parametrize(("base", "width"), [("SD1", 768), ("SD2", 1024), ("SDXL", 2048)])
-def test_folders_of_ip_adapters_name_their_image_encoder(make, base, width):
+def test_ip_adapter_folders_name_their_image_encoder(make, base, width):
     make.pickle("a/ip_adapter.bin", {"ip_adapter": {"1.to_k_ip.weight": (9, width)}, "image_proj": {"x": (1,)}})
     (make.folder / "a/image_encoder.txt").write_text("InvokeAI/encoder\n")
     check(make.folder / "a", f"IPAdapter_InvokeAI_{base}_Config", {"image_encoder_model_id": "InvokeAI/encoder"})
@@ -299,7 +299,7 @@ def test_pickles_are_read_without_being_run(make):
     check(make.pickle("c.ckpt", second), "Main_Checkpoint_SD2_Config", {"prediction_type": "epsilon"})
 
 
-def test_every_class_that_files_lead_to_is_tried_here():
+def test_every_config_class_is_covered():
     tried = {row[0] for row in (*FILES, *GGUFS, *FOLDERS, *LORA_FOLDERS)} | OTHERS
     assert {config.__name__ for config in registry.config_classes()} == tried
 
@@ -319,7 +319,7 @@ def test_every_class_that_files_lead_to_is_tried_here():
         ("a", {"ip_adapter.1.to_k_ip.weight": (320, 100)}),
     ],
 )
-def test_relatives_that_nothing_here_would_run_are_refused(make, name, shapes):
+def test_unsupported_related_models_are_refused(make, name, shapes):
     with pytest.raises(InvalidModel, match="not a model of a known kind"):
         identify(ModelFiles(make.header(f"{name}.safetensors", shapes)), FACTS, {}, allow_unknown=False)
 

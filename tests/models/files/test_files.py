@@ -12,7 +12,7 @@ from invokeclone.models.files.model_files import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 
 
-def test_header_of_a_whole_file(make):
+def test_header_of_a_complete_file(make):
     tensors, _ = read_header(make.tensors("a.safetensors", {"x": (2, 3), "y": (4,)}))
     assert tensors == {"x": Tensor("F16", (2, 3)), "y": Tensor("F16", (4,))}
 
@@ -30,21 +30,21 @@ def test_header_of_a_whole_file(make):
         (struct.pack("<Q", 11) + b'{"a": "b"}\x20', "damaged"),
     ],
 )
-def test_what_is_no_safetensors_file(tmp_path, data, reason):
+def test_invalid_safetensors_files_are_refused(tmp_path, data, reason):
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
     with pytest.raises(InvalidModel, match=reason):
         ModelFiles(path).check()
 
 
-def test_truncated_weights_are_noticed(make):
+def test_truncated_weights_are_detected(make):
     path = make.checkpoint()
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(InvalidModel, match="truncated"):
         ModelFiles(path).check()
 
 
-def test_truncated_weights_inside_a_folder_are_noticed(make):
+def test_truncated_weights_inside_a_folder_are_detected(make):
     folder = make.pipeline()
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     os.truncate(weights, weights.stat().st_size - 1)
@@ -52,7 +52,7 @@ def test_truncated_weights_inside_a_folder_are_noticed(make):
         ModelFiles(folder).check()
 
 
-def test_damaged_json_is_noticed(make):
+def test_damaged_json_is_detected(make):
     folder = make.pipeline()
     (folder / "model_index.json").write_text('{"_class_name": ')
     with pytest.raises(InvalidModel, match="not valid JSON"):
@@ -67,13 +67,13 @@ def test_other_files_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.pt", "a.pth", "a.bin"])
-def test_pickles_are_refused_unread(tmp_path, name):
+def test_pickles_are_refused_without_reading(tmp_path, name):
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(InvalidModel, match="pickle"):
         ModelFiles(tmp_path / name).check()
 
 
-def test_pickles_in_a_folder_are_refused_unless_there_are_safe_weights_beside_them(make):
+def test_pickles_in_a_folder_are_refused_without_safe_weights(make):
     folder = make.pipeline()
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"x")
     ModelFiles(folder).check()
@@ -95,14 +95,14 @@ def test_folders_without_a_model_are_refused(tmp_path):
             ModelFiles(tmp_path / name).check()
 
 
-def test_what_is_not_there_or_no_file_is_refused(tmp_path):
+def test_missing_and_irregular_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     for name in ("nothing.safetensors", "pipe.safetensors"):
         with pytest.raises(InvalidModel, match="does not exist"):
             ModelFiles(tmp_path / name).check()
 
 
-def test_names_lose_the_endings_of_weights_only(tmp_path):
+def test_only_weight_extensions_are_stripped_from_names(tmp_path):
     (tmp_path / "v1.5").mkdir()
     names = [ModelFiles(tmp_path / name).name for name in ("v1.5.safetensors", "v1.5.gguf", "v1.5")]
     assert names == ["v1.5", "v1.5.gguf", "v1.5"]
@@ -116,7 +116,7 @@ def test_class_name_comes_from_either_config(make):
     assert ModelFiles(make.folder / "odd").class_name is None
 
 
-def test_links_in_a_circle_end(make):
+def test_circular_symlinks_terminate(make):
     folder = make.pipeline()
     (folder / "again").symlink_to(folder)
     assert len(ModelFiles(folder).files) == 4
@@ -127,7 +127,7 @@ def test_size_is_that_of_all_files(make):
     assert ModelFiles(folder).size == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_metadata_is_no_tensor(tmp_path):
+def test_metadata_is_not_a_tensor(tmp_path):
     text = json.dumps({"__metadata__": {"format": "pt"}}).encode()
     path = Path(tmp_path / "a.safetensors")
     path.write_bytes(struct.pack("<Q", len(text)) + text)

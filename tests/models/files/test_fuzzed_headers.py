@@ -161,7 +161,7 @@ def test_offsets_and_shapes_must_describe_the_file(
         "[" * 5000, "[]", "3", '{"a": ' + "9" * 5000 + "}",
     ],
 )  # fmt: skip
-def test_headers_that_say_a_thing_twice_or_nothing_are_refused(tmp_path: Path, text: str) -> None:
+def test_duplicate_or_empty_header_keys_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidModel, match="damaged safetensors header"):
         read_header(safetensors(tmp_path / "a.safetensors", text, 0))
 
@@ -211,7 +211,7 @@ def test_gguf_tensors_that_lie_in_the_file_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "elements", "length"), [(9, "Q8_1", 32, 40), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18)]
 )
-def test_gguf_number_types_are_the_librarys(tmp_path: Path, kind: int, name: str, elements: int, length: int) -> None:
+def test_gguf_dtypes_match_the_library(tmp_path: Path, kind: int, name: str, elements: int, length: int) -> None:
     tensors, _ = read_header(gguf_file(tmp_path / "a.gguf", [("x", (elements,), kind, 0)], length))
     assert tensors == {"x": Tensor(name, (elements,))}
     with pytest.raises(InvalidModel, match="truncated"):
@@ -246,7 +246,7 @@ def write_archive(path: Path, program: bytes, storage: bytes = b"", method: int 
     code=st.lists(st.sampled_from([op.code.encode("latin-1") for op in pickletools.opcodes]), max_size=40),
     tail=st.binary(max_size=60),
 )
-def test_any_order_of_instructions_is_read_or_refused(tmp_path: Path, code: list[bytes], tail: bytes) -> None:
+def test_random_pickle_instructions_are_read_or_refused(tmp_path: Path, code: list[bytes], tail: bytes) -> None:
     read_or_refuse(
         plain(tmp_path / "a.pt", b"").with_name("b.pt"), plain(tmp_path / "a.pt", b"".join(code) + tail).read_bytes()
     )
@@ -274,7 +274,7 @@ SIZED = struct.pack("<Q", 2**40)
         (b"\x8c\x05posix\x8c\x06system\x93.", "refers to posix.system"),
     ],
 )  # fmt: skip
-def test_hostile_instructions_are_refused(tmp_path: Path, program: bytes, reason: str) -> None:
+def test_hostile_pickle_instructions_are_refused(tmp_path: Path, program: bytes, reason: str) -> None:
     for path in (plain(tmp_path / "a.pt", program), write_archive(tmp_path / "b.pt", program)):
         with pytest.raises(InvalidModel, match=reason):
             read_header(path)
@@ -282,7 +282,7 @@ def test_hostile_instructions_are_refused(tmp_path: Path, program: bytes, reason
     assert unpickler.PickledParameters() == {}
 
 
-def test_instructions_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickle_instruction_count_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A packed file of a few kilobytes would else become gigabytes of empty lists; frames are no way around."""
     monkeypatch.setattr(unpickler, "MAX_INSTRUCTIONS", 1000)
     lists = b"(" + b"]" * 2000 + b"l."
@@ -293,7 +293,7 @@ def test_instructions_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             read_header(path)
 
 
-def test_mappings_that_hold_each_other_are_followed_in_bounded_steps(tmp_path: Path) -> None:
+def test_circular_mappings_are_followed_in_bounded_steps(tmp_path: Path) -> None:
     """1000 names for the same mapping of 1000 names, and so on: all paths together are 10^12."""
     names = b"".join(b"X" + struct.pack("<I", 4) + b"%04d" % number + b"h%c" for number in range(1000))
     program = b"}q\x00"
@@ -346,7 +346,7 @@ def view(shape: tuple[int, ...], strides: tuple[int, ...], offset: int, count: i
         ((4,), (1,), 0, 2**40, 8),
     ],
 )
-def test_tensors_must_lie_in_their_storage_and_it_in_the_file(
+def test_tensors_must_lie_within_their_storage_and_the_file(
     tmp_path: Path, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, count: int, stored: int
 ) -> None:
     program = view(shape, strides, offset, count)
@@ -354,7 +354,7 @@ def test_tensors_must_lie_in_their_storage_and_it_in_the_file(
         pickles.read_content(write_archive(tmp_path / "a.pt", program, bytes(stored)))
 
 
-def test_what_lies_in_its_storage_is_located(tmp_path: Path) -> None:
+def test_tensors_within_their_storage_are_located(tmp_path: Path) -> None:
     path = write_archive(tmp_path / "a.pt", view((2, 2), (1, 2), 0, 4), b"12345678")
     content = pickles.read_content(path)
     extent = content.extents["0"]
@@ -381,7 +381,7 @@ def test_another_byte_order_is_refused(tmp_path: Path) -> None:
         pickles.read_content(path)
 
 
-def test_objects_of_trainers_beside_the_tensors_are_left_out(tmp_path: Path) -> None:
+def test_trainer_objects_beside_tensors_are_ignored(tmp_path: Path) -> None:
     """Published checkpoints of Stable Diffusion 1 have the class of a callback as a name, and NumPy's numbers."""
     callback = b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n"
     scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\x02\x00\x00\x00f8K\x00K\x01tR}bc_codecs\nencode\n(X\x01\x00\x00\x00ctRtR"

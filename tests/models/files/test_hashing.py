@@ -39,6 +39,6 @@ def test_a_folder_is_the_hash_of_its_weights_hashes(make):
     assert hash_model(ModelFiles(folder), "blake3_multi") == before
 
 
-def test_hashing_stops_when_told(make):
+def test_hashing_can_be_canceled(make):
     with pytest.raises(InstallCancelled):
         hash_model(ModelFiles(make.checkpoint()), "blake3_single", lambda: True)

@@ -11,7 +11,7 @@ from invokeclone.models.files.model_files import ModelFiles, read_header
 from invokeclone.models.files.tensors import Tensor
 
 
-def test_gguf_declares_shapes_as_torch_has_them_and_texts(make):
+def test_gguf_shapes_are_in_torch_order_with_string_metadata(make):
     tensors, notes = read_header(make.gguf("a.gguf", {"x.weight": (3, 512)}, **{"general.architecture": "flux"}))
     assert tensors == {"x.weight": Tensor("Q4_K", (3, 512))}
     assert notes == {"general.architecture": "flux"}
@@ -38,7 +38,7 @@ def test_damaged_gguf_is_refused(tmp_path, damage):
         ModelFiles(path).check()
 
 
-def test_a_gguf_file_that_is_cut_off_is_noticed(make):
+def test_a_truncated_gguf_file_is_detected(make):
     path = make.gguf("a.gguf", {"x": (1024, 1024)})
     with path.open("rb+") as file:
         file.truncate(200)
@@ -54,7 +54,7 @@ def test_pickles_declare_tensors_under_their_wrapper(make, zipped):
     assert notes == {"epoch": "7", "name": "x"}
 
 
-def test_a_pickle_that_names_a_function_is_refused_and_not_run(tmp_path):
+def test_a_pickle_that_references_a_function_is_refused_and_not_run(tmp_path):
     mark = tmp_path / "ran"
     order = b"cos\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR."
     plain, zipped = tmp_path / "a.pt", tmp_path / "b.ckpt"
@@ -74,7 +74,7 @@ def test_a_pickle_that_names_a_function_is_refused_and_not_run(tmp_path):
         pickle.dumps([1, 2]), b"PK\x03\x04 and nothing more", b"\x80\x02r\xff\xff\xff\x7f.",
     ],
 )  # fmt: skip
-def test_what_is_no_file_of_torch_is_refused(tmp_path, data):
+def test_files_not_written_by_torch_are_refused(tmp_path, data):
     path = tmp_path / "a.bin"
     path.write_bytes(data)
     with pytest.raises(InvalidModel, match="pickle"):
@@ -89,7 +89,7 @@ def test_a_zip_without_tensors_is_refused(tmp_path):
         ModelFiles(path).check()
 
 
-def test_mappings_nested_without_end_are_not_followed(make):
+def test_endlessly_nested_mappings_are_not_followed(make):
     """Each level holds the next one twice: all paths together would be without number."""
     level: dict = {"x": (1,)}
     for _ in range(12):

@@ -26,26 +26,26 @@ def lora(make):
         ("{ no json", None, None),
     ],
 )
-async def test_notes(install, lora, notes, description, words):
+async def test_description_and_trigger_words_come_from_sidecar_notes(install, lora, notes, description, words):
     lora.with_suffix(".json").write_text(notes if isinstance(notes, str) else json.dumps(notes))
     config = (await install(lora)).config_out
     assert (config.type, config.description, config.trigger_phrases) == ("lora", description, words)
 
 
-async def test_what_is_stated_wins(install, lora):
+async def test_stated_fields_override_sidecars(install, lora):
     lora.with_suffix(".json").write_text(json.dumps({"description": "theirs", "trigger_words": "x"}))
     config = (await install(lora, description="mine")).config_out
     assert (config.description, config.trigger_phrases) == ("mine", ["x"])
 
 
-async def test_the_picture_becomes_the_cover_though_the_file_is_moved(client, install, lora):
+async def test_sidecar_image_becomes_the_cover_of_a_moved_model(client, install, lora):
     lora.with_suffix(".png").write_bytes(encode_image(Image.new("RGB", (600, 300))))
     key = (await install(lora, inplace=False)).config_out.key
     assert (await client.get(f"/i/{key}/image")).status_code == 200
     assert (await client.get(f"/i/{key}")).json()["cover_image"]
 
 
-async def test_a_damaged_picture_is_left_out(client, install, lora, lines):
+async def test_a_damaged_sidecar_image_is_ignored(client, install, lora, lines):
     lora.with_suffix(".png").write_bytes(b"no picture")
     job = await install(lora)
     assert job.status == "completed"
@@ -59,7 +59,7 @@ async def test_other_models_have_no_sidecars(install, make):
     assert (await install(path)).config_out.description is None
 
 
-async def test_a_lora_is_listed_changed_and_deleted_like_any_model(client, install, lora):
+async def test_loras_can_be_listed_changed_and_deleted(client, install, lora):
     key = (await install(lora, inplace=False)).config_out.key
     models = (await client.get("/", params={"model_type": "lora"})).json()["models"]
     assert [(model["key"], model["format"], model["base"]) for model in models] == [(key, "lycoris", "sd-1")]

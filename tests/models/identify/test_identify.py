@@ -78,7 +78,7 @@ def test_vae_file_and_folder(make):
         lambda make: make.tensors("lora.safetensors", {"lora_unet_x.lora_up.weight": (1, 1)}),
     ],
 )
-def test_what_no_rule_knows_is_unknown_or_refused(make, build):
+def test_unrecognized_models_are_unknown_or_refused(make, build):
     path = build(make)
     config = record(path)
     assert isinstance(config, Unknown_Config)
@@ -87,7 +87,7 @@ def test_what_no_rule_knows_is_unknown_or_refused(make, build):
         record(path, allow_unknown=False)
 
 
-def test_a_stated_base_fills_in_what_the_model_does_not_show(make):
+def test_a_stated_base_fills_in_missing_information(make):
     folder = make.pipeline(cross_attention_dim=128)
     assert isinstance(record(folder), Unknown_Config)
     config = record(folder, base="sd-1", default_settings={"width": 256, "steps": 20}, trigger_phrases=["a", "b", "a"])
@@ -111,7 +111,7 @@ def test_a_stated_base_wins_over_a_guess_by_name(make):
         {"default_settings": {"weight": 1}},
     ],
 )
-def test_what_is_stated_must_fit(make, stated):
+def test_stated_fields_must_match_the_model(make, stated):
     with pytest.raises(InvalidModel, match="known kind"):
         record(make.checkpoint(), **stated)
 
@@ -121,11 +121,11 @@ def test_a_stated_base_cannot_contradict_the_model(make):
         record(make.checkpoint(width=1024), base="sd-1")
 
 
-def test_what_is_stated_replaces_what_is_detected(make):
+def test_stated_fields_override_detected_ones(make):
     config = record(make.checkpoint(), prediction_type="v_prediction", description="mine")
     assert (config.prediction_type, config.description) == ("v_prediction", "mine")
 
 
-def test_unknown_models_take_name_and_description(make):
+def test_unknown_models_accept_name_and_description(make):
     config = record(make.tensors("x.safetensors", {"x": (1,)}), description="d", type="unknown")
     assert config.description == "d"

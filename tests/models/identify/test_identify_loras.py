@@ -35,6 +35,6 @@ def test_low_rank_matrices(make, down, up, width, base):
     assert base_and_format(folder) == ("lora", base, "diffusers")
 
 
-def test_whole_differences(make):
+def test_full_weight_differences(make):
     path = make.tensors("x.safetensors", {f"lora_unet_{FLAT}.diff": (320, 768), f"lora_unet_{FLAT}.diff_b": (320,)})
     assert base_and_format(path) == ("lora", "sd-1", "lycoris")

@@ -31,7 +31,7 @@ def test_the_packages_defaults_are_valid():
     assert None not in (settings.width, settings.height, settings.steps, settings.cfg_scale, settings.scheduler)
 
 
-async def test_registered_in_place_at_the_first_start(resources, package):
+async def test_the_embedded_model_is_registered_in_place_at_first_start(resources, package):
     config = await register_embedded(resources, package)
     assert (config.key, config.name, config.base, config.type, config.format) == (
         EMBEDDED_KEY,
@@ -48,7 +48,7 @@ async def test_registered_in_place_at_the_first_start(resources, package):
     assert await search_records(resources) == [config]
 
 
-async def test_not_given_again_to_whoever_deleted_it(resources, package):
+async def test_a_deleted_embedded_model_is_not_registered_again(resources, package):
     await register_embedded(resources, package)
     await remove(resources, Guard(), EMBEDDED_KEY)
     assert (package / "model/model_index.json").exists()
@@ -56,18 +56,18 @@ async def test_not_given_again_to_whoever_deleted_it(resources, package):
     assert await search_records(resources) == []
 
 
-async def test_without_files_nothing_happens_and_later_it_does(resources, make, package):
+async def test_missing_files_defer_registration(resources, make, package):
     assert await register_embedded(resources, make.folder / "nowhere") is None
     assert await register_embedded(resources, package) is not None
 
 
-async def test_damaged_files_do_not_keep_the_server_from_starting(resources, package):
+async def test_damaged_files_do_not_prevent_the_server_start(resources, package):
     (package / "model/model_index.json").write_text("{")
     assert await register_embedded(resources, package) is None
     assert await search_records(resources) == []
 
 
-async def test_registered_by_hand_before(resources, install, package):
+async def test_a_manually_registered_model_is_not_registered_again(resources, install, package):
     job = await install(package / "model", base="sd-1")
     assert await register_embedded(resources, package) is None
     assert await search_records(resources) == [job.config_out]

@@ -23,7 +23,7 @@ def inside(resources):
     return sorted(path.relative_to(models).as_posix() for path in models.rglob("*")) if models.exists() else []
 
 
-async def test_in_place(resources, events, install, make):
+async def test_install_in_place(resources, events, install, make):
     path = make.checkpoint()
     job = await install(path)
     assert (job.status, job.error, job.inplace) == ("completed", None, True)
@@ -42,7 +42,7 @@ async def test_in_place(resources, events, install, make):
     assert (complete["key"], complete["config"]["key"], complete["total_bytes"]) == (config.key, config.key, job.bytes)
 
 
-async def test_moved(resources, install, make):
+async def test_install_by_moving(resources, install, make):
     path = make.checkpoint("my.safetensors")
     job = await install(path, inplace=False, name="Mine", description="d", key="my-key")
     config = job.config_out
@@ -58,7 +58,7 @@ async def test_moved(resources, install, make):
     assert job.local_path == resources.settings.models_path / "my-key/my.safetensors"
 
 
-async def test_moved_folder(resources, install, make):
+async def test_install_by_moving_a_folder(resources, install, make):
     job = await install(make.pipeline(), inplace=False)
     assert job.config_out.path == job.config_out.key
     assert job.config_out.name == "pipeline"
@@ -122,7 +122,7 @@ async def test_damaged_files(resources, events, install, make):
     assert inside(resources) == []
 
 
-async def test_no_model_at_all(resources, install, make):
+async def test_paths_without_a_model_are_refused(resources, install, make):
     (make.folder / "empty").mkdir(parents=True)
     (make.folder / "notes.txt").write_text("x")
     (make.folder / "old.ckpt").write_bytes(b"x")
@@ -130,7 +130,7 @@ async def test_no_model_at_all(resources, install, make):
         assert reason in (await fails(resources, install, make.folder / name)).error
 
 
-async def test_stated_fields_that_do_not_fit(resources, install, make):
+async def test_mismatched_stated_fields_are_refused(resources, install, make):
     job = await fails(resources, install, make.checkpoint(), base="sdxl")
     assert "its base is sdxl, the model's is sd-1" in job.error
 
@@ -170,7 +170,7 @@ async def test_the_models_folder_itself_is_not_moved(resources, install):
     assert "contains the models folder" in (await fails(resources, install, models)).error
 
 
-async def test_a_disk_that_fails(resources, install, make, monkeypatch):
+async def test_a_disk_error_fails_the_install(resources, install, make, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -179,7 +179,7 @@ async def test_a_disk_that_fails(resources, install, make, monkeypatch):
     assert (job.error_reason, inside(resources)) == ("OSError", [])
 
 
-async def test_a_record_that_cannot_be_written_brings_the_files_back(resources, install, make, monkeypatch):
+async def test_files_are_moved_back_when_the_record_cannot_be_written(resources, install, make, monkeypatch):
     async def refuse(*_args):
         raise RuntimeError("no")
 
@@ -188,7 +188,7 @@ async def test_a_record_that_cannot_be_written_brings_the_files_back(resources, 
     assert (job.error_reason, inside(resources)) == ("RuntimeError", [])
 
 
-def test_the_grammar_of_sources(make):
+def test_source_syntax(make):
     def parse(text):
         source = parse_source(text, inplace=True, access_token="t").model_dump(mode="json")
         source.pop("access_token", None)
@@ -249,7 +249,7 @@ async def test_cancel_pause_resume_and_prune(resources, events, make):
     await installer.stop()
 
 
-async def test_cancel_while_it_runs(resources, events, installer, make, monkeypatch):
+async def test_cancel_while_running(resources, events, installer, make, monkeypatch):
     reading, going_on = asyncio.Event(), asyncio.Event()
 
     async def slow(*_args):
@@ -271,7 +271,7 @@ async def test_cancel_while_it_runs(resources, events, installer, make, monkeypa
     assert await records(resources) == []
 
 
-async def test_stopping_leaves_waiting_jobs_alone(resources, make):
+async def test_stopping_keeps_waiting_jobs(resources, make):
     installer = Installer(resources)
     jobs = [await installer.add(str(make.checkpoint(f"{n}.safetensors")), ModelRecordChanges()) for n in range(3)]
     await installer.start()
@@ -280,7 +280,7 @@ async def test_stopping_leaves_waiting_jobs_alone(resources, make):
     assert await records(resources) == []
 
 
-async def test_a_crashs_half_copies_are_swept_at_start(resources, make):
+async def test_partial_copies_of_a_crash_are_removed_at_start(resources, make):
     half = resources.settings.models_path / f"{placement._COPY_PREFIX}k"
     half.mkdir(parents=True)
     installer = Installer(resources)
@@ -289,7 +289,7 @@ async def test_a_crashs_half_copies_are_swept_at_start(resources, make):
     assert inside(resources) == []
 
 
-async def test_lines_of_an_installation_say_which_one_it_is(resources, install, make, logged):
+async def test_log_lines_identify_the_installation(resources, install, make, logged):
     job = await install(make.checkpoint())
     failed = await fails(resources, install, make.checkpoint("b.safetensors"), key=job.config_out.key)
     lines = [vars(record) for record in logged if record.name == "invokeclone.models"]

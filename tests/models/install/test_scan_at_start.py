@@ -24,7 +24,7 @@ async def found(resources, installer):
     return run
 
 
-async def test_what_no_record_knows_is_installed_once(resources, installer, make, install, found):
+async def test_unregistered_models_are_installed_once(resources, installer, make, install, found):
     models = make.folder = resources.settings.models_path
     assert await found() == {}
     existing = await install(make.checkpoint("known/a.safetensors"))
@@ -43,7 +43,7 @@ async def test_what_no_record_knows_is_installed_once(resources, installer, make
     assert await found() == {}
 
 
-async def test_one_that_is_damaged_harms_nothing(resources, make, found):
+async def test_a_damaged_model_does_not_stop_the_scan(resources, make, found):
     make.folder = resources.settings.models_path
     make.checkpoint("good.safetensors")
     (make.folder / "bad.safetensors").write_bytes(b"x")
@@ -51,7 +51,7 @@ async def test_one_that_is_damaged_harms_nothing(resources, make, found):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_the_server_does_it_if_the_setting_says_so(settings, make, wanted):
+async def test_the_server_scans_at_startup_only_if_enabled(settings, make, wanted):
     make.folder = settings.models_path
     make.checkpoint("mine.safetensors")
     app = create_app(settings.model_copy(update={"scan_models_on_startup": wanted}), worker_command=None)

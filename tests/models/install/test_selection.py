@@ -100,7 +100,7 @@ def test_shards_stay_together_with_their_index():
     assert select_names(names) == ["diffusion_pytorch_model.safetensors"]
 
 
-def test_what_is_safe_to_read_comes_before_the_variant():
+def test_safe_formats_take_precedence_over_the_variant():
     names = ["config.json", "model.fp16.bin", "model.safetensors"]
     assert select_names(names, ModelRepoVariant.FP16) == ["config.json", "model.safetensors"]
     assert select_names(["ip_adapter.bin", "image_encoder.txt"]) == ["ip_adapter.bin", "image_encoder.txt"]

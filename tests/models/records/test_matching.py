@@ -40,10 +40,10 @@ KNOWN = [
         ("nothing", None, None),
     ],
 )
-def test_keys_and_names_come_before_what_is_alike(name: str, base: str | None, key: str | None) -> None:
+def test_exact_keys_and_names_win_over_similar_names(name: str, base: str | None, key: str | None) -> None:
     match = find_by_name(KNOWN, name, base)
     assert (match.key if match else None) == key
 
 
-def test_a_model_of_another_base_is_named_where_there_is_no_other() -> None:
+def test_a_model_of_another_base_matches_if_it_is_the_only_one() -> None:
     assert find_by_name(KNOWN, "face", "sdxl") is KNOWN[2]

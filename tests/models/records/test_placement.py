@@ -81,7 +81,7 @@ def test_across_file_systems(models, make, two_disks, kind):
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "pipeline"])
-def test_a_full_disk_leaves_the_source_alone(models, make, two_disks, monkeypatch, kind):
+def test_a_full_disk_leaves_the_source_unchanged(models, make, two_disks, monkeypatch, kind):
     source = getattr(make, kind)()
     monkeypatch.setattr("shutil.copy2", _full)
     monkeypatch.setattr("shutil.copytree", lambda source, target: (Path(target).mkdir(), _full(source, target)))
@@ -95,7 +95,7 @@ def _full(*_args):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_an_entry_with_the_key_is_not_touched(models, make):
+def test_an_existing_entry_with_the_key_is_not_modified(models, make):
     (models / "k").mkdir()
     source = make.checkpoint()
     with pytest.raises(DuplicateModelException):
@@ -103,7 +103,7 @@ def test_an_entry_with_the_key_is_not_touched(models, make):
     assert source.exists()
 
 
-def test_half_copies_are_swept(models):
+def test_partial_copies_are_removed(models):
     other = f".copying_{os.getppid()}_k"
     for half in (f".copying_{os.getpid()}_k", ".copying_99999999_k", ".copying_k", other, "keep"):
         (models / half).mkdir()
@@ -138,7 +138,7 @@ def test_removing_takes_one_file_of_the_old_layout(models):
 
 
 @pytest.mark.parametrize("recorded", ["", ".", "..", "a/..", "a/../..", "model_images", "../outside", "k2"])
-def test_nothing_else_is_ever_removed(models, tmp_path, recorded):
+def test_removing_never_deletes_other_files(models, tmp_path, recorded):
     for name in ("outside", "models/model_images", "models/a", "models/k2"):
         (tmp_path / name).mkdir()
     before = names(tmp_path)
@@ -146,7 +146,7 @@ def test_nothing_else_is_ever_removed(models, tmp_path, recorded):
     assert names(tmp_path) == before
 
 
-def test_a_link_goes_and_what_it_points_to_stays(models, make):
+def test_removing_a_symlink_keeps_its_target(models, make):
     source = make.checkpoint()
     (models / "k").mkdir()
     (models / "k/a.safetensors").symlink_to(source)

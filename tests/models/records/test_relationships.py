@@ -29,7 +29,7 @@ async def send(client, method, first, second, status):
     return answer
 
 
-async def test_a_pair_is_known_from_both_sides_and_once(pairs, keys):
+async def test_a_pair_is_symmetric_and_stored_once(pairs, keys):
     a, b, c = keys
     await send(pairs, "POST", a, b, 204)
     await send(pairs, "POST", b, a, 204)
@@ -71,7 +71,7 @@ async def test_a_deleted_model_has_no_relatives(pairs, keys, resources):
     assert (await pairs.get(f"/i/{keys[1]}")).json() == []
 
 
-async def test_relatives_can_be_handed_over(keys, resources):
+async def test_relationships_can_be_transferred(keys, resources):
     a, b, c = keys
     async with resources.database.write() as connection:
         await relationships.add(connection, (min(a, b), max(a, b)))
@@ -80,7 +80,7 @@ async def test_relatives_can_be_handed_over(keys, resources):
         assert await relationships.list_related(connection, [a]) == []
 
 
-async def test_relatives_are_found_by_index(resources):
+async def test_lookups_use_the_index(resources):
     async with resources.database.read() as connection:
         for column in ("model_key_1", "model_key_2"):
             plan = await connection.exec_driver_sql(

@@ -56,13 +56,13 @@ def test_main_settings_have_limits(wrong):
         {"weight": 1, "weight_max": 0.5},
     ],
 )
-def test_lora_weight_lies_on_its_slider(wrong):
+def test_lora_weight_lies_within_its_limits(wrong):
     with pytest.raises(ValidationError):
         LoraModelDefaultSettings(**wrong)
     assert LoraModelDefaultSettings(weight=3, weight_max=4).weight == 3
 
 
-def test_control_settings_must_say_their_preprocessor():
+def test_control_settings_require_a_preprocessor():
     assert ControlAdapterDefaultSettings(preprocessor=None).preprocessor is None
     with pytest.raises(ValidationError):
         ControlAdapterDefaultSettings()
@@ -76,7 +76,7 @@ def test_a_record_becomes_the_class_of_its_tag():
     assert parse.dump_python(config, mode="json")["source_url"] is None
 
 
-def test_every_class_is_told_from_the_others_by_what_a_record_of_it_holds():
+def test_every_class_is_recognized_from_its_record():
     """SDNQ files and folders have the same type, format and base: the fields tell which it is."""
     common = {"key": "k", "hash": "", "path": "p", "file_size": 1, "name": "n", "source": "s", "source_type": "path"}
     needed = {
@@ -122,7 +122,7 @@ def test_the_cover_is_not_stored():
     assert "cover_image" not in _columns(config)["config"]
 
 
-def test_the_room_and_the_families_specs_import_no_torch():
+def test_the_models_package_and_family_specs_do_not_import_torch():
     code = (
         "import sys; import invokeclone.models.api; from invokeclone.models.identify import registry; registry.rules();"
         "print([m for m in ('torch', 'numpy', 'diffusers', 'transformers') if m in sys.modules])"

@@ -14,7 +14,7 @@ IDS = {entry.id: entry for entry in ENTRIES}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
-def test_every_entry_names_a_place_and_a_kind_that_there_is(entry):
+def test_every_entry_has_a_valid_source_and_kind(entry):
     source = parse_source(entry.source, inplace=False, access_token=None)
     assert isinstance(source, HFModelSource | URLModelSource)
     assert str(source) == entry.source, "a record that is installed from it would have another source"
@@ -26,7 +26,7 @@ def test_every_entry_names_a_place_and_a_kind_that_there_is(entry):
     assert not entry.is_installed
 
 
-def test_entries_are_told_apart_and_those_that_are_named_are_there():
+def test_entries_are_unique_and_references_resolve():
     assert len(IDS) == len({entry.source for entry in ENTRIES}) == len(ENTRIES)
     assert len({(entry.name, entry.base, entry.type) for entry in ENTRIES}) == len(ENTRIES)
     assert all(needed in IDS for entry in ENTRIES for needed in entry.needs)
@@ -36,7 +36,7 @@ def test_entries_are_told_apart_and_those_that_are_named_are_there():
         assert all(name in IDS for name in bundle.models)
 
 
-def test_nothing_is_installed_at_first():
+def test_no_starter_is_installed_initially():
     answer = starters.list_starters([])
     assert [model.name for model in answer.starter_models] == [entry.name for entry in ENTRIES]
     assert not any(model.is_installed for model in answer.starter_models)
@@ -45,7 +45,7 @@ def test_nothing_is_installed_at_first():
     assert {"sd-1", "sdxl", "flux", "z-image"} <= set(answer.starter_bundles)
 
 
-def test_a_model_is_installed_when_its_source_or_its_name_and_kind_are():
+def test_a_starter_is_installed_by_source_or_by_name_and_kind():
     by_source = InstalledModel(IDS["t5"].source, "renamed", "any", "t5_encoder")
     by_name = InstalledModel("/somewhere", IDS["clip_l"].name, "any", "clip_embed")
     other_kind = InstalledModel("/elsewhere", IDS["flux_vae"].name, "flux", "main")
@@ -60,7 +60,7 @@ def test_a_model_is_installed_when_its_source_or_its_name_and_kind_are():
     assert bundled[IDS["clip_l"].name] is True
 
 
-def test_previous_names_count():
+def test_previous_names_are_recognized():
     entry = IDS["sd15"].model_copy(update={"previous_names": ["stable-diffusion-v1-5"]})
     other = starters._load_files().model_copy(update={"models": [entry], "bundles": {}})
     (model,) = starters.list_starters(
@@ -69,7 +69,7 @@ def test_previous_names_count():
     assert model.is_installed
 
 
-async def test_the_route_tells_what_is_installed(client, installer, make):
+async def test_the_route_reports_installed_starters(client, installer, make):
     name = IDS["sd_vae"].name
     await wait_for_end(await installer.add(str(make.vae()), ModelRecordChanges(name=name), inplace=True))
     body = (await client.get("/starter_models")).json()

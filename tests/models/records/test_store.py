@@ -35,7 +35,7 @@ async def keys(database, **query):
         return [record.key for record in await store.search(connection, **query)]
 
 
-async def test_what_goes_in_comes_out(database):
+async def test_records_round_trip(database):
     whole = config("a", description="d", default_settings={"steps": 5}, trigger_phrases=["x"])
     async with database.write() as connection:
         await store.add(connection, whole)
@@ -57,7 +57,7 @@ async def test_search_by_each_attribute(filled):
 
 
 @pytest.mark.parametrize("order", ModelRecordOrderBy)
-async def test_every_order_both_ways(filled, order):
+async def test_every_order_in_both_directions(filled, order):
     up = await keys(filled, order_by=order)
     down = await keys(filled, order_by=order, direction=SQLiteDirection.Descending)
     assert up == down[::-1]
@@ -65,14 +65,14 @@ async def test_every_order_both_ways(filled, order):
         assert up == ["c", "b", "a"]
 
 
-async def test_first(filled):
+async def test_find_first(filled):
     async with filled.read() as connection:
         assert (await store.find_first(connection, name="beta")).key == "a"
         with pytest.raises(UnknownModelException, match="no model with name nobody"):
             await store.find_first(connection, name="nobody")
 
 
-async def test_taken_paths_and_keys(filled):
+async def test_duplicate_paths_and_keys(filled):
     for taken in (config("a", path="new"), config("d", path="a/x")):
         with pytest.raises(DuplicateModelException):
             async with filled.write() as connection:
@@ -97,7 +97,7 @@ async def test_update_and_delete(filled):
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", json.dumps({"type": "main", "base": "future"})])
-async def test_unreadable_rows_are_left_out(filled, broken):
+async def test_unreadable_rows_are_skipped(filled, broken):
     async with filled.write() as connection:
         await connection.execute(update(models).where(models.c.key == "a").values(config=broken))
     assert await keys(filled) == ["b", "c"]

@@ -25,11 +25,11 @@ def value(node: BaseInvocation) -> Any:
         (math.DivideInvocation, -7, 2, -3),
     ],
 )
-def test_plain(node: Any, a: int, b: int, result: int) -> None:
+def test_basic_operations(node: Any, a: int, b: int, result: int) -> None:
     assert value(node(a=a, b=b)) == result
 
 
-def test_plain_division_by_zero_fails_when_run() -> None:
+def test_division_by_zero_fails_at_execution() -> None:
     node = math.DivideInvocation(a=1, b=0)
     with pytest.raises(ZeroDivisionError):
         value(node)
@@ -54,7 +54,7 @@ def test_integer_math(operation: Any, a: int, b: int, result: int) -> None:
 
 
 @pytest.mark.parametrize(("operation", "b"), [("DIV", 0), ("MOD", 0), ("EXP", -1)])
-def test_integer_math_refuses(operation: Any, b: int) -> None:
+def test_invalid_integer_math_is_refused(operation: Any, b: int) -> None:
     with pytest.raises(ValidationError):
         math.IntegerMathInvocation(operation=operation, b=b)
     node = math.IntegerMathInvocation(operation=operation)
@@ -85,7 +85,7 @@ def test_float_math(operation: Any, a: float, b: float, result: float) -> None:
 
 
 @pytest.mark.parametrize(("operation", "a", "b"), [("DIV", 1, 0), ("EXP", 0, -1), ("EXP", -4, 0.5)])
-def test_float_math_refuses(operation: Any, a: float, b: float) -> None:
+def test_invalid_float_math_is_refused(operation: Any, a: float, b: float) -> None:
     with pytest.raises(ValidationError):
         math.FloatMathInvocation(operation=operation, a=a, b=b)
 

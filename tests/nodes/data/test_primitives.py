@@ -14,7 +14,7 @@ NOTHING: Any = None
 
 
 @pytest.mark.parametrize(("kind", "value"), [("boolean", True), ("integer", 3), ("float", 1.5), ("string", "x")])
-def test_values(kind: str, value: Any) -> None:
+def test_primitives_and_collections_return_their_value(kind: str, value: Any) -> None:
     assert registry.get(kind).model_validate({"value": value}).invoke(NOTHING).model_dump()["value"] == value
     several = registry.get(f"{kind}_collection").model_validate({"collection": [value, value]})
     assert several.invoke(NOTHING).model_dump()["collection"] == [value, value]

@@ -27,14 +27,14 @@ def apply_template(positive: str, negative: str, preset: tuple[str, str]) -> tup
     return output.positive_prompt, output.negative_prompt
 
 
-def test_prompts_go_where_the_preset_has_its_placeholder() -> None:
+def test_prompts_replace_the_placeholder_of_the_preset() -> None:
     assert apply_template("a cat", "blur", ("photo of {prompt}, {prompt}!", "{prompt}, noise")) == (
         "photo of a cat, a cat!",
         "blur, noise",
     )
 
 
-def test_without_a_placeholder_the_preset_stands_alone() -> None:
+def test_preset_without_a_placeholder_replaces_the_prompt() -> None:
     assert apply_template("a cat", "", ("photo", "")) == ("photo", "")
 
 
@@ -42,11 +42,11 @@ def test_braces_in_a_prompt_are_plain_text() -> None:
     assert apply_template("{prompt} {0} \\1", "", ("<{prompt}>", "")) == ("<{prompt} {0} \\1>", "")
 
 
-def test_a_prompt_in_many_places_grows_no_further_than_the_limit() -> None:
+def test_repeated_placeholders_stop_at_the_length_limit() -> None:
     with pytest.raises(Unprocessable, match=r"limits\.node_output_mib"):
         apply_template("x" * 100_000, "", ("{prompt}" * 1000, ""))
 
 
-def test_the_preset_is_needed_when_it_runs() -> None:
+def test_running_without_a_preset_is_an_error() -> None:
     with pytest.raises(MissingInputException):
         PromptTemplateInvocation(id="n").invoke_checked(FakeContext())

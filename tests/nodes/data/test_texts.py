@@ -81,7 +81,7 @@ def test_dynamic_prompts() -> None:
     assert prompts.DynamicPromptInvocation(prompt="").invoke(context).collection == [""]
 
 
-def test_prompts_that_nodes_make_have_limits(tmp_path: Path) -> None:
+def test_generated_prompts_have_limits(tmp_path: Path) -> None:
     limits = Limits(dynamic_prompts=2, prompt_characters=20, batch_values=2)
     context: Any = FakeContext(config=FakeConfig(Settings(limits=limits)))
     pattern = "{a|b|c}"

@@ -22,14 +22,14 @@ def make_red_image(width: int = 10, height: int = 8) -> Image.Image:
     return Image.new("RGB", (width, height), "red")
 
 
-def test_image_names_what_is_there(context: FakeContext) -> None:
+def test_image_node_returns_the_existing_image(context: FakeContext) -> None:
     named = context.images.put(picture())
     output = basic.ImageInvocation(image=named).invoke(context)
     assert (output.image, output.width, output.height) == (named, 48, 32)
     assert context.images.saved == []
 
 
-def test_collection_is_what_is_connected_then_what_is_chosen(context: FakeContext) -> None:
+def test_collection_has_connected_images_before_selected_images(context: FakeContext) -> None:
     a, b = ImageField(image_name="a"), ImageField(image_name="b")
     assert basic.ImageCollectionInvocation(collection=[a], images=[b]).invoke(context).collection == [a, b]
     assert basic.ImageCollectionInvocation().invoke(context).collection == []
@@ -93,7 +93,7 @@ def test_resize_and_scale(context: FakeContext) -> None:
     assert set(size.PIL_RESAMPLING_MAP) == {"nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"}
 
 
-def test_crop_fills_up_with_transparency(context: FakeContext) -> None:
+def test_crop_beyond_the_edges_adds_transparency(context: FakeContext) -> None:
     named = context.images.put(make_red_image())
     size.ImageCropInvocation(image=named, x=-2, y=3, width=20, height=10).invoke(context)
     cut = context.images.last()
@@ -149,6 +149,6 @@ def test_panels(context: FakeContext) -> None:
         size.ImagePanelLayoutInvocation(width=10, height=10, panel_col_idx=1).invoke(context)
 
 
-def test_what_is_saved_is_general(context: FakeContext) -> None:
+def test_saved_images_have_the_general_category(context: FakeContext) -> None:
     size.ImageResizeInvocation(image=context.images.put(make_red_image())).invoke(context)
     assert context.images.saved[0].image_category is ImageCategory.GENERAL

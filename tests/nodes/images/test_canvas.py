@@ -35,14 +35,14 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 
 
 class TestCanvas:
-    def test_the_new_shows_where_the_mask_is_black(self, context: FakeContext) -> None:
+    def test_generated_image_shows_where_the_mask_is_black(self, context: FakeContext) -> None:
         old, new, mask = (context.images.put(image) for image in (flat(RED), flat(BLUE), half()))
         result = run(context, canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask))
         assert result.size == (40, 20)
         assert [result.getpixel((x, 9)) for x in (0, 19, 20, 39)] == [BLUE, BLUE, RED, RED]
 
     @pytest.mark.parametrize("blur", [1, 2, 3, 4, 8])
-    def test_blur_goes_outwards(self, context: FakeContext, blur: int) -> None:
+    def test_mask_blur_extends_outwards(self, context: FakeContext, blur: int) -> None:
         size = (200, 20)
         old, new, mask = (context.images.put(i) for i in (flat(RED, size=size), flat(BLUE, size=size), half(size)))
         node = canvas.CanvasPasteBackInvocation(source_image=old, target_image=new, mask=mask, mask_blur=blur)
@@ -54,7 +54,7 @@ class TestCanvas:
         assert len(set(result[:, 0].tolist())) > 2
 
     @pytest.mark.parametrize(("color", "expected"), [(0, BLUE), (255, RED)])
-    def test_whole_masks(self, context: FakeContext, color: int, expected: tuple[int, ...]) -> None:
+    def test_uniform_masks_select_one_image(self, context: FakeContext, color: int, expected: tuple[int, ...]) -> None:
         old, new, mask = (context.images.put(image) for image in (flat(RED), flat(BLUE), flat(color, "L")))
         for blur in (0, 8, 2**20):
             result = run(
@@ -72,7 +72,7 @@ class TestCanvas:
         with pytest.raises(NodeError, match="41×20"):
             canvas.CanvasV2MaskAndCropInvocation(generated_image=new, mask=mask).invoke(context)
 
-    def test_cut_out_or_over_the_old(self, context: FakeContext) -> None:
+    def test_result_is_a_cutout_or_pasted_over_the_source(self, context: FakeContext) -> None:
         clear = flat(BLUE)
         clear.paste(CLEAR, (0, 0, 5, 20))
         old, new, mask = (context.images.put(image) for image in (flat(RED), clear, half()))

@@ -44,7 +44,7 @@ class TestChannels:
         result = run(context, channels.ImageChannelOffsetInvocation(image=named, channel=channel, offset=offset))
         assert result.getpixel((0, 0)) == expected
 
-    def test_only_hue_goes_round(self, context: FakeContext) -> None:
+    def test_only_hue_wraps_around(self, context: FakeContext) -> None:
         named = context.images.put(flat((255, 0, 0), "RGB"))
         result = run(context, channels.ImageChannelOffsetInvocation(image=named, channel="Hue (HSV)", offset=-85))
         r, g, b, _ = result.getpixel((0, 0))
@@ -57,7 +57,7 @@ class TestChannels:
 
     @pytest.mark.parametrize("channel", channels.CHANNEL_FORMATS)
     @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
-    def test_changing_nothing_changes_little(self, context: FakeContext, channel: str, mode: str) -> None:
+    def test_identity_multiplication_changes_little(self, context: FakeContext, channel: str, mode: str) -> None:
         sent = picture().convert(mode)
         named = context.images.put(sent)
         result = run(context, channels.ImageChannelMultiplyInvocation(image=named, channel=channel))

@@ -44,7 +44,7 @@ def lch(srgb: np.ndarray) -> np.ndarray:
 
 
 class TestSpaces:
-    def test_there_and_back(self, many: np.ndarray) -> None:
+    def test_color_space_conversions_round_trip(self, many: np.ndarray) -> None:
         linear = colors.linear_of(many)
         assert np.allclose(colors.srgb_of(linear), many)
         assert np.allclose(colors.linear_of_oklab(colors.oklab_of(linear)), linear)
@@ -52,20 +52,20 @@ class TestSpaces:
         assert np.allclose(colors.cartesian(colors.polar(colors.oklab_of(linear))), colors.oklab_of(linear))
 
     @pytest.mark.parametrize("space", SPACES)
-    def test_parts_there_and_back(self, many: np.ndarray, space: str) -> None:
+    def test_channel_conversions_round_trip(self, many: np.ndarray, space: str) -> None:
         parts = blends.parts_of(many, space)
         back = blends.srgb_of_parts(parts, space, blends.Gamut())
         assert np.abs(back - many).max() < 0.002
         assert parts.min() >= -1e-6
         assert parts.max() <= (1.4 if space.startswith("LCh") else 1.03)
 
-    def test_as_the_standard_library_has_them(self, many: np.ndarray) -> None:
+    def test_hsv_and_hsl_agree_with_colorsys(self, many: np.ndarray) -> None:
         for pixel, hsv, hsl in zip(many[30], colors.hsv_of(many)[30], colors.hsl_of(many)[30], strict=True):
             assert colorsys.rgb_to_hsv(*pixel) == pytest.approx(hsv)
             hue, light, saturation = colorsys.rgb_to_hls(*pixel)
             assert (hue, saturation, light) == pytest.approx(hsl)
 
-    def test_known_values(self) -> None:
+    def test_conversions_match_reference_values(self) -> None:
         assert colors.cielab_of(colors.linear_of(PURE))[0, 0] * 100 == pytest.approx([53.24, 80.09, 67.2], abs=0.02)
         oklch = lch(PURE)[0]
         assert oklch[0, :2] == pytest.approx([0.628, 0.2577], abs=1e-3)
@@ -78,7 +78,7 @@ class TestSpaces:
         assert okhsv[4:, 1:] == pytest.approx(np.array([[0, 1], [0, 0], [0, 0.5338]]), abs=2e-3)
 
     @pytest.mark.parametrize("adapt", [0.0, 0.05, 5.0])
-    def test_what_srgb_has_not_is_brought_back(self, adapt: float) -> None:
+    def test_out_of_gamut_colors_are_clipped(self, adapt: float) -> None:
         wild = np.random.default_rng(1).random((30, 40, 3)) * [1, 0.5, 1]
         clipped = colors.clip_to_gamut(wild, adapt)
         linear = colors.linear_of_oklab(colors.cartesian(clipped))
@@ -91,7 +91,7 @@ class TestSpaces:
         in_gamut = lch(np.random.default_rng(2).random((9, 9, 3)))
         assert np.allclose(colors.clip_to_gamut(in_gamut, adapt), in_gamut)
 
-    def test_full_colors_look_lighter_than_they_measure(self) -> None:
+    def test_saturated_colors_have_higher_perceived_lightness(self) -> None:
         perceived, measured = colors.achromatic_lightness(PURE)[0], blends.lightness(PURE)[0]
         assert perceived[4:] == pytest.approx(measured[4:], abs=1e-4)
         difference = perceived - measured
@@ -101,7 +101,7 @@ class TestSpaces:
 
 class TestHue:
     @pytest.mark.parametrize("space", [name for name in get_args(color_nodes.HUE_SPACES) if "UPLab" not in name])
-    def test_turned(self, context: FakeContext, space: str) -> None:
+    def test_hue_is_rotated_by_the_given_degrees(self, context: FakeContext, space: str) -> None:
         node = color_nodes.InvokeAdjustImageHuePlusInvocation
         named = context.images.put(picture())
         for degrees in (0, 360, -720):
@@ -120,7 +120,7 @@ class TestHue:
         node = color_nodes.InvokeAdjustImageHuePlusInvocation(image=store_image(context, (255, 0, 0)), degrees=240)
         assert run(context, node).getpixel((0, 0)) == (0, 0, 255)
 
-    def test_lightness_is_kept(self, context: FakeContext) -> None:
+    def test_preserve_lightness_keeps_the_lightness(self, context: FakeContext) -> None:
         source = (200, 60, 60)
         light = [
             Image.new("RGB", (1, 1), color).convert("L").getpixel((0, 0))
@@ -137,7 +137,7 @@ class TestHue:
         before = Image.new("RGB", (1, 1), source).convert("L").getpixel((0, 0))
         assert abs(light[1] - before) < abs(light[0] - before)
 
-    def test_few_steps_are_near(self, context: FakeContext) -> None:
+    def test_low_precision_stays_close_to_full_precision(self, context: FakeContext) -> None:
         named = context.images.put(picture())
         exact, rough = (
             np.asarray(
@@ -227,7 +227,7 @@ class TestLightness:
         assert run(context, node).getpixel((0, 0)) == pytest.approx((200, 60, 60), abs=2)
 
     @pytest.mark.parametrize(("mode", "white"), [("Dilate", 7 * 5), ("Erode", 0)])
-    def test_grown(self, context: FakeContext, mode: str, white: int) -> None:
+    def test_dilate_and_erode_change_the_area(self, context: FakeContext, mode: str, white: int) -> None:
         dot = Image.new("L", (21, 15))
         dot.putpixel((10, 7), 255)
         node = color_nodes.InvokeImageDilateOrErodeInvocation(
@@ -239,7 +239,7 @@ class TestLightness:
         if white:
             assert result.getbbox() == (7, 5, 14, 10)
 
-    def test_grown_without_limit_and_by_channel(self, context: FakeContext) -> None:
+    def test_dilate_has_no_radius_limit_and_works_by_channel(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (9, 9), (255, 0, 0, 10))
         image.putpixel((0, 0), (0, 255, 0, 200))
         named = context.images.put(image)
@@ -249,7 +249,7 @@ class TestLightness:
         same = run(context, node(image=named, radius_w=0, radius_h=0))
         assert same.tobytes() == image.tobytes()
 
-    def test_grown_lightness_keeps_colors(self, context: FakeContext) -> None:
+    def test_dilating_lightness_keeps_colors(self, context: FakeContext) -> None:
         image = Image.new("RGB", (20, 9), (120, 40, 40))
         image.paste((40, 40, 200), (10, 0, 20, 9))
         image.paste((255, 255, 255), (0, 0, 2, 9))

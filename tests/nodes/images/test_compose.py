@@ -27,7 +27,7 @@ def run(context: FakeContext, node: object) -> Image.Image:
 
 
 class TestComposing:
-    def test_the_canvas_grows(self, context: FakeContext) -> None:
+    def test_paste_enlarges_the_canvas(self, context: FakeContext) -> None:
         base, over = context.images.put(flat(RED)), context.images.put(flat(BLUE))
         result = run(context, compose.ImagePasteInvocation(base_image=base, image=over, x=-2, y=3))
         assert result.size == (6, 7)
@@ -43,7 +43,7 @@ class TestComposing:
         assert result.size == (4, 4)
         assert [result.getpixel(at) for at in ((0, 3), (1, 3), (2, 3), (0, 0))] == [BLUE, BLUE, RED, RED]
 
-    def test_white_of_the_mask_keeps_the_base(self, context: FakeContext) -> None:
+    def test_white_mask_pixels_keep_the_base(self, context: FakeContext) -> None:
         mask = flat((0,), "L")
         mask.paste(255, (0, 0, 2, 4))
         base, over, keep = (context.images.put(image) for image in (flat(RED), flat(BLUE), mask))
@@ -83,7 +83,9 @@ class TestComposing:
         ("threshold", "invert", "left", "right"),
         [(0, False, 255, 0), (0, True, 0, 255), (400, False, 255, 255), (-1, False, 0, 0)],
     )
-    def test_mask_of_a_color(self, context: FakeContext, threshold: int, invert: bool, left: int, right: int) -> None:
+    def test_mask_from_id_selects_a_color(
+        self, context: FakeContext, threshold: int, invert: bool, left: int, right: int
+    ) -> None:
         half = flat(RED)
         half.paste(BLUE, (2, 0, 4, 4))
         red = ColorField(r=255, g=0, b=0, a=255)

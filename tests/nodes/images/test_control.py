@@ -51,7 +51,7 @@ def test_canny_draws_the_outline(context: FakeContext) -> None:
 
 
 @pytest.mark.parametrize(("tile", "colors"), [(16, 6), (48, 1), (1000, 1)])
-def test_color_map_is_made_of_squares(context: FakeContext, tile: int, colors: int) -> None:
+def test_color_map_consists_of_uniform_squares(context: FakeContext, tile: int, colors: int) -> None:
     result = run(context, control.ColorMapInvocation(image=context.images.put(picture()), tile_size=tile))
     assert result.size == (48, 32)
     assert len(result.getcolors()) == colors
@@ -60,7 +60,7 @@ def test_color_map_is_made_of_squares(context: FakeContext, tile: int, colors: i
 
 
 @pytest.mark.parametrize("scale", [0, 1, 16, 2**40])
-def test_shuffle_keeps_the_colors_and_not_the_places(context: FakeContext, scale: int) -> None:
+def test_shuffle_keeps_colors_and_moves_pixels(context: FakeContext, scale: int) -> None:
     image = Image.new("RGB", (64, 48), (200, 0, 0))
     image.paste((0, 0, 200), (32, 0, 64, 48))
     node = control.ContentShuffleInvocation(image=context.images.put(image), scale_factor=scale)
@@ -83,14 +83,14 @@ class TestHeuristicResize:
         return result
 
     @pytest.mark.parametrize("size", [(256, 192), (64, 48), (129, 95)])
-    def test_a_line_stays_one_thin_line(self, context: FakeContext, size: tuple[int, int]) -> None:
+    def test_line_art_stays_a_single_connected_line(self, context: FakeContext, size: tuple[int, int]) -> None:
         result = np.asarray(self.resize(context, drawing(), size))
         assert set(np.unique(result)) == {0, 255}
         line = result[..., 0] > 0
         assert ndimage.label(line, np.ones((3, 3)))[1] == 1
         assert ndimage.label(~line)[1] == 2, "still closed: an inside and an outside"
 
-    def test_black_and_white_stays_so(self, context: FakeContext) -> None:
+    def test_binary_images_stay_binary(self, context: FakeContext) -> None:
         image = Image.new("RGB", (40, 40))
         image.paste((255, 255, 255), (0, 0, 20, 40))
         for size in ((17, 33), (90, 55)):
@@ -106,7 +106,7 @@ class TestHeuristicResize:
         for size in ((17, 33), (90, 55)):
             assert {color for _, color in self.resize(context, image, size).getcolors()} == there
 
-    def test_images_are_mixed_and_transparency_too(self, context: FakeContext) -> None:
+    def test_photos_and_alpha_are_interpolated(self, context: FakeContext) -> None:
         small = self.resize(context, Image.effect_noise((200, 200), 80).convert("RGB").copy(), (10, 10))
         assert np.asarray(small).std() < 20
         noise = Image.merge("RGB", [Image.effect_noise((64, 64), 90) for _ in range(3)])

@@ -56,7 +56,9 @@ def test_png_is_exact_and_quality_matters(context: FakeContext, outputs: Path) -
 @pytest.mark.parametrize(
     "folder", ["..", "../elsewhere", "/etc", "a/../../b", "..\\elsewhere", ".", "link", "link/below", "a\0b"]
 )
-def test_nothing_outside_of_the_outputs(context: FakeContext, outputs: Path, tmp_path: Path, folder: str) -> None:
+def test_folders_outside_the_outputs_folder_are_refused(
+    context: FakeContext, outputs: Path, tmp_path: Path, folder: str
+) -> None:
     (outputs / "link").symlink_to(tmp_path)
     node = SaveImageToFileInvocation(image=context.images.put(picture()), output_directory=folder)
     with pytest.raises(NodeError, match="output_directory"):
@@ -66,20 +68,22 @@ def test_nothing_outside_of_the_outputs(context: FakeContext, outputs: Path, tmp
 
 
 @pytest.mark.parametrize("folder", ["images", "Images/x", "tensors", "a/../images", "videos"])
-def test_nothing_among_what_the_server_keeps(context: FakeContext, folder: str) -> None:
+def test_folders_reserved_for_the_server_are_refused(context: FakeContext, folder: str) -> None:
     with pytest.raises(NodeError, match="reserved for the server"):
         SaveImageToFileInvocation(image=context.images.put(picture()), output_directory=folder).invoke(context)
 
 
 @pytest.mark.parametrize("name", ["../", "a/b", "a\\b", "C:", "\n", "\0"])
 @pytest.mark.parametrize("part", ["prefix", "suffix"])
-def test_names_are_names(context: FakeContext, outputs: Path, part: str, name: str) -> None:
+def test_prefixes_and_suffixes_with_path_characters_are_refused(
+    context: FakeContext, outputs: Path, part: str, name: str
+) -> None:
     with pytest.raises(NodeError, match="prefix and suffix"):
         SaveImageToFileInvocation(image=context.images.put(picture()), **{part: name}).invoke(context)
     assert list(outputs.rglob("*")) == []
 
 
-def test_nothing_is_overwritten_and_failures_are_reported(context: FakeContext, outputs: Path) -> None:
+def test_existing_files_are_not_overwritten_and_errors_are_reported(context: FakeContext, outputs: Path) -> None:
     image = context.images.put(picture())
     (outputs / "1.png").write_bytes(b"mine")
     with pytest.raises(NodeError, match="already"):

@@ -26,7 +26,7 @@ def run(context: FakeContext, node: object) -> Image.Image:
 
 class TestFilters:
     @pytest.mark.parametrize("kind", ["gaussian", "box"])
-    def test_transparent_pixels_lend_no_color(self, context: FakeContext, kind: str) -> None:
+    def test_transparent_pixels_do_not_bleed_color(self, context: FakeContext, kind: str) -> None:
         half = flat((0, 255, 0, 0), size=(40, 20))
         half.paste(RED, (0, 0, 20, 20))
         result = run(context, filters.ImageBlurInvocation(image=context.images.put(half), radius=4, blur_type=kind))
@@ -37,7 +37,7 @@ class TestFilters:
         assert 20 < at_the_edge[3] < 235
         assert result.getpixel((0, 10)) == RED
 
-    def test_no_radius_no_blur(self, context: FakeContext) -> None:
+    def test_zero_radius_leaves_the_image_unchanged(self, context: FakeContext) -> None:
         named = context.images.put(picture())
         assert run(context, filters.ImageBlurInvocation(image=named, radius=0)).tobytes() == picture("RGBA").tobytes()
 

@@ -33,7 +33,7 @@ def image_with_hole(size: tuple[int, int] = (64, 48)) -> Image.Image:
 
 
 class TestTiles:
-    def test_holes_are_filled_from_the_rest_and_nothing_else_changes(self, context: FakeContext) -> None:
+    def test_holes_take_colors_from_the_rest_and_opaque_pixels_stay_unchanged(self, context: FakeContext) -> None:
         image = image_with_hole()
         named = context.images.put(image)
         result = run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=8))
@@ -44,24 +44,24 @@ class TestTiles:
         there = {tuple(color) for color in before[opaque].tolist()}
         assert {tuple(color) for color in after[~opaque].tolist()} <= there
 
-    def test_the_seed_decides(self, context: FakeContext) -> None:
+    def test_result_depends_on_the_seed(self, context: FakeContext) -> None:
         named = context.images.put(image_with_hole())
         results = [run(context, infill_nodes.InfillTileInvocation(image=named, tile_size=4, seed=s)) for s in (1, 1, 2)]
         assert results[0].tobytes() == results[1].tobytes() != results[2].tobytes()
 
     @pytest.mark.parametrize("size", [1, 3, 32, 1000])
-    def test_tiles_too_large_become_smaller(self, context: FakeContext, size: int) -> None:
+    def test_oversized_tiles_are_reduced(self, context: FakeContext, size: int) -> None:
         image = Image.new("RGBA", (50, 30), CLEAR)
         image.paste(RED, (7, 5, 10, 9))
         result = run(context, infill_nodes.InfillTileInvocation(image=context.images.put(image), tile_size=size))
         assert result.getcolors() == [(1500, RED)]
 
-    def test_nothing_to_fill_with(self, context: FakeContext) -> None:
+    def test_fully_transparent_image_is_unchanged_with_a_warning(self, context: FakeContext) -> None:
         named = context.images.put(Image.new("RGBA", (5, 5), CLEAR))
         assert run(context, infill_nodes.InfillTileInvocation(image=named)).getcolors() == [(25, CLEAR)]
         assert context.logger.lines[0][0] == "warning"
 
-    def test_squares_keep_their_pixels(self) -> None:
+    def test_tiles_are_copied_unchanged(self) -> None:
         image = np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4)
         image[..., 3] = 255
         squares = infill.tiles_of(image, 2)
@@ -70,14 +70,14 @@ class TestTiles:
 
 
 class TestFlow:
-    def test_a_hole_in_one_color_is_of_that_color(self, context: FakeContext) -> None:
+    def test_hole_in_a_uniform_image_takes_its_color(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (37, 23), RED)
         image.paste(CLEAR, (5, 4, 30, 20))
         result = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(image)))
         assert (result.mode, result.size) == ("RGB", (37, 23))
         assert result.getcolors() == [(37 * 23, (255, 0, 0))]
 
-    def test_what_is_there_stays_and_the_hole_lies_between(self, context: FakeContext) -> None:
+    def test_opaque_pixels_stay_and_the_hole_is_interpolated(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (64, 32), CLEAR)
         image.paste(RED, (0, 0, 16, 32))
         image.paste(BLUE, (48, 0, 64, 32))
@@ -97,11 +97,11 @@ class TestFlow:
         assert result.size == size
         assert result.getextrema() == ((0, 0),) * 3
 
-    def test_an_opaque_image_stays_as_it_is(self, context: FakeContext) -> None:
+    def test_opaque_image_is_unchanged(self, context: FakeContext) -> None:
         result = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(picture())))
         assert result.tobytes() == picture().tobytes()
 
-    def test_by_mask(self, context: FakeContext) -> None:
+    def test_mask_selects_the_filled_area(self, context: FakeContext) -> None:
         image = Image.new("RGB", (40, 30), (0, 200, 0))
         image.paste((255, 0, 0), (10, 10, 20, 20))
         mask = Image.new("L", (40, 30), 255)
@@ -115,7 +115,7 @@ class TestFlow:
 
 
 class TestPatchMatch:
-    def test_a_pattern_goes_on_into_the_hole(self) -> None:
+    def test_pattern_continues_into_the_hole(self) -> None:
         """Stripes of 8 pixels: what is filled is about what was there, where flowing colors are gray."""
         columns = (np.arange(96) // 4 % 2 * 255).astype(np.uint8)
         whole = np.repeat(np.broadcast_to(columns, (64, 96))[..., None], 3, axis=2).copy()
@@ -130,7 +130,7 @@ class TestPatchMatch:
         assert np.array_equal(patchmatch.fill_hole(holed_colors, hole), result)
 
     @pytest.mark.parametrize("size", [(1, 1), (7, 3), (40, 200)])
-    def test_any_size_and_any_hole(self, context: FakeContext, size: tuple[int, int]) -> None:
+    def test_all_image_sizes_and_hole_shapes_are_accepted(self, context: FakeContext, size: tuple[int, int]) -> None:
         image = picture("RGBA", size)
         image.paste(CLEAR, (0, 0, max(1, size[0] // 2), size[1]))
         for downscale in (1.0, 2.0, 0.5):
@@ -138,7 +138,7 @@ class TestPatchMatch:
             result = run(context, node)
             assert (result.size, result.getextrema()[3]) == (size, (255, 255)) or size == (1, 1)
 
-    def test_an_outpainted_border_is_filled_with_what_is_there(self, context: FakeContext) -> None:
+    def test_outpainted_border_continues_the_image(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (96, 96), CLEAR)
         image.paste((200, 40, 10, 255), (0, 0, 64, 96))
         result = run(context, infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image)))

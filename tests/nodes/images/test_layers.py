@@ -53,7 +53,7 @@ class TestBlend:
             ("Hard Light", ImageChops.hard_light),
         ],
     )
-    def test_as_pillow_does(self, context: FakeContext, mode: str, pillow: Any) -> None:
+    def test_blend_modes_agree_with_pillow(self, context: FakeContext, mode: str, pillow: Any) -> None:
         base, upper = picture(), picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         node = InvokeImageBlendInvocation(
             layer_base=context.images.put(base), layer_upper=context.images.put(upper), blend_mode=mode
@@ -72,7 +72,9 @@ class TestBlend:
             ("Divide", (255, 142, 106)),
         ],
     )
-    def test_by_hand(self, context: FakeContext, mode: str, expected: tuple[int, ...]) -> None:
+    def test_blend_modes_match_hand_computed_values(
+        self, context: FakeContext, mode: str, expected: tuple[int, ...]
+    ) -> None:
         assert blend_color(context, BASE, UPPER, blend_mode=mode) == pytest.approx((*expected, 255), abs=1)
 
     @pytest.mark.parametrize("mode", get_args(layers.BLEND_MODES))
@@ -100,7 +102,7 @@ class TestBlend:
         assert np.abs(np.asarray(nothing.convert("RGB"), dtype=int) - np.asarray(layers[0], dtype=int)).max() <= 1
 
     @pytest.mark.parametrize("space", ["HSL (RGB)", "HSV (RGB)", "Okhsl", "Okhsv", "Oklch (Oklab)", "LCh (CIELab)"])
-    def test_parts(self, context: FakeContext, space: str) -> None:
+    def test_blend_modes_change_only_their_channels(self, context: FakeContext, space: str) -> None:
         gray, color = (128, 128, 128), (200, 60, 60)
         result = blend_color(context, color, gray, blend_mode="Saturation", color_space=space)[:3]
         assert max(result) - min(result) <= 2
@@ -111,7 +113,7 @@ class TestBlend:
         r, g, b, _ = blend_color(context, gray, color, blend_mode="Color", color_space=space)
         assert r > max(g, b)
 
-    def test_by_what_looks_lighter(self, context: FakeContext) -> None:
+    def test_eal_modes_compare_perceived_lightness(self, context: FakeContext) -> None:
         gray, blue = (40, 40, 40), (0, 0, 255)
         assert blend_color(context, gray, blue, blend_mode="Lighten Only (EAL)")[:3] == blue
         assert blend_color(context, gray, blue, blend_mode="Darken Only (EAL)")[:3] == gray
@@ -142,7 +144,7 @@ class TestBlend:
             (False, False, (15, 5, 25, 15)),
         ],
     )
-    def test_fitted_to_the_base(
+    def test_upper_layer_is_fitted_to_the_base(
         self, context: FakeContext, width: bool, height: bool, expected: tuple[int, ...]
     ) -> None:
         node = InvokeImageBlendInvocation(
@@ -171,7 +173,7 @@ class TestCompositor:
         )
         return run(context, node)
 
-    def test_what_is_joined_to_the_corners_goes(self, context: FakeContext) -> None:
+    def test_background_connected_to_the_corners_is_removed(self, context: FakeContext) -> None:
         result = self.composite(context, self.subject())
         assert result.size == (60, 20)
         assert [result.getpixel(at)[:3] for at in ((16, 1), (26, 7), (29, 9), (59, 0))] == [
@@ -182,19 +184,19 @@ class TestCompositor:
         ]
 
     @pytest.mark.parametrize("key", ["(0, 190, 10)", "0,200,0", "#00c800", "rgb(0,200,0)"])
-    def test_a_key_goes_everywhere(self, context: FakeContext, key: str) -> None:
+    def test_chroma_key_is_removed_everywhere(self, context: FakeContext, key: str) -> None:
         result = self.composite(context, self.subject(), chroma_key=key)
         assert result.getpixel((29, 9)) == BLUE
         assert result.getpixel((26, 7))[:3] == (200, 0, 0)
 
-    def test_thresholds_and_wrong_keys(self, context: FakeContext) -> None:
+    def test_thresholds_apply_and_invalid_keys_are_refused(self, context: FakeContext) -> None:
         assert self.composite(context, self.subject(), threshold=500).getcolors() == [(1200, BLUE)]
         assert self.composite(context, self.subject(), chroma_key="(0,180,0)", threshold=5).getpixel((16, 1))[1] == 200
         for key in ("greenish", "(1,2)", "(0,300,0)"):
             with pytest.raises(NodeError, match="not a color"):
                 self.composite(context, self.subject(), chroma_key=key)
 
-    def test_transparency_is_a_cut_out(self, context: FakeContext) -> None:
+    def test_transparent_subject_is_used_as_a_cutout(self, context: FakeContext) -> None:
         image = Image.new("RGBA", (30, 20), CLEAR)
         image.paste(RED, (0, 0, 10, 20))
         result = self.composite(context, image)
@@ -211,7 +213,7 @@ class TestCompositor:
             ({"fill_x": True, "fill_y": False}, (0, 0, 60, 20)),
         ],
     )
-    def test_place_and_size(self, context: FakeContext, more: dict[str, Any], expected: Any) -> None:
+    def test_subject_is_placed_and_scaled(self, context: FakeContext, more: dict[str, Any], expected: Any) -> None:
         image = Image.new("RGBA", (30, 20), RED)
         image.putpixel((0, 0), (255, 0, 0, 254))
         result = self.composite(context, image, **more)

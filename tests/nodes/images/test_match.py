@@ -25,13 +25,13 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 
 class TestMatch:
     @pytest.mark.parametrize("space", ["RGB", "YCbCr", "YCbCr-Chroma", "YCbCr-Luma"])
-    def test_like_itself_it_stays(self, context: FakeContext, space: str) -> None:
+    def test_matching_an_image_to_itself_changes_nothing(self, context: FakeContext, space: str) -> None:
         named = context.images.put(picture())
         node = match.ColorCorrectInvocation(base_image=named, color_reference=named, colorspace=space)
         change = np.abs(np.asarray(run(context, node), dtype=int) - np.asarray(picture(), dtype=int))
         assert change.max() <= (0 if space == "RGB" else 3)
 
-    def test_it_gets_the_colors_of_the_other(self, context: FakeContext) -> None:
+    def test_image_takes_the_reference_colors(self, context: FakeContext) -> None:
         dark = picture().point([value // 2 for value in range(256)] * 3)
         base, reference = context.images.put(dark), context.images.put(picture(size=(100, 90)))
         result = run(context, match.ColorCorrectInvocation(base_image=base, color_reference=reference))
@@ -53,7 +53,7 @@ class TestMatch:
         assert dark[0] < y / 2
         assert dark[2] > 140
 
-    def test_the_mask_brings_the_old_back_and_transparency_stays(self, context: FakeContext) -> None:
+    def test_mask_restores_the_original_and_alpha_is_preserved(self, context: FakeContext) -> None:
         base = context.images.put(Image.new("RGBA", (8, 8), (10, 20, 30, 40)))
         reference = context.images.put(Image.new("RGB", (3, 3), (200, 100, 50)))
         mask = Image.new("L", (8, 8), 0)
@@ -66,6 +66,6 @@ class TestMatch:
         with pytest.raises(NodeError, match="3×3"):
             node.invoke(context)
 
-    def test_ranks(self) -> None:
+    def test_histogram_matching_maps_values_by_rank(self) -> None:
         base = np.array([[0, 1], [2, 3]], dtype=np.uint8)
         assert levels.match_histogram(base, base * 50).tolist() == [[0, 50], [100, 150]]

@@ -26,7 +26,7 @@ class TestNoise:
         return np.asarray(run(context, noise.ImageNoiseInvocation(image=context.images.put(image), **settings)))
 
     @pytest.mark.parametrize("kind", ["gaussian", "salt_and_pepper"])
-    def test_none_and_seeds(self, context: FakeContext, kind: str) -> None:
+    def test_zero_amount_changes_nothing_and_seeds_are_reproducible(self, context: FakeContext, kind: str) -> None:
         image = Image.new("RGB", (64, 64), (120, 120, 120))
         assert (self.add_noise(context, image, noise_type=kind, amount=0) == 120).all()
         first, again, other = (self.add_noise(context, image, noise_type=kind, seed=seed) for seed in (4, 4, 5))

@@ -20,7 +20,7 @@ def context() -> FakeContext:
     return FakeContext(config=FakeConfig(Settings(limits=Limits(node_pixels=400, collection_items=16))))
 
 
-def test_an_image_pasted_far_away(context: FakeContext) -> None:
+def test_image_pasted_at_a_distant_offset_is_refused(context: FakeContext) -> None:
     field = context.images.put(Image.new("RGBA", (10, 10)))
     paste: Any = lambda x, y: compose.ImagePasteInvocation(base_image=field, image=field, x=x, y=y).invoke(context)  # noqa: E731
     assert (paste(10, -10).width, paste(10, 10).height) == (20, 20)
@@ -37,14 +37,14 @@ def test_an_image_pasted_far_away(context: FakeContext) -> None:
         (tiles.CalculateImageTilesEvenSplitInvocation, {"num_tiles_x": 4, "num_tiles_y": 4, "overlap": 0}, {"num_tiles_x": 10**12}),
     ],
 )  # fmt: skip
-def test_tiles_by_their_number(context: Any, kind: Any, fits: dict[str, int], too_many: dict[str, int]) -> None:
+def test_too_many_tiles_are_refused(context: Any, kind: Any, fits: dict[str, int], too_many: dict[str, int]) -> None:
     sides = {"image_width": 32, "image_height": 32}
     assert len(kind(**sides, **fits).invoke(context).tiles) == 16
     with pytest.raises(Unprocessable, match="collection_items"):
         kind(**sides, **(fits | too_many)).invoke(context)
 
 
-def test_tiles_that_lie_far_away(context: Any) -> None:
+def test_tiles_at_distant_coordinates_are_refused(context: Any) -> None:
     field: ImageField = context.images.put(Image.new("RGB", (10, 10)))
 
     def merge_tile(left: int, top: int) -> Any:
@@ -59,7 +59,7 @@ def test_tiles_that_lie_far_away(context: Any) -> None:
             merge_tile(*position)
 
 
-def test_latents_that_are_enlarged(context: Any) -> None:
+def test_upscaled_latents_over_the_limit_are_refused(context: Any) -> None:
     import torch
 
     from invokeclone.graph.vocabulary.fields import LatentsField

@@ -28,7 +28,7 @@ def check(spans: list[tuple[int, int]], length: int) -> None:
 
 
 @given(length=st.integers(1, 3000), size=st.integers(1, 1000), overlap=st.integers(0, 999))
-def test_spans_cover(length: int, size: int, overlap: int) -> None:
+def test_overlapping_spans_cover_the_length(length: int, size: int, overlap: int) -> None:
     size = min(size, length)
     overlap = min(overlap, size - 1)
     fixed = overlapping_spans(length, size, overlap)
@@ -40,7 +40,7 @@ def test_spans_cover(length: int, size: int, overlap: int) -> None:
 
 
 @given(length=st.integers(256, 3000), count=st.integers(1, 4), overlap=st.integers(0, 5))
-def test_even_spans_cover(length: int, count: int, overlap: int) -> None:
+def test_even_spans_cover_the_length(length: int, count: int, overlap: int) -> None:
     check(even_spans(length, count, overlap * 8), length)
 
 
@@ -51,7 +51,7 @@ def test_grid() -> None:
     assert fourth.overlap.top == 4
 
 
-def test_nodes() -> None:
+def test_tile_nodes_return_the_expected_tiles() -> None:
     tile_list = tiles.CalculateImageTilesInvocation().invoke(FakeContext()).tiles
     assert len(tile_list) == 4
     assert tile_list[3].coords.model_dump() == {"top": 448, "bottom": 1024, "left": 448, "right": 1024}
@@ -64,7 +64,7 @@ def test_nodes() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"tile_width": 2000}, {"overlap": 576}])
-def test_what_does_not_fit(arguments: dict[str, int]) -> None:
+def test_invalid_tile_sizes_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="tile"):
         tiles.CalculateImageTilesInvocation(**arguments).invoke(FakeContext())
 
@@ -82,7 +82,7 @@ def cut(context: FakeContext, image: Image.Image, parts: list[tiles.Tile]) -> li
 @pytest.mark.parametrize("mode", ["Linear", "Seam"])
 @pytest.mark.parametrize("blend", [0, 8, 500])
 @pytest.mark.parametrize("overlap", [0, 12])
-def test_what_was_cut_is_merged_again(mode: str, blend: int, overlap: int) -> None:
+def test_merging_cut_tiles_restores_the_image(mode: str, blend: int, overlap: int) -> None:
     context = FakeContext()
     image = picture("RGB", (100, 70))
     parts = grid(overlapping_spans(70, 40, overlap), overlapping_spans(100, 40, overlap))
@@ -98,7 +98,7 @@ def test_what_was_cut_is_merged_again(mode: str, blend: int, overlap: int) -> No
 @pytest.mark.parametrize(
     ("mode", "blend", "width"), [("Linear", 8, 8), ("Linear", 0, 0), ("Seam", 6, 6), ("Seam", 0, 0)]
 )
-def test_tiles_go_over_into_each_other(turned: bool, mode: str, blend: int, width: int) -> None:
+def test_overlapping_tiles_are_blended_gradually(turned: bool, mode: str, blend: int, width: int) -> None:
     context = FakeContext()
     spans = [(0, 40), (20, 60)]
     parts = grid(spans, [(0, 30)]) if turned else grid([(0, 30)], spans)
@@ -119,7 +119,7 @@ def test_tiles_go_over_into_each_other(turned: bool, mode: str, blend: int, widt
         assert line[29] + line[30] == 200
 
 
-def test_a_seam_goes_where_tiles_agree() -> None:
+def test_seam_follows_the_path_of_least_difference() -> None:
     before, after = np.zeros((10, 20, 3), dtype=np.float32), np.full((10, 20, 3), 100, dtype=np.float32)
     before[:, 14] = after[:, 14] = 50
     assert set(joins.path(np.abs(before - after).sum(axis=-1)).tolist()) == {14}
@@ -131,7 +131,7 @@ def test_a_seam_goes_where_tiles_agree() -> None:
     assert joins.path(slanted).tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_tiles_that_do_not_fit_are_refused() -> None:
+def test_mismatched_tiles_are_refused() -> None:
     context = FakeContext()
     upper, two = cut(context, picture("RGB", (60, 30)), grid([(0, 30)], [(0, 40), (20, 60)]))
     with pytest.raises(NodeError, match="no tiles"):

@@ -46,7 +46,7 @@ def noise(context: FakeContext, **inputs: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("precision", ["auto", "float16", "bfloat16"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_the_cpu_all_noise_is_float32(kind: Any, precision: str, context: FakeContext):
+def test_cpu_noise_is_always_float32(kind: Any, precision: str, context: FakeContext):
     context.config.settings = context.config.settings.model_copy(update={"precision": precision})
     shape, _ = KINDS[kind]
     assert torch.equal(noise(context, noise_type=kind), noise_of(5, *shape))
@@ -64,7 +64,7 @@ def test_on_the_cpu_all_noise_is_float32(kind: Any, precision: str, context: Fak
 )
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("on_cuda")
-def test_for_a_gpu_noise_is_drawn_by_the_cpu_in_the_gpus_number_format(
+def test_noise_for_a_gpu_is_generated_on_the_cpu_in_the_gpu_dtype(
     kind: Any, precision: str, dtype: torch.dtype, context: FakeContext
 ):
     context.config.settings = context.config.settings.model_copy(update={"precision": precision})
@@ -86,7 +86,7 @@ def test_sides_off_the_grid_are_refused(kind: Any, context: FakeContext):
 
 
 @pytest.mark.usefixtures("on_cuda")
-def test_the_device_draws_where_the_node_says_so(context: FakeContext, monkeypatch: pytest.MonkeyPatch):
+def test_noise_is_generated_on_the_gpu_when_use_cpu_is_false(context: FakeContext, monkeypatch: pytest.MonkeyPatch):
     from invokeclone.engine import latents
 
     drawn: list[tuple[torch.device, torch.dtype]] = []
@@ -103,5 +103,5 @@ def test_the_device_draws_where_the_node_says_so(context: FakeContext, monkeypat
     assert drawn == [(cuda, torch.float16), (cuda, torch.float32), (cpu, torch.float16)]
 
 
-def test_a_scheduler_is_a_name(context: FakeContext):
+def test_scheduler_node_returns_the_scheduler_name(context: FakeContext):
     assert SchedulerInvocation(scheduler="lcm").invoke(context).scheduler == "lcm"

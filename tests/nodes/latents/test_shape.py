@@ -35,7 +35,7 @@ def run(context: FakeContext, node: Any) -> tuple[torch.Tensor, int | None]:
     return latents, output.latents.seed
 
 
-def test_resizing_is_to_a_size_in_pixels(context: FakeContext):
+def test_resize_takes_a_size_in_pixels(context: FakeContext):
     field = save(context, noise_of(1))
     resized, seed = run(context, ResizeLatentsInvocation(latents=field, width=128, height=64, mode="nearest"))
     assert torch.equal(resized, functional.interpolate(noise_of(1), size=(8, 16), mode="nearest"))
@@ -43,7 +43,7 @@ def test_resizing_is_to_a_size_in_pixels(context: FakeContext):
 
 
 @pytest.mark.parametrize("antialias", [False, True])
-def test_scaling_is_by_the_factor_itself(context: FakeContext, antialias: bool):
+def test_scale_multiplies_the_size_by_the_factor(context: FakeContext, antialias: bool):
     node = ScaleLatentsInvocation(latents=save(context, noise_of(1)), scale_factor=1.3, antialias=antialias)
     scaled, seed = run(context, node)
     expected = functional.interpolate(noise_of(1), scale_factor=1.3, mode="bilinear", antialias=antialias)
@@ -52,12 +52,12 @@ def test_scaling_is_by_the_factor_itself(context: FakeContext, antialias: bool):
     assert seed == 9
 
 
-def test_modes_of_other_dimensions_are_refused(context: FakeContext):
+def test_interpolation_modes_for_other_dimensions_are_refused(context: FakeContext):
     with pytest.raises(ValueError, match="does not work on images"):
         run(context, ScaleLatentsInvocation(latents=save(context, noise_of(1)), scale_factor=2, mode="trilinear"))
 
 
-def test_a_rectangle_is_cut_out(context: FakeContext):
+def test_crop_extracts_a_rectangle(context: FakeContext):
     field = save(context, noise_of(1))
     cropped, seed = run(context, CropLatentsCoreInvocation(latents=field, x=8, y=16, width=24, height=32))
     assert torch.equal(cropped, noise_of(1)[..., 2:6, 1:4])

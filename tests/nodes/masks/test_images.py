@@ -42,7 +42,7 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 
 
 class TestFade:
-    def test_black_reaches_out_and_fades(self, context: FakeContext) -> None:
+    def test_black_area_expands_and_fades(self, context: FakeContext) -> None:
         named = context.images.put(half((100, 8)))
         result = run(context, images.ExpandMaskWithFadeInvocation(mask=named, fade_size_px=20))
         row = np.asarray(result, dtype=int)[4]
@@ -54,7 +54,7 @@ class TestFade:
         assert row[67] < 255
         assert context.images.saved[-1].image_category is ImageCategory.MASK
 
-    def test_threshold_says_what_is_black(self, context: FakeContext) -> None:
+    def test_threshold_selects_black_pixels(self, context: FakeContext) -> None:
         named = context.images.put(flat(100, "L"))
         for threshold, expected in ((99, 255), (100, 0)):
             node = images.ExpandMaskWithFadeInvocation(mask=named, threshold=threshold)
@@ -78,7 +78,7 @@ class TestBounds:
         box = node.invoke(context).bounding_box
         assert (box.x_min, box.y_min, box.x_max, box.y_max) == expected
 
-    def test_another_color_and_none(self, context: FakeContext) -> None:
+    def test_other_colors_are_found_and_no_match_is_empty(self, context: FakeContext) -> None:
         image = flat(RED, size=(6, 6))
         image.paste(BLUE, (0, 5, 6, 6))
         named = context.images.put(image)
@@ -89,7 +89,7 @@ class TestBounds:
         assert set(none.tuple()) == {0}
 
     @given(data=st.binary(min_size=12, max_size=12), margin=st.integers(-3, 3))
-    def test_it_is_always_within(self, data: bytes, margin: int) -> None:
+    def test_bounds_are_always_within_the_image(self, data: bytes, margin: int) -> None:
         matches = np.frombuffer(data, dtype=np.uint8).reshape(3, 4) > 200
         left, top, right, bottom = mask_pixels.bounds(matches, margin)
         assert 0 <= left <= right <= 4
@@ -99,7 +99,7 @@ class TestBounds:
 
 
 class TestEdges:
-    def test_a_step_is_one_line(self) -> None:
+    def test_step_edge_yields_one_line(self) -> None:
         edge_map = edges.canny(np.asarray(half()), 100, 200)
         assert edge_map.shape == (20, 40)
         assert set(np.unique(edge_map)) == {0, 255}
@@ -107,11 +107,11 @@ class TestEdges:
         assert set(np.nonzero(edge_map)[1]) <= {19, 20}
 
     @pytest.mark.parametrize("turn", [Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180])
-    def test_a_turned_step_too(self, turn: Image.Transpose) -> None:
+    def test_transposed_step_edge_yields_one_line(self, turn: Image.Transpose) -> None:
         edge_map = edges.canny(np.asarray(half().transpose(turn)), 100, 200)
         assert (edge_map > 0).sum() == 20
 
-    def test_a_slope_is_found_and_stays_thin(self) -> None:
+    def test_diagonal_edge_is_found_and_thin(self) -> None:
         y, x = np.mgrid[:40, :40]
         edge_map = edges.canny(((x + y > 40) * 200).astype(np.uint8), 100, 200)
         assert 30 <= (edge_map > 0).sum() <= 80
@@ -131,7 +131,7 @@ class TestEdges:
         image[:, :10, 0] = image[:, 10:, 2] = 200
         assert (edges.canny(image, 100, 200) > 0).sum() == 10
 
-    def test_nothing_in_one_color(self) -> None:
+    def test_uniform_image_has_no_edges(self) -> None:
         assert not edges.canny(np.full((5, 5), 77, dtype=np.uint8), 0, 0).any()
         assert edges.canny(np.zeros((1, 1), dtype=np.uint8), 0, 0).shape == (1, 1)
 
@@ -158,7 +158,7 @@ class TestEdges:
             with pytest.raises(NodeError):
                 edge(*wrong)
 
-    def test_gray_is_edge_too(self, context: FakeContext) -> None:
+    def test_gray_mask_pixels_belong_to_the_edge(self, context: FakeContext) -> None:
         node = images.MaskEdgeInvocation(
             image=context.images.put(flat(100, "L")), edge_size=0, edge_blur=0, low_threshold=100, high_threshold=200
         )
@@ -167,7 +167,7 @@ class TestEdges:
 
 @given(data=st.binary(min_size=24, max_size=24), size=st.integers(1, 9))
 @settings(deadline=None)
-def test_fading_only_darkens_what_is_white(data: bytes, size: int) -> None:
+def test_fading_only_darkens_white_pixels(data: bytes, size: int) -> None:
     mask = np.where(np.frombuffer(data, dtype=np.uint8).reshape(4, 6) > 127, 255, 0).astype(np.uint8)
     faded = mask_pixels.fade_edges(mask, 0, size)
     assert ((faded == 0) == (mask == 0)).all() or size > 1

@@ -51,7 +51,7 @@ class TestTensors:
         if expected == 6:
             assert mask[1:3, 2:5].all()
 
-    def test_a_rectangle_needs_a_mask_to_be_in(self, context: FakeContext) -> None:
+    def test_rectangle_outside_the_mask_is_refused(self, context: FakeContext) -> None:
         node = tensors.RectangleMaskInvocation(
             width=0, height=5, x_left=0, y_top=0, rectangle_width=1, rectangle_height=1
         )
@@ -91,12 +91,12 @@ class TestTensors:
         output = tensors.InvertTensorMaskInvocation(mask=field).invoke(context)
         assert torch.equal(tensor(context, output), expected)
 
-    def test_tensors_that_are_no_masks_are_refused(self, context: FakeContext) -> None:
+    def test_tensors_of_other_shapes_are_refused(self, context: FakeContext) -> None:
         field = TensorField(tensor_name=context.tensors.save(torch.zeros(1, 4, 8, 8)))
         with pytest.raises(NodeError, match=r"\(1, 4, 8, 8\)"):
             tensors.MaskTensorToImageInvocation(mask=field).invoke(context)
 
-    def test_to_an_image_and_back(self, context: FakeContext) -> None:
+    def test_mask_image_round_trip(self, context: FakeContext) -> None:
         mask = torch.zeros(1, 4, 6, dtype=torch.bool)
         mask[:, :, 3:] = True
         field = TensorField(tensor_name=context.tensors.save(mask))
@@ -108,7 +108,7 @@ class TestTensors:
         assert torch.equal(context.tensors.load(back.mask.tensor_name), mask)
 
     @pytest.mark.parametrize("invert", [False, True])
-    def test_applied(self, context: FakeContext, invert: bool) -> None:
+    def test_mask_is_applied_to_an_image(self, context: FakeContext, invert: bool) -> None:
         mask = torch.zeros(1, 20, 40)
         mask[:, :, :20], mask[:, :, 20:30] = 1.0, 0.5
         field = TensorField(tensor_name=context.tensors.save(mask))

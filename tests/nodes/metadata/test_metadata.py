@@ -95,7 +95,7 @@ METADATA = MetadataField(
 )
 
 
-def test_values() -> None:
+def test_metadata_values_are_read_with_defaults() -> None:
     integer = values.MetadataToIntegerInvocation
     assert integer(label="seed", default_value=1, metadata=METADATA).invoke(NOTHING).value == 5
     assert integer(label="width", default_value=1, metadata=METADATA).invoke(NOTHING).value == 1

@@ -16,13 +16,13 @@ def identifier(key: str) -> ModelIdentifierField:
     return ModelIdentifierField(key=key, hash="h", name=f"model {key}", base="flux", type="vae")
 
 
-def test_a_model_is_named():
+def test_loaders_return_the_model_identifier():
     assert ModelIdentifierInvocation(model=identifier("m")).invoke(CONTEXT).model == identifier("m")
     vae = VAELoaderInvocation(vae_model=identifier("m")).invoke(CONTEXT).vae
     assert (vae.vae, vae.seamless_axes) == (identifier("m"), [])
 
 
-def test_a_model_without_a_record():
+def test_unregistered_model_is_an_error():
     for node in (
         ModelIdentifierInvocation(model=identifier("gone")),
         VAELoaderInvocation(vae_model=identifier("gone")),

@@ -54,7 +54,7 @@ async def until_dead(faults: Faults, work: "asyncio.Task[None]") -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "step"), [*SAMPLES, *SWEEPS])
-async def test_a_process_that_dies(stage: Stage, faults: Faults, name: str, step: int) -> None:
+async def test_recovery_from_a_crash_at_every_operation(stage: Stage, faults: Faults, name: str, step: int) -> None:
     run = SCENARIOS[name]
     operations = await count(stage, faults, run)
     for number in range(step, operations + 1, step):
@@ -71,7 +71,9 @@ async def test_a_process_that_dies(stage: Stage, faults: Faults, name: str, step
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "step"), [*SAMPLES, *SWEEPS])
-async def test_an_operation_that_fails_once(stage: Stage, faults: Faults, name: str, step: int) -> None:
+async def test_recovery_from_a_single_failure_at_every_operation(
+    stage: Stage, faults: Faults, name: str, step: int
+) -> None:
     run = SCENARIOS[name]
     operations = await count(stage, faults, run)
     for number in range(step, operations + 1, step):

@@ -145,7 +145,7 @@ async def test_variants(resources, install, fake_hub, make, pipeline):
     assert names == {"owner/name:fp16": {"diffusion_pytorch_model.fp16.safetensors"}, "owner/name": full}
 
 
-async def test_failures_before_anything_is_fetched(resources, install, fake_hub, events):
+async def test_failures_before_the_download_starts(resources, install, fake_hub, events):
     fake_hub.repository("owner/empty", {"README.md": b"x"})
     fake_hub.repository("owner/evil", {"../../evil.safetensors": b"x", "model.safetensors": b"x"})
     fake_hub.repository("owner/closed", {"model.safetensors": b"x"}, token="t")
@@ -181,20 +181,20 @@ async def test_tokens(resources, install, fake_hub, fake_web, checkpoint, instal
     assert fake_web.asked_for("/elsewhere.safetensors")[1]["Authorization"] == "Bearer login"
 
 
-async def test_a_hubs_page_is_taken_for_its_file(install, fake_hub, checkpoint):
+async def test_a_hub_file_page_url_installs_the_file(install, fake_hub, checkpoint):
     fake_hub.repository("owner/name", {"model.safetensors": checkpoint})
     job = await install(f"{fake_hub.web.url}/owner/name/blob/c0ffee/model.safetensors")
     assert (job.error, job.config_out.base) == (None, "sd-1")
 
 
-async def test_a_web_page_instead_of_a_model(resources, install, fake_web):
+async def test_a_web_page_is_refused(resources, install, fake_web):
     fake_web.page("/model.safetensors", b"<!doctype html>", headers={"Content-Type": "text/html"})
     job = await install(f"{fake_web.url}/model.safetensors")
     assert (job.status, job.error_reason) == ("error", "NotAModelFile")
     assert "is a web page" in job.error
 
 
-async def test_a_file_that_is_no_model(resources, install, fake_web):
+async def test_a_file_without_a_model_is_refused(resources, install, fake_web):
     fake_web.page("/model.safetensors", b"not one")
     job = await install(f"{fake_web.url}/model.safetensors")
     assert (job.status, job.error_reason) == ("error", "InvalidModel")
@@ -202,7 +202,7 @@ async def test_a_file_that_is_no_model(resources, install, fake_web):
     assert inside(resources) == []
 
 
-async def test_one_failed_file_holds_the_others_and_can_be_fetched_again(
+async def test_a_failed_file_pauses_the_others_and_can_be_restarted(
     resources, installer, events, fake_hub, pipeline, downloads
 ):
     weights = "unet/diffusion_pytorch_model.safetensors"
@@ -221,7 +221,7 @@ async def test_one_failed_file_holds_the_others_and_can_be_fetched_again(
     assert events.names().count("model_install_error") == 1
 
 
-async def test_one_file_begun_anew(installer, fake_hub, pipeline):
+async def test_restart_one_file(installer, fake_hub, pipeline):
     weights = "unet/diffusion_pytorch_model.safetensors"
     fake_hub.repository("owner/name", pipeline)
     fake_hub.page("owner/name", weights).hold_after = 10
@@ -240,7 +240,7 @@ async def test_one_file_begun_anew(installer, fake_hub, pipeline):
     assert [headers.get("Range") for headers in request_headers] == [None, None]
 
 
-async def test_a_file_that_cannot_be_begun_again_fails_the_job(installer, fake_web, checkpoint, monkeypatch):
+async def test_a_file_that_cannot_be_restarted_fails_the_job(installer, fake_web, checkpoint, monkeypatch):
     page = fake_web.page("/m.safetensors", checkpoint, hold_after=100)
     job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
@@ -272,7 +272,7 @@ async def test_pause_and_resume(resources, installer, fake_web, checkpoint):
     assert fake_web.asked_for("/model.safetensors")[-1]["Range"] == "bytes=100-"
 
 
-async def test_pause_while_it_is_planned(installer, fake_hub, fake_web, checkpoint):
+async def test_pause_while_planning(installer, fake_hub, fake_web, checkpoint):
     fake_hub.repository("owner/name", {"model.safetensors": checkpoint})
     plan = fake_web.pages["/api/models/owner/name?blobs=true"]
     plan.hold_after = 5
@@ -286,7 +286,7 @@ async def test_pause_while_it_is_planned(installer, fake_hub, fake_web, checkpoi
     assert (await done(job)).status == "completed"
 
 
-async def test_cancel_while_it_downloads(resources, installer, events, fake_web, checkpoint, downloads):
+async def test_cancel_while_downloading(resources, installer, events, fake_web, checkpoint, downloads):
     fake_web.page("/model.safetensors", checkpoint, hold_after=100)
     job = await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
@@ -306,7 +306,7 @@ async def test_cancel_while_it_downloads(resources, installer, events, fake_web,
     assert events.names().count("model_install_cancelled") == 1
 
 
-async def test_cancel_while_it_is_planned_and_of_a_part(
+async def test_cancel_while_planning_and_cancel_of_a_part(
     resources, installer, fake_hub, fake_web, checkpoint, downloads
 ):
     fake_hub.repository("owner/name", {"model.safetensors": checkpoint})
@@ -332,7 +332,7 @@ async def test_one_job_for_one_source(installer, fake_web, checkpoint):
     assert (await done(first)).status == "completed"
 
 
-async def test_prune_forgets_parts_and_folders(resources, installer, fake_web, checkpoint, downloads):
+async def test_prune_removes_jobs_downloads_and_folders(resources, installer, fake_web, checkpoint, downloads):
     fake_web.page("/model.safetensors", checkpoint, statuses=[404])
     job = await done(await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges()))
     assert job.status == "error"
@@ -377,7 +377,7 @@ async def restart(resources, events, fake_hub):
     await restarter.end()
 
 
-async def test_a_restart_goes_on_with_what_was_downloading(restart, resources, fake_hub, pipeline, fake_web):
+async def test_downloads_continue_after_a_server_restart(restart, resources, fake_hub, pipeline, fake_web):
     weights = "unet/diffusion_pytorch_model.safetensors"
     fake_hub.repository("owner/name", pipeline)
     page = fake_hub.page("owner/name", weights)
@@ -398,7 +398,7 @@ async def test_a_restart_goes_on_with_what_was_downloading(restart, resources, f
     assert await journal_entries(resources) == []
 
 
-async def test_a_restart_goes_on_with_a_web_address_and_its_token(restart, resources, fake_web, checkpoint):
+async def test_url_downloads_continue_with_their_token_after_a_restart(restart, resources, fake_web, checkpoint):
     """The token lies beside the files for its owner alone, not in the database."""
     page = fake_web.page("/dl/7", checkpoint, token="secret", hold_after=100)
     page.headers["Content-Disposition"] = "attachment; filename=m.safetensors"
@@ -417,7 +417,7 @@ async def test_a_restart_goes_on_with_a_web_address_and_its_token(restart, resou
     assert fake_web.asked_for("/dl/7")[-1]["Range"] == "bytes=100-"
 
 
-async def test_a_restart_keeps_paused_and_failed_ones_as_they_were(restart, resources, fake_web, checkpoint):
+async def test_paused_and_failed_jobs_survive_a_restart(restart, resources, fake_web, checkpoint):
     page = fake_web.page("/a.safetensors", checkpoint, hold_after=100)
     fake_web.page("/b.safetensors", checkpoint, statuses=[404])
     installer = await restart.begin()
@@ -477,7 +477,7 @@ async def test_a_crash_while_a_users_own_file_is_moved(restart, resources, make)
     assert (source.read_bytes(), waiting.exists()) == (data, True)
 
 
-async def test_files_that_are_not_the_downloads_stay_where_they_are(restart, resources, fake_web, checkpoint):
+async def test_files_not_created_by_the_download_are_kept(restart, resources, fake_web, checkpoint):
     """A folder that happens to have the name of the key is not taken for what was moved."""
     fake_web.page("/m.safetensors", checkpoint, hold_after=100)
     installer = await restart.begin()
@@ -493,7 +493,7 @@ async def test_files_that_are_not_the_downloads_stay_where_they_are(restart, res
     assert (job.status, job.error_reason, other.read_bytes()) == ("error", "DuplicateModelException", b"mine")
 
 
-async def test_what_a_killed_download_left_is_no_part_of_the_model(restart, resources, fake_hub, pipeline):
+async def test_leftovers_of_a_killed_download_are_excluded_from_the_model(restart, resources, fake_hub, pipeline):
     fake_hub.repository("owner/name", pipeline)
     page = fake_hub.page("owner/name", "unet/diffusion_pytorch_model.safetensors")
     page.hold_after = 10
@@ -510,7 +510,7 @@ async def test_what_a_killed_download_left_is_no_part_of_the_model(restart, reso
     assert {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()} == set(pipeline)
 
 
-async def test_a_job_that_cannot_be_saved_is_not_begun(resources, installer, fake_web, checkpoint, monkeypatch):
+async def test_a_job_that_cannot_be_saved_is_not_started(resources, installer, fake_web, checkpoint, monkeypatch):
     fake_web.page("/m.safetensors", checkpoint)
     with monkeypatch.context() as patch:
         patch.setattr(journal, "save", refuse)
@@ -521,7 +521,7 @@ async def test_a_job_that_cannot_be_saved_is_not_begun(resources, installer, fak
     assert job.status == "completed"
 
 
-async def test_a_cancelled_job_has_no_row_once_that_is_answered(resources, installer, fake_web, checkpoint):
+async def test_a_cancelled_job_has_no_row_after_the_response(resources, installer, fake_web, checkpoint):
     fake_web.page("/m.safetensors", checkpoint, hold_after=100)
     job = await installer.add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
@@ -543,14 +543,14 @@ async def test_a_row_that_cannot_be_removed_is_removed_at_the_end(
     assert (await journal_entries(resources), inside(resources)) == ([], ["k", "k/m.safetensors"])
 
 
-async def test_a_models_folder_that_cannot_be_checked_stops_no_installation(restart, fake_web, checkpoint, monkeypatch):
+async def test_an_unreadable_models_folder_does_not_block_installation(restart, fake_web, checkpoint, monkeypatch):
     monkeypatch.setattr(service, "list_missing", refuse)
     fake_web.page("/m.safetensors", checkpoint)
     job = await (await restart.begin()).add(f"{fake_web.url}/m.safetensors", ModelRecordChanges())
     assert (await done(job)).status == "completed"
 
 
-async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, fake_web, checkpoint):
+async def test_a_crash_after_recording_leaves_only_temporary_files(restart, resources, fake_web, checkpoint):
     page = fake_web.page("/m.safetensors", checkpoint)
     job = await done(await (await restart.begin()).add(f"{fake_web.url}/m.safetensors", ModelRecordChanges(key="k")))
     assert job.status == "completed"
@@ -569,7 +569,7 @@ async def test_a_crash_after_recording_leaves_only_rubbish(restart, resources, f
     assert len(page.data) == len(checkpoint)
 
 
-async def test_an_unreadable_journal_is_passed_over(restart, resources):
+async def test_unreadable_journal_entries_are_skipped(restart, resources):
     for folder, source in (("a", "nonsense"), ("b", '{"type": "local", "path": "/x"}'), ("c", "{}")):
         async with resources.database.write() as connection:
             await journal.save(connection, journal.InstallEntry(folder, "k", source, "{}"))
@@ -577,7 +577,7 @@ async def test_an_unreadable_journal_is_passed_over(restart, resources):
     assert await journal_entries(resources) == []
 
 
-async def test_without_a_server_nothing_is_noted(resources, fake_web, fake_hub, checkpoint):
+async def test_without_a_server_no_journal_is_written(resources, fake_web, fake_hub, checkpoint):
     """As `invokeclone models install` does it; a server that starts meanwhile leaves its folder alone."""
     page = fake_web.page("/m.safetensors", checkpoint, hold_after=100)
     alone = Installer(resources)

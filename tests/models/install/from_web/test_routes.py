@@ -22,7 +22,7 @@ async def wait_for_end(client, number):
     return job
 
 
-async def test_a_download(client, resources, fake_web):
+async def test_queue_a_download(client, resources, fake_web):
     fake_web.page("/a.bin", b"data", token="t")
     body = {"source": f"{fake_web.url}/a.bin", "dest": "new/folder/b.bin", "access_token": "t"}
     answer = await client.post(f"{QUEUE}/i/", json=body)
@@ -63,7 +63,7 @@ async def test_a_download(client, resources, fake_web):
     assert (await client.delete(f"{QUEUE}/i/0")).status_code == 404
 
 
-async def test_cancelling_one_and_all(client, fake_web, downloads):
+async def test_cancel_one_and_all(client, fake_web, downloads):
     for name in "abc":
         fake_web.page(f"/{name}", b"data", hold_after=1)
         await client.post(f"{QUEUE}/i/", json={"source": f"{fake_web.url}/{name}", "dest": "x/"})
@@ -79,7 +79,7 @@ async def test_cancelling_one_and_all(client, fake_web, downloads):
      "{models}/.hidden/x", "{models}/tmpinstall_1_a/x", "{models}/key/more.bin", "{models}/key/", "link/x",
      "bad\nname"],
 )  # fmt: skip
-async def test_a_download_may_not_go_anywhere(client, resources, fake_web, make, installer, dest, tmp_path):
+async def test_forbidden_destinations_are_refused(client, resources, fake_web, make, installer, dest, tmp_path):
     """The reference writes wherever it is told to."""
     models, cache = resources.settings.models_path, resources.settings.download_cache_path
     cache.mkdir(parents=True)
@@ -96,7 +96,7 @@ async def test_a_download_may_not_go_anywhere(client, resources, fake_web, make,
     assert (await client.get(f"{QUEUE}/")).json() == []
 
 
-async def test_where_a_download_may_go(client, resources, fake_web):
+async def test_allowed_destinations(client, resources, fake_web):
     models = resources.settings.models_path
     models.mkdir(parents=True)
     (models / "taken.bin").write_bytes(b"mine")
@@ -109,7 +109,7 @@ async def test_where_a_download_may_go(client, resources, fake_web):
         assert (models / expected).read_bytes() == b"data"
 
 
-async def test_badly_asked_downloads(client):
+async def test_invalid_download_requests(client):
     for body in ({}, {"source": "ftp://a/b", "dest": "x"}, {"source": "http://a/b"}, {"source": "no", "dest": "x"}):
         assert (await client.post(f"{QUEUE}/i/", json=body)).status_code == 422
     assert (await client.get(f"{QUEUE}/i/7")).status_code == 404
@@ -124,7 +124,7 @@ async def test_private_addresses_are_refused(client, resources, fake_web, settin
     assert (job["status"], job["error_type"], fake_web.asked) == ("error", "AddressRefused", [])
 
 
-async def test_only_admins(client, app):
+async def test_routes_require_an_admin(client, app):
     app.dependency_overrides[current_user] = lambda: User(user_id="u")
     refused = [
         await client.get(f"{QUEUE}/"),
@@ -177,7 +177,7 @@ async def test_an_installation_over_the_routes(client, fake_web, make):
     assert (await client.post(f"{MODELS}/install", params={"source": "nonsense"}, json={})).status_code == 409
 
 
-async def test_what_an_installation_downloads_is_no_orphan(client, fake_web, make):
+async def test_files_of_a_running_installation_are_not_orphans(client, fake_web, make):
     fake_web.page("/m.safetensors", make.checkpoint().read_bytes(), hold_after=100)
     await client.post(f"{MODELS}/install", params={"source": f"{fake_web.url}/m.safetensors"}, json={})
     while (await client.get(f"{MODELS}/install/0")).json()["bytes"] != 100:
@@ -185,7 +185,7 @@ async def test_what_an_installation_downloads_is_no_orphan(client, fake_web, mak
     assert (await client.get(f"{MODELS}/sync/orphaned")).json() == []
 
 
-async def test_what_a_repository_offers(client, fake_hub, fake_web):
+async def test_list_repository_contents(client, fake_hub, fake_web):
     fake_hub.repository(
         "o/folders", {"model_index.json": b"{}", "unet/model.safetensors": b"x", "one.safetensors": b"x"}
     )
@@ -204,7 +204,7 @@ async def test_what_a_repository_offers(client, fake_hub, fake_web):
     assert await ask("o/none") == {"urls": None, "is_diffusers": False}
 
 
-async def test_a_repository_that_cannot_be_looked_at_is_a_400(client, fake_hub, fake_web, downloads):
+async def test_an_unreadable_repository_is_a_400(client, fake_hub, fake_web, downloads):
     """The reference answers 500 to most of these."""
     fake_hub.repository("o/closed", {"model.safetensors": b"x"}, token="t")
     fake_web.page("/api/models/o/odd?blobs=true", b"[1]")
@@ -240,7 +240,7 @@ async def test_installing_by_a_link(client, fake_hub, make, installer):
     assert (await client.get(url)).status_code == 422
 
 
-async def test_another_sites_page_cannot_install_by_itself(client, fake_hub, installer):
+async def test_cross_site_requests_cannot_install(client, fake_hub, installer):
     """As a picture or a frame; a link that is followed says `navigate` and `document`, or asks for secure requests over http."""
     url, query = f"{MODELS}/install/huggingface", {"source": "o/n"}
     for mode, dest, status in (("no-cors", "image", 400), ("navigate", "iframe", 400), ("navigate", "document", 201)):
@@ -272,7 +272,7 @@ async def test_login(client, fake_hub, fake_web, settings):
     assert not file.exists()
 
 
-def test_whose_token_is_used(settings, tmp_path):
+def test_token_precedence(settings, tmp_path):
     """The login here, then the environment's, then Hugging Face's own file."""
     library = tmp_path / "hf" / "token"
     library.parent.mkdir()
@@ -295,7 +295,7 @@ def test_whose_token_is_used(settings, tmp_path):
 
 
 @pytest.mark.parametrize("dest", ["x" * 5000, "x" * 300, "a/" * 3000 + "x"], ids=["long", "over a name", "deep"])
-async def test_a_destination_that_no_file_system_takes(client, dest):
+async def test_an_invalid_destination_path_is_refused(client, dest):
     answer = await client.post(f"{QUEUE}/i/", json={"source": "https://example.com/model.safetensors", "dest": dest})
     assert 400 <= answer.status_code < 500, answer.text
     assert answer.json()["detail"]

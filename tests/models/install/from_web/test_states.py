@@ -56,7 +56,7 @@ def test_every_other_transition_is_refused(before: Any, to: Any, tmp_path: Any, 
 
 
 @pytest.mark.parametrize(("before", "to"), sorted(states.TABLE, key=str))
-def test_a_transition_takes_its_fields_and_no_other(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
+def test_a_transition_accepts_only_its_fields(before: Any, to: Any, tmp_path: Any, events: Any) -> None:
     install = job(tmp_path)
     install.state = before
     with pytest.raises(states.TransitionRefused, match="requires the fields"):
@@ -64,7 +64,7 @@ def test_a_transition_takes_its_fields_and_no_other(before: Any, to: Any, tmp_pa
     assert (install.state, events.sent) == (before, [])
 
 
-def test_a_job_whose_folder_is_gone_does_not_wait_again(tmp_path: Any, events: Any) -> None:
+def test_a_job_with_a_missing_folder_does_not_return_to_waiting(tmp_path: Any, events: Any) -> None:
     install = job(tmp_path)
     install.state, install.has_folder = InstallStatus.ERROR, False
     with pytest.raises(states.TransitionRefused):
