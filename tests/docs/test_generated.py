@@ -21,7 +21,7 @@ def test_every_marker_belongs_to_a_part(page: Page) -> None:
     assert set(parts) <= set(write_docs.PARTS)
 
 
-def test_every_generator_is_used() -> None:
+def test_every_kind_of_generated_part_is_used() -> None:
     assert {match[2] for page in PAGES for match in write_docs.PART.finditer(page.text)} == set(write_docs.PARTS)
 
 

@@ -107,7 +107,7 @@ async def test_other_methods_and_unauthorized_clients_are_refused(
     assert echo[1] == []
 
 
-async def test_connections_share_a_byte_limit(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
+async def test_total_traffic_is_limited(tmp_path: Path, echo: tuple[int, list[bytes]]) -> None:
     async with (
         open_gateway(web(tmp_path, allow_private_download_urls=True), limit=100) as way,
         client(way) as (reader, writer),

@@ -72,7 +72,7 @@ def test_no_value_lies_between_the_least_change_and_white(mode: CoherenceMode):
     assert threshold in limited
 
 
-def test_gray_mask_values_are_preserved():
+def test_gray_mask_values_are_respected():
     """Where the mask is gray its own value counts; a black location nearby may make it darker."""
     assert row([255, 255, 55, 255, 255], 16, "Box Blur", 0.0) == [255, 155, 55, 155, 255]
     assert row([200, 200, 200, 200, 200], 16, "Box Blur", 0.0) == [200] * 5

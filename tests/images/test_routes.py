@@ -119,7 +119,7 @@ class TestMedia:
         small = decode_image(answer.content)
         assert (small.size, small.mode, small.format) == ((256, 110), kept, "WEBP")
 
-    async def test_small_thumbnails_are_not_enlarged(self, upload, client) -> None:
+    async def test_small_images_are_not_enlarged(self, upload, client) -> None:
         image = await upload()
         assert decode_image((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
 

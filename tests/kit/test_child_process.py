@@ -68,7 +68,7 @@ def test_an_ended_process_is_replaced(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", [DIES, HALF], ids=["nothing", "half a line"])
-def test_a_process_that_never_answers_is_restarted_up_to_a_limit(run: Run, command: tuple[str, ...]) -> None:
+def test_a_process_that_keeps_ending_is_not_restarted_forever(run: Run, command: tuple[str, ...]) -> None:
     async def work() -> None:
         server = LineServer(command, timeout_s=30, line_limit=1000)
         with pytest.raises(ChildEnded):

@@ -37,7 +37,7 @@ def test_a_disabled_collector_stays_disabled() -> None:
     assert not gc.isenabled()
 
 
-def test_long_pauses_are_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlong_series_of_pauses_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "LONGEST_S", -1.0)
     with pause_gc():
         assert not gc.isenabled()

@@ -161,6 +161,6 @@ async def test_no_header_value_causes_a_5xx(whole: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("text", ['"\ud800"', r'"\ud800"', "NaN", "[" * 200 + "]" * 200, '"\0"', str(2**64)])
-def test_text_received_as_str_is_checked(text: str) -> None:
+def test_unstorable_str_is_refused(text: str) -> None:
     with pytest.raises((NotStorable, json.JSONDecodeError)):
         decode_text(text, Limits())

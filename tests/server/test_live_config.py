@@ -34,7 +34,7 @@ VALUES = (
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(name=st.sampled_from(sorted(FIELDS)), value=VALUES)
-def test_accepted_changes_can_be_loaded_at_startup(tmp_path: Path, name: str, value: Any) -> None:
+def test_every_change_is_refused_or_loadable_at_startup(tmp_path: Path, name: str, value: Any) -> None:
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
     (root / FILE).write_text("port: 4000\n")

@@ -79,7 +79,7 @@ async def test_worker_answers_requests(settings: Settings) -> None:
         assert await supervisor.ask_all("cache_status") == [{"device": "cpu", "name": "cache_status"}]
 
 
-async def test_ask_one_sends_the_request_to_a_single_worker(settings: Settings) -> None:
+async def test_ask_one_returns_the_answer_or_raises_the_failure(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert (await supervisor.ask_one("anything", {}, 30, startup_s=30))["name"] == "anything"
@@ -233,7 +233,7 @@ async def test_repeated_worker_crashes_are_restarted_with_backoff(settings: Sett
     }
 
 
-async def test_unstartable_worker_command_is_handled(settings: Settings) -> None:
+async def test_unstartable_worker_command_fails_its_items(settings: Settings) -> None:
     orphans = Orphans()
     supervisor = Supervisor(settings, Bus(), orphans.fail, command=("/no/such/program",), first_delay=0.01)
     await supervisor.start()
@@ -313,7 +313,7 @@ async def test_changed_settings_reach_running_and_new_workers(
         await until(lambda: notes().count("hello date auto") == 1)
 
 
-async def test_changing_one_worker_request_is_answered_once(settings: Settings) -> None:
+async def test_ask_one_is_answered_by_one_of_several_workers(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cpu", "cuda:0"]})
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):
         assert await supervisor.ready(30)

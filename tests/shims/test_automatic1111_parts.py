@@ -187,7 +187,7 @@ def test_transparent_mask_uses_its_alpha_channel() -> None:
     assert (opaque.size, opaque.getextrema()) == ((32, 32), (255, 255))
 
 
-def test_only_the_masked_region_is_generated_and_pasted_back() -> None:
+def test_only_the_region_around_the_mask_is_generated_and_its_position_kept() -> None:
     image = circle_image(256)
     ready = inpainting.arrange(
         image,

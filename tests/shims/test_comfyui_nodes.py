@@ -573,7 +573,7 @@ def test_disabled_controls_add_no_nodes(off: dict[str, float]) -> None:
     assert not [name for name in nodes_of(with_controls("edges", **off)) if "controlnet" in name]
 
 
-def test_incompatible_control_models_are_refused() -> None:
+def test_incompatible_control_models_and_strengths_are_refused() -> None:
     assert "xl edges is for sdxl models" in refusal(with_controls("xl edges"))["error"]["details"]
     assert "at most 2, not 3" in refusal(with_controls("edges", strength=3.0))["error"]["details"]
 

@@ -144,7 +144,8 @@ class Operations:
         return client
 
     def find(self, how: str) -> list[str]:
-        """Return the operations of an installation that nothing happens to."""
+        """Return the operations of an installation that nothing happens to, after one that makes the folders."""
+        self.client().run(how)
         client = self.client()
         return self.killed.operations(ADD, lambda _killed: client.run(how), lasting=True)
 

@@ -465,7 +465,7 @@ async def test_runs_that_return_different_things(queue: Queue, call: Call) -> No
     assert "different keys" in (await queue.row(caller))["error_message"]
 
 
-async def test_return_inside_an_iteration(queue: Queue, call: Call) -> None:
+async def test_returning_inside_an_iteration_is_an_error(queue: Queue, call: Call) -> None:
     nodes = [node("a", "range", stop=2), node("e", "iterate"), *RETURNING[1:]]
     edges = [edge("a.collection", "e.collection"), edge("e.item", "v.value"), RETURNS[1]]
     caller = await call(await queue.save(callable_workflow(nodes=nodes, edges=edges)))
@@ -544,7 +544,7 @@ async def test_retrying_a_called_item_retries_its_caller_once(queue: Queue, call
     assert (await queue.row(called + 3))["parent_item_id"] == called + 2
 
 
-async def test_called_item_is_not_retried_unless_its_caller_failed(queue: Queue, call: Call) -> None:
+async def test_called_item_is_not_retried_unless_its_caller_is_retried(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(offering()))
     await queue.drain()
     async with queue.resources.database.write() as connection:

@@ -148,7 +148,7 @@ async def test_counts_and_tags(client, resources) -> None:
         assert (await client.get(f"{WORKFLOWS}/{what}")).status_code == 422
 
 
-async def test_lists_skip_the_workflow_column_and_use_a_sorted_index(client, resources) -> None:
+async def test_lists_skip_the_workflow_column_and_find_outdated_rows_by_index(client, resources) -> None:
     await make(client)
     shape = Filter(categories=())
     statement = store._page(shape, WorkflowRecordOrderBy.Name, SQLiteDirection.Ascending)

@@ -111,7 +111,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.usefixtures("way")
-class TestMergedOrHooked:
+class TestBothMethods:
     @pytest.mark.parametrize("weight", [0.5, -0.3, 1.0])
     def test_every_type_of_layer(self, model: nn.Module, weight: float):
         with apply_loras(model, [lora(weight)], CPU):
@@ -258,7 +258,7 @@ def _out_of_memory(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["float8_e4m3fn"])
-def test_quantized_weights(kind: str):
+def test_weights_in_a_compact_dtype(kind: str):
     """Their layers upcast them in each call; here a hook of the test does."""
     compact = getattr(torch, kind)
     model = Model()

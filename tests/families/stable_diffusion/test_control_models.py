@@ -118,7 +118,7 @@ def test_a_file_in_diffusers_layout_computes_the_same(load: Callable[[Path], Any
 
 
 @pytest.mark.parametrize("base", PUBLISHED)
-def test_tensor_sizes_match_the_published_models(base: BaseModelType):
+def test_network_sizes_are_derived_from_the_tensors(base: BaseModelType):
     from diffusers.models.controlnets.controlnet import ControlNetModel
 
     published = read_json(single_files.configs_of(base) / "controlnet" / "config.json")

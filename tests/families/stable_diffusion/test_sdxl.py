@@ -299,9 +299,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("tiled", [False, True])
-def test_prompts_of_another_model_are_refused_by_name(
-    kind: str, tiled: bool, context: FakeContext, parts: dict[str, Any]
-):
+def test_prompts_of_another_model_are_refused(kind: str, tiled: bool, context: FakeContext, parts: dict[str, Any]):
     other, problem = OTHERS[kind]
     mismatched_task = task(encode(context, "a cat"), other)
     with pytest.raises(

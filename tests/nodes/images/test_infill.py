@@ -61,7 +61,7 @@ class TestTiles:
         assert run(context, infill_nodes.InfillTileInvocation(image=named)).getcolors() == [(25, CLEAR)]
         assert context.logger.lines[0][0] == "warning"
 
-    def test_tiles_are_copied_unchanged(self) -> None:
+    def test_tiles_keep_their_pixels(self) -> None:
         image = np.arange(4 * 6 * 4, dtype=np.uint8).reshape(4, 6, 4)
         image[..., 3] = 255
         squares = infill.tiles_of(image, 2)

@@ -51,7 +51,7 @@ class TestTensors:
         if expected == 6:
             assert mask[1:3, 2:5].all()
 
-    def test_rectangle_outside_the_mask_is_refused(self, context: FakeContext) -> None:
+    def test_rectangle_mask_without_area_is_refused(self, context: FakeContext) -> None:
         node = tensors.RectangleMaskInvocation(
             width=0, height=5, x_left=0, y_top=0, rectangle_width=1, rectangle_height=1
         )

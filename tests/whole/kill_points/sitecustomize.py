@@ -22,7 +22,7 @@ COMMAND = " ".join(sys.orig_argv)
 ROLE = "worker" if "-m invokeclone.worker" in COMMAND else "server" if "-m invokeclone serve" in COMMAND else ""
 WRITING = os.O_WRONLY | os.O_RDWR
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
-NAMES = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{8,}|tmpinstall_\w+")
+NAMES = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{8,}|tmpinstall_\w+|[0-9]+")
 
 
 class Points:
@@ -36,16 +36,17 @@ class Points:
         self._lock = threading.Lock()
         self._busy = threading.local()
 
-    def arm(self, function: str) -> None:
-        """Begin to count if the test asks for it at this function; a test asks once."""
+    def arm(self, function: str) -> bool:
+        """Begin to count if the test asks for it at this function, once; tell whether it does."""
         request = _request(function)
         try:
             order = json.loads(request.read_text())
         except FileNotFoundError:
-            return
+            return False
         request.unlink()
         self._trace = os.open(FOLDER / "trace", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._order, self._seen, self.armed = order, {}, True
+        return True
 
     def reach(self, label: str) -> None:
         """Note that the operation is about to happen, or die."""
@@ -153,11 +154,11 @@ def _during(name: str) -> None:
 
     @functools.wraps(original)
     async def count_call(*arguments: Any, **options: Any) -> Any:
-        points.arm(name)
+        counts = points.arm(name)
         try:
             return await original(*arguments, **options)
         finally:
-            if not points._order.get("lasting"):
+            if counts and not points._order.get("lasting"):
                 points.armed = False
 
     setattr(owner, last, count_call)
