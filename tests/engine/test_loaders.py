@@ -85,5 +85,5 @@ def test_load_files_without_a_record(cache: ModelCache, tmp_path: Path):
     with loaders.load_file(cache, tmp_path / "a.pt", lambda path: path.name) as tensors:
         assert isinstance(tensors, dict), "it was in the cache"
     torch.save({"f": SimpleNamespace}, tmp_path / "code.pt")
-    with pytest.raises(Exception, match=r"names types\.SimpleNamespace"):
+    with pytest.raises(Exception, match=r"refers to types\.SimpleNamespace"):
         loaders.load_file(cache, tmp_path / "code.pt")

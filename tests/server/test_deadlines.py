@@ -9,6 +9,7 @@ import pytest
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.server.supervision.deadlines import CancelDeadline
+from invokeclone.server.supervision.workers import Worker
 from tests.server.test_supervisor import STATUS_CHANGED, running_supervisor, until
 
 
@@ -126,3 +127,33 @@ async def test_worker_that_stops_in_time_is_not_replaced(settings: Settings, not
         await asyncio.sleep(0.8)
         assert orphans.failed == []
         assert len(notes()) == len([line for line in notes() if not line.startswith("start")]) + 1
+
+
+class FakeLink:
+    """A process that takes messages."""
+
+    def send(self, message: dict[str, object]) -> None:
+        pass
+
+
+async def test_items_of_a_dead_process_set_its_successor_no_deadline() -> None:
+    """Their failure is an event like a cancel's; it comes when no process runs, and must not kill the next one."""
+    worker = Worker("cpu", link=FakeLink())  # type: ignore[arg-type]
+    for _ in range(3):
+        worker.send({"kind": "wake"})
+    worker.expect_end(1, 60)
+    worker.mark_lost("it died")
+    worker.expect_end(1, 60)
+    assert worker.deadline.item_id is None
+
+
+async def test_heartbeats_of_a_new_process_count_from_its_own_messages() -> None:
+    worker = Worker("cpu", link=FakeLink())  # type: ignore[arg-type]
+    for _ in range(3):
+        worker.send({"kind": "wake"})
+    worker.expect_end(1, 60)
+    worker.mark_lost("it died")
+    worker.link = FakeLink()  # type: ignore[assignment]
+    worker.expect_end(2, 60)
+    worker.on_heartbeat({"received": 0, "item_id": 3})
+    assert worker.deadline.item_id is None

@@ -121,7 +121,7 @@ async def test_graph_is_valid_and_infotext_names_the_units(library: Resources) -
         ({"model": "other"}, "other is for sdxl models"),
         ({"module": "openpose"}, "preprocessor 'openpose' is not supported: .* one of canny"),
         ({"image": None}, "the image is missing"),
-        ({"image": "aGVsbG8="}, "known format"),
+        ({"image": "aGVsbG8="}, "supported format"),
         ({"image": "http://127.0.0.1:1/a.png"}, "not fetched"),
         ({"mask": EDGES}, "masks are not supported"),
         ({"image": {"image": EDGES, "mask": EDGES}}, "masks are not supported"),

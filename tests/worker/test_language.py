@@ -63,6 +63,6 @@ async def test_errors_are_returned_in_the_answer(tools: Tools, tmp_path: Path) -
     body = {"prompt": "a", "system_prompt": None, "max_tokens": 5, "seed": 3}
     answer = await request_text(tools, **body, model_key="gone")
     assert answer["text"] is None
-    assert "not at" in answer["error"]
+    assert "are missing from" in answer["error"]
     with pytest.raises(UnknownModelException):
         await request_text(tools, **body, model_key="unknown")

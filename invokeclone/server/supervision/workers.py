@@ -55,7 +55,12 @@ class Worker:
             self.link.send(message)
 
     def expect_end(self, item_id: int, seconds: float) -> None:
-        """Kill the process unless the item, whose cancel was just sent, stops in time."""
+        """Kill the process unless the item, whose cancel was just sent, stops in time; does nothing without a process.
+
+        The items of a dead process are failed before its successor starts, and the successor runs none of them.
+        """
+        if self.link is None:
+            return
         self.sent_at_cancel = self.messages_sent
         self.deadline.start(item_id, seconds)
 
@@ -75,6 +80,7 @@ class Worker:
         """Reset the state after the process has ended, and fail its pending requests with `reason`."""
         self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
         self.deadline.clear()
+        self.messages_sent = self.sent_at_cancel = 0
         self.earlier_metrics.include(self.metrics, gauges=False)
         self.metrics = MetricValues(METRICS)
         for future in self.pending_requests.values():
