@@ -1,6 +1,6 @@
-# Two targets from one file:  docker build --target cpu -t invokeclone:cpu .   ·   docker build --target cuda -t invokeclone:cuda .
-# Data lives in /data (the root): docker run -p 9090:9090 -v invokeclone:/data invokeclone:cpu
-# With what node packs import: --build-arg EXTRAS=[nodes]   ·   Both targets as services: configs/compose.yaml
+# Targets:  docker build --target cpu -t invokeclone:cpu .   ·   docker build --target cuda -t invokeclone:cuda .
+# The root is the volume /data: docker run -p 9090:9090 -v invokeclone:/data invokeclone:cpu
+# To include the libraries that node packs import: --build-arg EXTRAS=[nodes]   ·   Both targets as services: configs/compose.yaml
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS wheel

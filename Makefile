@@ -6,36 +6,36 @@ PYTHON := .venv/bin/python
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-check: lint types imports migrations tests ## everything that CI checks
+check: lint types imports migrations tests ## run all checks and tests
 
-lint: ## ruff: rules and format
+lint: ## check rules and format with ruff
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-types: ## mypy, strict
+types: ## check types with mypy, strict
 	$(PYTHON) -m mypy
 
-imports: ## the layers of ARCHITECTURE.md
+imports: ## check the layers of ARCHITECTURE.md with import-linter
 	.venv/bin/lint-imports
 
-migrations: ## the migrations make what tables.py says
+migrations: ## check that the migrations produce the schema of tables.py
 	$(PYTHON) scripts/check_migrations.py
 
-tests: ## the test suite, two files at a time
+tests: ## run the test suite, two files at a time
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-slow: ## soak tests and full sweeps, which `check` leaves out
+slow: ## run the soak tests and full sweeps, which `check` skips
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
 
-wheel: ## build the wheel, install it elsewhere, serve and make an image; other Pythons without torch
+wheel: ## build the wheel, install it outside the checkout, serve and generate an image; other Pythons without torch
 	$(PYTHON) scripts/check_wheel.py
 
-format: ## let ruff write
+format: ## format the code and apply ruff's fixes
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-docs: ## write the generated parts of the documents and configs/invokeai.example.yaml anew
+docs: ## update the generated parts of the documents and configs/invokeai.example.yaml
 	$(PYTHON) scripts/write_docs.py
 
-lock: ## write configs/lock.txt anew from what is installed
+lock: ## update configs/lock.txt from the installed versions
 	$(PYTHON) scripts/write_lock.py

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Generate an image from a prompt with nothing but curl and python3's json:  scripts/curl-example.sh "PROMPT" OUT.png [SEED]
+# Generate an image from a prompt with curl and python3 only:  scripts/curl-example.sh "PROMPT" OUT.png [SEED]
 set -euo pipefail
-prompt="${1:-a red circle on a blue background}" out="${2:-picture.png}" seed="${3:-1}"
+prompt="${1:-a red circle on a blue background}" out="${2:-image.png}" seed="${3:-1}"
 url="${INVOKECLONE_URL:-http://127.0.0.1:9090}"
 here="$(dirname "${BASH_SOURCE[0]}")"
 
@@ -23,10 +23,10 @@ print(json.dumps(batch))' "$here/../tests/whole/text_to_image.json")
 item=$(curl -fsS "$url/api/v1/queue/default/enqueue_batch" -H 'content-type: application/json' -d "$batch" |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["item_ids"][0])')
 while :; do
-    answer=$(curl -fsS "$url/api/v1/queue/default/i/$item")
-    state=$(ANSWER="$answer" python3 -c '
+    response=$(curl -fsS "$url/api/v1/queue/default/i/$item")
+    state=$(RESPONSE="$response" python3 -c '
 import json, os
-item = json.loads(os.environ["ANSWER"])
+item = json.loads(os.environ["RESPONSE"])
 session = item["session"]
 print(item["status"], *(session["results"][node]["image"]["image_name"] for node in session.get("source_prepared_mapping", {}).get("canvas_output", []) if item["status"] == "completed"), item.get("error_message") or "")')
     case "$state" in

@@ -1,6 +1,6 @@
-# Sourced by scripts/run and scripts/test: creates .venv and installs the package with the extras named in $1, once per change
-# of pyproject.toml, constraints.txt or configs/lock.txt. torch comes first, at the pinned version, so that nothing else pulls another build.
-# Progress goes to stderr: each step with its number and the time since the start, pip's own output, and a line every 15 s.
+# Sourced by scripts/run and scripts/test. Creates .venv and installs the package with the given extras, again after each change
+# of pyproject.toml, constraints.txt or configs/lock.txt. torch is installed first, at the pinned version, so that no dependency installs another build.
+# Progress is printed to stderr: the number of each step and the time since the start, pip's output, and a line every 15 s.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,13 +13,13 @@ elapsed() {
     printf '%d:%02d' $((SECONDS / 60)) $((SECONDS % 60))
 }
 
-# begin WORDS…: print the start of the next step.
+# begin TEXT…: print the start of the next step.
 begin() {
     STEP=$((STEP + 1))
     echo "[$STEP/$STEPS $(elapsed)] $*" >&2
 }
 
-# watched COMMAND…: run it with its output on stderr, and print every TICK_S seconds while it runs. Returns its status.
+# watched COMMAND…: run the command with its output on stderr, and print a line every TICK_S seconds while it runs. Returns its status.
 watched() {
     local ticker status=0
     (
@@ -51,19 +51,19 @@ find_python() {
     return 1
 }
 
-# install ARGUMENTS…: pip with the versions of the lock file, or the newest ones allowed where those are unavailable.
+# install ARGUMENTS…: run pip install with the versions of the lock file, or, if those are unavailable, with the newest versions that pyproject.toml allows.
 install() {
     local pip=(.venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt)
     watched "${pip[@]}" --constraint configs/lock.txt "$@" && return
-    echo "The versions in configs/lock.txt cannot be installed here; installing the newest that pyproject.toml allows" >&2
+    echo "The versions in configs/lock.txt cannot be installed here; installing the newest versions that pyproject.toml allows" >&2
     watched "${pip[@]}" "$@"
 }
 
 set_up() {
-    local extras="$1" python stamp wanted
+    local extras="$1" python stamp checksum
     stamp=".venv/.installed$extras"
-    wanted=$(cat pyproject.toml constraints.txt configs/lock.txt | cksum)
-    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x .venv/bin/invokeclone ]; then
+    checksum=$(cat pyproject.toml constraints.txt configs/lock.txt | cksum)
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$checksum" ] && [ -x .venv/bin/invokeclone ]; then
         STEP=$((STEP + 3))
         return
     fi
@@ -71,17 +71,17 @@ set_up() {
     [ -x "$python" ] || python=$(find_python)
     begin "Creating .venv with $("$python" --version)"
     [ -x .venv/bin/python ] || watched "$python" -m venv .venv
-    begin "Installing torch (the largest download; some minutes the first time)"
+    begin "Installing torch (the largest download; several minutes the first time)"
     install torch
     begin "Installing invokeclone$extras and its dependencies"
     install --editable ".$extras"
-    echo "$wanted" >"$stamp"
+    echo "$checksum" >"$stamp"
     echo "[$STEP/$STEPS $(elapsed)] Installed into .venv" >&2
 }
 
-# Chromium for the tests marked `browser`, where Debian's package is available; without it those tests are skipped.
+# Install Chromium for the tests marked `browser`, if Debian's package is available; otherwise those tests are skipped.
 set_up_browser() {
-    begin "Chromium for the browser tests"
+    begin "Installing Chromium for the browser tests"
     command -v chromium >/dev/null && return
     local sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo -n"
@@ -90,24 +90,24 @@ set_up_browser() {
             return
         fi
     fi
-    echo "No chromium: tests marked 'browser' will be skipped" >&2
+    echo "Chromium is unavailable: tests marked 'browser' will be skipped" >&2
 }
 
-# The official web UI's bundles for the tests in tests/official_ui; without them (no package index) those tests are skipped.
+# Download the official web UI for the tests in tests/official_ui; if it is unavailable, those tests are skipped.
 set_up_web_ui() {
     local version
-    begin "Web UI bundles and a second client library for the tests"
+    begin "Downloading the official web UI and an older OpenAI client for the tests"
     for version in 6.8.1 6.14.2; do
         if [ ! -f ".cache/webui/$version/index.html" ]; then
             watched .venv/bin/invokeclone webui install "$version" --root .cache ||
-                echo "No web UI $version: its tests will be skipped" >&2
+                echo "Web UI $version is unavailable: its tests will be skipped" >&2
         fi
     done
 }
 
-# The older major version of OpenAI's package and its dependencies, for the tests with clients of both versions.
+# Install the older major version of OpenAI's package and its dependencies, for the tests with clients of both versions.
 set_up_older_openai() {
     [ -d .cache/openai-2/openai ] ||
         watched .venv/bin/python -m pip install --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" distro jiter sniffio ||
-        echo "No openai 2: its tests will be skipped" >&2
+        echo "openai 2 is unavailable: its tests will be skipped" >&2
 }

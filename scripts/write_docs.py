@@ -227,13 +227,13 @@ def route(argument: str) -> str:
             )
             for name, field in resolve(content["schema"]).get("properties", {}).items()
         ]
-    answers = [
+    responses = [
         f"`{status}` {kind(next(iter(candidate['content'].values()))['schema'])}"
         for status, candidate in operation["responses"].items()
         if status < "4" and "content" in candidate
     ]
     head = f"`{method} {path}`: {operation['summary']}. {(operation.get('description') or '').strip()}\n\n"
-    return head + table("name", "where", "type", "meaning", rows=rows) + f"\nAnswers {', '.join(answers)}.\n"
+    return head + table("name", "where", "type", "meaning", rows=rows) + f"\nReturns {', '.join(responses)}.\n"
 
 
 def resolve(schema: dict[str, Any]) -> dict[str, Any]:
@@ -277,7 +277,7 @@ COMPATIBILITY: dict[str, tuple[APIRouter, ...]] = {
 
 
 def compatibility_routes(name: str) -> str:
-    """Return the routes of a compatibility API, each once, under its first prefix, without those that only refuse."""
+    """Return the routes of a compatibility API, each once, under its first prefix, without those that only reject."""
     rows: dict[tuple[Any, str], tuple[str, ...]] = {}
     routes_of = [api_route for router in COMPATIBILITY[name] for api_route in router.routes]
     for api_route in sorted(routes_of, key=lambda one: "{deployment}" in getattr(one, "path", "")):
@@ -319,12 +319,12 @@ def node_types(_: str) -> str:
 
 
 def comfyui_nodes(_: str) -> str:
-    """Return the ComfyUI nodes by category, and the refused ones."""
+    """Return the ComfyUI nodes by category, and the rejected ones."""
     by_category: defaultdict[str, list[str]] = defaultdict(list)
     for name, node_type in TYPES.items():
-        refused = node_type.build.__module__ == unsupported.__name__
-        by_category["refused by name" if refused else node_type.category].append(name)
-    order = sorted(by_category, key=lambda category: (category == "refused by name", category))
+        rejected = node_type.build.__module__ == unsupported.__name__
+        by_category["rejected" if rejected else node_type.category].append(name)
+    order = sorted(by_category, key=lambda category: (category == "rejected", category))
     return table(
         "category", "nodes", rows=[(name, ", ".join(f"`{node}`" for node in by_category[name])) for name in order]
     )

@@ -212,7 +212,7 @@ BROKEN = {
     "needs": ("import no_such_library", "no_such_library"),
     "asks": ("from invokeai.invocation_api import no_such_name", "no_such_name"),
     "hangs": ("import time; time.sleep(60)", "took more than"),
-    "second": (SECOND_ADD, "taken"),
+    "second": (SECOND_ADD, "already registered"),
     "json": ("", "already the name"),
     "numpy": ("", "already the name"),
     "invokeclone": ("", "already the name"),
