@@ -37,7 +37,7 @@ EXPECTED = {
 
 
 @pytest.fixture
-def kill_at(make_server: Callable[[], Server]) -> KilledServer:
+def killed(make_server: Callable[[], Server]) -> KilledServer:
     server = KilledServer(make_server())
     server.start()
     server.run()  # makes the folders

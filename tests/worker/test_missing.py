@@ -41,7 +41,7 @@ def test_unknown_missing_module_has_no_install_advice() -> None:
 
 
 @pytest.fixture
-def import_engine(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> Any:
+def imported(monkeypatch: pytest.MonkeyPatch, tools: Tools) -> Any:
     """Have the warm-up fail with an error, and wait for its end."""
 
     def run(error: Exception) -> None:
