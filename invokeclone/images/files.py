@@ -37,7 +37,7 @@ def sidecar_path(settings: Settings, location: ImageLocation) -> Path:
 
 
 def paths(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> list[Path]:
-    """Return all files of `place`, whether they are there or not."""
+    """Return the paths of all files at `location`, whether they exist or not."""
     media_paths = [full_path(settings, location, kind), thumbnail_path(settings, location, kind)]
     return [*media_paths, sidecar_path(settings, location)] if kind is VIDEOS else media_paths
 

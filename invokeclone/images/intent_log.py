@@ -8,8 +8,10 @@ Intents are stored beside the database that has the records.
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from anyio import CancelScope
@@ -28,6 +30,7 @@ from invokeclone.kit.resources import Resources
 FOLDER = "intents"
 _KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
 _Locations = list[tuple[MediaKind, ImageLocation]]
+Result = TypeVar("Result")
 
 _log = log.get("images.intent_log")
 
@@ -36,28 +39,64 @@ class Intent:
     """A file that lists locations, locked while the process that wrote it is alive and uses it."""
 
     def __init__(self, settings: Settings) -> None:
-        """Choose a path; nothing is written yet."""
+        """Nothing is written yet."""
         self.locations: _Locations = []
         self.settled = True
         """Whether files and records agree at the end of the block; if not, the next start settles them."""
-        self._path = folder(settings) / f"{uuid4().hex}.json"
+        self._folder = folder(settings)
+        self._path: Path | None = None
         self._descriptor: int | None = None
+        self._lock = threading.RLock()
+        self._has_ended = False
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the file exists."""
+        return self._descriptor is not None
+
+    def run(self, work: Callable[["Intent"], Result]) -> Result:
+        """Call `work`, which writes files, and return its result; the end of the block waits for it. Blocks.
+
+        A cancelled task does not stop its thread. Raises RuntimeError, without calling `work`, after the end.
+        """
+        with self._lock:
+            if self._has_ended:
+                raise RuntimeError("the task that writes these files was cancelled")
+            return work(self)
+
+    def end(self) -> None:
+        """Wait for the work of a cancelled task's thread, and refuse later work. Blocks."""
+        with self._lock:
+            self._has_ended = True
 
     def write(self, kind: MediaKind, locations: Iterable[ImageLocation]) -> None:
         """Add `locations` before their files are written or their records deleted. Blocks. Raises OSError."""
         locations = list(locations)
-        if not locations:
-            return
+        if locations:
+            self.run(lambda _intent: self._append(kind, locations))
+
+    def _append(self, kind: MediaKind, locations: list[ImageLocation]) -> None:
         if self._descriptor is None:
-            make_folder(self._path.parent)
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_FILE_MODE)
-            with contextlib.suppress(OSError):  # without locks, the next start settles
-                try_lock(self._descriptor)
+            self._descriptor = self._create()
         lines = (json.dumps([str(kind), location.name, location.subfolder]) for location in locations)
         text = memoryview("".join(f"{line}\n" for line in lines).encode())
         self.locations += [(kind, location) for location in locations]
         while text:
             text = text[os.write(self._descriptor, text) :]
+
+    def _create(self) -> int:
+        """Create and lock the file; again if another process settled and removed it before it was locked."""
+        make_folder(self._folder)
+        while True:
+            self._path = self._folder / f"{uuid4().hex}.json"
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_FILE_MODE)
+            try:
+                is_locked = try_lock(descriptor)
+            except OSError:  # without locks, only the next start settles
+                is_locked = True
+            if is_locked and os.fstat(descriptor).st_nlink:
+                return descriptor
+            os.close(descriptor)
 
     def try_write(self, kind: MediaKind, locations: Iterable[ImageLocation]) -> None:
         """Add `locations` before their records are deleted; a full disk is logged and prevents no deletion. Blocks."""
@@ -71,7 +110,8 @@ class Intent:
 
     def close(self, *, remove: bool) -> None:
         """Release the lock, and `remove` the file when nothing is left to settle. Blocks."""
-        if self._descriptor is None:
+        self.end()
+        if self._descriptor is None or self._path is None:
             return
         os.close(self._descriptor)
         self._descriptor = None
@@ -95,10 +135,21 @@ async def open_intent(resources: Resources) -> AsyncIterator[Intent]:
         yield intent
     except BaseException:
         with CancelScope(shield=True):
-            await in_thread(_close, intent, remove=await _settle(resources, intent.locations))
+            await _undo(resources, intent)
         raise
-    with CancelScope(shield=True):
-        await in_thread(_close, intent, remove=intent.settled)
+    if intent.is_written:
+        with CancelScope(shield=True):
+            await in_thread(_close, intent, remove=intent.settled)
+
+
+async def _undo(resources: Resources, intent: Intent) -> None:
+    """Remove the files without a record of a block that failed; if this is cancelled, the next start does so."""
+    is_settled = False
+    try:
+        await in_thread(intent.end)
+        is_settled = await _settle(resources, intent.locations)
+    finally:
+        await in_thread(_close, intent, remove=is_settled)
 
 
 def _close(intent: Intent, *, remove: bool) -> None:
@@ -139,7 +190,7 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
         if descriptor is None:
             continue
         try:
-            locations = await in_thread(_read, path)
+            locations = await in_thread(_read, descriptor)
             await in_thread(_remove_parts, resources.settings, locations)
             if await _settle(resources, locations):
                 await in_thread(path.unlink, missing_ok=True)
@@ -175,11 +226,16 @@ def _take(path: Path, *, alone: bool) -> int | None:
     return None
 
 
-def _read(path: Path) -> _Locations:
-    """Return the locations of an intent; an incomplete last line names files of which nothing was written."""
+def _read(descriptor: int) -> _Locations:
+    """Return the locations of an intent.
+
+    An incomplete last line names files of which nothing was written; other lines that cannot be read are ignored too.
+    """
     locations: _Locations = []
-    for line in path.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError, KeyError):
+    with open(descriptor, encoding="utf-8", errors="replace", closefd=False) as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             kind, name, subfolder = json.loads(line)
             locations.append((_KINDS[kind], ImageLocation(name, subfolder)))
     return locations

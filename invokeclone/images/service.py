@@ -107,7 +107,7 @@ async def upload(
         files.write(settings, location, prepared.png, webp)
 
     async with intent_log.open_intent(resources) as intent:
-        await in_thread(write_files, intent)  # waits for the disk and needs no slot of the limiter
+        await in_thread(intent.run, write_files)  # waits for the disk and needs no slot of the limiter
         return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
@@ -157,7 +157,7 @@ async def save(
         files.write(settings, location, packed, small)
 
     async with intent_log.open_intent(resources) as intent:
-        await off_loop(lambda: write_files(intent), image_work_limiter())
+        await off_loop(lambda: intent.run(write_files), image_work_limiter())
         return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
@@ -239,7 +239,9 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
 
     try:
         async with intent_log.open_intent(resources) as intent:
-            return await off_loop(lambda: remake(intent), image_work_limiter())
+            webp = await off_loop(lambda: intent.run(remake), image_work_limiter())
+            await store.get_location(resources.database, name)  # it may have been deleted in the meantime
+            return webp
     except OSError as error:
         raise ImageNotFound(name) from error
 

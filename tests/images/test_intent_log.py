@@ -3,14 +3,20 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
+from PIL import Image
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, intent_log, service, store
+from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.media_kinds import IMAGES, VIDEOS
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.resources import Resources
@@ -195,4 +201,128 @@ async def test_each_operation_of_a_deletion_may_fail(resources: Resources, monke
         if number and faults.failed is None:
             break
     assert number > 5
+    assert notes(resources) == []
+
+
+async def test_a_save_that_is_canceled_while_its_files_are_written_leaves_none(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on, write = asyncio.Event(), threading.Event(), files.write
+    loop = asyncio.get_running_loop()
+
+    def slow(*arguments: object) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        may_go_on.wait(30)
+        write(*arguments)  # type: ignore[arg-type]
+        loop.call_soon_threadsafe(written.set)
+
+    written = asyncio.Event()
+    monkeypatch.setattr(files, "write", slow)
+    saving = asyncio.create_task(save(resources))
+    await begun.wait()
+    saving.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    loop.call_later(0.1, may_go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    await written.wait()
+    await check_images(resources)
+    assert notes(resources) == []
+
+
+async def test_no_files_are_written_after_the_end(resources: Resources) -> None:
+    intent = intent_log.Intent(resources.settings)
+    intent.close(remove=True)
+    with pytest.raises(RuntimeError):
+        intent.write(IMAGES, [LEFT])
+    assert notes(resources) == []
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+@pytest.mark.skipif(sys.platform == "win32", reason="the test needs file locks")
+def test_an_intent_that_is_taken_before_it_is_locked_is_written_again(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch, *, is_removed: bool
+) -> None:
+    lock, taken = intent_log.try_lock, []
+
+    def late(descriptor: int) -> bool:
+        if not taken:
+            (path,) = notes(resources)
+            taken.append(os.open(path, os.O_RDWR))
+            assert lock(taken[0])
+            path.unlink()
+            if is_removed:
+                os.close(taken[0])
+        return lock(descriptor)
+
+    monkeypatch.setattr(intent_log, "try_lock", late)
+    intent = intent_log.Intent(resources.settings)
+    intent.write(IMAGES, [LEFT])
+    (note,) = notes(resources)
+    assert "left.png" in note.read_text()
+    if not is_removed:
+        os.close(taken[0])
+    intent.close(remove=True)
+    assert notes(resources) == []
+
+
+async def test_an_intent_that_cannot_be_read_does_not_prevent_the_start(resources: Resources) -> None:
+    files.write(resources.settings, LEFT, b"png", b"webp")
+    abandon(resources, LEFT)
+    (note,) = notes(resources)
+    note.write_bytes(b"\xff\xfe\0\n5\n[[],1,2]\n" + note.read_bytes())
+    await intent_log.settle_all(resources, alone=True)
+    assert notes(resources) == []
+    assert not files.full_path(resources.settings, LEFT).exists()
+
+
+async def test_a_failing_database_does_not_prevent_the_start(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute: Any = aiosqlite.Connection._execute
+
+    async def fail(self: aiosqlite.Connection, work: object, *arguments: object, **options: object) -> object:
+        if arguments[:1] == ("BEGIN",):
+            raise sqlite3.OperationalError("disk I/O error")
+        return await execute(self, work, *arguments, **options)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", fail)
+    abandon(resources, LEFT)
+    await intent_log.settle_all(resources, alone=True)
+    assert len(notes(resources)) == 1
+
+
+async def test_an_intent_that_its_owner_removes_is_no_problem(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    abandon(resources, LEFT)
+    take = intent_log._take
+
+    def take_and_remove(path: Path, *, alone: bool) -> int | None:
+        descriptor = take(path, alone=alone)
+        path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(intent_log, "_take", take_and_remove)
+    with caplog.at_level("WARNING"):
+        await intent_log.settle_all(resources)
+    assert caplog.messages == []
+
+
+async def test_a_thumbnail_of_an_image_that_is_deleted_meanwhile_is_removed(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location, thumbnail = await save(resources), files.thumbnail
+    files.thumbnail_path(resources.settings, location).unlink()
+    loop = asyncio.get_running_loop()
+
+    def late(image: Image.Image) -> bytes:
+        asyncio.run_coroutine_threadsafe(service.delete(resources, location.name), loop).result(30)
+        return thumbnail(image)
+
+    monkeypatch.setattr(files, "thumbnail", late)
+    with pytest.raises(ImageNotFound):
+        await service.regenerate_thumbnail(resources, location.name)
+    await check_images(resources)
     assert notes(resources) == []

@@ -95,9 +95,13 @@ async def upload(
                 user_id=user.user_id,
             )
             texts = {} if metadata is None else {png.METADATA: metadata}
+
+            def store_files(intent: intent_log.Intent) -> None:
+                intent.write(VIDEOS, [location])
+                _store_files(settings, part, location, info.webp, texts)
+
             async with intent_log.open_intent(resources) as intent:
-                await in_thread(intent.write, VIDEOS, [location])
-                await in_thread(_store_files, settings, part, location, info.webp, texts)
+                await in_thread(intent.run, store_files)
                 return VideoDTO.model_validate(await service.create_record(resources, new, location, VIDEOS))
         finally:
             with CancelScope(shield=True):
@@ -160,9 +164,14 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
         info = await video_files.inspect(files.full_path(resources.settings, location, VIDEOS))
     except OSError as error:
         raise VideoNotFound(name) from error
+
+    def write_thumbnail(intent: intent_log.Intent) -> None:
+        intent.write(VIDEOS, [location])
+        write_file(files.thumbnail_path(resources.settings, location, VIDEOS), info.webp)
+
     async with intent_log.open_intent(resources) as intent:
-        await in_thread(intent.write, VIDEOS, [location])
-        await in_thread(write_file, files.thumbnail_path(resources.settings, location, VIDEOS), info.webp)
+        await in_thread(intent.run, write_thumbnail)
+        await store.get_location(resources.database, name, VIDEOS)  # it may have been deleted in the meantime
     return info.webp
 
 

@@ -177,7 +177,9 @@ class Database:
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
             try:
-                await driver.execute("BEGIN")  # one hop to the driver's thread; through SQLAlchemy it is three
+                await _await_driver(
+                    "BEGIN", driver.execute("BEGIN")
+                )  # one hop to the driver's thread; through SQLAlchemy it is three
                 yield connection
             finally:
                 await asyncio.shield(driver.rollback())
