@@ -109,7 +109,7 @@ class LimitedBody:
     """A request's `receive`, for at most so many bytes of its body."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
-        """Read at most `most` bytes from `receive`."""
+        """Read at most `limit` bytes from `receive`."""
         self._receive = receive
         self._left = limit
 
@@ -151,7 +151,7 @@ class FormRequest(Request):
 
 @contextlib.contextmanager
 def validating(*location: str) -> Iterator[None]:
-    """Raise a ValidationError of what came with `LATER` as a RequestValidationError, which tells of `place` in the body as FastAPI would."""
+    """Raise a ValidationError of what came with `LATER` as a RequestValidationError, with `location` in the body as FastAPI has it."""
     try:
         yield
     except ValidationError as error:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
+import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,6 +18,9 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationEvent, InvocationProgressEvent, InvocationStartedEvent
 from invokeclone.queue.rows import Item
 from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.comfyui import store as comfyui_store
+from invokeclone.shims.comfyui.sockets import Clients, Socket
+from invokeclone.users.current import SYSTEM
 
 
 class Recorder:
@@ -171,3 +175,28 @@ async def test_failing_watcher_does_not_affect_others(
     await enqueue(resources, "b")
     await until(lambda: ["pending"] in watcher.looks)
     assert any("an observer of the queue failed" in record.getMessage() for record in logged)
+
+
+async def test_a_comfyui_client_that_connects_again_gets_every_change_of_the_queue(
+    follower: BatchFollower, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remaining = 1
+
+    async def count(_connection: AsyncConnection, _user_id: str) -> int:
+        return remaining
+
+    monkeypatch.setattr(comfyui_store, "count_active", count)
+    clients, first, second = Clients(resources, follower), Socket(), Socket()
+    await clients._greet(first, SYSTEM, "c")
+    clients._disconnect(first, SYSTEM, "c")
+    remaining = 0
+    await clients._greet(second, SYSTEM, "c")
+    remaining = 1
+    async with resources.database.read() as connection:
+        await clients.refresh(connection)
+        await clients.refresh(connection)
+    numbers = [
+        orjson.loads(frame or "")["data"]["status"]["exec_info"]["queue_remaining"]
+        for frame in (second.frames.get_nowait() for _ in range(second.frames.qsize()))
+    ]
+    assert numbers == [0, 1]

@@ -67,6 +67,8 @@ class Socket:
     """A connection and its pending frames."""
 
     frames: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
+    remaining: int | None = None
+    """The number of open prompts that was last sent."""
 
     def enqueue(self, frame: Frame, *, is_step: bool = False) -> None:
         """Queue a frame; a client that does not read is disconnected in the end."""
@@ -133,7 +135,6 @@ class Clients:
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
         """Prompts that were deleted while their client was disconnected."""
-        self._remaining: dict[str, int] = {}
 
     def _follow(self, prompt: OpenPrompt) -> None:
         self._open_prompts[prompt.prompt_id] = prompt
@@ -281,14 +282,15 @@ class Clients:
             _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
 
     async def refresh(self, connection: AsyncConnection) -> None:
-        """Send all clients the number of their open prompts, if it has changed."""
+        """Send each client the number of its user's open prompts, if it has changed."""
         users = {user_id for user_id, _ in self._sockets}
         counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
         for (user_id, _), sockets in self._sockets.items():
-            if user_id in counts and counts[user_id] != self._remaining.get(user_id):
-                for socket in sockets:
-                    socket.enqueue_message("status", _status(counts[user_id], client_id=None))
-        self._remaining = counts
+            remaining = counts.get(user_id)  # none for a user who has connected in the meantime
+            for socket in sockets:
+                if remaining is not None and remaining != socket.remaining:
+                    socket.remaining = remaining
+                    socket.enqueue_message("status", _status(remaining, client_id=None))
 
     # Connections
 
@@ -322,10 +324,10 @@ class Clients:
         """Send a new client the queue's status, and follow its prompts that run or ended while it was disconnected."""
         async with self._resources.database.read() as connection:
             remaining = await store.count_active(connection, user.user_id)
+        socket.remaining = remaining
         socket.enqueue_message("status", _status(remaining, client_id))
         self._sockets[user.user_id, client_id].add(socket)
         self._follower.add_queue_observer(self)
-        self._remaining.setdefault(user.user_id, remaining)
         async with self._resources.database.read() as connection:
             active = await store.list_items(connection, user, statuses=ACTIVE)
             terminal = await store.list_items(connection, user, statuses=TERMINAL, newest=MAX_RECENTLY_ENDED)
