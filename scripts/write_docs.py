@@ -296,11 +296,11 @@ def first_line(documented: object) -> str:
 
 
 def node_count(_: str) -> str:
-    """Return the number of InvokeAI's node types that exist, and the requirements of the others."""
+    """Return the number of node types, and of those of InvokeAI's that are missing, with their requirements."""
     registry.discover()
     have, lack = registry.nodes(), unsupported_nodes.TYPES
     needs = Counter(node_type.requirement for node_type in lack.values())
-    text = f"{len(have)} of {len(have) + len(lack)} node types of InvokeAI 6.14.2 exist. The others need: "
+    text = f"There are {len(have)} node types. {len(lack)} of InvokeAI 6.14.2 are missing; they need: "
     return textwrap.fill(text + ", ".join(f"{name} ({count})" for name, count in needs.most_common()) + ".", 150) + "\n"
 
 
