@@ -83,7 +83,7 @@ class Bus:
         self.publish(type(event), event.model_dump(mode="json"))
 
     def publish(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Tell the listeners of an event whose payload is ready, as it comes from a worker."""
+        """Pass an event with a finished payload, as received from a worker, to the listeners of its class."""
         listeners = self._listeners_of.get(kind)
         if listeners is None:
             listeners = [listener for listener, kinds in self._listeners if issubclass(kind, kinds)]

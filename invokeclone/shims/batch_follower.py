@@ -6,7 +6,7 @@ Does not depend on any one compatibility API.
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -72,8 +72,6 @@ class BatchFollower:
         """Follow batches by the events of `bus`."""
         self._bus = bus
         self._kinds: frozenset[type[Event]] = frozenset()
-        self._node_events: Counter[type[Event]] = Counter()
-        """Number of observers per class of node events."""
         self._resources = resources
         self._batch_observers: dict[str, BatchObserver] = {}
         self._queue_observers: list[QueueObserver] = []
@@ -85,13 +83,11 @@ class BatchFollower:
         """Pass the batch's events and rows to `observer` until `unfollow`."""
         self.unfollow(batch_id)
         self._batch_observers[batch_id] = observer
-        self._node_events.update(observer.node_events)
         self._listen()
 
     def unfollow(self, batch_id: str) -> None:
         """Stop following a batch."""
-        if (observer := self._batch_observers.pop(batch_id, None)) is not None:
-            self._node_events.subtract(observer.node_events)
+        self._batch_observers.pop(batch_id, None)
         self._listen()
 
     def add_queue_observer(self, observer: QueueObserver) -> None:
@@ -128,7 +124,8 @@ class BatchFollower:
         """Subscribe to the events that the current observers need."""
         kinds: frozenset[type[Event]] = frozenset()
         if self._is_needed:
-            kinds = frozenset([*CHANGES, *(kind for kind, number in self._node_events.items() if number)])
+            node_events = (kind for observer in self._batch_observers.values() for kind in observer.node_events)
+            kinds = frozenset([*CHANGES, *node_events])
         if kinds != self._kinds:
             self._bus.unsubscribe(self._on_event)
             if kinds:

@@ -1,4 +1,4 @@
-"""A lock on an open file, which the system takes back when the process ends, however it ends."""
+"""A lock on an open file, released by the system when the process ends for any reason."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ _HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock the open file unless another one holds the lock; tell whether that was done. Raises OSError where there are no locks."""
+    """Lock an open file and return whether that succeeded: another process may hold the lock. Raises OSError without locks."""
     if fcntl is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     try:

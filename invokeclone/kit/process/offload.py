@@ -24,12 +24,12 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("_limiter")
 def in_thread(
     function: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
 ) -> Coroutine[Any, Any, Result]:
-    """Call a function that blocks but seldom holds the interpreter, in a thread, and return its result."""
+    """Call a function that blocks but seldom holds the interpreter lock in a thread, and return its result."""
     return run_sync(functools.partial(function, *arguments, **named))
 
 
 def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None = None) -> Coroutine[Any, Any, Result]:
-    """Run `work` in one of the few threads for computing, or of those of another `limiter`.
+    """Run `work` in one of the `THREADS` computing threads, or under another `limiter`.
 
     `work` must be written in slices: a call that holds the interpreter lock throughout blocks the event loop even from
     a thread.
@@ -44,14 +44,14 @@ def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None =
 
 
 async def run_to_completion(work: Callable[..., Result], *arguments: object) -> Result:
-    """Do blocking work in a thread, and wait for its end even when this task is cancelled meanwhile."""
-    going_on = asyncio.ensure_future(in_thread(work, *arguments))
-    await wait_until_done(going_on)
-    return going_on.result()
+    """Run a blocking function in a thread and wait for it even if this task is cancelled."""
+    future = asyncio.ensure_future(in_thread(work, *arguments))
+    await wait_until_done(future)
+    return future.result()
 
 
 async def wait_until_done(task: "asyncio.Future[Result]") -> None:
-    """Wait for the end of a task, even when this one is cancelled meanwhile, and be cancelled only then."""
+    """Wait for a task to end; a cancellation of the current task is raised only then."""
     cancelled = None
     while not task.done():
         try:
