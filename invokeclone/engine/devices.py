@@ -94,6 +94,18 @@ def bfloat16_is_safe(device: torch.device | str) -> bool:
     return device.type in ("cpu", "xpu")
 
 
+def choose_bfloat16_dtype(device: torch.device | str, precision: Precision = "auto") -> torch.dtype:
+    """Return the number format on `device` for networks that overflow in float16.
+
+    It is bfloat16, on the CPU too, regardless of `precision`; but float32 on a GPU if `precision` is float32, and
+    `choose_dtype`'s on devices that do not compute in bfloat16.
+    """
+    is_cpu = torch.device(device).type == "cpu"
+    if not bfloat16_is_safe(device) or (precision == "float32" and not is_cpu):
+        return choose_dtype(device, precision)
+    return torch.bfloat16
+
+
 def device_name(device: torch.device | str) -> str:
     """Return the marketing name of the hardware."""
     device = torch.device(device)

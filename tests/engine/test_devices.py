@@ -76,3 +76,26 @@ def test_other_devices_use_the_precision_setting(
 def test_cards_that_compute_nan_in_half_precision_compute_in_float32(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
     assert devices.choose_dtype("cuda", "float16") == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["auto", "float16", "bfloat16", "float32"])
+def test_the_cpu_computes_in_bfloat16_for_networks_that_overflow_in_float16(precision: devices.Precision):
+    assert devices.choose_bfloat16_dtype("cpu", precision) == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("precision", "supported", "dtype"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("float16", True, torch.bfloat16),
+        ("float32", True, torch.float32),
+        ("auto", False, torch.float16),
+        ("float32", False, torch.float32),
+    ],
+)
+def test_bfloat16_replaces_float16_where_a_gpu_has_it(
+    precision: devices.Precision, supported: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    assert devices.choose_bfloat16_dtype("cuda", precision) == dtype
