@@ -13,12 +13,13 @@ from invokeclone.components.clip import open_clip
 from invokeclone.engine.loading.files import load_folder, read_json, read_tensors
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
-from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import ClipVariantType, ModelFormat, ModelType, SubModelType
 
 _MERGES = Path(__file__).parent / "tokenizer" / "merges.txt.gz"
 """Its license is in NOTICE.md beside it."""
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 _MAX_REASON = 300
+_EMBED_PARTS = (SubModelType.Tokenizer, SubModelType.TextEncoder)
 
 
 @loads(type=ModelType.CLIPVision, format=ModelFormat.Diffusers)
@@ -28,6 +29,25 @@ def load_vision(request: LoadRequest) -> Any:
 
     variant = getattr(request.config, "repo_variant", None)
     return load_folder(request.path, CLIPVisionModelWithProjection, request.dtype, variant)
+
+
+@loads(type=ModelType.CLIPEmbed, format=ModelFormat.Diffusers)
+def load_text_encoder(request: LoadRequest) -> Any:
+    """Return the tokenizer or the text encoder of a folder, in the number format of its files.
+
+    Each part has a folder of its own, or both are in the model's folder.
+    """
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    if request.submodel not in _EMBED_PARTS:
+        raise ValueError(f"{request.config.name}: CLIP text encoders have no part {request.submodel!r}")
+    part_folder = request.path / str(request.submodel)
+    folder = part_folder if part_folder.is_dir() else request.path
+    if request.submodel == SubModelType.Tokenizer:
+        return load_folder(folder, CLIPTokenizer, None)
+    projects = request.config.variant == ClipVariantType.G
+    cls = CLIPTextModelWithProjection if projects else CLIPTextModel
+    return load_folder(folder, cls, None, getattr(request.config, "repo_variant", None))
 
 
 def load_text_encoder_file(path: Path, dtype: torch.dtype, config: Path, prefix: str) -> Any:

@@ -57,8 +57,11 @@ def load_part(request: LoadRequest, class_name: str | None = None, *, dtype: tor
     return load_folder(folder, cls, dtype or request.dtype, getattr(request.config, "repo_variant", None))
 
 
-def load_folder(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Return an instance of a diffusers or transformers class from the folder it was saved to; networks in `dtype`."""
+def load_folder(folder: Path, cls: Any, dtype: torch.dtype | None, variant: str | None = None) -> Any:
+    """Return an instance of a diffusers or transformers class from the folder it was saved to.
+
+    Networks are in `dtype`; None keeps the number format of a transformers network's files.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"the model in {folder.parent} has no part {folder.name}: select a model of the kind that this node accepts"

@@ -33,15 +33,15 @@ _MAX_JSON_BYTES = 50_000_000
 _BIN = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[a-z0-9_]+))?(?:-\d{5}-of-\d{5})?\.bin")
 
 
-def load(folder: Path, cls: Any, dtype: torch.dtype, variant: str | None) -> Any:
-    """Return a network, tokenizer, processor or sampler of `cls` from the folder it was saved to; networks in `dtype`.
+def load(folder: Path, cls: Any, dtype: torch.dtype | None, variant: str | None) -> Any:
+    """Return a network, tokenizer, processor or sampler of `cls` from the folder it was saved to.
 
-    Reads the weight files of `variant` if there are any, otherwise the ones that exist, preferring safetensors.
+    Networks are in `dtype`; None keeps the number format of a transformers network's files. Reads the weight files of `variant` if there are any, otherwise the ones that exist, preferring safetensors.
     Raises InvalidModel for an index that names files outside the folder, and for damaged files.
     """
     if not (folder / "config.json").is_file():
         return load_plain(folder, cls)
-    number_format = {"dtype" if _is_of(cls, "transformers") else "torch_dtype": dtype}
+    number_format = {"dtype" if _is_of(cls, "transformers") else "torch_dtype": dtype or "auto"}
     files, safe, file_variant = _weights(folder, variant)
     with plain_view(folder) as view:
         if safe or not files:
@@ -139,11 +139,11 @@ def _variant_of(name: str) -> str | None:
     return match["variant"] if match else None
 
 
-def _from_tensors(view: Path, cls: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
+def _from_tensors(view: Path, cls: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> Any:
     """Return a network with these tensors, all of which are required. Raises ValueError."""
     if _is_of(cls, "transformers"):
         config = cls.config_class.from_pretrained(view, local_files_only=True)
-        return cls.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype)
+        return cls.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype or "auto")
     from accelerate import init_empty_weights
 
     with init_empty_weights():
@@ -156,7 +156,7 @@ def _from_tensors(view: Path, cls: Any, tensors: Mapping[str, torch.Tensor], dty
         raise ValueError(f"the weights do not match config.json: {error}") from error
     if missing:
         raise ValueError(f"the weights are incomplete: {missing[0]} is missing")
-    return model.to(dtype)
+    return model if dtype is None else model.to(dtype)
 
 
 def _is_of(cls: Any, library: str) -> bool:
