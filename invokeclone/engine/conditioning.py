@@ -33,3 +33,16 @@ class ConditioningFieldData(Generic[Info]):
     """The stored object of a ConditioningField: a list with one conditioning."""
 
     conditionings: list[Any]
+
+    def single(self, kind: type[Info], name: str) -> Info:
+        """Return the conditioning, which the input `name` of a node reads.
+
+        Raises ValueError if it is not of the family's class `kind`.
+        """
+        info = self.conditionings[0]
+        if isinstance(info, kind):
+            return info
+        raise ValueError(
+            f"{name} was made for another model ({type(info).__name__}, not {kind.__name__}): encode the prompt with the prompt "
+            "node of the transformer's family"
+        )

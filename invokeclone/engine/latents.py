@@ -68,3 +68,13 @@ def blend(first: torch.Tensor, second: torch.Tensor, share: float, mask: torch.T
     angle = torch.acos(torch.tensor(cosine))
     mixed = (torch.sin((1.0 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
     return mixed.to(first.dtype)
+
+
+def check_finite(latents: torch.Tensor) -> torch.Tensor:
+    """Return the latents. Raises ValueError for NaN or infinite values, which would give a black image."""
+    if not bool(torch.isfinite(latents).all()):
+        raise ValueError(
+            "denoising produced NaN or infinite values: the model, or one of its LoRAs, is damaged (install it "
+            "again) or overflows in half precision (set precision to bfloat16 or float32)"
+        )
+    return latents

@@ -39,9 +39,13 @@ def fit_to_grid(image: Image.Image) -> Image.Image:
     return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def tensor_to_image(pixels: torch.Tensor) -> Image.Image:
-    """Return the first image of (batch, 3, height, width) in -1..1."""
-    array = pixels[0].float().add(1.0).mul(127.5).clamp(0, 255).round().to(device="cpu", dtype=torch.uint8)
+def tensor_to_image(pixels: torch.Tensor, *, truncate: bool = False) -> Image.Image:
+    """Return the first image of (batch, 3, height, width) in -1..1.
+
+    Levels are rounded, or with `truncate` rounded down, as InvokeAI's nodes of transformer families do.
+    """
+    levels = pixels[0].float().add(1.0).mul(127.5).clamp(0, 255)
+    array = (levels if truncate else levels.round()).to(device="cpu", dtype=torch.uint8)
     return Image.fromarray(array.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -61,11 +65,12 @@ def encode(
     dtype: torch.dtype = torch.float32,
     *,
     tile: int | None = None,
+    shifted: bool = True,
 ) -> torch.Tensor:
     """Return scaled float32 latents (batch, channels, height / 8, width / 8) of images in -1..1, computed in `dtype`.
 
-    `tile` is the side of the tiles in pixels; 0 uses the autoencoder's own size and None disables tiling.
-    Deterministic.
+    `tile` is the side of the tiles in pixels; 0 uses the autoencoder's own size and None disables tiling. Without
+    `shifted`, the autoencoder's `shift_factor` is not used. Deterministic.
     """
     with torch.inference_mode(), number_format(vae, dtype), _tiles(vae, tile):
         encoded = vae.encode(pixels.to(device=device, dtype=dtype))
@@ -76,7 +81,7 @@ def encode(
             latents = encoded.latent_dist.sample(generator=generator)
         else:
             latents = encoded.latents  # a tiny autoencoder has no distribution
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        shift = _shift(vae) if shifted else 0.0
         scaled: torch.Tensor = (latents.float() - shift) * vae.config.scaling_factor
         return scaled
 
@@ -88,23 +93,28 @@ def decode(
     dtype: torch.dtype = torch.float32,
     *,
     tile: int | None = None,
+    shifted: bool = True,
 ) -> torch.Tensor:
     """Return images (batch, 3, height * 8, width * 8) in about -1..1 of scaled latents.
 
-    `dtype` and `tile` are as in `encode`. If half precision overflows, as with some autoencoders, the result is
+    `dtype`, `tile` and `shifted` are as in `encode`. If half precision overflows, as with some autoencoders, the result is
     recomputed in float32. Raises ValueError for latents of another family, and for NaN or infinite results.
     """
     _check_channels(vae, latents)
     with torch.inference_mode():
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        shift = _shift(vae) if shifted else 0.0
         unscaled = latents.to(device=device, dtype=torch.float32) / vae.config.scaling_factor + shift
         with number_format(vae, dtype), _tiles(vae, tile):
             pixels: torch.Tensor = vae.decode(unscaled.to(dtype), return_dict=False)[0]
         if torch.isfinite(pixels).all():
             return pixels
         if dtype != torch.float32:
-            return decode(vae, latents, device, tile=tile)
+            return decode(vae, latents, device, tile=tile, shifted=shifted)
         raise ValueError(f"{_culprit(latents)} NaN or infinite values: install the model again")
+
+
+def _shift(vae: Any) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
 
 
 def _culprit(latents: torch.Tensor) -> str:

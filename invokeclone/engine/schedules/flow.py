@@ -12,12 +12,15 @@ from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.engine.schedules.masks import FlowMask
 
 TRAINING_STEPS = 1000
+MAX_STEPS = 10_000
 _MIN_START = 1e-5
 _MIN_REST = 1e-6
 
 
 def even_levels(steps: int) -> list[float]:
-    """Return `steps` + 1 levels from 1 to 0, evenly spaced."""
+    """Return `steps` + 1 levels from 1 to 0, evenly spaced. Raises ValueError for more than MAX_STEPS."""
+    if steps > MAX_STEPS:
+        raise ValueError(f"steps must be at most {MAX_STEPS}, not {steps}")
     levels: list[float] = torch.linspace(1.0, 0.0, steps + 1).tolist()
     return levels
 

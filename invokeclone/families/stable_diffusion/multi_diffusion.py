@@ -14,10 +14,11 @@ import torch
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices, preview
 from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
-from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, check_finite, conditionings, prepare_run
+from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, conditionings, prepare_run
 from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
 

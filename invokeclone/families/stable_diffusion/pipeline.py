@@ -13,6 +13,7 @@ from invokeclone.components.clip.encode import encode_prompt, skip_layers
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices, preview
 from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.latents import check_finite
 from invokeclone.engine.latents import noise as draw_noise
 from invokeclone.engine.masks import change_mask
 from invokeclone.engine.patches import seamless
@@ -113,16 +114,6 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
         threads,
     ):
         return check_finite(loop.run(schedule, initial, predict, denoiser.counting(on_step), mask).cpu())
-
-
-def check_finite(latents: torch.Tensor) -> torch.Tensor:
-    """Return the latents. Raises ValueError for NaN or infinite values, which would give a black image."""
-    if not bool(torch.isfinite(latents).all()):
-        raise ValueError(
-            "denoising produced NaN or infinite values: the model, or one of its LoRAs, is damaged (install it "
-            "again) or overflows in half precision (set precision to bfloat16 or float32)"
-        )
-    return latents
 
 
 def prepare_run(

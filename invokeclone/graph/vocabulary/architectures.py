@@ -48,9 +48,12 @@ class LatentSpace:
     """Whether noise is generated in float32 regardless of the denoiser's dtype."""
 
     def noise_shape(self, width: int, height: int) -> tuple[int, ...]:
-        """Return the shape of the latents of one image; sides in pixels. Raises ValueError for sides off the `grid`."""
-        if width % self.grid or height % self.grid:
-            raise ValueError(f"width and height must be multiples of {self.grid}, not {width} x {height}")
+        """Return the shape of the latents of one image; sides in pixels.
+
+        Raises ValueError for sides that are off the `grid` or not positive.
+        """
+        if width % self.grid or height % self.grid or min(width, height) <= 0:
+            raise ValueError(f"width and height must be positive multiples of {self.grid}, not {width} x {height}")
         frames = (1,) if self.frames else ()
         return (1, self.channels, *frames, height // self.spatial_factor, width // self.spatial_factor)
 

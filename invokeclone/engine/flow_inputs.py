@@ -1,0 +1,69 @@
+"""Inputs of flow-matching runs whose noise is drawn from the run's seed: checks, initial latents, mask."""
+
+from dataclasses import dataclass
+
+import torch
+
+from invokeclone.engine import devices
+from invokeclone.engine.latents import noise as draw_noise
+from invokeclone.engine.masks import change_mask
+from invokeclone.engine.schedules.flow import FlowSchedule
+from invokeclone.engine.schedules.masks import FlowMask
+from invokeclone.graph.vocabulary.architectures import LatentSpace
+
+
+@dataclass
+class FlowInputs:
+    """The settings of a run. Latents and noise are (batch, channels, height, width), on any device."""
+
+    width: int
+    """In pixels, as is the height."""
+    height: int
+    steps: int
+    seed: int = 0
+    start: float = 0.0
+    """Fraction of the schedule that is skipped at the beginning."""
+    end: float = 1.0
+    cfg_scale: float | list[float] = 1.0
+    """One guidance scale, or one per step."""
+    latents: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    """None: drawn from the seed."""
+    keep_mask: torch.Tensor | None = None
+    """Shape (batch or 1, 1, any height, any width), 1 where the image is kept."""
+
+
+def prepare(
+    inputs: FlowInputs, space: LatentSpace, schedule: FlowSchedule, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, FlowMask | None]:
+    """Return the latents that a run starts from and its mask, on `device` in `dtype`.
+
+    Noise is drawn in float16 on the CPU unless it is given. Raises ValueError for sides off the grid, latents or
+    noise of another size or with NaN or infinite values, a mask without latents, and a later start without latents.
+    """
+    shape = space.noise_shape(inputs.width, inputs.height)
+    noise = draw_noise(inputs.seed, shape, devices.CPU_DEVICE, torch.float16) if inputs.noise is None else inputs.noise
+    _check("noise", noise, shape)
+    noise, latents = noise.to(device, dtype), None
+    if inputs.latents is not None:
+        _check("latents", inputs.latents, shape)
+        latents = inputs.latents.to(device, dtype)
+        noise = noise.expand(len(latents), *shape[1:])
+    initial = schedule.start(latents, noise)
+    if inputs.keep_mask is None:
+        return initial, None
+    if latents is None:
+        raise ValueError("denoise_mask needs the latents of the image that it keeps: connect latents, or remove it")
+    return initial, schedule.mask(change_mask(inputs.keep_mask, initial), latents, noise, gradient=True)
+
+
+def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for a tensor that is not finite or not of this shape, whatever its batch size."""
+    if tensor.shape[1:] != shape[1:]:
+        given, needed = (" x ".join(str(side) for side in sizes[1:]) for sizes in (tensor.shape, shape))
+        raise ValueError(
+            f"{name} must be {needed} (channels, height, width) for this model, width and height, not {given}: "
+            "use the model's own nodes, and the same width and height everywhere"
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} has NaN or infinite values: the node that made it, or its model, is broken")
