@@ -124,7 +124,11 @@ class FluxDenoiser:
     def _network(self, inputs: torch.Tensor, grid: torch.Tensor, call: FluxCall, level: float) -> torch.Tensor:
         net, conditioning = self.transformer, call.conditioning
         hidden = net.x_embedder(inputs)
-        times = (call.time * _TIME_SCALE,) if call.guidance is None else (call.time * _TIME_SCALE, call.guidance * _TIME_SCALE)
+        times = (
+            (call.time * _TIME_SCALE,)
+            if call.guidance is None
+            else (call.time * _TIME_SCALE, call.guidance * _TIME_SCALE)
+        )
         embedding = net.time_text_embed(*times, conditioning.pooled.expand(len(inputs), -1))
         text = net.context_embedder(conditioning.text.expand(len(inputs), -1, -1))
         rotary = self._rotary(grid, text.shape[1], level, inputs)

@@ -82,9 +82,16 @@ def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{name} holds an incomplete transformer, download it again: {reason}") from error
     if result.missing_keys:
-        raise ValueError(f"{name} holds an incomplete transformer ({result.missing_keys[0]} is missing): download it again")
+        raise ValueError(
+            f"{name} holds an incomplete transformer ({result.missing_keys[0]} is missing): download it again"
+        )
     if result.unexpected_keys:
-        logger.warning("%s: %s unknown tensors are ignored, such as %s", name, len(result.unexpected_keys), result.unexpected_keys[0])
+        logger.warning(
+            "%s: %s unknown tensors are ignored, such as %s",
+            name,
+            len(result.unexpected_keys),
+            result.unexpected_keys[0],
+        )
     return model.eval()
 
 
