@@ -66,7 +66,7 @@ def encoded(vae: Any, image: torch.Tensor) -> torch.Tensor:
 def test_instantx_matches_diffusers(flux_transformer: Any, flux_vae: Any, flux_text: Text) -> None:
     net, image = make_controlnet(), image_of(5)
     expected = expected_latents(
-        flux_transformer, flux_vae, net, flux_text(1), control_image=(image + 1) / 2, controlnet_conditioning_scale=0.7
+        flux_transformer, flux_vae, net, flux_text(1), control_image=image, controlnet_conditioning_scale=0.7
     )
     control = FluxControlNet(net, encoded(flux_vae, image), BLOCKS, 0.7)
     assert_close(run(flux_transformer, task_of(flux_text, controls=[control])), expected)
@@ -74,9 +74,7 @@ def test_instantx_matches_diffusers(flux_transformer: Any, flux_vae: Any, flux_t
 
 def test_a_mode_of_a_union_model(flux_transformer: Any, flux_vae: Any, flux_text: Text) -> None:
     net, image = make_controlnet(num_mode=4), image_of(5)
-    expected = expected_latents(
-        flux_transformer, flux_vae, net, flux_text(1), control_image=(image + 1) / 2, control_mode=2
-    )
+    expected = expected_latents(flux_transformer, flux_vae, net, flux_text(1), control_image=image, control_mode=2)
     tokens = encoded(flux_vae, image)
     latents = run(flux_transformer, task_of(flux_text, controls=[FluxControlNet(net, tokens, BLOCKS, mode=2)]))
     assert_close(latents, expected)
@@ -90,7 +88,7 @@ def test_xlabs_matches_diffusers(flux_transformer: Any, flux_vae: Any, flux_text
     changes = {"num_single_layers": 0, "conditioning_embedding_channels": 16, "patch_size": 2}
     net, image = make_controlnet(**changes), image_of(5)
     expected = expected_latents(
-        flux_transformer, flux_vae, net, flux_text(1), control_image=(image + 1) / 2, controlnet_conditioning_scale=0.9
+        flux_transformer, flux_vae, net, flux_text(1), control_image=image, controlnet_conditioning_scale=0.9
     )
     control = FluxControlNet(net, image, BLOCKS, 0.9)
     assert_close(run(flux_transformer, task_of(flux_text, controls=[control])), expected)
