@@ -78,7 +78,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "anima_denoise", "anima_denoise_meta", "anima_i2l", "anima_l2i", "anima_lllite", "anima_lora_collection_loader",
         "anima_lora_loader", "anima_model_loader", "anima_text_encoder",
     ),
-    "CogView4": ("cogview4_denoise", "cogview4_i2l", "cogview4_l2i", "cogview4_model_loader", "cogview4_text_encoder"),
     "ERNIE-Image": (
         "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
         "ernie_image_vae_decode",
