@@ -1,4 +1,4 @@
-"""The recipe of families whose nodes have InvokeAI's usual names: `<name>_model_loader`, `_text_encoder`, `_denoise` …
+"""The recipe of families whose nodes have InvokeAI's usual names: `<name>_model_loader`, `_text_encoder`, `_denoise` and so on.
 
 They have classifier-free guidance, no prompt language, and no choice of schedulers.
 """
