@@ -13,7 +13,9 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, Mo
 
 @loads(base=BaseModelType.CogView4, type=ModelType.Main, format=ModelFormat.Diffusers)
 def load(request: LoadRequest) -> Any:
-    """Return a part of a folder: transformer, VAE, GLM or its tokenizer."""
+    """Return a part of a folder: transformer, VAE, GLM or its tokenizer. Raises ValueError for a missing part."""
+    if not (request.path / str(request.submodel)).is_dir():
+        raise ValueError(f"{request.config.name} has no folder {request.submodel}: install the complete model again")
     dtype = devices.choose_bfloat16_dtype(request.device, request.settings.precision)
     request = replace(request, dtype=dtype)
     if request.submodel == SubModelType.VAE:

@@ -42,11 +42,11 @@ def schedule_of(inputs: FlowInputs, device: torch.device) -> FlowSchedule:
     """Return a run's schedule.
 
     Levels are shifted by the size of the image, after they are clipped to the part of the run; the network
-    receives the unshifted times.
+    receives the unshifted times. Raises ValueError for sides off the grid and too many steps.
     """
+    rows, columns = COGVIEW4.noise_shape(inputs.width, inputs.height)[-2:]
     times = clip_levels(even_levels(inputs.steps), inputs.start, inputs.end)
-    tokens = (inputs.width // 16) * (inputs.height // 16)
-    factor = _SHIFT[0] + _SHIFT[1] * math.sqrt(tokens / _SHIFT_TOKENS)
+    factor = _SHIFT[0] + _SHIFT[1] * math.sqrt(rows * columns / COGVIEW4.packing**2 / _SHIFT_TOKENS)
     return flow_schedule(shift_levels(times, factor), device, times)
 
 
