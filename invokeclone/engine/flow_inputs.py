@@ -31,6 +31,8 @@ class FlowInputs:
     """None: drawn from the seed."""
     keep_mask: torch.Tensor | None = None
     """Shape (batch or 1, 1, any height, any width), 1 where the image is kept."""
+    add_noise: bool = True
+    """Whether latents get the noise of the first level; without it they are the start as they are."""
 
 
 def prepare(
@@ -49,7 +51,7 @@ def prepare(
         _check("latents", inputs.latents, shape)
         latents = inputs.latents.to(device, dtype)
         noise = noise.expand(len(latents), *shape[1:])
-    initial = schedule.start(latents, noise)
+    initial = schedule.start(latents, noise if inputs.add_noise or latents is None else None)
     if inputs.keep_mask is None:
         return initial, None
     if latents is None:

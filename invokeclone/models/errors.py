@@ -20,7 +20,7 @@ class ModelBusy(Conflict):
 
 
 class InvalidModelRecord(Conflict):
-    """The changed record is not valid for its type, format and base."""
+    """A record is not valid for its type, format and base, or there is no record class with these."""
 
 
 class InvalidModel(BadRequest):

@@ -66,15 +66,19 @@ def encode(
     *,
     tile: int | None = None,
     shifted: bool = True,
+    sampled: bool = True,
 ) -> torch.Tensor:
     """Return scaled float32 latents (batch, channels, height / 8, width / 8) of images in -1..1, computed in `dtype`.
 
     `tile` is the side of the tiles in pixels; 0 uses the autoencoder's own size and None disables tiling. Without
-    `shifted`, the autoencoder's `shift_factor` is not used. Deterministic.
+    `shifted`, the autoencoder's `shift_factor` is not used. Latents are drawn from the autoencoder's distribution with
+    a fixed seed, or without `sampled` are its mode.
     """
     with torch.inference_mode(), number_format(vae, dtype), _tiles(vae, tile):
         encoded = vae.encode(pixels.to(device=device, dtype=dtype))
-        if hasattr(encoded, "latent_dist"):
+        if hasattr(encoded, "latent_dist") and not sampled:
+            latents = encoded.latent_dist.mode()
+        elif hasattr(encoded, "latent_dist"):
             generator = torch.Generator("cpu").manual_seed(
                 0
             )  # a fixed seed makes the latents reproducible; the reference implementation draws without a seed

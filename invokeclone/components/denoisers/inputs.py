@@ -39,14 +39,14 @@ class FlowDenoiseInputs(BaseModel):
         return scale
 
 
-def flow_inputs(node: Any, context: InvocationContext) -> "FlowInputs":
-    """Return the settings and tensors of a denoise node's inputs."""
+def flow_inputs(node: Any, context: InvocationContext, steps: int | None = None) -> "FlowInputs":
+    """Return the settings and tensors of a denoise node's inputs; `steps` if the node's input has another name."""
     from invokeclone.engine.flow_inputs import FlowInputs
 
     return FlowInputs(
         node.width,
         node.height,
-        node.steps,
+        node.steps if steps is None else steps,
         node.seed,
         node.denoising_start,
         node.denoising_end,

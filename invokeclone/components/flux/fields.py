@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 from invokeclone.graph.invocations.invocation import BaseInvocationOutput, invocation_output
 from invokeclone.graph.vocabulary.descriptions import FieldDescriptions
-from invokeclone.graph.vocabulary.fields import OutputField, TensorField
+from invokeclone.graph.vocabulary.fields import ImageField, OutputField, TensorField
 
 
 class FluxConditioningField(BaseModel):
@@ -14,6 +14,12 @@ class FluxConditioningField(BaseModel):
     mask: TensorField | None = Field(
         default=None, description="Boolean mask of the region it applies to; None means the whole image"
     )
+
+
+class FluxKontextConditioningField(BaseModel):
+    """A reference image of FLUX.1 Kontext or FLUX.2."""
+
+    image: ImageField = Field(description="The reference image")
 
 
 @invocation_output("flux_conditioning_output")

@@ -10,7 +10,7 @@ from invokeclone.graph.vocabulary.taxonomy import MistralVariantType, ModelForma
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.files.tensors import Tensor
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind, require
 from invokeclone.models.identify.signatures import forms
 
 
@@ -152,6 +152,7 @@ _QWEN_VL_CLASSES = ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLModel")
 _MISTRAL = ("Mistral3ForConditionalGeneration", "Mistral3Model", "MistralForCausalLM", "MistralModel")
 _GEMMA2 = ("Gemma2ForCausalLM", "Gemma2Model")
 _PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "text_model.", "model.")
+_T5_POSITIONS = "enc.blk.{}.attn_rel_b.weight"
 _LAYER = re.compile(r"(?:layers|blk)\.(\d+)\.")
 
 
@@ -292,6 +293,7 @@ def _is_mistral_file(form: ModelFormat) -> Callable[[ModelFiles], None]:
     def check(model: ModelFiles) -> None:
         has_layers(model)
         require(norm not in _names(model), "it normalizes its queries, which Mistral does not")
+        require(_names(model)[first].shape[:1] != (_MISTRAL_WIDTH,), "its heads are those of Llama")
         size = (_width_of_file(model), _layers_of_file(model))
         require(size[0] == _MISTRAL_WIDTH and size[1] in _MISTRAL_LAYERS, f"its width and layers are {size}")
 
@@ -306,6 +308,12 @@ def _is_gemma2_gguf(model: ModelFiles) -> None:
 def _is_t5_gguf(model: ModelFiles) -> None:
     forms.is_file_stored_as(ModelFormat.GGUFQuantized)(model)
     require(model.has_prefix("enc.blk."), "it has no tensors of a T5 encoder")
+    require(not _is_umt5_gguf(model), "it is a UMT5 encoder")
+
+
+def _is_umt5_gguf(model: ModelFiles) -> bool:
+    """Return whether a file is a UMT5 encoder: each layer has its own relative positions, in T5 only the first."""
+    return _T5_POSITIONS.format(1) in model.tensors
 
 
 def _qwen3_variant(width: Callable[[ModelFiles], int]) -> Callable[[ModelFiles], Qwen3VariantType]:
@@ -351,5 +359,6 @@ FAMILY = Family(
         Rule(QwenVLEncoder_Diffusers_Config, _is_of(*_QWEN_VL_CLASSES)),
         Rule(QwenVLEncoder_Checkpoint_Config, _is_qwen_vl_file),
         Rule(WanT5Encoder_WanT5Encoder_Config, _is_umt5_folder),
-    )
+    ),
+    unsupported=(UnsupportedKind("a UMT5 encoder in GGUF format; only its folder can be used", _is_umt5_gguf),),
 )

@@ -11,7 +11,7 @@ from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import Checkpoint, ControlNetModel, LoRAModel, LyCORIS, MainModel, VAEModel
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind, require
 from invokeclone.models.identify.signatures import control, forms, loras, vaes
 
 
@@ -37,6 +37,8 @@ class LoRA_LyCORIS_Anima_Config(LoRAModel, LyCORIS, _Anima):
     """A LoRA of Anima in one file."""
 
 
+_LLLITE = ("lllite_conditioning1.", "lllite_dit_")
+_FIRST_CONVOLUTION = "lllite_conditioning1.conv1.weight"
 _MARKS = ("llm_adapter.", "blocks.", "t_embedder.", "x_embedder.", "final_layer.")
 _is_lora = loras.names_match(
     r"(?:llm_adapter|blocks)[._].*(?:[qkv]_proj|output_proj|adaln|mlp[._]layer|llm_adapter)|llm_adapter[._]"
@@ -52,12 +54,19 @@ def _is_transformer(model: ModelFiles) -> None:
 
 def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
-    require(model.has_prefix("lllite_"), "it has no tensors of a ControlNet of Anima")
+    require(model.has_prefix(*_LLLITE), "it has no tensors of a ControlNet of Anima")
 
 
 def _cond_in_channels(model: ModelFiles) -> int | None:
-    shapes = (tensor.shape for name, tensor in model.tensors.items() if ".conditioning1." in name or "cond_in" in name)
-    return next((shape[1] for shape in shapes if len(shape) > 1), None)
+    declared = model.metadata.get("lllite.cond_in_channels", "")
+    if declared.isascii() and declared.isdigit():
+        return int(declared)
+    first = model.shape(_FIRST_CONVOLUTION)
+    return first[1] if len(first) > 1 else None
+
+
+def _is_old_controlnet(model: ModelFiles) -> bool:
+    return model.has_prefix("lllite_modules.")
 
 
 FAMILY = Family(
@@ -80,4 +89,5 @@ FAMILY = Family(
     architectures=(
         Architecture(BaseModelType.Anima, (latent_spaces.ANIMA,), ModelDefaults(1024, 1024), noise_type="Anima"),
     ),
+    unsupported=(UnsupportedKind("a ControlNet of Anima in an old format", _is_old_controlnet),),
 )

@@ -28,13 +28,14 @@ from invokeclone.models.configs.kinds import (
 )
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind, require
 from invokeclone.models.identify.signatures import control, forms, loras, pid, vaes
 from invokeclone.models.identify.signatures.flux import (
-    TRANSFORMER_MARK,
+    base_of_lora,
     is_flux2_lora,
-    is_flux2_transformer,
     is_flux_lora,
+    latent_width,
+    require_transformer,
 )
 
 
@@ -114,23 +115,36 @@ class FLUXRedux_Checkpoint_Config(PlainCheckpoint, _FLUX):
 
 _FILL_CHANNELS = 384
 _REDUX = {"redux_up.weight", "redux_up.bias", "redux_down.weight", "redux_down.bias"}
-_PIPELINES = ("FluxPipeline", "FluxFillPipeline", "FluxTransformer2DModel")
+_PIPELINES = (
+    "FluxPipeline",
+    "FluxFillPipeline",
+    "FluxKontextPipeline",
+    "FluxControlPipeline",
+    "FluxTransformer2DModel",
+)
 _XLABS = ("input_hint_block.", "pos_embed_input.")
-_LATENTS, _HIDDEN = 64, 3072
+_LATENTS = 64
 _CONTROL_INPUT = 2 * _LATENTS
+_CHROMA = "distilled_guidance_layer."
+_CHROMA_CLASSES = ("ChromaPipeline", "ChromaTransformer2DModel")
+_is_hunyuan_lora = loras.names_match(
+    r"double_blocks\.\d+\.img_attn_qkv\.|double_blocks[._]\d+[._](?:img|txt)_mlp[._]fc[12]"
+)
 
 
 def _is_transformer(model: ModelFiles) -> None:
-    require(TRANSFORMER_MARK in model.without_prefixes(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
-    require(not is_flux2_transformer(model), "it is FLUX.2")
+    require_transformer(model, flux2=False)
+
+
+def _is_chroma(model: ModelFiles) -> bool:
+    return model.class_name in _CHROMA_CLASSES or any(_CHROMA in name for name in model.tensors)
 
 
 def _variant_of_file(model: ModelFiles) -> FluxVariantType:
     names = model.without_prefixes(*forms.COMFY_PREFIXES)
     if not any(name.startswith("guidance_in.out_layer.weight") for name in names):
         return FluxVariantType.Schnell
-    first = names.get("img_in.weight")
-    return FluxVariantType.DevFill if first and first.shape[-1] == _FILL_CHANNELS else FluxVariantType.Dev
+    return FluxVariantType.DevFill if latent_width(model) == _FILL_CHANNELS else FluxVariantType.Dev
 
 
 def _variant_of_folder(model: ModelFiles) -> FluxVariantType:
@@ -144,16 +158,15 @@ def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     xlabs = all(model.has_prefix(prefix) for prefix in _XLABS)
     require(xlabs or "controlnet_x_embedder.weight" in model.tensors, "it has no tensors of a ControlNet of FLUX.1")
+    require(not model.has_prefix("txt_norm."), "it is a ControlNet of Qwen-Image")
 
 
 def _is_control_lora(model: ModelFiles) -> bool:
-    down = next((t.shape for name, t in model.tensors.items() if name.endswith("img_in.lora_A.weight")), ())
-    up = next((t.shape for name, t in model.tensors.items() if name.endswith("img_in.lora_B.weight")), ())
-    return down[-1:] == (_CONTROL_INPUT,) and up[:1] == (_HIDDEN,)
+    return loras.input_of(model, r"\bimg_in\b") == _CONTROL_INPUT and not is_flux2_lora(model)
 
 
 def _is_lora(model: ModelFiles) -> bool:
-    return is_flux_lora(model) and not is_flux2_lora(model) and not _is_control_lora(model)
+    return is_flux_lora(model) and is_flux2_lora(model) is not True and not _is_control_lora(model)
 
 
 def _is_ip_adapter(model: ModelFiles) -> None:
@@ -196,8 +209,8 @@ FAMILY = Family(
             recognizes=forms.is_folder_of("FluxControlNetModel"),
             detectors=control.FOLDER,
         ),
-        loras.rule(LoRA_LyCORIS_FLUX_Config, _is_lora),
-        loras.rule(LoRA_Diffusers_FLUX_Config, _is_lora),
+        loras.rule(LoRA_LyCORIS_FLUX_Config, _is_lora, base_of_lora, base_is_guess=True),
+        loras.rule(LoRA_Diffusers_FLUX_Config, _is_lora, base_of_lora, base_is_guess=True),
         loras.omi_rule(LoRA_OMI_FLUX_Config),
         loras.rule(ControlLoRA_LyCORIS_FLUX_Config, _is_control_lora, default_settings=control.control_settings),
         Rule(config=IPAdapter_Checkpoint_FLUX_Config, recognizes=_is_ip_adapter),
@@ -205,5 +218,9 @@ FAMILY = Family(
     ),
     architectures=(
         Architecture(BaseModelType.Flux, (latent_spaces.FLUX,), ModelDefaults(1024, 1024), noise_type="FLUX"),
+    ),
+    unsupported=(
+        UnsupportedKind("Chroma, or a LoRA of Chroma", _is_chroma),
+        UnsupportedKind("a LoRA of HunyuanVideo", _is_hunyuan_lora),
     ),
 )

@@ -23,16 +23,16 @@ from invokeclone.models.configs.kinds import (
 )
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule
 from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 from invokeclone.models.identify.signatures.flux import (
-    TRANSFORMER_MARK,
+    base_of_lora,
     context_width,
     is_flux2_lora,
-    is_flux2_transformer,
     is_flux_lora,
     lora_context,
     lora_hidden,
+    require_transformer,
 )
 
 
@@ -105,8 +105,7 @@ _SETTINGS = {
 
 
 def _is_transformer(model: ModelFiles) -> None:
-    require(TRANSFORMER_MARK in model.without_prefixes(*forms.COMFY_PREFIXES), "it has no tensors of FLUX")
-    require(is_flux2_transformer(model), "it is FLUX.1")
+    require_transformer(model, flux2=True)
 
 
 def _resolve_distillation(model: ModelFiles, variant: Flux2VariantType) -> Flux2VariantType:
@@ -125,7 +124,7 @@ def _variant_of_folder(model: ModelFiles) -> Flux2VariantType:
 
 
 def _is_lora(model: ModelFiles) -> bool:
-    return is_flux_lora(model) and is_flux2_lora(model)
+    return is_flux_lora(model) and is_flux2_lora(model) is not False
 
 
 def _variant_of_lora(model: ModelFiles) -> Flux2VariantType | None:
@@ -161,8 +160,8 @@ FAMILY = Family(
             detectors={"repo_variant": forms.repo_variant},
         ),
         pid.rule(PiDDecoder_Checkpoint_Flux2_Config, BaseModelType.Flux2),
-        loras.rule(LoRA_LyCORIS_Flux2_Config, _is_lora, variant=_variant_of_lora),
-        loras.rule(LoRA_Diffusers_Flux2_Config, _is_lora, variant=_variant_of_lora),
+        loras.rule(LoRA_LyCORIS_Flux2_Config, _is_lora, base_of_lora, base_is_guess=True, variant=_variant_of_lora),
+        loras.rule(LoRA_Diffusers_Flux2_Config, _is_lora, base_of_lora, base_is_guess=True, variant=_variant_of_lora),
     ),
     architectures=(
         Architecture(BaseModelType.Flux2, (latent_spaces.FLUX_2,), ModelDefaults(1024, 1024), noise_type="FLUX.2"),

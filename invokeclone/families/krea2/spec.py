@@ -41,7 +41,10 @@ class LoRA_LyCORIS_Krea2_Config(LoRAModel, LyCORIS, _Krea2):
 
 _MARKS = {"text_fusion", "txtfusion", "time_mod_proj"}
 _LAYERS = {"img_in", "first", "tproj"}
-_is_lora = loras.names_match(r"(?:.*[._])?(?:text_fusion|txtfusion|time_mod_proj)")
+_is_lora = loras.names_match(
+    r"(?:.*[._])?(?:text_fusion|txtfusion|time_mod_proj)|transformer_blocks[._]\d+[._](?:attn[._]to_gate|ff[._](?:gate|up|down))"
+    r"|blocks[._]\d+[._](?:attn[._](?:w[qkvo]|gate)|mlp[._](?:gate|up|down))"
+)
 _SETTINGS = {
     Krea2VariantType.Turbo: MainModelDefaultSettings(width=1024, height=1024, steps=8, cfg_scale=1),
     Krea2VariantType.Base: MainModelDefaultSettings(width=1024, height=1024, steps=28, cfg_scale=5.5),

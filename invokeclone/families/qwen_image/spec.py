@@ -20,7 +20,7 @@ from invokeclone.models.configs.kinds import (
 )
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind, require
 from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 
 
@@ -59,16 +59,25 @@ class LoRA_LyCORIS_QwenImage_Config(LoRAModel, LyCORIS, _QwenImage):
 _PIPELINES = ("QwenImagePipeline", "QwenImagePlusPipeline", "QwenImageEditPipeline", "QwenImageEditPlusPipeline")
 _MARKS = ("txt_in.", "txt_norm.", "img_in.")
 _EDIT_MARK = "__index_timestep_zero__"
-_is_for_blocks = loras.names_match(r"transformer_blocks[._]\d")
+_WIDTH = 3072
+_is_for_blocks = loras.names_match(r"transformer_blocks[._]\d+[._](?:attn[._]|(?:img|txt)_(?:mlp|mod)[._])")
+_is_for_own_layers = loras.names_match(r"transformer_blocks[._]\d+[._](?:img|txt)_(?:mlp|mod)[._]")
 _is_for_others = loras.names_match(
-    r"single_transformer_blocks|text_fusion|txtfusion|time_mod_proj|transformer_blocks[._]\d+[._](?:attn2|ff_context|norm1_context)"
+    r"single_transformer_blocks|text_fusion|txtfusion|time_mod_proj"
+    r"|transformer_blocks[._]\d+[._](?:attn[12][._]|ff[._]|ff_context|norm1|attn[._]to_gate)"
 )
 
 
 def _is_transformer(model: ModelFiles) -> None:
     names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(all(any(name.startswith(mark) for name in names) for mark in _MARKS), "it has no tensors of Qwen-Image")
-    require(not any("context_embedder" in name for name in names), "it has tensors that Qwen-Image does not have")
+    foreign = any("context_embedder" in name or name.startswith("controlnet_") for name in names)
+    require(not foreign, "it has tensors that Qwen-Image does not have")
+    require(not loras.is_lora(model), "it is a LoRA")
+
+
+def _is_controlnet(model: ModelFiles) -> bool:
+    return model.has_prefix("controlnet_blocks.") and model.has_prefix("txt_norm.")
 
 
 def _variant_of_file(model: ModelFiles) -> QwenImageVariantType:
@@ -85,7 +94,10 @@ def _default_settings(_: ModelFiles) -> MainModelDefaultSettings:
 
 
 def _is_lora(model: ModelFiles) -> bool:
-    return _is_for_blocks(model) and not _is_for_others(model)
+    if not _is_for_blocks(model) or _is_for_others(model):
+        return False
+    width = loras.input_of(model, r"transformer_blocks[._]\d+[._]attn[._](?:to|add)_[qkv]")
+    return width in {None, _WIDTH} or _is_for_own_layers(model)
 
 
 def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
@@ -111,4 +123,5 @@ FAMILY = Family(
         loras.rule(LoRA_LyCORIS_QwenImage_Config, _is_lora),
     ),
     architectures=(Architecture(BaseModelType.QwenImage, (latent_spaces.WAN,), ModelDefaults(1024, 1024)),),
+    unsupported=(UnsupportedKind("a ControlNet of Qwen-Image", _is_controlnet),),
 )

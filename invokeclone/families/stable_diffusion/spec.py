@@ -26,7 +26,8 @@ from invokeclone.models.configs.kinds import (
     VAEModel,
 )
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.identify.rules import Family
+from invokeclone.models.files.model_files import ModelFiles
+from invokeclone.models.identify.rules import Family, UnsupportedKind
 from invokeclone.models.identify.signatures import control, embeddings, loras, pid, unets, vaes
 
 
@@ -253,6 +254,11 @@ ARCHITECTURES = (
     ),
 )
 
+
+def _is_lllite(model: ModelFiles) -> bool:
+    return model.has_prefix("lllite_unet_")
+
+
 FAMILY = Family(
     rules=(
         *unets.rules(Main_Diffusers_SD1_Config, Main_Checkpoint_SD1_Config, BaseModelType.StableDiffusion1),
@@ -286,4 +292,5 @@ FAMILY = Family(
         control.t2i_rule(T2IAdapter_Diffusers_SDXL_Config),
     ),
     architectures=ARCHITECTURES,
+    unsupported=(UnsupportedKind("a ControlNet-LLLite of Stable Diffusion XL", _is_lllite),),
 )

@@ -11,7 +11,7 @@ from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, Diffusers, LoRAModel, LyCORIS, MainModel, VAEModel
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind, require
 from invokeclone.models.identify.signatures import forms, loras, vaes
 
 
@@ -71,6 +71,7 @@ _PATCHES: dict[tuple[int, ...], WanVariantType] = {
 _TEXT = ("text_embedding.", "condition_embedder.text_embedder.", "text_embedder.")
 _OTHER_KINDS = ("vace_", "img_emb.", "face_adapter.", "motion_encoder.", "casual_audio_encoder.", "ref_conv.", "audio_")
 _OTHER_WORDS = ("wan21", "vace", "s2v", "animate", "fun")
+_WIDTH_OF_SMALL_WAN_2_1 = 1536
 _LORA_WIDTHS = {5120: WanLoRAVariantType.A14B, 3072: WanLoRAVariantType.FiveB}
 _SMALL_LATENTS, _LARGE_LATENTS = 16, 48
 _is_lora_for_wan = loras.names_match(
@@ -87,8 +88,16 @@ def _is_transformer(model: ModelFiles) -> None:
     names = model.without_prefixes(*forms.COMFY_PREFIXES)
     require(_patch(model) in _PATCHES, f"it has no tensors of Wan 2.2: its patches are {_patch(model)}")
     require(any(name.startswith(_TEXT) for name in names), "it has no text conditioning")
-    require(not any(name.startswith(_OTHER_KINDS) for name in names), "it is an unsupported variant of Wan")
-    require(not forms.has_word(model, *_OTHER_WORDS), "its name is that of an unsupported variant of Wan")
+    require(not loras.is_lora(model), "it is a LoRA")
+
+
+def _is_other_variant(model: ModelFiles) -> bool:
+    """Return whether a file has the tensors of Wan, but also a condition or a size that Wan 2.2 does not have."""
+    names = model.without_prefixes(*forms.COMFY_PREFIXES)
+    if not _patch(model) or not any(name.startswith(_TEXT) for name in names):
+        return False
+    other = any(name.startswith(_OTHER_KINDS) for name in names) or forms.has_word(model, *_OTHER_WORDS)
+    return other or _patch(model)[0] == _WIDTH_OF_SMALL_WAN_2_1
 
 
 def _patch(model: ModelFiles) -> tuple[int, ...]:
@@ -178,5 +187,8 @@ FAMILY = Family(
     ),
     architectures=(
         Architecture(BaseModelType.Wan, (latent_spaces.WAN, latent_spaces.WAN_TI2V), ModelDefaults(1024, 1024)),
+    ),
+    unsupported=(
+        UnsupportedKind("Wan 2.1, or a variant of Wan for editing, control, sound or animation", _is_other_variant),
     ),
 )

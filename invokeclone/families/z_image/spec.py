@@ -22,7 +22,7 @@ from invokeclone.models.configs.kinds import (
 )
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule, require
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind, require
 from invokeclone.models.identify.signatures import control, forms, loras
 
 
@@ -73,7 +73,12 @@ class LoRA_Diffusers_ZImage_Config(LoRAModel, LoRAFolder, _ZImage):
 _PIPELINES = ("ZImagePipeline",)
 _MARKS = {"cap_embedder", "context_refiner", "cap_pad_token"}
 _SHIFT_OF_BASE = 5
-_is_lora = loras.names_match(r"layers[._]\d|context_refiner|noise_refiner")
+_LUMINA_WIDTH = 2304
+_IDEOGRAM_WIDTH = 4608
+_OTHER_WIDTHS = (_LUMINA_WIDTH, _IDEOGRAM_WIDTH)
+_is_for_layers = loras.names_match(
+    r"(?:layers|context_refiner|noise_refiner)[._]\d+[._](?:attention|feed_forward|adaLN)|(?:cap_embedder|x_embedder)[._]\d"
+)
 _SETTINGS = {
     ZImageVariantType.Turbo: MainModelDefaultSettings(width=1024, height=1024, steps=9, cfg_scale=1),
     ZImageVariantType.ZBase: MainModelDefaultSettings(width=1024, height=1024, steps=50, cfg_scale=4),
@@ -85,6 +90,28 @@ def _is_transformer(model: ModelFiles) -> None:
     require(parts & _MARKS, "it has no tensors of Z-Image")
     require(not loras.is_lora(model), "it is a LoRA")
     require(not model.has_prefix("control_layers."), "it is a ControlNet")
+
+
+def _is_lora(model: ModelFiles) -> bool:
+    return _is_for_layers(model) and _lora_width(model) not in _OTHER_WIDTHS
+
+
+def _lora_width(model: ModelFiles) -> int | None:
+    return loras.input_of(
+        model, r"(?:layers|refiner)[._]\d+[._](?:attention[._](?:to_[qkv]|qkv)|feed_forward[._]w[13])"
+    )
+
+
+def _is_lumina(model: ModelFiles) -> bool:
+    """Return whether a file is of Lumina Image 2, which has the same tensor names with other widths, or OmniGen 2."""
+    weights = loras.weights_of(model)
+    if loras.is_lora(weights):
+        return _is_for_layers(weights) and _lora_width(weights) == _LUMINA_WIDTH
+    names = weights.without_prefixes(*forms.COMFY_PREFIXES)
+    caption = names.get("cap_embedder.0.weight")
+    if caption is not None and caption.shape == (_LUMINA_WIDTH,):
+        return True
+    return any(name.startswith(("time_caption_embed.", "ref_image_refiner.")) for name in names)
 
 
 def _variant_of_folder(model: ModelFiles) -> ZImageVariantType:
@@ -131,4 +158,5 @@ FAMILY = Family(
     architectures=(
         Architecture(BaseModelType.ZImage, (latent_spaces.Z_IMAGE,), ModelDefaults(1024, 1024), noise_type="Z-Image"),
     ),
+    unsupported=(UnsupportedKind("Lumina Image 2 or OmniGen 2, or a LoRA of them", _is_lumina),),
 )

@@ -8,14 +8,12 @@ from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify import registry
-from invokeclone.models.identify.rules import Mismatch, Rule, require
+from invokeclone.models.identify import registry, stated
+from invokeclone.models.identify.rules import Mismatch, Rule, UnsupportedKind, require
+from invokeclone.models.identify.stated import MALFORMED_ERRORS
 
-_PREFERRED_TYPES = (ModelType.Main, ModelType.LoRA, ModelType.CLIPEmbed)
+_PREFERRED_TYPES = (ModelType.Main, ModelType.LoRA)
 """Types that take precedence, in this order, when several rules match."""
-
-_MALFORMED_ERRORS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
-"""Exceptions raised by rules when a model's JSON files contain values of unexpected types."""
 
 _FALLBACK_TYPES = (ModelType.TextLLM, ModelType.SpandrelImageToImage, ModelType.TextualInversion)
 """The least specific types: any other takes precedence."""
@@ -27,10 +25,42 @@ def identify(
     """Return the record of `model`. Blocking: reads headers and JSON files.
 
     `record_fields` are the fields common to all records (key, hash, path, …). `overrides` are fields set by the user;
-    they replace detected values and must be valid for the class. Raises InvalidModel if the files are damaged or match
-    no rule. With `allow_unknown`, files that match no rule give an Unknown_Config unless `overrides` exclude that.
+    they replace detected values and must be valid for the class. Files that match no rule get the record class that
+    `overrides` state, if they have its form on disk, or else, with `allow_unknown`, an Unknown_Config. Raises
+    InvalidModelRecord if there is no such class, and InvalidModel if the files are damaged or of another kind.
     """
     model.check()
+    stated.check_kind(overrides)
+    unsupported = _unsupported_kind(model)
+    if unsupported is None:
+        matches, reasons = find_matches(model, record_fields, overrides)
+        if matches:
+            return min(matches, key=_rank)
+    else:
+        reasons = [f"it is {unsupported.name}"]
+    if allow_unknown and _allow_unknown(overrides):
+        description = {"description": f"Not supported: {unsupported.name}."} if unsupported else {}
+        return Unknown_Config.model_validate(record_fields | description | overrides)
+    if unsupported is None:
+        try:
+            config = _build_stated(model, record_fields, overrides)
+        except Mismatch as mismatch:
+            reasons.append(str(mismatch))
+        else:
+            if config is not None:
+                return config
+    claim = ", ".join(f"{name} {overrides[name]}" for name in sorted(_claimed_fields(overrides)))
+    raise InvalidModel(
+        f"{model.path.name} is not a model of a known kind"
+        + (f" with {claim}" if claim else "")
+        + "".join(f"; {reason}" for reason in reasons)
+    )
+
+
+def find_matches(
+    model: ModelFiles, record_fields: dict[str, Any], overrides: dict[str, Any]
+) -> tuple[list[ModelConfig], list[str]]:
+    """Return the record of each rule that the model matches, and the reasons why rules that recognize it fail."""
     matches, reasons = [], []
     for rule in registry.rules():
         if not _matches_rule(rule, model, overrides):
@@ -39,23 +69,39 @@ def identify(
             matches.append(_build_record(rule, model, record_fields, overrides))
         except Mismatch as mismatch:
             reasons.append(f"{rule.config.__name__}: {mismatch}")
-        except _MALFORMED_ERRORS as error:
+        except MALFORMED_ERRORS as error:
             reasons.append(f"{rule.config.__name__}: its configuration files are malformed ({error})")
-    if matches:
-        return min(matches, key=_rank)
-    unmatched_fields = set(overrides) - set(Unknown_Config.model_fields) | {
-        name for name in ("type", "format", "base") if name in overrides
-    }
-    if allow_unknown and all(overrides.get(name) == "unknown" for name in unmatched_fields):
-        return Unknown_Config.model_validate(record_fields | overrides)
-    claim = (
-        f" with {', '.join(f'{name} {overrides[name]}' for name in sorted(unmatched_fields))}"
-        if unmatched_fields
-        else ""
-    )
-    raise InvalidModel(
-        f"{model.path.name} is not a model of a known kind{claim}" + "".join(f"; {reason}" for reason in reasons)
-    )
+    return matches, reasons
+
+
+def _build_stated(model: ModelFiles, record_fields: dict[str, Any], overrides: dict[str, Any]) -> ModelConfig | None:
+    """Return the record of the class that the user states. Raises Mismatch if the files are of another kind."""
+    others = {name: value for name, value in overrides.items() if name not in stated.KIND_FIELDS}
+    detected, _ = find_matches(model, record_fields, others)
+    for config in sorted(detected, key=_rank):
+        if config.type not in _FALLBACK_TYPES:
+            raise Mismatch(f"it is a model of type {config.type}, format {config.format} and base {config.base}")
+    return stated.build_record(model, record_fields, overrides)
+
+
+def _unsupported_kind(model: ModelFiles) -> UnsupportedKind | None:
+    for kind in registry.unsupported_kinds():
+        try:
+            if kind.recognizes(model):
+                return kind
+        except MALFORMED_ERRORS:
+            continue
+    return None
+
+
+def _claimed_fields(overrides: dict[str, Any]) -> set[str]:
+    """Return the fields set by the user that a record of an unknown model does not have or fixes."""
+    fixed = {name for name in ("type", "format", "base") if name in overrides}
+    return set(overrides) - set(Unknown_Config.model_fields) | fixed
+
+
+def _allow_unknown(overrides: dict[str, Any]) -> bool:
+    return all(overrides.get(name) == "unknown" for name in _claimed_fields(overrides))
 
 
 def _rank(config: ModelConfig) -> int:
@@ -71,7 +117,7 @@ def _matches_rule(rule: Rule, model: ModelFiles, overrides: dict[str, Any]) -> b
         return False
     try:
         rule.recognizes(model)
-    except (Mismatch, *_MALFORMED_ERRORS):
+    except (Mismatch, *MALFORMED_ERRORS):
         return False
     return True
 

@@ -12,7 +12,7 @@ from invokeclone.graph.invocations import discovery
 from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
-from invokeclone.models.identify.rules import Family, Rule
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind
 
 
 @functools.cache
@@ -35,6 +35,12 @@ def architectures() -> Mapping[BaseModelType, Architecture]:
 def rules() -> tuple[Rule, ...]:
     """Return every rule of every family."""
     return tuple(rule for family in families() for rule in family.rules)
+
+
+@functools.cache
+def unsupported_kinds() -> tuple[UnsupportedKind, ...]:
+    """Return the kinds of model that are recognized but have no record class."""
+    return tuple(kind for family in families() for kind in family.unsupported)
 
 
 @functools.cache

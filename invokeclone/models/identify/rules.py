@@ -35,12 +35,23 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class UnsupportedKind:
+    """A kind of model without a record class. It is recognized so that its files are not mistaken for another kind."""
+
+    name: str
+    """Shown to users, as in "it is <name>"."""
+    recognizes: Callable[[ModelFiles], bool]
+
+
+@dataclass(frozen=True)
 class Family:
     """The export `FAMILY` of the `spec.py` of a family or component; record classes are read from the module itself."""
 
     rules: tuple[Rule, ...]
     architectures: tuple[Architecture, ...] = ()
     """One per base that the family generates images for."""
+    unsupported: tuple[UnsupportedKind, ...] = ()
+    """Related kinds whose tensors resemble the family's."""
 
 
 def require(condition: object, reason: str) -> None:

@@ -13,11 +13,13 @@ from invokeclone.kit.errors import NotFound, UnsupportedMedia
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import new_key
+from invokeclone.models.identify.stated import check_kind
 from invokeclone.models.install import folders, journal, states
 from invokeclone.models.install.batch import DownloadBatch
 from invokeclone.models.install.installation import Installation
 from invokeclone.models.install.jobs import (
     SOURCE_TYPES,
+    ExternalModelSource,
     HFModelSource,
     LocalModelSource,
     ModelInstallJob,
@@ -93,8 +95,13 @@ class Installer:
     async def add(
         self, text: str, overrides: ModelRecordChanges, *, inplace: bool = False, access_token: str | None = None
     ) -> ModelInstallJob:
-        """Return a new job for the source `text`, or the active job for the same source. Raises UnsupportedSource."""
+        """Return a new job for the source `text`, or the active job for the same source.
+
+        Raises UnsupportedSource, and InvalidModelRecord if `overrides` state a kind of model that does not exist.
+        """
         source = await in_thread(parse_source, text, inplace=inplace, access_token=access_token)
+        if not isinstance(source, ExternalModelSource):
+            check_kind(overrides.explicit_fields())
         async with self._adding:
             for job in self.jobs():
                 if not job.ended and (job.source.type, str(job.source)) == (source.type, str(source)):

@@ -16,6 +16,7 @@ from invokeclone.models.errors import InvalidModel, InvalidModelRecord
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.identify import identify
+from invokeclone.models.identify.stated import KIND_FIELDS
 from invokeclone.models.records import model_images, placement, relationships, store
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.models.records.guard import Guard
@@ -101,7 +102,7 @@ def _remove_files(settings: Settings, path: Path, key: str, other_paths: list[st
 async def reidentify(resources: Resources, guard: Guard, key: str) -> ModelConfig:
     """Identify a model again and return its record, which keeps its key, name, description, source and settings.
 
-    A base that cannot be detected is kept from the record. Raises UnknownModelException, MissingFiles, ModelBusy, and
+    A base or class that cannot be detected is kept from the record. Raises UnknownModelException, MissingFiles, ModelBusy, and
     InvalidModel (leaving the record unchanged) if the files cannot be identified.
     """
     models = resources.settings.models_path
@@ -128,7 +129,7 @@ def _identify_again(model: ModelFiles, config: ModelConfig) -> ModelConfig:
     except InvalidModel:
         if unknown:
             raise
-        new_config = identify(model, record_fields, {"base": config.base}, allow_unknown=False)
+        new_config = _identify_as_recorded(model, record_fields, config)
     if new_config.type != config.type:
         return new_config
     setting_names = {"trigger_phrases", "default_settings", "cpu_only", "config_path"} & set(
@@ -136,6 +137,16 @@ def _identify_again(model: ModelFiles, config: ModelConfig) -> ModelConfig:
     )
     settings = config.model_dump(include=setting_names, exclude_none=True)
     return type(new_config).model_validate(new_config.model_dump() | settings)
+
+
+def _identify_as_recorded(model: ModelFiles, record_fields: dict[str, Any], config: ModelConfig) -> ModelConfig:
+    """Return the record with the base of `config`, or else of the same class if the files have its form."""
+    recorded = {name: getattr(config, name, None) for name in KIND_FIELDS}
+    try:
+        return identify(model, record_fields, {"base": config.base}, allow_unknown=False)
+    except InvalidModel:
+        kind = {name: value for name, value in recorded.items() if value is not None}
+        return identify(model, record_fields, kind, allow_unknown=False)
 
 
 async def for_each(keys: list[str], work: Callable[[str], Awaitable[object]]) -> tuple[list[str], list[dict[str, Any]]]:

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.components.clip.encode import encode_prompt, skip_layers
+from invokeclone.components.denoisers.loras import patch_loras
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
 from invokeclone.families.stable_diffusion.lora_keys import LAYOUT, diffusers_name
-from invokeclone.families.stable_diffusion.loras import patch_loras
 from invokeclone.families.stable_diffusion.nodes.loras import (
     LoRACollectionLoader,
     LoRALoaderInvocation,

@@ -110,7 +110,7 @@ FILES = [
     ("ControlNet_Checkpoint_FLUX_Config", "a", {"input_hint_block.0.weight": (9, 3, 3, 3), "pos_embed_input.weight": (9, 9)}, {}),
     ("ControlNet_Checkpoint_FLUX_Config", "a", {"controlnet_x_embedder.weight": (9, 9), "controlnet_blocks.0.weight": (9, 9)}, {}),
     ("ControlNet_Checkpoint_ZImage_Config", "a", {"control_layers.0.weight": (9, 9), "context_refiner.0.weight": (9, 9)}, {}),
-    ("ControlNet_Checkpoint_Anima_Config", "a", {"lllite_unet.conditioning1.0.weight": (9, 3, 4, 4)}, {"cond_in_channels": 3}),
+    ("ControlNet_Checkpoint_Anima_Config", "a", {"lllite_conditioning1.conv1.weight": (9, 3, 4, 4)}, {"cond_in_channels": 3}),
     ("LoRA_LyCORIS_SD1_Config", "a", kohya(ATTENTION, 768), {"default_settings.weight": None}),
     ("LoRA_LyCORIS_SD1_Config", "a", kohya("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 768), {}),
     ("LoRA_LyCORIS_SD1_Config", "a", {f"{ATTENTION}.hada_w1_a": (320, 4), f"{ATTENTION}.hada_w1_b": (4, 768), f"{ATTENTION}.hada_w2_a": (320, 4)}, {}),

@@ -111,9 +111,9 @@ class DenoiseLatentsInvocation(BaseInvocation):
 
     def _denoise(self, context: InvocationContext) -> "torch.Tensor":
         """Return the denoised latents, on the CPU."""
+        from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
-        from invokeclone.families.stable_diffusion.loras import patch_loras
 
         unet_info = context.models.load(self.unet.unet)
         scheduler_info = context.models.load(self.unet.scheduler)

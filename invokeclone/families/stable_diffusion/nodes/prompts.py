@@ -26,11 +26,11 @@ class CompelInvocation(BaseInvocation):
     def invoke(self, context: InvocationContext) -> ConditioningOutput:
         """Encode the prompt."""
         from invokeclone.components.clip.encode import tokenization
+        from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.conditioning import ConditioningFieldData
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import pipeline
         from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo
-        from invokeclone.families.stable_diffusion.loras import patch_loras
         from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
 
         text_encoder_info = context.models.load(self.clip.text_encoder)

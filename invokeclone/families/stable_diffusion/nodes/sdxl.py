@@ -27,7 +27,6 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType, SubM
 
 if TYPE_CHECKING:
     from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo
-    from invokeclone.families.stable_diffusion.loras import Part
     from invokeclone.families.stable_diffusion.prompts import EncodedText
 
 _TAGS = ["sdxl", "compel", "prompt"]
@@ -152,15 +151,15 @@ class SDXLRefinerCompelPromptInvocation(BaseInvocation):
         return _save_conditioning(context, prompts.conditioning([text], numbers), None)
 
 
-def _encode(context: InvocationContext, clip: CLIPField, text: str, part: "Part | None") -> "EncodedText":
+def _encode(context: InvocationContext, clip: CLIPField, text: str, part: str | None) -> "EncodedText":
     """Encode a text with one encoder.
 
     `part` None is the refiner's, which has no LoRAs and does not zero empty prompts.
     """
     from invokeclone.components.clip.encode import tokenization
+    from invokeclone.components.denoisers.loras import patch_loras
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.stable_diffusion import prompts
-    from invokeclone.families.stable_diffusion.loras import patch_loras
     from invokeclone.families.stable_diffusion.textual_inversions import with_embeddings
 
     text_encoder_info, tokenizer_info = context.models.load(clip.text_encoder), context.models.load(clip.tokenizer)

@@ -67,9 +67,9 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
         """Return the denoised latents."""
+        from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.stable_diffusion import multi_diffusion
-        from invokeclone.families.stable_diffusion.loras import patch_loras
 
         unet_info = context.models.load(self.unet.unet)
         base = unet_info.config.base

@@ -1,11 +1,13 @@
 """Rules for ControlNets, T2I adapters and IP adapters of UNets; the preprocessor of a control model by its name."""
 
+import re
+
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import ControlAdapterDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
-from invokeclone.models.identify.signatures import forms
+from invokeclone.models.identify.signatures import forms, loras
 
 _BASE_OF_WIDTH = {
     768: BaseModelType.StableDiffusion1,
@@ -21,14 +23,8 @@ _PREFIXES = (
     "input_blocks.",
 )
 FLUX_NAMES = ("controlnet_x_embedder.weight", "pos_embed_input.weight")
-_WIDTHS = (
-    "control_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight",
-    "control_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
-    "input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight",
-    "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight",
-    "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
-    "controlnet_mid_block.bias",
-)
+_ATTENTION = re.compile(r"(?:control_model\.)?(?:input|down|mid|middle)_blocks?\..*\.attn2\.to_k\.weight")
+_MIDDLE = "controlnet_mid_block.bias"
 _PROCESSORS = (
     ("canny", "canny_image_processor"), ("mlsd", "mlsd_image_processor"), ("depth", "depth_anything_image_processor"),
     ("bae", "normalbae_image_processor"), ("normal", "normalbae_image_processor"), ("sketch", "pidi_image_processor"),
@@ -74,11 +70,13 @@ def _is_controlnet(model: ModelFiles) -> None:
     require(not model.is_folder, "it is a folder")
     require(model.has_prefix(*_PREFIXES), "it has no tensors of a ControlNet")
     require(not any(name in model.tensors for name in FLUX_NAMES), "it is for a transformer")
+    require(not model.has_prefix("output_blocks."), "it is a whole UNet")
+    require(not loras.is_lora(model), "it is a LoRA")
 
 
 def _base_of_controlnet(model: ModelFiles) -> BaseModelType | None:
-    shape = next((candidate for name in _WIDTHS if (candidate := model.shape(name))), ())
-    return _BASE_OF_WIDTH.get(shape[-1]) if shape else None
+    widths = [t.shape[-1] for name, t in model.tensors.items() if _ATTENTION.fullmatch(name) and t.shape]
+    return _BASE_OF_WIDTH.get([*widths, *model.shape(_MIDDLE), 0][0])
 
 
 def t2i_rule(config: type[ModelConfig]) -> Rule:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelRepoVariant, ModelType, SubModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
-from invokeclone.models.files.model_files import ModelFiles
+from invokeclone.models.files.model_files import WEIGHTS, ModelFiles
 from invokeclone.models.identify.rules import require
 
 V = TypeVar("V")
@@ -89,6 +89,13 @@ def is_quantized_folder(model: ModelFiles, part: str = "") -> bool:
     weights = (file for file in folder.files if file.parent == folder.path and file.suffix == ".safetensors")
     first = next(weights, None)
     return first is not None and _has_sdnq_scales(folder.child(first.name))
+
+
+def tensor_names(folder: ModelFiles) -> set[str]:
+    """Return the names of the tensors in the weight files directly in a folder."""
+    weights = [file for file in folder.files if file.parent == folder.path and file.suffix.lower() in WEIGHTS]
+    safetensors = [file for file in weights if file.suffix.lower() == ".safetensors"]
+    return {name for file in safetensors or weights for name in folder.child(file.name).tensors}
 
 
 def part_config(model: ModelFiles, part: str) -> dict[str, Any]:

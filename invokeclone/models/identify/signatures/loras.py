@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.defaults import LoraModelDefaultSettings
@@ -11,15 +11,16 @@ from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
 
 WEIGHTS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
-_PREFIXES = ("lora_te_", "lora_te1_", "lora_te2_", "lora_unet_", "lora_transformer_", "lllite_lora_")
-_SUFFIXES = (
-    "to_k_lora.up.weight", "to_q_lora.down.weight", "lora_A.weight", "lora_B.weight", "lora_down.weight",
-    "lora_up.weight", "lokr_w1", "lokr_w2", "hada_w1_a", "hada_w2_a", "lora_A.default.weight", "lora_B.default.weight",
-    ".lora.up.weight", ".lora.down.weight", "lora_linear_layer.up.weight", "lora_linear_layer.down.weight",
-)  # fmt: skip
-_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", "_lora.down.weight", ".lora.down.weight",
-         ".diff")  # fmt: skip
-_PARTS_OF_LOHA, _PARTS_OF_LOKR = ".hada_w1_b", (".lokr_w1", ".lokr_w2", ".lokr_w2_b")
+_PREFIXES = ("lora_te_", "lora_te1_", "lora_te2_", "lora_unet_", "lora_transformer_", "lycoris_")
+_IMAGE_PROMPT_PREFIXES = ("ip_adapter.", "image_proj.")
+"""Some IP-Adapters contain LoRA layers."""
+_FACTOR = re.compile(
+    r"(?P<layer>.*?)(?:^|[._])(?:"
+    r"lora(?:_linear_layer)?(?P<number>\d*)[._](?P<matrix>down|up|A|B)(?:\.[\w-]+)?\.weight"
+    r"|(?P<factor>lokr_w[12](?:_[ab])?|hada_w1_[ab]|diff)"
+    r"|hada_w2_[ab]|oft_blocks|oft_diag|diff_b)"
+)
+"""A tensor of a LoRA layer: a low-rank matrix, a factor of LoHa or LoKr, or a full difference."""
 _OMI_BASES = {
     "stable-diffusion-xl-v1-base": BaseModelType.StableDiffusionXL,
     "flux.1-dev": BaseModelType.Flux,
@@ -42,7 +43,7 @@ TensorTest = Callable[[ModelFiles], bool]
 
 def is_lora(model: ModelFiles) -> bool:
     """Return whether a file has tensor names of a LoRA."""
-    return any(name.startswith(_PREFIXES) or name.endswith(_SUFFIXES) for name in model.tensors)
+    return any(name.startswith(_PREFIXES) or _FACTOR.fullmatch(name) for name in model.tensors)
 
 
 def is_omi(model: ModelFiles) -> bool:
@@ -61,6 +62,8 @@ def rule(
     config: type[ModelConfig],
     recognizes: TensorTest,
     base: Callable[[ModelFiles], BaseModelType | None] | None = None,
+    *,
+    base_is_guess: bool = False,
     **detectors: Callable[[ModelFiles], object],
 ) -> Rule:
     """Return the rule for a LoRA file or folder (by the class's name) whose weights pass `recognizes`."""
@@ -71,12 +74,19 @@ def rule(
         require(model.is_folder == folder, f"is a folder: {model.is_folder}")
         require(not weights.is_folder, "it has no LoRA weights")
         require(is_lora(weights), "it has no tensors of a LoRA")
+        require(not weights.has_prefix(*_IMAGE_PROMPT_PREFIXES), "it is an IP-Adapter")
         require(not is_omi(weights), "it has tensor names of the Open Model Initiative")
         require(recognizes(weights), "its tensors are of another architecture")
 
     weight_detectors = {name: _of_weights(detect) for name, detect in detectors.items()}
     weight_detectors.setdefault("default_settings", lambda _: LoraModelDefaultSettings())
-    return Rule(config=config, recognizes=check, base=_of_weights(base) if base else None, detectors=weight_detectors)
+    return Rule(
+        config=config,
+        recognizes=check,
+        base=_of_weights(base) if base else None,
+        detectors=weight_detectors,
+        base_is_guess=base_is_guess,
+    )
 
 
 def _of_weights(detect: Callable[[ModelFiles], T]) -> Callable[[ModelFiles], T]:
@@ -106,7 +116,7 @@ def stable_diffusion_rules(file: type[ModelConfig], folder: type[ModelConfig]) -
 def names_match(pattern: str) -> TensorTest:
     """Return a test for a file with a tensor name that matches `pattern` after the prefixes added by trainers."""
     begins = re.compile(
-        r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet__?|lora_transformer_|unet\.|net\.)*"
+        r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet__?|lora_transformer_|lycoris_|unet\.|net\.)*"
         f"(?:{pattern})"
     )
     return lambda model: any(begins.match(name) for name in model.tensors)
@@ -137,16 +147,45 @@ def _width_of_text_encoders(model: ModelFiles) -> int | None:
     return sum(widths.values()) or None
 
 
+class Layer(NamedTuple):
+    """A layer changed by a LoRA: its name as in the file, and the widths of its input and output; 0 if not stored."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+
+def layers(model: ModelFiles) -> Iterator[Layer]:
+    """Yield every changed layer whose sizes can be derived from the shapes of its factors."""
+    matrices: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in model.tensors.items():
+        match = _FACTOR.fullmatch(name)
+        if match and len(tensor.shape) > 1 and (kind := match["matrix"] or match["factor"]):
+            matrices.setdefault(match["layer"] + (match["number"] or ""), {})[_SYNONYMS.get(kind, kind)] = tensor.shape
+    for name, shapes in matrices.items():
+        sizes = [_size(shapes, side) for side in (1, 0)]
+        if any(sizes):
+            yield Layer(name, *sizes)
+
+
+_SYNONYMS = {"A": "down", "B": "up"}
+_FACTORS_OF_SIDE = (("up", "hada_w1_a", "diff"), ("down", "hada_w1_b", "diff"))
+"""Tensors whose first axis is a layer's output, and those whose second axis is its input."""
+
+
+def _size(shapes: dict[str, tuple[int, ...]], side: int) -> int:
+    """Return the width of a layer's output (side 0) or input (side 1)."""
+    direct = next((shapes[name][side] for name in _FACTORS_OF_SIDE[side] if name in shapes), 0)
+    if direct:
+        return direct
+    parts = (shapes.get(f"lokr_w{k}") or shapes.get(f"lokr_w{k}_{'ab'[side]}") for k in (1, 2))
+    first, second = (shape[side] if shape else 0 for shape in parts)
+    return first * second
+
+
 def inputs(model: ModelFiles) -> Iterator[tuple[str, int]]:
     """Yield the name of each changed layer (as in the file) and the width of its input."""
-    for name, tensor in model.tensors.items():
-        if name.endswith((*_DOWN, _PARTS_OF_LOHA)) and len(tensor.shape) > 1:
-            yield name, tensor.shape[1]
-        elif name.endswith(_PARTS_OF_LOKR[0]):
-            stem = name.removesuffix(_PARTS_OF_LOKR[0])
-            second = model.shape(f"{stem}.lokr_w2") or model.shape(f"{stem}.lokr_w2_b")
-            if len(tensor.shape) > 1 and len(second) > 1:
-                yield name, tensor.shape[1] * second[1]
+    yield from ((layer.name, layer.inputs) for layer in layers(model) if layer.inputs)
 
 
 def input_of(model: ModelFiles, pattern: str) -> int | None:

@@ -1,5 +1,7 @@
 """Rules for main models with a UNet (Stable Diffusion 1, 2, XL): the base by the width of the text embeddings."""
 
+import re
+
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelVariantType, SchedulerPredictionType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.model_config import ModelConfig
@@ -32,8 +34,7 @@ EDGES = {
 """Width and height in pixels that the models were trained for."""
 
 _UNET = "model.diffusion_model.input_blocks"
-_ATTENTION = f"{_UNET}.2.1.transformer_blocks.0.attn2.to_k.weight"
-_XL_ATTENTION = f"{_UNET}.4.1.transformer_blocks.0.attn2.to_k.weight"
+_ATTENTION = re.compile(r"model\.diffusion_model\.(?:input|middle|output)_blocks?\..*\.attn2\.to_k\.weight")
 _STEPS_OF_SD2_BASE = "220000"
 _VELOCITY_MARK = "v_pred"
 """Empty tensor that marks v-prediction checkpoints, next to `ztsnr` for zero terminal signal-to-noise ratio."""
@@ -106,8 +107,8 @@ def _is_checkpoint(model: ModelFiles) -> None:
 
 
 def _base_of_checkpoint(model: ModelFiles) -> BaseModelType | None:
-    shape = model.shape(_ATTENTION) or model.shape(_XL_ATTENTION)
-    return BASE_OF_WIDTH.get(shape[-1]) if shape else None
+    widths = (t.shape[-1] for name, t in model.tensors.items() if _ATTENTION.fullmatch(name) and t.shape)
+    return BASE_OF_WIDTH.get(next(widths, 0))
 
 
 def _variant_of_checkpoint(model: ModelFiles) -> ModelVariantType:

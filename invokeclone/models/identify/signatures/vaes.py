@@ -7,8 +7,12 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify.rules import Rule, require
-from invokeclone.models.identify.signatures import forms
+from invokeclone.models.identify.signatures import forms, loras
 
+_PREFIX = "first_stage_model."
+"""Prefix of tensor names in autoencoders that were cut out of a checkpoint."""
+
+_WHOLE = ("model.diffusion_model.", "cond_stage_model.", "conditioner.", "text_encoders.")
 _NAMES = ("encoder.conv_in", "decoder.conv_in")
 _NATIVE_NAMES = ("encoder.downsamples", "decoder.upsamples", "decoder.middle")
 _SDXL_SCALING = 0.13025
@@ -24,14 +28,22 @@ def file_rule(
 
     def recognizes(model: ModelFiles) -> None:
         require(not model.is_folder, "it is a folder")
-        require(model.has_prefix(*_NAMES, *_NATIVE_NAMES), "it has no tensors of a VAE")
+        require(_has_names(model, *_NAMES, *_NATIVE_NAMES), "it has no tensors of a VAE")
+        require(not model.has_prefix(*_WHOLE), "it is a whole checkpoint")
+        require(not loras.is_lora(model), "it is a LoRA")
         require(base in _bases(model), f"the first tensor of its decoder has shape {_first_decoder_shape(model)}")
 
     return Rule(config=config, recognizes=recognizes, base=_base_of_file, detectors=detectors or {}, base_is_guess=True)
 
 
+def _has_names(model: ModelFiles, *beginnings: str) -> bool:
+    return any(name.startswith(beginnings) for name in model.without_prefixes(_PREFIX))
+
+
 def _first_decoder_shape(model: ModelFiles) -> tuple[int, ...]:
-    return model.shape("decoder.conv_in.weight") or model.shape("decoder.conv1.weight")
+    names = model.without_prefixes(_PREFIX)
+    first = names.get("decoder.conv_in.weight") or names.get("decoder.conv1.weight")
+    return first.shape if first else ()
 
 
 def latent_channels(model: ModelFiles) -> int:
@@ -45,9 +57,9 @@ def _bases(model: ModelFiles) -> tuple[BaseModelType, ...]:
     """Return the architectures that the tensors are compatible with, most likely first."""
     shape = _first_decoder_shape(model)
     channels = shape[1] if len(shape) > 1 else 0
-    if model.has_prefix("bn.running_") or (len(shape) == _PLANE and channels == _FLUX2_CHANNELS):
+    if _has_names(model, "bn.running_") or (len(shape) == _PLANE and channels == _FLUX2_CHANNELS):
         return (BaseModelType.Flux2,)
-    if model.has_prefix(*_NATIVE_NAMES):
+    if _has_names(model, *_NATIVE_NAMES):
         wan_only = channels == _WAN_2_2_CHANNELS
         return (BaseModelType.Wan,) if wan_only else (BaseModelType.Anima, BaseModelType.Wan, BaseModelType.QwenImage)
     if len(shape) == _VOLUME:

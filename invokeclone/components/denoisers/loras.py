@@ -1,22 +1,21 @@
-"""Application of LoRAs to Stable Diffusion models."""
+"""Application of the LoRAs of a field to a loaded network or text encoder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 from invokeclone.engine.loaded import device_of
 from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.vocabulary.model_fields import LoRAField
 
-Part = Literal["unet", "clip", "clip2"]
 _TEXT_PREFIX = "text_model_"
 """Prefix of text encoder layers in files; transformers' CLIPTextModel has no such module."""
 
 
 @contextmanager
-def patch_loras(context: InvocationContext, loras: Sequence[LoRAField], model: Any, part: Part) -> Iterator[None]:
-    """Apply LoRAs to a loaded UNet or text encoder inside the block ("clip2" is SDXL's second encoder).
+def patch_loras(context: InvocationContext, loras: Sequence[LoRAField], model: Any, part: str) -> Iterator[None]:
+    """Apply LoRAs to a loaded model inside the block; `part` is the part of their files that belongs to it.
 
     Raises ValueError for a file that cannot be read, or that matches no layer of the model.
     """

@@ -1,0 +1,108 @@
+"""Loaders of FLUX.1 models and their parts, from folders and single files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
+from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
+from invokeclone.engine import devices
+from invokeclone.engine.loading.files import load_folder, load_part, read_tensors
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.engine.loading.loaders import loads
+from invokeclone.families.flux import single_files
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.kit import log
+
+logger = log.get("families.flux")
+_CONFIGS = Path(__file__).parent / "configs"
+_CLASSES = {
+    SubModelType.Transformer: "diffusers.FluxTransformer2DModel",
+    SubModelType.TextEncoder: "transformers.CLIPTextModel",
+    SubModelType.Tokenizer: "transformers.CLIPTokenizer",
+}
+
+
+def transformer_dtype(request: LoadRequest) -> torch.dtype:
+    """Return the number format of the transformer: bfloat16 where the device computes in it."""
+    return devices.choose_bfloat16_dtype(request.device, request.settings.precision)
+
+
+def vae_dtype(request: LoadRequest) -> torch.dtype:
+    """Return the number format of the autoencoder, which overflows in float16: float32 on the CPU."""
+    return torch.float32 if request.device.type == "cpu" else transformer_dtype(request)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.Diffusers)
+def load(request: LoadRequest) -> Any:
+    """Return a part of a folder: transformer, VAE, text encoder or tokenizer."""
+    folder = request.path / str(request.submodel)
+    variant = getattr(request.config, "repo_variant", None)
+    match request.submodel:
+        case SubModelType.VAE:
+            return load_kl_folder(folder, vae_dtype(request), variant)
+        case SubModelType.TextEncoder2:
+            return load_t5_encoder(folder, variant)
+        case SubModelType.Tokenizer2:
+            return load_t5_tokenizer(folder)
+        case SubModelType.Transformer:
+            folder = folder if folder.is_dir() else request.path  # a folder with only the transformer
+            from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+            return load_folder(folder, FluxTransformer2DModel, transformer_dtype(request), variant)
+        case SubModelType.TextEncoder | SubModelType.Tokenizer:
+            return load_part(request, _CLASSES[request.submodel], dtype=transformer_dtype(request))
+        case _:
+            raise _no_such_part(request)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.Checkpoint)
+def load_checkpoint(request: LoadRequest) -> Any:
+    """Return the transformer of a single file."""
+    if request.submodel not in (None, SubModelType.Transformer):
+        raise _no_such_part(request)
+    return transformer_of(read_tensors(request.path), transformer_dtype(request), request.path.name)
+
+
+def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name: str) -> Any:
+    """Return the transformer with these tensors, named as by Black Forest Labs, ComfyUI or diffusers; sizes are theirs.
+
+    `name` is that of the file. Raises ValueError for missing tensors.
+    """
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+    try:
+        weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
+        with torch.device("meta"):
+            model = FluxTransformer2DModel(**single_files.transformer_config(weights))
+        result = model.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False, assign=True)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{name} holds an incomplete transformer, download it again: {reason}") from error
+    if result.missing_keys:
+        raise ValueError(
+            f"{name} holds an incomplete transformer ({result.missing_keys[0]} is missing): download it again"
+        )
+    if result.unexpected_keys:
+        logger.warning(
+            "%s: %s unknown tensors are ignored, such as %s",
+            name,
+            len(result.unexpected_keys),
+            result.unexpected_keys[0],
+        )
+    return model.eval()
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.VAE, format=ModelFormat.Checkpoint)
+def load_vae(request: LoadRequest) -> Any:
+    """Return the autoencoder of a single file."""
+    return load_kl_file(request.path, vae_dtype(request), _CONFIGS)
+
+
+def _no_such_part(request: LoadRequest) -> ValueError:
+    return ValueError(
+        f"{request.config.name} has no part {request.submodel!r}: select a model that has it, such as a separate "
+        "T5 encoder, CLIP text encoder or VAE"
+    )

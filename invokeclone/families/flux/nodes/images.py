@@ -1,0 +1,159 @@
+"""Nodes for images that FLUX.1 reads beside the prompt: Kontext and Fill."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.components.flux.fields import FluxKontextConditioningField
+from invokeclone.families.flux.fields import FluxFillConditioningField, FluxFillOutput, FluxKontextOutput
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
+from invokeclone.graph.invocations.outputs import ImageOutput
+from invokeclone.graph.vocabulary.fields import ImageField, InputField, TensorField, WithBoard, WithMetadata
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from invokeclone.families.flux.denoiser import Reference
+
+_PREFERRED = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104))
+PREFERRED_SIZES = (*_PREFERRED, (1024, 1024), *((height, width) for width, height in reversed(_PREFERRED)))
+"""Width and height of the images that FLUX.1 Kontext was trained with."""
+_GRID = 16
+
+
+@invocation(
+    "flux_fill",
+    title="FLUX Fill Conditioning",
+    tags=["inpaint"],
+    category="conditioning",
+    version="1.0.0",
+    classification=Classification.Beta,
+)
+class FluxFillInvocation(BaseInvocation):
+    """Select the image for FLUX.1 Fill, and the part of it to paint anew."""
+
+    image: ImageField = InputField(description="The image")
+    mask: TensorField = InputField(description="Boolean mask of the part to paint anew")
+
+    def invoke(self, context: InvocationContext) -> FluxFillOutput:
+        """Return the conditioning."""
+        return FluxFillOutput(fill_cond=FluxFillConditioningField(image=self.image, mask=self.mask))
+
+
+@invocation(
+    "flux_kontext",
+    title="Kontext Conditioning - FLUX",
+    tags=["conditioning", "kontext", "flux"],
+    category="conditioning",
+    version="1.0.0",
+)
+class FluxKontextInvocation(BaseInvocation):
+    """Select a reference image."""
+
+    image: ImageField = InputField(description="The reference image")
+
+    def invoke(self, context: InvocationContext) -> FluxKontextOutput:
+        """Return the conditioning."""
+        return FluxKontextOutput(kontext_cond=FluxKontextConditioningField(image=self.image))
+
+
+@invocation(
+    "flux_kontext_image_prep",
+    title="FLUX Kontext Image Prep",
+    tags=["image", "concatenate", "flux", "kontext"],
+    category="conditioning",
+    version="1.0.0",
+)
+class FluxKontextConcatenateImagesInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Place images side by side, with equal heights, as one reference image."""
+
+    images: list[ImageField] = InputField(min_length=1, max_length=10, description="The images")
+    use_preferred_resolution: bool = InputField(
+        default=True, description="Resize the result to a size that FLUX.1 Kontext was trained with"
+    )
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Save the image."""
+        images = [context.images.get_pil(field.image_name, mode="RGB") for field in self.images]
+        joined = _fit(_side_by_side(images), preferred=self.use_preferred_resolution)
+        return ImageOutput.build(context.images.save(image=joined))
+
+
+def _side_by_side(images: "Sequence[Image.Image]") -> "Image.Image":
+    """Return the images from left to right, scaled to the height of the first."""
+    from PIL import Image
+
+    height = images[0].height
+    scaled = [
+        image
+        if image.height == height
+        else image.resize((max(1, round(image.width * height / image.height)), height), Image.Resampling.LANCZOS)
+        for image in images
+    ]
+    joined = Image.new("RGB", (sum(image.width for image in scaled), height))
+    left = 0
+    for image in scaled:
+        joined.paste(image, (left, 0))
+        left += image.width
+    return joined
+
+
+def _fit(image: "Image.Image", *, preferred: bool) -> "Image.Image":
+    """Return an image of the preferred size with the closest aspect ratio, or of sides rounded down to the grid."""
+    from PIL import Image
+
+    aspect = image.width / image.height
+    if preferred:
+        size = min(PREFERRED_SIZES, key=lambda sides: abs(aspect - sides[0] / sides[1]))
+    else:
+        size = (max(_GRID, image.width // _GRID * _GRID), max(_GRID, image.height // _GRID * _GRID))
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def kontext(
+    context: InvocationContext, fields: Sequence[FluxKontextConditioningField], vae: VAEField | None
+) -> "list[Reference]":
+    """Return the tokens of reference images. Raises ValueError if there is no VAE to encode them."""
+    from invokeclone.engine.loaded import device_of
+    from invokeclone.families.flux.reference_images import kontext_references
+
+    if not fields:
+        return []
+    images = [_pixels(context, field.image) for field in fields]
+    loaded = context.models.load(_required(vae, "kontext_conditioning").vae)
+    with loaded as model:
+        return kontext_references(model, images, device_of(loaded, model))
+
+
+def fill(
+    context: InvocationContext, field: FluxFillConditioningField | None, vae: VAEField | None, width: int, height: int
+) -> "torch.Tensor | None":
+    """Return the additional tokens of FLUX.1 Fill. Raises ValueError if there is no VAE to encode the image."""
+    from invokeclone.engine.loaded import device_of
+    from invokeclone.families.flux.reference_images import fill_tokens
+
+    if field is None:
+        return None
+    mask = context.tensors.load(field.mask.tensor_name)
+    pixels = _pixels(context, field.image)
+    loaded = context.models.load(_required(vae, "fill_conditioning").vae)
+    with loaded as model:
+        return fill_tokens(model, pixels, mask, width, height, device_of(loaded, model))
+
+
+def _required(vae: VAEField | None, name: str) -> VAEField:
+    if vae is None:
+        message = f"{name} needs a VAE to encode its image: connect controlnet_vae"
+        raise ValueError(message)
+    return vae
+
+
+def _pixels(context: InvocationContext, image: ImageField) -> "torch.Tensor":
+    """Return an image as (1, 3, height, width) in -1..1, in its own size."""
+    import numpy as np
+    import torch
+
+    pixels = np.asarray(context.images.get_pil(image.image_name, mode="RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).div(127.5).sub(1.0)

@@ -1,0 +1,81 @@
+"""The node that references the parts of FLUX.1 models. It loads no model."""
+
+from typing import Literal
+
+from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.components.clip.fields import CLIPField
+from invokeclone.components.denoisers.fields import TransformerField
+from invokeclone.components.text_encoders.fields import T5EncoderField
+from invokeclone.families.flux.fields import FluxModelLoaderOutput
+from invokeclone.families.flux.parts import MissingPart, has_part
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, InputField
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelType, SubModelType
+
+
+@invocation("flux_model_loader", title="Main Model - FLUX", tags=["model", "flux"], category="model", version="1.1.0")
+class FluxModelLoaderInvocation(BaseInvocation):
+    """Select a FLUX.1 model, its text encoders and its VAE."""
+
+    model: ModelIdentifierField = InputField(
+        description=FieldDescriptions.flux_model, ui_model_base=BaseModelType.Flux, ui_model_type=ModelType.Main
+    )
+    t5_encoder_model: ModelIdentifierField | None = InputField(
+        default=None,
+        description=FieldDescriptions.t5_encoder_model,
+        title="T5 Encoder",
+        ui_model_type=ModelType.T5Encoder,
+    )
+    clip_embed_model: ModelIdentifierField | None = InputField(
+        default=None,
+        description=FieldDescriptions.clip_embed_model,
+        title="CLIP Embed",
+        ui_model_type=ModelType.CLIPEmbed,
+    )
+    vae_model: ModelIdentifierField | None = InputField(
+        default=None,
+        description=FieldDescriptions.vae_model,
+        title="VAE",
+        ui_model_base=BaseModelType.Flux,
+        ui_model_type=ModelType.VAE,
+    )
+
+    def invoke(self, context: InvocationContext) -> FluxModelLoaderOutput:
+        """Return references to the parts; those that are not selected are the main model's own."""
+        check_exists(context, self.model)
+        check_type(context, self.model, ModelType.Main)
+        clip = self._source(context, self.clip_embed_model, SubModelType.TextEncoder, "clip_embed_model")
+        t5 = self._source(context, self.t5_encoder_model, SubModelType.TextEncoder2, "t5_encoder_model")
+        vae = self._source(context, self.vae_model, SubModelType.VAE, "vae_model")
+        return FluxModelLoaderOutput(
+            transformer=TransformerField(transformer=self.model.part(SubModelType.Transformer), loras=[]),
+            clip=CLIPField(
+                tokenizer=clip.part(SubModelType.Tokenizer),
+                text_encoder=clip.part(SubModelType.TextEncoder),
+                skipped_layers=0,
+                loras=[],
+            ),
+            t5_encoder=T5EncoderField(
+                tokenizer=t5.part(SubModelType.Tokenizer2), text_encoder=t5.part(SubModelType.TextEncoder2), loras=[]
+            ),
+            vae=VAEField(vae=vae.part(SubModelType.VAE)),
+            max_seq_len=self._tokens(context),
+        )
+
+    def _source(
+        self, context: InvocationContext, selected: ModelIdentifierField | None, part: SubModelType, name: str
+    ) -> ModelIdentifierField:
+        """Return the model with a part: the selected one, or the main model if it has the part. Raises MissingPart."""
+        if selected is not None:
+            check_exists(context, selected)
+            return selected
+        if not has_part(context, self.model, part):
+            raise MissingPart(self.model.name, part, name)
+        return self.model
+
+    def _tokens(self, context: InvocationContext) -> Literal[256, 512]:
+        variant = getattr(context.models.get_config(self.model.key), "variant", None)
+        return 256 if variant == FluxVariantType.Schnell else 512

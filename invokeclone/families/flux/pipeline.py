@@ -1,0 +1,153 @@
+"""FLUX.1's pipeline: encode the prompt, prepare, denoise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from invokeclone.components.autoencoders import latent_spaces
+from invokeclone.components.flux.conditioning import FLUXConditioningInfo
+from invokeclone.components.text_encoders.encode import encode_t5
+from invokeclone.engine import denoise as loop
+from invokeclone.engine import devices
+from invokeclone.engine.flow_inputs import FlowInputs, prepare
+from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.latents import check_finite
+from invokeclone.engine.schedules import flow, flow_solvers
+from invokeclone.engine.schedules.flow import FlowSchedule
+from invokeclone.families.flux.conditioning import FluxConditioning
+from invokeclone.families.flux.denoiser import Control, FluxDenoiser, ImagePrompt, PositionScaling, Reference
+from invokeclone.families.flux.tokens import PACKING
+
+PACKED_CHANNELS = latent_spaces.FLUX.channels * PACKING**2
+PIXELS_PER_TOKEN_SIDE = latent_spaces.FLUX.spatial_factor * PACKING
+
+
+def encode(
+    clip: tuple[Any, Any], t5: tuple[Any, Any], prompt: str, tokens: int, devices_: tuple[torch.device, torch.device]
+) -> FLUXConditioningInfo:
+    """Return CLIP's pooled embedding and T5's embeddings (1, tokens, width) of a prompt, on the CPU.
+
+    `clip` and `t5` are pairs of tokenizer and encoder, which compute on the devices in `devices_`.
+    """
+    return FLUXConditioningInfo(
+        encode_clip(*clip, prompt, devices_[0]).cpu(), encode_t5(*t5, prompt, tokens, devices_[1]).cpu()
+    )
+
+
+def encode_clip(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:
+    """Return CLIP's pooled embedding (1, width) of a prompt, of which at most 77 tokens are used."""
+    with torch.inference_mode():
+        encoded = tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        pooled: torch.Tensor = text_encoder(encoded["input_ids"].to(device)).pooler_output
+        return pooled
+
+
+@dataclass
+class DenoiseTask:
+    """The inputs of a denoise run. Tensors may be on any device."""
+
+    inputs: FlowInputs
+    positive: FluxConditioning
+    negative: FluxConditioning | None
+    scheduler: str = "euler"
+    shifted: bool = True
+    """Whether the noise levels are shifted by the image's size, as for all models but schnell."""
+    guidance: float = 4.0
+    cfg_start: int = 0
+    """First step with guidance by the negative prompt; negative numbers count from the end."""
+    cfg_end: int = -1
+    added: torch.Tensor | None = None
+    """Tokens (1, tokens, channels) concatenated to the image tokens along the channels."""
+    references: Sequence[Reference] = ()
+    controls: Sequence[Control] = ()
+    image_prompts: Sequence[ImagePrompt] = ()
+    scaling: PositionScaling | None = None
+
+
+def denoise(transformer: Any, task: DenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
+    """Return denoised latents (batch, 16, height, width) on the CPU, in the transformer's number format.
+
+    `on_step` is called for each call of the transformer and may end the run. Raises ValueError for inputs that do not
+    fit each other, and for NaN or infinite results.
+    """
+    dtype = transformer.dtype
+    _check_channels(transformer, task)
+    # 1. the schedule, the initial latents and the mask
+    schedule = _schedule(task, device)
+    initial, mask = prepare(task.inputs, latent_spaces.FLUX, schedule, device, dtype)
+    calls = len(schedule.timesteps)
+    if not calls:
+        return initial.cpu()
+    # 2. the denoiser and its guidance
+    steps = -(-calls // schedule.order)
+    denoiser = FluxDenoiser(
+        transformer,
+        task.guidance,
+        count=steps,
+        steps=[call // schedule.order for call in range(calls)],
+        added=None if task.added is None else task.added.to(device, dtype),
+        references=[Reference(r.tokens.to(device, dtype), r.positions) for r in task.references],
+        controls=task.controls,
+        image_prompts=task.image_prompts,
+        scaling=task.scaling,
+    )
+    scales = guidance_scales(task.inputs.cfg_scale, steps, task.cfg_start, task.cfg_end)
+    if task.negative is None and any(scale != 1.0 for scale in scales):
+        raise ValueError(
+            "a cfg_scale other than 1 needs negative_text_conditioning: connect one, or set cfg_scale to 1 "
+            "(`guidance` needs none)"
+        )
+    positive = task.positive.to(device, dtype)
+    negative = None if task.negative is None else task.negative.to(device, dtype)
+    predict = classifier_free_guidance(denoiser, positive, negative, scales, sequential=True)
+    # 3. the loop
+    with devices.limit_threads(transformer, initial[:, 0].numel() // PACKING**2, device):
+        return check_finite(loop.run(schedule, initial, predict, denoiser.counting(on_step), mask).cpu())
+
+
+def guidance_scales(scale: float | Sequence[float], steps: int, start: int, end: int) -> list[float]:
+    """Return the guidance scale of each of `steps` steps: 1 outside `start` to `end`, which may count from the end.
+
+    The last value of a short list applies to the remaining steps. Raises ValueError for an empty list.
+    """
+    listed = list(scale) if isinstance(scale, Sequence) else [scale]
+    if not listed:
+        raise ValueError("cfg_scale has no values: give one number, or one per step")
+    first, last = (index + steps if index < 0 else index for index in (start, end))
+    return [listed[min(step, len(listed) - 1)] if first <= step <= last else 1.0 for step in range(steps)]
+
+
+def _schedule(task: DenoiseTask, device: torch.device) -> FlowSchedule:
+    inputs = task.inputs
+    if inputs.steps < 1:
+        raise ValueError(f"num_steps must be at least 1, not {inputs.steps}")
+    if task.scheduler == "euler":
+        levels = flow.even_levels(inputs.steps)
+        if task.shifted:
+            levels = flow.shift_levels(
+                levels, flow.shift_by_tokens(inputs.width * inputs.height // PIXELS_PER_TOKEN_SIDE**2)
+            )
+        return flow.flow_schedule(flow.clip_levels(levels, inputs.start, inputs.end), device)
+    levels = flow.clip_levels(flow_solvers.trained_levels(inputs.steps), inputs.start, inputs.end)
+    if task.scheduler == "heun":
+        return flow_solvers.heun_flow_schedule(levels, device)
+    return flow_solvers.consistency_flow_schedule(levels, device, inputs.seed)
+
+
+def _check_channels(transformer: Any, task: DenoiseTask) -> None:
+    """Raise ValueError if the transformer needs channels that the task does not add, or the other way round."""
+    needed = transformer.config.in_channels - PACKED_CHANNELS
+    added = 0 if task.added is None else task.added.shape[-1]
+    if needed == added:
+        return
+    if needed and not added:
+        raise ValueError(
+            "this is a model for inpainting (FLUX.1 Fill) or with a control image: connect fill_conditioning, or select "
+            "another model"
+        )
+    raise ValueError(
+        f"this model takes {needed} additional channels, not {added}: fill_conditioning is for FLUX.1 Fill models, "
+        "control_lora for FLUX.1 dev"
+    )
