@@ -48,14 +48,14 @@ def _sum(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[
     return [a + b for a, b in zip(first, second, strict=True)]
 
 
-class Control(Protocol):
+class FluxControl(Protocol):
     """A ControlNet with its image, which adds to the residuals of a call."""
 
     def __call__(self, call: FluxCall) -> None:
         """Add residuals to the call."""
 
 
-class ImagePrompt(Protocol):
+class FluxImageAttention(Protocol):
     """An IP-Adapter with its image."""
 
     def term(self, block: int, query: torch.Tensor, call: FluxCall) -> torch.Tensor | None:
@@ -94,8 +94,8 @@ class FluxDenoiser:
     added: torch.Tensor | None = None
     """Tokens (1, tokens, channels) concatenated to the image tokens along the channels."""
     references: Sequence[Reference] = ()
-    controls: Sequence[Control] = ()
-    image_prompts: Sequence[ImagePrompt] = ()
+    controls: Sequence[FluxControl] = ()
+    image_prompts: Sequence[FluxImageAttention] = ()
     scaling: PositionScaling | None = None
     index: int = 0
     """Index of the loop's call, from 0."""
@@ -176,7 +176,7 @@ class FluxDenoiser:
 
 
 @contextmanager
-def _image_query(block: Any, image_prompts: Sequence[ImagePrompt]) -> Iterator[list[torch.Tensor]]:
+def _image_query(block: Any, image_prompts: Sequence[FluxImageAttention]) -> Iterator[list[torch.Tensor]]:
     """Yield a list that gets the query of the block's image tokens, if there are image prompts."""
     query: list[torch.Tensor] = []
     if not image_prompts:

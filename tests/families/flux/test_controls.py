@@ -15,7 +15,7 @@ from invokeclone.families.flux import pipeline, redux
 from invokeclone.families.flux.conditioning import FluxConditioning, PromptRegion, build_conditioning
 from invokeclone.families.flux.controlnet import FluxControlNet, load_controlnet_file
 from invokeclone.families.flux.ip_adapter import FluxImagePrompt, load_ip_adapter
-from invokeclone.families.flux.pipeline import DenoiseTask
+from invokeclone.families.flux.pipeline import FluxDenoiseTask
 from invokeclone.families.flux.position_scaling import dynamic_positions
 from invokeclone.families.flux.tokens import pack, positions, rotary_table, unpack
 from tests.families.flux.test_pipeline import (
@@ -289,7 +289,7 @@ def test_regions_apply_to_even_blocks(flux_transformer: Any, flux_text: Text) ->
     left[..., :32] = True
     text = flux_text(1)
     conditioning = build_conditioning([PromptRegion(text[0], left)], text[1], HEIGHT // 16, WIDTH // 16, positive=True)
-    task: DenoiseTask = task_of(flux_text, positive=conditioning)
+    task: FluxDenoiseTask = task_of(flux_text, positive=conditioning)
     task.inputs.steps = 1
     try:
         run(flux_transformer, task)

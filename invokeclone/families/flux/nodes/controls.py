@@ -207,7 +207,7 @@ def _controlnet(
     from invokeclone.components.control.images import prepare
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.flux.controlnet import FluxControlNet, is_xlabs
-    from invokeclone.families.flux.nodes.images import required_vae
+    from invokeclone.families.flux.nodes.images import require_vae
     from invokeclone.families.flux.tokens import pack
 
     check_base(context, field.control_model, "ControlNet")
@@ -215,7 +215,7 @@ def _controlnet(
     array = prepare(context.images.get_pil(field.image.image_name), (node.width, node.height), field.resize_mode)
     image = torch.from_numpy(array).permute(2, 0, 1)[None] * 2.0 - 1.0
     if not is_xlabs(net):
-        loaded = context.models.load(required_vae(node.controlnet_vae, "control").vae)
+        loaded = context.models.load(require_vae(node.controlnet_vae, "control").vae)
         with loaded as vae:
             image = pack(autoencoder.encode(vae, image, device_of(loaded, vae), vae.dtype).cpu())
     return FluxControlNet(

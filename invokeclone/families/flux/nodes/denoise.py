@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from invokeclone.families.flux.conditioning import FluxConditioning
-    from invokeclone.families.flux.pipeline import DenoiseTask
+    from invokeclone.families.flux.pipeline import FluxDenoiseTask
 
 SCHEDULERS = Literal["euler", "heun", "lcm"]
 PRESETS = Literal["off", "manual", "auto", "area", "4k"]
@@ -129,11 +129,11 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             task.controls = controlnets(context, stack, as_list(self.control), self, transformer)
             return pipeline.denoise(transformer, task, device, context.util.flux_step_callback)
 
-    def _task(self, context: InvocationContext) -> "DenoiseTask":
+    def _task(self, context: InvocationContext) -> "FluxDenoiseTask":
         """Return the task; its images are encoded, so that the VAE has left the device when denoising begins."""
         from invokeclone.families.flux.nodes.controls import image_prompts
         from invokeclone.families.flux.nodes.images import fill, kontext
-        from invokeclone.families.flux.pipeline import DenoiseTask
+        from invokeclone.families.flux.pipeline import FluxDenoiseTask
         from invokeclone.families.flux.position_scaling import dynamic_positions
 
         record = context.models.get_config(self.transformer.transformer.key)
@@ -141,7 +141,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         negative = None
         if self.negative_text_conditioning:
             negative = self._conditioning(context, self.negative_text_conditioning, positive=False)
-        return DenoiseTask(
+        return FluxDenoiseTask(
             inputs=flow_inputs(self, context, self.num_steps),
             positive=positive,
             negative=negative,

@@ -122,7 +122,7 @@ def kontext(
     if not fields:
         return []
     images = [image_pixels(context, field.image) for field in fields]
-    loaded = context.models.load(required_vae(vae, "kontext_conditioning").vae)
+    loaded = context.models.load(require_vae(vae, "kontext_conditioning").vae)
     with loaded as model:
         return kontext_references(model, images, device_of(loaded, model))
 
@@ -138,12 +138,12 @@ def fill(
         return None
     mask = context.tensors.load(field.mask.tensor_name)
     pixels = image_pixels(context, field.image)
-    loaded = context.models.load(required_vae(vae, "fill_conditioning").vae)
+    loaded = context.models.load(require_vae(vae, "fill_conditioning").vae)
     with loaded as model:
         return fill_tokens(model, pixels, mask, width, height, device_of(loaded, model))
 
 
-def required_vae(vae: VAEField | None, name: str) -> VAEField:
+def require_vae(vae: VAEField | None, name: str) -> VAEField:
     """Return the VAE that the input `name` of a denoise node needs. Raises ValueError if there is none."""
     if vae is None:
         message = f"{name} needs a VAE to encode its image: connect controlnet_vae"
