@@ -104,11 +104,11 @@ class Architecture:
     latent_spaces: tuple[LatentSpace, ...]
     """The default first; others belong to variants and are identified by their number of channels."""
     defaults: ModelDefaults = field(default_factory=ModelDefaults)
-    variant_defaults: Mapping[str, ModelDefaults] = field(default_factory=dict)
-    """Settings of variants that differ from `defaults`, by the variant of the model's record."""
     capabilities: Capabilities = field(default_factory=Capabilities)
     noise_type: str | None = None
     """The noise node's name of this latent space."""
+    variant_defaults: Mapping[str, ModelDefaults] = field(default_factory=dict)
+    """Settings of variants that differ from `defaults`, by the variant of the model's record."""
 
     @property
     def latent_space(self) -> LatentSpace:
