@@ -101,7 +101,7 @@ class _Header:
         inner, length = self.read_number("<I"), self.read_number("<Q")
         if inner in _NUMBERS:
             data = self.read_bytes(length * struct.calcsize(_NUMBERS[inner]))
-                is_kept = with_lists or length <= _MAX_DIMENSIONS
+            is_kept = with_lists or length <= _MAX_DIMENSIONS
             return [value for (value,) in struct.iter_unpack(_NUMBERS[inner], data)] if is_kept else None
         if inner != _STRING:
             raise InvalidModel(f"it has a list of unknown type {inner}")
