@@ -135,7 +135,7 @@ class _Header:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a GGUF file, with shapes in torch's order, and its scalar metadata.
+    """Return the tensors of a GGUF file, with shapes in torch's order, and its metadata (numbers, texts, short lists).
 
     Raises InvalidModel if the header is damaged, or tensors overlap or exceed the file.
     """
@@ -144,7 +144,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def locate(path: Path) -> tuple[dict[str, StoredData], dict[str, str]]:
-    """Return where the tensors of a GGUF file are, and its scalar metadata. Raises InvalidModel as `read` does."""
+    """Return where the tensors of a GGUF file are, and its metadata (numbers, texts, short lists). Raises InvalidModel as `read` does."""
     tensors, metadata, ranges = _read(path)
     stored = {
         name: StoredData(tensors[name].dtype, tensors[name].shape, begin, end - begin) for begin, end, name in ranges
