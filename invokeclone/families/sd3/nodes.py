@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.inputs import FlowDenoiseInputs, flow_inputs
+from invokeclone.components.denoisers.inputs import FlowDenoiseInputs
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.sd3.fields import SD3ConditioningField, SD3ConditioningOutput
 from invokeclone.graph.context import InvocationContext
@@ -194,29 +194,11 @@ class SD3DenoiseInvocation(BaseInvocation, FlowDenoiseInputs, WithMetadata, With
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
         """Return the denoised latents."""
-        from invokeclone.engine.loaded import device_of
+        from invokeclone.components.denoisers.runs import denoise_latents
         from invokeclone.families.sd3 import pipeline
         from invokeclone.families.sd3.conditioning import SD3ConditioningInfo
 
-        positive, negative = (
-            context.conditioning.load(field.conditioning_name).single(SD3ConditioningInfo, name)
-            for field, name in (
-                (self.positive_conditioning, "positive_conditioning"),
-                (self.negative_conditioning, "negative_conditioning"),
-            )
-        )
-        loaded = context.models.load(self.transformer.transformer)
-        check_base(loaded.config, _BASE)
-        with loaded as transformer:
-            latents = pipeline.denoise(
-                transformer,
-                positive,
-                negative,
-                flow_inputs(self, context),
-                device_of(loaded, transformer),
-                lambda state: context.util.sd_step_callback(state, _BASE),
-            )
-        return LatentsOutput.build(context.tensors.save(latents), latents)
+        return denoise_latents(self, context, _BASE, SD3ConditioningInfo, pipeline.denoise)
 
 
 @invocation(
