@@ -13,6 +13,9 @@ from invokeclone.engine.loading.files import load_folder, load_part, read_tensor
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.families.flux import single_files
+from invokeclone.families.flux.controlnet import load_controlnet_file
+from invokeclone.families.flux.ip_adapter import load_ip_adapter
+from invokeclone.families.flux.redux import load_redux
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit import log
 
@@ -99,6 +102,33 @@ def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name
 def load_vae(request: LoadRequest) -> Any:
     """Return the autoencoder of a single file."""
     return load_kl_file(request.path, vae_dtype(request), _CONFIGS)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.ControlNet, format=ModelFormat.Diffusers)
+def load_controlnet(request: LoadRequest) -> Any:
+    """Return a ControlNet from a folder."""
+    from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
+
+    variant = getattr(request.config, "repo_variant", None)
+    return load_folder(request.path, FluxControlNetModel, transformer_dtype(request), variant)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.ControlNet, format=ModelFormat.Checkpoint)
+def load_controlnet_checkpoint(request: LoadRequest) -> Any:
+    """Return a ControlNet from a single file."""
+    return load_controlnet_file(request.path, transformer_dtype(request))
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.IPAdapter)
+def load_image_prompt_adapter(request: LoadRequest) -> Any:
+    """Return an IP-Adapter from a file."""
+    return load_ip_adapter(request.path, transformer_dtype(request))
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.FluxRedux)
+def load_redux_model(request: LoadRequest) -> Any:
+    """Return a Redux model from a file."""
+    return load_redux(request.path, transformer_dtype(request))
 
 
 def _no_such_part(request: LoadRequest) -> ValueError:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from invokeclone.families.flux.conditioning import FluxConditioning
-    from invokeclone.families.flux.pipeline import DenoiseTask
+    from invokeclone.families.flux.pipeline import FluxDenoiseTask
 
 SCHEDULERS = Literal["euler", "heun", "lcm"]
 PRESETS = Literal["off", "manual", "auto", "area", "4k"]
@@ -118,6 +118,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.flux import pipeline
+        from invokeclone.families.flux.nodes.controls import controlnets
 
         task = self._task(context)
         info = context.models.load(self.transformer.transformer)
@@ -125,12 +126,14 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             transformer = stack.enter_context(info)
             device = device_of(info, transformer)
             stack.enter_context(patch_loras(context, self.transformer.loras, transformer, "transformer"))
+            task.controls = controlnets(context, stack, as_list(self.control), self, transformer)
             return pipeline.denoise(transformer, task, device, context.util.flux_step_callback)
 
-    def _task(self, context: InvocationContext) -> "DenoiseTask":
+    def _task(self, context: InvocationContext) -> "FluxDenoiseTask":
         """Return the task; its images are encoded, so that the VAE has left the device when denoising begins."""
+        from invokeclone.families.flux.nodes.controls import image_prompts
         from invokeclone.families.flux.nodes.images import fill, kontext
-        from invokeclone.families.flux.pipeline import DenoiseTask
+        from invokeclone.families.flux.pipeline import FluxDenoiseTask
         from invokeclone.families.flux.position_scaling import dynamic_positions
 
         record = context.models.get_config(self.transformer.transformer.key)
@@ -138,7 +141,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         negative = None
         if self.negative_text_conditioning:
             negative = self._conditioning(context, self.negative_text_conditioning, positive=False)
-        return DenoiseTask(
+        return FluxDenoiseTask(
             inputs=flow_inputs(self, context, self.num_steps),
             positive=positive,
             negative=negative,
@@ -149,6 +152,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             cfg_end=self.cfg_scale_end_step,
             added=fill(context, self.fill_conditioning, self.controlnet_vae, self.width, self.height),
             references=kontext(context, as_list(self.kontext_conditioning), self.controlnet_vae),
+            image_prompts=image_prompts(context, as_list(self.ip_adapter)),
             scaling=dynamic_positions(self.dype_preset, self.width, self.height, self.dype_scale, self.dype_exponent),
         )
 
