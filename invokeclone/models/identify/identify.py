@@ -79,7 +79,7 @@ def _build_stated(model: ModelFiles, record_fields: dict[str, Any], overrides: d
     others = {name: value for name, value in overrides.items() if name not in stated.KIND_FIELDS}
     detected, _ = find_matches(model, record_fields, others)
     for config in sorted(detected, key=_rank):
-        if config.type not in _FALLBACK_TYPES:
+        if config.type is not ModelType.TextLLM or config.type == overrides.get("type"):
             raise Mismatch(f"it is a model of type {config.type}, format {config.format} and base {config.base}")
     return stated.build_record(model, record_fields, overrides)
 
