@@ -151,8 +151,9 @@ def _require_file(form: ModelFormat, model: ModelFiles) -> None:
 
 
 def _require_int8(model: ModelFiles) -> None:
-    files = [model.path] if not model.is_folder else [file for file in model.files if file.suffix == ".safetensors"]
-    names = (name for file in files for name in ModelFiles(file).tensors)
+    weights = [file for file in model.files if file.suffix == ".safetensors"]
+    files = [ModelFiles(file) for file in weights] if model.is_folder else [model]
+    names = (name for file in files for name in file.tensors)
     require(any(name.endswith("SCB") for name in names), "its weights are not quantized to 8 bits by bitsandbytes")
 
 
