@@ -314,6 +314,7 @@ UNSUPPORTED = [
     ("Lumina Image 2", layouts.z_image(2304, 2304, tokens=False)),
     ("Lumina Image 2", lora(layouts.z_image(2304, 2304, tokens=False), "comfy", "layers")),
     ("OmniGen 2", {"time_caption_embed.caption_embedder.0.weight": (2048,), "context_refiner.0.attn.to_q.weight": (2520, 2520)}),
+    ("UMT5 encoder in GGUF format", parts.t5_gguf(umt5=True)),
     ("Wan 2.1", WAN | layouts.linear("img_emb.proj.1", 5120, 1280)),
     ("Wan 2.1", layouts.wan(1536, 16)),
     ("LoRA of HunyuanVideo", lora({"double_blocks.0.img_attn_qkv.weight": (9216, 3072), "double_blocks.0.img_mlp.fc1.weight": (12288, 3072)}, "comfy")),
