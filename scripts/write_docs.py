@@ -365,7 +365,7 @@ def kinds(tags: list[Mapping[str, Any]]) -> str:
 
 def unsupported_models(_: str) -> str:
     """Return the kinds of model that are recognized but not supported."""
-    return "\n".join(sorted(f"- {kind.name}" for kind in identification.unsupported_kinds()))
+    return "\n".join(sorted(f"- {kind.name}" for kind in identification.list_unsupported_kinds()))
 
 
 PARTS: dict[str, Callable[[str], str]] = {
