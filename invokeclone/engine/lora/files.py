@@ -10,8 +10,8 @@ from invokeclone.engine.loading.files import read_tensors
 from invokeclone.engine.lora import peft
 from invokeclone.engine.lora.keys import KeyLayout, TensorName, adapter_names, read_name
 from invokeclone.engine.lora.layers import LayerChange, UnknownLayer, read_layer
-from invokeclone.engine.lora.stacks import StackedChange
 from invokeclone.engine.lora.peft import Layers, StoredLayer
+from invokeclone.engine.lora.stacks import StackedChange
 
 _WEIGHTS = (
     "pytorch_lora_weights.safetensors",

@@ -12,7 +12,8 @@ from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part, read_tensors
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
-from invokeclone.families.flux import single_files
+from invokeclone.engine.lora import files as lora_files
+from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit import log
 
@@ -99,6 +100,15 @@ def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name
 def load_vae(request: LoadRequest) -> Any:
     """Return the autoencoder of a single file."""
     return load_kl_file(request.path, vae_dtype(request), _CONFIGS)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.LoRA, format=ModelFormat.LyCORIS)
+@loads(base=BaseModelType.Flux, type=ModelType.LoRA, format=ModelFormat.OMI)
+@loads(base=BaseModelType.Flux, type=ModelType.LoRA, format=ModelFormat.Diffusers)
+@loads(base=BaseModelType.Flux, type=ModelType.ControlLoRa, format=ModelFormat.LyCORIS)
+def load_lora(request: LoadRequest) -> lora_files.LoRAWeights:
+    """Return a LoRA or a control LoRA from a file or a folder."""
+    return lora_files.load_lora(request.path, lora_keys.LAYOUT, request.dtype)
 
 
 def _no_such_part(request: LoadRequest) -> ValueError:
