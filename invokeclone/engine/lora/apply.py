@@ -50,6 +50,39 @@ def apply_loras(
         yield
 
 
+@contextmanager
+def widen_input(
+    module: nn.Linear, change: LayerChange, strength: float, channels: int, device: torch.device
+) -> Iterator[None]:
+    """Let a linear layer take `channels` inputs, more than it has, inside the block.
+
+    `change` has a column for each of them. The layer itself, with its weight and other changes, sees its own inputs.
+    Raises ValueError for a change of another size.
+    """
+    shape = torch.Size((module.out_features, channels))
+    if not change.fits(shape):
+        raise ValueError(f"the change does not fit a layer of {shape[0]} outputs and {channels} inputs")
+    own = module.in_features
+    weight = functional.pad(dense_weight(module), (0, channels - own)) if not _is_product(change) else None
+    with torch.no_grad(), torch.inference_mode(mode=False):
+        branch = _linear_branch(module, [(change, strength)], device, weight)
+    whole: list[torch.Tensor] = []
+
+    def narrow(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        whole.append(inputs[0])
+        return (inputs[0][..., :own],)
+
+    def add(_module: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return branch(whole.pop(), output)
+
+    hooks = module.register_forward_pre_hook(narrow), module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 class _Patcher:
     """Changes modules and registers their restoration with an ExitStack."""
 
@@ -142,16 +175,28 @@ Branch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A function of a layer's input and output that returns the output with the change, added in place."""
 
 
-def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.device) -> Branch:
-    """Return the branch of a linear layer: low-rank products, and one matrix for everything else."""
+def _is_product(change: LayerChange) -> bool:
+    """Return whether a layer's input can pass through a change's two matrices in turn."""
+    return isinstance(change, LoRA) and change.is_two_matrices
+
+
+def _linear_branch(
+    module: nn.Linear, changes: Sequence[Change], device: torch.device, weight: torch.Tensor | None = None
+) -> Branch:
+    """Return the branch of a linear layer: low-rank products, and one matrix for everything else.
+
+    Changes that depend on the weight get `weight`, by default the layer's own.
+    """
     products, dense_changes = [], []
     for change, strength in changes:
-        if isinstance(change, LoRA) and change.is_two_matrices:
+        if isinstance(change, LoRA) and _is_product(change):
             down, up = (side.flatten(1).to(device) for side in (change.down, change.up))
             products.append((down, up, strength * change.scale))
         else:
             dense_changes.append((change, strength))
-    delta = _sum_of_deltas(dense_weight(module), dense_changes, device) if dense_changes else None
+    delta = None
+    if dense_changes:
+        delta = _sum_of_deltas(dense_weight(module) if weight is None else weight, dense_changes, device)
     bias = _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

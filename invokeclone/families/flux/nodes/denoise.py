@@ -1,7 +1,7 @@
 """Denoise nodes. They collect their inputs into a task for `pipeline.denoise`."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from invokeclone.components.autoencoders.fields import VAEField
@@ -118,22 +118,50 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.flux import pipeline
+        from invokeclone.families.flux.control_lora import PART
 
         task = self._task(context)
         info = context.models.load(self.transformer.transformer)
         with ExitStack() as stack:
             transformer = stack.enter_context(info)
             device = device_of(info, transformer)
-            stack.enter_context(patch_loras(context, self.transformer.loras, transformer, "transformer"))
+            stack.enter_context(patch_loras(context, self.transformer.loras, transformer, PART))
+            stack.enter_context(self._patch_control_lora(context, transformer, device))
             return pipeline.denoise(transformer, task, device, context.util.flux_step_callback)
+
+    @contextmanager
+    def _patch_control_lora(
+        self, context: InvocationContext, transformer: Any, device: "torch.device"
+    ) -> Iterator[None]:
+        """Apply the control LoRA, if there is one, inside the block."""
+        from invokeclone.families.flux.control_lora import apply_control_lora
+
+        field = self._active_control_lora()
+        if field is None:
+            yield
+            return
+        with (
+            context.models.load(field.lora) as lora,
+            apply_control_lora(transformer, field.lora.name, lora.parts, field.weight, device),
+        ):
+            yield
+
+    def _active_control_lora(self) -> ControlLoRAField | None:
+        """Return the control LoRA, None for one without weight."""
+        return self.control_lora if self.control_lora and self.control_lora.weight else None
 
     def _task(self, context: InvocationContext) -> "DenoiseTask":
         """Return the task; its images are encoded, so that the VAE has left the device when denoising begins."""
-        from invokeclone.families.flux.nodes.images import fill, kontext
+        from invokeclone.families.flux.nodes.images import control_image, fill, kontext
         from invokeclone.families.flux.pipeline import DenoiseTask
         from invokeclone.families.flux.position_scaling import dynamic_positions
 
         record = context.models.get_config(self.transformer.transformer.key)
+        variant = getattr(record, "variant", None)
+        control_lora = self._active_control_lora()
+        if control_lora and variant != FluxVariantType.Dev:
+            message = f"the control LoRA {control_lora.lora.name} is for FLUX.1 dev, but {record.name} is {variant}: select a FLUX.1 dev model, or remove control_lora"
+            raise ValueError(message)
         positive = self._conditioning(context, self.positive_text_conditioning, positive=True)
         negative = None
         if self.negative_text_conditioning:
@@ -143,11 +171,12 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             positive=positive,
             negative=negative,
             scheduler=self.scheduler,
-            shifted=getattr(record, "variant", None) != FluxVariantType.Schnell,
+            shifted=variant != FluxVariantType.Schnell,
             guidance=self.guidance,
             cfg_start=self.cfg_scale_start_step,
             cfg_end=self.cfg_scale_end_step,
             added=fill(context, self.fill_conditioning, self.controlnet_vae, self.width, self.height),
+            control_image=control_image(context, control_lora, self.controlnet_vae, self.width, self.height),
             references=kontext(context, as_list(self.kontext_conditioning), self.controlnet_vae),
             scaling=dynamic_positions(self.dype_preset, self.width, self.height, self.dype_scale, self.dype_exponent),
         )

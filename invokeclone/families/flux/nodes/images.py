@@ -1,11 +1,16 @@
-"""Nodes for images that FLUX.1 reads beside the prompt: Kontext and Fill."""
+"""Images that FLUX.1 reads beside the prompt: the nodes of Kontext and Fill, and the image of a control LoRA."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.flux.fields import FluxKontextConditioningField
-from invokeclone.families.flux.fields import FluxFillConditioningField, FluxFillOutput, FluxKontextOutput
+from invokeclone.families.flux.fields import (
+    ControlLoRAField,
+    FluxFillConditioningField,
+    FluxFillOutput,
+    FluxKontextOutput,
+)
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
@@ -141,6 +146,21 @@ def fill(
     loaded = context.models.load(_required(vae, "fill_conditioning").vae)
     with loaded as model:
         return fill_tokens(model, pixels, mask, width, height, device_of(loaded, model))
+
+
+def control_image(
+    context: InvocationContext, field: ControlLoRAField | None, vae: VAEField | None, width: int, height: int
+) -> "torch.Tensor | None":
+    """Return the tokens of a control LoRA's image. Raises ValueError if there is no VAE to encode it."""
+    from invokeclone.engine.loaded import device_of
+    from invokeclone.families.flux.reference_images import control_tokens
+
+    if field is None:
+        return None
+    pixels = _pixels(context, field.img)
+    loaded = context.models.load(_required(vae, "control_lora").vae)
+    with loaded as model:
+        return control_tokens(model, pixels, width, height, device_of(loaded, model))
 
 
 def _required(vae: VAEField | None, name: str) -> VAEField:
