@@ -49,6 +49,13 @@ def test_shift_by_factor_matches_diffusers(factor: float):
     assert flow.shift_levels(flow.even_levels(7), factor) == pytest.approx(reference.sigmas.tolist())
 
 
+@pytest.mark.parametrize("tokens", range(1, 64))
+def test_the_first_level_stays_exactly_one(tokens: int):
+    levels = flow.shift_levels(flow.even_levels(4), flow.shift_by_tokens(tokens))
+    assert levels[0] == 1.0
+    assert flow.clip_levels(levels, 0.0, 1.0) == levels
+
+
 @pytest.mark.parametrize("tokens", [256, 1024, 2500, 4096])
 def test_shift_by_image_size_matches_diffusers(tokens: int):
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift

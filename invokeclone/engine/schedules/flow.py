@@ -27,7 +27,7 @@ def even_levels(steps: int) -> list[float]:
 
 def shift_levels(levels: list[float], factor: float) -> list[float]:
     """Return levels moved towards noise: factor / (factor + 1 / level - 1); 1 and 0 stay (arXiv 2403.03206, 5.3.2)."""
-    return [factor / (factor + 1.0 / level - 1.0) if level > 0.0 else 0.0 for level in levels]
+    return [factor / (factor + 1.0 / level - 1.0) if 0.0 < level < 1.0 else level for level in levels]
 
 
 def shift_by_tokens(tokens: int, low: tuple[int, float] = (256, 0.5), high: tuple[int, float] = (4096, 1.15)) -> float:

@@ -74,8 +74,8 @@ def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name
     """
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-    weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
     try:
+        weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
         with torch.device("meta"):
             model = FluxTransformer2DModel(**single_files.transformer_config(weights))
         result = model.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False, assign=True)

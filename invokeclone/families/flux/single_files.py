@@ -120,10 +120,9 @@ def transformer_config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _axes(head: int) -> tuple[int, int, int]:
-    """Return the widths of the rotary axes, in the published proportions."""
-    first = 2 * round(head / 16)
-    rest = (head - first) // 2
-    return (first, rest, rest)
+    """Return the widths of the rotary axes, which are even, in the published proportions: 16, 56, 56 of 128."""
+    side = 2 * (7 * head // 32)
+    return (head - 2 * side, side, side)
 
 
 def _count(weights: Mapping[str, torch.Tensor], blocks: str) -> int:

@@ -1,0 +1,102 @@
+"""Single files of FLUX.1: names of Black Forest Labs and of diffusers, prefixes, sizes, missing tensors."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.families.flux import load, single_files
+from invokeclone.graph.vocabulary.taxonomy import SubModelType
+from invokeclone.kit.config.settings import Settings
+from tests.tiny_flux import TRANSFORMER, make_transformer, original_names
+
+CPU = torch.device("cpu")
+
+
+def request(path: Path, tmp_path: Path, part: SubModelType | None = SubModelType.Transformer) -> LoadRequest:
+    return LoadRequest(SimpleNamespace(name="tiny"), path, part, torch.float32, CPU, Settings(root=tmp_path))
+
+
+def assert_same(loaded: Any, expected: Any) -> None:
+    stored = loaded.state_dict()
+    assert stored.keys() == expected.state_dict().keys()
+    assert all(torch.equal(stored[name], value.bfloat16()) for name, value in expected.state_dict().items())
+
+
+def test_original_names(flux_file: Path, flux_transformer: Any, tmp_path: Path) -> None:
+    loaded = load.load_checkpoint(request(flux_file, tmp_path))
+    assert_same(loaded, flux_transformer)
+    assert {name: loaded.config[name] for name in TRANSFORMER} == TRANSFORMER
+    assert not loaded.training
+
+
+@pytest.mark.parametrize("prefix", single_files.PREFIXES)
+def test_prefixes_of_other_programs(prefix: str, flux_file: Path, flux_transformer: Any, tmp_path: Path) -> None:
+    tensors = {f"{prefix}{name}": value for name, value in load_file(flux_file).items()}
+    tensors["text_encoders.clip_l.transformer.text_model.final_layer_norm.weight"] = torch.ones(4)
+    save_file(tensors, tmp_path / "bundle.safetensors")
+    assert_same(load.load_checkpoint(request(tmp_path / "bundle.safetensors", tmp_path)), flux_transformer)
+
+
+def test_names_of_diffusers(flux_transformer: Any, tmp_path: Path) -> None:
+    save_file(flux_transformer.state_dict(), tmp_path / "diffusers.safetensors")
+    assert_same(load.load_checkpoint(request(tmp_path / "diffusers.safetensors", tmp_path)), flux_transformer)
+
+
+def test_published_files_are_renamed_as_diffusers_does() -> None:
+    """The library's own converter knows the published sizes only, so it gets a file of those sizes without values."""
+    from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+
+    sizes = {"attention_head_dim": 128, "num_attention_heads": 24, "axes_dims_rope": (16, 56, 56)}
+    with torch.device("meta"):
+        weights = original_names(make_transformer(**sizes).state_dict())
+        ours = single_files.to_diffusers_names(weights)
+        theirs = convert_flux_transformer_checkpoint_to_diffusers(dict(weights))
+    assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in theirs.items()}
+
+
+def test_schnell_has_no_guidance(tmp_path: Path) -> None:
+    transformer = make_transformer(guidance_embeds=False)
+    save_file(original_names(transformer.state_dict()), tmp_path / "schnell.safetensors")
+    loaded = load.load_checkpoint(request(tmp_path / "schnell.safetensors", tmp_path))
+    assert loaded.config.guidance_embeds is False
+
+
+@pytest.mark.parametrize("layer", ["double_blocks.1.img_attn.qkv.weight", "img_in.weight", "final_layer.linear.bias"])
+def test_a_missing_tensor_is_named(layer: str, flux_file: Path, tmp_path: Path) -> None:
+    tensors = load_file(flux_file)
+    del tensors[layer]
+    save_file(tensors, tmp_path / "broken.safetensors")
+    with pytest.raises(ValueError, match="incomplete transformer"):
+        load.load_checkpoint(request(tmp_path / "broken.safetensors", tmp_path))
+
+
+def test_a_tensor_of_another_size_is_named(flux_file: Path, tmp_path: Path) -> None:
+    tensors = load_file(flux_file)
+    tensors["double_blocks.1.img_mlp.0.weight"] = torch.zeros(3, 3)
+    save_file(tensors, tmp_path / "broken.safetensors")
+    with pytest.raises(ValueError, match="incomplete transformer"):
+        load.load_checkpoint(request(tmp_path / "broken.safetensors", tmp_path))
+
+
+def test_unknown_tensors_are_logged(flux_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_file({**load_file(flux_file), "extra.weight": torch.zeros(1)}, tmp_path / "extra.safetensors")
+    load.load_checkpoint(request(tmp_path / "extra.safetensors", tmp_path))
+    assert "extra.weight" in caplog.text
+
+
+def test_other_parts_are_rejected(flux_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="separate T5 encoder"):
+        load.load_checkpoint(request(flux_file, tmp_path, SubModelType.TextEncoder2))
+
+
+def test_the_vae_of_a_single_file(flux_vae: Any, tmp_path: Path) -> None:
+    save_file(flux_vae.state_dict(), tmp_path / "ae.safetensors")
+    loaded = load.load_vae(request(tmp_path / "ae.safetensors", tmp_path))
+    assert loaded.config.scaling_factor == pytest.approx(0.3611)
+    assert loaded.config.shift_factor == pytest.approx(0.1159)
+    assert all(torch.equal(value, flux_vae.state_dict()[name]) for name, value in loaded.state_dict().items())
