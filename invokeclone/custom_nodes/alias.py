@@ -30,6 +30,7 @@ MODULES = frozenset(
         "invokeai.app.invocations.noise",
         "invokeai.app.invocations.primitives",
         "invokeai.app.invocations.scheduler",
+        "invokeai.app.invocations.sd3_model_loader",
         "invokeai.app.invocations.sdxl",
         "invokeai.app.invocations.t2i_adapter",
         "invokeai.app.models.image",
@@ -102,6 +103,9 @@ _NAMES: dict[str, str] = {
     """,
     "invokeclone.families.sd3.conditioning": """
         SD3ConditioningInfo
+    """,
+    "invokeclone.families.sd3.nodes": """
+        Sd3ModelLoaderInvocation Sd3ModelLoaderOutput
     """,
     "invokeclone.families.stable_diffusion.conditioning": """
         BasicConditioningInfo SDXLConditioningInfo

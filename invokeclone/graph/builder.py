@@ -1,5 +1,6 @@
 """Builder for graphs: nodes, and the edges implied by inputs that are outputs of other nodes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,13 @@ class GraphBuilder:
     def output(self, node_id: str, node_type: str, output: str, **inputs: Any) -> NodeOutput:
         """Add a node as `node` does and return one of its outputs."""
         return NodeOutput(self.node(node_id, node_type, **inputs), output)
+
+    def collect(self, node_id: str, outputs: Sequence[NodeOutput]) -> NodeOutput:
+        """Add a node that returns the outputs as a list."""
+        node_id = self.node(node_id, "collect")
+        for output in outputs:
+            self.connect(output, node_id, "item")
+        return NodeOutput(node_id, "collection")
 
     def result(self, node_id: str, board_id: str | None) -> None:
         """Make a node's image the result: saved to the gallery and never taken from the invocation cache."""

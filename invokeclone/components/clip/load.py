@@ -11,6 +11,7 @@ import torch
 
 from invokeclone.components.clip import open_clip
 from invokeclone.engine.loading.files import load_folder, read_json, read_tensors
+from invokeclone.engine.loading.folders import load_plain
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.graph.vocabulary.taxonomy import ClipVariantType, ModelFormat, ModelType, SubModelType
@@ -29,6 +30,21 @@ def load_vision(request: LoadRequest) -> Any:
 
     variant = getattr(request.config, "repo_variant", None)
     return load_folder(request.path, CLIPVisionModelWithProjection, request.dtype, variant)
+
+
+@loads(type=ModelType.SigLIP, format=ModelFormat.Diffusers)
+def load_siglip(request: LoadRequest) -> Any:
+    """Return the image encoder of a folder, which may also contain a text encoder, with its image processor."""
+    from transformers import SiglipImageProcessor, SiglipVisionModel
+
+    variant = getattr(request.config, "repo_variant", None)
+    model = load_folder(request.path, SiglipVisionModel, request.dtype, variant)
+    if (request.path / "preprocessor_config.json").is_file():
+        model.image_processor = load_plain(request.path, SiglipImageProcessor)
+    else:
+        side = model.config.image_size
+        model.image_processor = SiglipImageProcessor(size={"height": side, "width": side})
+    return model
 
 
 @loads(type=ModelType.CLIPEmbed, format=ModelFormat.Diffusers)

@@ -10,7 +10,7 @@ from invokeclone.engine.schedules.interface import SolverStep
 _NOISE_MASK = 0xFFFFFFFF
 
 
-def trained_levels(steps: int, shift: float = 1.0) -> list[float]:
+def linear_levels(steps: int, shift: float = 1.0) -> list[float]:
     """Return `steps` levels from 1 to 1/1000, evenly spaced before the shift, and a final 0."""
     levels = torch.linspace(1.0, 1.0 / TRAINING_STEPS, steps, dtype=torch.float64)
     shifted: list[float] = (shift * levels / (1.0 + (shift - 1.0) * levels)).tolist()

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.kinds import Diffusers, MainModel
 from invokeclone.models.configs.model_config import ModelConfig
@@ -29,7 +29,11 @@ FAMILY = Family(
     ),
     architectures=(
         Architecture(
-            BaseModelType.CogView4, (latent_spaces.COGVIEW4,), ModelDefaults(1024, 1024), noise_type="CogView4"
+            BaseModelType.CogView4,
+            (latent_spaces.COGVIEW4,),
+            ModelDefaults(1024, 1024, steps=30, guidance=3.5),
+            Capabilities(image_to_image=True, inpaint=True, hires_fix=True),
+            noise_type="CogView4",
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """Denoiser adapter of FLUX.1's transformer: from latents, time and prompt to the predicted velocity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,24 +31,39 @@ class FluxCall:
     """Number of steps of the run."""
     positions: torch.Tensor
     """Positions of the image tokens (tokens, 3)."""
-    double: list[torch.Tensor | None] = field(default_factory=list)
-    """What is added to the image tokens after each double block."""
-    single: list[torch.Tensor | None] = field(default_factory=list)
-    """What is added to the image tokens after each single block."""
+    double: list[torch.Tensor] = field(default_factory=list)
+    """What is added to the image tokens after each double block; empty for nothing."""
+    single: list[torch.Tensor] = field(default_factory=list)
+    """What is added to the image tokens after each single block; empty for nothing."""
+
+    def add_residuals(self, double: Sequence[torch.Tensor], single: Sequence[torch.Tensor]) -> None:
+        """Add residuals, one for each block of a kind or none."""
+        self.double = _sum(self.double, double)
+        self.single = _sum(self.single, single)
 
 
-class Control(Protocol):
+def _sum(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    if not first or not second:
+        return list(first or second)
+    return [a + b for a, b in zip(first, second, strict=True)]
+
+
+class FluxControl(Protocol):
     """A ControlNet with its image, which adds to the residuals of a call."""
 
     def __call__(self, call: FluxCall) -> None:
         """Add residuals to the call."""
 
 
-class ImagePrompt(Protocol):
+class FluxImageAttention(Protocol):
     """An IP-Adapter with its image."""
 
-    def term(self, block: int, call: FluxCall) -> torch.Tensor | None:
-        """Return what is added to the image tokens after a double block, before the controls' residuals."""
+    def term(self, block: int, query: torch.Tensor, call: FluxCall) -> torch.Tensor | None:
+        """Return what is added to the image tokens after a double block, before the controls' residuals.
+
+        `query` (batch, tokens, heads, head width) is that of the block's image tokens, after its norm and before the
+        rotary embedding.
+        """
 
 
 class PositionScaling(Protocol):
@@ -78,8 +94,8 @@ class FluxDenoiser:
     added: torch.Tensor | None = None
     """Tokens (1, tokens, channels) concatenated to the image tokens along the channels."""
     references: Sequence[Reference] = ()
-    controls: Sequence[Control] = ()
-    image_prompts: Sequence[ImagePrompt] = ()
+    controls: Sequence[FluxControl] = ()
+    image_prompts: Sequence[FluxImageAttention] = ()
     scaling: PositionScaling | None = None
     index: int = 0
     """Index of the loop's call, from 0."""
@@ -134,9 +150,10 @@ class FluxDenoiser:
         rotary = self._rotary(grid, text.shape[1], level, inputs)
         mask = _with_references(conditioning.attention_mask, text.shape[1] + inputs.shape[1])
         for number, block in enumerate(net.transformer_blocks):
-            text, hidden = block(hidden, text, embedding, rotary, _attention(mask, number))
+            with _image_query(block, self.image_prompts) as query:
+                text, hidden = block(hidden, text, embedding, rotary, _attention(mask, number))
             for prompt in self.image_prompts:
-                hidden = _add(hidden, prompt.term(number, call))
+                hidden = _add(hidden, prompt.term(number, query[0], call))
             hidden = _add(hidden, call.double[number] if call.double else None)
         for number, block in enumerate(net.single_transformer_blocks):
             text, hidden = block(hidden, text, embedding, rotary, _attention(mask, number))
@@ -156,6 +173,20 @@ class FluxDenoiser:
             self._table = (key, tuple(part.to(like.device) for part in table))
         result: tuple[torch.Tensor, torch.Tensor] = self._table[1]
         return result
+
+
+@contextmanager
+def _image_query(block: Any, image_prompts: Sequence[FluxImageAttention]) -> Iterator[list[torch.Tensor]]:
+    """Yield a list that gets the query of the block's image tokens, if there are image prompts."""
+    query: list[torch.Tensor] = []
+    if not image_prompts:
+        yield query
+        return
+    hook = block.attn.norm_q.register_forward_hook(lambda _module, _inputs, output: query.append(output))
+    try:
+        yield query
+    finally:
+        hook.remove()
 
 
 def _add(hidden: torch.Tensor, change: torch.Tensor | None) -> torch.Tensor:

@@ -14,6 +14,9 @@ from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.engine.lora import files as lora_files
 from invokeclone.families.flux import lora_keys, single_files
+from invokeclone.families.flux.controlnet import load_controlnet_file
+from invokeclone.families.flux.ip_adapter import load_ip_adapter
+from invokeclone.families.flux.redux import load_redux
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit import log
 
@@ -109,6 +112,33 @@ def load_vae(request: LoadRequest) -> Any:
 def load_lora(request: LoadRequest) -> lora_files.LoRAWeights:
     """Return a LoRA or a control LoRA from a file or a folder."""
     return lora_files.load_lora(request.path, lora_keys.LAYOUT, request.dtype)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.ControlNet, format=ModelFormat.Diffusers)
+def load_controlnet(request: LoadRequest) -> Any:
+    """Return a ControlNet from a folder."""
+    from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
+
+    variant = getattr(request.config, "repo_variant", None)
+    return load_folder(request.path, FluxControlNetModel, transformer_dtype(request), variant)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.ControlNet, format=ModelFormat.Checkpoint)
+def load_controlnet_checkpoint(request: LoadRequest) -> Any:
+    """Return a ControlNet from a single file."""
+    return load_controlnet_file(request.path, transformer_dtype(request))
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.IPAdapter)
+def load_image_prompt_adapter(request: LoadRequest) -> Any:
+    """Return an IP-Adapter from a file."""
+    return load_ip_adapter(request.path, transformer_dtype(request))
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.FluxRedux)
+def load_redux_model(request: LoadRequest) -> Any:
+    """Return a Redux model from a file."""
+    return load_redux(request.path, transformer_dtype(request))
 
 
 def _no_such_part(request: LoadRequest) -> ValueError:

@@ -17,7 +17,7 @@ from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.engine.schedules.flow import FlowSchedule
 from invokeclone.families.flux.conditioning import FluxConditioning
-from invokeclone.families.flux.denoiser import Control, FluxDenoiser, ImagePrompt, PositionScaling, Reference
+from invokeclone.families.flux.denoiser import FluxControl, FluxDenoiser, FluxImageAttention, PositionScaling, Reference
 from invokeclone.families.flux.tokens import PACKING
 
 PACKED_CHANNELS = latent_spaces.FLUX.channels * PACKING**2
@@ -45,7 +45,7 @@ def encode_clip(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.de
 
 
 @dataclass
-class DenoiseTask:
+class FluxDenoiseTask:
     """The inputs of a denoise run. Tensors may be on any device."""
 
     inputs: FlowInputs
@@ -63,12 +63,12 @@ class DenoiseTask:
     control_image: torch.Tensor | None = None
     """Tokens (1, tokens, 64) of the image of a control LoRA, which is applied to the transformer."""
     references: Sequence[Reference] = ()
-    controls: Sequence[Control] = ()
-    image_prompts: Sequence[ImagePrompt] = ()
+    controls: Sequence[FluxControl] = ()
+    image_prompts: Sequence[FluxImageAttention] = ()
     scaling: PositionScaling | None = None
 
 
-def denoise(transformer: Any, task: DenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
+def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
     """Return denoised latents (batch, 16, height, width) on the CPU, in the transformer's number format.
 
     `on_step` is called for each call of the transformer and may end the run. Raises ValueError for inputs that do not
@@ -122,7 +122,7 @@ def guidance_scales(scale: float | Sequence[float], steps: int, start: int, end:
     return [listed[min(step, len(listed) - 1)] if first <= step <= last else 1.0 for step in range(steps)]
 
 
-def _schedule(task: DenoiseTask, device: torch.device) -> FlowSchedule:
+def _schedule(task: FluxDenoiseTask, device: torch.device) -> FlowSchedule:
     inputs = task.inputs
     if inputs.steps < 1:
         raise ValueError(f"num_steps must be at least 1, not {inputs.steps}")
@@ -133,13 +133,13 @@ def _schedule(task: DenoiseTask, device: torch.device) -> FlowSchedule:
                 levels, flow.shift_by_tokens(inputs.width * inputs.height // PIXELS_PER_TOKEN_SIDE**2)
             )
         return flow.flow_schedule(flow.clip_levels(levels, inputs.start, inputs.end), device)
-    levels = flow.clip_levels(flow_solvers.trained_levels(inputs.steps), inputs.start, inputs.end)
+    levels = flow.clip_levels(flow_solvers.linear_levels(inputs.steps), inputs.start, inputs.end)
     if task.scheduler == "heun":
         return flow_solvers.heun_flow_schedule(levels, device)
     return flow_solvers.consistency_flow_schedule(levels, device, inputs.seed)
 
 
-def _check_channels(transformer: Any, task: DenoiseTask) -> None:
+def _check_channels(transformer: Any, task: FluxDenoiseTask) -> None:
     """Raise ValueError if the transformer needs channels that the task does not add, or the other way round.
 
     A control LoRA, if there is one, adds the channels of its image.

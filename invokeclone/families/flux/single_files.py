@@ -8,7 +8,6 @@ import torch
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the transformer's tensors in files of other programs; the first that occurs counts."""
-_HEAD = 128
 OUTER_LAYERS = {
     "img_in": "x_embedder",
     "txt_in": "context_embedder",
@@ -103,11 +102,15 @@ def transformer_config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
     Raises KeyError for missing tensors.
     """
+    return {**network_config(weights), "out_channels": weights["proj_out.weight"].shape[0]}
+
+
+def network_config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the part of the configuration that transformers and ControlNets share, as `transformer_config`."""
     hidden, channels = weights["x_embedder.weight"].shape
     head = weights["transformer_blocks.0.attn.norm_q.weight"].shape[0]
     return {
         "in_channels": channels,
-        "out_channels": weights["proj_out.weight"].shape[0],
         "num_layers": _count(weights, "transformer_blocks"),
         "num_single_layers": _count(weights, "single_transformer_blocks"),
         "attention_head_dim": head,

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
 from invokeclone.models.configs.kinds import (
     GGUF,
@@ -217,7 +217,25 @@ FAMILY = Family(
         Rule(config=FLUXRedux_Checkpoint_Config, recognizes=_is_redux),
     ),
     architectures=(
-        Architecture(BaseModelType.Flux, (latent_spaces.FLUX,), ModelDefaults(1024, 1024), noise_type="FLUX"),
+        Architecture(
+            BaseModelType.Flux,
+            (latent_spaces.FLUX,),
+            ModelDefaults(1024, 1024, steps=28, guidance=3.5),
+            Capabilities(
+                guidance="distilled",
+                schedulers=("euler", "heun", "lcm"),
+                image_to_image=True,
+                inpaint=True,
+                hires_fix=True,
+                partial_denoise=True,
+                lora=True,
+                control=True,
+                regional_prompts=True,
+                separate_vae=True,
+            ),
+            variant_defaults={FluxVariantType.Schnell: ModelDefaults(1024, 1024, steps=4, guidance=3.5)},
+            noise_type="FLUX",
+        ),
     ),
     unsupported=(
         UnsupportedKind("Chroma, or a LoRA of Chroma", _is_chroma),

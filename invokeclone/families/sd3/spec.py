@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from invokeclone.models.configs.kinds import Checkpoint, Diffusers, MainModel, PiDDecoderModel, SubmodelDefinition
 from invokeclone.models.configs.model_config import ModelConfig
@@ -64,7 +64,8 @@ FAMILY = Family(
         Architecture(
             BaseModelType.StableDiffusion3,
             (latent_spaces.STABLE_DIFFUSION_3,),
-            ModelDefaults(1024, 1024),
+            ModelDefaults(1024, 1024, steps=30, guidance=3.5),
+            Capabilities(image_to_image=True, inpaint=True, hires_fix=True),
             noise_type="SD3",
         ),
     ),

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from invokeclone.engine.controls import is_active, weight_at
 from invokeclone.families.stable_diffusion.conditioning import Region, TextConditioning
-from invokeclone.families.stable_diffusion.denoiser import is_active, weight_at
 from invokeclone.families.stable_diffusion.ip_adapter import ImagePrompt
 
 _HIDDEN = -10000.0

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from invokeclone.components.control.fields import CONTROLNET_MODE_VALUES
+from invokeclone.engine.controls import is_active, weight_at
 from invokeclone.families.stable_diffusion.control_image import ControlImage
-from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall, is_active, weight_at
+from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall
 
 POSITIVE_ONLY = ("more_control", "unbalanced")
 """Modes without control of the negative prompt's rows."""

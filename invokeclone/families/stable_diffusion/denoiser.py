@@ -1,6 +1,5 @@
 """Denoiser adapter of the UNet: from latents, timestep and encoded prompts to its prediction."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -68,16 +67,6 @@ class Control(Protocol):
 
     def __call__(self, call: UNetCall) -> None:
         """Add residuals or features to the call."""
-
-
-def is_active(index: int, count: int, begin: float, end: float) -> bool:
-    """Return whether a control from `begin` to `end`, fractions of a run, is active in call `index` of `count`."""
-    return math.floor(begin * count) <= index <= math.ceil(end * count)
-
-
-def weight_at(weight: float | Sequence[float], index: int) -> float:
-    """Return a control's weight in call `index`; the last value of a short list applies to the remaining calls."""
-    return weight[min(index, len(weight) - 1)] if isinstance(weight, Sequence) else weight
 
 
 @dataclass

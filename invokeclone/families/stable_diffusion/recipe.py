@@ -103,7 +103,7 @@ class StableDiffusionRecipe(Recipe):
 
     def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
         """Concatenate prompts."""
-        return _collect(builder, name, prompts)
+        return builder.collect(name, prompts)
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise noise from the seed, blended with the variation's noise."""
@@ -136,7 +136,7 @@ class StableDiffusionRecipe(Recipe):
             builder.output(f"{name}_{node}_{number}", node, field, **control.fields())
             for number, control in enumerate(controls)
         ]
-        return _collect(builder, f"{name}_{node}_collect", outputs) if outputs else None
+        return builder.collect(f"{name}_{node}_collect", outputs) if outputs else None
 
     def _references(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
         """Return the run's IP-Adapters as a list, None if there are none."""
@@ -148,7 +148,7 @@ class StableDiffusionRecipe(Recipe):
                 image = {"image_name": mask} if isinstance(mask, str) else mask
                 mask = builder.output(f"{node_id}_mask", "image_mask_to_tensor", "mask", image=image)
             outputs.append(builder.output(node_id, "ip_adapter", "ip_adapter", mask=mask, **reference.fields()))
-        return _collect(builder, f"{name}_ip_adapter_collect", outputs) if outputs else None
+        return builder.collect(f"{name}_ip_adapter_collect", outputs) if outputs else None
 
     def _noise(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput:
         size = {"width": run.width, "height": run.height}
@@ -287,11 +287,3 @@ def _sides(name: str, size: tuple[int, int] | None) -> dict[str, int]:
 def _crop(details: PromptDetails) -> dict[str, int]:
     left, top = details.crop
     return {"crop_left": left, "crop_top": top} if left or top else {}
-
-
-def _collect(builder: GraphBuilder, name: str, outputs: Sequence[NodeOutput]) -> NodeOutput:
-    """Return the outputs as a list."""
-    collect = builder.node(name, "collect")
-    for output in outputs:
-        builder.connect(output, collect, "item")
-    return NodeOutput(collect, "collection")

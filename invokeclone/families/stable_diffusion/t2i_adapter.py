@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from invokeclone.engine.controls import is_active, weight_at
 from invokeclone.families.stable_diffusion.control_image import ControlImage
-from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall, is_active, weight_at
+from invokeclone.families.stable_diffusion.denoiser import Area, UNetCall
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 STEPS = {BaseModelType.StableDiffusion1: 8, BaseModelType.StableDiffusionXL: 4}

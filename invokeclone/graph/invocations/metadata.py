@@ -5,7 +5,7 @@ from typing import Any
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.vocabulary.fields import MetadataField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 CUSTOM_LABEL = "* CUSTOM LABEL *"
 """The label that makes a node read the label from its field `custom_label`."""
@@ -17,6 +17,10 @@ class UnknownModel(ValueError):
 
 class WrongModelType(ValueError):
     """A node refers to a model of an unsuitable type."""
+
+
+class WrongModelBase(ValueError):
+    """A node refers to a model of an unsuitable base."""
 
 
 def check_exists(context: InvocationContext, model: ModelIdentifierField) -> None:
@@ -31,6 +35,13 @@ def check_type(context: InvocationContext, model: ModelIdentifierField, expected
     if (model_type := context.models.get_config(model.key).type) != expected:
         message = f"{model.name} is a model of type {model_type}: select one of type {expected}"
         raise WrongModelType(message)
+
+
+def check_base(record: Any, expected: BaseModelType) -> None:
+    """Raise WrongModelBase if the record's base is not the `expected` one."""
+    if record.base != expected:
+        message = f"{record.name} is a {record.base} model: this node needs one of base {expected}"
+        raise WrongModelBase(message)
 
 
 def get_metadata_value(metadata: MetadataField | None, label: str, custom_label: str | None, default: Any) -> Any:

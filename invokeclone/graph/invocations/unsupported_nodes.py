@@ -78,7 +78,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "anima_denoise", "anima_denoise_meta", "anima_i2l", "anima_l2i", "anima_lllite", "anima_lora_collection_loader",
         "anima_lora_loader", "anima_model_loader", "anima_text_encoder",
     ),
-    "CogView4": ("cogview4_denoise", "cogview4_i2l", "cogview4_l2i", "cogview4_model_loader", "cogview4_text_encoder"),
     "ERNIE-Image": (
         "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
         "ernie_image_vae_decode",
@@ -105,7 +104,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "qwen_image_denoise", "qwen_image_i2l", "qwen_image_l2i", "qwen_image_lora_collection_loader",
         "qwen_image_lora_loader", "qwen_image_model_loader", "qwen_image_text_encoder",
     ),
-    "Stable Diffusion 3": ("sd3_denoise", "sd3_i2l", "sd3_l2i", "sd3_model_loader", "sd3_text_encoder"),
     "Wan": (
         "wan_denoise", "wan_i2l", "wan_i2v_ideal_dimensions", "wan_l2i", "wan_l2v", "wan_lora_collection_loader",
         "wan_lora_loader", "wan_model_loader", "wan_ref_image_encoder", "wan_text_encoder", "wan_ti2v_ideal_dimensions",

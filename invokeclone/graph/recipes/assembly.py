@@ -70,25 +70,29 @@ class GraphAssembly:
         parts = self.recipe.apply_loras(builder, "loras", parts, settings.loras)
         return self.recipe.make_seamless(builder, parts) if settings.seamless else parts
 
-    def _prompts(self, parts: ModelParts) -> tuple[NodeOutput, NodeOutput]:
+    def _prompts(self, parts: ModelParts) -> tuple[NodeOutput, NodeOutput | None]:
         self.builder.node(PROMPT, "string", value=self.recipe.write_prompt(self.settings.prompt))
         return self._encode_prompts(self.recipe, self.builder, parts, self.recipe.aesthetic_scores)
 
     def _encode_prompts(
         self, recipe: "Recipe", builder: GraphBuilder, parts: ModelParts, scores: tuple[float, float] | None
-    ) -> tuple[NodeOutput, NodeOutput]:
-        """Encode the positive and the negative prompt; `scores` are aesthetic scores, for models conditioned on them."""
-        negative = recipe.write_prompt(self.settings.negative_prompt)
-        texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value"), negative]
+    ) -> tuple[NodeOutput, NodeOutput | None]:
+        """Encode the positive prompt, and the negative one if the recipe has one.
+
+        `scores` are aesthetic scores, for models conditioned on them.
+        """
+        texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value")]
+        if recipe.has_negative_prompt:
+            texts.append(recipe.write_prompt(self.settings.negative_prompt))
         encoded = []
-        for number, (name, text) in enumerate(zip(("pos_cond", "neg_cond"), texts, strict=True)):
+        for number, (name, text) in enumerate(zip(("pos_cond", "neg_cond"), texts, strict=False)):
             if scores is None:
                 prompt = recipe.encode_prompt(builder, name, parts, text)
             else:
                 details = PromptDetails(aesthetic_score=scores[number])
                 prompt = recipe.encode_detailed_prompt(builder, name, parts, text, details)
             encoded.append(recipe.combine_prompts(builder, f"{name}_collect", [prompt]))
-        return encoded[0], encoded[1]
+        return encoded[0], encoded[1] if len(encoded) > 1 else None
 
     def _denoise(self, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise; a refiner, if there is one, denoises the last part of the run."""
@@ -120,7 +124,7 @@ class GraphAssembly:
         return self.builder.with_scope("refiner_")
 
     @cached_property
-    def _refiner(self) -> "tuple[Recipe, ModelParts, NodeOutput, NodeOutput]":
+    def _refiner(self) -> "tuple[Recipe, ModelParts, NodeOutput, NodeOutput | None]":
         """The refiner's recipe, parts, and encoded prompts; loaded once for all runs."""
         refiner, builder = self.settings.refiner, self._refiner_builder
         assert refiner is not None
@@ -133,7 +137,7 @@ class GraphAssembly:
         )
         return recipe, parts, positive, negative
 
-    def _first_run(self, positive: NodeOutput, negative: NodeOutput) -> DenoiseRun:
+    def _first_run(self, positive: NodeOutput, negative: NodeOutput | None) -> DenoiseRun:
         settings = self.settings
         variation = settings.variation
         if variation:
@@ -248,13 +252,13 @@ class GraphAssembly:
             vae=dict(settings.vae) if settings.vae else None,
             rand_device="cpu",
             steps=settings.steps,
-            cfg_scale=settings.guidance,
             cfg_rescale_multiplier=settings.cfg_rescale,
             scheduler=settings.scheduler,
             clip_skip=settings.clip_skip,
             loras=[{"model": dict(lora.model), "weight": lora.weight} for lora in settings.loras] or None,
             seamless_x=settings.seamless,
             seamless_y=settings.seamless,
+            **{recipe.guidance_name: settings.guidance},
             **_adapter_metadata(settings),
             **({} if settings.refiner is None else self._refiner_metadata(settings.refiner)),
             **init_metadata,

@@ -22,6 +22,10 @@ class Recipe(ABC):
     """Prefix of the ids of graphs."""
     metadata_mode: str | None = None
     """Prefix of the generation mode in image metadata, such as `flux_`; None: the mode is not recorded."""
+    guidance_name = "cfg_scale"
+    """Name of the guidance in image metadata."""
+    has_negative_prompt = True
+    """Whether runs use a negative prompt unless a client asks for one."""
     aesthetic_scores: tuple[float, float] | None = None
     """Default aesthetic scores of the positive and the negative prompt, for models conditioned on them."""
 

@@ -38,7 +38,8 @@ class DenoiseRun:
     """One denoise run. Sizes in pixels."""
 
     positive: NodeOutput
-    negative: NodeOutput
+    negative: NodeOutput | None
+    """None if the recipe does not use negative prompts."""
     seed: int | NodeOutput
     width: int | NodeOutput
     height: int | NodeOutput
@@ -46,6 +47,8 @@ class DenoiseRun:
     guidance: float
     scheduler: str
     cfg_rescale: float = 0.0
+    cfg_scale: float = 1.0
+    """Guidance by the negative prompt, for models whose `guidance` is an input of the network."""
     start: float = 0.0
     """Fraction of the schedule that is skipped at the beginning."""
     end: float = 1.0

@@ -3,7 +3,7 @@
 A family's `spec.py` defines an Architecture for each of its bases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,6 +107,8 @@ class Architecture:
     capabilities: Capabilities = field(default_factory=Capabilities)
     noise_type: str | None = None
     """The noise node's name of this latent space."""
+    variant_defaults: Mapping[str, ModelDefaults] = field(default_factory=dict)
+    """Settings of variants that differ from `defaults`, by the variant of the model's record."""
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -117,6 +119,10 @@ class Architecture:
     def grid(self) -> int:
         """Image sides must be multiples of this number of pixels."""
         return self.latent_space.grid
+
+    def defaults_of(self, variant: str | None) -> ModelDefaults:
+        """Return the default settings of a variant."""
+        return self.variant_defaults.get(str(variant), self.defaults)
 
     def latent_space_of(self, shape: Sequence[int]) -> LatentSpace:
         """Return the latent space whose channels match a latents shape (batch axis optional), else the default one."""

@@ -106,7 +106,8 @@ def default_of(config: ModelConfig, name: str) -> Any:
     record_value = record_default(config, name)
     if record_value is not None:
         return record_value
-    return getattr(architecture_of(config).defaults, "guidance" if name == "cfg_scale" else name, None)
+    defaults = architecture_of(config).defaults_of(getattr(config, "variant", None))
+    return getattr(defaults, "guidance" if name == "cfg_scale" else name, None)
 
 
 def resolve_scheduler(config: ModelConfig, name: str) -> str:

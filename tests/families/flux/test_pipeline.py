@@ -17,7 +17,7 @@ from invokeclone.engine.flow_inputs import FlowInputs
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.families.flux import pipeline
 from invokeclone.families.flux.conditioning import FluxConditioning
-from invokeclone.families.flux.pipeline import DenoiseTask
+from invokeclone.families.flux.pipeline import FluxDenoiseTask
 from invokeclone.families.flux.reference_images import fill_tokens, kontext_references
 from invokeclone.families.flux.tokens import pack, unpack
 from tests.tiny_flux import make_transformer
@@ -39,14 +39,14 @@ def side(text: tuple[torch.Tensor, torch.Tensor], *, positive: bool = True) -> F
     return FluxConditioning(*text, positive=positive)
 
 
-def task_of(flux_text: Text, inputs: dict[str, Any] | None = None, **changes: Any) -> DenoiseTask:
+def task_of(flux_text: Text, inputs: dict[str, Any] | None = None, **changes: Any) -> FluxDenoiseTask:
     settings = FlowInputs(WIDTH, HEIGHT, 4, noise=noise_of(1), **(inputs or {}))
-    return DenoiseTask(
+    return FluxDenoiseTask(
         **{"inputs": settings, "positive": side(flux_text(1)), "negative": None, "guidance": 3.5, **changes}
     )
 
 
-def run(transformer: Any, task: DenoiseTask) -> torch.Tensor:
+def run(transformer: Any, task: FluxDenoiseTask) -> torch.Tensor:
     return pipeline.denoise(transformer, task, CPU, lambda _: None)
 
 
@@ -180,7 +180,7 @@ def test_positions_of_several_references(flux_vae: Any) -> None:
 def test_heun_matches_diffusers(flux_transformer: Any, flux_text: Text) -> None:
     scheduler = FlowMatchHeunDiscreteScheduler(shift=1.0)
     scheduler.set_timesteps(4)
-    schedule = flow_solvers.heun_flow_schedule(flow_solvers.trained_levels(4), CPU)
+    schedule = flow_solvers.heun_flow_schedule(flow_solvers.linear_levels(4), CPU)
     assert torch.allclose(schedule.timesteps, scheduler.timesteps.float(), atol=1e-3)
     expected = latents = noise_of(1)
     for index, timestep in enumerate(scheduler.timesteps):

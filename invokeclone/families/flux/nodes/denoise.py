@@ -1,7 +1,7 @@
 """Denoise nodes. They collect their inputs into a task for `pipeline.denoise`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 from invokeclone.components.autoencoders.fields import VAEField
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from invokeclone.families.flux.conditioning import FluxConditioning
-    from invokeclone.families.flux.pipeline import DenoiseTask
+    from invokeclone.families.flux.pipeline import FluxDenoiseTask
 
 SCHEDULERS = Literal["euler", "heun", "lcm"]
 PRESETS = Literal["off", "manual", "auto", "area", "4k"]
@@ -119,6 +119,8 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.flux import pipeline
         from invokeclone.families.flux.control_lora import PART
+        from invokeclone.families.flux.nodes.controls import controlnets
+        from invokeclone.families.flux.nodes.loras import patch_control_lora
 
         task = self._task(context)
         info = context.models.load(self.transformer.transformer)
@@ -126,47 +128,25 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             transformer = stack.enter_context(info)
             device = device_of(info, transformer)
             stack.enter_context(patch_loras(context, self.transformer.loras, transformer, PART))
-            stack.enter_context(self._patch_control_lora(context, transformer, device))
+            stack.enter_context(patch_control_lora(context, self.control_lora, transformer, device))
+            task.controls = controlnets(context, stack, as_list(self.control), self, transformer)
             return pipeline.denoise(transformer, task, device, context.util.flux_step_callback)
 
-    @contextmanager
-    def _patch_control_lora(
-        self, context: InvocationContext, transformer: Any, device: "torch.device"
-    ) -> Iterator[None]:
-        """Apply the control LoRA, if there is one, inside the block."""
-        from invokeclone.families.flux.control_lora import apply_control_lora
-
-        field = self._active_control_lora()
-        if field is None:
-            yield
-            return
-        with (
-            context.models.load(field.lora) as lora,
-            apply_control_lora(transformer, field.lora.name, lora.parts, field.weight, device),
-        ):
-            yield
-
-    def _active_control_lora(self) -> ControlLoRAField | None:
-        """Return the control LoRA, None for one without weight."""
-        return self.control_lora if self.control_lora and self.control_lora.weight else None
-
-    def _task(self, context: InvocationContext) -> "DenoiseTask":
+    def _task(self, context: InvocationContext) -> "FluxDenoiseTask":
         """Return the task; its images are encoded, so that the VAE has left the device when denoising begins."""
-        from invokeclone.families.flux.nodes.images import control_image, fill, kontext
-        from invokeclone.families.flux.pipeline import DenoiseTask
+        from invokeclone.families.flux.nodes.controls import image_prompts
+        from invokeclone.families.flux.nodes.images import fill, kontext
+        from invokeclone.families.flux.nodes.loras import control_image
+        from invokeclone.families.flux.pipeline import FluxDenoiseTask
         from invokeclone.families.flux.position_scaling import dynamic_positions
 
         record = context.models.get_config(self.transformer.transformer.key)
         variant = getattr(record, "variant", None)
-        control_lora = self._active_control_lora()
-        if control_lora and variant != FluxVariantType.Dev:
-            message = f"the control LoRA {control_lora.lora.name} is for FLUX.1 dev, but {record.name} is {variant}: select a FLUX.1 dev model, or remove control_lora"
-            raise ValueError(message)
         positive = self._conditioning(context, self.positive_text_conditioning, positive=True)
         negative = None
         if self.negative_text_conditioning:
             negative = self._conditioning(context, self.negative_text_conditioning, positive=False)
-        return DenoiseTask(
+        return FluxDenoiseTask(
             inputs=flow_inputs(self, context, self.num_steps),
             positive=positive,
             negative=negative,
@@ -176,8 +156,9 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             cfg_start=self.cfg_scale_start_step,
             cfg_end=self.cfg_scale_end_step,
             added=fill(context, self.fill_conditioning, self.controlnet_vae, self.width, self.height),
-            control_image=control_image(context, control_lora, self.controlnet_vae, self.width, self.height),
+            control_image=control_image(context, self),
             references=kontext(context, as_list(self.kontext_conditioning), self.controlnet_vae),
+            image_prompts=image_prompts(context, as_list(self.ip_adapter)),
             scaling=dynamic_positions(self.dype_preset, self.width, self.height, self.dype_scale, self.dype_exponent),
         )
 

@@ -1,16 +1,11 @@
-"""Images that FLUX.1 reads beside the prompt: the nodes of Kontext and Fill, and the image of a control LoRA."""
+"""Nodes for images that FLUX.1 reads beside the prompt: Kontext and Fill."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.flux.fields import FluxKontextConditioningField
-from invokeclone.families.flux.fields import (
-    ControlLoRAField,
-    FluxFillConditioningField,
-    FluxFillOutput,
-    FluxKontextOutput,
-)
+from invokeclone.families.flux.fields import FluxFillConditioningField, FluxFillOutput, FluxKontextOutput
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
@@ -126,8 +121,8 @@ def kontext(
 
     if not fields:
         return []
-    images = [_pixels(context, field.image) for field in fields]
-    loaded = context.models.load(_required(vae, "kontext_conditioning").vae)
+    images = [image_pixels(context, field.image) for field in fields]
+    loaded = context.models.load(require_vae(vae, "kontext_conditioning").vae)
     with loaded as model:
         return kontext_references(model, images, device_of(loaded, model))
 
@@ -142,35 +137,21 @@ def fill(
     if field is None:
         return None
     mask = context.tensors.load(field.mask.tensor_name)
-    pixels = _pixels(context, field.image)
-    loaded = context.models.load(_required(vae, "fill_conditioning").vae)
+    pixels = image_pixels(context, field.image)
+    loaded = context.models.load(require_vae(vae, "fill_conditioning").vae)
     with loaded as model:
         return fill_tokens(model, pixels, mask, width, height, device_of(loaded, model))
 
 
-def control_image(
-    context: InvocationContext, field: ControlLoRAField | None, vae: VAEField | None, width: int, height: int
-) -> "torch.Tensor | None":
-    """Return the tokens of a control LoRA's image. Raises ValueError if there is no VAE to encode it."""
-    from invokeclone.engine.loaded import device_of
-    from invokeclone.families.flux.reference_images import control_tokens
-
-    if field is None:
-        return None
-    pixels = _pixels(context, field.img)
-    loaded = context.models.load(_required(vae, "control_lora").vae)
-    with loaded as model:
-        return control_tokens(model, pixels, width, height, device_of(loaded, model))
-
-
-def _required(vae: VAEField | None, name: str) -> VAEField:
+def require_vae(vae: VAEField | None, name: str) -> VAEField:
+    """Return the VAE that the input `name` of a denoise node needs. Raises ValueError if there is none."""
     if vae is None:
         message = f"{name} needs a VAE to encode its image: connect controlnet_vae"
         raise ValueError(message)
     return vae
 
 
-def _pixels(context: InvocationContext, image: ImageField) -> "torch.Tensor":
+def image_pixels(context: InvocationContext, image: ImageField) -> "torch.Tensor":
     """Return an image as (1, 3, height, width) in -1..1, in its own size."""
     import numpy as np
     import torch

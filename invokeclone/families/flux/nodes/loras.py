@@ -1,16 +1,24 @@
-"""Nodes that add LoRAs to the fields of FLUX.1 models. They load no model."""
+"""Nodes that add LoRAs to the fields of FLUX.1 models, which load no model; and control LoRAs of a denoise node."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.denoisers.lora_fields import as_list, with_loras
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import ControlLoRAField, FluxControlLoRALoaderOutput, FluxLoRALoaderOutput
+from invokeclone.families.flux.nodes.controls import check_base
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, Input, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelType
+
+if TYPE_CHECKING:
+    import torch
 
 
 @invocation(
@@ -106,6 +114,46 @@ class FluxControlLoRALoaderInvocation(BaseInvocation):
         """Return the control LoRA with its image."""
         check_exists(context, self.lora)
         check_type(context, self.lora, ModelType.ControlLoRa)
+        check_base(context, self.lora, "control LoRA")
         return FluxControlLoRALoaderOutput(
             control_lora=ControlLoRAField(lora=self.lora, img=self.image, weight=self.weight)
         )
+
+
+def control_image(context: InvocationContext, node: Any) -> "torch.Tensor | None":
+    """Return the tokens of the image of a denoise node's control LoRA.
+
+    Raises ValueError for a main model that control LoRAs do not fit, and if there is no VAE to encode the image.
+    """
+    from invokeclone.engine.loaded import device_of
+    from invokeclone.families.flux.nodes.images import image_pixels, require_vae
+    from invokeclone.families.flux.reference_images import control_tokens
+
+    field: ControlLoRAField | None = node.control_lora
+    if field is None or not field.weight:
+        return None
+    record = context.models.get_config(node.transformer.transformer.key)
+    if getattr(record, "variant", None) == FluxVariantType.Schnell:
+        message = f"the control LoRA {field.lora.name} is for FLUX.1 dev, but {record.name} is FLUX.1 schnell: select a FLUX.1 dev model, or remove control_lora"
+        raise ValueError(message)
+    pixels = image_pixels(context, field.img)
+    loaded = context.models.load(require_vae(node.controlnet_vae, "control_lora").vae)
+    with loaded as vae:
+        return control_tokens(vae, pixels, node.width, node.height, device_of(loaded, vae))
+
+
+@contextmanager
+def patch_control_lora(
+    context: InvocationContext, field: ControlLoRAField | None, transformer: Any, device: "torch.device"
+) -> Iterator[None]:
+    """Apply the control LoRA, if there is one, inside the block. Raises ValueError for one of another model."""
+    from invokeclone.families.flux.control_lora import apply_control_lora
+
+    if field is None or not field.weight:
+        yield
+        return
+    with (
+        context.models.load(field.lora) as lora,
+        apply_control_lora(transformer, field.lora.name, lora.parts, field.weight, device),
+    ):
+        yield

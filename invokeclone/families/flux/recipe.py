@@ -1,0 +1,117 @@
+"""FLUX.1's graph building blocks, with the same nodes as InvokeAI's web UI."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from invokeclone.graph.builder import GraphBuilder, NodeOutput
+from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, Model, ModelParts, recipe
+from invokeclone.graph.recipes.flow import FlowRecipe
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+
+_TOKENS = "t5_max_seq_len"
+"""Input of the prompt node; it comes from the model loader, as the text encoders do."""
+
+
+@recipe(BaseModelType.Flux)
+class FluxRecipe(FlowRecipe):
+    """Recipe of FLUX.1. Its guidance is an input of the network, so that negative prompts are for a cfg_scale only."""
+
+    name = "flux"
+    metadata_mode = "flux_"
+    guidance_name = "guidance"
+    has_negative_prompt = False
+    text_encoders = ("clip", "t5_encoder")
+
+    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+        """Load transformer, text encoders and VAE."""
+        parts = super().load_model(builder, model)
+        tokens = NodeOutput(parts.vae.node_id, "max_seq_len")
+        return replace(parts, text_encoders={**parts.text_encoders, _TOKENS: tokens})
+
+    def apply_loras(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
+    ) -> ModelParts:
+        """Apply LoRAs with one node; text encoders have the same weights."""
+        if not loras:
+            return parts
+        if any(lora.encoder_weight != lora.weight for lora in loras):
+            raise CannotBuild(f"{self.name}: a LoRA's weights of the network and of the text encoders must be equal")
+        listed = [{"lora": dict(lora.model), "weight": lora.weight} for lora in loras]
+        encoders = {encoder: parts.text_encoders[encoder] for encoder in self.text_encoders}
+        node = builder.node(name, "flux_lora_collection_loader", loras=listed, transformer=parts.denoiser, **encoders)
+        patched = {encoder: NodeOutput(node, encoder) for encoder in self.text_encoders}
+        return replace(
+            parts,
+            denoiser=NodeOutput(node, "transformer"),
+            text_encoders={**patched, _TOKENS: parts.text_encoders[_TOKENS]},
+        )
+
+    def encode_prompt(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        parts: ModelParts,
+        text: str | NodeOutput,
+        region: NodeOutput | None = None,
+    ) -> NodeOutput:
+        """Encode with CLIP and T5."""
+        encoders = dict(parts.text_encoders)
+        return builder.output(name, "flux_text_encoder", "conditioning", prompt=text, mask=region, **encoders)
+
+    def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
+        """Combine the prompts of regions."""
+        return prompts[0] if len(prompts) == 1 else builder.collect(name, prompts)
+
+    def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+        """Denoise noise from the seed, or latents with that noise."""
+        guided = run.negative is not None and run.cfg_scale > 1.0
+        control = self._controls(builder, name, run)
+        return builder.output(
+            name,
+            "flux_denoise",
+            "latents",
+            transformer=parts.denoiser,
+            positive_text_conditioning=run.positive,
+            negative_text_conditioning=run.negative if guided else None,
+            cfg_scale=run.cfg_scale if guided else 1.0,
+            control=control,
+            controlnet_vae=None if control is None else parts.vae,
+            latents=run.latents,
+            denoise_mask=run.mask,
+            denoising_start=run.start,
+            denoising_end=run.end,
+            add_noise=run.add_noise,
+            num_steps=run.steps,
+            guidance=run.guidance,
+            scheduler=run.scheduler,
+            seed=run.seed,
+            width=run.width,
+            height=run.height,
+        )
+
+    def _controls(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput | None:
+        """Return the run's ControlNets as a list, None if there are none."""
+        outputs = []
+        for number, control in enumerate(run.controls):
+            if control.model["type"] != ModelType.ControlNet:
+                raise CannotBuild(f"{self.name}: {control.model['name']} is not a ControlNet")
+            fields = {key: value for key, value in control.fields().items() if key != "control_mode"}
+            outputs.append(builder.output(f"{name}_controlnet_{number}", "flux_controlnet", "control", **fields))
+        return builder.collect(f"{name}_controlnet_collect", outputs) if outputs else None
+
+    def decode(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        latents: NodeOutput,
+        vae: NodeOutput,
+        tile: int | None = None,  # noqa: ARG002  (the node has no tiles)
+    ) -> NodeOutput:
+        """Decode the whole image at once."""
+        return builder.output(name, "flux_vae_decode", "image", latents=latents, vae=vae)
+
+    def encode_image(
+        self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
+    ) -> NodeOutput:
+        """Encode the whole image at once."""
+        return builder.output(name, "flux_vae_encode", "latents", image=image, vae=vae)

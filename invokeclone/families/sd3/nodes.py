@@ -1,0 +1,259 @@
+"""Stable Diffusion 3's nodes. They collect their inputs and call the pipeline."""
+
+from typing import TYPE_CHECKING
+
+from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.components.clip.fields import CLIPField
+from invokeclone.components.denoisers.fields import TransformerField
+from invokeclone.components.denoisers.inputs import FlowDenoiseInputs, flow_inputs
+from invokeclone.components.text_encoders.fields import T5EncoderField
+from invokeclone.families.sd3.fields import SD3ConditioningField, SD3ConditioningOutput
+from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
+from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
+from invokeclone.graph.invocations.outputs import ImageOutput, LatentsOutput
+from invokeclone.graph.vocabulary.fields import (
+    FieldDescriptions,
+    ImageField,
+    Input,
+    InputField,
+    LatentsField,
+    OutputField,
+    WithBoard,
+    WithMetadata,
+)
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ClipVariantType, ModelType, SubModelType
+
+if TYPE_CHECKING:
+    import torch
+
+_BASE = BaseModelType.StableDiffusion3
+
+
+@invocation_output("sd3_model_loader_output")
+class Sd3ModelLoaderOutput(BaseInvocationOutput):
+    """The parts of a Stable Diffusion 3 model."""
+
+    transformer: TransformerField = OutputField(description=FieldDescriptions.transformer, title="Transformer")
+    clip_l: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP L")
+    clip_g: CLIPField = OutputField(description=FieldDescriptions.clip, title="CLIP G")
+    t5_encoder: T5EncoderField = OutputField(description=FieldDescriptions.t5_encoder, title="T5 Encoder")
+    vae: VAEField = OutputField(description=FieldDescriptions.vae, title="VAE")
+
+
+@invocation("sd3_model_loader", title="Main Model - SD3", tags=["model", "sd3"], category="model", version="1.0.1")
+class Sd3ModelLoaderInvocation(BaseInvocation):
+    """Split a Stable Diffusion 3 model into transformer, text encoders and VAE, some of which may be separate models."""
+
+    model: ModelIdentifierField = InputField(
+        description=FieldDescriptions.sd3_model, input=Input.Direct, ui_model_base=_BASE, ui_model_type=ModelType.Main
+    )
+    t5_encoder_model: ModelIdentifierField | None = InputField(
+        description=FieldDescriptions.t5_encoder_model,
+        input=Input.Direct,
+        title="T5 Encoder",
+        default=None,
+        ui_model_type=ModelType.T5Encoder,
+    )
+    clip_l_model: ModelIdentifierField | None = InputField(
+        description=FieldDescriptions.clip_l_model,
+        input=Input.Direct,
+        title="CLIP L Encoder",
+        default=None,
+        ui_model_type=ModelType.CLIPEmbed,
+        ui_model_variant=ClipVariantType.L,
+    )
+    clip_g_model: ModelIdentifierField | None = InputField(
+        description=FieldDescriptions.clip_g_model,
+        input=Input.Direct,
+        title="CLIP G Encoder",
+        default=None,
+        ui_model_type=ModelType.CLIPEmbed,
+        ui_model_variant=ClipVariantType.G,
+    )
+    vae_model: ModelIdentifierField | None = InputField(
+        description=FieldDescriptions.vae_model,
+        title="VAE",
+        default=None,
+        ui_model_base=_BASE,
+        ui_model_type=ModelType.VAE,
+    )
+
+    def invoke(self, context: InvocationContext) -> Sd3ModelLoaderOutput:
+        """Return references to the parts."""
+        self._check(context)
+        part = self.model.part
+        t5, own_t5 = self.t5_encoder_model, (part(SubModelType.Tokenizer3), part(SubModelType.TextEncoder3))
+        tokenizer, encoder = (
+            own_t5 if t5 is None else (t5.part(SubModelType.Tokenizer2), t5.part(SubModelType.TextEncoder2))
+        )
+        return Sd3ModelLoaderOutput(
+            transformer=TransformerField(transformer=part(SubModelType.Transformer), loras=[]),
+            clip_l=_clip(self.clip_l_model, part(SubModelType.Tokenizer), part(SubModelType.TextEncoder)),
+            clip_g=_clip(self.clip_g_model, part(SubModelType.Tokenizer2), part(SubModelType.TextEncoder2)),
+            t5_encoder=T5EncoderField(tokenizer=tokenizer, text_encoder=encoder, loras=[]),
+            vae=VAEField(vae=self.vae_model or part(SubModelType.VAE)),
+        )
+
+    def _check(self, context: InvocationContext) -> None:
+        """Raise ValueError for a model that is not installed or of the wrong kind."""
+        types = (
+            (self.model, ModelType.Main),
+            (self.t5_encoder_model, ModelType.T5Encoder),
+            (self.clip_l_model, ModelType.CLIPEmbed),
+            (self.clip_g_model, ModelType.CLIPEmbed),
+            (self.vae_model, ModelType.VAE),
+        )
+        for model, model_type in types:
+            if model is not None:
+                check_exists(context, model)
+                check_type(context, model, model_type)
+        check_base(context.models.get_config(self.model.key), _BASE)
+
+
+def _clip(separate: ModelIdentifierField | None, *own: ModelIdentifierField) -> CLIPField:
+    """Return the tokenizer and text encoder of a separate model, or the main model's `own`."""
+    tokenizer, encoder = (
+        own if separate is None else (separate.part(SubModelType.Tokenizer), separate.part(SubModelType.TextEncoder))
+    )
+    return CLIPField(tokenizer=tokenizer, text_encoder=encoder, skipped_layers=0, loras=[])
+
+
+@invocation(
+    "sd3_text_encoder",
+    title="Prompt - SD3",
+    tags=["prompt", "conditioning", "sd3"],
+    category="prompt",
+    version="1.0.1",
+)
+class Sd3TextEncoderInvocation(BaseInvocation):
+    """Encode a prompt for Stable Diffusion 3; it has no prompt language."""
+
+    clip_l: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP L")
+    clip_g: CLIPField = InputField(description=FieldDescriptions.clip, input=Input.Connection, title="CLIP G")
+    t5_encoder: T5EncoderField | None = InputField(
+        default=None, description=FieldDescriptions.t5_encoder, input=Input.Connection, title="T5Encoder"
+    )
+    prompt: str = InputField(description="The prompt")
+
+    def invoke(self, context: InvocationContext) -> SD3ConditioningOutput:
+        """Encode the prompt, one encoder after the other."""
+        from invokeclone.engine.conditioning import ConditioningFieldData
+        from invokeclone.families.sd3.conditioning import SD3ConditioningInfo
+
+        pooled_l, embeds_l = self._encode_clip(context, self.clip_l)
+        pooled_g, embeds_g = self._encode_clip(context, self.clip_g)
+        t5 = None if self.t5_encoder is None else self._encode_t5(context, self.t5_encoder)
+        info = SD3ConditioningInfo(pooled_l, embeds_l, pooled_g, embeds_g, t5)
+        return SD3ConditioningOutput.build(context.conditioning.save(ConditioningFieldData([info])))
+
+    def _encode_clip(self, context: InvocationContext, clip: CLIPField) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Return pooled embeddings and embeddings."""
+        from invokeclone.components.clip.encode import skip_layers
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.sd3 import pipeline
+
+        if clip.loras:
+            raise ValueError("LoRAs are not supported for Stable Diffusion 3's text encoders: remove their nodes")
+        loaded = context.models.load(clip.text_encoder)
+        with loaded as text_encoder, context.models.load(clip.tokenizer) as tokenizer:
+            context.util.signal_progress("Running CLIP encoder")
+            with skip_layers(text_encoder, clip.skipped_layers):
+                return pipeline.encode_clip(tokenizer, text_encoder, self.prompt, device_of(loaded, text_encoder))
+
+    def _encode_t5(self, context: InvocationContext, t5: T5EncoderField) -> "torch.Tensor":
+        from invokeclone.components.text_encoders.encode import encode_t5
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.sd3 import pipeline
+
+        if t5.loras:
+            raise ValueError("LoRAs are not supported for Stable Diffusion 3's text encoders: remove their nodes")
+        loaded = context.models.load(t5.text_encoder)
+        with loaded as text_encoder, context.models.load(t5.tokenizer) as tokenizer:
+            context.util.signal_progress("Running T5 encoder")
+            device = device_of(loaded, text_encoder)
+            return encode_t5(tokenizer, text_encoder, self.prompt, pipeline.T5_TOKENS, device).cpu()
+
+
+@invocation("sd3_denoise", title="Denoise - SD3", tags=["image", "sd3"], category="latents", version="1.2.0")
+class SD3DenoiseInvocation(BaseInvocation, FlowDenoiseInputs, WithMetadata, WithBoard):
+    """Denoise latents with Stable Diffusion 3."""
+
+    positive_conditioning: SD3ConditioningField = InputField(
+        description=FieldDescriptions.positive_cond, input=Input.Connection
+    )
+    negative_conditioning: SD3ConditioningField = InputField(
+        description=FieldDescriptions.negative_cond, input=Input.Connection
+    )
+    cfg_scale: float | list[float] = InputField(default=3.5, description=FieldDescriptions.cfg_scale, title="CFG Scale")
+    width: int = InputField(default=1024, multiple_of=16, description=FieldDescriptions.width)
+    height: int = InputField(default=1024, multiple_of=16, description=FieldDescriptions.height)
+    steps: int = InputField(default=10, gt=0, description=FieldDescriptions.steps)
+    seed: int = InputField(default=0, description=FieldDescriptions.seed)
+
+    def invoke(self, context: InvocationContext) -> LatentsOutput:
+        """Return the denoised latents."""
+        from invokeclone.engine.loaded import device_of
+        from invokeclone.families.sd3 import pipeline
+        from invokeclone.families.sd3.conditioning import SD3ConditioningInfo
+
+        positive, negative = (
+            context.conditioning.load(field.conditioning_name).single(SD3ConditioningInfo, name)
+            for field, name in (
+                (self.positive_conditioning, "positive_conditioning"),
+                (self.negative_conditioning, "negative_conditioning"),
+            )
+        )
+        loaded = context.models.load(self.transformer.transformer)
+        check_base(loaded.config, _BASE)
+        with loaded as transformer:
+            latents = pipeline.denoise(
+                transformer,
+                positive,
+                negative,
+                flow_inputs(self, context),
+                device_of(loaded, transformer),
+                lambda state: context.util.sd_step_callback(state, _BASE),
+            )
+        return LatentsOutput.build(context.tensors.save(latents), latents)
+
+
+@invocation(
+    "sd3_i2l",
+    title="Image to Latents - SD3",
+    tags=["image", "latents", "vae", "i2l", "sd3"],
+    category="latents",
+    version="1.0.1",
+)
+class SD3ImageToLatentsInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Encode an image to latents with Stable Diffusion 3's VAE."""
+
+    image: ImageField = InputField(description="The image to encode")
+    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
+
+    def invoke(self, context: InvocationContext) -> LatentsOutput:
+        """Encode the image and save the latents."""
+        from invokeclone.components.autoencoders import steps
+
+        return steps.encode_image(context, self.image, self.vae, shifted=False)
+
+
+@invocation(
+    "sd3_l2i",
+    title="Latents to Image - SD3",
+    tags=["latents", "image", "vae", "l2i", "sd3"],
+    category="latents",
+    version="1.3.2",
+)
+class SD3LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+    """Decode latents to an image with Stable Diffusion 3's VAE."""
+
+    latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
+    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
+
+    def invoke(self, context: InvocationContext) -> ImageOutput:
+        """Decode the latents and save the image."""
+        from invokeclone.components.autoencoders import steps
+
+        return steps.decode_latents(context, self.latents, self.vae, shifted=False)

@@ -1,0 +1,161 @@
+"""Tiny models of transformer families on a real server: every API makes the same image; initial images, masks, failures."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.server_process import Server
+
+WIDTH, HEIGHT, STEPS, SEED, SCALE = 96, 64, 3, 7, 3.0
+PROMPT, NEGATIVE = "a red fox", "blurry"
+MODELS = ("tiny sd3", "tiny cogview4")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_folder: Path) -> Iterator[Server]:
+    running = Server(tmp_path_factory.mktemp("server") / "root").start()
+    for folder in (sd3_folder, cogview4_folder):
+        source = {"source": str(folder), "inplace": True}
+        running.client.post("/api/v2/models/install", params=source, json={}).raise_for_status()
+
+    def installed() -> bool:
+        models = running.client.get("/api/v2/models/").json()["models"]
+        return set(MODELS) <= {model["name"] for model in models}
+
+    running.wait_for(installed, "the models")
+    yield running
+    running.client.close()
+    running.stop()
+
+
+def enqueue(server: Server, model: str, **request: Any) -> int:
+    body = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "model": model, "seed": SEED, "steps": STEPS}
+    size = {"width": WIDTH, "height": HEIGHT, "cfg_scale": SCALE}
+    answer = server.client.post("/api/v1/queue/default/enqueue_prompt", json={**body, **size, **request})
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["item_ids"][0])
+
+
+def generate(server: Server, model: str, **request: Any) -> np.ndarray:
+    item = server.finished(enqueue(server, model, **request))
+    assert item["status"] == "completed", item["error_traceback"]
+    size = server.picture_of(item)
+    return np.frombuffer(server.pixels_of(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
+
+
+def decode_image(data: bytes | str) -> np.ndarray:
+    file = io.BytesIO(base64.b64decode(data) if isinstance(data, str) else data)
+    return np.asarray(Image.open(file).convert("RGB")).astype(int)
+
+
+def upload(server: Server, image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    query = {"image_category": "user", "is_intermediate": False}
+    files = {"file": ("a.png", file.getvalue(), "image/png")}
+    return str(server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"])
+
+
+def from_comfyui(server: Server, model: str) -> np.ndarray:
+    sampler = {"seed": SEED, "steps": STEPS, "cfg": SCALE, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
+    links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "1": ("CheckpointLoaderSimple", {"ckpt_name": model}),
+        "2": ("CLIPTextEncode", {"text": PROMPT, "clip": ["1", 1]}),
+        "3": ("CLIPTextEncode", {"text": NEGATIVE, "clip": ["1", 1]}),
+        "4": ("EmptySD3LatentImage", {"width": WIDTH, "height": HEIGHT, "batch_size": 1}),
+        "5": ("KSampler", sampler | links),
+        "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
+        "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": "x"}),
+    }
+    prompt = {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
+    answer = server.client.post("/prompt", json={"prompt": prompt})
+    assert answer.status_code == 200, answer.text
+    prompt_id = answer.json()["prompt_id"]
+    history = server.wait_for(lambda: server.client.get(f"/history/{prompt_id}").json().get(prompt_id), "history")
+    image = history["outputs"]["7"]["images"][0]
+    query = {"filename": image["filename"], "type": image["type"]}
+    return decode_image(server.client.get("/view", params=query).content)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_api_makes_the_same_image(model: str, server: Server) -> None:
+    made = generate(server, model)
+    assert made.shape == (HEIGHT, WIDTH, 3)
+    assert made.std() > 10
+    body = {"prompt": PROMPT, "negative_prompt": NEGATIVE, "seed": SEED, "steps": STEPS, "cfg_scale": SCALE}
+    size = {"width": WIDTH, "height": HEIGHT}
+    automatic1111 = server.client.post(
+        "/sdapi/v1/txt2img", json=body | size | {"override_settings": {"sd_model_checkpoint": model}}
+    )
+    assert automatic1111.status_code == 200, automatic1111.text
+    assert (decode_image(automatic1111.json()["images"][0]) == made).all()
+    openai = server.client.post(
+        "/v1/images/generations",
+        json=body | {"model": model, "size": f"{WIDTH}x{HEIGHT}", "response_format": "b64_json"},
+    )
+    assert openai.status_code == 200, openai.text
+    assert (decode_image(openai.json()["data"][0]["b64_json"]) == made).all()
+    assert (from_comfyui(server, model) == made).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_initial_images_masks_and_hires_fix(model: str, server: Server) -> None:
+    gray = Image.linear_gradient("L").resize((WIDTH, HEIGHT))
+    photo = Image.merge("RGB", (gray, gray.rotate(180), gray))
+    image = {"image": upload(server, photo), "strength": 0.5}
+
+    def with_mask(mask: Image.Image) -> np.ndarray:
+        return generate(server, model, init_image=image, inpaint_mask={"mask": upload(server, mask), "paste": False})
+
+    everywhere = generate(server, model, init_image=image)
+    assert (with_mask(Image.new("L", photo.size, 0)) == everywhere).all(), "all of it may change"
+    nowhere = with_mask(Image.new("L", photo.size, 255))
+    assert np.abs(nowhere - everywhere).mean() > 3
+    half = Image.new("L", photo.size, 255)
+    half.paste(0, (0, 0, WIDTH // 2, HEIGHT))
+    assert min(np.abs(with_mask(half) - other).mean() for other in (everywhere, nowhere)) > 3
+    enlarged = generate(server, model, hires_fix={"width": 192, "height": 128, "steps": 2, "strength": 0.5})
+    assert enlarged.shape == (128, 192, 3)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_metadata_names_the_family(model: str, server: Server) -> None:
+    item = server.finished(enqueue(server, model))
+    mode = server.picture_metadata(item)["generation_mode"]
+    assert mode == f"{model.removeprefix('tiny ')}_txt2img"
+
+
+def test_unsupported_options_are_refused_before_anything_is_enqueued(server: Server) -> None:
+    for request, message in (
+        ({"clip_skip": 1}, "do not support CLIP skip"),
+        ({"seamless": True}, "do not support seamless"),
+    ):
+        body = {"prompt": PROMPT, "model": "tiny cogview4", **request}
+        answer = server.client.post("/api/v1/queue/default/enqueue_prompt", json=body)
+        assert answer.status_code in (400, 422), answer.text
+        assert message in answer.text
+
+
+def test_the_worker_continues_after_a_failure(server: Server, sd3_folder: Path) -> None:
+    """The folder loses its T5 encoder; with a new record, nothing of it is in the model cache."""
+    import shutil
+
+    incomplete = shutil.copytree(sd3_folder, server.root.parent / "without t5")
+    shutil.rmtree(incomplete / "text_encoder_3")
+    source = {"source": str(incomplete), "inplace": True}
+    server.client.post("/api/v2/models/install", params=source, json={}).raise_for_status()
+    query = {"model_name": "without t5"}
+    server.wait_for(lambda: server.client.get("/api/v2/models/", params=query).json()["models"], "the model")
+    worker = server.a_worker().pid
+    item = server.finished(enqueue(server, "without t5"))
+    assert item["status"] == "failed"
+    assert "without t5 has no T5 encoder" in item["error_message"]
+    assert generate(server, "tiny sd3").std() > 10
+    assert server.a_worker().pid == worker

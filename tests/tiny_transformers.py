@@ -1,0 +1,169 @@
+"""Tiny models of transformer families with random weights, as pipeline folders, and a context in which nodes run with them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
+from tests.fakes_context import FakeConfig, FakeContext
+from tests.tiny_models import TEXT_ENCODER, VAE
+
+if TYPE_CHECKING:
+    from invokeclone.engine.cache import ModelCache
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def save_pipeline(folder: Path, class_name: str, parts: dict[str, Any]) -> Path:
+    """Save the parts of a pipeline as diffusers does, with model_index.json."""
+    index: dict[str, Any] = {"_class_name": class_name}
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+        index[name] = [type(part).__module__.partition(".")[0], type(part).__name__]
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def make_vae16(**config: Any) -> Any:
+    """Return an autoencoder with 16 latent channels."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    torch.manual_seed(0)
+    return AutoencoderKL(**VAE, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, **config).eval()
+
+
+def make_clip_with_projection(width: int, seed: int) -> Any:
+    """Return a CLIP text encoder for the tiny models' tokenizer."""
+    import torch
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": width, "projection_dim": width}
+    return CLIPTextModelWithProjection(CLIPTextConfig(**{**TEXT_ENCODER, **sizes})).eval()
+
+
+def make_t5(width: int) -> tuple[Any, Any]:
+    """Return a tokenizer of single letters and a T5 encoder."""
+    import torch
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    torch.manual_seed(2)
+    sizes = {"d_model": width, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 4}
+    config = T5Config(vocab_size=40, feed_forward_proj="gated-gelu", **sizes)
+    words = ["<pad>", "</s>", "<unk>", "▁", *LETTERS]
+    tokenizer = T5TokenizerFast(vocab=[(word, -float(n)) for n, word in enumerate(words)], extra_ids=0)
+    return tokenizer, T5EncoderModel(config).eval()
+
+
+def make_sd3_parts(tokenizer: Any) -> dict[str, Any]:
+    """Return the parts of Stable Diffusion 3, with `tokenizer` for both CLIP encoders."""
+    import torch
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    t5_tokenizer, t5 = make_t5(64)
+    torch.manual_seed(3)
+    transformer = SD3Transformer2DModel(
+        sample_size=16, patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=8,
+        num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=16, pooled_projection_dim=56,
+        pos_embed_max_size=12,
+    )  # fmt: skip
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.3)
+    return {
+        "transformer": transformer.eval(),
+        "text_encoder": make_clip_with_projection(24, 0),
+        "text_encoder_2": make_clip_with_projection(32, 1),
+        "text_encoder_3": t5,
+        "tokenizer": tokenizer,
+        "tokenizer_2": tokenizer,
+        "tokenizer_3": t5_tokenizer,
+        "vae": make_vae16(scaling_factor=1.5305, shift_factor=0.0609),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }
+
+
+def make_glm_tokenizer() -> Any:
+    """Return a tokenizer of single letters that begins each text as GLM's does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<|endoftext|>", "[gMASK]", "<sop>", *LETTERS, " "]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 1), ("<sop>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|endoftext|>", model_max_length=2048)
+
+
+def make_cogview4_parts() -> dict[str, Any]:
+    """Return the parts of CogView4."""
+    import torch
+    from diffusers.models.transformers.transformer_cogview4 import CogView4Transformer2DModel
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+    from transformers import GlmConfig, GlmModel
+
+    torch.manual_seed(4)
+    glm = GlmConfig(
+        vocab_size=40, hidden_size=32, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, pad_token_id=0,
+    )  # fmt: skip
+    transformer = CogView4Transformer2DModel(
+        patch_size=2, in_channels=16, out_channels=16, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        text_embed_dim=32, time_embed_dim=16, condition_dim=8, pos_embed_max_size=64, sample_size=16,
+        rope_axes_dim=(16, 16),
+    )  # fmt: skip
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.3)
+    return {
+        "transformer": transformer.eval(),
+        "text_encoder": GlmModel(glm).eval(),
+        "tokenizer": make_glm_tokenizer(),
+        "vae": make_vae16(scaling_factor=1.0, shift_factor=0.3),
+        "scheduler": FlowMatchEulerDiscreteScheduler(
+            base_shift=0.25, max_shift=0.75, base_image_seq_len=256, max_image_seq_len=4096, use_dynamic_shifting=True,
+            time_shift_type="linear",
+        ),
+    }  # fmt: skip
+
+
+@dataclass
+class InstalledModels:
+    """The context's models interface, with several models by their keys."""
+
+    cache: "ModelCache"
+    records: dict[str, Any]
+
+    def exists(self, identifier: Any) -> bool:
+        return getattr(identifier, "key", identifier) in self.records
+
+    def get_config(self, identifier: Any) -> Any:
+        return self.records[getattr(identifier, "key", identifier)]
+
+    def load(self, identifier: ModelIdentifierField, submodel_type: Any = None) -> Any:
+        from invokeclone.engine.loading import loaders
+
+        record = self.get_config(identifier)
+        return loaders.load(self.cache, record, Path(record.path), submodel_type or identifier.submodel_type)
+
+    def add(
+        self, folder: Path, base: BaseModelType, model_type: ModelType, model_format: ModelFormat, **fields: Any
+    ) -> ModelIdentifierField:
+        """Add a record for a folder and return the reference to it."""
+        name = folder.name
+        self.records[name] = SimpleNamespace(
+            key=name, name=name, path=str(folder), base=base, type=model_type, format=model_format, **fields
+        )
+        return ModelIdentifierField(key=name, hash="blake3:0", name=name, base=base, type=model_type)
+
+    def add_main(self, folder: Path, base: BaseModelType) -> ModelIdentifierField:
+        """Add a record for a pipeline's folder and return the reference to it."""
+        return self.add(folder, base, ModelType.Main, ModelFormat.Diffusers)
+
+
+def context_with(cache: "ModelCache") -> FakeContext:
+    """Return a context for nodes without models yet."""
+    return FakeContext(models=InstalledModels(cache, {}), config=FakeConfig(cache.settings))
