@@ -222,7 +222,7 @@ class Replacement(LayerChange):
 
     def fits(self, shape: torch.Size) -> bool:
         """Return whether it has the weight's size."""
-        return self.weight.numel() == shape.numel()
+        return bool(self.weight.numel() == shape.numel())
 
 
 @dataclass(frozen=True)

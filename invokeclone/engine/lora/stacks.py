@@ -7,12 +7,13 @@ the other. A model that keeps them apart gets from a change of such a layer one 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from typing import TypeAlias
 
 import torch
 
 from invokeclone.engine.lora.layers import IA3, DoRA, Full, LayerChange, LoHa, LoKr, LoRA, Replacement
 
-Rows = slice | torch.Tensor
+Rows: TypeAlias = slice | torch.Tensor
 """Which rows of a stack a module has: a range, or an index in any order."""
 
 

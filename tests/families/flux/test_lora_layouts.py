@@ -10,10 +10,10 @@ import torch
 from diffusers.loaders import lora_conversion_utils as diffusers_conversion
 from safetensors.torch import save_file
 
-from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
+from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.files import load_lora
 from invokeclone.engine.lora.layers import read_layer
-from invokeclone.engine.lora.matching import assign
+from invokeclone.engine.lora.matching import LoRAPatch, assign
 from invokeclone.families.flux import single_files
 from invokeclone.families.flux.lora_keys import LAYOUT
 from tests.tiny_flux import TRANSFORMER, original_names
