@@ -16,7 +16,7 @@ TRANSFORMER = {
     "attention_head_dim": 16,
     "num_attention_heads": 2,
     "joint_attention_dim": 24,
-    "pooled_projection_dim": 12,
+    "pooled_projection_dim": 32,
     "guidance_embeds": True,
     "axes_dims_rope": (4, 6, 6),
 }
@@ -66,7 +66,7 @@ def flux_vae() -> Any:
 
 @pytest.fixture(scope="session")
 def flux_text() -> "Callable[[int], tuple[torch.Tensor, torch.Tensor]]":
-    """Return a function of a seed that gives a text (1, 6, 24) and a pooled embedding (1, 12)."""
+    """Return a function of a seed that gives a text (1, 6, 24) and a pooled embedding (1, 32)."""
     import torch
 
     def text(seed: int) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -120,3 +120,25 @@ def flux_file(flux_transformer: Any, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("flux") / "tiny-flux.safetensors"
     save_file(original_names(flux_transformer.state_dict()), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def flux_folder(
+    tmp_path_factory: pytest.TempPathFactory, sd1_parts: dict[str, Any], flux_transformer: Any, flux_vae: Any
+) -> Path:
+    """Save a whole FLUX.1 pipeline."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    from tests.tiny_transformers import make_t5, save_pipeline
+
+    tokenizer, t5 = make_t5(24)
+    parts = {
+        "transformer": flux_transformer,
+        "vae": flux_vae,
+        "text_encoder": sd1_parts["text_encoder"],
+        "tokenizer": sd1_parts["tokenizer"],
+        "text_encoder_2": t5,
+        "tokenizer_2": tokenizer,
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+    return save_pipeline(tmp_path_factory.mktemp("flux-folder") / "tiny flux", "FluxPipeline", parts)

@@ -149,13 +149,26 @@ class InstalledModels:
         record = self.get_config(identifier)
         return loaders.load(self.cache, record, Path(record.path), submodel_type or identifier.submodel_type)
 
+    def get_absolute_path(self, record: Any) -> Path:
+        return Path(record.path)
+
+    def search_by_attrs(self, **attributes: Any) -> list[Any]:
+        return [r for r in self.records.values() if all(getattr(r, n) == v for n, v in attributes.items())]
+
     def add(
         self, folder: Path, base: BaseModelType, model_type: ModelType, model_format: ModelFormat, **fields: Any
     ) -> ModelIdentifierField:
         """Add a record for a folder and return the reference to it."""
         name = folder.name
         self.records[name] = SimpleNamespace(
-            key=name, name=name, path=str(folder), base=base, type=model_type, format=model_format, **fields
+            key=name,
+            hash="blake3:0",
+            name=name,
+            path=str(folder),
+            base=base,
+            type=model_type,
+            format=model_format,
+            **fields,
         )
         return ModelIdentifierField(key=name, hash="blake3:0", name=name, base=base, type=model_type)
 

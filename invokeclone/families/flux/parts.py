@@ -1,32 +1,74 @@
-"""Which parts a FLUX.1 main model comes with, besides its transformer."""
+"""The parts of a FLUX.1 model beside its transformer: selected ones, the main model's own, or other installed models."""
+
+from typing import Any
 
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.metadata import check_exists, check_type
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import ModelFormat, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import (
+    BaseModelType,
+    ClipVariantType,
+    ModelFormat,
+    ModelType,
+    SubModelType,
+)
 
-_KINDS = {
-    SubModelType.TextEncoder: ("CLIP-L text encoder", "openai/clip-vit-large-patch14"),
-    SubModelType.TextEncoder2: ("T5 encoder", "InvokeAI/t5-v1_1-xxl::bfloat16"),
-    SubModelType.VAE: ("VAE of FLUX.1", "black-forest-labs/FLUX.1-schnell::ae.safetensors"),
+_KINDS: dict[SubModelType, tuple[dict[str, Any], str, str]] = {
+    SubModelType.TextEncoder: ({"type": ModelType.CLIPEmbed}, "CLIP-L text encoder", "openai/clip-vit-large-patch14"),
+    SubModelType.TextEncoder2: ({"type": ModelType.T5Encoder}, "T5 encoder", "InvokeAI/t5-v1_1-xxl::bfloat16"),
+    SubModelType.VAE: (
+        {"type": ModelType.VAE, "base": BaseModelType.Flux},
+        "VAE of FLUX.1",
+        "black-forest-labs/FLUX.1-schnell::ae.safetensors",
+    ),
 }
-"""The name of each part, and where a model with it can be installed from."""
+"""What a separate model of each part is, its name, and where one can be installed from."""
 
 
 class MissingPart(ValueError):
-    """A model needs a part that neither it nor the graph provides."""
+    """A model needs a part that neither it nor another installed model provides."""
 
     def __init__(self, model: str, part: SubModelType, field: str) -> None:
-        kind, source = _KINDS[part]
+        _, kind, source = _KINDS[part]
         super().__init__(
             f"{model} comes without a {kind}: install one, for example {source} (the starter models have it), and "
             f"select it as {field}"
         )
 
 
-def has_part(context: InvocationContext, model: ModelIdentifierField, part: SubModelType) -> bool:
+def source_of(
+    context: InvocationContext,
+    main: ModelIdentifierField,
+    selected: ModelIdentifierField | None,
+    part: SubModelType,
+    field: str,
+) -> ModelIdentifierField:
+    """Return the model that provides a part; `field` is the node's input that selects it.
+
+    Without a selection it is the main model if its files include the part, else the first installed model of the
+    kind by name. Raises MissingPart, UnknownModel and WrongModelType.
+    """
+    if selected is not None:
+        check_exists(context, selected)
+        check_type(context, selected, _KINDS[part][0]["type"])
+        return selected
+    if _includes(context, main, part):
+        return main
+    candidates = [record for record in context.models.search_by_attrs(**_KINDS[part][0]) if _is_suitable(record)]
+    if not candidates:
+        raise MissingPart(main.name, part, field)
+    record = min(candidates, key=lambda candidate: (candidate.name, candidate.key))
+    context.logger.info(f"{main.name} comes without a {_KINDS[part][1]}: {record.name} is used")
+    return ModelIdentifierField(key=record.key, hash=record.hash, name=record.name, base=record.base, type=record.type)
+
+
+def _is_suitable(record: Any) -> bool:
+    return bool(record.type != ModelType.CLIPEmbed or record.variant == ClipVariantType.L)
+
+
+def _includes(context: InvocationContext, main: ModelIdentifierField, part: SubModelType) -> bool:
     """Return whether a main model's files include a part."""
-    record = context.models.get_config(model.key)
+    record = context.models.get_config(main.key)
     if record.format not in (ModelFormat.Diffusers, ModelFormat.SDNQQuantized):
         return False
-    path = context.models.get_absolute_path(record)
-    return (path / str(part)).is_dir()
+    return (context.models.get_absolute_path(record) / str(part)).is_dir()

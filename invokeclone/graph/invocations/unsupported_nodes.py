@@ -82,11 +82,7 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
         "ernie_image_vae_decode",
     ),
-    "FLUX": (
-        "flux_control_lora_loader", "flux_controlnet", "flux_denoise", "flux_denoise_meta", "flux_fill",
-        "flux_ip_adapter", "flux_kontext", "flux_kontext_image_prep", "flux_lora_collection_loader", "flux_lora_loader",
-        "flux_model_loader", "flux_redux", "flux_text_encoder", "flux_vae_decode", "flux_vae_encode",
-    ),
+    "FLUX": ("flux_control_lora_loader", "flux_lora_collection_loader", "flux_lora_loader"),
     "FLUX.2": (
         "flux2_denoise", "flux2_dev_lora_collection_loader", "flux2_dev_lora_loader", "flux2_dev_model_loader",
         "flux2_dev_text_encoder", "flux2_klein_lora_collection_loader", "flux2_klein_lora_loader",

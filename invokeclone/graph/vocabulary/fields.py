@@ -135,6 +135,12 @@ def InputField(  # noqa: N802 - the name that third-party nodes use
     return Field(default=default, json_schema_extra=extra, **limits)
 
 
+def with_schema(field: Any, **entries: Any) -> Any:
+    """Return an input with additional entries in its published schema, which pydantic does not check."""
+    field.json_schema_extra = {**(field.json_schema_extra or {}), **entries}
+    return field
+
+
 def OutputField(  # noqa: N802 - the name that third-party nodes use
     default: Any = PydanticUndefined,
     *,

@@ -23,7 +23,7 @@ from invokeclone.families.flux.fields import (
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
 from invokeclone.graph.invocations.metadata import check_exists, check_type
-from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, InputField, TensorField
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, InputField, TensorField, with_schema
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
@@ -48,9 +48,11 @@ class FluxControlNetInvocation(BaseInvocation):
         ui_model_base=BaseModelType.Flux,
         ui_model_type=ModelType.ControlNet,
     )
-    control_weight: float | list[float] = InputField(
-        default=1.0, ge=-1, le=2, description="Weight from -1 to 2, or one weight per step; below 0 has no effect"
-    )
+    control_weight: float | list[float] = with_schema(
+        InputField(default=1.0, description="Weight from -1 to 2, or one weight per step; below 0 has no effect"),
+        ge=-1,
+        le=2,
+    )  # as constraints, ge and le would fail for a list
     begin_step_percent: float = InputField(default=0, ge=0, le=1, description=_BEGIN)
     end_step_percent: float = InputField(default=1, ge=0, le=1, description=_END)
     resize_mode: CONTROLNET_RESIZE_VALUES = InputField(default="just_resize", description="How the image is resized")

@@ -7,7 +7,7 @@ from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import FluxModelLoaderOutput
-from invokeclone.families.flux.parts import MissingPart, has_part
+from invokeclone.families.flux.parts import source_of
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_exists, check_type
@@ -44,12 +44,12 @@ class FluxModelLoaderInvocation(BaseInvocation):
     )
 
     def invoke(self, context: InvocationContext) -> FluxModelLoaderOutput:
-        """Return references to the parts; those that are not selected are the main model's own."""
+        """Return references to the parts."""
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
-        clip = self._source(context, self.clip_embed_model, SubModelType.TextEncoder, "clip_embed_model")
-        t5 = self._source(context, self.t5_encoder_model, SubModelType.TextEncoder2, "t5_encoder_model")
-        vae = self._source(context, self.vae_model, SubModelType.VAE, "vae_model")
+        clip = source_of(context, self.model, self.clip_embed_model, SubModelType.TextEncoder, "clip_embed_model")
+        t5 = source_of(context, self.model, self.t5_encoder_model, SubModelType.TextEncoder2, "t5_encoder_model")
+        vae = source_of(context, self.model, self.vae_model, SubModelType.VAE, "vae_model")
         return FluxModelLoaderOutput(
             transformer=TransformerField(transformer=self.model.part(SubModelType.Transformer), loras=[]),
             clip=CLIPField(
@@ -64,17 +64,6 @@ class FluxModelLoaderInvocation(BaseInvocation):
             vae=VAEField(vae=vae.part(SubModelType.VAE)),
             max_seq_len=self._tokens(context),
         )
-
-    def _source(
-        self, context: InvocationContext, selected: ModelIdentifierField | None, part: SubModelType, name: str
-    ) -> ModelIdentifierField:
-        """Return the model with a part: the selected one, or the main model if it has the part. Raises MissingPart."""
-        if selected is not None:
-            check_exists(context, selected)
-            return selected
-        if not has_part(context, self.model, part):
-            raise MissingPart(self.model.name, part, name)
-        return self.model
 
     def _tokens(self, context: InvocationContext) -> Literal[256, 512]:
         variant = getattr(context.models.get_config(self.model.key), "variant", None)
