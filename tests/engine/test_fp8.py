@@ -12,8 +12,9 @@ from torch import nn
 from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading import loaders
-from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
+from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.layers import DoRA, Full, LayerChange, LoRA
+from invokeclone.engine.lora.matching import LoRAPatch
 from invokeclone.engine.placement import size_of
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from tests.tiny_models import make_unet, noise_of

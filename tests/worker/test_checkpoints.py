@@ -13,8 +13,9 @@ from torch import nn
 from invokeclone.engine import checkpoints
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading import loaders
-from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
+from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.layers import LoRA
+from invokeclone.engine.lora.matching import LoRAPatch
 from invokeclone.graph.checkpoints import acquire_lock, checkpoint, watch_cancellation
 from invokeclone.graph.context import CanceledException
 from invokeclone.kit.config.settings import Settings

@@ -5,7 +5,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from invokeclone.engine.loaded import device_of
-from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
+from invokeclone.engine.lora.apply import apply_loras
+from invokeclone.engine.lora.matching import LoRAPatch
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.vocabulary.model_fields import LoRAField
 

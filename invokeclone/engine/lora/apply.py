@@ -5,9 +5,8 @@ to the device or stored in a compact format, keep theirs: a parallel branch comp
 objects are restored, also after an error.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
-from invokeclone.engine.lora.layers import LayerChange, LoRA
+from invokeclone.engine.lora.layers import LayerChange, LoRA, Replacement
+from invokeclone.engine.lora.matching import Change, LoRAPatch, assign, dense_weight
 from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.kit import log
 
@@ -26,18 +26,6 @@ _LINEAR = (nn.Linear, nn.Conv2d)
 """Layers whose output is linear in their weight, so that a parallel branch can compute the change."""
 _SHARE_OF_FREE_MEMORY = 0.5
 """Share of the device's free memory that changed weights may take; the rest is for the model's computation."""
-
-
-@dataclass(frozen=True)
-class LoRAPatch:
-    """A LoRA's layers for one model, by flat name, and its strength."""
-
-    name: str
-    layers: Mapping[str, LayerChange]
-    weight: float
-
-
-Change = tuple[LayerChange, float]
 
 
 @contextmanager
@@ -56,50 +44,43 @@ def apply_loras(
     with ExitStack() as stack:
         patcher = _Patcher(device, stack)
         with torch.no_grad(), torch.inference_mode(mode=False):
-            for module, changes in _assign(model, active, optional_prefix).items():
+            for module, changes in assign(model, active, optional_prefix).items():
                 checkpoint()
                 patcher.patch(module, changes)
         yield
 
 
-def _assign(model: nn.Module, loras: Sequence[LoRAPatch], optional_prefix: str) -> dict[nn.Module, list[Change]]:
-    """Return the changes of each module, in the order of the LoRAs."""
-    modules = _modules_by_flat_name(model, optional_prefix)
-    assigned: dict[nn.Module, list[Change]] = {}
-    for lora in loras:
-        matches = {
-            name: module
-            for name, change in lora.layers.items()
-            if (module := modules.get(name)) is not None and _fits(change, module)
-        }
-        if not matches:
-            raise ValueError(
-                f"the LoRA {lora.name} matches no layer of this model: it was made for another base"
-                f" (its first layer is {next(iter(lora.layers))})"
-            )
-        if unmatched := [name for name in lora.layers if name not in matches]:
-            logger.warning(
-                "LoRA %s: %s unknown layers are skipped, such as %s", lora.name, len(unmatched), unmatched[0]
-            )
-        for name, module in matches.items():
-            assigned.setdefault(module, []).append((lora.layers[name], lora.weight))
-    return assigned
+@contextmanager
+def widen_input(
+    module: nn.Linear, change: LayerChange, strength: float, channels: int, device: torch.device
+) -> Iterator[None]:
+    """Let a linear layer take `channels` inputs, more than it has, inside the block.
 
+    `change` has a column for each of them. The layer itself, with its weight and other changes, sees its own inputs.
+    Raises ValueError for a change of another size.
+    """
+    shape = torch.Size((module.out_features, channels))
+    if not change.fits(shape):
+        raise ValueError(f"the change does not fit a layer of {shape[0]} outputs and {channels} inputs")
+    own = module.in_features
+    weight = functional.pad(dense_weight(module), (0, channels - own)) if not _is_product(change) else None
+    with torch.no_grad(), torch.inference_mode(mode=False):
+        branch = _linear_branch(module, [(change, strength)], device, weight)
+    whole: list[torch.Tensor] = []
 
-def _modules_by_flat_name(model: nn.Module, optional_prefix: str) -> dict[str, nn.Module]:
-    modules: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
-        if isinstance(getattr(module, "weight", None), torch.Tensor):
-            flat = path.replace(".", "_")
-            modules.setdefault(flat, module)
-            if optional_prefix:
-                modules.setdefault(optional_prefix + flat, module)
-    return modules
+    def narrow(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        whole.append(inputs[0])
+        return (inputs[0][..., :own],)
 
+    def add(_module: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return branch(whole.pop(), output)
 
-def _fits(change: LayerChange, module: Any) -> bool:
-    delta, bias = change.bias_delta(), getattr(module, "bias", None)
-    return change.fits(module.weight.shape) and (delta is None or (bias is not None and delta.numel() == bias.numel()))
+    hooks = module.register_forward_pre_hook(narrow), module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class _Patcher:
@@ -113,7 +94,7 @@ class _Patcher:
     def patch(self, module: Any, changes: Sequence[Change]) -> None:
         """Change one module."""
         weight: torch.Tensor = module.weight
-        if not self._is_beside(module):
+        if not self._is_beside(module, changes):
             try:
                 self._merge(module, changes)
             except Exception as error:
@@ -125,22 +106,24 @@ class _Patcher:
                 return
         self._compute_beside(module, changes)
 
-    def _is_beside(self, module: Any) -> bool:
+    def _is_beside(self, module: Any, changes: Sequence[Change]) -> bool:
         """Return whether a module keeps its weight. Streamed weights are in RAM between uses."""
         weight: torch.Tensor = module.weight
         if weight.dtype not in _COMPUTABLE:
             return True
+        if any(isinstance(change, Replacement) for change, _ in changes):
+            return False
         if not _is_on_device(weight):
             return isinstance(module, nn.Linear)
         return isinstance(module, _LINEAR) and weight.nbytes > self._budget
 
     def _merge(self, module: Any, changes: Sequence[Change]) -> None:
         """Give a module new weights: computed from the originals on the CPU, one change after the other on a device."""
+        weight, deltas = _replaced(module.weight.data, changes)
         if not _is_on_device(module.weight):
-            weight = module.weight.data + _sum_of_deltas(module.weight.data, changes, self._device)
+            weight = weight + _sum_of_deltas(module.weight.data, deltas, self._device) if deltas else weight
         else:
-            weight = module.weight.data
-            for change, strength in changes:
+            for change, strength in deltas:
                 delta = _delta(change, weight, torch.float32, weight.device)
                 weight = weight if delta is None else weight + (delta * strength).to(weight.dtype)
         delta = _sum_of_biases(module, changes)
@@ -174,6 +157,15 @@ class _Patcher:
         self._stack.callback(module.register_forward_hook(add).remove)
 
 
+def _replaced(weight: torch.Tensor, changes: Sequence[Change]) -> tuple[torch.Tensor, Sequence[Change]]:
+    """Return the weight that a change sets, whatever its strength, or the original one; and the other changes."""
+    values = [change.weight for change, _ in changes if isinstance(change, Replacement)]
+    if not values:
+        return weight, changes
+    others = [(change, strength) for change, strength in changes if not isinstance(change, Replacement)]
+    return values[-1].to(weight, copy=True).reshape(weight.shape), others
+
+
 def _is_on_device(weight: torch.Tensor) -> bool:
     """Return whether a weight is on a separate device; streamed weights are in RAM."""
     return bool(weight.device.type != "cpu")
@@ -183,16 +175,28 @@ Branch = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A function of a layer's input and output that returns the output with the change, added in place."""
 
 
-def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.device) -> Branch:
-    """Return the branch of a linear layer: low-rank products, and one matrix for everything else."""
+def _is_product(change: LayerChange) -> bool:
+    """Return whether a layer's input can pass through a change's two matrices in turn."""
+    return isinstance(change, LoRA) and change.is_two_matrices
+
+
+def _linear_branch(
+    module: nn.Linear, changes: Sequence[Change], device: torch.device, weight: torch.Tensor | None = None
+) -> Branch:
+    """Return the branch of a linear layer: low-rank products, and one matrix for everything else.
+
+    Changes that depend on the weight get `weight`, by default the layer's own.
+    """
     products, dense_changes = [], []
     for change, strength in changes:
-        if isinstance(change, LoRA) and change.is_two_matrices:
+        if isinstance(change, LoRA) and _is_product(change):
             down, up = (side.flatten(1).to(device) for side in (change.down, change.up))
             products.append((down, up, strength * change.scale))
         else:
             dense_changes.append((change, strength))
-    delta = _sum_of_deltas(module.weight.data, dense_changes, device) if dense_changes else None
+    delta = None
+    if dense_changes:
+        delta = _sum_of_deltas(dense_weight(module) if weight is None else weight, dense_changes, device)
     bias = _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -210,7 +214,7 @@ def _linear_branch(module: nn.Linear, changes: Sequence[Change], device: torch.d
 
 def _convolution_branch(module: nn.Conv2d, changes: Sequence[Change], device: torch.device) -> Branch:
     """Return the branch of a convolution, with the module's padding, wrap-around included."""
-    delta, bias = _sum_of_deltas(module.weight.data, changes, device), _sum_of_biases(module, changes)
+    delta, bias = _sum_of_deltas(dense_weight(module), changes, device), _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         own_bias = None if bias is None else bias.to(inputs)

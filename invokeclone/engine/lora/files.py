@@ -11,6 +11,7 @@ from invokeclone.engine.lora import peft
 from invokeclone.engine.lora.keys import KeyLayout, TensorName, adapter_names, read_name
 from invokeclone.engine.lora.layers import LayerChange, UnknownLayer, read_layer
 from invokeclone.engine.lora.peft import Layers, StoredLayer
+from invokeclone.engine.lora.stacks import StackedChange
 
 _WEIGHTS = (
     "pytorch_lora_weights.safetensors",
@@ -24,7 +25,7 @@ _WEIGHTS = (
 class LoRAWeights:
     """The layer changes of a LoRA, per part of the model and by flat name."""
 
-    parts: dict[str, dict[str, LayerChange]]
+    parts: dict[str, dict[str, LayerChange | StackedChange]]
     size: int = field(default=0)
     """Size of its tensors in bytes."""
 
@@ -49,7 +50,7 @@ def load_lora(path: Path, layout: KeyLayout, dtype: torch.dtype) -> LoRAWeights:
         raise ValueError(f"the LoRA {file.name} holds several adapters, export one: {', '.join(sorted(names))}")
     layers = _group(tensors, layout)
     peft.add_alphas(layers, peft.read_config(path, file), layout)
-    return _build(layers, file.name, dtype)
+    return _build(layers, layout, file.name, dtype)
 
 
 def _weights_file(path: Path) -> Path:
@@ -71,7 +72,7 @@ def _group(tensors: Mapping[str, torch.Tensor], layout: KeyLayout) -> Layers:
     return layers
 
 
-def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
+def _build(layers: Layers, layout: KeyLayout, name: str, dtype: torch.dtype) -> LoRAWeights:
     weights = LoRAWeights({})
     for (part, layer), stored in layers.items():
         tensors = stored.tensors
@@ -81,13 +82,15 @@ def _build(layers: Layers, name: str, dtype: torch.dtype) -> LoRAWeights:
         if not _all_finite(converted.values()):
             raise ValueError(f"the LoRA {name} is damaged: layer {layer} has NaN or infinite values")
         try:
-            weights.parts.setdefault(part, {})[layer] = read_layer(converted)
+            change = read_layer(converted)
         except KeyError as error:
             raise ValueError(
                 f"the LoRA {name} is incomplete: layer {layer} lacks {error.args[0]}; download it again"
             ) from error
         except (UnknownLayer, RuntimeError) as error:
             raise ValueError(f"the LoRA {name} cannot be used: layer {layer}: {error}") from error
+        stack = layout.stack(layer)
+        weights.parts.setdefault(part, {})[layer] = change if stack is None else StackedChange(change, stack)
         weights.size += sum(tensor.nbytes for tensor in converted.values())
     return weights
 

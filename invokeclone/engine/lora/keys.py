@@ -8,7 +8,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from invokeclone.engine.lora.stacks import Stack
+
 Rename = Callable[[str], str]
+FindStack = Callable[[str], Stack | None]
+
+
+def not_stacked(_layer: str) -> Stack | None:
+    """Return None: the layer is one module."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -16,11 +24,13 @@ class KeyLayout:
     """Family-specific naming: the model's parts by name prefix, and how layers are renamed."""
 
     prefixes: Sequence[tuple[str, str]]
-    """Pairs (name prefix, part); the first match applies."""
+    """Pairs (name prefix, part); the first match applies. Tensors of the part "" are ignored."""
     default_part: str
     """The part of names without such a prefix."""
     rename: Rename = str
     """Maps a layer's flat name in a file to its name in the model; identity by default."""
+    stack: FindStack = not_stacked
+    """Maps a layer's renamed flat name to the modules that it consists of; None for a layer that is one module."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +50,24 @@ _WRAPPERS = ("base_model.model.",)
 _IGNORED = ("bundle_emb",)
 """Prefixes of textual inversions in a LoRA file."""
 _PLAIN = (
-    r"lora_(?:up|down|mid)\.weight|alpha|dora_scale|dora_magnitude|diff|diff_b|w_norm|b_norm|on_input"
+    r"lora_(?:up|down|mid)\.weight|set_weight|alpha|dora_scale|dora_magnitude|diff|diff_b|w_norm|b_norm|on_input"
     r"|oft_blocks|hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|bias_(?:indices|values|size)"
 )
 _KINDS = (
+    (r"lora_B(?:\.[^.]+)?\.bias", "lora_up.bias"),
     (r"lora_A(?:\.(?!weight$)[^.]+)?(?:\.weight)?", "lora_down.weight"),
     (r"lora_B(?:\.(?!weight$)[^.]+)?(?:\.weight)?", "lora_up.weight"),
     (r"lora_magnitude_vector(?:\.(?!weight$)[^.]+)?(?:\.weight)?", "dora_magnitude"),
     (r"lora(?:_linear_layer)?\.down\.weight", "lora_down.weight"),
     (r"lora(?:_linear_layer)?\.up\.weight", "lora_up.weight"),
+    (r"scale", "set_weight"),
     (rf"(?P<same>{_PLAIN})", ""),
 )
 _KIND = tuple((re.compile(rf"(?P<layer>.+)\.{pattern}$"), kind) for pattern, kind in _KINDS)
 _PROCESSOR = re.compile(r"(?P<attention>.+?)(?:\.processor)?\.to_(?P<layer>q|k|v|out)_lora\.(?P<side>up|down)\.weight$")
 """Early diffusers: the layers of an attention processor, stored beside those of the attention."""
+_NUMBERED_PROCESSOR = re.compile(r"(?P<layer>.+\.processor\.\w+_lora\d*)\.(?P<side>up|down)\.weight$")
+"""XLabs: one layer per stream of an attention processor, such as `processor.qkv_lora1`."""
 _PROCESSOR_LAYERS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 _TEXT_LAYERS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 
@@ -66,6 +80,8 @@ def read_name(name: str, layout: KeyLayout) -> TensorName | None:
         name = name.removeprefix(wrapper)
     layer, kind = _split(name)
     prefix, part = next(((p, part) for p, part in layout.prefixes if layer.startswith(p)), ("", layout.default_part))
+    if not part:
+        return None
     path = layer.removeprefix(prefix)
     return TensorName(part, layout.rename(path.replace(".", "_")), kind, path)
 
@@ -75,6 +91,8 @@ def _split(name: str) -> tuple[str, str]:
     if match := _PROCESSOR.match(name):
         layers = _TEXT_LAYERS if ".self_attn" in match["attention"] else _PROCESSOR_LAYERS
         return f"{match['attention']}.{layers[match['layer']]}", f"lora_{match['side']}.weight"
+    if match := _NUMBERED_PROCESSOR.match(name):
+        return match["layer"], f"lora_{match['side']}.weight"
     for pattern, kind in _KIND:
         if match := pattern.match(name):
             return match["layer"], kind or match["same"]

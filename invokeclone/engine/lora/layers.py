@@ -211,6 +211,21 @@ class Full(LayerChange):
 
 
 @dataclass(frozen=True)
+class Replacement(LayerChange):
+    """A new weight, used whatever the strength."""
+
+    weight: torch.Tensor
+
+    def weight_delta(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the new weight minus the old one."""
+        return self.weight.reshape(weight.shape) - weight
+
+    def fits(self, shape: torch.Size) -> bool:
+        """Return whether it has the weight's size."""
+        return bool(self.weight.numel() == shape.numel())
+
+
+@dataclass(frozen=True)
 class IA3(LayerChange):
     """A factor for each input or output."""
 
@@ -285,7 +300,8 @@ def _read_lora(tensors: Tensors) -> LoRA:
     up, down = tensors["lora_up.weight"], tensors["lora_down.weight"]
     if up.ndim < 2 or down.ndim < 2:  # noqa: PLR2004 - matrices
         raise UnknownLayer(f"lora_up and lora_down must be matrices, not {list(up.shape)} and {list(down.shape)}")
-    return LoRA(up, down, tensors.get("lora_mid.weight"), _scale(tensors, down.shape[0]), _sparse_bias(tensors))
+    bias = tensors["lora_up.bias"] if "lora_up.bias" in tensors else _sparse_bias(tensors)
+    return LoRA(up, down, tensors.get("lora_mid.weight"), _scale(tensors, down.shape[0]), bias)
 
 
 def _sparse_bias(tensors: Tensors) -> torch.Tensor | None:
@@ -346,6 +362,7 @@ _READERS = (
     ("lokr_w1_a", _read_lokr),
     ("diff", _read_full),
     ("diff_b", _read_full),
+    ("set_weight", lambda tensors: Replacement(tensors["set_weight"])),
     ("on_input", _read_ia3),
     ("w_norm", _read_norm),
     ("oft_blocks", _read_oft),

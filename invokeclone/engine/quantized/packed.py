@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -68,10 +68,9 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
             self.register_parameter(_name(number), nn.Parameter(stored, requires_grad=False))
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of the decoded weight."""
-        return self._packing.shape
+    def dense_weight(self) -> torch.Tensor:
+        """Return the decoded weight in float32, for LoRAs that depend on it."""
+        return self.decode(torch.float32)
 
     def decode(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the weight in a number format, on the device of its bytes."""
@@ -89,17 +88,6 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
 
 def _name(number: int) -> str:
     return "weight" if number == 0 else f"weight_part_{number}"
-
-
-def decoded_weight(module: Any) -> torch.Tensor:
-    """Return a module's weight, decoded in float32 if it is packed."""
-    return module.decode(torch.float32) if isinstance(module, PackedLinear) else module.weight.data
-
-
-def weight_shape(module: Any) -> torch.Size:
-    """Return the shape of a module's weight, decoded if it is packed."""
-    shape: torch.Size = module.shape if isinstance(module, PackedLinear) else module.weight.shape
-    return shape
 
 
 def fill(model: nn.Module, weights: Weights, dtype: torch.dtype) -> tuple[list[str], list[str]]:

@@ -11,9 +11,10 @@ from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
+from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.quantized.files import read_weights
 from invokeclone.engine.quantized.packed import Weights, fill
-from invokeclone.families.flux import single_files
+from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.families.flux.controlnet import load_controlnet_file
 from invokeclone.families.flux.ip_adapter import load_ip_adapter
 from invokeclone.families.flux.redux import load_redux
@@ -98,6 +99,15 @@ def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
 def load_vae(request: LoadRequest) -> Any:
     """Return the autoencoder of a single file."""
     return load_kl_file(request.path, vae_dtype(request), _CONFIGS)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.LoRA, format=ModelFormat.LyCORIS)
+@loads(base=BaseModelType.Flux, type=ModelType.LoRA, format=ModelFormat.OMI)
+@loads(base=BaseModelType.Flux, type=ModelType.LoRA, format=ModelFormat.Diffusers)
+@loads(base=BaseModelType.Flux, type=ModelType.ControlLoRa, format=ModelFormat.LyCORIS)
+def load_lora(request: LoadRequest) -> lora_files.LoRAWeights:
+    """Return a LoRA or a control LoRA from a file or a folder."""
+    return lora_files.load_lora(request.path, lora_keys.LAYOUT, request.dtype)
 
 
 @loads(base=BaseModelType.Flux, type=ModelType.ControlNet, format=ModelFormat.Diffusers)

@@ -60,6 +60,8 @@ class FluxDenoiseTask:
     cfg_end: int = -1
     added: torch.Tensor | None = None
     """Tokens (1, tokens, channels) concatenated to the image tokens along the channels."""
+    control_image: torch.Tensor | None = None
+    """Tokens (1, tokens, 64) of the image of a control LoRA, which is applied to the transformer."""
     references: Sequence[Reference] = ()
     controls: Sequence[FluxControl] = ()
     image_prompts: Sequence[FluxImageAttention] = ()
@@ -81,13 +83,14 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
     if not calls:
         return initial.cpu()
     # 2. the denoiser and its guidance
+    added = task.added if task.control_image is None else task.control_image
     steps = -(-calls // schedule.order)
     denoiser = FluxDenoiser(
         transformer,
         task.guidance,
         count=steps,
         steps=[call // schedule.order for call in range(calls)],
-        added=None if task.added is None else task.added.to(device, dtype),
+        added=None if added is None else added.to(device, dtype),
         references=[Reference(r.tokens.to(device, dtype), r.positions) for r in task.references],
         controls=task.controls,
         image_prompts=task.image_prompts,
@@ -137,9 +140,21 @@ def _schedule(task: FluxDenoiseTask, device: torch.device) -> FlowSchedule:
 
 
 def _check_channels(transformer: Any, task: FluxDenoiseTask) -> None:
-    """Raise ValueError if the transformer needs channels that the task does not add, or the other way round."""
+    """Raise ValueError if the transformer needs channels that the task does not add, or the other way round.
+
+    A control LoRA, if there is one, adds the channels of its image.
+    """
     needed = transformer.config.in_channels - PACKED_CHANNELS
     added = 0 if task.added is None else task.added.shape[-1]
+    if task.control_image is not None and (needed or added):
+        raise ValueError(
+            "control_lora cannot be combined with FLUX.1 Fill: remove it, or select FLUX.1 dev and remove "
+            "fill_conditioning"
+        )
+    if task.references and (added or task.control_image is not None):
+        raise ValueError(
+            "reference images cannot be combined with a control LoRA or FLUX.1 Fill: remove kontext_conditioning"
+        )
     if needed == added:
         return
     if needed and not added:
@@ -148,6 +163,5 @@ def _check_channels(transformer: Any, task: FluxDenoiseTask) -> None:
             "another model"
         )
     raise ValueError(
-        f"this model takes {needed} additional channels, not {added}: fill_conditioning is for FLUX.1 Fill models, "
-        "control_lora for FLUX.1 dev"
+        f"this model takes {needed} additional channels, not {added}: fill_conditioning is for FLUX.1 Fill models"
     )

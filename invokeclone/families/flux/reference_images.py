@@ -1,4 +1,4 @@
-"""Images that FLUX.1 reads beside the prompt: references of Kontext, and the image and mask of Fill."""
+"""Images that FLUX.1 reads beside the prompt: references of Kontext, image and mask of Fill, images of control LoRAs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -55,8 +55,20 @@ def fill_tokens(
     mask = functional.interpolate(
         change.reshape(1, 1, *change.shape[-2:]).float(), size=(height, width), mode="nearest"
     )
-    if image.shape[-2:] != (height, width):
-        image = functional.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(-1.0, 1.0)
-    latents = autoencoder.encode(vae, image * (1.0 - mask), device, vae.dtype)
+    latents = autoencoder.encode(vae, _resize(image, width, height) * (1.0 - mask), device, vae.dtype)
     planes = functional.pixel_unshuffle(mask, _FACTOR).to(latents)
     return torch.cat([pack(latents), pack(planes)], dim=2)
+
+
+def control_tokens(vae: Any, image: torch.Tensor, width: int, height: int, device: torch.device) -> torch.Tensor:
+    """Return the tokens (1, tokens, 64) of a control image (1, 3, any height, any width) in -1..1.
+
+    Width and height are those of the result, in pixels.
+    """
+    return pack(autoencoder.encode(vae, _resize(image, width, height), device, vae.dtype))
+
+
+def _resize(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    if image.shape[-2:] == (height, width):
+        return image
+    return functional.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(-1.0, 1.0)

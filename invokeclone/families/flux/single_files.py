@@ -10,7 +10,7 @@ from invokeclone.engine.quantized.packed import PackedTensor, Weights
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the transformer's tensors in files of other programs; the first that occurs counts."""
-_SINGLE = {
+OUTER_LAYERS = {
     "img_in": "x_embedder",
     "txt_in": "context_embedder",
     "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
@@ -22,7 +22,7 @@ _SINGLE = {
     "final_layer.linear": "proj_out",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
-_DOUBLE = {
+DOUBLE_BLOCK_LAYERS = {
     "img_mod.lin": ("norm1.linear",),
     "txt_mod.lin": ("norm1_context.linear",),
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
@@ -38,7 +38,7 @@ _DOUBLE = {
     "txt_mlp.0": ("ff_context.net.0.proj",),
     "txt_mlp.2": ("ff_context.net.2",),
 }
-_SINGLE_BLOCK = {
+SINGLE_BLOCK_LAYERS = {
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
     "norm.query_norm": ("attn.norm_q",),
@@ -46,7 +46,10 @@ _SINGLE_BLOCK = {
     "modulation.lin": ("norm.linear",),
 }
 _BLOCK = re.compile(r"(?P<kind>double|single)_blocks\.(?P<number>\d+)\.(?P<layer>.+)")
-_TARGETS = {"double": ("transformer_blocks", _DOUBLE), "single": ("single_transformer_blocks", _SINGLE_BLOCK)}
+_TARGETS = {
+    "double": ("transformer_blocks", DOUBLE_BLOCK_LAYERS),
+    "single": ("single_transformer_blocks", SINGLE_BLOCK_LAYERS),
+}
 _FIRST_LAYER = "double_blocks.0.img_attn.qkv.weight"
 """A tensor that marks files with Black Forest Labs' names."""
 
@@ -56,7 +59,7 @@ def module_names(layer: str) -> tuple[str, ...]:
     if match := _BLOCK.fullmatch(layer):
         blocks, names = _TARGETS[match["kind"]]
         return tuple(f"{blocks}.{match['number']}.{name}" for name in names.get(match["layer"], ()))
-    return (_SINGLE[layer],) if layer in _SINGLE else ()
+    return (OUTER_LAYERS[layer],) if layer in OUTER_LAYERS else ()
 
 
 def without_prefix(names: Mapping[str, Any]) -> dict[str, Any]:

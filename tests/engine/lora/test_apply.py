@@ -11,8 +11,9 @@ from torch import nn
 from invokeclone.engine import placement
 from invokeclone.engine.devices import DeviceMemory
 from invokeclone.engine.lora import apply
-from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
+from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.layers import LayerChange, read_layer
+from invokeclone.engine.lora.matching import LoRAPatch
 from invokeclone.engine.patches import seamless
 
 CPU = torch.device("cpu")

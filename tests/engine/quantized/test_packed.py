@@ -137,7 +137,7 @@ def test_a_layer_computes_with_its_decoded_weight(kind: str, dtype: torch.dtype,
     expected = nn.functional.linear(inputs, packed.decode(dtype), bias.to(dtype))
     assert torch.equal(layer(inputs), expected)
     assert layer.weight.dtype == torch.int8  # transformers' T5 casts activations to any other format
-    assert layer.shape == (6, 64)
+    assert torch.equal(layer.dense_weight(), packed.decode(torch.float32))
     assert not any(parameter.requires_grad for parameter in layer.parameters())
     assert torch.equal(layer.cpu()(inputs), expected)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.components.clip.encode import encode_prompt, skip_layers
+from invokeclone.components.denoisers.lora_fields import LoRANotApplicable
 from invokeclone.components.denoisers.loras import patch_loras
 from invokeclone.families.stable_diffusion import single_files
 from invokeclone.families.stable_diffusion.fields import ModelLoaderOutput
@@ -18,7 +19,6 @@ from invokeclone.families.stable_diffusion.lora_keys import LAYOUT, diffusers_na
 from invokeclone.families.stable_diffusion.nodes.loras import (
     LoRACollectionLoader,
     LoRALoaderInvocation,
-    LoRANotApplicable,
     SDXLLoRACollectionLoader,
     SDXLLoRALoaderInvocation,
 )

@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from invokeclone.engine.lora.apply import LoRAPatch, apply_loras
+from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.files import load_lora
+from invokeclone.engine.lora.matching import LoRAPatch
 from invokeclone.families.stable_diffusion.lora_keys import LAYOUT
 from scripts.make_peft_loras import FOLDER, hidden_state, prediction
 from tests.families.stable_diffusion.conftest import CPU

@@ -118,14 +118,17 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.flux import pipeline
+        from invokeclone.families.flux.control_lora import PART
         from invokeclone.families.flux.nodes.controls import controlnets
+        from invokeclone.families.flux.nodes.loras import patch_control_lora
 
         task = self._task(context)
         info = context.models.load(self.transformer.transformer)
         with ExitStack() as stack:
             transformer = stack.enter_context(info)
             device = device_of(info, transformer)
-            stack.enter_context(patch_loras(context, self.transformer.loras, transformer, "transformer"))
+            stack.enter_context(patch_loras(context, self.transformer.loras, transformer, PART))
+            stack.enter_context(patch_control_lora(context, self.control_lora, transformer, device))
             task.controls = controlnets(context, stack, as_list(self.control), self, transformer)
             return pipeline.denoise(transformer, task, device, context.util.flux_step_callback)
 
@@ -133,10 +136,12 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         """Return the task; its images are encoded, so that the VAE has left the device when denoising begins."""
         from invokeclone.families.flux.nodes.controls import image_prompts
         from invokeclone.families.flux.nodes.images import fill, kontext
+        from invokeclone.families.flux.nodes.loras import control_image
         from invokeclone.families.flux.pipeline import FluxDenoiseTask
         from invokeclone.families.flux.position_scaling import dynamic_positions
 
         record = context.models.get_config(self.transformer.transformer.key)
+        variant = getattr(record, "variant", None)
         positive = self._conditioning(context, self.positive_text_conditioning, positive=True)
         negative = None
         if self.negative_text_conditioning:
@@ -146,11 +151,12 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             positive=positive,
             negative=negative,
             scheduler=self.scheduler,
-            shifted=getattr(record, "variant", None) != FluxVariantType.Schnell,
+            shifted=variant != FluxVariantType.Schnell,
             guidance=self.guidance,
             cfg_start=self.cfg_scale_start_step,
             cfg_end=self.cfg_scale_end_step,
             added=fill(context, self.fill_conditioning, self.controlnet_vae, self.width, self.height),
+            control_image=control_image(context, self),
             references=kontext(context, as_list(self.kontext_conditioning), self.controlnet_vae),
             image_prompts=image_prompts(context, as_list(self.ip_adapter)),
             scaling=dynamic_positions(self.dype_preset, self.width, self.height, self.dype_scale, self.dype_exponent),

@@ -1,24 +1,15 @@
 """Nodes that add LoRAs to the fields of Stable Diffusion models. They load no model."""
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 from invokeclone.components.clip.fields import CLIPField
+from invokeclone.components.denoisers.lora_fields import as_list, with_loras
 from invokeclone.families.stable_diffusion.fields import LoRALoaderOutput, SDXLLoRALoaderOutput, UNetField
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
-from invokeclone.graph.invocations.metadata import check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 _UNET, _CLIP = FieldDescriptions.unet, FieldDescriptions.clip
-
-Target = TypeVar("Target", UNetField, CLIPField)
-
-
-class LoRANotApplicable(ValueError):
-    """A LoRA cannot be applied to a model: it is already applied, or for another base."""
 
 
 @invocation("lora_loader", title="Apply LoRA - SD1.5", tags=["model"], category="model", version="1.0.4")
@@ -60,7 +51,7 @@ class LoRACollectionLoader(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> LoRALoaderOutput:
         """Add the LoRAs to both."""
-        loras = _as_list(self.loras)
+        loras = as_list(self.loras)
         unet, clip = with_loras(context, self.unet, loras), with_loras(context, self.clip, loras)
         return LoRALoaderOutput(unet=unet, clip=clip)
 
@@ -113,44 +104,9 @@ class SDXLLoRACollectionLoader(BaseInvocation):
 
     def invoke(self, context: InvocationContext) -> SDXLLoRALoaderOutput:
         """Add the LoRAs to all three."""
-        loras = _as_list(self.loras)
+        loras = as_list(self.loras)
         return SDXLLoRALoaderOutput(
             unet=with_loras(context, self.unet, loras),
             clip=with_loras(context, self.clip, loras),
             clip2=with_loras(context, self.clip2, loras),
         )
-
-
-def _as_list(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
-    if loras is None:
-        return []
-    return loras if isinstance(loras, list) else [loras]
-
-
-def with_loras(context: InvocationContext, target: Target | None, loras: Sequence[LoRAField]) -> Target | None:
-    """Return a model part with the LoRAs added; None stays None.
-
-    Raises UnknownModel for a LoRA that is not installed, WrongModelType for a model that is not a LoRA, and
-    LoRANotApplicable for one that is already applied or for another base.
-    """
-    for field in loras:
-        check_exists(context, field.lora)
-        check_type(context, field.lora, ModelType.LoRA)
-    if target is None:
-        return None
-    model = target.unet if isinstance(target, UNetField) else target.text_encoder
-    applied = list(target.loras)
-    for field in loras:
-        if any(existing.lora.key == field.lora.key for existing in applied):
-            message = f"the LoRA {field.lora.name} is applied twice: remove one of the two from the graph"
-            raise LoRANotApplicable(message)
-        _check_base(context, field.lora, model)
-        applied.append(field)
-    return target.model_copy(update={"loras": applied})
-
-
-def _check_base(context: InvocationContext, lora: ModelIdentifierField, model: ModelIdentifierField) -> None:
-    lora_base, model_base = context.models.get_config(lora).base, context.models.get_config(model).base
-    if lora_base != model_base:
-        message = f"the LoRA {lora.name} is for {lora_base} models, but {model.name} is a {model_base} model: select one of the same base"
-        raise LoRANotApplicable(message)
