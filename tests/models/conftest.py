@@ -265,9 +265,10 @@ Install = Callable[..., Any]
 
 @pytest.fixture
 def install(installer: Installer) -> Install:
-    """Install a path in place, or moved with `inplace=False`, and return the ended job."""
+    """Install a path in place, copied with `inplace=False`, or moved with `move` too, and return the ended job."""
 
-    async def run(path: Path, *, inplace: bool = True, **changes: Any) -> ModelInstallJob:
-        return await wait_for_end(await installer.add(str(path), ModelRecordChanges(**changes), inplace=inplace))
+    async def run(path: Path, *, inplace: bool = True, move: bool = False, **changes: Any) -> ModelInstallJob:
+        changed = ModelRecordChanges(**changes)
+        return await wait_for_end(await installer.add(str(path), changed, inplace=inplace, move=move))
 
     return run

@@ -194,11 +194,12 @@ async def test_a_web_page_is_refused(resources, install, fake_web):
     assert "is a web page" in job.error
 
 
-async def test_a_file_without_a_model_is_refused(resources, install, fake_web):
+async def test_a_file_without_a_model_is_refused(resources, installer, install, fake_web):
     fake_web.page("/model.safetensors", b"not one")
     job = await install(f"{fake_web.url}/model.safetensors")
     assert (job.status, job.error_reason) == ("error", "InvalidModel")
-    await wait_for_cleanup(resources)
+    await until(lambda: not any("model.safetensors" in name for name in inside(resources)))
+    await installer.prune()
     assert inside(resources) == []
 
 
@@ -455,26 +456,60 @@ async def test_a_crash_between_moving_and_recording(restart, resources, fake_web
     assert entry.key == "k"
 
 
-async def test_a_crash_while_a_users_own_file_is_moved(restart, resources, make):
-    """It is brought back to where it was; a folder that was made for it goes."""
-    models, source, waiting = (
-        resources.settings.models_path,
-        make.checkpoint("a.safetensors"),
-        make.checkpoint("b.safetensors"),
+async def test_rows_of_local_installations_of_earlier_versions_are_dropped(restart, resources):
+    models = resources.settings.models_path
+    (models / "k").mkdir(parents=True)
+    (models / "k/a.safetensors").touch()
+    entry = journal.InstallEntry(
+        f"{folders.FOLDER_PREFIX}1_x", "k", LocalModelSource(path="/a.safetensors").model_dump_json(), "{}"
     )
-    data = source.read_bytes()
-    for key, path in (("moved", source), ("not-yet", waiting), ("../x", source)):
-        local = LocalModelSource(path=str(path)).model_dump_json()
-        async with resources.database.write() as connection:
-            await journal.save(
-                connection, journal.InstallEntry(f"{folders.FOLDER_PREFIX}{path.stem}{key[0]}", key, local, "{}")
-            )
-    (models / "moved").mkdir(parents=True)
-    source.rename(models / "moved/a.safetensors")
-    (models / "not-yet").mkdir()
+    async with resources.database.write() as connection:
+        await journal.save(connection, entry)
     installer = await restart.begin()
-    assert (installer.jobs(), inside(resources), await journal_entries(resources)) == ([], [], [])
-    assert (source.read_bytes(), waiting.exists()) == (data, True)
+    assert (installer.jobs(), await journal_entries(resources)) == ([], [])
+    assert inside(resources) == ["k", "k/a.safetensors"]
+
+
+async def test_a_failed_registration_keeps_its_downloads_for_another_request(
+    resources, installer, fake_hub, pipeline, monkeypatch
+):
+    """A request with other fields is the same job, and downloads nothing again but what has changed."""
+    fake_hub.repository("owner/name", pipeline)
+    job = await done(await installer.add("owner/name", ModelRecordChanges(base="sdxl")))
+    assert (job.status, job.error_reason) == ("error", "RefusedModel")
+    assert await installer.restart_failed(job.id) is job
+    await done(job)
+    assert job.error_reason == "RefusedModel"
+    weights = fake_hub.page("owner/name", "unet/diffusion_pytorch_model.safetensors")
+    weights.statuses = [404] * 9
+    again = await installer.add("owner/name", ModelRecordChanges(name="mine", key="k"))
+    assert again is job
+    await done(job)
+    assert (job.status, job.error, job.config_out.name, job.config_out.key) == ("completed", None, "mine", "k")
+    assert [name for name in inside(resources) if name.startswith(folders.FOLDER_PREFIX)] == []
+
+
+async def test_a_failed_registration_of_a_url_keeps_its_download(resources, installer, fake_web, checkpoint):
+    page = fake_web.page("/m.safetensors", checkpoint)
+    url = f"{fake_web.url}/m.safetensors"
+    with installer.guard.lock("k"):
+        job = await done(await installer.add(url, ModelRecordChanges(key="k")))
+    assert (job.status, job.error_reason) == ("error", "ModelBusy")
+    page.statuses = [404] * 9
+    assert await installer.add(url, ModelRecordChanges()) is job
+    await done(job)
+    assert (job.status, job.error) == ("completed", None)
+
+
+async def test_a_web_page_saved_as_a_model_is_downloaded_again(installer, fake_web, checkpoint):
+    page = fake_web.page("/m.safetensors", b"please sign in")
+    url = f"{fake_web.url}/m.safetensors"
+    job = await done(await installer.add(url, ModelRecordChanges()))
+    assert (job.status, job.error_reason) == ("error", "InvalidModel")
+    page.data = checkpoint
+    assert await installer.add(url, ModelRecordChanges()) is job
+    await done(job)
+    assert (job.status, job.error) == ("completed", None)
 
 
 async def test_files_not_created_by_the_download_are_kept(restart, resources, fake_web, checkpoint):
