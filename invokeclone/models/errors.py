@@ -31,5 +31,9 @@ class RefusedModel(InvalidModel):
     """The files are intact, but the request, the settings or their location do not allow the registration."""
 
 
+class UnidentifiedModel(RefusedModel):
+    """The files are intact, but of no known kind, or not of the requested one."""
+
+
 class InstallCancelled(Conflict):
     """The job was cancelled while it ran. Raised and handled inside the installer only."""

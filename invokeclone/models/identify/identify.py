@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
-from invokeclone.models.errors import RefusedModel
+from invokeclone.models.errors import UnidentifiedModel
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
 from invokeclone.models.identify.rules import Mismatch, Rule, require
@@ -53,7 +53,7 @@ def identify(
         if unmatched_fields
         else ""
     )
-    raise RefusedModel(
+    raise UnidentifiedModel(
         f"{model.path.name} is not a model of a known kind{claim}" + "".join(f"; {reason}" for reason in reasons)
     )
 

@@ -19,7 +19,7 @@ from invokeclone.kit.files import copies, paths
 from invokeclone.kit.process.offload import in_thread, run_to_completion
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig, new_key
-from invokeclone.models.errors import InstallCancelled, RefusedModel
+from invokeclone.models.errors import InstallCancelled, InvalidModel, RefusedModel, UnidentifiedModel
 from invokeclone.models.files import candidates, sidecars
 from invokeclone.models.files.hashing import hash_model
 from invokeclone.models.files.model_files import ModelFiles
@@ -260,13 +260,23 @@ def identify_model(settings: Settings, request: RegistrationRequest, path: Path,
     return config
 
 
+def is_one_model(settings: Settings, folder: Path) -> bool:
+    """Return whether a folder is installed as one model, rather than the models in it. Blocking."""
+    request = RegistrationRequest(folder, source=folder.as_posix(), source_type=ModelSourceType.Path)
+    try:
+        identify_model(settings, request, folder, new_key())
+    except InvalidModel:
+        return candidates.is_one_model(folder)
+    return True
+
+
 def _check_one_model(model: ModelFiles) -> None:
     """Raise RefusedModel for a folder of models that have nothing to do with each other."""
     if not model.is_folder or candidates.is_one_model(model.path):
         return
     names = [path.relative_to(model.path).as_posix() for path in candidates.find(model.path)]
     listed = ", ".join(names[:_MAX_LISTED]) + (" …" if len(names) > _MAX_LISTED else "")
-    raise RefusedModel(
+    raise UnidentifiedModel(
         f"{model.path.name} is a folder of {len(names)} models ({listed}), not a model; install each of them: "
         "scan the folder, or use `invokeclone models install FOLDER`"
     )
