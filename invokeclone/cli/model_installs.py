@@ -20,7 +20,7 @@ from invokeclone.models.records.schemas import ModelRecordChanges
 _POLL_S = 0.1
 
 
-class Outcome(StrEnum):
+class InstallOutcome(StrEnum):
     """How an installation ended, in the words of the summary."""
 
     INSTALLED = "installed"
@@ -30,9 +30,9 @@ class Outcome(StrEnum):
 
 
 _OUTCOMES = {
-    DuplicateModelException.__name__: Outcome.DUPLICATE,
-    InvalidModel.__name__: Outcome.NOT_A_MODEL,
-    UnidentifiedModel.__name__: Outcome.NOT_A_MODEL,
+    DuplicateModelException.__name__: InstallOutcome.DUPLICATE,
+    InvalidModel.__name__: InstallOutcome.NOT_A_MODEL,
+    UnidentifiedModel.__name__: InstallOutcome.NOT_A_MODEL,
 }
 """Outcomes by the class of the job's error; every other error is a failure."""
 
@@ -44,7 +44,7 @@ async def install(resources: Resources, source: str, *, inplace: bool, move: boo
     CommandError if a single source is not installed, or a folder has no models.
     """
     sources = await in_thread(_list_sources, resources.settings, source)
-    counts: Counter[Outcome] = Counter()
+    counts: Counter[InstallOutcome] = Counter()
     installer = Installer(resources)
     await installer.start()
     try:
@@ -53,15 +53,17 @@ async def install(resources: Resources, source: str, *, inplace: bool, move: boo
             await _wait(job, f"[{number}/{len(sources)}] " if len(sources) > 1 else "")
             outcome = _outcome(job)
             counts[outcome] += 1
-            if len(sources) == 1 and outcome in {Outcome.NOT_A_MODEL, Outcome.FAILED}:
+            if len(sources) == 1 and outcome in {InstallOutcome.NOT_A_MODEL, InstallOutcome.FAILED}:
                 raise CommandError(f"not installed: {job.error or job.status}", FAILED)
             sys.stdout.write(_line(job, outcome, item))
             sys.stdout.flush()
     finally:
         await installer.stop()
     if len(sources) > 1:
-        sys.stdout.write(", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome) + "\n")
-    is_complete = not counts[Outcome.FAILED] and bool(counts[Outcome.INSTALLED] or counts[Outcome.DUPLICATE])
+        sys.stdout.write(", ".join(f"{counts[outcome]} {outcome}" for outcome in InstallOutcome) + "\n")
+    is_complete = not counts[InstallOutcome.FAILED] and bool(
+        counts[InstallOutcome.INSTALLED] or counts[InstallOutcome.DUPLICATE]
+    )
     return 0 if is_complete else FAILED
 
 
@@ -75,10 +77,10 @@ def _list_sources(settings: Settings, source: str) -> list[str]:
             return [str(path)]
     except (OSError, RuntimeError):  # no path, or one that cannot be read
         return [source]
-    found = [str(candidate) for candidate in candidates.find(path)]
-    if not found:
+    model_paths = [str(candidate) for candidate in candidates.find(path)]
+    if not model_paths:
         raise CommandError(f"there are no models in {path}", FAILED)
-    return found
+    return model_paths
 
 
 async def _wait(job: ModelInstallJob, prefix: str) -> None:
@@ -96,13 +98,13 @@ def _show(job: ModelInstallJob, prefix: str) -> None:
         sys.stderr.flush()
 
 
-def _outcome(job: ModelInstallJob) -> Outcome:
+def _outcome(job: ModelInstallJob) -> InstallOutcome:
     if job.config_out is not None:
-        return Outcome.INSTALLED
-    return _OUTCOMES.get(job.error_reason or "", Outcome.FAILED)
+        return InstallOutcome.INSTALLED
+    return _OUTCOMES.get(job.error_reason or "", InstallOutcome.FAILED)
 
 
-def _line(job: ModelInstallJob, outcome: Outcome, source: str) -> str:
+def _line(job: ModelInstallJob, outcome: InstallOutcome, source: str) -> str:
     config = job.config_out
     if config is None:
         return f"{outcome}: {source}: {job.error or job.status}\n"

@@ -195,7 +195,7 @@ async def test_kills_at_each_operation_leave_consistent_state(
     async with serve_fake_web() as web:
         operations = await asyncio.to_thread(make_operations, make_server, web, tmp_path)
         points = await asyncio.to_thread(operations.find, how)
-        assert sum(point.startswith("SQL after COMMIT") for point in points) >= 3
+        assert sum(point.startswith("SQL after COMMIT") for point in points) >= (3 if how == "web" else 1)
         assert any(point.startswith("os.rename models") for point in points)
         for point in points:
             await asyncio.to_thread(operations.kill_at, how, point)

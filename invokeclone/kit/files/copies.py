@@ -159,10 +159,10 @@ def copy_files(files: Sequence[SourceFile], folder: Path, ways: Sequence[Way], c
             copied.append(file)
     total = sum(file.size for file in copied)
     _check_space(folder, total)
-    done = 0
+    copied_bytes = 0
     for file in copied:
-        _copy_bytes(file, folder / file.relative, lambda count, before=done: checkpoint(before + count, total))  # type: ignore[misc]
-        done += file.size
+        _copy_bytes(file, folder / file.relative, lambda count, before=copied_bytes: checkpoint(before + count, total))  # type: ignore[misc]
+        copied_bytes += file.size
 
 
 def _check_space(folder: Path, size: int) -> None:
@@ -171,12 +171,12 @@ def _check_space(folder: Path, size: int) -> None:
 
 
 def _copy_bytes(file: SourceFile, target: Path, checkpoint: Callable[[int], None]) -> None:
-    done = 0
+    copied_bytes = 0
     with file.path.open("rb") as source, target.open("xb") as copy:
         while chunk := source.read(_CHUNK):
             copy.write(chunk)
-            done += len(chunk)
-            checkpoint(done)
+            copied_bytes += len(chunk)
+            checkpoint(copied_bytes)
         copy.flush()
         os.fsync(copy.fileno())
         if _state(os.fstat(source.fileno())) != file.state:

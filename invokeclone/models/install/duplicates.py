@@ -19,7 +19,7 @@ async def check(resources: Resources, path: Path, key: str, config: ModelConfig 
     """
     models = resources.settings.models_path
     async with resources.database.read() as connection:
-        registered = await store.installed_files(connection)
+        registered = await store.list_installed_files(connection)
     if any(files.key == key for files in registered):
         raise DuplicateModelException(f"a model with key {key} is registered already")
 
@@ -37,7 +37,7 @@ async def check(resources: Resources, path: Path, key: str, config: ModelConfig 
         raise DuplicateModelException(f"{path} is registered already, as model {other}")
 
 
-async def registered_paths(resources: Resources) -> list[Path]:
+async def list_registered_paths(resources: Resources) -> list[Path]:
     """Return the absolute paths of all registered models."""
     async with resources.database.read() as connection:
         recorded = await store.paths(connection)
@@ -57,5 +57,5 @@ def _is_same_source(files: InstalledFiles, config: ModelConfig) -> bool:
     """Return whether a local source was installed before, and has not changed since."""
     if config.source_type != "path" or files.source != config.source or files.file_size != config.file_size:
         return False
-    one, other = files.hash.partition(":"), config.hash.partition(":")
-    return files.hash == config.hash or "random" in (one[0], other[0]) or one[0] != other[0]
+    recorded_algorithm, algorithm = files.hash.partition(":")[0], config.hash.partition(":")[0]
+    return files.hash == config.hash or algorithm == "random" or recorded_algorithm != algorithm

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.records import placement
 
 FOLDER_PREFIX = "tmpinstall_"
+_OWN_NAME = re.compile(rf"{FOLDER_PREFIX}(?P<pid>[0-9]+)_[0-9a-f]{{12}}\Z")
+"""InvokeAI uses the same prefix with other names; its folders are left alone."""
 _TOKEN = ".token"  # noqa: S105  (the file's name)
 
 
@@ -68,8 +71,10 @@ def remove_downloads(folder: Path) -> None:
 def remove_abandoned(models: Path, needed: set[str]) -> None:
     """Remove the download folders that are not `needed` and not of another running process."""
     for folder in models.glob(f"{FOLDER_PREFIX}*"):
-        pid = folder.name.removeprefix(FOLDER_PREFIX).partition("_")[0]
-        if folder.name not in needed and (pid == str(os.getpid()) or not processes.is_running(pid)):
+        match = _OWN_NAME.match(folder.name)
+        if match is None or folder.name in needed:
+            continue
+        if match["pid"] == str(os.getpid()) or not processes.is_running(match["pid"]):
             with contextlib.suppress(OSError):
                 paths.erase(folder)
 

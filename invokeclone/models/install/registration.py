@@ -109,7 +109,7 @@ async def _prepare(resources: Resources, request: RegistrationRequest, key: str)
     await duplicates.check(resources, path, key)
     if request.files is Files.OURS:
         return False
-    registered_paths = await duplicates.registered_paths(resources)
+    registered_paths = await duplicates.list_registered_paths(resources)
 
     def prepare() -> bool:
         if not paths.is_utf8(path):
@@ -120,7 +120,7 @@ async def _prepare(resources: Resources, request: RegistrationRequest, key: str)
             return False
         placement.check_copyable(models, path)
         if request.files is Files.MOVED:
-            placement.check_movable(path, registered_paths, placement.protected_folders(settings))
+            placement.check_movable(path, registered_paths, placement.list_protected_folders(settings))
         elif placement.is_own_file(models, path, registered_paths):
             return False
         copies.list_files(path)
@@ -201,7 +201,7 @@ async def register_external(
     """
     key = str(overrides.get("key") or re.sub(r"[^\w.-]+", "-", f"{source.provider_id}-{source.provider_model_id}"))
     if not is_key(key):
-        raise RefusedModel(f"a key must be a plain file name: {key!r}")
+        raise InvalidModel(f"a key must be a plain file name: {key!r}")
     record = {
         "name": source.provider_model_id,
         "capabilities": {},
@@ -216,7 +216,7 @@ async def register_external(
     try:
         config = registry.parse(kind | record)
     except ValueError as error:
-        raise RefusedModel(f"{source} cannot be registered: {error}") from error
+        raise InvalidModel(f"{source} cannot be registered: {error}") from error
     with guard.lock(key):
         async with resources.database.write() as connection:
             await store.add(connection, config)
@@ -247,7 +247,7 @@ def identify_model(settings: Settings, request: RegistrationRequest, path: Path,
         "hash": "",
         "path": placement.to_record_path(settings.models_path, path),
         "file_size": 0,
-        "name": model.name,
+        "name": _cached_repository(request.path) or model.name,
         "source": request.source,
         "source_type": request.source_type,
     }
@@ -258,6 +258,12 @@ def identify_model(settings: Settings, request: RegistrationRequest, path: Path,
     if config.type == ModelType.Unknown:
         _check_one_model(model)
     return config
+
+
+def _cached_repository(path: Path) -> str | None:
+    """Return the name of the repository of a snapshot in Hugging Face's cache, which is named after a commit."""
+    repository = path.parents[1].name if path.parent.name == "snapshots" else ""
+    return repository.rpartition("--")[2] if repository.startswith("models--") else None
 
 
 def is_one_model(settings: Settings, folder: Path) -> bool:

@@ -81,7 +81,7 @@ async def find_orphans(resources: Resources, installer: Installer) -> list[Orpha
         resources.database.read() as connection
     ):  # after the above: jobs that end in the meantime have their record by now
         used_paths += [placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()]
-    protected = placement.protected_folders(resources.settings)
+    protected = placement.list_protected_folders(resources.settings)
 
     def find() -> list[OrphanedModelInfo]:
         entries = sorted(models.iterdir()) if models.is_dir() else []

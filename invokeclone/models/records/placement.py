@@ -82,7 +82,7 @@ def scratch_folder(models: Path, key: str) -> Path:
     return models / f"{_COPY_PREFIX}{os.getpid()}_{key}"
 
 
-def protected_folders(settings: Settings) -> list[Path]:
+def list_protected_folders(settings: Settings) -> list[Path]:
     """Return the folders that are no models, whatever a record's path says: the package, and what users created."""
     folders = [
         Path(invokeclone.__file__).parent,
@@ -93,7 +93,6 @@ def protected_folders(settings: Settings) -> list[Path]:
         settings.style_presets_path,
         settings.workflow_thumbnails_path,
         settings.profiles_path,
-        settings.legacy_conf_path,
     ]
     return [folder for folder in folders if not paths.contains(folder, settings.models_path)]
 
@@ -133,8 +132,8 @@ def is_own_file(models: Path, path: Path, other_models: list[Path]) -> bool:
     )
 
 
-def _overlap(one: Path, other: Path) -> bool:
-    return one.is_relative_to(other) or other.is_relative_to(one)
+def _overlap(path: Path, other: Path) -> bool:
+    return path.is_relative_to(other) or other.is_relative_to(path)
 
 
 def remove(models: Path, path: Path, key: str, other_models: list[Path], protected: list[Path]) -> None:

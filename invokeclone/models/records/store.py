@@ -121,7 +121,7 @@ class InstalledFiles(NamedTuple):
     file_size: int
 
 
-async def installed_files(connection: AsyncConnection) -> list[InstalledFiles]:
+async def list_installed_files(connection: AsyncConnection) -> list[InstalledFiles]:
     """Return the files of every row, including rows whose record cannot be parsed."""
     rows = await connection.execute(
         select(models.c.key, models.c.path, models.c.source, models.c.hash, models.c.file_size)

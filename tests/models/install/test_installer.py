@@ -264,7 +264,7 @@ async def test_cancel_while_running(resources, events, installer, make, monkeypa
         await going_on.wait()
         return []
 
-    monkeypatch.setattr(store, "installed_files", slow)
+    monkeypatch.setattr(store, "list_installed_files", slow)
     path = make.checkpoint()
     job = await installer.add(str(path), ModelRecordChanges())
     await reading.wait()

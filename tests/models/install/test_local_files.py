@@ -130,7 +130,8 @@ async def test_a_relative_link_is_resolved(resources, install, make, way, move):
 async def test_a_snapshot_of_a_hugging_face_cache_is_resolved(resources, install, cache, way, move):
     blobs = contents(cache.parents[1] / "blobs")
     job = await install(cache, inplace=False, move=move)
-    assert (job.status, job.config_out.base, job.config_out.type) == ("completed", "sd-1", "main")
+    config = job.config_out
+    assert (job.status, config.name, config.base, config.type) == ("completed", "name", "sd-1", "main")
     folder = resources.settings.models_path / job.config_out.path
     assert [path for path in folder.rglob("*") if path.is_symlink()] == []
     shutil.rmtree(cache, ignore_errors=True)
@@ -539,3 +540,14 @@ async def test_leftovers_of_crashes_are_removed_at_start(resources, install, mak
     await installer.stop()
     assert entries(resources) == sorted([key, "running", "user"])
     assert [path.name for path in (models / key).iterdir()] == ["model.safetensors"]
+
+
+async def test_download_folders_of_another_program_are_kept(resources):
+    """InvokeAI uses names with the same prefix, and may share the models folder."""
+    models = resources.settings.models_path
+    for name in ("tmpinstall_4n3k2w", "tmpinstall_4_mine", "tmpinstall_99999999_0123456789ab"):
+        (models / name).mkdir(parents=True)
+    installer = Installer(resources, persistent=True)
+    await installer.start()
+    await installer.stop()
+    assert entries(resources) == ["tmpinstall_4_mine", "tmpinstall_4n3k2w"]

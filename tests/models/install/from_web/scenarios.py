@@ -97,14 +97,14 @@ class Stage:
     @contextlib.asynccontextmanager
     async def registering_waits(self) -> Any:
         """Let whoever registers wait in the block, before files are touched."""
-        go_on, original = asyncio.Event(), store.installed_files
+        go_on, original = asyncio.Event(), store.list_installed_files
 
         async def wait(connection: Any) -> Any:
             await go_on.wait()
             return await original(connection)
 
         with self.patch.context() as patch:
-            patch.setattr(store, "installed_files", wait)
+            patch.setattr(store, "list_installed_files", wait)
             try:
                 yield
             finally:

@@ -595,7 +595,7 @@ async def test_a_crash_after_recording_leaves_only_temporary_files(restart, reso
     folder.mkdir()
     async with resources.database.write() as connection:
         await journal.save(connection, journal.InstallEntry(folder.name, "k", job.source.model_dump_json(), "{}"))
-    orphan = resources.settings.models_path / f"{folders.FOLDER_PREFIX}999999999_y"
+    orphan = resources.settings.models_path / f"{folders.FOLDER_PREFIX}999999999_0123456789ab"
     orphan.mkdir()
     installer = await restart.begin()
     assert installer.jobs() == []
