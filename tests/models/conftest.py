@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.files import copies
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
@@ -211,6 +212,13 @@ async def installer(resources: Resources) -> AsyncIterator[Installer]:
     await service.start()
     yield service
     await service.stop()
+
+
+@pytest.fixture
+def bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bytes of files be copied into the models folder, as between disks."""
+    for name in ("clone", "link"):
+        monkeypatch.setattr(copies, name, lambda *_paths: False)
 
 
 @pytest.fixture

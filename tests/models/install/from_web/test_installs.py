@@ -470,48 +470,6 @@ async def test_rows_of_local_installations_of_earlier_versions_are_dropped(resta
     assert inside(resources) == ["k", "k/a.safetensors"]
 
 
-async def test_a_failed_registration_keeps_its_downloads_for_another_request(
-    resources, installer, fake_hub, pipeline, monkeypatch
-):
-    """A request with other fields is the same job, and downloads nothing again but what has changed."""
-    fake_hub.repository("owner/name", pipeline)
-    job = await done(await installer.add("owner/name", ModelRecordChanges(base="sdxl")))
-    assert (job.status, job.error_reason) == ("error", "UnidentifiedModel")
-    assert await installer.restart_failed(job.id) is job
-    await done(job)
-    assert job.error_reason == "UnidentifiedModel"
-    weights = fake_hub.page("owner/name", "unet/diffusion_pytorch_model.safetensors")
-    weights.statuses = [404] * 9
-    again = await installer.add("owner/name", ModelRecordChanges(name="mine", key="k"))
-    assert again is job
-    await done(job)
-    assert (job.status, job.error, job.config_out.name, job.config_out.key) == ("completed", None, "mine", "k")
-    await until(lambda: not any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources)))
-
-
-async def test_a_failed_registration_of_a_url_keeps_its_download(resources, installer, fake_web, checkpoint):
-    page = fake_web.page("/m.safetensors", checkpoint)
-    url = f"{fake_web.url}/m.safetensors"
-    with installer.guard.lock("k"):
-        job = await done(await installer.add(url, ModelRecordChanges(key="k")))
-    assert (job.status, job.error_reason) == ("error", "ModelBusy")
-    page.statuses = [404] * 9
-    assert await installer.add(url, ModelRecordChanges()) is job
-    await done(job)
-    assert (job.status, job.error) == ("completed", None)
-
-
-async def test_a_web_page_saved_as_a_model_is_downloaded_again(installer, fake_web, checkpoint):
-    page = fake_web.page("/m.safetensors", b"please sign in")
-    url = f"{fake_web.url}/m.safetensors"
-    job = await done(await installer.add(url, ModelRecordChanges()))
-    assert (job.status, job.error_reason) == ("error", "InvalidModel")
-    page.data = checkpoint
-    assert await installer.add(url, ModelRecordChanges()) is job
-    await done(job)
-    assert (job.status, job.error) == ("completed", None)
-
-
 async def test_files_not_created_by_the_download_are_kept(restart, resources, fake_web, checkpoint):
     """A folder that happens to have the name of the key is not taken for what was moved."""
     fake_web.page("/m.safetensors", checkpoint, hold_after=100)
