@@ -247,7 +247,7 @@ def identify_model(settings: Settings, request: RegistrationRequest, path: Path,
         "hash": "",
         "path": placement.to_record_path(settings.models_path, path),
         "file_size": 0,
-        "name": _cached_repository(request.path) or model.name,
+        "name": _read_repository_name(request.path) or model.name,
         "source": request.source,
         "source_type": request.source_type,
     }
@@ -260,7 +260,7 @@ def identify_model(settings: Settings, request: RegistrationRequest, path: Path,
     return config
 
 
-def _cached_repository(path: Path) -> str | None:
+def _read_repository_name(path: Path) -> str | None:
     """Return the name of the repository of a snapshot in Hugging Face's cache, which is named after a commit."""
     repository = path.parents[1].name if path.parent.name == "snapshots" else ""
     return repository.rpartition("--")[2] if repository.startswith("models--") else None
