@@ -101,8 +101,14 @@ def _models(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("list", parents=[root_parser], help="show the installed models")
     install = actions.add_parser("install", parents=[root_parser], help="install a model")
-    install.add_argument("source", metavar="SOURCE", help="path, Hugging Face owner/name, or URL")
-    install.add_argument("--inplace", action="store_true", help="leave the files where they are")
+    install.add_argument(
+        "source", metavar="SOURCE", help="file, folder of one model or several, Hugging Face owner/name, or URL"
+    )
+    files = install.add_mutually_exclusive_group()
+    files.add_argument(
+        "--inplace", action="store_true", help="use local files where they are, instead of copying or linking them"
+    )
+    files.add_argument("--move", action="store_true", help="remove local files once they are in the models folder")
     delete = actions.add_parser("delete", parents=[root_parser], help="delete a model and its files")
     delete.add_argument("key", metavar="KEY", help="key or name of the model")
 

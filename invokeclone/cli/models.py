@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
+from invokeclone.cli import model_installs
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import Settings
@@ -13,13 +14,9 @@ from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.install import embedded_model, service
-from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob
+from invokeclone.models.install import embedded_model
 from invokeclone.models.records import changes, store
 from invokeclone.models.records.guard import Guard
-from invokeclone.models.records.schemas import ModelRecordChanges
-
-FAILED = 1
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,26 +57,7 @@ async def _list(settings: Settings, _arguments: argparse.Namespace) -> int:
 
 async def _install(settings: Settings, arguments: argparse.Namespace) -> int:
     async with open_resources(settings) as resources:
-        installer = service.Installer(resources)
-        await installer.start()
-        job = await installer.add(arguments.source, ModelRecordChanges(), inplace=arguments.inplace)
-        while not job.ended:
-            await asyncio.sleep(0.1)
-            _show(job)
-        await installer.stop()
-    if job.status != InstallStatus.COMPLETED or job.config_out is None:
-        raise CommandError(f"not installed: {job.error or job.status}", FAILED)
-    sys.stdout.write(
-        f"installed {job.config_out.name} ({job.config_out.base} {job.config_out.type}): {job.config_out.key}\n"
-    )
-    return 0
-
-
-def _show(job: ModelInstallJob) -> None:
-    """Overwrite the progress line of an installation, if stderr is a terminal."""
-    if sys.stderr.isatty() and job.total_bytes:
-        end = "\n" if job.ended else ""
-        sys.stderr.write(f"\r{job.status}: {job.bytes / 1e6:.0f} of {job.total_bytes / 1e6:.0f} MB {end}")
+        return await model_installs.install(resources, arguments.source, inplace=arguments.inplace, move=arguments.move)
 
 
 async def _delete(settings: Settings, arguments: argparse.Namespace) -> int:

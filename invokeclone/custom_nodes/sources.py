@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from invokeclone.downloads.gateway import open_gateway
 from invokeclone.downloads.web import WebClient
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread
 
 TIMEOUT_S = 120.0
@@ -89,6 +90,8 @@ def _is_repository(folder: Path) -> bool:
 
 
 def _copy(folder: Path, target: Path) -> None:
+    if paths.real(target).is_relative_to(paths.real(folder)):
+        raise SourceError(f"{folder} contains the folder of the node packs, so it cannot be copied there")
     ignored = shutil.ignore_patterns("__pycache__", ".git", "*.pyc")
     try:
         shutil.copytree(folder, target, symlinks=True, ignore=ignored)

@@ -17,7 +17,7 @@ from invokeclone.kit.workers import Workers
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.install.registration import RegistrationRequest, register
+from invokeclone.models.install.registration import Files, RegistrationRequest, register
 from invokeclone.models.records import changes, model_images, placement, store
 from invokeclone.models.records.guard import Guard
 
@@ -74,8 +74,11 @@ async def _load_convertible(resources: Resources, key: str) -> ModelConfig:
         raise NothingToConvert(str(error)) from error
     if (config.type, config.format) != (ModelType.Main, ModelFormat.Checkpoint) or config.base not in _BASES:
         raise NotConvertible(f"{config.name} is not a single-file main model of Stable Diffusion 1, 2 or XL")
-    if not await in_thread(paths.exists, placement.to_absolute_path(resources.settings.models_path, config.path)):
+    path = placement.to_absolute_path(resources.settings.models_path, config.path)
+    if not await in_thread(paths.exists, path):
         raise NothingToConvert(f"the file of {config.name} is missing: {config.path}")
+    if await in_thread(path.is_dir):
+        raise NotConvertible(f"{config.name} is a folder already: {config.path}")
     return config
 
 
@@ -99,5 +102,5 @@ async def _write(workers: Workers, old: ModelConfig, path: Path, target: Path) -
 def _registration_request(old: ModelConfig, target: Path, key: str) -> RegistrationRequest:
     fields: dict[str, Any] = old.model_dump(include=_COPIED_FIELDS, exclude_none=True)
     return RegistrationRequest(
-        path=target, source=old.source, source_type=old.source_type, overrides=fields | {"key": key}
+        path=target, source=old.source, source_type=old.source_type, overrides=fields | {"key": key}, files=Files.OURS
     )

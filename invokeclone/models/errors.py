@@ -27,5 +27,13 @@ class InvalidModel(BadRequest):
     """The file or folder is not a model that can be registered; the message gives the reason."""
 
 
+class RefusedModel(InvalidModel):
+    """The files are intact, but the request, the settings or their location do not allow the registration."""
+
+
+class UnidentifiedModel(RefusedModel):
+    """The files are intact, but of no known kind, or not of the requested one."""
+
+
 class InstallCancelled(Conflict):
     """The job was cancelled while it ran. Raised and handled inside the installer only."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.config.settings_file import FIELDS, FILE, KEYS_FILE, read_file, read_keys, yaml_text
 from invokeclone.kit.errors import Conflict, Unprocessable
+from invokeclone.kit.files import paths
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, write_file
 from invokeclone.kit.resources import Resources
 
@@ -36,7 +37,7 @@ def change(resources: Resources, changes: Mapping[str, Any]) -> Settings:
         values = {"schema_version": resources.settings.schema_version, **file, **_plain(changed, changes)}
         _check_folders(changed, changes)
         text = _to_yaml(values)
-        write_file(root / FILE, text.encode(), _mode(root / FILE))
+        write_file(paths.real(root / FILE), text.encode(), _mode(root / FILE))  # a link of the user stays a link
         resources.settings = changed
     return changed
 
@@ -66,7 +67,7 @@ def _mode(file: Path) -> int:
 
 def _write_keys(file: Path, values: Mapping[str, Any]) -> None:
     if values or file.exists():
-        write_file(file, yaml_text(values).encode(), OWNER_FILE_MODE)
+        write_file(paths.real(file), yaml_text(values).encode(), OWNER_FILE_MODE)
 
 
 def _with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:

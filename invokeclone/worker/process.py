@@ -203,7 +203,8 @@ def own_folder(parent: Path, device: str) -> Path:
     """Return the path of a folder for this process (not created yet), and remove the folders of ended workers."""
     prefix = f"worker-{device.replace(':', '-')}-"
     for other in parent.glob(f"{prefix}*"):
-        if not processes.is_running(other.name.removeprefix(prefix)):
+        pid = other.name.removeprefix(prefix)
+        if pid.isdecimal() and not processes.is_running(pid):  # otherwise it is of another device, such as cuda-1
             shutil.rmtree(other, ignore_errors=True)
     return parent / f"{prefix}{os.getpid()}"
 

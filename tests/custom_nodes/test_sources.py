@@ -176,3 +176,14 @@ def test_git_gets_one_protocol_and_a_clean_environment(monkeypatch: pytest.Monke
         "SSH_AUTH_SOCK",
     } & set(environment)
     assert (environment["GIT_ALLOW_PROTOCOL"], environment["GIT_CONFIG_GLOBAL"]) == ("https", os.devnull)
+
+
+async def test_a_folder_that_contains_the_packs_is_not_copied_into_itself(tmp_path: Path, settings: Settings) -> None:
+    target = tmp_path / "root" / "nodes" / ".installing-1" / "root"
+    target.parent.mkdir(parents=True)
+    (tmp_path / "root" / "__init__.py").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    for source in (tmp_path / "root", tmp_path / "link"):
+        with pytest.raises(SourceError, match="contains the folder of the node packs"):
+            await fetch(str(source), target, settings)
+    assert not target.exists()

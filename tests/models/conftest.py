@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unavailable
+from invokeclone.kit.files import copies
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
@@ -214,6 +215,13 @@ async def installer(resources: Resources) -> AsyncIterator[Installer]:
 
 
 @pytest.fixture
+def bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the bytes of files be copied into the models folder, as between disks."""
+    for name in ("clone", "link"):
+        monkeypatch.setattr(copies, name, lambda *_paths: False)
+
+
+@pytest.fixture
 def workers() -> FakeWorkers:
     return FakeWorkers()
 
@@ -265,9 +273,10 @@ Install = Callable[..., Any]
 
 @pytest.fixture
 def install(installer: Installer) -> Install:
-    """Install a path in place, or moved with `inplace=False`, and return the ended job."""
+    """Install a path in place, copied with `inplace=False`, or moved with `move` too, and return the ended job."""
 
-    async def run(path: Path, *, inplace: bool = True, **changes: Any) -> ModelInstallJob:
-        return await wait_for_end(await installer.add(str(path), ModelRecordChanges(**changes), inplace=inplace))
+    async def run(path: Path, *, inplace: bool = True, move: bool = False, **changes: Any) -> ModelInstallJob:
+        changed = ModelRecordChanges(**changes)
+        return await wait_for_end(await installer.add(str(path), changed, inplace=inplace, move=move))
 
     return run

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -263,18 +264,21 @@ async def test_deleting_a_model_deletes_its_image(client, model, resources):
 
 async def test_scan_folder(client, install, make):
     installed = make.checkpoint("b.safetensors")
-    moved = make.checkpoint("m.safetensors")
     await install(installed)
-    await install(moved, inplace=False)
+    await install(make.checkpoint("copied.safetensors"), inplace=False)
+    await install(make.checkpoint("moved.safetensors"), inplace=False, move=True)
     make.pipeline()
     make.checkpoint("deep/er/c.gguf")
     make.checkpoint(".hidden/d.safetensors")
     make.json("notes.json", {})
     (make.folder / "circle").symlink_to(make.folder)
+    (make.folder / "itself").symlink_to(make.folder / "itself")
+    Path(os.fsdecode(bytes(make.folder) + b"/\xff.safetensors")).touch()
     results = (await client.get("/scan_folder", params={"scan_path": str(make.folder)})).json()
     base = make.folder.as_posix()
     assert results == [
         {"path": f"{base}/b.safetensors", "is_installed": True},
+        {"path": f"{base}/copied.safetensors", "is_installed": True},
         {"path": f"{base}/deep/er/c.gguf", "is_installed": False},
         {"path": f"{base}/pipeline", "is_installed": False},
     ]

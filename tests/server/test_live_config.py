@@ -70,6 +70,17 @@ def test_a_setting_that_the_server_cannot_run_with_is_refused(tmp_path: Path, gi
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_settings_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("port: 4000\n")
+    (tmp_path / "root" / FILE).symlink_to("../own/mine.yaml")
+    resources = Resources(Settings(root=tmp_path / "root", port=4000), Database(None), None)  # type: ignore[arg-type]
+    live_config.change(resources, {"max_queue_history": 7})
+    assert (tmp_path / "root" / FILE).is_symlink()
+    assert "max_queue_history: 7" in (tmp_path / "own" / "mine.yaml").read_text()
+
+
 def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     resources = Resources(Settings(root=tmp_path), Database(None), None)  # type: ignore[arg-type]

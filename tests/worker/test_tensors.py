@@ -1,10 +1,12 @@
 """The tensor store: copies in, copies out, disk when memory is short, letting go. Needs torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from invokeclone.worker.process import own_folder
 from invokeclone.worker.tensors import StoredObjectNotFound, TensorStore
 
 torch = pytest.importorskip("torch")
@@ -81,3 +83,11 @@ def test_failed_disk_write_keeps_the_tensor_in_memory(tmp_path: Path) -> None:
     store = TensorStore(tmp_path / "file", 0)
     names = [store.save(torch.full((2,), float(index)), "Tensor") for index in range(2)]
     assert [store.load(name).tolist() for name in names] == [[0, 0], [1, 1]]
+
+
+def test_only_folders_of_ended_workers_of_the_device_are_removed(tmp_path: Path) -> None:
+    kept = ["worker-cuda-1-99999999", "worker-cuda-mine", f"worker-cuda-{os.getppid()}"]
+    for name in ("worker-cuda-99999999", *kept):
+        (tmp_path / name).mkdir()
+    assert own_folder(tmp_path, "cuda") == tmp_path / f"worker-cuda-{os.getpid()}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)

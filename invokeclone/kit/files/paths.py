@@ -24,6 +24,15 @@ def contains(folder: Path, path: Path) -> bool:
     return by_name or real(path).is_relative_to(real(folder))
 
 
+def is_utf8(path: Path) -> bool:
+    """Return whether `path` is valid UTF-8; other names can be stored neither in JSON nor in the database."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def erase(path: Path) -> None:
     """Remove a file, a link (not its target) or a folder with all its contents."""
     if path.is_dir() and not path.is_symlink():

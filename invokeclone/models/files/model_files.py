@@ -53,19 +53,22 @@ def index_suffix(name: str) -> str | None:
     return match["ending"] if match else None
 
 
-def check_index(path: Path) -> None:
-    """Raise InvalidModel unless a weight index names only files in its own folder with the suffix in its own name.
+def check_index(path: Path) -> set[str]:
+    """Return the files that a weight index names.
 
-    Libraries pass files with any other suffix to torch.load.
+    Raises InvalidModel unless they are in its own folder and have the suffix in its own name: libraries pass files with
+    any other suffix to torch.load.
     """
     content = read_json(path)
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict):
         raise InvalidModel(f"{path.name} is not a weight index")
     ending = index_suffix(path.name) or ""
-    for name in sorted({str(name) for name in names.values()}):
+    files = {str(name) for name in names.values()}
+    for name in sorted(files):
         if Path(name).name != name or "\\" in name or not name.endswith(ending):
             raise InvalidModel(f"{path.name} names {name!r}, which is not a {ending} file in the same folder")
+    return files
 
 
 class ModelFiles:
@@ -178,14 +181,26 @@ class ModelFiles:
         if not self.is_folder:
             self._header  # noqa: B018  (reading it is the check)
             return
+        self._check_indexes()
         safetensors_folders = {file.parent for file in self.files if file.suffix.lower() == ".safetensors"}
         for file in self.files:
-            if index_suffix(file.name):
-                check_index(file)
             if file.suffix.lower() not in PICKLES or (
                 file.parent not in safetensors_folders and file.parent.name != "safety_checker"
             ):
                 read_header(file)
+
+    def _check_indexes(self) -> None:
+        """Raise InvalidModel for an invalid weight index, and for a folder with an index but no complete weights."""
+        indexes: dict[Path, dict[str, set[str]]] = {}
+        for file in self.files:
+            if index_suffix(file.name):
+                indexes.setdefault(file.parent, {})[file.name] = check_index(file)
+        for folder, listed in indexes.items():
+            weights = {file.name for file in self.files if file.parent == folder and file.suffix.lower() in WEIGHTS}
+            is_complete = any(names <= weights for names in listed.values()) or weights - set().union(*listed.values())
+            if not is_complete:
+                index, names = min(listed.items())
+                raise InvalidModel(f"{folder.name} is incomplete: {min(names - weights)} of {index} is missing")
 
     def _check_folder(self) -> None:
         if any((self.path / name).is_file() for name in FOLDER_CONFIGS):

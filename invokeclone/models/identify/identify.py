@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
-from invokeclone.models.errors import InvalidModel
+from invokeclone.models.errors import UnidentifiedModel
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import explicit_kind, registry
 from invokeclone.models.identify.explicit_kind import MALFORMED_ERRORS
@@ -50,7 +50,7 @@ def identify(
             if config is not None:
                 return config
     claim = ", ".join(f"{name} {overrides[name]}" for name in sorted(_identifying_fields(overrides)))
-    raise InvalidModel(
+    raise UnidentifiedModel(
         f"{model.path.name} is not a model of a known kind"
         + (f" with {claim}" if claim else "")
         + "".join(f"; {reason}" for reason in reasons)

@@ -28,12 +28,16 @@ async def install_model(
     config: Annotated[ModelRecordChanges, Body(description="Fields of the record to set instead of detecting them")],
     inplace: Annotated[bool | None, Query(description="Whether to leave local files in their location")] = False,
     access_token: Annotated[str | None, Query(description="Access token for a URL or repository")] = None,
+    move: Annotated[
+        bool, Query(description="Whether to remove local files once they are in the models folder")
+    ] = False,
 ) -> ModelInstallJob:
     """Start to install a model from a path, from Hugging Face (`owner/name[:variant[:subfolder]]`) or from a URL.
 
-    Local files are moved into the models folder unless `inplace` is true.
+    Local files are copied into the models folder (cloned or hard-linked where possible) and stay where they are, unless
+    `move` is true; with `inplace`, or if they are in the models folder already, the record has their path.
     """
-    return await installer.add(source, config, inplace=bool(inplace), access_token=access_token)
+    return await installer.add(source, config, inplace=bool(inplace), move=move, access_token=access_token)
 
 
 @router.get("/install")
@@ -92,7 +96,7 @@ async def resume_model_install_job(installer: NeedsInstaller, id: int) -> ModelI
 
 @router.post("/install/{id}/restart_failed", status_code=201)
 async def restart_failed_model_install_job(installer: NeedsInstaller, id: int) -> ModelInstallJob:  # noqa: A002
-    """Retry the failed downloads of an install job."""
+    """Retry a failed install job with the files that it has downloaded."""
     return await installer.restart_failed(id)
 
 

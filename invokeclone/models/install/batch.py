@@ -100,8 +100,14 @@ class DownloadBatch:
         await self._downloads.wait_until_stopped(numbers)
 
     def forget(self) -> None:
-        """Remove the parts from the queue."""
+        """Remove the parts, none of which may be active, from the queue; their files stay."""
         self._downloads.forget(part.id for part in self.parts)
+
+    async def reset(self) -> None:
+        """Forget the parts once no download uses its file, so that a new plan can be added."""
+        await self._downloads.wait_until_stopped([part.id for part in self.parts])
+        self.forget()
+        self.parts = []
 
     def _on_change(self, part: DownloadJob) -> None:
         self._watch(part)

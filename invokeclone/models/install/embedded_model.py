@@ -17,7 +17,7 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import DuplicateModelException, UnknownModelException
 from invokeclone.models.files.hashing import hash_model
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.install.registration import RegistrationRequest, register
+from invokeclone.models.install.registration import Files, RegistrationRequest, register
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.guard import Guard
 from invokeclone.tables import app_state
@@ -53,7 +53,7 @@ async def register_embedded(resources: Resources, folder: Path = EMBEDDED) -> Mo
         source=files.as_posix(),
         source_type=ModelSourceType.Path,
         overrides={**defaults, "key": EMBEDDED_KEY},
-        inplace=True,
+        files=Files.STAY,
     )
     config = None
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.records import placement
 
 FOLDER_PREFIX = "tmpinstall_"
+_OWN_NAME = re.compile(rf"{FOLDER_PREFIX}(?P<pid>[0-9]+)_[0-9a-f]{{12}}\Z")
+"""InvokeAI uses the same prefix with other names; its folders are left alone."""
 _TOKEN = ".token"  # noqa: S105  (the file's name)
 
 
@@ -51,11 +54,27 @@ def remove_strays(folder: Path, plan: DownloadPlan) -> None:
             path.unlink()
 
 
+def remove_changed(folder: Path, earlier: DownloadPlan, plan: DownloadPlan) -> None:
+    """Remove the downloaded files of an `earlier` plan that are not the same in `plan`."""
+    for file in earlier.files:
+        if file not in plan.files and file.path != Path():
+            (folder / file.path).unlink(missing_ok=True)
+
+
+def remove_downloads(folder: Path) -> None:
+    """Remove everything from a download folder but the access token."""
+    for entry in list(folder.iterdir()):
+        if entry.name != _TOKEN:
+            paths.erase(entry)
+
+
 def remove_abandoned(models: Path, needed: set[str]) -> None:
     """Remove the download folders that are not `needed` and not of another running process."""
     for folder in models.glob(f"{FOLDER_PREFIX}*"):
-        pid = folder.name.removeprefix(FOLDER_PREFIX).partition("_")[0]
-        if folder.name not in needed and (pid == str(os.getpid()) or not processes.is_running(pid)):
+        match = _OWN_NAME.match(folder.name)
+        if match is None or folder.name in needed:
+            continue
+        if match["pid"] == str(os.getpid()) or not processes.is_running(match["pid"]):
             with contextlib.suppress(OSError):
                 paths.erase(folder)
 
@@ -71,20 +90,6 @@ def restore_downloads(models: Path, key: str, folder: Path, plan: DownloadPlan) 
         return
     folder.mkdir(exist_ok=True)
     placement.move_back(models, model_folder / plan.root if single else model_folder, folder / plan.root, key)
-
-
-def restore_local(models: Path, key: str, source: Path) -> None:
-    """Undo a crashed registration: move a local model from the folder of model `key` back to `source`."""
-    model_folder = models / key
-    if not model_folder.is_dir():
-        return
-    if source.exists():
-        _remove_empty(model_folder)
-        return
-    single = [entry.name for entry in model_folder.iterdir()] == [source.name] and (
-        model_folder / source.name
-    ).is_file()
-    placement.move_back(models, model_folder / source.name if single else model_folder, source, key)
 
 
 def _has_files(model_folder: Path, plan: DownloadPlan, *, single: bool) -> bool:

@@ -11,12 +11,12 @@ from invokeclone.models.install.batch import DownloadBatch
 from invokeclone.models.install.jobs import (
     HFModelSource,
     InstallStatus,
-    LocalModelSource,
     ModelInstallJob,
     URLModelSource,
 )
 from invokeclone.models.install.journal import InstallEntry
 from invokeclone.models.install.plans import DownloadPlan, RemoteSource
+from invokeclone.models.install.registration import Files
 
 
 @dataclass(eq=False)
@@ -30,14 +30,18 @@ class Installation:
     """Folder of the downloads; its name is the key of the row, even if nothing is downloaded."""
     batch: DownloadBatch
     persistent: bool = False
-    """Whether the job is resumed after a server restart."""
+    """Whether the job is resumed after a server restart, if it downloads."""
+    move: bool = False
+    """Whether local files are removed once they are copied and registered."""
     plan: DownloadPlan | None = None
     state: InstallStatus | None = None
     """The job's status; None before the first transition and after the job is pruned."""
     has_folder: bool = True
     """Whether row and folder are still needed."""
     recovered: bool = False
-    """Whether an earlier server process may have crashed while it moved the files."""
+    """Whether an earlier server process may have crashed while it moved the downloaded files."""
+    earlier_plan: DownloadPlan | None = None
+    """The plan of an earlier attempt, whose files are in the folder."""
     cancel_requested: bool = False
     start_event_emitted: bool = False
     """Whether this process has emitted ModelInstallDownloadStartedEvent."""
@@ -58,14 +62,17 @@ class Installation:
         return source if isinstance(source, HFModelSource | URLModelSource) else None
 
     @property
-    def moves_files(self) -> bool:
-        """Whether local files of the user are moved."""
-        return isinstance(self.job.source, LocalModelSource) and not self.job.inplace
+    def file_handling(self) -> Files:
+        """What happens to the files."""
+        if self.remote:
+            return Files.OURS
+        if self.job.inplace:
+            return Files.STAY
+        return Files.MOVED if self.move else Files.COPIED
 
     def entry(self) -> InstallEntry | None:
         """Return the row that the database should have in this state, or None."""
-        registering = self.moves_files and self.state is InstallStatus.RUNNING
-        if not (self.has_folder and self.persistent and (self.remote or registering)):
+        if not (self.has_folder and self.persistent and self.remote):
             return None
         return InstallEntry(
             folder=self.folder.name,

@@ -6,7 +6,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from invokeclone.downloads.queue import DownloadQueue
@@ -18,7 +18,7 @@ from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.process.offload import run_to_completion, wait_until_done
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.errors import InstallCancelled
+from invokeclone.models.errors import InstallCancelled, InvalidModel, RefusedModel
 from invokeclone.models.install import folders, journal, states
 from invokeclone.models.install.installation import Installation
 from invokeclone.models.install.jobs import (
@@ -199,6 +199,9 @@ class InstallMachine:
         await run_to_completion(self._prepare_folder, job, source)
         job.recovered = False
         plan = job.plan = job.plan or await make_plan(source, self._hub, self._resources.settings)
+        if job.earlier_plan is not None:
+            await run_to_completion(folders.remove_changed, job.folder, job.earlier_plan, plan)
+            job.earlier_plan = None
         self.change_state(job, WAITING, source_metadata=plan.metadata, local_path=job.folder / (plan.root or ""))
         await self.save(job)
         await job.batch.add(plan, job.folder, source.access_token)
@@ -215,7 +218,7 @@ class InstallMachine:
     async def _register(self, job: Installation) -> None:
         self.change_state(job, RUNNING)
         try:
-            await self.save(job)  # the recovery of moved files after a crash needs the row
+            await self.save(job)  # the recovery of moved downloads after a crash needs the row
             config = await self._register_files(job)
         except InstallCancelled:
             # Downloaded files are registered at the next start.
@@ -224,12 +227,23 @@ class InstallMachine:
             unexpected = not isinstance(error, InvokeCloneError | OSError)
             source = without_query(str(job.job.source))
             _log.warning("installing %s failed: %s", source, error, exc_info=error if unexpected else None)
+            if job.remote and isinstance(error, InvalidModel) and not isinstance(error, RefusedModel):
+                await self._drop_downloads(job)
             self._fail(job, type(error).__name__, str(error), "".join(traceback.format_exception(error)))
         else:
             _log.info("installed %s model %s (%s)", config.base, config.name, config.key, extra={"key": config.key})
             size = config.file_size
             path = placement.to_absolute_path(self._resources.settings.models_path, config.path)
             self.change_state(job, COMPLETED, config_out=config, bytes=size, total_bytes=size, local_path=path)
+
+    async def _drop_downloads(self, job: Installation) -> None:
+        """Remove downloaded files that are no model, so that another attempt downloads them again."""
+        try:
+            await job.batch.reset()
+            await run_to_completion(folders.remove_downloads, job.folder)
+        except OSError as error:
+            _log.warning("the downloads in %s cannot be removed: %s", job.folder, error)
+        job.plan, job.job.local_path = None, job.folder
 
     async def _register_files(self, job: Installation) -> ModelConfig:
         """Register the files of a job and return the record."""
@@ -248,10 +262,25 @@ class InstallMachine:
             source=str(client_job.config_in.source),
             source_type=client_job.config_in.source_type or ModelSourceType.Path,
             overrides=overrides | {"key": job.key},
-            inplace=client_job.inplace,
+            files=job.file_handling,
             is_cancelled=lambda: self.stopping or job.cancel_requested,
+            on_copy=self._copy_watch(job),
         )
         return await register(self._resources, self._guard, request)
+
+    def _copy_watch(self, job: Installation) -> Callable[[int, int], None]:
+        """Return a function that reports the progress of a copy from a thread."""
+        loop = asyncio.get_running_loop()
+
+        def update(copied: int, total: int) -> None:
+            if job.state is RUNNING and job.progress_due():
+                self.change_state(job, RUNNING, bytes=copied, total_bytes=total)
+
+        def report(copied: int, total: int) -> None:
+            loop.call_soon_threadsafe(update, copied, total)
+
+        job.progress_due()  # a copy that takes no time is not reported
+        return report
 
     async def _save_or_log(self, job: Installation) -> None:
         try:

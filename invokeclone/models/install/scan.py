@@ -1,13 +1,12 @@
 """Folder scans: installable models, unregistered models and orphaned entries of the models folder."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from invokeclone.kit.errors import BadRequest
 from invokeclone.kit.files import paths
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.models.files import candidates
 from invokeclone.models.files.model_files import MODEL_FILES, walk
 from invokeclone.models.install.folders import FOLDER_PREFIX
 from invokeclone.models.install.service import Installer
@@ -18,17 +17,6 @@ from invokeclone.models.records.schemas import (
     ModelRecordChanges,
     OrphanedModelInfo,
 )
-
-_FOLDER_MARKERS = {
-    "config.json",
-    "model_index.json",
-    "learned_embeds.bin",
-    "pytorch_lora_weights.bin",
-    "image_encoder.txt",
-}
-"""Files that mark a folder as one model."""
-
-_MAX_DEPTH = 20
 
 
 class NotAFolder(BadRequest):
@@ -44,9 +32,9 @@ async def scan(resources: Resources, folder: str | None) -> list[FoundModel]:
     installed |= {str(placement.to_absolute_path(models, recorded_path)) for recorded_path in paths.values()}
 
     def find() -> list[FoundModel]:
-        candidates = sorted(_candidates(path, 0, set()))
         return [
-            FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in installed) for candidate in candidates
+            FoundModel(path=candidate.as_posix(), is_installed=str(candidate) in installed)
+            for candidate in candidates.find(path)
         ]
 
     return await in_thread(find)
@@ -64,10 +52,9 @@ async def install_unregistered(resources: Resources, installer: Installer) -> No
     registered_paths += [models / placement.IMAGES_FOLDER, *installer.paths_in_use()]
 
     def find() -> list[Path]:
-        candidates = sorted(_candidates(models, 0, set()))
         model_paths = [
             path
-            for path in candidates
+            for path in candidates.find(models)
             if path != models and not path.relative_to(models).parts[0].startswith(FOLDER_PREFIX)
         ]
         return [path for path in model_paths if not any(paths.contains(model, path) for model in registered_paths)]
@@ -86,26 +73,6 @@ def _folder(text: str) -> Path:
     raise NotAFolder(f"not a folder: {text!r}")
 
 
-def _candidates(folder: Path, depth: int, visited: set[Path]) -> Iterator[Path]:
-    """Yield model files and model folders under `folder`, skipping hidden entries and unreadable folders."""
-    real = paths.real(folder)
-    if depth > _MAX_DEPTH or real in visited:
-        return
-    visited.add(real)
-    try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except OSError:
-        return
-    if any(entry.name in _FOLDER_MARKERS for entry in entries):
-        yield folder
-        return
-    for entry in entries:
-        if entry.is_dir():
-            yield from _candidates(Path(entry.path), depth + 1, visited)
-        elif Path(entry.name).suffix.lower() in MODEL_FILES:
-            yield Path(entry.path)
-
-
 async def find_orphans(resources: Resources, installer: Installer) -> list[OrphanedModelInfo]:
     """Return entries of the models folder with model files that no record and no active installation uses."""
     models = resources.settings.models_path
@@ -114,14 +81,20 @@ async def find_orphans(resources: Resources, installer: Installer) -> list[Orpha
         resources.database.read() as connection
     ):  # after the above: jobs that end in the meantime have their record by now
         used_paths += [placement.to_absolute_path(models, path) for path in (await store.paths(connection)).values()]
+    protected = placement.list_protected_folders(resources.settings)
 
     def find() -> list[OrphanedModelInfo]:
         entries = sorted(models.iterdir()) if models.is_dir() else []
         visible_entries = [
-            entry for entry in entries if not entry.name.startswith(".") and entry.name != placement.IMAGES_FOLDER
+            entry
+            for entry in entries
+            if not entry.name.startswith(".") and entry.name != placement.IMAGES_FOLDER and paths.is_utf8(entry)
         ]
         infos = [
-            _info(entry) for entry in visible_entries if not any(paths.contains(entry, path) for path in used_paths)
+            _info(entry)
+            for entry in visible_entries
+            if not any(paths.contains(entry, path) for path in (*used_paths, *protected))
+            and not any(paths.contains(path, entry) for path in protected)
         ]
         return [info for info in infos if info.files]
 
@@ -134,7 +107,11 @@ def _info(entry: Path) -> OrphanedModelInfo:
     return OrphanedModelInfo(
         path=entry.name,
         absolute_path=entry.as_posix(),
-        files=[file.relative_to(folder).as_posix() for file in files if file.suffix.lower() in MODEL_FILES],
+        files=[
+            file.relative_to(folder).as_posix()
+            for file in files
+            if file.suffix.lower() in MODEL_FILES and paths.is_utf8(file)
+        ],
         size_bytes=sum(file.stat().st_size for file in files),
     )
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJobStatus
 from invokeclone.kit import log
-from invokeclone.kit.errors import NotFound, UnsupportedMedia
+from invokeclone.kit.errors import BadRequest, NotFound, UnsupportedMedia
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import new_key
@@ -29,23 +29,25 @@ from invokeclone.models.install.jobs import (
 )
 from invokeclone.models.install.journal import InstallEntry
 from invokeclone.models.install.machine import InstallMachine
-from invokeclone.models.install.plans import DownloadPlan
+from invokeclone.models.install.plans import DownloadPlan, RemoteSource
 from invokeclone.models.install.registration import is_key
 from invokeclone.models.install.sources.hub import Hub
 from invokeclone.models.install.states import CANCELLED, ERROR, PAUSED, RUNNING, UNDER_WAY, WAITING
-from invokeclone.models.records import placement, store
+from invokeclone.models.records import placement, staging, store
 from invokeclone.models.records.changes import list_missing
 from invokeclone.models.records.guard import Guard
 from invokeclone.models.records.schemas import ModelRecordChanges
 
 _log = log.get("models")
-_SOURCE = TypeAdapter[HFModelSource | URLModelSource | LocalModelSource](
-    HFModelSource | URLModelSource | LocalModelSource
-)
+_SOURCE = TypeAdapter[RemoteSource](RemoteSource)
 
 
 class UnknownInstall(NotFound):
     """No install job has this id."""
+
+
+class MoveInPlace(BadRequest):
+    """Files cannot both stay and be moved."""
 
 
 class NoInstallToChange(UnsupportedMedia):
@@ -93,20 +95,34 @@ class Installer:
             await self.downloads.stop()
 
     async def add(
-        self, text: str, overrides: ModelRecordChanges, *, inplace: bool = False, access_token: str | None = None
+        self,
+        text: str,
+        overrides: ModelRecordChanges,
+        *,
+        inplace: bool = False,
+        move: bool = False,
+        access_token: str | None = None,
     ) -> ModelInstallJob:
-        """Return a new job for the source `text`, or the active job for the same source.
+        """Return a job for the source `text`: an active one, a failed one that has downloads, or a new one.
 
-        Raises UnsupportedSource, and InvalidModelRecord if `overrides` state a kind of model that does not exist.
+        Local files are copied unless `inplace` or `move` is true. Raises UnsupportedSource, MoveInPlace, and
+        InvalidModelRecord if `overrides` state a kind of model that does not exist.
         """
+        if inplace and move:
+            raise MoveInPlace("either `inplace` or `move` may be true, not both")
         source = await in_thread(parse_source, text, inplace=inplace, access_token=access_token)
         if not isinstance(source, ExternalModelSource):
             check_kind(overrides.explicit_fields())
         async with self._adding:
-            for job in self.jobs():
-                if not job.ended and (job.source.type, str(job.source)) == (source.type, str(source)):
-                    return job
+            for other in self._installations.values():
+                if (other.job.source.type, str(other.job.source)) != (source.type, str(source)):
+                    continue
+                if not other.job.ended:
+                    return other.job
+                if other.state is ERROR and other.has_folder and other.remote:
+                    return await self._retry(other, source, overrides)
             installation = self._create(source, overrides, overrides.key or new_key())
+            installation.move = move
             await self._machine.save(installation)
             self._installations[installation.job.id] = installation
         self._machine.change_state(installation, WAITING)
@@ -149,7 +165,7 @@ class Installer:
         return job.job
 
     async def restart_failed(self, number: int) -> ModelInstallJob:
-        """Retry the failed downloads of a job; has no effect without any. Raises NoInstallToChange."""
+        """Retry a failed job with the files that it has downloaded; else no effect. Raises NoInstallToChange."""
         job = self._get_for_change(number)
         if job.state is ERROR and job.has_folder:
             await self._resume_work(job)
@@ -192,17 +208,13 @@ class Installer:
 
     def _create(self, source: ModelSource, overrides: ModelRecordChanges, key: str) -> Installation:
         models = self._resources.settings.models_path
-        source_fields = {
-            "source": overrides.source or str(source),
-            "source_type": overrides.source_type or SOURCE_TYPES[source.type],
-        }
         local = source if isinstance(source, LocalModelSource) else None
         remote = isinstance(source, HFModelSource | URLModelSource)
         folder = folders.new_folder(models)
         job = ModelInstallJob(
             id=self._next,
             source=source,
-            config_in=overrides.model_copy(update=source_fields),
+            config_in=_with_source(overrides, source),
             inplace=bool(local and local.inplace),
             local_path=Path(local.path).expanduser().absolute() if local else folder if remote else models,
         )
@@ -210,6 +222,17 @@ class Installer:
         batch = DownloadBatch(self.downloads, self.hub, lambda part: self._machine.watch(installation, part))
         installation = Installation(job, key, folder, batch, persistent=self._persistent)
         return installation
+
+    async def _retry(self, job: Installation, source: ModelSource, overrides: ModelRecordChanges) -> ModelInstallJob:
+        """Retry a failed job with another request for the same source; complete and partial downloads are used."""
+        await job.batch.reset()
+        if isinstance(source, HFModelSource):  # the repository may have changed
+            job.earlier_plan, job.plan = job.plan, None
+        job.job.source, job.job.config_in = source, _with_source(overrides, source)
+        job.job.download_parts = []
+        job.key = overrides.key or new_key()
+        await self._resume_work(job)
+        return job.job
 
     def _get_for_change(self, number: int) -> Installation:
         if number not in self._installations:
@@ -224,7 +247,11 @@ class Installer:
     async def _start_up(self) -> None:
         """Remove leftovers of a crash, log models with missing files, and enable registration."""
         try:
-            await in_thread(placement.remove_abandoned_copies, self._resources.settings.models_path)
+            models = self._resources.settings.models_path
+            async with self._resources.database.read() as connection:
+                keys = (await store.paths(connection)).keys()
+            await in_thread(placement.remove_abandoned_copies, models)
+            await in_thread(staging.remove_abandoned, models, keys)
             for config in await list_missing(self._resources):
                 _log.warning("the files of model %s are missing: %s", config.name, config.path)
         except Exception as error:  # noqa: BLE001  (no failure here may prevent installations)
@@ -241,29 +268,15 @@ class Installer:
         needed = {}
         for entry in entries:
             job = None if entry.folder in registered else await in_thread(self._load_entry, entry)
-            if job is not None and await self._is_needed(job):
+            if job is not None:
                 needed[entry.folder] = job
             else:
                 async with self._resources.database.write() as connection:
                     await journal.remove(connection, entry.folder)
         await in_thread(folders.remove_abandoned, models, set(needed))
         for entry in entries:
-            if (job := needed.get(entry.folder)) is not None and job.remote:
+            if (job := needed.get(entry.folder)) is not None:
                 self._resume_after_restart(job, entry)
-
-    async def _is_needed(self, job: Installation) -> bool:
-        """Return whether to resume a job; an interrupted move of local files is undone and not resumed."""
-        if job.remote:
-            return True
-        if not is_key(job.key):
-            return False
-        models, source = self._resources.settings.models_path, job.job.local_path
-        try:
-            await in_thread(folders.restore_local, models, job.key, source)
-        except OSError as error:
-            _log.warning("%s cannot be restored from %s: %s", source, models / job.key, error)
-            return True
-        return False
 
     def _load_entry(self, entry: InstallEntry) -> Installation | None:
         """Return the job of a row, or None if the row cannot be parsed. Blocking."""
@@ -278,8 +291,7 @@ class Installer:
             return None
         job = self._create(source, overrides, entry.key)
         job.folder, job.plan, job.saved_entry, job.recovered = folder, plan, entry, True
-        if job.remote:
-            job.job.local_path = folder
+        job.job.local_path = folder
         return job
 
     def _resume_after_restart(self, job: Installation, entry: InstallEntry) -> None:
@@ -292,3 +304,12 @@ class Installer:
         else:
             self._machine.change_state(job, WAITING)
             self._machine.start(job)
+
+
+def _with_source(overrides: ModelRecordChanges, source: ModelSource) -> ModelRecordChanges:
+    """Return the fields set by the user, with a source unless they have one."""
+    source_fields = {
+        "source": overrides.source or str(source),
+        "source_type": overrides.source_type or SOURCE_TYPES[source.type],
+    }
+    return overrides.model_copy(update=source_fields)

@@ -129,12 +129,13 @@ def _cancel_event(job: Installation) -> Event:
 
 _ERROR_FIELDS = frozenset({"error", "error_reason", "error_traceback"})
 _PLAN_FIELDS = frozenset({"source_metadata", "local_path"})
+_COPY_FIELDS = frozenset({"bytes", "total_bytes"})
 _RESULT_FIELDS = frozenset({"config_out", "bytes", "total_bytes", "local_path"})
 _CANCEL = Transition(_cancel_event, RowChange.REMOVED, FolderChange.REMOVED)
 _PRUNE = Transition(None, RowChange.REMOVED, FolderChange.REMOVED)
 _PAUSE = Transition(None, RowChange.SAVED)
 _CONTINUE = Transition(None, RowChange.SAVED, clears=_ERROR_FIELDS)
-_DOWNLOAD_FAILED = Transition(_error_event, RowChange.SAVED, fields=_ERROR_FIELDS)
+_FAILED = Transition(_error_event, RowChange.SAVED, fields=_ERROR_FIELDS)
 
 TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
     # (from, to): event, row, folder; None means no job
@@ -150,13 +151,14 @@ TABLE: dict[tuple[InstallStatus | None, InstallStatus | None], Transition] = {
     (DOWNLOADING, WAITING): _CONTINUE,  # one file is downloaded again
     (DOWNLOADING, DOWNLOADS_DONE): Transition(_downloads_complete_event),
     (DOWNLOADS_DONE, RUNNING): Transition(_start_event),
-    # Without downloads. The row is written before any files are moved.
-    (WAITING, RUNNING): Transition(_start_event, RowChange.SAVED),
+    (WAITING, RUNNING): Transition(_start_event),  # without downloads
+    (RUNNING, RUNNING): Transition(_download_progress_event, fields=_COPY_FIELDS),  # files are copied
     (RUNNING, DOWNLOADS_DONE): Transition(),  # the server stops; the next start registers the files
     (RUNNING, COMPLETED): Transition(_complete_event, RowChange.REMOVED, FolderChange.REMOVED, fields=_RESULT_FIELDS),
-    (RUNNING, ERROR): Transition(_error_event, RowChange.REMOVED, FolderChange.REMOVED, fields=_ERROR_FIELDS),
-    (WAITING, ERROR): _DOWNLOAD_FAILED,
-    (DOWNLOADING, ERROR): _DOWNLOAD_FAILED,
+    # The folder is kept for another attempt until the job is pruned.
+    (RUNNING, ERROR): _FAILED,
+    (WAITING, ERROR): _FAILED,
+    (DOWNLOADING, ERROR): _FAILED,
     (WAITING, PAUSED): _PAUSE,
     (DOWNLOADING, PAUSED): _PAUSE,
     (PAUSED, WAITING): _CONTINUE,

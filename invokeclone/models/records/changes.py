@@ -93,7 +93,8 @@ async def remove_locked(resources: Resources, key: str, successor: str | None = 
 def _remove_files(settings: Settings, path: Path, key: str, other_paths: list[str]) -> None:
     models = settings.models_path
     try:
-        placement.remove(models, path, key, [placement.to_absolute_path(models, other) for other in other_paths])
+        other_models = [placement.to_absolute_path(models, other) for other in other_paths]
+        placement.remove(models, path, key, other_models, placement.list_protected_folders(settings))
         model_images.remove(settings, key)
     except OSError as error:
         _log.warning("files of the deleted model %s remain at %s: %s", key, path, error)

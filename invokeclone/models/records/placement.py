@@ -1,18 +1,19 @@
-"""Location of model files: recorded paths, moving a model into the models folder, removing one from it.
+"""Location of model files: recorded paths, moving a download into the models folder, removing a model from it.
 
 Every function blocks; call them in a thread.
 """
 
-import errno
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+import invokeclone
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import paths
 from invokeclone.kit.files.storage import safe_join
 from invokeclone.kit.process import processes
-from invokeclone.models.errors import DuplicateModelException, InvalidModel
+from invokeclone.models.errors import DuplicateModelException, RefusedModel
+from invokeclone.models.files import candidates
 
 IMAGES_FOLDER = "model_images"
 _COPY_PREFIX = ".copying_"
@@ -38,23 +39,21 @@ def to_record_path(models: Path, path: Path) -> str:
 
 
 def move_in(models: Path, source: Path, key: str) -> Path:
-    """Move the model at `source` into the folder `key` of the models folder, and return its new path.
+    """Rename the model at `source`, a file or folder of ours on the same disk, into the models folder.
 
-    A file becomes `<key>/<file name>`, a folder becomes `<key>`. On the same file system this is one rename; across
-    file systems, a hidden copy is renamed once complete, and then the source is removed. A crash leaves the source or
-    the target. Raises DuplicateModelException if the folder exists, OSError (disk full, no permission) with the source
-    unchanged.
+    A file becomes `<key>/<file name>`, a folder becomes `<key>`. Returns the new path. Raises DuplicateModelException
+    if the folder exists, OSError with the source unchanged.
     """
     folder = safe_join(models, key)
     if folder.exists():
         raise DuplicateModelException(f"the models folder has an entry {key} already")
     models.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        _rename_or_copy(source, folder, _partial_copy(models, key))
+        source.rename(folder)
         return folder
     folder.mkdir()
     try:
-        _rename_or_copy(source, folder / source.name, _partial_copy(models, key))
+        source.rename(folder / source.name)
     except BaseException:
         folder.rmdir()
         raise
@@ -63,30 +62,10 @@ def move_in(models: Path, source: Path, key: str) -> Path:
 
 def move_back(models: Path, location: Path, source: Path, key: str) -> None:
     """Undo `move_in`: move the model at `location` back to `source`."""
-    _rename_or_copy(location, source, _partial_copy(source.parent, key))
+    location.rename(source)
     folder = models / key
     if folder.is_dir():
         folder.rmdir()
-
-
-def _rename_or_copy(source: Path, target: Path, partial_copy: Path) -> None:
-    try:
-        os.rename(source, target)  # noqa: PTH104  (same system call as Path.rename)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-    else:
-        return
-    try:
-        if source.is_dir():
-            shutil.copytree(source, partial_copy)
-        else:
-            shutil.copy2(source, partial_copy)
-        partial_copy.rename(target)
-    except BaseException:
-        paths.erase(partial_copy)
-        raise
-    paths.erase(source)
 
 
 def remove_abandoned_copies(models: Path) -> None:
@@ -100,35 +79,77 @@ def remove_abandoned_copies(models: Path) -> None:
 def scratch_folder(models: Path, key: str) -> Path:
     """Return the path of a temporary folder for the model `key`; `remove_abandoned_copies` removes it after a crash."""
     models.mkdir(parents=True, exist_ok=True)
-    return _partial_copy(models, f"new_{key}")
+    return models / f"{_COPY_PREFIX}{os.getpid()}_{key}"
 
 
-def _partial_copy(folder: Path, key: str) -> Path:
-    """Return the path of an incomplete copy; its name contains the id of the process that writes it."""
-    return folder / f"{_COPY_PREFIX}{os.getpid()}_{key}"
+def list_protected_folders(settings: Settings) -> list[Path]:
+    """Return the folders that are no models, whatever a record's path says: the package, and what users created."""
+    folders = [
+        Path(invokeclone.__file__).parent,
+        settings.database_path.parent,
+        settings.outputs_path,
+        settings.custom_nodes_path,
+        settings.fonts_path,
+        settings.style_presets_path,
+        settings.workflow_thumbnails_path,
+        settings.profiles_path,
+    ]
+    return [folder for folder in folders if not paths.contains(folder, settings.models_path)]
 
 
-def check_movable(models: Path, source: Path, other_models: list[Path]) -> None:
-    """Raise InvalidModel if moving `source` would move or break a registered model at one of `other_models`."""
+def check_key_folder(models: Path, path: Path, key: str) -> None:
+    """Raise DuplicateModelException if `<models>/<key>`, which is deleted with the model `key`, has other models."""
+    folder = models / key
+    if folder != path and folder.exists() and candidates.find(folder) != [path]:
+        raise DuplicateModelException(f"the models folder has an entry {key} already")
+
+
+def check_copyable(models: Path, source: Path) -> None:
+    """Raise RefusedModel if `source` contains the models folder, so that a copy would contain itself."""
+    if paths.real(models).is_relative_to(paths.real(source)):
+        raise RefusedModel(f"{source} contains the models folder {models}; install the models in it one by one")
+
+
+def check_movable(source: Path, other_models: list[Path], protected: list[Path]) -> None:
+    """Raise RefusedModel if moving `source` would break a registered model at one of `other_models`, or this program.
+
+    `protected` are folders of which nothing may be moved.
+    """
     real_source = paths.real(source)
-    if paths.real(models).is_relative_to(real_source):
-        raise InvalidModel(f"{source} contains the models folder")
     for other in map(paths.real, other_models):
-        if other != real_source and (other.is_relative_to(real_source) or real_source.is_relative_to(other)):
-            raise InvalidModel(f"{source} contains or is inside the registered model at {other}; install it in place")
+        if other != real_source and _overlap(other, real_source):
+            raise RefusedModel(f"{source} contains or is inside the registered model at {other}; do not move it")
+    for folder in map(paths.real, protected):
+        if _overlap(folder, real_source):
+            raise RefusedModel(f"{source} belongs to this program (or contains {folder}); do not move it")
 
 
-def remove(models: Path, path: Path, key: str, other_models: list[Path]) -> None:
+def is_own_file(models: Path, path: Path, other_models: list[Path]) -> bool:
+    """Return whether `path` is inside the models folder, with links resolved, and is no part of a registered model."""
+    real_path = paths.real(path)
+    return real_path.is_relative_to(paths.real(models)) and not any(
+        _overlap(paths.real(other), real_path) for other in other_models
+    )
+
+
+def _overlap(path: Path, other: Path) -> bool:
+    return path.is_relative_to(other) or other.is_relative_to(path)
+
+
+def remove(models: Path, path: Path, key: str, other_models: list[Path], protected: list[Path]) -> None:
     """Remove the files of the model at `path`, and its folder `<models>/<key>`, if they are inside the models folder.
 
-    Files elsewhere are kept, as are folders that contain one of the registered models at `other_models`.
+    Files elsewhere are kept, and so is what contains or belongs to one of the registered models at `other_models` or
+    one of the folders `protected`.
     """
     folder = models / key
     target = folder if path.is_relative_to(folder) else path
     if (
         is_inside(models, target)
         and target.name != IMAGES_FOLDER
-        and not any(paths.contains(target, other) for other in other_models)
+        and not any(
+            paths.contains(target, other) or paths.contains(other, target) for other in (*other_models, *protected)
+        )
     ):
         paths.erase(target)
 

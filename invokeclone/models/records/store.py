@@ -111,6 +111,24 @@ async def paths(connection: AsyncConnection) -> dict[str, str]:
     return {row.key: row.path for row in await connection.execute(select(models.c.key, models.c.path))}
 
 
+class InstalledFiles(NamedTuple):
+    """Recorded path, source, hash and size of a model's files."""
+
+    key: str
+    path: str
+    source: str
+    hash: str
+    file_size: int
+
+
+async def list_installed_files(connection: AsyncConnection) -> list[InstalledFiles]:
+    """Return the files of every row, including rows whose record cannot be parsed."""
+    rows = await connection.execute(
+        select(models.c.key, models.c.path, models.c.source, models.c.hash, models.c.file_size)
+    )
+    return [InstalledFiles(*row) for row in rows]
+
+
 async def creation_times(connection: AsyncConnection) -> dict[str, datetime]:
     """Return the creation time of each record, by key."""
     rows = await connection.execute(select(models.c.key, models.c.created_at))

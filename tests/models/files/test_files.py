@@ -132,3 +132,22 @@ def test_metadata_is_not_a_tensor(tmp_path):
     path = Path(tmp_path / "a.safetensors")
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     assert read_header(path) == ({}, {"format": "pt"})
+
+
+def test_a_folder_without_all_shards_of_an_index_is_incomplete(make):
+    folder = make.pipeline()
+    shards = [f"model-{number}-of-2.safetensors" for number in (1, 2)]
+    make.json("pipeline/text_encoder/model.safetensors.index.json", {"weight_map": {"a": shards[0], "b": shards[1]}})
+    make.tensors(f"pipeline/text_encoder/{shards[0]}", {"a": (1,)})
+    with pytest.raises(
+        InvalidModel, match=r"text_encoder is incomplete: model-2-of-2\.safetensors of model\.safetensors"
+    ):
+        ModelFiles(folder).check()
+    make.tensors(f"pipeline/text_encoder/{shards[1]}", {"b": (1,)})
+    ModelFiles(folder).check()
+
+
+def test_an_index_of_a_variant_that_is_not_there_is_accepted(make):
+    folder = make.pipeline()
+    make.json("pipeline/unet/diffusion_pytorch_model.safetensors.index.json", {"weight_map": {"a": "x.safetensors"}})
+    ModelFiles(folder).check()

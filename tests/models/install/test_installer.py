@@ -42,9 +42,11 @@ async def test_install_in_place(resources, events, install, make):
     assert (complete["key"], complete["config"]["key"], complete["total_bytes"]) == (config.key, config.key, job.bytes)
 
 
-async def test_install_by_moving(resources, install, make):
+@pytest.mark.parametrize("move", [False, True])
+async def test_install_into_the_models_folder(resources, install, make, move):
     path = make.checkpoint("my.safetensors")
-    job = await install(path, inplace=False, name="Mine", description="d", key="my-key")
+    data = path.read_bytes()
+    job = await install(path, inplace=False, move=move, name="Mine", description="d", key="my-key")
     config = job.config_out
     assert (config.key, config.path, config.name, config.description) == (
         "my-key",
@@ -53,13 +55,17 @@ async def test_install_by_moving(resources, install, make):
         "d",
     )
     assert config.source == str(path)
-    assert not path.exists()
+    assert path.exists() != move
+    assert (resources.settings.models_path / config.path).read_bytes() == data
     assert inside(resources) == ["my-key", "my-key/my.safetensors"]
     assert job.local_path == resources.settings.models_path / "my-key/my.safetensors"
 
 
-async def test_install_by_moving_a_folder(resources, install, make):
-    job = await install(make.pipeline(), inplace=False)
+@pytest.mark.parametrize("move", [False, True])
+async def test_install_of_a_folder(resources, install, make, move):
+    source = make.pipeline()
+    job = await install(source, inplace=False, move=move)
+    assert source.exists() != move
     assert job.config_out.path == job.config_out.key
     assert job.config_out.name == "pipeline"
     assert (resources.settings.models_path / job.config_out.key / "model_index.json").is_file()
@@ -90,14 +96,14 @@ async def test_unknown_models_follow_the_setting(resources, events, make):
     assert [config.base for config in await records(resources)] == ["unknown"]
 
 
-async def fails(resources, install, path, *, inplace=False, **changes):
+async def fails(resources, install, path, *, inplace=False, move=False, **changes):
     """Install, and check that nothing but the job has changed; return the job."""
 
     def files():
         return sorted(file for file in path.parent.rglob("*") if not file.name.startswith("invokeai.db"))
 
     before, records_before = files(), await records(resources)
-    job = await install(path, inplace=inplace, **changes)
+    job = await install(path, inplace=inplace, move=move, **changes)
     assert (job.status, job.config_out) == ("error", None)
     assert job.error
     assert "Traceback" in job.error_traceback
@@ -159,7 +165,7 @@ async def test_parts_of_registered_models_are_not_moved(resources, install, make
     folder = make.pipeline()
     await install(folder)
     part = make.vae_folder("pipeline/vae")
-    assert "is inside the registered model" in (await fails(resources, install, part)).error
+    assert "is inside the registered model" in (await fails(resources, install, part, move=True)).error
     assert (await install(part)).status == "completed"
 
 
@@ -179,12 +185,13 @@ async def test_a_disk_error_fails_the_install(resources, install, make, monkeypa
     assert (job.error_reason, inside(resources)) == ("OSError", [])
 
 
-async def test_files_are_moved_back_when_the_record_cannot_be_written(resources, install, make, monkeypatch):
+@pytest.mark.parametrize("move", [False, True])
+async def test_copies_are_removed_when_the_record_cannot_be_written(resources, install, make, monkeypatch, move):
     async def refuse(*_args):
         raise RuntimeError("no")
 
     monkeypatch.setattr(store, "add", refuse)
-    job = await fails(resources, install, make.pipeline())
+    job = await fails(resources, install, make.pipeline(), move=move)
     assert (job.error_reason, inside(resources)) == ("RuntimeError", [])
 
 
@@ -255,9 +262,9 @@ async def test_cancel_while_running(resources, events, installer, make, monkeypa
     async def slow(*_args):
         reading.set()
         await going_on.wait()
-        return {}
+        return []
 
-    monkeypatch.setattr(store, "paths", slow)
+    monkeypatch.setattr(store, "list_installed_files", slow)
     path = make.checkpoint()
     job = await installer.add(str(path), ModelRecordChanges())
     await reading.wait()

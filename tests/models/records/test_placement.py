@@ -1,12 +1,11 @@
-"""Moving into the models folder and out of it: whole or not at all, and never what isn't ours."""
+"""Renaming into the models folder, and removing from it: whole or not at all, and never what isn't ours."""
 
-import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from invokeclone.models.errors import DuplicateModelException, InvalidModel
+from invokeclone.models.errors import DuplicateModelException, RefusedModel
 from invokeclone.models.records import placement
 
 
@@ -55,46 +54,6 @@ def test_a_file_comes_back(models, make):
     assert names(models) == []
 
 
-@pytest.fixture
-def two_disks(monkeypatch, models):
-    """Make renames into the models folder fail as between file systems; renames inside it work."""
-    rename = os.rename
-
-    def across(source, target):
-        if Path(target).is_relative_to(models) != Path(source).is_relative_to(models):
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", across)
-
-
-@pytest.mark.parametrize("kind", ["checkpoint", "pipeline"])
-def test_across_file_systems(models, make, two_disks, kind):
-    source = getattr(make, kind)()
-    whole = source.read_bytes() if source.is_file() else names(source)
-    placed = placement.move_in(models, source, "k")
-    assert not source.exists()
-    assert (placed.read_bytes() if placed.is_file() else names(placed)) == whole
-    placement.move_back(models, placed, source, "k")
-    assert (source.read_bytes() if source.is_file() else names(source)) == whole
-    assert names(models) == []
-
-
-@pytest.mark.parametrize("kind", ["checkpoint", "pipeline"])
-def test_a_full_disk_leaves_the_source_unchanged(models, make, two_disks, monkeypatch, kind):
-    source = getattr(make, kind)()
-    monkeypatch.setattr("shutil.copy2", _full)
-    monkeypatch.setattr("shutil.copytree", lambda source, target: (Path(target).mkdir(), _full(source, target)))
-    with pytest.raises(OSError, match="No space"):
-        placement.move_in(models, source, "k")
-    assert source.exists()
-    assert names(models) == []
-
-
-def _full(*_args):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_an_existing_entry_with_the_key_is_not_modified(models, make):
     (models / "k").mkdir()
     source = make.checkpoint()
@@ -115,17 +74,29 @@ def test_partial_copies_are_removed(models):
 def test_moving_must_not_take_other_models_along(models, make, tmp_path):
     folder = make.pipeline()
     inside = folder / "unet"
-    placement.check_movable(models, folder, [folder, tmp_path / "other"])
-    for source, model_paths in [(folder, [inside]), (inside, [folder]), (tmp_path, []), (models, [])]:
-        with pytest.raises(InvalidModel):
-            placement.check_movable(models, source, model_paths)
+    placement.check_movable(folder, [folder, tmp_path / "other"], [tmp_path / "package"])
+    for source, model_paths, protected in [
+        (folder, [inside], []),
+        (inside, [folder], []),
+        (folder, [], [inside]),
+        (inside, [], [folder]),
+    ]:
+        with pytest.raises(RefusedModel):
+            placement.check_movable(source, model_paths, protected)
+
+
+def test_a_folder_that_contains_the_models_folder_is_refused(models, tmp_path):
+    for source in (tmp_path, models):
+        with pytest.raises(RefusedModel, match="contains the models folder"):
+            placement.check_copyable(models, source)
+    placement.check_copyable(models, tmp_path / "other")
 
 
 def test_removing_takes_the_models_own_folder(models):
     (models / "k").mkdir()
     (models / "k/a.safetensors").touch()
     (models / "k/a.json").touch()
-    placement.remove(models, models / "k/a.safetensors", "k", [])
+    placement.remove(models, models / "k/a.safetensors", "k", [], [])
     assert names(models) == []
 
 
@@ -133,16 +104,31 @@ def test_removing_takes_one_file_of_the_old_layout(models):
     (models / "sd-1/main").mkdir(parents=True)
     for name in ("a", "b"):
         (models / f"sd-1/main/{name}.safetensors").touch()
-    placement.remove(models, models / "sd-1/main/a.safetensors", "k", [models / "sd-1/main/b.safetensors"])
+    placement.remove(models, models / "sd-1/main/a.safetensors", "k", [models / "sd-1/main/b.safetensors"], [])
     assert names(models) == ["sd-1", "sd-1/main", "sd-1/main/b.safetensors"]
 
 
-@pytest.mark.parametrize("recorded", ["", ".", "..", "a/..", "a/../..", "model_images", "../outside", "k2"])
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        "",
+        ".",
+        "..",
+        "a/..",
+        "a/../..",
+        "model_images",
+        "../outside",
+        "k2",
+        "k2/other.safetensors/unet",
+        "protected",
+        "protected/x",
+    ],
+)
 def test_removing_never_deletes_other_files(models, tmp_path, recorded):
-    for name in ("outside", "models/model_images", "models/a", "models/k2"):
-        (tmp_path / name).mkdir()
+    for name in ("outside", "models/model_images", "models/a", "models/k2", "models/protected/x"):
+        (tmp_path / name).mkdir(parents=True)
     before = names(tmp_path)
-    placement.remove(models, models / recorded, "k", [models / "k2/other.safetensors"])
+    placement.remove(models, models / recorded, "k", [models / "k2/other.safetensors"], [models / "protected"])
     assert names(tmp_path) == before
 
 
@@ -150,6 +136,6 @@ def test_removing_a_symlink_keeps_its_target(models, make):
     source = make.checkpoint()
     (models / "k").mkdir()
     (models / "k/a.safetensors").symlink_to(source)
-    placement.remove(models, models / "k/a.safetensors", "k", [])
+    placement.remove(models, models / "k/a.safetensors", "k", [], [])
     assert names(models) == []
     assert source.exists()

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from invokeclone.downloads.queue import DownloadQueue
+from invokeclone.kit.files import copies
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install import folders, journal
 from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob
 from invokeclone.models.install.service import Installer
-from invokeclone.models.records import store
+from invokeclone.models.records import staging, store
 from invokeclone.models.records.schemas import ModelRecordChanges
 from tests.fake_web import FakeHub, FakeWeb, Page
 from tests.faults import strays
@@ -35,7 +36,8 @@ class Stage:
         self.installer = Installer(resources)
         self.downloads: DownloadQueue | None = None
         self.started = False
-        self.sources: list[Path] = []
+        self.sources: dict[Path, bytes] = {}
+        self.moved: set[Path] = set()
         self._count = 0
 
     async def begin(self) -> None:
@@ -72,11 +74,13 @@ class Stage:
         self._count += 1
         path = Path(self.make.folder / f"local{self._count}.safetensors")
         path.write_bytes(self.data if data is None else data)
-        self.sources.append(path)
+        self.sources[path] = path.read_bytes()
         return str(path)
 
-    async def add(self, source: str, *, inplace: bool = False) -> ModelInstallJob:
-        return await self.installer.add(source, ModelRecordChanges(), inplace=inplace)
+    async def add(self, source: str, *, move: bool = False) -> ModelInstallJob:
+        if move:
+            self.moved.add(Path(source))
+        return await self.installer.add(source, ModelRecordChanges(), move=move)
 
     async def wait_for_status(self, job: ModelInstallJob, *statuses: str) -> None:
         while job.status not in statuses:
@@ -93,18 +97,26 @@ class Stage:
     @contextlib.asynccontextmanager
     async def registering_waits(self) -> Any:
         """Let whoever registers wait in the block, before files are touched."""
-        go_on, original = asyncio.Event(), store.paths
+        go_on, original = asyncio.Event(), store.list_installed_files
 
         async def wait(connection: Any) -> Any:
             await go_on.wait()
             return await original(connection)
 
         with self.patch.context() as patch:
-            patch.setattr(store, "paths", wait)
+            patch.setattr(store, "list_installed_files", wait)
             try:
                 yield
             finally:
                 go_on.set()
+
+    @contextlib.contextmanager
+    def no_links(self) -> Any:
+        """Let the bytes of files be copied, as between disks."""
+        with self.patch.context() as patch:
+            patch.setattr(copies, "link", lambda *_paths: False)
+            patch.setattr(copies, "clone", lambda *_paths: False)
+            yield
 
     def release(self) -> None:
         """Let every page answer whole from now on."""
@@ -143,8 +155,16 @@ class Stage:
             assert {name: file.read_bytes() for name, file in files.items()} in (self.pipeline, {"": self.data})
         async with self.resources.database.read() as connection:
             origins = await store.sources(connection)
-        for source in self.sources:
-            assert source.exists() != (str(source) in origins), source
+        for source, data in self.sources.items():
+            assert (
+                (str(source) in origins)
+                if source in self.moved and not source.exists()
+                else source.read_bytes() == data
+            )
+        for marker in (
+            models.rglob(staging.MARKER) if models.exists() else []
+        ):  # its removal failed; tried again at start
+            assert marker.parent.name in {Path(path).parts[0] for path in recorded}
         left = [path for path in strays(self.resources.settings.root) if folders.FOLDER_PREFIX not in path]
         assert left == [], left
 
@@ -171,6 +191,30 @@ async def from_the_web(stage: Stage) -> None:
 @scenario
 async def local_file(stage: Stage) -> None:
     job = await stage.add(stage.local())
+    await stage.wait_for_status(job, "completed")
+
+
+@scenario
+async def local_file_across_disks(stage: Stage) -> None:
+    with stage.no_links():
+        job = await stage.add(stage.local())
+        await stage.wait_for_status(job, "completed")
+
+
+@scenario
+async def local_move(stage: Stage) -> None:
+    job = await stage.add(stage.local(), move=True)
+    await stage.wait_for_status(job, "completed")
+
+
+@scenario
+async def no_model_from_the_web(stage: Stage) -> None:
+    url, page = stage.page()
+    data, page.data = page.data, b"not one"
+    job = await stage.add(url)
+    await stage.wait_for_status(job, "error")
+    page.data = data
+    await stage.installer.restart_failed(job.id)
     await stage.wait_for_status(job, "completed")
 
 

@@ -194,11 +194,12 @@ async def test_a_web_page_is_refused(resources, install, fake_web):
     assert "is a web page" in job.error
 
 
-async def test_a_file_without_a_model_is_refused(resources, install, fake_web):
+async def test_a_file_without_a_model_is_refused(resources, installer, install, fake_web):
     fake_web.page("/model.safetensors", b"not one")
     job = await install(f"{fake_web.url}/model.safetensors")
     assert (job.status, job.error_reason) == ("error", "InvalidModel")
-    await wait_for_cleanup(resources)
+    await until(lambda: not any("model.safetensors" in name for name in inside(resources)))
+    await installer.prune()
     assert inside(resources) == []
 
 
@@ -455,26 +456,18 @@ async def test_a_crash_between_moving_and_recording(restart, resources, fake_web
     assert entry.key == "k"
 
 
-async def test_a_crash_while_a_users_own_file_is_moved(restart, resources, make):
-    """It is brought back to where it was; a folder that was made for it goes."""
-    models, source, waiting = (
-        resources.settings.models_path,
-        make.checkpoint("a.safetensors"),
-        make.checkpoint("b.safetensors"),
+async def test_rows_of_local_installations_of_earlier_versions_are_dropped(restart, resources):
+    models = resources.settings.models_path
+    (models / "k").mkdir(parents=True)
+    (models / "k/a.safetensors").touch()
+    entry = journal.InstallEntry(
+        f"{folders.FOLDER_PREFIX}1_x", "k", LocalModelSource(path="/a.safetensors").model_dump_json(), "{}"
     )
-    data = source.read_bytes()
-    for key, path in (("moved", source), ("not-yet", waiting), ("../x", source)):
-        local = LocalModelSource(path=str(path)).model_dump_json()
-        async with resources.database.write() as connection:
-            await journal.save(
-                connection, journal.InstallEntry(f"{folders.FOLDER_PREFIX}{path.stem}{key[0]}", key, local, "{}")
-            )
-    (models / "moved").mkdir(parents=True)
-    source.rename(models / "moved/a.safetensors")
-    (models / "not-yet").mkdir()
+    async with resources.database.write() as connection:
+        await journal.save(connection, entry)
     installer = await restart.begin()
-    assert (installer.jobs(), inside(resources), await journal_entries(resources)) == ([], [], [])
-    assert (source.read_bytes(), waiting.exists()) == (data, True)
+    assert (installer.jobs(), await journal_entries(resources)) == ([], [])
+    assert inside(resources) == ["k", "k/a.safetensors"]
 
 
 async def test_files_not_created_by_the_download_are_kept(restart, resources, fake_web, checkpoint):
@@ -560,7 +553,7 @@ async def test_a_crash_after_recording_leaves_only_temporary_files(restart, reso
     folder.mkdir()
     async with resources.database.write() as connection:
         await journal.save(connection, journal.InstallEntry(folder.name, "k", job.source.model_dump_json(), "{}"))
-    orphan = resources.settings.models_path / f"{folders.FOLDER_PREFIX}999999999_y"
+    orphan = resources.settings.models_path / f"{folders.FOLDER_PREFIX}999999999_0123456789ab"
     orphan.mkdir()
     installer = await restart.begin()
     assert installer.jobs() == []
