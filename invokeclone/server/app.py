@@ -53,6 +53,7 @@ from invokeclone.queue.api import router as queue
 from invokeclone.recall.api import router as recall
 from invokeclone.server import external, info, metrics, openapi, page, private_files
 from invokeclone.server.http import authentication, bodies, errors, guards
+from invokeclone.server.http.compression import CompressedBodies
 from invokeclone.server.http.disconnects import ClientDisconnects
 from invokeclone.server.http.headers import SafeHeaders
 from invokeclone.server.http.origins import OwnOrigin
@@ -179,6 +180,7 @@ def _add_middleware(app: Application, resources: Resources) -> None:
     app.add_middleware(SafeHeaders, multiuser=settings.multiuser)
     app.add_middleware(guards.ImageMoveGuard, resources=resources)
     app.add_middleware(guards.BodyLimit, limits=settings.limits)
+    app.add_middleware(CompressedBodies)
     app.add_middleware(guards.NoNulCharacters)
     if settings.allow_origins:
         app.add_middleware(

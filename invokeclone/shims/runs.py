@@ -179,22 +179,25 @@ class Run:
                 return
             await self._changed.wait()
 
-    async def image_names(self) -> list[str]:
-        """Wait for all items to end; return the names of the images, in the order of the batch.
+    async def finished_images(self) -> AsyncIterator[str]:
+        """Yield the names of the images as their items end, in the order of the batch.
 
         Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
         """
-        names = []
         result_count = 0
         async for result in self.results():
             result_count += 1
             result.require_success()
             if result.item.status == "canceled":
                 raise RunCanceled
-            names += result.image_names
+            for name in result.image_names:
+                yield name
         if result_count < len(self.item_ids):
             raise RunCanceled
-        return names
+
+    async def image_names(self) -> list[str]:
+        """Wait for all items to end; return what `finished_images` yields, and raise its errors."""
+        return [name async for name in self.finished_images()]
 
     async def cancel(self) -> None:
         """Cancel all items that have not ended, last first, so that canceling one does not start the next."""
