@@ -33,17 +33,20 @@ async def with_reference_images(
     """
     if not images:
         return resolved
-    count = min(len(images), generation.architecture_of(resolved.config).capabilities.reference_images)
-    choices = [ReferenceImageChoice(image="")] * count
+    limit = min(len(images), generation.architecture_of(resolved.config).capabilities.reference_images)
+    choices = [ReferenceImageChoice(image="")] * limit
     try:
         async with resources.database.read() as connection:
             references = await generation.references(connection, choices, resolved.config)
-        reason = f"{resolved.config.name} takes {count} reference image{'' if count == 1 else 's'}"
+        reason = f"{resolved.config.name} takes {limit} reference image{'' if limit == 1 else 's'}"
     except InvokeCloneError as error:
         references, reason = [], str(error)
     if unused := len(images) - len(references):
+        used = f" and {len(references)} are references" if references else ""
+        verb = "is" if unused == 1 else "are"
+        count = len(images) + 1
         warnings.add(
-            f"only the first image is edited, {unused} of {len(images) + 1} images are not used: {reason}", param
+            f"only the first image is edited{used}, {unused} of {count} images {verb} not used: {reason}", param
         )
     names = []
     for image in images[: len(references)]:

@@ -183,7 +183,7 @@ def test_what_the_model_cannot_do_is_a_warning(client: OpenAI) -> None:
     assert answer.background == "opaque"
     assert from_base64(answer.data[0].b64_json).size == (64, 64)
     assert answer.warnings[0] == "no installed model has an alpha channel: the background is opaque"
-    assert answer.warnings[1].startswith("only the first image is edited, 1 of 2 images are not used: no IP-Adapter")
+    assert answer.warnings[1].startswith("only the first image is edited, 1 of 2 images is not used: no IP-Adapter")
     assert raw.headers["warning"] == ", ".join(f'299 - "{text}"' for text in answer.warnings)
     with pytest.raises(BadRequestError, match="no IP-Adapter") as error:
         client.images.edit(**options, extra_headers={"Prefer": "respond-async, handling=strict"})
