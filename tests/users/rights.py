@@ -315,14 +315,17 @@ COMPAT: dict[str, Row] = {
         for name in (
             "options", "sd-models", "sd-modules", "sd-vae", "loras", "embeddings", "samplers", "schedulers", "upscalers",
             "latent-upscale-modes", "script-info", "prompt-styles", "realesrgan-models", "face-restorers", "hypernetworks",
-            "scripts",
+            "scripts", "memory", "cmd-flags",
         )
     },
     **{
         f"POST /sdapi/v1/{name}": everyone(f"POST /sdapi/v1/{name}")
-        for name in ("refresh-loras", "refresh-vae", "refresh-checkpoints")
+        for name in ("refresh-loras", "refresh-vae", "refresh-checkpoints", "reload-checkpoint")
     },
+    "POST /sdapi/v1/unload-checkpoint": admins("POST /sdapi/v1/unload-checkpoint"),
     **{f"GET /controlnet/{name}": everyone(f"GET /controlnet/{name}") for name in ("model_list", "module_list", "version")},
+    "GET /sdapi/v1/{path:path}": everyone("GET /sdapi/v1/nothing", 404),
+    "GET /controlnet/{path:path}": everyone("GET /controlnet/nothing", 404),
     # ComfyUI
     "GET /prompt": everyone("GET /prompt"),
     "POST /prompt": Row(
@@ -370,6 +373,10 @@ COMPAT: dict[str, Row] = {
     "GET /v1beta/models": everyone("GET /v1beta/models"),
     "GET /v1beta/models/{name:path}": everyone("GET /v1beta/models/nobody", 404),
     "GET /v1beta/{path:path}": everyone("GET /v1beta/nothing", 404),
+    "GET /v1beta1/{path:path}": everyone("GET /v1beta1/nothing", 404),
+    "POST /v1beta/models/{model:path}:streamGenerateContent": everyone(
+        "POST /v1beta/models/nobody:streamGenerateContent", 400, json=[]
+    ),
     # Prometheus
     "GET /metrics": admins("GET /metrics"),
 }  # fmt: skip
