@@ -50,6 +50,7 @@ from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
+from invokeclone.queue.generation.api import router as model_capabilities
 from invokeclone.recall.api import router as recall
 from invokeclone.server import external, info, metrics, openapi, page, private_files
 from invokeclone.server.http import authentication, bodies, errors, guards
@@ -89,6 +90,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models,
     model_downloads,
     model_relationships,
+    model_capabilities,
     client_state,
     recall,
     utilities,

@@ -13,7 +13,7 @@ import orjson
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.errors import FailedDependency, InvokeCloneError, TooMany
+from invokeclone.kit.errors import FailedDependency, InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
@@ -31,15 +31,6 @@ from invokeclone.users.current import User
 Result = TypeVar("Result")
 PROGRESS_BACKLOG = 64
 """Progress events that are kept for a slow reader; older ones are dropped."""
-
-
-class QueueFull(TooMany):
-    """The queue has no capacity for the batch."""
-
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
-
-    def __init__(self) -> None:
-        super().__init__("the queue is full; try again later")
 
 
 class RunFailed(InvokeCloneError):
@@ -250,7 +241,7 @@ class Runs:
             self._follower.request_refresh()
             if result.enqueued < result.requested:
                 await run.cancel()
-                raise QueueFull
+                raise service.QueueFull
             cleanup.pop_all()
         return run
 

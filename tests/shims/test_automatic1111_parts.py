@@ -83,9 +83,11 @@ def test_without_a_name_the_model_s_sampler_is_used() -> None:
 
 
 def test_unknown_names_are_not_found() -> None:
-    with pytest.raises(samplers.SamplerNotFound, match="Sampler not found: 'k_nobody'. There are: .*Euler a.*Restart"):
+    with pytest.raises(
+        samplers.SamplerNotFound, match=r"Sampler not found: 'k_nobody'\. There are: .*Euler a.*Restart"
+    ):
         samplers.resolve_sampling("k_nobody", None)
-    with pytest.raises(samplers.ScheduleNotFound, match="Scheduler not found: 'nonsense'. There are: .*karras.*beta"):
+    with pytest.raises(samplers.ScheduleNotFound, match=r"Scheduler not found: 'nonsense'\. There are: .*karras.*beta"):
         samplers.resolve_sampling("Euler", "nonsense")
 
 

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.errors import Forbidden, NotFound
-from invokeclone.kit.requests import Needs, NeedsWorkers, Read, services_of
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, NeedsWorkers, Read, services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import caches
@@ -61,7 +61,7 @@ def _context(request: Request, needs: Resources, user: User) -> RequestContext:
 # Images
 
 
-@ROUTER.post("/txt2img")
+@ROUTER.post("/txt2img", dependencies=[RUNNING_WORKERS])
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt."""
     body = await read_json(request, TextToImage, with_images=True)
@@ -70,7 +70,7 @@ async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Respo
     )
 
 
-@ROUTER.post("/img2img")
+@ROUTER.post("/img2img", dependencies=[RUNNING_WORKERS])
 async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt and an initial image."""
     body = await read_json(request, ImageToImage, with_images=True)

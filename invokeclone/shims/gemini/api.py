@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from invokeclone.graph.prompts import Prompt
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue import generation
@@ -203,7 +203,8 @@ def _build_router() -> APIRouter:
     methods = {"predict": predict, "generateContent": generate_content, "streamGenerateContent": stream_content}
     for prefix in ("/v1beta", "/v1", "/v1beta1/publishers/google", "/v1/publishers/google"):
         for name, endpoint in methods.items():
-            api_router.add_api_route(f"{prefix}/models/{{model:path}}:{name}", endpoint, methods=["POST"])
+            path = f"{prefix}/models/{{model:path}}:{name}"
+            api_router.add_api_route(path, endpoint, methods=["POST"], dependencies=[RUNNING_WORKERS])
     _add_model_routes(api_router, "/v1beta")
     _add_rejection(api_router, "/v1beta1")
     return api_router

@@ -11,7 +11,7 @@ from PIL import Image
 
 from invokeclone.graph.prompts import Prompt
 from invokeclone.kit.config.limits import Limits
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
@@ -279,7 +279,8 @@ async def reject_unknown_path(_caller: Caller, request: Request, path: str) -> R
 
 def _add_image_routes(api_router: APIRouter, prefix: str) -> None:
     for name, endpoint in (("generations", generate), ("edits", edit), ("variations", vary)):
-        api_router.add_api_route(f"{prefix}/images/{name}", endpoint, methods=["POST"])
+        path = f"{prefix}/images/{name}"
+        api_router.add_api_route(path, endpoint, methods=["POST"], dependencies=[RUNNING_WORKERS])
 
 
 def _build_router() -> APIRouter:
