@@ -170,7 +170,7 @@ class Run:
                 return
             await self._changed.wait()
 
-    async def finished_images(self) -> AsyncIterator[str]:
+    async def iterate_image_names(self) -> AsyncIterator[str]:
         """Yield the names of the images as their items end, in the order of the batch.
 
         Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
@@ -187,8 +187,8 @@ class Run:
             raise RunCanceled
 
     async def image_names(self) -> list[str]:
-        """Wait for all items to end; return what `finished_images` yields, and raise its errors."""
-        return [name async for name in self.finished_images()]
+        """Wait for all items to end; return what `iterate_image_names` yields, and raise its errors."""
+        return [name async for name in self.iterate_image_names()]
 
     async def cancel(self) -> None:
         """Cancel all items that have not ended, last first, so that canceling one does not start the next."""

@@ -36,8 +36,8 @@ def render(problem: Problem) -> Response:
     return json_response(content, problem.status, headers)
 
 
-class AdminRequired(Forbidden):
-    """The operation requires an administrator."""
+class UnloadingForbidden(Forbidden):
+    """Unloading models requires an administrator."""
 
     def __init__(self) -> None:
         super().__init__("only an administrator may unload models")
@@ -272,7 +272,7 @@ async def get_flags(_caller: Caller, needs: Needs) -> Response:
 async def unload_checkpoint(caller: Caller, workers: NeedsWorkers) -> Response:
     """Unload the models that the workers are not using."""
     if not caller.is_admin:
-        raise AdminRequired
+        raise UnloadingForbidden
     await caches.empty_caches(workers)
     return json_response({})
 

@@ -85,7 +85,7 @@ async def stream_images(runs: Runs, run: Run, result: ContentResult) -> AsyncIte
     count = 0
     is_over = False
     try:
-        async for name in run.finished_images():
+        async for name in run.iterate_image_names():
             yield await result.response([name], count, count + 1)
             count += 1
         is_over = True

@@ -126,14 +126,14 @@ async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     """
     warnings = Warnings(request)
     body, files = await read_with_images(request, Edit, needs.settings.limits)
-    image, *others = [await image_io.decode_image(needs, data, "image") for data in files.images]
+    image, *further_images = [await image_io.decode_image(needs, data, "image") for data in files.images]
     mask = await image_io.decode_image(needs, files.mask, "mask") if files.mask is not None else None
     if mask is not None and mask.size != image.size:
         raise RequestRejected(
             f"the mask is {mask.width}x{mask.height}, but the image is {image.width}x{image.height}", "mask"
         )
     job = await _image_job(needs, request, body, body.prompt, image, warnings)
-    resolved = await with_reference_images(needs, caller, job.resolved, others, warnings, "image")
+    resolved = await with_reference_images(needs, caller, job.resolved, further_images, warnings, "image")
     job = replace(job, resolved=resolved)
     job = await _with_init_image(needs, caller, job, image, EDIT_STRENGTH[body.input_fidelity], mask)
     return await _respond(request, needs, caller, job)
