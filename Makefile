@@ -1,7 +1,7 @@
 # `make` lists the targets.
 PYTHON := .venv/bin/python
 
-.PHONY: help check lint types imports migrations tests slow wheel format docs lock
+.PHONY: help check lint types imports migrations tests clients slow wheel format docs lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ migrations: ## check that the migrations produce the schema of tables.py
 
 tests: ## run the test suite, two files at a time
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+clients: ## install clients of the compatibility APIs for `slow` (Python and npm packages, into .cache)
+	scripts/clients
 
 slow: ## run the soak tests and full sweeps, which `check` skips
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow

@@ -99,6 +99,7 @@ class Unavailable(InvokeCloneError):
     """The component that handles the request is not available at the moment."""
 
     status = 503
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "10"}
 
 
 class InsufficientStorage(InvokeCloneError):

@@ -72,6 +72,15 @@ async def _write(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
 
 Needs = Annotated[Resources, Depends(service(Resources))]
 NeedsWorkers = Annotated[Workers, Depends(service(Workers))]
+
+
+async def _require_workers(workers: NeedsWorkers) -> None:
+    workers.require_running()
+
+
+RUNNING_WORKERS = Depends(_require_workers)
+"""A dependency of routes whose response needs a worker: 503 with `Retry-After` while none is running."""
+
 Reads = Annotated[Database, Depends(_database)]
 """The database for prepared reads, each in its own snapshot; reads that must be consistent with each other need a
 `Read`."""

@@ -2,9 +2,19 @@
 
 from typing import Any, Protocol
 
+from invokeclone.kit.errors import Unavailable
+
+
+class NoWorkerRunning(Unavailable):
+    """No worker can run items; clients may try again."""
+
 
 class Workers(Protocol):
     """The running workers."""
+
+    def require_running(self) -> None:
+        """Raise NoWorkerRunning if every worker has ended, or ends again and again before it is ready."""
+        ...
 
     async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
         """Send a request to every ready worker and return the answers.

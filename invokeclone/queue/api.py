@@ -7,7 +7,7 @@ from starlette.responses import StreamingResponse
 
 from invokeclone.kit.config.limits import check_prompt
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.requests import LATER, Needs, Reads
+from invokeclone.kit.requests import LATER, RUNNING_WORKERS, Needs, Reads
 from invokeclone.queue import batch_json, counts, generation, processor, service, store
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.generation import GenerationRequest
@@ -68,7 +68,12 @@ async def enqueue_batch(
     return _json(await batch_json.dump_result(result))
 
 
-@router.post("/{queue_id}/enqueue_prompt", operation_id="enqueue_prompt", response_model=EnqueueBatchResult)
+@router.post(
+    "/{queue_id}/enqueue_prompt",
+    operation_id="enqueue_prompt",
+    response_model=EnqueueBatchResult,
+    dependencies=[RUNNING_WORKERS],
+)
 async def enqueue_prompt(
     needs: Needs,
     user: CurrentUser,
@@ -76,7 +81,10 @@ async def enqueue_prompt(
     request: Annotated[GenerationRequest, Body(description="The images to generate.")],
     prepend: Annotated[bool, Query(description="Whether to run it before all pending items.")] = False,
 ) -> Response:
-    """Enqueue images of a prompt, without a graph; missing settings default to those of the model."""
+    """Enqueue images of a prompt, without a graph; missing settings default to those of the model.
+
+    Responds with 429 if the queue has no room for any of them, and with 503 while no worker is running.
+    """
     for prompt, what in ((request.prompt, "the prompt"), (request.negative_prompt, "the negative prompt")):
         check_prompt(prompt if isinstance(prompt, str) else prompt.raw_text, needs.settings.limits, what)
     async with needs.database.read() as connection:
@@ -84,6 +92,8 @@ async def enqueue_prompt(
         resolved = await generation.resolve(connection, request)
     batch = resolved.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
+    if not result.enqueued:
+        raise service.QueueFull
     return _json(result.model_dump_json())
 
 

@@ -4,10 +4,10 @@ Workers claim and finish items through this module and are notified of cancels b
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from invokeclone.images.errors import ImagesMoving
-from invokeclone.kit.errors import Forbidden
+from invokeclone.kit.errors import Forbidden, TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
@@ -42,6 +42,15 @@ class NotYourQueueItem(Forbidden):
 
     def __init__(self, item_id: int) -> None:
         super().__init__(f"Item {item_id} belongs to another user")
+
+
+class QueueFull(TooMany):
+    """The queue has no capacity for the batch."""
+
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
+
+    def __init__(self) -> None:
+        super().__init__("the queue is full; try again later (setting max_queue_size)")
 
 
 def _check_owner(user: User, item: Item) -> None:

@@ -50,9 +50,11 @@ from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
+from invokeclone.queue.generation.api import router as model_capabilities
 from invokeclone.recall.api import router as recall
 from invokeclone.server import external, info, metrics, openapi, page, private_files
 from invokeclone.server.http import authentication, bodies, errors, guards
+from invokeclone.server.http.compression import CompressedBodies
 from invokeclone.server.http.disconnects import ClientDisconnects
 from invokeclone.server.http.headers import SafeHeaders
 from invokeclone.server.http.origins import OwnOrigin
@@ -88,6 +90,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models,
     model_downloads,
     model_relationships,
+    model_capabilities,
     client_state,
     recall,
     utilities,
@@ -179,6 +182,7 @@ def _add_middleware(app: Application, resources: Resources) -> None:
     app.add_middleware(SafeHeaders, multiuser=settings.multiuser)
     app.add_middleware(guards.ImageMoveGuard, resources=resources)
     app.add_middleware(guards.BodyLimit, limits=settings.limits)
+    app.add_middleware(CompressedBodies)
     app.add_middleware(guards.NoNulCharacters)
     if settings.allow_origins:
         app.add_middleware(

@@ -15,6 +15,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import Scope
 
 from invokeclone.kit import log
 from invokeclone.kit.config import limits as limit_checks
@@ -93,11 +95,42 @@ def _validation_problem(errors: list[dict[str, Any]], skip: int) -> Problem:
     return Problem(400, f"{path}: {text}" if path else text, path or None)
 
 
-def router(render: Render, **arguments: Any) -> APIRouter:
-    """Return a router whose routes render errors with `render` and are left out of the OpenAPI document."""
+class Warnings:
+    """Parts of a request that are not fulfilled although it succeeds.
+
+    They are errors for clients that insist, by the header `Prefer: handling=strict` (RFC 7240).
+    """
+
+    def __init__(self, request: Request) -> None:
+        preferences = request.headers.get("prefer", "").lower().replace(" ", "").replace(";", ",").split(",")
+        self._is_strict = "handling=strict" in preferences
+        self.texts: list[str] = []
+
+    def add(self, text: str, param: str) -> None:
+        """Record a warning. Raises RequestRejected for a client that insists."""
+        if self._is_strict:
+            raise RequestRejected(text, param)
+        self.texts.append(text)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the response: `Warning`, code 299."""
+        values = [f'299 - "{text.encode("ascii", "replace").decode()}"' for text in self.texts]
+        return {"Warning": ", ".join(values)} if values else {}
+
+
+def router(render: Render, accepts: Callable[[Scope], bool] | None = None, **arguments: Any) -> APIRouter:
+    """Return a router whose routes render errors with `render` and are left out of the OpenAPI document.
+
+    With `accepts`, only the requests for which it returns True match its routes.
+    """
 
     class Route(APIRoute):
         """A route of a compatibility API."""
+
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Return whether the route serves a request, and the values of its path."""
+            return super().matches(scope) if accepts is None or accepts(scope) else (Match.NONE, {})
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             """Return FastAPI's handler with every exception rendered."""

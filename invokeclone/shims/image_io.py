@@ -60,20 +60,27 @@ def decode_base64(text: str, param: str, limits: Limits = DEFAULT_LIMITS) -> byt
 
 
 def _decode_in_slices(text: str) -> bytes:
-    """Decode base64 in slices, so that other threads can run in between. Raises binascii.Error and ValueError."""
-    if len(text) <= SLICE_CHARACTERS:
-        return base64.b64decode("".join(text.split()), validate=True)
+    """Decode base64 in slices, so that other threads can run in between; the alphabet and padding may be URL-safe.
+
+    Raises binascii.Error and ValueError.
+    """
     chunks, rest = [], ""
     for start in range(0, len(text), SLICE_CHARACTERS):
-        rest += "".join(text[start : start + SLICE_CHARACTERS].split())
-        end = len(rest) // 4 * 4
-        if start + SLICE_CHARACTERS < len(text) and rest[end - 4 : end].endswith("="):
-            raise ValueError("padding before the end")
-        chunks.append(base64.b64decode(rest[:end], validate=True))
+        rest += "".join(text[start : start + SLICE_CHARACTERS].split()).replace("-", "+").replace("_", "/")
+        end = max(0, len(rest) - 1) // 4 * 4  # the last group may be padded
+        chunks.append(_decode_groups(rest[:end]))
         rest = rest[end:]
-    if rest:
-        raise ValueError("not a multiple of four characters")
-    return b"".join(chunks)
+    data = rest.rstrip("=")
+    if len(data) < len(rest) and (len(data) < 2 or len(rest) != 4):  # noqa: PLR2004  (a group: 2 to 4 of 4 characters)
+        raise ValueError("the padding is wrong")
+    return b"".join([*chunks, _decode_groups(data, "=" * (-len(data) % 4))])
+
+
+def _decode_groups(text: str, padding: str = "") -> bytes:
+    """Decode groups of four characters, of which only the last may lack some, given as `padding`."""
+    if "=" in text:
+        raise ValueError("padding before the end")
+    return base64.b64decode(text + padding, validate=True)
 
 
 async def decode_image(resources: Resources, data: bytes, param: str) -> Image.Image:

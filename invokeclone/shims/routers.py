@@ -6,6 +6,7 @@ from invokeclone.shims.automatic1111 import api as automatic1111
 from invokeclone.shims.comfyui import api as comfyui
 from invokeclone.shims.compat_api import Problem, Render
 from invokeclone.shims.gemini import api as gemini
+from invokeclone.shims.gemini import responses as gemini_responses
 from invokeclone.shims.openai import api as openai
 from invokeclone.shims.openai import errors as openai_errors
 
@@ -14,17 +15,18 @@ ROUTERS: tuple[APIRouter, ...] = (
     automatic1111.CONTROLNET,
     comfyui.router,
     gemini.ROUTER,
+    gemini.SHARED,
     openai.ROUTER,
 )
 
-IMAGE_PREFIXES = ("/v1/", "/v1beta/", "/openai/", "/sdapi/")
+IMAGE_PREFIXES = ("/v1/", "/v1beta/", "/v1beta1/", "/openai/", "/sdapi/")
 """Prefixes of the paths whose responses contain images in base64."""
 
 _COMFYUI = tuple(dict.fromkeys(f"{prefix}{path}" for prefix in comfyui.PREFIXES for path in comfyui.paths()))
 """Paths and path prefixes of ComfyUI's API."""
 
 _RENDERERS: tuple[tuple[tuple[str, ...], Render], ...] = (
-    (("/v1beta/",), gemini.render),
+    (("/v1beta/", "/v1beta1/"), gemini_responses.render),
     (("/v1/", "/openai/"), openai_errors.render),
     (("/sdapi/", "/controlnet/"), automatic1111.render),
     (_COMFYUI, comfyui.render),

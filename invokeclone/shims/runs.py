@@ -13,7 +13,7 @@ import orjson
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.kit.errors import FailedDependency, InvokeCloneError, TooMany
+from invokeclone.kit.errors import FailedDependency, InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
@@ -31,15 +31,6 @@ from invokeclone.users.current import User
 Result = TypeVar("Result")
 PROGRESS_BACKLOG = 64
 """Progress events that are kept for a slow reader; older ones are dropped."""
-
-
-class QueueFull(TooMany):
-    """The queue has no capacity for the batch."""
-
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
-
-    def __init__(self) -> None:
-        super().__init__("the queue is full; try again later")
 
 
 class RunFailed(InvokeCloneError):
@@ -179,22 +170,25 @@ class Run:
                 return
             await self._changed.wait()
 
-    async def image_names(self) -> list[str]:
-        """Wait for all items to end; return the names of the images, in the order of the batch.
+    async def iterate_image_names(self) -> AsyncIterator[str]:
+        """Yield the names of the images as their items end, in the order of the batch.
 
         Raises RunFailed for the first item that failed, RunCanceled when one was canceled or deleted.
         """
-        names = []
         result_count = 0
         async for result in self.results():
             result_count += 1
             result.require_success()
             if result.item.status == "canceled":
                 raise RunCanceled
-            names += result.image_names
+            for name in result.image_names:
+                yield name
         if result_count < len(self.item_ids):
             raise RunCanceled
-        return names
+
+    async def image_names(self) -> list[str]:
+        """Wait for all items to end; return what `iterate_image_names` yields, and raise its errors."""
+        return [name async for name in self.iterate_image_names()]
 
     async def cancel(self) -> None:
         """Cancel all items that have not ended, last first, so that canceling one does not start the next."""
@@ -247,7 +241,7 @@ class Runs:
             self._follower.request_refresh()
             if result.enqueued < result.requested:
                 await run.cancel()
-                raise QueueFull
+                raise service.QueueFull
             cleanup.pop_all()
         return run
 

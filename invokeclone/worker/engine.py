@@ -145,6 +145,16 @@ class Engine:
         keys = reversed(self._cache.keys()) if self._cache else ()
         return list(dict.fromkeys(key.partition(":")[0] for key in keys))[:limit]
 
+    def device_memory(self) -> dict[str, Any]:
+        """Return the device's kind, and its memory in bytes: `total`, `free`, and `used` by this process's tensors.
+
+        May wait for the warm-up.
+        """
+        self.wait_until_imported()
+        memory = _part("devices").DeviceMemory(self._device)
+        sizes = {"total": memory.total(), "free": memory.free(), "used": memory.in_use()}
+        return {"device": self._device, "kind": memory.device.type, **sizes}
+
     def empty(self) -> None:
         """Drop all models that are not in use; may wait for a running load."""
         if self._cache:

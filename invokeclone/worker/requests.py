@@ -30,6 +30,7 @@ class Requests:
             "disable_invocation_cache": self._disable_cache,
             "model_cache_stats": self._model_stats,
             "empty_model_cache": self._empty_models,
+            "device_memory": self._device_memory,
             "set_log_level": self._set_log_level,
             "write_text": Language(tools).write,
             "convert_model": self._convert_model,
@@ -58,6 +59,9 @@ class Requests:
 
     async def _empty_models(self, _body: Body) -> Any:
         await in_thread(self._tools.engine.empty)
+
+    async def _device_memory(self, _body: Body) -> Any:
+        return await in_thread(self._tools.engine.device_memory)
 
     async def _convert_model(self, body: Body) -> Any:
         """Convert a single-file model to a folder; `refused` has the reason if that is not possible."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.workers import NoWorkerRunning
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
@@ -231,6 +233,26 @@ async def test_repeated_worker_crashes_are_restarted_with_backoff(settings: Sett
     assert {reason for _, reason in orphans.failed} == {
         "the worker process for cpu ended unexpectedly with exit status 7"
     }
+
+
+async def test_workers_that_cannot_run_items_are_reported(settings: Settings) -> None:
+    async with running_supervisor(settings) as (supervisor, _bus, orphans):
+        supervisor.require_running()  # it is starting
+        await supervisor.ready(30)
+        supervisor.require_running()
+        os.kill(supervisor.pids[0], signal.SIGKILL)
+        await until(lambda: orphans.failed and supervisor.workers[0].ready)
+        supervisor.require_running()
+    async with running_supervisor(settings, "dies") as (supervisor, _bus, _orphans):
+        await until(lambda: supervisor.workers[0].failures >= 2 and not supervisor.workers[0].ready)
+        with pytest.raises(NoWorkerRunning, match=r"exit status 7\. It is being restarted") as error:
+            supervisor.require_running()
+        assert error.value.headers == {"Retry-After": "10"}
+    settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
+        await until(lambda: all(worker.ready for worker in supervisor.workers))
+        supervisor.workers[0].failures, supervisor.workers[0].ready = 5, False
+        supervisor.require_running()  # the other one runs
 
 
 async def test_unstartable_worker_command_fails_its_items(settings: Settings) -> None:

@@ -223,6 +223,39 @@ def test_samplers_and_schedules(http: httpx.Client) -> None:
     assert pixels(old_name).tobytes() == images["DPM++ 2M", "karras"]
     _, info = txt2img(http, **QUICK, sampler_name="Euler a", scheduler="Karras")
     assert info["extra_generation_params"] == {"Schedule type": "Uniform", "Requested schedule type": "Karras"}
+    _, info = txt2img(http, **QUICK, sampler_name="DPM++ 2S a Karras")
+    assert info["sampler_name"] == "DPM++ 2S"
+    assert info["extra_generation_params"] == {"Schedule type": "Karras", "Requested sampler": "DPM++ 2S a"}
+    assert "Sampler: DPM++ 2S, Schedule type: Karras" in info["infotexts"][0]
+    assert "Requested sampler: DPM++ 2S a" in info["infotexts"][0]
+
+
+def test_latent_upscalers_differ(http: httpx.Client) -> None:
+    listed = [entry["name"] for entry in http.get(f"{API}/latent-upscale-modes").json()]
+    assert listed[:3] == ["Latent", "Latent (antialiased)", "Latent (bicubic)"]
+    results = set()
+    for name in ("Latent", "Latent (bicubic)", "latent (NEAREST)"):
+        (image,), _ = txt2img(http, **QUICK, enable_hr=True, hr_scale=2, hr_upscaler=name, denoising_strength=0.5)
+        results.add(pixels(image).tobytes())
+    assert len(results) == 3
+    answer = http.post(f"{API}/txt2img", json={"prompt": "a", "enable_hr": True, "hr_upscaler": "R-ESRGAN 4x+"})
+    assert (answer.status_code, "there are: Latent, Latent (antialiased)" in answer.json()["detail"]) == (400, True)
+
+
+def test_memory_and_flags(http: httpx.Client, server: Server) -> None:
+    memory = http.get(f"{API}/memory").json()
+    assert set(memory["ram"]) == {"free", "used", "total"}
+    assert 0 < memory["ram"]["used"] < memory["ram"]["total"]
+    assert memory["cuda"] == {"error": "no worker with a GPU is ready"}
+    flags = http.get(f"{API}/cmd-flags").json()
+    assert (flags["port"], flags["listen"], flags["use_cpu"], flags["no_half"]) == (server.port, False, ["all"], True)
+    assert http.post(f"{API}/unload-checkpoint").json() == http.post(f"{API}/reload-checkpoint").json() == {}
+
+
+@pytest.mark.parametrize("path", [f"{API}/interrogate", "/controlnet/detect"])
+def test_missing_features_are_named(http: httpx.Client, path: str) -> None:
+    answer = http.post(path, json={})
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"this server does not have POST {path}")
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos", "Nearest"])
@@ -596,9 +629,9 @@ def test_client_disconnect_cancels_its_items(http: httpx.Client, server: Server)
 
 GET = ("options", "sd-models", "sd-vae", "sd-modules", "samplers", "schedulers", "upscalers", "latent-upscale-modes")
 GET += ("loras", "embeddings", "progress", "hypernetworks", "face-restorers", "prompt-styles", "scripts", "script-info")
-GET += ("realesrgan-models",)
+GET += ("realesrgan-models", "memory", "cmd-flags")
 POST = ("txt2img", "img2img", "extra-single-image", "extra-batch-images", "png-info", "options", "interrupt", "skip")
-POST += ("refresh-checkpoints", "refresh-vae", "refresh-loras")
+POST += ("refresh-checkpoints", "refresh-vae", "refresh-loras", "unload-checkpoint", "reload-checkpoint")
 
 
 def key_of(server: Server, email: str) -> str:

@@ -83,10 +83,38 @@ def test_without_a_name_the_model_s_sampler_is_used() -> None:
 
 
 def test_unknown_names_are_not_found() -> None:
-    with pytest.raises(samplers.SamplerNotFound, match="Sampler not found"):
-        samplers.resolve_sampling("DPM fast", None)
-    with pytest.raises(samplers.ScheduleNotFound, match="Scheduler not found"):
+    with pytest.raises(
+        samplers.SamplerNotFound, match=r"Sampler not found: 'k_nobody'\. There are: .*Euler a.*Restart"
+    ):
+        samplers.resolve_sampling("k_nobody", None)
+    with pytest.raises(samplers.ScheduleNotFound, match=r"Scheduler not found: 'nonsense'\. There are: .*karras.*beta"):
         samplers.resolve_sampling("Euler", "nonsense")
+
+
+WEBUI_SAMPLERS = (
+    "DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM++ 3M SDE", "Euler a", "Euler", "LMS",
+    "Heun", "DPM2", "DPM2 a", "DPM fast", "DPM adaptive", "Restart", "DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM",
+)  # fmt: skip
+"""The samplers of AUTOMATIC1111 1.10."""
+REPLACED = {
+    "DPM++ 2M SDE Heun": "DPM++ 2M SDE",
+    "DPM++ 2S a": "DPM++ 2S",
+    "DPM++ 3M SDE": "DPM++ 2M SDE",
+    "DPM fast": "DPM++ 2S",
+    "DPM adaptive": "DPM++ 2S",
+    "Restart": "Heun",
+    "DDIM CFG++": "DDIM",
+}
+
+
+@pytest.mark.parametrize("name", WEBUI_SAMPLERS)
+@pytest.mark.parametrize("ending", ["", " Karras", " Exponential"])
+def test_every_sampler_of_automatic1111_is_accepted(name: str, ending: str) -> None:
+    sampling = samplers.resolve_sampling(name + ending, None)
+    assert sampling.sampler == REPLACED.get(name, name)
+    assert sampling.unavailable_sampler == (name if name in REPLACED else None)
+    listed = {alias for sampler in samplers.describe_samplers() for alias in (sampler["name"], *sampler["aliases"])}
+    assert name in listed
 
 
 def test_every_scheduler_can_be_selected() -> None:

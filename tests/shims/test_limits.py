@@ -49,9 +49,20 @@ def test_base64_is_decoded_in_slices(length: int) -> None:
     text = base64.b64encode(data).decode()
     broken = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
     assert image_io.decode_base64(text, "image") == image_io.decode_base64(broken, "image") == data
+    urlsafe = base64.urlsafe_b64encode(data).decode()
+    for sent in (
+        urlsafe,
+        urlsafe.rstrip("="),
+        text.rstrip("="),
+        f"data:image/png;base64,{urlsafe}",
+        broken.rstrip("="),
+    ):
+        assert image_io.decode_base64(sent, "image") == data
 
 
-@pytest.mark.parametrize("tail", ["=", "A", "AA=A", "!AAA", "====" + "A" * 2**20])
+@pytest.mark.parametrize(
+    "tail", ["=", "A", "A=", "AA=", "A===", "AA=A", "AA===", "AA====", "AAAA====", "!AAA", "====" + "A" * 2**20]
+)
 def test_invalid_base64_is_refused(tail: str) -> None:
     with pytest.raises(RequestRejected, match="base64"):
         image_io.decode_base64("A" * 2**20 + tail, "image")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -70,7 +71,8 @@ def test_models(client: OpenAI) -> None:
     listed = client.models.list().data
     assert [model.id for model in listed] == ["Embedded Tiny"]
     assert listed[0].created > 1_700_000_000
-    assert client.models.retrieve("Embedded Tiny").owned_by == "invokeclone"
+    for name in ("Embedded Tiny", "dall-e-3", "gpt-image-1"):  # OpenAI's names stand for the default model
+        assert (client.models.retrieve(name).owned_by, client.models.retrieve(name).id) == ("invokeclone", name)
     with pytest.raises(NotFoundError) as error:
         client.models.retrieve("nonsense")
     assert error.value.code == "model_not_found"
@@ -113,14 +115,38 @@ def test_size_auto_is_the_model_default_and_odd_sizes_are_rounded(client: OpenAI
     assert odd.size == "104x72"
 
 
-def test_image_url_needs_no_key_and_serves_one_image(client: OpenAI) -> None:
-    answer = client.images.generate(prompt="a cat", size="64x64", response_format="url", quality="low")
+@pytest.mark.parametrize("options", [{"response_format": "url"}, {"model": "dall-e-3"}, {"model": "dall-e-2", "n": 2}])
+def test_image_url_needs_no_key_and_serves_one_image(client: OpenAI, options: dict[str, Any]) -> None:
+    answer = client.images.generate(prompt="a cat", size="64x64", quality="low", **options)
+    assert len({item.url for item in answer.data}) == options.get("n", 1)
     url = answer.data[0].url
     assert answer.data[0].b64_json is None
     got = httpx.get(url)
     assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
     assert read_image(got.content).size == (64, 64)
     assert httpx.get(url[:-3]).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("dall-e-2", {"url"}),
+        ("dall-e-3", {"url"}),
+        ("gpt-image-1", {"b64_json"}),
+        ("Embedded Tiny", {"b64_json"}),
+        (None, {"url", "b64_json"}),
+    ],
+)
+def test_default_response_format_is_that_of_the_model(client: OpenAI, model: str | None, fields: set[str]) -> None:
+    named = {"model": model} if model else {}
+    sent = ("a.png", png(circle_image(64)), "image/png")
+    for answer in (
+        client.images.generate(prompt="a cat", size="64x64", quality="low", **named),
+        client.images.edit(image=sent, prompt="a cat", size="64x64", quality="low", **named),
+    ):
+        assert {name for name in ("url", "b64_json") if getattr(answer.data[0], name)} == fields
+        if url := answer.data[0].url:
+            assert read_image(httpx.get(url).content).size == (64, 64)
 
 
 def test_an_edit_changes_inside_the_mask_and_keeps_the_outside(client: OpenAI) -> None:
@@ -146,6 +172,25 @@ def test_edit_without_a_mask_starts_from_the_image(client: OpenAI) -> None:
     assert [from_base64(item.b64_json).size for item in answer.data] == [(200, 104)] * 2
     red, green, blue = mean_color(from_base64(answer.data[0].b64_json))
     assert min(red, green) > blue + 60
+
+
+def test_what_the_model_cannot_do_is_a_warning(client: OpenAI) -> None:
+    """Transparency and further images; an error for those who insist."""
+    picture = ("a.png", png(circle_image(64)), "image/png")
+    options = {"image": [picture, picture], "prompt": "a cat", "size": "64x64", "quality": "low"}
+    raw = client.images.with_raw_response.edit(**options, background="transparent", model="gpt-image-1")
+    answer = raw.parse()
+    assert answer.background == "opaque"
+    assert from_base64(answer.data[0].b64_json).size == (64, 64)
+    assert answer.warnings[0] == "no installed model has an alpha channel: the background is opaque"
+    assert answer.warnings[1].startswith("only the first image is edited, 1 of 2 images is not used: no IP-Adapter")
+    assert raw.headers["warning"] == ", ".join(f'299 - "{text}"' for text in answer.warnings)
+    with pytest.raises(BadRequestError, match="no IP-Adapter") as error:
+        client.images.edit(**options, extra_headers={"Prefer": "respond-async, handling=strict"})
+    assert error.value.param == "image"
+    plain = client.images.with_raw_response.generate(prompt="a", size="64x64", quality="low", background="opaque")
+    assert "warning" not in plain.headers
+    assert "warnings" not in plain.parse().model_dump()
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
@@ -180,7 +225,11 @@ WRONG = {
     "size": {"prompt": "a", "size": "large"},
     "size of hostile form": {"prompt": "a", "size": "100000x1"},
     "size nought": {"prompt": "a", "size": "0x0"},
-    "transparent": {"prompt": "a", "background": "transparent"},
+    "transparent": {"prompt": "a", "background": "transparent", "extra_headers": {"Prefer": "handling=strict"}},
+    "background": {"prompt": "a", "background": "green"},
+    "count of a wrong type": {"prompt": "a", "n": "many"},
+    "no count": {"prompt": "a", "n": 0},
+    "prompt of a wrong type": {"prompt": {"text": "a"}},
     "compressed png": {"prompt": "a", "output_compression": 10},
     "format": {"prompt": "a", "output_format": "svg"},
     "quality": {"prompt": "a", "quality": "best"},
@@ -212,8 +261,8 @@ def test_invalid_image_is_a_bad_request(client: OpenAI) -> None:
     with pytest.raises(BadRequestError) as error:
         client.images.edit(image=picture, mask=("m.png", png(Image.new("RGBA", (8, 8))), "image/png"), prompt="a cat")
     assert error.value.param == "mask"
-    with pytest.raises(BadRequestError, match="only one image can be edited"):
-        client.images.edit(image=[picture, picture], prompt="a cat")
+    with pytest.raises(BadRequestError, match="at most 16 images"):
+        client.images.edit(image=[picture] * 17, prompt="a cat")
 
 
 def test_unknown_path_is_not_found(client: OpenAI) -> None:
@@ -250,7 +299,7 @@ def test_azure_client_generates_images(address: str) -> None:
         azure_endpoint=address, api_key="anything", api_version="2025-04-01-preview", max_retries=0
     ) as azure:
         answer = azure.images.generate(model="dall-e-3", prompt="a cat", size="64x64", quality="low")
-        assert from_base64(answer.data[0].b64_json).size == (64, 64)
+        assert read_image(httpx.get(answer.data[0].url).content).size == (64, 64)
 
 
 @pytest.mark.skipif(ADDRESS in os.environ, reason="once is enough")

@@ -1,5 +1,6 @@
 """The Images API by raw requests: those that Open WebUI was seen to send, and those that nobody should send."""
 
+import base64
 import json
 import threading
 import time
@@ -50,6 +51,54 @@ def test_edit_as_open_webui_sends_it(http: httpx.Client, name: str) -> None:
     status, _, answer = with_empty_key(http, "/v1/images/edits?api-version=1", data=fields, files=files)
     assert status == 200, answer
     assert from_base64(answer["data"][0]["b64_json"]).size == (64, 64)
+
+
+IMAGE = base64.b64encode(png(circle_image(64))).decode()
+URL_SAFE = base64.urlsafe_b64encode(png(circle_image(64))).decode().rstrip("=")
+JSON_IMAGES: dict[str, dict[str, Any]] = {
+    "as OpenAI documents it": {"images": [{"image_url": f"data:image/png;base64,{IMAGE}"}]},
+    "URL-safe": {"images": [{"image_url": URL_SAFE}]},
+    "one text": {"image": IMAGE},
+    "as in chats": {"image": {"image_url": {"url": f"data:;base64,{IMAGE}"}}},
+    "as in responses": {"image": [{"b64_json": IMAGE}]},
+}
+
+
+@pytest.mark.parametrize("how", JSON_IMAGES)
+def test_edits_and_variations_accept_json(http: httpx.Client, how: str) -> None:
+    sent = JSON_IMAGES[how] | {"prompt": "a cat", "n": 1, "quality": "low", "size": "64x64", "mask": None}
+    for path in ("edits", "variations"):
+        answer = http.post(f"/v1/images/{path}", json=sent)
+        assert answer.status_code == 200, answer.text
+        assert from_base64(answer.json()["data"][0]["b64_json"]).size == (64, 64)
+    masked = sent | {"mask": {"image_url": f"data:image/png;base64,{IMAGE}"}}
+    assert http.post("/v1/images/edits", json=masked).status_code == 200
+
+
+REFUSED_JSON: dict[str, dict[str, Any]] = {
+    "no image": {},
+    "an empty list": {"images": []},
+    "a file id": {"images": [{"file_id": "file-1"}]},
+    "a number": {"image": 5},
+    "nested lists": {"image": [[IMAGE]]},
+    "an address": {"images": [{"image_url": "http://127.0.0.1:9/a.png"}]},
+    "not base64": {"image": "§§§"},
+    "seventeen": {"image": [IMAGE] * 17},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_JSON)
+def test_edits_refuse_json_without_usable_images(http: httpx.Client, enqueued: Any, what: str) -> None:
+    before = enqueued()
+    answer = http.post("/v1/images/edits", json={"prompt": "a cat", **REFUSED_JSON[what]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image"), answer.text
+    assert enqueued() == before
+
+
+def test_edits_in_other_media_types_are_refused(http: httpx.Client) -> None:
+    answer = http.post("/v1/images/edits", content=b"a cat", headers={"content-type": "text/plain"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (415, "invalid_request_error")
+    assert "multipart/form-data" in answer.json()["error"]["message"]
 
 
 def test_generated_image_is_in_the_gallery_with_its_origin(http: httpx.Client) -> None:

@@ -16,7 +16,7 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.shims import batch_follower
 from invokeclone.shims.batch_follower import BatchFollower
-from invokeclone.shims.runs import QueueFull, RunCanceled, RunFailed, Runs
+from invokeclone.shims.runs import RunCanceled, RunFailed, Runs
 from invokeclone.users.current import SYSTEM, User
 
 
@@ -117,7 +117,7 @@ async def test_leaving_early_cancels_the_items(runs: Runs, resources: Resources)
 
 
 async def test_full_queue_refuses_the_run_and_cancels_its_items(runs: Runs, resources: Resources) -> None:
-    with pytest.raises(QueueFull):
+    with pytest.raises(service.QueueFull):
         await runs.enqueue(batch(6), SYSTEM)
     assert set(await statuses(resources)) == {"canceled"}
     assert runs.for_user(SYSTEM) == []

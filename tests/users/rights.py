@@ -206,6 +206,7 @@ RIGHTS: dict[str, Row] = {
     "get_model_records_by_attrs": everyone(f"GET {MODELS}/get_by_attrs?name=nobody&type=main&base=sd-1", 404),
     "get_model_records_by_hash": everyone(f"GET {MODELS}/get_by_hash?hash=nobody", 404),
     "get_model_record": everyone(f"GET {MODELS}/i/{{model}}"),
+    "get_model_capabilities": everyone(f"GET {MODELS}/i/nobody/capabilities", 404),
     "update_model_record": admins(f"PATCH {MODELS}/i/{{model}}", json={"description": "d"}),
     "delete_model": admins(f"DELETE {MODELS}/i/nobody", 404),
     "reidentify_model": admins(f"POST {MODELS}/i/nobody/reidentify", 404),
@@ -315,14 +316,17 @@ COMPAT: dict[str, Row] = {
         for name in (
             "options", "sd-models", "sd-modules", "sd-vae", "loras", "embeddings", "samplers", "schedulers", "upscalers",
             "latent-upscale-modes", "script-info", "prompt-styles", "realesrgan-models", "face-restorers", "hypernetworks",
-            "scripts",
+            "scripts", "memory", "cmd-flags",
         )
     },
     **{
         f"POST /sdapi/v1/{name}": everyone(f"POST /sdapi/v1/{name}")
-        for name in ("refresh-loras", "refresh-vae", "refresh-checkpoints")
+        for name in ("refresh-loras", "refresh-vae", "refresh-checkpoints", "reload-checkpoint")
     },
+    "POST /sdapi/v1/unload-checkpoint": admins("POST /sdapi/v1/unload-checkpoint"),
     **{f"GET /controlnet/{name}": everyone(f"GET /controlnet/{name}") for name in ("model_list", "module_list", "version")},
+    "GET /sdapi/v1/{path:path}": everyone("GET /sdapi/v1/nothing", 404),
+    "GET /controlnet/{path:path}": everyone("GET /controlnet/nothing", 404),
     # ComfyUI
     "GET /prompt": everyone("GET /prompt"),
     "POST /prompt": Row(
@@ -370,6 +374,10 @@ COMPAT: dict[str, Row] = {
     "GET /v1beta/models": everyone("GET /v1beta/models"),
     "GET /v1beta/models/{name:path}": everyone("GET /v1beta/models/nobody", 404),
     "GET /v1beta/{path:path}": everyone("GET /v1beta/nothing", 404),
+    "GET /v1beta1/{path:path}": everyone("GET /v1beta1/nothing", 404),
+    "POST /v1beta/models/{model:path}:streamGenerateContent": everyone(
+        "POST /v1beta/models/nobody:streamGenerateContent", 400, json=[]
+    ),
     # Prometheus
     "GET /metrics": admins("GET /metrics"),
 }  # fmt: skip

@@ -248,6 +248,10 @@ async def test_questions_are_answered_while_a_node_runs(start: Start) -> None:
     assert (await worker.ask(7, "model_cache_stats"))["body"] is None
     assert (await worker.ask(8, "empty_model_cache"))["error"] is None
     assert "nonsense" in (await worker.ask(9, "nonsense"))["error"]
+    memory = (await worker.ask(10, "device_memory"))["body"]
+    assert (memory["device"], memory["kind"]) == ("cpu", "cpu")
+    assert 0 < memory["used"] < memory["total"]
+    assert 0 < memory["free"] < memory["total"]
 
 
 @pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])

@@ -202,7 +202,7 @@ class GraphAssembly:
             image = builder.output("enlarge", "img_resize", "image", image=image, resample_mode=fix.resample, **size)
             enlarged = recipe.encode_image(builder, "enlarged", image, parts.vae)
         else:
-            resized = {"latents": latents, "mode": "bilinear", "antialias": False, **size}
+            resized = {"latents": latents, "mode": fix.interpolation, "antialias": fix.antialias, **size}
             enlarged = builder.output("enlarged", "lresize", "latents", **resized)
         second = replace(
             run,

@@ -73,6 +73,10 @@ class HiresFix:
     """Whether the decoded image is enlarged instead of the latents."""
     resample: Literal["lanczos", "nearest"] = "lanczos"
     """Resampling method if `in_pixels` is set."""
+    interpolation: Literal["bilinear", "bicubic", "nearest", "nearest-exact"] = "bilinear"
+    """Interpolation of the latents if `in_pixels` is not set."""
+    antialias: bool = False
+    """Whether that interpolation is antialiased; `bilinear` and `bicubic` only."""
 
 
 @dataclass(frozen=True)

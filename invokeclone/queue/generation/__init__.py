@@ -12,7 +12,14 @@ from invokeclone.queue.generation.errors import (
     NoModelInstalled,
     SizeOverLimits,
 )
-from invokeclone.queue.generation.extras import CONTROLS, IP_ADAPTERS, LORAS, image_encoder, require_images
+from invokeclone.queue.generation.extras import (
+    CONTROLS,
+    IP_ADAPTERS,
+    LORAS,
+    image_encoder,
+    references,
+    require_images,
+)
 from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE, MIN_SIDE, SEEDS, is_within_limits
 from invokeclone.queue.generation.mains import (
     architecture_of,
@@ -67,6 +74,7 @@ __all__ = [
     "is_refiner",
     "is_within_limits",
     "recipe_for",
+    "references",
     "require_capability",
     "require_images",
     "resolve",

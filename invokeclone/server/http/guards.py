@@ -61,15 +61,15 @@ class BodyLimit:
             await _too_large(scope, limit)(scope, receive, send)
 
 
-def _refusal(scope: Scope, status: int, message: str) -> Response:
+def refusal(scope: Scope, status: int, message: str) -> Response:
     """Return an error response, in the format of the compatibility API that the path belongs to, if any."""
     return shims.render_error(scope["path"], status, message) or answer(status, message)
 
 
 def _too_large(scope: Scope, limit: "_Limit") -> Response:
-    refusal = _refusal(scope, 413, f"the request body is larger than {limit.mib} MiB (setting limits.{limit.setting})")
-    refusal.headers["Connection"] = "close"
-    return refusal
+    response = refusal(scope, 413, f"the request body is larger than {limit.mib} MiB (setting limits.{limit.setting})")
+    response.headers["Connection"] = "close"
+    return response
 
 
 class _Limit(NamedTuple):
@@ -103,7 +103,7 @@ class NoNulCharacters:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or call the application."""
         if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope.get("query_string", b"")):
-            await _refusal(scope, 422, "the URL contains a NUL character")(scope, receive, send)
+            await refusal(scope, 422, "the URL contains a NUL character")(scope, receive, send)
             return
         await self.app(scope, receive, send)
 

@@ -20,6 +20,7 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.kit.workers import NoWorkerRunning
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
@@ -128,9 +129,11 @@ class Supervisor:
             worker.restarts += 1
             await self._orphan(worker.device, reason)
             if expected:
+                worker.failures = 0
                 continue
             if time.monotonic() - started > MAX_DELAY:
-                delay = self._first_delay
+                delay, worker.failures = self._first_delay, 0
+            worker.failures, worker.failure = worker.failures + 1, reason
             await asyncio.sleep(delay)
             delay = min(delay * 2, MAX_DELAY)
 
@@ -341,6 +344,12 @@ class Supervisor:
         worker.pending_requests[number] = future
         future.add_done_callback(lambda _future: worker.pending_requests.pop(number, None))
         return future
+
+    def require_running(self) -> None:
+        """Raise NoWorkerRunning if every worker has ended, or ends again and again before it is ready."""
+        if self._workers and not any(worker.is_running for worker in self._workers):
+            reasons = "; ".join(dict.fromkeys(worker.failure for worker in self._workers))
+            raise NoWorkerRunning(f"no worker is running: {reasons}. It is being restarted; try again later")
 
     # State
 

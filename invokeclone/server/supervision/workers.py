@@ -31,6 +31,10 @@ class Worker:
     pending_requests: dict[int, asyncio.Future[Any]] = field(default_factory=dict)
     restarts: int = 0
     """Number of processes started after the first."""
+    failures: int = 0
+    """Number of processes in a row that ended unexpectedly and soon after their start."""
+    failure: str = ""
+    """Why the last of them ended."""
     metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
     """Metrics of the current process; `earlier_metrics` are the totals of its predecessors."""
     earlier_metrics: MetricValues = field(default_factory=lambda: MetricValues(METRICS))
@@ -53,6 +57,11 @@ class Worker:
         if self.link is not None:
             self.messages_sent += 1
             self.link.send(message)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs items, or will as soon as it has started; not if its processes end again and again."""
+        return self.ready or self.failures == 0 or (self.failures == 1 and self.link is not None)
 
     def expect_end(self, item_id: int, seconds: float) -> None:
         """Kill the process unless the item, whose cancel was just sent, stops in time; does nothing without a process.

@@ -6,16 +6,18 @@ from fastapi import Request, Response
 
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.vocabulary.taxonomy import ModelType
-from invokeclone.kit.requests import Needs, Read, services_of
+from invokeclone.kit.errors import Forbidden, NotFound
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, NeedsWorkers, Read, services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.records import caches
 from invokeclone.models.records import store as models
 from invokeclone.queue.generation import generation_models
 from invokeclone.shims import image_io
-from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers
+from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers, system
 from invokeclone.shims.automatic1111.generate import RequestContext
 from invokeclone.shims.automatic1111.jobs import Jobs
-from invokeclone.shims.automatic1111.plan import LATENT, UPSCALERS
+from invokeclone.shims.automatic1111.plan import LATENT_MODES, UPSCALERS
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleImage, UpscaleImages
 from invokeclone.shims.compat_api import Problem, check_images, json_response, read_json, read_object, router
 from invokeclone.shims.runs import run_until_disconnect, runs_of
@@ -34,6 +36,17 @@ def render(problem: Problem) -> Response:
     return json_response(content, problem.status, headers)
 
 
+class UnloadingForbidden(Forbidden):
+    """Unloading models requires an administrator."""
+
+    def __init__(self) -> None:
+        super().__init__("only an administrator may unload models")
+
+
+class FeatureNotFound(NotFound):
+    """The API has no such path here."""
+
+
 ROUTER = router(render, prefix="/sdapi/v1")
 CONTROLNET = router(render, prefix="/controlnet")
 CONTROLNET.get("/model_list")(controlnet.list_models)
@@ -48,7 +61,7 @@ def _context(request: Request, needs: Resources, user: User) -> RequestContext:
 # Images
 
 
-@ROUTER.post("/txt2img")
+@ROUTER.post("/txt2img", dependencies=[RUNNING_WORKERS])
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt."""
     body = await read_json(request, TextToImage, with_images=True)
@@ -57,7 +70,7 @@ async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Respo
     )
 
 
-@ROUTER.post("/img2img")
+@ROUTER.post("/img2img", dependencies=[RUNNING_WORKERS])
 async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt and an initial image."""
     body = await read_json(request, ImageToImage, with_images=True)
@@ -221,7 +234,7 @@ async def list_upscalers(_caller: Caller) -> Response:
 @ROUTER.get("/latent-upscale-modes")
 async def list_latent_upscalers(_caller: Caller) -> Response:
     """List the latent upscale modes."""
-    return json_response([{"name": LATENT}])
+    return json_response([{"name": name} for name in LATENT_MODES])
 
 
 @ROUTER.get("/hypernetworks")
@@ -240,9 +253,46 @@ async def list_scripts(_caller: Caller) -> Response:
     return json_response({"txt2img": [controlnet.SCRIPT], "img2img": [controlnet.SCRIPT]})
 
 
+# Server
+
+
+@ROUTER.get("/memory")
+async def get_memory(_caller: Caller, workers: NeedsWorkers) -> Response:
+    """Get the memory of this machine and of the first worker's GPU, in bytes."""
+    return json_response(await system.describe_memory(workers))
+
+
+@ROUTER.get("/cmd-flags")
+async def get_flags(_caller: Caller, needs: Needs) -> Response:
+    """Get the settings of this server that A1111 has as command line flags."""
+    return json_response(system.describe_flags(needs.settings))
+
+
+@ROUTER.post("/unload-checkpoint")
+async def unload_checkpoint(caller: Caller, workers: NeedsWorkers) -> Response:
+    """Unload the models that the workers are not using."""
+    if not caller.is_admin:
+        raise UnloadingForbidden
+    await caches.empty_caches(workers)
+    return json_response({})
+
+
+@ROUTER.post("/reload-checkpoint")
+async def reload_checkpoint(_caller: Caller) -> Response:
+    """Do nothing: the next generation loads its models."""
+    return json_response({})
+
+
 @ROUTER.post("/refresh-checkpoints")
 @ROUTER.post("/refresh-vae")
 @ROUTER.post("/refresh-loras")
 async def refresh(_caller: Caller) -> Response:
     """Do nothing: the lists are always up to date."""
     return json_response(None)
+
+
+@ROUTER.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
+@CONTROLNET.api_route("/{path:path}", methods=["GET", "POST", "PUT", "DELETE", "PATCH"])
+async def reject_unknown_path(_caller: Caller, request: Request, path: str) -> Response:  # noqa: ARG001
+    """Reject any other path, naming it."""
+    raise FeatureNotFound(f"this server does not have {request.method} {request.url.path}")

@@ -21,7 +21,8 @@ def refuse_unsupported(request: Upscale) -> None:
             raise RequestRejected(f"{name}: face restoration is not supported", name)
     for name in ("upscaler_1", "upscaler_2"):
         if getattr(request, name) not in UPSCALERS:
-            raise RequestRejected(f"{name}: unknown upscaler {getattr(request, name)!r}", name)
+            names = ", ".join(UPSCALERS)
+            raise RequestRejected(f"{name}: unknown upscaler {getattr(request, name)!r}; there are: {names}", name)
 
 
 def upscale(image: Image.Image, request: Upscale) -> Image.Image:

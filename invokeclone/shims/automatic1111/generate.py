@@ -175,6 +175,8 @@ def _extra(plan: GenerationPlan) -> dict[str, Any]:
     if refiner := plan.resolved.settings.refiner:
         fields |= {"Refiner": refiner.model["name"], "Refiner switch at": refiner.start}
     fields |= controlnet.description(plan.resolved)
+    if plan.sampling.unavailable_sampler:
+        fields["Requested sampler"] = plan.sampling.unavailable_sampler
     if plan.sampling.unavailable_schedule:
         fields["Requested schedule type"] = plan.sampling.unavailable_schedule
     return fields

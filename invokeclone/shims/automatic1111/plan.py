@@ -1,7 +1,7 @@
 """Plans a request: rejects unsupported fields and resolves all settings that do not depend on its images."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from invokeclone.graph.recipes import HiresFix
 from invokeclone.graph.vocabulary.taxonomy import ModelType
@@ -20,8 +20,18 @@ from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, Text
 from invokeclone.shims.compat_api import RequestRejected, check_images, check_prompt
 from invokeclone.users.current import User
 
+Interpolation = Literal["bilinear", "bicubic", "nearest", "nearest-exact"]
 DEFAULT_STRENGTH = {TextToImage: 0.7, ImageToImage: 0.75}
 LATENT = "Latent"
+LATENT_MODES: dict[str, tuple[Interpolation, bool]] = {
+    LATENT: ("bilinear", False),
+    "Latent (antialiased)": ("bilinear", True),
+    "Latent (bicubic)": ("bicubic", False),
+    "Latent (bicubic antialiased)": ("bicubic", True),
+    "Latent (nearest)": ("nearest", False),
+    "Latent (nearest-exact)": ("nearest-exact", False),
+}
+"""A1111's upscalers of latents: interpolation, and whether it is antialiased."""
 UPSCALERS = ("None", "Lanczos", "Nearest")
 EMPTY_NAMES = frozenset({"", "none"})
 SAME_AS_FIRST_RUN = frozenset({"", "none", "use same checkpoint", "use same sampler", "use same scheduler"})
@@ -182,10 +192,11 @@ def _find_unsupported(request: Generate) -> list[tuple[str, Any, str]]:
 
 
 def _find_unsupported_hires(request: TextToImage) -> list[tuple[str, Any, str]]:
-    upscaler = request.hr_upscaler or LATENT
+    upscaler = _find_upscaler(request)
+    names = ", ".join([*LATENT_MODES, *UPSCALERS])
     return [
         ("hr_scale", not 1 <= request.hr_scale <= MAX_SCALE, f"must be 1 to {MAX_SCALE}"),
-        ("hr_upscaler", upscaler not in {LATENT, *UPSCALERS}, f"unknown upscaler {upscaler!r}"),
+        ("hr_upscaler", upscaler is None, f"unknown upscaler {request.hr_upscaler!r}; there are: {names}"),
         (
             "hr_checkpoint_name",
             (request.hr_checkpoint_name or "").lower() not in SAME_AS_FIRST_RUN,
@@ -198,6 +209,12 @@ def _find_unsupported_hires(request: TextToImage) -> list[tuple[str, Any, str]]:
             "must be the negative prompt of the first pass",
         ),
     ]
+
+
+def _find_upscaler(request: TextToImage) -> str | None:
+    """Return the name of the upscaler of the hires fix, regardless of case; None if there is none of this name."""
+    requested = (request.hr_upscaler or LATENT).casefold()
+    return next((name for name in (*LATENT_MODES, *UPSCALERS) if name.casefold() == requested), None)
 
 
 def _is_set(name: str | None) -> bool:
@@ -228,7 +245,8 @@ def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
     grid = generation.architecture_of(config).grid
     width, height = generation.fit_size(*_hires_size(request, settings.width, settings.height), grid)
     steps = request.hr_second_pass_steps or settings.steps
-    upscaler = request.hr_upscaler or LATENT
+    upscaler = _find_upscaler(request) or LATENT
+    interpolation, antialias = LATENT_MODES.get(upscaler, LATENT_MODES[LATENT])
     sampler = None if (request.hr_sampler_name or "").lower() in SAME_AS_FIRST_RUN else request.hr_sampler_name
     schedule = None if (request.hr_scheduler or "").lower() in SAME_AS_FIRST_RUN else request.hr_scheduler
     second_scheduler = None
@@ -241,8 +259,10 @@ def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
         steps=min(MAX_STEPS, max(steps, round(steps / max(plan.strength, 0.001)))),  # so that `steps` of them run
         strength=plan.strength,
         scheduler=second_scheduler,
-        in_pixels=upscaler != LATENT,
+        in_pixels=upscaler not in LATENT_MODES,
         resample="nearest" if upscaler == "Nearest" else "lanczos",
+        interpolation=interpolation,
+        antialias=antialias,
     )
     resolved = replace(plan.resolved, settings=replace(settings, hires_fix=hires_fix))
     return replace(plan, resolved=resolved, hires_upscaler=upscaler, hires_steps=steps)

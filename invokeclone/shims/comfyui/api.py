@@ -26,7 +26,7 @@ from invokeclone.kit.errors import Forbidden, InvokeCloneError, NotFound
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.process.offload import in_thread
-from invokeclone.kit.requests import Needs, NeedsWorkers, Read
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import caches
 from invokeclone.queue import service
@@ -44,7 +44,6 @@ from invokeclone.shims.comfyui.translate import NAME, batch_of
 from invokeclone.shims.comfyui.workflow import ValidatedWorkflow, WorkflowRejected, check
 from invokeclone.shims.compat_api import Problem, RequestRejected, json_response, problem_of, read_object
 from invokeclone.shims.compat_api import router as compat_router
-from invokeclone.shims.runs import QueueFull
 from invokeclone.users.caller import Caller, caller
 from invokeclone.users.current import Identity, User, identify
 from invokeclone.version import __version__
@@ -82,7 +81,7 @@ async def get_prompt(user: Caller, connection: Read) -> Response:
     return json_response({"exec_info": {"queue_remaining": remaining}})
 
 
-@routes.post("/prompt")
+@routes.post("/prompt", dependencies=[RUNNING_WORKERS])
 async def post_prompt(request: Request, needs: Needs, user: Caller, clients: NeedsClients) -> Response:
     """Validate a workflow, translate it to a graph and enqueue it."""
     body = await read_object(request)
@@ -105,7 +104,7 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Nee
         raise
     if not result.item_ids:
         clients.forget(prompt_id)
-        raise QueueFull
+        raise service.QueueFull
     clients.mark_enqueued(prompt_id)
     return json_response({"prompt_id": prompt_id, "number": result.item_ids[0], "node_errors": checked.errors})
 

@@ -4,17 +4,20 @@ import math
 import re
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from invokeclone.graph.prompts import Prompt
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
-from invokeclone.shims import image_io, init_images, usage
+from invokeclone.shims import image_io, init_images
 from invokeclone.shims.compat_api import (
-    Problem,
     RequestRejected,
+    Warnings,
     check_images,
     check_prompt,
     json_response,
@@ -22,6 +25,8 @@ from invokeclone.shims.compat_api import (
     router,
 )
 from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
+from invokeclone.shims.gemini.responses import ContentResult, as_array, as_events, render, stream_images
+from invokeclone.shims.references import with_reference_images
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -30,24 +35,6 @@ ORIGIN = "gemini"
 EDIT_STRENGTH = 0.75
 _GOOGLE_MODELS = re.compile(r"(imagen|gemini|imagegeneration)", re.IGNORECASE)
 """Names of Google's own models, which clients send by default; they mean the default model."""
-_STATUS_NAMES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    409: "ABORTED",
-    413: "INVALID_ARGUMENT",
-    429: "RESOURCE_EXHAUSTED",
-    503: "UNAVAILABLE",
-}
-
-
-def render(problem: Problem) -> Response:
-    """Return an error in Google's form."""
-    status = problem.common_status
-    message = problem.message if problem.param is None else f"{problem.message} ({problem.param})"
-    content = {"code": status, "message": message, "status": _STATUS_NAMES.get(status, "INTERNAL")}
-    return json_response({"error": content}, status, problem.headers)
 
 
 class ResourceNotFound(RequestRejected):
@@ -62,16 +49,29 @@ async def list_models(_caller: Caller, connection: Read) -> Response:
 
 
 async def get_model(_caller: Caller, connection: Read, name: str) -> Response:
-    """Get a model by its name or key."""
+    """Get a model by its name or key; names of Google's models stand for the default model."""
     try:
-        return json_response(_model(await generation.find_model(connection, name)))
+        config = await generation.find_model(connection, _model_name(name))
     except generation.ModelNotFound as error:
         raise ResourceNotFound(str(error)) from error
+    return json_response(_model(config) | {"name": f"models/{name}"})
+
+
+def _model_name(name: str) -> str | None:
+    """Return the name of the requested model; None: the default model."""
+    return None if _GOOGLE_MODELS.match(name) else name
 
 
 def _model(config: ModelConfig) -> dict[str, object]:
-    methods = ["predict", "generateContent"]
-    return {"name": f"models/{config.name}", "displayName": config.name, "supportedGenerationMethods": methods}
+    methods = ["predict", "generateContent", "streamGenerateContent"]
+    return {
+        "name": f"models/{config.name}",
+        "baseModelId": config.name,
+        "version": config.key,
+        "displayName": config.name,
+        "description": config.description or "",
+        "supportedGenerationMethods": methods,
+    }
 
 
 async def predict(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
@@ -103,15 +103,38 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
 
 
 async def generate_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
-    """Generate images from the last user message, starting from the image in it, if there is one."""
+    """Generate images from the last user message.
+
+    Its first image is edited, the others are reference images; without any, the model's previous image is edited.
+    """
+    warnings = Warnings(request)
+    result = await _content(request, caller, needs, model, warnings)
+    names = await _run(request, caller, result.resolved)
+    return json_response(await result.response(names), headers=warnings.headers)
+
+
+async def stream_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
+    """Generate images like `generateContent`, as a stream with an image per response: a JSON array, or events."""
+    warnings = Warnings(request)
+    result = await _content(request, caller, needs, model, warnings)
+    runs = runs_of(request)
+    images = stream_images(runs, await runs.enqueue(result.resolved.batch(origin=ORIGIN), caller), result)
+    headers = {"Cache-Control": "no-cache", **warnings.headers}
+    if request.query_params.get("alt") == "sse":
+        return StreamingResponse(as_events(images), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(as_array(images), media_type="application/json", headers=headers)
+
+
+async def _content(request: Request, user: User, resources: Resources, model: str, warnings: Warnings) -> ContentResult:
+    """Return the resolved request of `generateContent`, with its images stored."""
     body = await read_json(request, GenerateContent, with_images=True)
     config = body.generation_config
-    limits = needs.settings.limits
+    limits = resources.settings.limits
     check_images(config.candidate_count, limits, "generationConfig.candidateCount")
     check_prompt(prompt := body.prompt, limits, "contents")
-    data = body.image_data(limits)
-    image = await image_io.decode_image(needs, data, "contents") if data is not None else None
-    width, height = init_images.limit_edit_size(image.size) if image else (None, None)
+    files = await image_io.image_work(lambda: body.image_files(limits))
+    images = [await image_io.decode_image(resources, data, "contents") for data in files]
+    width, height = init_images.limit_edit_size(images[0].size) if images else (None, None)
     generation_request = GenerationRequest(
         prompt=Prompt.plain(prompt),
         count=config.candidate_count,
@@ -120,33 +143,18 @@ async def generate_content(request: Request, caller: Caller, needs: Needs, model
         height=height,
         loras=config.loras,
     )
-    resolved = await _resolve(needs, model, generation_request, config.image_config.aspect_ratio)
-    if image is not None:
-        resolved = await init_images.with_init_image(needs, caller, resolved, image, EDIT_STRENGTH)
-    names = await _run(request, caller, resolved)
-    files = [image_io.encode_base64(await image_io.read_image_file(needs, name)) for name in names]
-    candidates = [
-        {
-            "content": {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": file}}]},
-            "finishReason": "STOP",
-            "index": index,
-        }
-        for index, file in enumerate(files)
-    ]
-    return json_response(
-        {
-            "candidates": candidates,
-            "usageMetadata": _usage(resolved, prompt, len(files)),
-            "modelVersion": resolved.config.name,
-        }
-    )
+    resolved = await _resolve(resources, model, generation_request, config.image_config.aspect_ratio)
+    if images:
+        resolved = await with_reference_images(resources, user, resolved, images[1:], warnings, "contents")
+        resolved = await init_images.with_init_image(resources, user, resolved, images[0], EDIT_STRENGTH)
+    return ContentResult(resources, resolved, prompt)
 
 
 async def _resolve(
     resources: Resources, model: str, generation_request: GenerationRequest, aspect: Aspect | None
 ) -> ResolvedRequest:
     """Resolve the open settings; an aspect ratio keeps the number of pixels of the size without it."""
-    name = None if _GOOGLE_MODELS.match(model) else model
+    name = _model_name(model)
     async with resources.database.read() as connection:
         try:
             config = await generation.find_model(connection, name)
@@ -166,32 +174,48 @@ async def _run(request: Request, user: User, resolved: ResolvedRequest) -> list[
         return await run_until_disconnect(request, run.image_names())
 
 
-def _usage(resolved: ResolvedRequest, prompt: str, count: int) -> dict[str, int]:
-    prompt_tokens = usage.text_tokens(prompt)
-    image_tokens = count * usage.image_tokens(resolved.settings.width, resolved.settings.height)
-    return {
-        "promptTokenCount": prompt_tokens,
-        "candidatesTokenCount": image_tokens,
-        "totalTokenCount": prompt_tokens + image_tokens,
-    }
-
-
 async def reject_unknown_path(_caller: Caller, request: Request) -> Response:
     """Reject any other path with an error in Google's form."""
     raise ResourceNotFound(f"unknown method: {request.method} {request.url.path}")
 
 
+def _is_google_client(scope: Scope) -> bool:
+    """Return whether a request has a key, or the client's description, where Google's clients put them."""
+    headers = Headers(scope=scope)
+    return any(name in headers for name in ("x-goog-api-key", "x-goog-api-client")) or b"key=" in scope["query_string"]
+
+
+def _add_model_routes(api_router: APIRouter, prefix: str) -> None:
+    """Add the list of models, and the rejection of other paths."""
+    api_router.add_api_route(f"{prefix}/models", list_models, methods=["GET"])
+    api_router.add_api_route(f"{prefix}/models/{{name:path}}", get_model, methods=["GET"])
+    _add_rejection(api_router, prefix)
+
+
+def _add_rejection(api_router: APIRouter, prefix: str) -> None:
+    api_router.add_api_route(
+        f"{prefix}/{{path:path}}", reject_unknown_path, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]
+    )
+
+
 def _build_router() -> APIRouter:
     api_router = router(render)
-    for prefix in ("/v1beta", "/v1"):
-        api_router.add_api_route(f"{prefix}/models/{{model:path}}:predict", predict, methods=["POST"])
-        api_router.add_api_route(f"{prefix}/models/{{model:path}}:generateContent", generate_content, methods=["POST"])
-    api_router.add_api_route("/v1beta/models", list_models, methods=["GET"])
-    api_router.add_api_route("/v1beta/models/{name:path}", get_model, methods=["GET"])
-    api_router.add_api_route(
-        "/v1beta/{path:path}", reject_unknown_path, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]
-    )
+    methods = {"predict": predict, "generateContent": generate_content, "streamGenerateContent": stream_content}
+    for prefix in ("/v1beta", "/v1", "/v1beta1/publishers/google", "/v1/publishers/google"):
+        for name, endpoint in methods.items():
+            path = f"{prefix}/models/{{model:path}}:{name}"
+            api_router.add_api_route(path, endpoint, methods=["POST"], dependencies=[RUNNING_WORKERS])
+    _add_model_routes(api_router, "/v1beta")
+    _add_rejection(api_router, "/v1beta1")
+    return api_router
+
+
+def _build_shared_router() -> APIRouter:
+    """Return the routes under paths that OpenAI's API has too; they serve only Google's clients."""
+    api_router = router(render, accepts=_is_google_client)
+    _add_model_routes(api_router, "/v1")
     return api_router
 
 
 ROUTER = _build_router()
+SHARED = _build_shared_router()

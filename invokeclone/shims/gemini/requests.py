@@ -22,6 +22,8 @@ ASPECTS = {
     "16:9": (16, 9),
     "21:9": (21, 9),
 }
+MAX_IMAGES = 16
+"""Maximum number of images in a message."""
 FORMATS: dict[str, Format] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 
 Aspect = Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"]
@@ -137,10 +139,14 @@ class GenerateContent(CamelCaseModel):
     @property
     def last_user_content(self) -> Content:
         """The last message of the user. Raises RequestRejected if there is none."""
-        user_contents = [content for content in self.contents if content.role != "model"]
-        if not user_contents:
-            raise RequestRejected("there must be a message of the user", "contents")
-        return user_contents[-1]
+        return self.contents[self._last_user_index]
+
+    @property
+    def _last_user_index(self) -> int:
+        for index in reversed(range(len(self.contents))):
+            if self.contents[index].role != "model":
+                return index
+        raise RequestRejected("there must be a message of the user", "contents")
 
     @property
     def prompt(self) -> str:
@@ -150,11 +156,18 @@ class GenerateContent(CamelCaseModel):
             raise RequestRejected("the last message of the user must have a text", "contents")
         return text
 
-    def image_data(self, limits: Limits) -> bytes | None:
-        """Return the image of the last user message. Raises RequestRejected for several and for file references."""
-        if any(part.file_data for part in self.last_user_content.parts):
-            raise RequestRejected("files must be sent as inlineData; URLs are not fetched", "contents")
-        blobs = [part.inline_data for part in self.last_user_content.parts if part.inline_data]
-        if len(blobs) > 1:
-            raise RequestRejected("only one image can be edited at a time", "contents")
-        return decode_base64(blobs[0].data, "contents", limits) if blobs else None
+    def image_files(self, limits: Limits) -> list[bytes]:
+        """Return the images of the last user message; without any, those of the message before it; blocking.
+
+        Raises RequestRejected for file references and too many images.
+        """
+        last = self._last_user_index
+        for content in self.contents[max(0, last - 1) : last + 1][::-1]:
+            if any(part.file_data for part in content.parts):
+                raise RequestRejected("files must be sent as inlineData; URLs are not fetched", "contents")
+            blobs = [part.inline_data for part in content.parts if part.inline_data]
+            if len(blobs) > MAX_IMAGES:
+                raise RequestRejected(f"at most {MAX_IMAGES} images are allowed", "contents")
+            if blobs:
+                return [decode_base64(blob.data, "contents", limits) for blob in blobs]
+        return []

@@ -11,14 +11,22 @@ from PIL import Image
 
 from invokeclone.graph.prompts import Prompt
 from invokeclone.kit.config.limits import Limits
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, ResolvedRequest
 from invokeclone.shims import image_io, init_images
-from invokeclone.shims.compat_api import RequestRejected, check_images, check_prompt, json_response, read_json, router
+from invokeclone.shims.compat_api import (
+    RequestRejected,
+    Warnings,
+    check_images,
+    check_prompt,
+    json_response,
+    read_json,
+    router,
+)
 from invokeclone.shims.openai import links, responses
 from invokeclone.shims.openai.errors import render
 from invokeclone.shims.openai.requests import (
@@ -27,12 +35,13 @@ from invokeclone.shims.openai.requests import (
     Edit,
     Generation,
     PromptParameters,
+    ResultField,
     VariationRequest,
-    form_fields,
     model_name_of,
-    read_uploads,
+    read_with_images,
 )
 from invokeclone.shims.openai.responses import ResponseOptions
+from invokeclone.shims.references import with_reference_images
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -64,9 +73,10 @@ class _Job:
 
     resolved: ResolvedRequest
     response_options: ResponseOptions
-    as_links: bool
+    result_fields: frozenset[ResultField]
     partial: int | None
     """Previews per image of a stream; None: not a stream."""
+    warnings: Warnings
 
 
 # Models
@@ -80,8 +90,9 @@ async def list_models(_caller: Caller, connection: Read) -> Response:
 
 
 async def get_model(_caller: Caller, connection: Read, name: str) -> Response:
-    """Get a model by its name or key."""
-    return json_response(_model(await _find(connection, name), await models.creation_times(connection)))
+    """Get a model by its name or key; names of OpenAI's models stand for the default model."""
+    config = await _find(connection, model_name_of(name))
+    return json_response(_model(config, await models.creation_times(connection)) | {"id": name})
 
 
 async def _find(connection: Any, name: str | None) -> ModelConfig:
@@ -103,53 +114,56 @@ async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt."""
     body = await read_json(request, Generation)
     generation_request = _request_of(needs.settings.limits, body, body.prompt)
-    job = await _job(
-        needs, body, generation_request, request.path_params.get("deployment"), "image_generation", style=body.style
-    )
+    deployment, warnings = request.path_params.get("deployment"), Warnings(request)
+    job = await _job(needs, body, generation_request, deployment, "image_generation", warnings, style=body.style)
     return await _respond(request, needs, caller, job)
 
 
 async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Generate images from a prompt and an image; with a mask, only its transparent area changes."""
-    async with request.form(max_files=32, max_part_size=2**20) as form:
-        body = Edit.model_validate(form_fields(form, needs.settings.limits))
-        image_files = await read_uploads(form, needs.settings.limits, "image", "image[]")
-        mask_files = await read_uploads(form, needs.settings.limits, "mask")
-    if len(mask_files) > 1:
-        raise RequestRejected("at most one mask is allowed", "mask")
-    image = await _decode_single_image(needs, image_files)
-    mask = await image_io.decode_image(needs, mask_files[0], "mask") if mask_files else None
+    """Generate images from a prompt and images, sent as a form or JSON.
+
+    The first image is edited, the others are reference images; with a mask, only its transparent area changes.
+    """
+    warnings = Warnings(request)
+    body, files = await read_with_images(request, Edit, needs.settings.limits)
+    image, *further_images = [await image_io.decode_image(needs, data, "image") for data in files.images]
+    mask = await image_io.decode_image(needs, files.mask, "mask") if files.mask is not None else None
     if mask is not None and mask.size != image.size:
         raise RequestRejected(
             f"the mask is {mask.width}x{mask.height}, but the image is {image.width}x{image.height}", "mask"
         )
-    generation_request = _request_of(
-        needs.settings.limits, body, body.prompt, body.sides or init_images.limit_edit_size(image.size)
-    )
-    job = await _job(needs, body, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
+    job = await _image_job(needs, request, body, body.prompt, image, warnings)
+    resolved = await with_reference_images(needs, caller, job.resolved, further_images, warnings, "image")
+    job = replace(job, resolved=resolved)
     job = await _with_init_image(needs, caller, job, image, EDIT_STRENGTH[body.input_fidelity], mask)
     return await _respond(request, needs, caller, job)
 
 
 async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
-    """Generate variations of an image."""
-    async with request.form(max_files=32, max_part_size=2**20) as form:
-        body = VariationRequest.model_validate(form_fields(form, needs.settings.limits))
-        image = await _decode_single_image(needs, await read_uploads(form, needs.settings.limits, "image", "image[]"))
-    generation_request = _request_of(
-        needs.settings.limits, body, "", body.sides or init_images.limit_edit_size(image.size)
-    )
-    job = await _job(needs, body, generation_request, request.path_params.get("deployment"), "image_edit", inputs=1)
+    """Generate variations of an image, sent as a form or JSON."""
+    warnings = Warnings(request)
+    body, files = await read_with_images(request, VariationRequest, needs.settings.limits)
+    if len(files.images) > 1:
+        raise RequestRejected("only one image can be varied at a time", "image", "too_many_images")
+    image = await image_io.decode_image(needs, files.images[0], "image")
+    job = await _image_job(needs, request, body, "", image, warnings)
     job = await _with_init_image(needs, caller, job, image, VARIATION_STRENGTH)
     return await _respond(request, needs, caller, job)
 
 
-async def _decode_single_image(resources: Resources, files: list[bytes]) -> Image.Image:
-    if not files:
-        raise RequestRejected("Missing required parameter: 'image'", "image", "missing_required_parameter")
-    if len(files) > 1:
-        raise RequestRejected("only one image can be edited at a time", "image", "too_many_images")
-    return await image_io.decode_image(resources, files[0], "image")
+async def _image_job(
+    resources: Resources,
+    request: Request,
+    body: CommonParameters,
+    prompt: str,
+    image: Image.Image,
+    warnings: Warnings,
+) -> _Job:
+    """Return the job of a request with an image; the default size is the image's."""
+    sides = body.sides or init_images.limit_edit_size(image.size)
+    generation_request = _request_of(resources.settings.limits, body, prompt, sides)
+    deployment = request.path_params.get("deployment")
+    return await _job(resources, body, generation_request, deployment, "image_edit", warnings, inputs=1)
 
 
 def _request_of(
@@ -181,11 +195,14 @@ async def _job(
     generation_request: GenerationRequest,
     deployment: str | None,
     kind: responses.Kind,
+    warnings: Warnings,
     *,
     inputs: int = 0,
     style: str | None = None,
 ) -> _Job:
     """Resolve the open settings, and apply quality and style to the model's defaults."""
+    if isinstance(body, PromptParameters) and body.background == "transparent":
+        warnings.add("no installed model has an alpha channel: the background is opaque", "background")
     async with resources.database.read() as connection:
         config = await _find(connection, model_name_of(deployment or body.model))
         try:
@@ -212,7 +229,9 @@ async def _job(
         raise RequestRejected("png does not support compression below 100", "output_compression")
     stream = bool(prompt_body and prompt_body.stream)
     partial = (prompt_body.partial_images or 0) if prompt_body and stream else None
-    return _Job(replace(resolved, settings=settings), response_options, body.response_format == "url", partial)
+    return _Job(
+        replace(resolved, settings=settings), response_options, body.result_fields(deployment), partial, warnings
+    )
 
 
 async def _with_init_image(
@@ -230,11 +249,20 @@ async def _respond(request: Request, resources: Resources, user: User, job: _Job
     if job.partial is not None:
         run = await runs.enqueue(batch, user)
         events = responses.stream_events(runs, run, job.response_options, job.partial)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache", **job.warnings.headers}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
     async with runs.running(batch, user) as run:
         names = await run_until_disconnect(request, run.image_names())
-    addresses = await links.make(request, resources, names, job.response_options.format) if job.as_links else None
-    return json_response(await responses.complete_response(resources, job.response_options, names, addresses))
+    addresses = None
+    if "url" in job.result_fields:
+        addresses = await links.make(request, resources, names, job.response_options.format)
+    with_base64 = "b64_json" in job.result_fields
+    content = await responses.complete_response(
+        resources, job.response_options, names, addresses, with_base64=with_base64
+    )
+    if job.warnings.texts:
+        content["warnings"] = job.warnings.texts
+    return json_response(content, headers=job.warnings.headers)
 
 
 async def get_linked_image(needs: Needs, token: str) -> Response:
@@ -251,7 +279,8 @@ async def reject_unknown_path(_caller: Caller, request: Request, path: str) -> R
 
 def _add_image_routes(api_router: APIRouter, prefix: str) -> None:
     for name, endpoint in (("generations", generate), ("edits", edit), ("variations", vary)):
-        api_router.add_api_route(f"{prefix}/images/{name}", endpoint, methods=["POST"])
+        path = f"{prefix}/images/{name}"
+        api_router.add_api_route(path, endpoint, methods=["POST"], dependencies=[RUNNING_WORKERS])
 
 
 def _build_router() -> APIRouter:

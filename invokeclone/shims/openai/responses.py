@@ -61,14 +61,13 @@ class ResponseOptions:
 
 
 async def complete_response(
-    resources: Resources, options: ResponseOptions, names: list[str], links: list[str] | None
+    resources: Resources, options: ResponseOptions, names: list[str], links: list[str] | None, *, with_base64: bool
 ) -> dict[str, Any]:
-    """Return all images in one object: as URLs if there are `links`, else in base64."""
-    if links is not None:
-        data = [{"url": link} for link in links]
-    else:
-        files = [await image_io.read_image_file(resources, name, options.format, options.compression) for name in names]
-        data = [{"b64_json": image_io.encode_base64(file)} for file in files]
+    """Return all images in one object: with their URLs if there are `links`, in base64 if `with_base64`."""
+    data: list[dict[str, str]] = [{"url": link} for link in links] if links else [{} for _ in names]
+    for item, name in zip(data, names, strict=True) if with_base64 else ():
+        file = await image_io.read_image_file(resources, name, options.format, options.compression)
+        item["b64_json"] = image_io.encode_base64(file)
     return {"created": options.created, "data": data, **options.common_fields, "usage": options.usage(len(names))}
 
 
