@@ -4,7 +4,7 @@ Does not depend on any one compatibility API.
 """
 
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -123,7 +123,15 @@ async def read_json(request: Request, model: type[Body], *, with_images: bool = 
 
 
 async def read_object(request: Request, *, with_images: bool = False) -> dict[str, Any]:
-    """Return the body as a JSON object without its null members; bodies without images have a limit of their own."""
+    """Return the body as a JSON object without its null members; an empty body counts as an empty object."""
+    content = await read_value(request, with_images=with_images)
+    if not isinstance(content, dict):
+        raise RequestRejected("the body must be a JSON object")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+async def read_value(request: Request, *, with_images: bool = False) -> Any:
+    """Return the body as JSON; bodies without images have a limit of their own."""
     data = await request.body()
     limits = resources_of(request).settings.limits
     if not with_images and len(data) > limits.plain_json_kib * 1024:
@@ -135,12 +143,9 @@ async def read_object(request: Request, *, with_images: bool = False) -> dict[st
         return decode(data or b"{}", limits)
 
     try:
-        content = read() if len(data) < SLICE_SIZE else await off_loop(read)
+        return read() if len(data) < SLICE_SIZE else await off_loop(read)
     except json.JSONDecodeError as error:
         raise RequestRejected(f"the body is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise RequestRejected("the body must be a JSON object")
-    return {name: value for name, value in content.items() if value is not None}
 
 
 def check_images(count: int, limits: Limits, param: str) -> None:
@@ -162,3 +167,13 @@ def check_prompt(prompt: str, limits: Limits, param: str) -> None:
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response of the bare content type `application/json`, which some clients require."""
     return Response(orjson.dumps(content), status, dict(headers or {}), "application/json")
+
+
+def warning_headers(texts: Iterable[str]) -> dict[str, str]:
+    """Return the header `Warning` (code 299) of a response to a request that was not fulfilled in every part."""
+    values = [f'299 - "{_quotable(text)}"' for text in texts]
+    return {"Warning": ", ".join(values)} if values else {}
+
+
+def _quotable(text: str) -> str:
+    return text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")

@@ -146,14 +146,14 @@ def test_invalid_inputs_are_refused_with_details(
 
 def test_unknown_node_type_is_named() -> None:
     workflow = text_to_image()
-    workflow["4"]["class_type"] = "NunchakuLoader"
+    workflow["4"] |= {"class_type": "NunchakuLoader", "_meta": {"title": "Load Model"}}
     body = refusal(workflow)
     assert body == {
         "error": {
             "type": "missing_node_type",
             "message": "Cannot execute because node NunchakuLoader does not exist.",
             "details": "Node ID '#4'",
-            "extra_info": {"node_id": "4", "class_type": "NunchakuLoader"},
+            "extra_info": {"node_id": "4", "class_type": "NunchakuLoader", "node_title": "Load Model"},
         },
         "node_errors": {},
     }
@@ -169,15 +169,27 @@ def test_workflow_without_outputs_is_refused() -> None:
     assert refusal([])["error"]["type"] == "invalid_prompt"
 
 
-def test_cycle_is_shown_in_the_error() -> None:
+def test_each_node_of_a_cycle_has_the_error() -> None:
     body = refusal(with_inputs(text_to_image(), "3", latent_image=["8", 0]))
-    assert body["error"] == {
-        "type": "dependency_cycle",
-        "message": "Dependency cycle detected",
-        "details": "8 <- 3 <- 8",
-        "extra_info": {"cycle_nodes": ["8", "3"]},
+    path = "8 (VAEDecode) <- 3 (KSampler) <- 8 (VAEDecode)"
+    assert (body["error"]["type"], body["error"]["details"]) == (
+        "prompt_outputs_failed_validation",
+        f"Dependency cycle detected: {path}",
+    )
+    assert list(body["node_errors"]) == ["8", "3"]
+    assert body["node_errors"]["3"] == {
+        "errors": [
+            {
+                "type": "dependency_cycle",
+                "message": "Dependency cycle detected",
+                "details": path,
+                "extra_info": {"node_id": "3", "cycle_nodes": ["8", "3"]},
+            }
+        ],
+        "dependent_outputs": ["9"],
+        "class_type": "KSampler",
     }
-    assert refusal(with_inputs(text_to_image(), "4", ckpt_name=["9", 0]))["error"]["type"] == body["error"]["type"]
+    assert [*refusal(with_inputs(text_to_image(), "4", ckpt_name=["9", 0]))["node_errors"]] == ["9", "8", "3", "4"]
 
 
 def test_self_referencing_node_is_refused() -> None:
@@ -185,7 +197,7 @@ def test_self_referencing_node_is_refused() -> None:
         "1": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": ""}},
     }
-    assert refusal(workflow)["error"]["details"] == "1 <- 1"
+    assert refusal(workflow)["error"]["details"] == "Dependency cycle detected: 1 (ImageInvert) <- 1 (ImageInvert)"
 
 
 def test_too_many_nodes_are_refused() -> None:

@@ -35,7 +35,11 @@ def _translate_prompt(context: BuildContext, text: str, clip: Clip) -> str:
     if len(text) > (limit := context.limits.prompt_characters):
         context.refuse(f"the prompt has {len(text)} characters, more than {limit} (setting limits.prompt_characters)")
     trigger_map = embeddings.triggers(context.catalog.embeddings, str(clip.model.config.base))
-    return clip.model.recipe.write_prompt(Prompt.from_segments(parse(embeddings.replace_prefixed(text, trigger_map))))
+    prompt = Prompt.from_segments(parse(embeddings.replace_prefixed(text, trigger_map)))
+    config, recipe = clip.model.config, clip.model.recipe
+    if recipe.drops_weights(prompt):
+        context.warn(f"{config.name}: {config.base} models have no prompt weights; they were left out")
+    return recipe.write_prompt(prompt)
 
 
 @node(

@@ -19,10 +19,10 @@ from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fit_latent_size
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.values import EncodedPrompt, EncodedPrompts, Latents, Model
 
-MAX_STEPS = 1000
+MAX_STEPS = 10_000
 SEED = NodeInput("INT", 0, 0, 2**64 - 1)
 STEPS = integer(20, 1, MAX_STEPS, from_model=True)
-CFG = number(8.0, 1.0, 100.0, step=0.1, from_model=True)
+CFG = number(8.0, 0.0, 100.0, step=0.1, from_model=True)
 SAMPLER = choice(*SAMPLERS, from_model=True)
 SCHEDULE = choice(*SCHEDULES, from_model=True)
 SWITCH = ("enable", "disable")
@@ -117,8 +117,8 @@ def sample(
         "positive": link("CONDITIONING"),
         "negative": link("CONDITIONING"),
         "latent_image": SAMPLES,
-        "start_at_step": integer(0, 0, 10000),
-        "end_at_step": integer(10000, 0, 10000),
+        "start_at_step": integer(0, 0, MAX_STEPS),
+        "end_at_step": integer(MAX_STEPS, 0, MAX_STEPS),
         "return_with_leftover_noise": choice("disable", "enable"),
     },
     "LATENT",
