@@ -390,7 +390,7 @@ def test_invalid_uploads_are_refused(http: httpx.Client) -> None:
     missing = {"original_ref": json.dumps({"filename": "missing.png"})}
     assert http.post("/upload/mask", files=file, data=missing).status_code == 404
     assert http.get("/view").status_code == 400
-    assert http.get("/view", params={"filename": "../../etc/passwd"}).status_code == 404
+    assert http.get("/view", params={"filename": "../../etc/passwd"}).status_code == 403
     assert http.post("/queue", json={"delete": "all"}).status_code == 400
 
 

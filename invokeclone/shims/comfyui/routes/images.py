@@ -161,8 +161,8 @@ def _original_name(form: FormData, limits: Limits) -> ImageName:
         raise RequestRejected("not valid JSON", "original_ref") from error
     if not isinstance(reference, dict):
         raise RequestRejected("must be an object", "original_ref")
-    name, folder = reference.get("filename"), reference.get("type") or OUTPUT
-    subfolder = reference.get("subfolder") or ""
+    fields = {name: value for name, value in reference.items() if value is not None}
+    name, folder, subfolder = fields.get("filename"), fields.get("type", OUTPUT), fields.get("subfolder", "")
     if not (name and isinstance(name, str) and isinstance(folder, str) and isinstance(subfolder, str)):
         raise RequestRejected("must name an image: filename, subfolder, type", "original_ref")
     return ImageName.parse(name, folder, subfolder)
