@@ -4,7 +4,7 @@ Does not depend on any one compatibility API.
 """
 
 import json
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -93,6 +93,30 @@ def _validation_problem(errors: list[dict[str, Any]], skip: int) -> Problem:
     return Problem(400, f"{path}: {text}" if path else text, path or None)
 
 
+class Warnings:
+    """Parts of a request that are not fulfilled although it succeeds.
+
+    They are errors for clients that insist, by the header `Prefer: handling=strict` (RFC 7240).
+    """
+
+    def __init__(self, request: Request) -> None:
+        preferences = request.headers.get("prefer", "").lower().replace(" ", "").replace(";", ",").split(",")
+        self._is_strict = "handling=strict" in preferences
+        self.texts: list[str] = []
+
+    def add(self, text: str, param: str) -> None:
+        """Record a warning. Raises RequestRejected for a client that insists."""
+        if self._is_strict:
+            raise RequestRejected(text, param)
+        self.texts.append(text)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the response: `Warning`, code 299."""
+        values = [f'299 - "{text.encode("ascii", "replace").decode()}"' for text in self.texts]
+        return {"Warning": ", ".join(values)} if values else {}
+
+
 def router(render: Render, **arguments: Any) -> APIRouter:
     """Return a router whose routes render errors with `render` and are left out of the OpenAPI document."""
 
@@ -167,13 +191,3 @@ def check_prompt(prompt: str, limits: Limits, param: str) -> None:
 def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response of the bare content type `application/json`, which some clients require."""
     return Response(orjson.dumps(content), status, dict(headers or {}), "application/json")
-
-
-def warning_headers(texts: Iterable[str]) -> dict[str, str]:
-    """Return the header `Warning` (code 299) of a response to a request that was not fulfilled in every part."""
-    values = [f'299 - "{_quotable(text)}"' for text in texts]
-    return {"Warning": ", ".join(values)} if values else {}
-
-
-def _quotable(text: str) -> str:
-    return text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")

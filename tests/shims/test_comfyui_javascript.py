@@ -73,7 +73,9 @@ def test_every_way_to_run_a_prompt_returns_its_images_and_no_previews(result: di
     assert "type=temp" in result["previewed"][0]["url"]
     assert result["events"]["progress"]["max"] == 6
     assert result["events"]["events"]["b_preview"] == 3, "the three images over the socket"
-    assert {"status", "executing", "executed", "execution_start", "execution_success"} <= set(result["events"]["events"])
+    assert {"status", "executing", "executed", "execution_start", "execution_success"} <= set(
+        result["events"]["events"]
+    )
 
 
 def test_queue_history_and_interrupt(result: dict[str, Any]) -> None:

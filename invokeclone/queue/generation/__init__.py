@@ -33,7 +33,7 @@ from invokeclone.queue.generation.request import (
     ReferenceImageChoice,
     RefinerChoice,
 )
-from invokeclone.queue.generation.resolution import ResolvedRequest, fit_size, resolve
+from invokeclone.queue.generation.resolution import ResolvedRequest, fit_size, resolve, weights_dropped
 
 __all__ = [
     "CONTROLS",
@@ -71,4 +71,5 @@ __all__ = [
     "require_images",
     "resolve",
     "resolve_scheduler",
+    "weights_dropped",
 ]

@@ -8,7 +8,7 @@ from starlette.routing import Route, WebSocketRoute
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.requests import Needs
 from invokeclone.shims.comfyui.routes import images, info, jobs, prompts, user_data
-from invokeclone.shims.comfyui.routes.common import MAX_ID_LENGTH, api_routes, render, routes
+from invokeclone.shims.comfyui.routes.routing import MAX_ID_LENGTH, api_routes, render, routes
 from invokeclone.shims.comfyui.sockets import clients_of
 from invokeclone.shims.compat_api import problem_of
 from invokeclone.users.caller import caller

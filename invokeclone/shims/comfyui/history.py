@@ -125,13 +125,13 @@ def status(item: Item, failure: FailedNode, kind: str | None) -> dict[str, Any]:
 def _outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the images of each output node, in order."""
     outputs: dict[str, Any] = {}
-    for node_id, _, name in _saved_images(prompt_record, session):
+    for node_id, _, name in _images_of_outputs(prompt_record, session):
         if not prompt_record.is_sent(node_id):
             outputs.setdefault(node_id, {"images": []})["images"].append(image_reference(prompt_record, node_id, name))
     return outputs
 
 
-def _saved_images(prompt_record: PromptRecord, session: Mapping[str, Any]) -> list[SavedImage]:
+def _images_of_outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> list[SavedImage]:
     """Return the images of the output nodes, in the order of the nodes."""
     images = []
     for prepared_id, result in session["results"].items():
@@ -148,14 +148,14 @@ def image_reference(prompt_record: PromptRecord, node_id: str, name: str) -> dic
     return {"filename": name, "subfolder": "", "type": kind}
 
 
-async def sent_images(connection: AsyncConnection, item: Item, prompt_record: PromptRecord) -> list[SavedImage]:
+async def images_to_send(connection: AsyncConnection, item: Item, prompt_record: PromptRecord) -> list[SavedImage]:
     """Return the images of SaveImageWebsocket nodes, in the order of the nodes."""
     if not any(prompt_record.is_sent(node_id) for node_id in prompt_record.outputs):
         return []
     text = (await store.sessions(connection, [item.item_id])).get(item.item_id)
     if text is None:
         return []
-    images = await in_thread(lambda: _saved_images(prompt_record, orjson.loads(text)))
+    images = await in_thread(lambda: _images_of_outputs(prompt_record, orjson.loads(text)))
     return [image for image in images if prompt_record.is_sent(image.node_id)]
 
 

@@ -51,6 +51,11 @@ class JobQuery:
     limit: int = history.DEFAULT_LENGTH
     offset: int = 0
 
+    @property
+    def item_statuses(self) -> list[Status]:
+        """The statuses of the items."""
+        return [status for name in self.statuses for status in STATUSES[name]]
+
 
 class JobRow(NamedTuple):
     """An item with what identifies its job and workflow."""
@@ -81,15 +86,21 @@ async def list_jobs(connection: AsyncConnection, user: User, query: JobQuery) ->
 
     With `workflow_id`, only the newest `store.MAX_ROWS` of them are searched.
     """
-    statuses = [status for name in query.statuses for status in STATUSES[name]]
-    selected = _rows(user).where(columns.status.in_(statuses)).order_by(*_order(query))
     if query.workflow_id is None:
-        total = await _count(connection, user, statuses)
-        page = selected.offset(query.offset).limit(query.limit)
-        rows = [_to_row(row) for row in await connection.execute(page)]
+        total = await _count(connection, user, query.item_statuses)
+        rows = [_to_row(row) for row in await connection.execute(page_query(user, query))]
         return await _jobs(connection, rows), total
-    rows = await _rows_of_workflow(connection, selected, query.workflow_id)
+    rows = await _rows_of_workflow(connection, _selection(user, query), query.workflow_id)
     return await _jobs(connection, rows[query.offset : query.offset + query.limit]), len(rows)
+
+
+def page_query(user: User, query: JobQuery) -> Select[Any]:
+    """Return the statement that reads the rows of a page of all jobs with the statuses."""
+    return _selection(user, query).offset(query.offset).limit(query.limit)
+
+
+def _selection(user: User, query: JobQuery) -> Select[Any]:
+    return _rows(user).where(columns.status.in_(query.item_statuses)).order_by(*_order(query))
 
 
 def _order(query: JobQuery) -> list[ColumnElement[Any]]:
@@ -121,9 +132,9 @@ async def _rows_of_workflow(connection: AsyncConnection, selected: Select[Any], 
         func.instr(columns.session, in_record) > 0,
         func.instr(func.coalesce(template, ""), in_record) > 0,
     )
-    found = [_to_row(row) for row in await connection.execute(selected.where(may_have_it).limit(store.MAX_ROWS))]
-    records = await store.records(connection, [row.item.item_id for row in found if row.item.origin == NAME])
-    return [row for row in found if _workflow_id(row, records.get(row.item.item_id)) == searched_id]
+    rows = [_to_row(row) for row in await connection.execute(selected.where(may_have_it).limit(store.MAX_ROWS))]
+    records = await store.records(connection, [row.item.item_id for row in rows if row.item.origin == NAME])
+    return [row for row in rows if _workflow_id(row, records.get(row.item.item_id)) == searched_id]
 
 
 def _workflow_id(row: JobRow, prompt_record: PromptRecord | None) -> str | None:
@@ -161,10 +172,10 @@ async def _jobs(
     """Return the jobs of rows; null fields are left out."""
     ended = [row.item for row in rows if row.item.status in TERMINAL]
     entries = await history.entries_by_id(connection, [item for item in ended if item.origin == NAME])
-    others = [item for item in ended if item.item_id not in entries]
-    texts = await store.sessions(connection, [item.item_id for item in others])
+    foreign = [item for item in ended if item.item_id not in entries]
+    texts = await store.sessions(connection, [item.item_id for item in foreign])
     entries |= await in_thread(
-        lambda: {item.item_id: _entry(item, texts[item.item_id]) for item in others if item.item_id in texts}
+        lambda: {item.item_id: _entry(item, texts[item.item_id]) for item in foreign if item.item_id in texts}
     )
     active = [row.item.item_id for row in rows if row.item.origin == NAME and row.item.status not in TERMINAL]
     records = await store.records(connection, active)

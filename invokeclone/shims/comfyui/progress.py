@@ -24,7 +24,7 @@ PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
 NO_PREVIEWS = "none"
 
 
-class Sender(Protocol):
+class FrameSender(Protocol):
     """The connections of clients."""
 
     def send(self, user_id: str, client_id: str, frame: Frame, *, is_step: bool = False) -> bool:
@@ -42,7 +42,7 @@ def wants_previews(prompt_record: PromptRecord, *, default: bool) -> bool:
 class OpenPrompt:
     """A prompt that has not ended, as far as is known."""
 
-    sender: Sender
+    sender: FrameSender
     resources: Resources
     prompt_id: str
     user_id: str

@@ -163,7 +163,7 @@ class Clients:
         elif item.status in TERMINAL:
             entries = await history.entries_of(connection, [item])
             if prompt.prompt_id in entries:
-                sent_images = await history.sent_images(connection, item, prompt.prompt_record)
+                sent_images = await history.images_to_send(connection, item, prompt.prompt_record)
                 prompt.report_ended(item, entries[prompt.prompt_id], sent_images)
                 self._close(prompt)
 
@@ -225,22 +225,22 @@ class Clients:
         """
         async with self._resources.database.read() as connection:
             remaining = await store.count_active(connection, user.user_id)
-            ended = await self._unreported(connection, user, client_id, TERMINAL, MAX_RECENTLY_ENDED)
-        missed = self._missed_prompts(user, client_id)
+            ended = await self._list_open(connection, user, client_id, TERMINAL, MAX_RECENTLY_ENDED)
+        missed = self._list_missed(user, client_id)
         socket.remaining = remaining + len(ended) + len(missed)
         socket.enqueue_message("status", status_data(socket.remaining, client_id))
         self._sockets[user.user_id, client_id].add(socket)
         self._follower.add_queue_observer(self)
         async with self._resources.database.read() as connection:
-            records = await self._unreported(connection, user, client_id, ACTIVE, store.MAX_ROWS)
-            records += await self._unreported(connection, user, client_id, TERMINAL, MAX_RECENTLY_ENDED)
+            records = await self._list_open(connection, user, client_id, ACTIVE, store.MAX_ROWS)
+            records += await self._list_open(connection, user, client_id, TERMINAL, MAX_RECENTLY_ENDED)
         for item, prompt_record in records:
             self._resume_prompt(socket, item, prompt_record, client_id)
-        for prompt in self._missed_prompts(user, client_id):
+        for prompt in self._list_missed(user, client_id):
             self._follow(self._missed.pop(prompt.prompt_id))
         self._follower.request_refresh()
 
-    async def _unreported(
+    async def _list_open(
         self, connection: AsyncConnection, user: User, client_id: str, statuses: Sequence[Status], newest: int
     ) -> list[tuple[Item, PromptRecord]]:
         """Return the newest prompts of a client, in these statuses, whose end it has not been told."""
@@ -250,7 +250,7 @@ class Clients:
         pairs = [(item, records[item.item_id]) for item in items if item.item_id in records]
         return [(item, prompt_record) for item, prompt_record in pairs if prompt_record.client_id == client_id]
 
-    def _missed_prompts(self, user: User, client_id: str) -> list[OpenPrompt]:
+    def _list_missed(self, user: User, client_id: str) -> list[OpenPrompt]:
         return [
             prompt
             for prompt in self._missed.values()

@@ -21,15 +21,15 @@ columns = comfyui_uploads.c
 
 async def find(connection: AsyncConnection, user: User, names: Iterable[ImageName]) -> dict[ImageName, str]:
     """Return the names of the stored images for those of `names` that the user has uploaded."""
-    wanted = set(names)
+    requested = set(names)
     query = select(columns.folder, columns.subfolder, columns.name, columns.image_name).where(
-        columns.user_id == user.user_id, columns.name.in_({name.name for name in wanted})
+        columns.user_id == user.user_id, columns.name.in_({name.name for name in requested})
     )
     rows = {
         ImageName(folder, subfolder, name): image_name
         for folder, subfolder, name, image_name in await connection.execute(query)
     }
-    return {name: rows[name] for name in wanted if name in rows}
+    return {name: rows[name] for name in requested if name in rows}
 
 
 async def newest_inputs(connection: AsyncConnection, user: User, limit: int) -> dict[str, str]:

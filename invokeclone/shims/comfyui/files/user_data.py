@@ -1,5 +1,6 @@
 """Files that clients keep per user, such as workflows and settings."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import Conflict, NotFound, TooLarge, Unprocessable
+from invokeclone.kit.json_text import NotStorable, decode
 from invokeclone.kit.times import now
 from invokeclone.tables import comfyui_user_data
 from invokeclone.users.current import User
@@ -50,12 +52,12 @@ class UserFile:
 _FILE = (columns.path, func.length(columns.content), columns.created_at, columns.updated_at)
 
 
-def _owned(user: User) -> ColumnElement[bool]:
+def _is_owner(user: User) -> ColumnElement[bool]:
     return columns.user_id == user.user_id
 
 
 def _has_path(user: User, path: str) -> ColumnElement[bool]:
-    return _owned(user) & (columns.path == path)
+    return _is_owner(user) & (columns.path == path)
 
 
 def _is_below(folder: str) -> ColumnElement[bool]:
@@ -81,7 +83,7 @@ async def info(connection: AsyncConnection, user: User, path: str) -> UserFile:
 
 async def list_files(connection: AsyncConnection, user: User, folder: str) -> list[UserFile]:
     """Return the files in a folder and its subfolders, by path; the user's own folder is ''."""
-    query = select(*_FILE).where(_owned(user), *([_is_below(folder)] if folder else [])).order_by(columns.path)
+    query = select(*_FILE).where(_is_owner(user), *([_is_below(folder)] if folder else [])).order_by(columns.path)
     return [UserFile(*row) for row in await connection.execute(query)]
 
 
@@ -98,7 +100,7 @@ async def write(
         raise UserFileExists(f"the file {path!r} exists already")
     if is_new:
         await _check_free(connection, user, path)
-        count = await connection.scalar(select(func.count()).where(_owned(user)))
+        count = await connection.scalar(select(func.count()).where(_is_owner(user)))
         if (count or 0) >= limits.comfyui_files:
             raise TooManyUserFiles(f"you have {count} files already (setting limits.comfyui_files): delete some first")
     moment = now()
@@ -117,7 +119,7 @@ async def _check_free(connection: AsyncConnection, user: User, path: str) -> Non
     """Raise UserFileExists when the path is a folder with files, or when one of its folders is a file."""
     parts = path.split("/")
     folders = ["/".join(parts[:number]) for number in range(1, len(parts))]
-    query = select(columns.path).where(_owned(user), columns.path.in_(folders) | _is_below(path)).limit(1)
+    query = select(columns.path).where(_is_owner(user), columns.path.in_(folders) | _is_below(path)).limit(1)
     if (other := await connection.scalar(query)) is not None:
         raise UserFileExists(f"{path!r} cannot be stored beside {other!r}: a path is either a file or a folder")
 
@@ -146,16 +148,16 @@ async def move(connection: AsyncConnection, user: User, path: str, new_path: str
 # Settings
 
 
-async def read_settings(connection: AsyncConnection, user: User) -> dict[str, Any]:
+async def read_settings(connection: AsyncConnection, user: User, limits: Limits) -> dict[str, Any]:
     """Return the user's settings; empty if there are none, or if the client stored a file that has none."""
     try:
-        settings = orjson.loads(await read(connection, user, SETTINGS))
-    except (UserFileMissing, orjson.JSONDecodeError):
+        settings = decode(await read(connection, user, SETTINGS), limits)
+    except (UserFileMissing, NotStorable, TooLarge, json.JSONDecodeError):
         return {}
     return settings if isinstance(settings, dict) else {}
 
 
 async def change_settings(connection: AsyncConnection, user: User, changes: Mapping[str, Any], limits: Limits) -> None:
     """Change some of the user's settings; raises UserFileTooLarge."""
-    settings = await read_settings(connection, user) | dict(changes)
+    settings = await read_settings(connection, user, limits) | dict(changes)
     await write(connection, user, SETTINGS, orjson.dumps(settings, option=orjson.OPT_INDENT_2), limits)

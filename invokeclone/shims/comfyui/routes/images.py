@@ -21,7 +21,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.shims import image_io
 from invokeclone.shims.comfyui.files import uploads
 from invokeclone.shims.comfyui.files.names import INPUT, OUTPUT, ImageName
-from invokeclone.shims.comfyui.routes.common import routes
+from invokeclone.shims.comfyui.routes.routing import routes
 from invokeclone.shims.compat_api import RequestRejected, json_response
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User

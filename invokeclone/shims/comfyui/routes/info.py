@@ -14,7 +14,7 @@ from invokeclone.models.records import caches
 from invokeclone.shims.comfyui import catalog
 from invokeclone.shims.comfyui.catalog import FOLDERS
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.routes.common import routes
+from invokeclone.shims.comfyui.routes.routing import routes
 from invokeclone.shims.compat_api import json_response, read_object
 from invokeclone.users.caller import Caller
 from invokeclone.version import __version__
@@ -72,7 +72,7 @@ async def view_metadata(request: Request, user: Caller, connection: Read, folder
     name = request.query_params.get("filename", "")
     config = (await catalog.read(connection, user)).model(_list_of(folder), name)
     if config is None:
-        raise UnknownModel(f"unknown model {name!r}")
+        raise NoModelInFolder(f"unknown model {name!r}")
     metadata = {
         "modelspec.title": config.name,
         "modelspec.architecture": str(config.base),
@@ -83,17 +83,17 @@ async def view_metadata(request: Request, user: Caller, connection: Read, folder
 
 
 def _list_of(folder: str) -> str:
-    """Return the list of the catalog for a folder; raises UnknownModelFolder."""
+    """Return the list of the catalog for a folder; raises NoModelFolder."""
     if folder not in FOLDERS:
-        raise UnknownModelFolder(f"unknown folder {folder!r}: use one of {', '.join(FOLDERS)}")
+        raise NoModelFolder(f"unknown folder {folder!r}: use one of {', '.join(FOLDERS)}")
     return FOLDERS[folder]
 
 
-class UnknownModelFolder(NotFound):
+class NoModelFolder(NotFound):
     """There is no model folder of this name."""
 
 
-class UnknownModel(NotFound):
+class NoModelInFolder(NotFound):
     """The folder has no model of this name."""
 
 

@@ -11,7 +11,7 @@ from invokeclone.queue import service
 from invokeclone.queue.schemas import TERMINAL
 from invokeclone.shims.comfyui import history, jobs, store
 from invokeclone.shims.comfyui.jobs import SORT_FIELDS, STATUSES, JobQuery
-from invokeclone.shims.comfyui.routes.common import api_routes, query_number
+from invokeclone.shims.comfyui.routes.routing import api_routes, query_number
 from invokeclone.shims.compat_api import RequestRejected, json_response, read_object
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User

@@ -19,11 +19,11 @@ from invokeclone.queue.schemas import TERMINAL
 from invokeclone.shims.comfyui import catalog, history, store
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.record import PromptRecord
-from invokeclone.shims.comfyui.routes.common import MAX_ID_LENGTH, query_number, routes
+from invokeclone.shims.comfyui.routes.routing import MAX_ID_LENGTH, query_number, routes
 from invokeclone.shims.comfyui.sockets import Clients, clients_of
 from invokeclone.shims.comfyui.translate import NAME, translate
 from invokeclone.shims.comfyui.workflow import WorkflowRejected
-from invokeclone.shims.compat_api import RequestRejected, json_response, read_object, warning_headers
+from invokeclone.shims.compat_api import RequestRejected, Warnings, json_response, read_object
 from invokeclone.shims.runs import QueueFull
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -56,13 +56,14 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Nee
         )
     except WorkflowRejected as refused:
         return json_response(refused.body, 400)
+    warnings = Warnings(request)
+    for text in translation.warnings:
+        warnings.add(text, "prompt")
     previews = needs.settings.comfyui_previews
     clients.follow_prompt(prompt_id, user, translation.prompt_record, list(translation.batch.graph.nodes), previews)
     number = await _enqueue(needs, user, clients, translation.batch, prepend=_is_first(body))
     answer = {"prompt_id": prompt_id, "number": number, "node_errors": translation.node_errors}
-    if not translation.warnings:
-        return json_response(answer)
-    return json_response(answer | {"warnings": translation.warnings}, headers=warning_headers(translation.warnings))
+    return json_response(answer | ({"warnings": warnings.texts} if warnings.texts else {}), headers=warnings.headers)
 
 
 async def _enqueue(resources: Resources, user: User, clients: Clients, batch: Batch, *, prepend: bool) -> int:

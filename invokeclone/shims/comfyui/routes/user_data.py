@@ -15,7 +15,7 @@ from invokeclone.shims.comfyui.files import user_data
 from invokeclone.shims.comfyui.files.names import normalize_path
 from invokeclone.shims.comfyui.files.user_data import UserFile, UserFileMissing
 from invokeclone.shims.comfyui.history import milliseconds
-from invokeclone.shims.comfyui.routes.common import query_flag, routes
+from invokeclone.shims.comfyui.routes.routing import query_flag, routes
 from invokeclone.shims.compat_api import RequestRejected, json_response, read_value
 from invokeclone.users.caller import Caller
 
@@ -53,15 +53,15 @@ async def post_users(_user: Caller) -> Response:
 
 
 @routes.get("/settings")
-async def get_settings(user: Caller, connection: Read) -> Response:
+async def get_settings(user: Caller, needs: Needs, connection: Read) -> Response:
     """Get the caller's settings."""
-    return json_response(await user_data.read_settings(connection, user))
+    return json_response(await user_data.read_settings(connection, user, needs.settings.limits))
 
 
 @routes.get("/settings/{id:path}")
-async def get_setting(user: Caller, connection: Read, id: str) -> Response:  # noqa: A002  (the API's name)
+async def get_setting(user: Caller, needs: Needs, connection: Read, id: str) -> Response:  # noqa: A002  (the API's name)
     """Get one of the caller's settings, or null."""
-    return json_response((await user_data.read_settings(connection, user)).get(id))
+    return json_response((await user_data.read_settings(connection, user, needs.settings.limits)).get(id))
 
 
 @routes.post("/settings")
