@@ -133,10 +133,15 @@ def sampler_with_range(**inputs: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("denoise", [1e-6, 1e-320])
-def test_minimal_denoising_is_limited_to_10000_steps(denoise: float) -> None:
+def test_minimal_denoising_is_limited_to_1000_steps(denoise: float) -> None:
     nodes = nodes_of(with_inputs(image_to_image("a.png"), "3", denoise=denoise))
-    assert nodes["3.denoise0"]["steps"] == 10_000
+    assert nodes["3.denoise0"]["steps"] == 1000, "some samplers cannot run more"
     assert nodes["3.denoise0"]["denoising_start"] >= 0.999
+
+
+def test_more_steps_than_1000_are_run() -> None:
+    nodes = nodes_of(with_inputs(image_to_image("a.png"), "3", denoise=0.5, steps=2000))
+    assert (nodes["3.denoise0"]["steps"], nodes["3.denoise0"]["denoising_start"]) == (4000, 0.5)
 
 
 def test_workflow_is_translated_into_nodes() -> None:

@@ -20,6 +20,7 @@ from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_fo
 from invokeclone.shims.comfyui.values import EncodedPrompt, EncodedPrompts, Latents, Model
 
 MAX_STEPS = 10_000
+MAX_EXTENDED_STEPS = 1_000
 SEED = NodeInput("INT", 0, 0, 2**64 - 1)
 STEPS = integer(20, 1, MAX_STEPS, from_model=True)
 CFG = number(8.0, 0.0, 100.0, step=0.1, from_model=True)
@@ -94,7 +95,7 @@ def sample(
         positive,
         negative,
         seed,
-        int(min(MAX_STEPS, step_count / denoise)),
+        _schedule_length(step_count, denoise),
         _cfg(model, cfg),
         _scheduler(model, sampler_name, scheduler),
         start=round(1.0 - denoise, 6),
@@ -163,6 +164,15 @@ def sample_advanced(
         add_noise=add_noise == "enable",
     )
     return (_denoise(context, task, latent_image),)
+
+
+def _schedule_length(steps: int, denoise: float) -> int:
+    """Return the length of the schedule whose last part has `steps` steps.
+
+    It is extended up to MAX_EXTENDED_STEPS only, because some samplers cannot run more, unless `steps` is longer itself.
+    """
+    limit = MAX_STEPS if steps > MAX_EXTENDED_STEPS else MAX_EXTENDED_STEPS
+    return int(min(limit, steps / denoise))
 
 
 def _steps(model: Model, steps: int | None) -> int:
