@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -75,6 +76,17 @@ client_state = Table(
     Column("value", Text, nullable=False),
 )
 """Client state: opaque texts by key, some of them megabytes long."""
+
+comfyui_user_data = Table(
+    "comfyui_user_data",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("created_at", Text, nullable=False),
+    Column("updated_at", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+"""Files that ComfyUI's clients keep per user, such as workflows and settings; `path` is relative, with `/`."""
 
 STATUSES = ("pending", "in_progress", "waiting", "completed", "failed", "canceled")
 
@@ -246,6 +258,26 @@ Index("ix_images_board", images.c.board_id, *_LIST_COLUMNS)
 # Images of a signed-in user; in single-user mode everything belongs to the system user, and these indexes are empty.
 Index("ix_images_owned", images.c.user_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
 Index("ix_images_owned_board", images.c.user_id, images.c.board_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
+
+comfyui_uploads = Table(
+    "comfyui_uploads",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("folder", Text, primary_key=True),
+    Column("subfolder", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column(
+        "image_name",
+        Text,
+        ForeignKey("images.image_name", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("content_hash", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+"""The names under which ComfyUI's clients uploaded images: `folder` is input, output or temp; `content_hash` is the
+SHA-256 of the uploaded file."""
 
 image_counts = Table(
     "image_counts",

@@ -111,3 +111,11 @@ set_up_older_openai() {
         watched .venv/bin/python -m pip install --disable-pip-version-check --no-deps --target .cache/openai-2 "openai>=2,<3" distro jiter sniffio ||
         echo "openai 2 is unavailable: its tests will be skipped" >&2
 }
+
+# Install a JavaScript client of ComfyUI's API for the slow tests, if npm is available; otherwise those tests are skipped.
+set_up_comfyui_client() {
+    [ -d .cache/comfyui-client/node_modules/ws ] && return
+    command -v npm >/dev/null &&
+        watched npm install --silent --no-audit --no-fund --prefix .cache/comfyui-client "@stable-canvas/comfyui-client@~1.5" "ws@^8" ||
+        echo "@stable-canvas/comfyui-client is unavailable: its tests will be skipped" >&2
+}

@@ -270,7 +270,7 @@ def routes(_: str) -> str:
 
 COMPATIBILITY: dict[str, tuple[APIRouter, ...]] = {
     "automatic1111": (automatic1111.ROUTER, automatic1111.CONTROLNET),
-    "comfyui": (comfyui.routes,),
+    "comfyui": (comfyui.routes, comfyui.api_routes),
     "gemini": (gemini.ROUTER,),
     "openai": (openai.ROUTER,),
 }

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+NEUTRAL = 1e-4
+"""Difference from 1 below which a weight has no effect."""
+
 
 @dataclass(frozen=True)
 class PromptSegment:
@@ -10,6 +13,11 @@ class PromptSegment:
 
     text: str
     weight: float = 1.0
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the weight has no effect."""
+        return abs(self.weight - 1.0) <= NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,11 @@ class Prompt:
     def from_segments(cls, segments: Iterable[PromptSegment]) -> "Prompt":
         """Return a prompt of one chunk."""
         return cls((tuple(segments),))
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether a segment has another weight than 1."""
+        return any(not segment.is_neutral for chunk in self.chunks for segment in chunk)
 
     @property
     def raw_text(self) -> str:

@@ -27,7 +27,17 @@ NOT_PAGES = frozenset(
         *("api", "ws", "page", "health", "openapi.json", "docs", "redoc"),  # ours
         *("v1", "v1beta", "openai", "sdapi", "controlnet", "internal", "prompt", "queue", "history"),  # other APIs
         *("comfyui", "object_info", "system_stats", "view", "upload", "interrupt", "free", "embeddings"),  # ComfyUI
-        *("models", "extensions", "features"),  # ComfyUI
+        *(
+            "models",
+            "extensions",
+            "features",
+            "users",
+            "settings",
+            "userdata",
+            "experiment",
+            "view_metadata",
+            "v2",
+        ),  # ComfyUI
     }
 )
 """First path segments that are never pages of the UI; unknown paths below them get a JSON 404."""

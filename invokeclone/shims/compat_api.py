@@ -156,7 +156,15 @@ async def read_json(request: Request, model: type[Body], *, with_images: bool = 
 
 
 async def read_object(request: Request, *, with_images: bool = False) -> dict[str, Any]:
-    """Return the body as a JSON object without its null members; bodies without images have a limit of their own."""
+    """Return the body as a JSON object without its null members; an empty body counts as an empty object."""
+    content = await read_value(request, with_images=with_images)
+    if not isinstance(content, dict):
+        raise RequestRejected("the body must be a JSON object")
+    return {name: value for name, value in content.items() if value is not None}
+
+
+async def read_value(request: Request, *, with_images: bool = False) -> Any:
+    """Return the body as JSON; bodies without images have a limit of their own."""
     data = await request.body()
     limits = resources_of(request).settings.limits
     if not with_images and len(data) > limits.plain_json_kib * 1024:
@@ -168,12 +176,9 @@ async def read_object(request: Request, *, with_images: bool = False) -> dict[st
         return decode(data or b"{}", limits)
 
     try:
-        content = read() if len(data) < SLICE_SIZE else await off_loop(read)
+        return read() if len(data) < SLICE_SIZE else await off_loop(read)
     except json.JSONDecodeError as error:
         raise RequestRejected(f"the body is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise RequestRejected("the body must be a JSON object")
-    return {name: value for name, value in content.items() if value is not None}
 
 
 def check_images(count: int, limits: Limits, param: str) -> None:

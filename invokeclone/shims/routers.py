@@ -22,7 +22,7 @@ ROUTERS: tuple[APIRouter, ...] = (
 IMAGE_PREFIXES = ("/v1/", "/v1beta/", "/v1beta1/", "/openai/", "/sdapi/")
 """Prefixes of the paths whose responses contain images in base64."""
 
-_COMFYUI = tuple(dict.fromkeys(f"{prefix}{path}" for prefix in comfyui.PREFIXES for path in comfyui.paths()))
+_COMFYUI = comfyui.paths()
 """Paths and path prefixes of ComfyUI's API."""
 
 _RENDERERS: tuple[tuple[tuple[str, ...], Render], ...] = (

@@ -237,6 +237,7 @@ def test_automatic1111(server: Server, made: np.ndarray, photo: Image.Image) -> 
     answer = server.client.post("/sdapi/v1/txt2img", json=body)
     assert answer.status_code == 200, answer.text
     assert (decode_image(answer.json()["images"][0]) == made).all()
+    assert "no weights" in answer.headers["warning"]
     assert "Sampler: Euler," in json.loads(answer.json()["info"])["infotexts"][0], "the one that it was made with"
     init = {"init_images": [base64.b64encode(to_png(photo)).decode()], "width": WIDTH, "height": HEIGHT}
     answer = server.client.post("/sdapi/v1/img2img", json=body | init)
@@ -244,28 +245,71 @@ def test_automatic1111(server: Server, made: np.ndarray, photo: Image.Image) -> 
     assert decode_image(answer.json()["images"][0]).shape == made.shape
 
 
-def test_comfyui(server: Server, made: np.ndarray) -> None:
-    listed = server.client.get("/object_info/CheckpointLoaderSimple").json()["CheckpointLoaderSimple"]
-    assert "tiny flow" in listed["input"]["required"]["ckpt_name"][0]
+def comfyui_workflow(prompt: str = PROMPT) -> dict[str, Any]:
     sampler = {"seed": SEED, "steps": STEPS, "cfg": SCALE, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
     links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
     nodes = {
         "1": ("CheckpointLoaderSimple", {"ckpt_name": "tiny flow"}),
-        "2": ("CLIPTextEncode", {"text": PROMPT, "clip": ["1", 1]}),
+        "2": ("CLIPTextEncode", {"text": prompt, "clip": ["1", 1]}),
         "3": ("CLIPTextEncode", {"text": NEGATIVE, "clip": ["1", 1]}),
         "4": ("EmptySD3LatentImage", {"width": WIDTH, "height": HEIGHT, "batch_size": 1}),
         "5": ("KSampler", sampler | links),
         "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
         "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": "x"}),
     }
-    prompt = {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
+    return {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
+
+
+def comfyui_image(server: Server, prompt: dict[str, Any]) -> np.ndarray:
     answer = server.client.post("/prompt", json={"prompt": prompt})
     assert answer.status_code == 200, answer.text
     prompt_id = answer.json()["prompt_id"]
     history = server.wait_for(lambda: server.client.get(f"/history/{prompt_id}").json().get(prompt_id), "history")
     image = history["outputs"]["7"]["images"][0]
-    data = server.client.get("/view", params={"filename": image["filename"], "type": image["type"]}).content
-    assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) == made).all()
+    data = server.client.get("/view", params=image).content
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def test_weights_are_left_out_with_a_warning(server: Server, made: np.ndarray) -> None:
+    """The family's prompts have no weights: ComfyUI's brackets are not words of the prompt."""
+    weighted = comfyui_workflow("a (red:1.4) ((fox))")
+    assert (comfyui_image(server, weighted) == made).all()
+    answer = server.client.post("/prompt", json={"prompt": weighted})
+    (warning,) = answer.json()["warnings"]
+    assert "no weights" in warning
+    assert answer.headers["warning"] == f'299 - "{warning}"'
+    assert server.client.post("/prompt", json={"prompt": comfyui_workflow()}).headers.get("warning") is None
+    strict = server.client.post("/prompt", json={"prompt": weighted}, headers={"Prefer": "handling=strict"})
+    assert (strict.status_code, strict.json()["error"]["message"]) == (400, warning)
+
+
+def test_encoders_and_autoencoder_are_loaded_by_their_own_nodes(server: Server, made: np.ndarray) -> None:
+    prompt = comfyui_workflow()
+    clip = {"clip_name1": "tiny flow", "clip_name2": "tiny flow", "type": "any"}
+    prompt |= {
+        "11": {"class_type": "UNETLoader", "inputs": {"unet_name": "tiny flow", "weight_dtype": "default"}},
+        "12": {"class_type": "DualCLIPLoader", "inputs": clip},
+        "13": {"class_type": "VAELoader", "inputs": {"vae_name": "tiny flow"}},
+    }
+    prompt["5"]["inputs"]["model"] = ["11", 0]
+    prompt["2"]["inputs"]["clip"] = prompt["3"]["inputs"]["clip"] = ["12", 0]
+    prompt["6"]["inputs"]["vae"] = ["13", 0]
+    assert (comfyui_image(server, prompt) == made).all()
+
+
+def test_images_off_the_grid_are_fitted_before_they_are_encoded(server: Server) -> None:
+    prompt = comfyui_workflow()
+    prompt["4"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["8", 0], "vae": ["1", 2]}}
+    size = {"width": 100, "height": 72, "batch_size": 1, "color": 0xFF0000}
+    prompt["8"] = {"class_type": "EmptyImage", "inputs": size}
+    assert comfyui_image(server, prompt).shape == (64, 96, 3)
+
+
+def test_comfyui(server: Server, made: np.ndarray) -> None:
+    listed = server.client.get("/object_info/CheckpointLoaderSimple").json()["CheckpointLoaderSimple"]
+    assert "tiny flow" in listed["input"]["required"]["ckpt_name"][0]
+    prompt = comfyui_workflow()
+    assert (comfyui_image(server, prompt) == made).all()
     prompt["8"] = {"class_type": "CLIPSetLastLayer", "inputs": {"clip": ["1", 1], "stop_at_clip_layer": -2}}
     prompt["2"]["inputs"]["clip"] = ["8", 0]
     answer = server.client.post("/prompt", json={"prompt": prompt})

@@ -286,6 +286,7 @@ MAY_READ_JSON = {
     "queue/counts.py": "rows of the database",
     "server/supervision/link.py": "the line of a worker",
     "shims/comfyui/history.py": "rows of the database",
+    "shims/comfyui/jobs.py": "rows of the database",
     "shims/comfyui/record.py": "rows of the database",
     "shims/comfyui/store.py": "rows of the database",
     "shims/automatic1111/options.py": "rows of the database",

@@ -102,6 +102,19 @@ async def presets(client: Client, number: int) -> httpx.Response:
     return responses[-1]
 
 
+async def user_file(client: Client, number: int) -> httpx.Response:
+    answer = await client.post("/userdata/x", content=b"x" * (MIB + number - 1))
+    await client.delete("/userdata/x")
+    return answer
+
+
+async def user_files(client: Client, number: int) -> httpx.Response:
+    responses = [await client.post(f"/userdata/{index}", content=b"x") for index in range(number)]
+    for index in range(number):
+        await client.delete(f"/userdata/{index}")
+    return responses[-1]
+
+
 async def import_presets(client: Client, number: int) -> httpx.Response:
     rows = json.dumps([{"name": "n", "positive_prompt": "a", "negative_prompt": "b"}] * number)
     return await client.post("/api/v1/style_presets/import", files={"file": ("x.json", rows, "application/json")})
@@ -159,6 +172,8 @@ CASES: dict[str, tuple[int, Case]] = {
     "image_file_mib": (1, lambda client, n: client.post("/sdapi/v1/png-info", json={"image": base64.b64encode(b"x" * (MIB + n - 1)).decode()})),
     "plain_json_kib": (1, lambda client, n: client.post("/sdapi/v1/options", content=b"{}" + b" " * (1022 + n - 1))),
     "comfyui_nodes": (3, lambda client, n: client.post("/prompt", json={"prompt": {str(i): {"class_type": "Note"} for i in range(n)}})),
+    "comfyui_file_mib": (1, user_file),
+    "comfyui_files": (2, user_files),
     "page_items": (5, lambda client, n: client.get("/api/v1/boards/", params={"offset": 0, "limit": n})),
     "presets": (2, presets),
     "import_rows": (3, import_presets),

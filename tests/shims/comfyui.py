@@ -100,17 +100,18 @@ class Comfy:
         assert answer.headers["content-type"].startswith("image/")
         return answer.content
 
-    def upload(self, data: bytes, path: str = "/upload/image", **fields: str) -> str:
+    def upload(self, data: bytes, path: str = "/upload/image", name: str = "a.png", **fields: str) -> str:
+        """Upload a picture; returns how a LoadImage node names it."""
         answer = self.http.post(
             f"{self.prefix}{path}",
-            files={"image": ("a.png", data, "image/png")},
+            files={"image": (name, data, "image/png")},
             data={"type": "input", **fields},
             headers=self.headers,
         )
         assert answer.status_code == 200, answer.text
-        assert answer.json()["subfolder"] == ""
-        assert answer.json()["type"] == "input"
-        return str(answer.json()["name"])
+        uploaded = answer.json()
+        assert uploaded["type"] == fields.get("type", "input")
+        return "/".join(part for part in (uploaded["subfolder"], uploaded["name"]) if part)
 
 
 def frames_to_end(socket: ClientConnection, prompt_id: str) -> list[dict[str, Any] | bytes]:

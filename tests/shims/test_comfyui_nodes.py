@@ -24,7 +24,7 @@ from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.nodes.sampling import fold_seed
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
-from invokeclone.shims.comfyui.translate import batch_of, build_graph
+from invokeclone.shims.comfyui.translate import build_graph, translate
 from invokeclone.shims.comfyui.workflow import WorkflowRejected, check
 from tests.shims.comfyui import Comfy, image_to_image, text_to_image
 from tests.shims.conftest import circle_image, mean_color, object_color, png, read_image
@@ -73,7 +73,11 @@ CATALOG = Catalog(
         Config("depth", "t2i_adapter"),
         Config("xl edges", "controlnet", base=BaseModelType.StableDiffusionXL),
     ),
-    loadable_images={"a.png": LoadableImage(100, 60), "big.png": LoadableImage(8000, 2000)},
+    loadable_images={
+        "a.png": LoadableImage(100, 60, "a.png"),
+        "sub/b.png [output]": LoadableImage(100, 60, "b.png"),
+        "big.png": LoadableImage(8000, 2000, "big.png"),
+    },
 )
 
 
@@ -131,8 +135,13 @@ def sampler_with_range(**inputs: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("denoise", [1e-6, 1e-320])
 def test_minimal_denoising_is_limited_to_1000_steps(denoise: float) -> None:
     nodes = nodes_of(with_inputs(image_to_image("a.png"), "3", denoise=denoise))
-    assert nodes["3.denoise0"]["steps"] == 1000
+    assert nodes["3.denoise0"]["steps"] == 1000, "some samplers cannot run more"
     assert nodes["3.denoise0"]["denoising_start"] >= 0.999
+
+
+def test_more_steps_than_1000_are_run() -> None:
+    nodes = nodes_of(with_inputs(image_to_image("a.png"), "3", denoise=0.5, steps=2000))
+    assert (nodes["3.denoise0"]["steps"], nodes["3.denoise0"]["denoising_start"]) == (4000, 0.5)
 
 
 def test_workflow_is_translated_into_nodes() -> None:
@@ -419,7 +428,7 @@ def test_images_are_resized() -> None:
 
 
 def test_oversized_images_are_not_encoded() -> None:
-    huge = replace(CATALOG, loadable_images={"a.png": LoadableImage(8192, 8192)})
+    huge = replace(CATALOG, loadable_images={"a.png": LoadableImage(8192, 8192, "a.png")})
     workflow = image_to_image("a.png")
     with pytest.raises(WorkflowRejected, match="too large"):
         build_graph(workflow, check(workflow, huge), huge)
@@ -454,7 +463,7 @@ def test_missing_images_are_refused() -> None:
     body = refusal(image_to_image("missing.png"))
     assert body["node_errors"]["10"]["errors"][0]["type"] == "custom_validation_failed"
     assert "missing.png" in body["error"]["details"]
-    assert nodes_of(image_to_image("a.png [input]"))["10.image"]["image"] == {"image_name": "a.png"}
+    assert nodes_of(image_to_image("sub/b.png [output]"))["10.image"]["image"] == {"image_name": "b.png"}
 
 
 # LoRAs
@@ -620,7 +629,7 @@ def test_every_node_has_a_complete_description() -> None:
         assert info["description"], name
         assert len(info["output"]) == len(info["output_name"]) == len(info["output_is_list"])
         assert info["input_order"]["required"] == list(info["input"]["required"])
-        assert info["output_node"] is (name in ("SaveImage", "PreviewImage"))
+        assert info["output_node"] is (name in ("SaveImage", "PreviewImage", "SaveImageWebsocket"))
     required = TYPES["KSampler"].describe(CATALOG)["input"]["required"]
     assert required["seed"] == ["INT", {"default": 0, "min": 0, "max": 2**64 - 1}]
     assert "dpmpp_2m" in required["sampler_name"][0]
@@ -630,9 +639,9 @@ def test_every_node_has_a_complete_description() -> None:
 def test_workflow_is_stored_with_the_item() -> None:
     registry.discover()
     workflow = text_to_image()
-    checked = check(workflow, CATALOG)
-    prompt_record = PromptRecord(workflow, checked.outputs, "me", {"x": 1})
-    batch = batch_of(prompt_record, checked, CATALOG, "3fa85f64-5717-4562-b3fc-2c963f66afa6")
+    prompt_record = PromptRecord(workflow, ["9"], "me", {"x": 1})
+    submitted = replace(prompt_record, outputs=[])
+    batch = translate(submitted, CATALOG, "3fa85f64-5717-4562-b3fc-2c963f66afa6").batch
     assert (batch.origin, batch.batch_id, batch.requested) == ("comfyui", "3fa85f64-5717-4562-b3fc-2c963f66afa6", 1)
     session = {"graph": batch.graph.model_dump(mode="json")}
     assert record.of_session(session) == prompt_record
@@ -669,6 +678,7 @@ async def test_history_longer_than_the_cache(monkeypatch: pytest.MonkeyPatch) ->
             session_id=str(uuid.uuid4()),
             batch_id=str(number),
             status="completed",
+            created_at=at,
             started_at=at,
             completed_at=at,
         )
@@ -717,11 +727,15 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
         "31": ("ConditioningSetMask", {"conditioning": ["6", 0], "mask": ["30", 0], "strength": 1, "set_cond_area": "default"}),
         "32": ("CLIPSetLastLayer", {"clip": ["41", 0], "stop_at_clip_layer": -1}),
         "33": ("CLIPTextEncode", {"clip": ["32", 0], "text": ["36", 0]}),
+        "37": ("CLIPTextEncode", {"clip": ["43", 0], "text": "a square"}),
         "34": ("ConditioningCombine", {"conditioning_1": ["31", 0], "conditioning_2": ["35", 0]}),
-        "35": ("ConditioningConcat", {"conditioning_to": ["33", 0], "conditioning_from": ["6", 0]}),
+        "35": ("ConditioningConcat", {"conditioning_to": ["33", 0], "conditioning_from": ["37", 0]}),
         "36": ("PrimitiveStringMultiline", {"value": "a (red:1.2) circle"}),
         "40": ("UNETLoader", {"unet_name": "Embedded Tiny", "weight_dtype": "default"}),
-        "41": ("CLIPLoader", {"clip_name": "Embedded Tiny", "type": "stable_diffusion"}),
+        "41": ("CLIPLoader", {"clip_name": "Embedded Tiny", "type": "any other"}),
+        "43": ("DualCLIPLoader", {"clip_name1": "Embedded Tiny", "clip_name2": "Embedded Tiny", "type": "x"}),
+        "44": ("LoadImageOutput", {"image": f"{name} [input]"}),
+        "45": ("SaveImageWebsocket", {"images": ["44", 0]}),
         "42": ("VAELoader", {"vae_name": "Embedded Tiny"}),
         "50": ("LoadImage", {"image": name}),
         "51": ("ImagePadForOutpaint", {"image": ["50", 0], "left": 64, "top": 0, "right": 0, "bottom": 0, "feathering": 8}),

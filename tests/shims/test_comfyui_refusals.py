@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
+from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.limits import DEFAULT_LIMITS
 from invokeclone.shims.comfyui.catalog import Catalog
+from invokeclone.shims.comfyui.progress import wants_previews
+from invokeclone.shims.comfyui.record import PromptRecord
+from invokeclone.shims.comfyui.translate import translate
 from invokeclone.shims.comfyui.workflow import NodeLink, WorkflowRejected, check
 from tests.shims.comfyui import text_to_image
 from tests.shims.test_comfyui_nodes import CATALOG, with_inputs
@@ -146,14 +150,14 @@ def test_invalid_inputs_are_refused_with_details(
 
 def test_unknown_node_type_is_named() -> None:
     workflow = text_to_image()
-    workflow["4"]["class_type"] = "NunchakuLoader"
+    workflow["4"] |= {"class_type": "NunchakuLoader", "_meta": {"title": "Load Model"}}
     body = refusal(workflow)
     assert body == {
         "error": {
             "type": "missing_node_type",
             "message": "Cannot execute because node NunchakuLoader does not exist.",
             "details": "Node ID '#4'",
-            "extra_info": {"node_id": "4", "class_type": "NunchakuLoader"},
+            "extra_info": {"node_id": "4", "class_type": "NunchakuLoader", "node_title": "Load Model"},
         },
         "node_errors": {},
     }
@@ -169,15 +173,27 @@ def test_workflow_without_outputs_is_refused() -> None:
     assert refusal([])["error"]["type"] == "invalid_prompt"
 
 
-def test_cycle_is_shown_in_the_error() -> None:
+def test_each_node_of_a_cycle_has_the_error() -> None:
     body = refusal(with_inputs(text_to_image(), "3", latent_image=["8", 0]))
-    assert body["error"] == {
-        "type": "dependency_cycle",
-        "message": "Dependency cycle detected",
-        "details": "8 <- 3 <- 8",
-        "extra_info": {"cycle_nodes": ["8", "3"]},
+    path = "8 (VAEDecode) <- 3 (KSampler) <- 8 (VAEDecode)"
+    assert (body["error"]["type"], body["error"]["details"]) == (
+        "prompt_outputs_failed_validation",
+        f"Dependency cycle detected: {path}",
+    )
+    assert list(body["node_errors"]) == ["8", "3"]
+    assert body["node_errors"]["3"] == {
+        "errors": [
+            {
+                "type": "dependency_cycle",
+                "message": "Dependency cycle detected",
+                "details": path,
+                "extra_info": {"node_id": "3", "cycle_nodes": ["8", "3"]},
+            }
+        ],
+        "dependent_outputs": ["9"],
+        "class_type": "KSampler",
     }
-    assert refusal(with_inputs(text_to_image(), "4", ckpt_name=["9", 0]))["error"]["type"] == body["error"]["type"]
+    assert [*refusal(with_inputs(text_to_image(), "4", ckpt_name=["9", 0]))["node_errors"]] == ["9", "8", "3", "4"]
 
 
 def test_self_referencing_node_is_refused() -> None:
@@ -185,7 +201,7 @@ def test_self_referencing_node_is_refused() -> None:
         "1": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": ""}},
     }
-    assert refusal(workflow)["error"]["details"] == "1 <- 1"
+    assert refusal(workflow)["error"]["details"] == "Dependency cycle detected: 1 (ImageInvert) <- 1 (ImageInvert)"
 
 
 def test_too_many_nodes_are_refused() -> None:
@@ -245,3 +261,45 @@ def test_model_input_is_missing_when_no_models_are_installed() -> None:
     with pytest.raises(WorkflowRejected) as refused:
         check(workflow, Catalog())
     assert refused.value.body["node_errors"]["4"]["errors"][0]["type"] == "required_input_missing"
+
+
+def test_errors_of_the_graph_are_those_of_a_node() -> None:
+    """ComfyUI allows a cfg below 1, this model's node does not."""
+    registry.discover()
+    workflow = with_inputs(text_to_image(), "3", cfg=0.5)
+    with pytest.raises(WorkflowRejected) as refused:
+        translate(PromptRecord(workflow, []), CATALOG, "3fa85f64-5717-4562-b3fc-2c963f66afa6")
+    body = refused.value.body
+    assert body["error"]["type"] == "prompt_outputs_failed_validation"
+    assert list(body["node_errors"]) == ["3"]
+    (error,) = body["node_errors"]["3"]["errors"]
+    assert error["details"] == "cfg_scale must be at least 1 in every step"
+
+
+def test_errors_have_what_clients_show() -> None:
+    mismatch = refusal(with_inputs(text_to_image(), "6", clip=["4", 0]))["node_errors"]["6"]["errors"][0]["extra_info"]
+    assert (mismatch["received_type"], mismatch["linked_node"]) == ("MODEL", ["4", 0])
+    wrong = refusal(with_inputs(text_to_image(), "3", steps="x"))["node_errors"]["3"]["errors"][0]["extra_info"]
+    assert wrong["received_value"] == "x"
+    assert "invalid literal" in wrong["exception_message"]
+    assert check(with_inputs(text_to_image(), "3", steps={"__value__": 7}), CATALOG).inputs["3"]["steps"] == 7
+    for target, outputs in ((["9"], ["9"]), (None, ["9"])):
+        assert check(text_to_image(), CATALOG, targets=target).outputs == outputs
+
+
+@pytest.mark.parametrize(
+    ("method", "default", "expected"),
+    [
+        (None, False, False),
+        (None, True, True),
+        ("default", True, True),
+        ("default", False, False),
+        ("none", True, False),
+        ("auto", False, True),
+        ("taesd", False, True),
+        (["auto"], False, False),
+    ],
+)
+def test_previews_are_sent_on_request_or_by_the_setting(method: Any, default: bool, expected: bool) -> None:
+    prompt_record = PromptRecord({}, [], "me", {"preview_method": method} if method else {})
+    assert wants_previews(prompt_record, default=default) is expected

@@ -106,6 +106,9 @@ def test_multi_user_access(running: Server) -> None:
             ("GET", "/features"),
             ("GET", "/models"),
             ("GET", "/models/vae"),
+            ("GET", "/users"),
+            ("POST", "/settings"),
+            ("GET", "/userdata?dir=x"),
         ):
             for prefix in ("", "/api", "/comfyui"):
                 files = file if "upload" in path else None
@@ -137,7 +140,9 @@ def test_multi_user_access(running: Server) -> None:
         entry = bob.history(prompt_id)[prompt_id]
         assert len(bob.pictures(entry)) == 1
         name = alice.upload(png(circle_image()))
-        assert http.get("/view", params={"filename": name}, headers=bob.headers).status_code == 403
+        assert http.get("/view", params={"filename": name, "type": "input"}, headers=bob.headers).status_code == 404
+        (image,) = alice.history(own_prompt_id)[own_prompt_id]["outputs"]["9"]["images"]
+        assert http.get("/view", params=image, headers=bob.headers).status_code == 403
         refusal = bob.post({**text_to_image(), "1": {"class_type": "LoadImage", "inputs": {"image": name}},
                             "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})  # fmt: skip
         assert refusal.status_code == 400

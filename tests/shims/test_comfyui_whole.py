@@ -76,10 +76,18 @@ def test_frames_report_each_node_in_order(comfy: Comfy) -> None:
     (executed,) = [message["data"] for message in messages if message["type"] == "executed"]
     assert executed["node"] == "9"
     assert executed["output"] == comfy.history(prompt_id)[prompt_id]["outputs"]["9"]
-    previews = [frame for frame in frames if isinstance(frame, bytes)]
-    assert previews
-    assert struct.unpack(">II", previews[0][:8]) == (1, 1)
-    assert read_image(previews[0][8:]).format == "JPEG"
+    assert [frame for frame in frames if isinstance(frame, bytes)] == [], "previews only for those who ask"
+
+
+@pytest.mark.parametrize(("method", "are_sent"), [("latent2rgb", True), ("none", False), ("default", False)])
+def test_previews_are_sent_to_clients_that_ask_for_them(comfy: Comfy, method: str, are_sent: bool) -> None:
+    with comfy.listening() as socket:
+        prompt_id = comfy.enqueue(text_to_image(seed=2, width=64), extra_data={"preview_method": method})
+        previews = [frame for frame in frames_to_end(socket, prompt_id) if isinstance(frame, bytes)]
+    assert bool(previews) is are_sent
+    for preview in previews[:1]:
+        assert struct.unpack(">II", preview[:8]) == (1, 1)
+        assert read_image(preview[8:]).format == "JPEG"
 
 
 def test_outputs_contain_every_image_of_a_batch(comfy: Comfy) -> None:
@@ -144,18 +152,20 @@ def test_preview_image_is_intermediate(comfy: Comfy, http: httpx.Client) -> None
 def test_images_are_served_in_the_requested_format(comfy: Comfy) -> None:
     image = Image.new("RGBA", (40, 30), (10, 200, 10, 128))
     name = comfy.upload(png(image))
-    assert read_image(comfy.view(filename=name, preview="webp;80")).format == "WEBP"
-    assert read_image(comfy.view(filename=name, preview="jpeg")).format == "JPEG"
-    assert read_image(comfy.view(filename=name, channel="rgb")).mode == "RGB"
-    assert read_image(comfy.view(filename=name, channel="a")).getpixel((0, 0)) == (0, 0, 0, 128)
-    assert read_image(comfy.view(filename=name)).mode == "RGBA"
+    assert read_image(comfy.view(filename=name, type="input", preview="webp;80")).format == "WEBP"
+    assert read_image(comfy.view(filename=name, type="input", preview="jpeg")).format == "JPEG"
+    assert read_image(comfy.view(filename=name, type="input", channel="rgb")).mode == "RGB"
+    assert read_image(comfy.view(filename=name, type="input", channel="a")).getpixel((0, 0)) == (0, 0, 0, 128)
+    assert read_image(comfy.view(filename=name, type="input")).mode == "RGBA"
 
 
 # Ends that are no success
 
 
 def test_failed_prompt_sends_its_final_frames(comfy: Comfy, http: httpx.Client) -> None:
-    name = comfy.upload(png(circle_image()))
+    query = {"image_category": "user", "is_intermediate": True}
+    file = {"file": ("a.png", png(circle_image()), "image/png")}
+    name = http.post("/api/v1/images/upload", params=query, files=file).json()["image_name"]
     pause_queue(http)
     try:
         with comfy.listening() as socket:
@@ -282,7 +292,11 @@ def test_history_is_cut_and_cleared(comfy: Comfy, http: httpx.Client) -> None:
     assert comfy.post(text_to_image(), prompt_id=ids[0]).json()["error"]["type"] == "prompt_id_in_use"
     assert list(http.get("/history", params={"max_items": 2}).json()) == ids[1:]
     everything = list(http.get("/history").json())
-    assert list(http.get("/history", params={"max_items": 1, "offset": 1}).json()) == everything[1:2]
+    for offset in (0, 1):
+        page = http.get("/history", params={"max_items": 1, "offset": offset}).json()
+        assert list(page) == everything[offset : offset + 1], "an offset counts from the oldest"
+    refused = comfy.post(text_to_image(), prompt_id="mine").json()["error"]
+    assert refused["type"] == "invalid_prompt_id"
     assert http.get("/history", params={"max_items": "x"}).status_code == 400
     assert http.post("/history", json={"delete": [ids[0]]}).status_code == 200
     assert ids[0] not in http.get("/history").json()
@@ -376,7 +390,7 @@ def test_invalid_uploads_are_refused(http: httpx.Client) -> None:
     missing = {"original_ref": json.dumps({"filename": "missing.png"})}
     assert http.post("/upload/mask", files=file, data=missing).status_code == 404
     assert http.get("/view").status_code == 400
-    assert http.get("/view", params={"filename": "../../etc/passwd"}).status_code == 404
+    assert http.get("/view", params={"filename": "../../etc/passwd"}).status_code == 403
     assert http.post("/queue", json={"delete": "all"}).status_code == 400
 
 

@@ -32,7 +32,7 @@ IDS = {
 """Parameters of paths that name somebody's thing, and which thing it is."""
 NAMELESS = {
     "batch_id", "destination", "queue_id", "key", "name", "folder", "path", "model", "id", "date", "font_path", "pack_name",
-    "provider_id", "deployment", "model_key", "token",
+    "provider_id", "deployment", "model_key", "token", "file",
 }  # fmt: skip
 """Parameters that name nobody's thing, or what everybody shares."""
 PARAMETER = re.compile(r"\{([a-z_]+)(?::path)?\}")

@@ -111,6 +111,8 @@ class World:
         """Have the owner keep something of their own that has no id."""
         await self._request("POST", f"{STATE}/set_by_key?key=k", json=SECRET)
         await self._request("POST", "/api/v1/recall/default", json={"positive_prompt": SECRET})
+        for name in ("comfy.settings.json", "secret.json"):
+            await self._request("POST", f"/userdata/{name}", json={"secret": SECRET, SECRET: 1})
 
     async def _request(self, method: str, path: str, **send: Any) -> Any:
         answer = await self.clients["owner"].request(method, path, **send)

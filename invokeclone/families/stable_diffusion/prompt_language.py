@@ -1,6 +1,5 @@
 """Writing of prompts in the prompt language of compel, which Stable Diffusion uses."""
 
-import math
 import re
 
 from invokeclone.graph.prompts import Prompt, PromptSegment
@@ -20,7 +19,7 @@ def write(prompt: Prompt) -> str:
     """Return a prompt in compel's language; native text is returned unchanged."""
     if prompt.native is not None:
         return prompt.native
-    if [len(chunk) for chunk in prompt.chunks] == [1] and _is_neutral(prompt.chunks[0][0].weight):
+    if [len(chunk) for chunk in prompt.chunks] == [1] and prompt.chunks[0][0].is_neutral:
         return _plain(prompt.chunks[0][0].text)
     chunks = [" ".join(written for segment in chunk if (written := _segment(segment))) for chunk in prompt.chunks]
     if len(chunks) == 1:
@@ -34,13 +33,9 @@ def escape(text: str) -> str:
     return _WEIGHT_SIGNS.sub(r" \1", _SPECIAL.sub(r"\\\1", text))
 
 
-def _is_neutral(weight: float) -> bool:
-    return math.isclose(weight, 1.0, abs_tol=1e-4)
-
-
 def _segment(segment: PromptSegment) -> str:
     text = " ".join(segment.text.split())
-    if _is_neutral(segment.weight):
+    if segment.is_neutral:
         return _plain(text)
     parts = [(part.strip(), number % 2 == 1) for number, part in enumerate(_UNREADABLE.split(text))]
     weight = f"{segment.weight:.4f}".rstrip("0").rstrip(".")

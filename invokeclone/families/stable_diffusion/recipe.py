@@ -29,6 +29,7 @@ class StableDiffusionRecipe(Recipe):
     """Recipe of Stable Diffusion 1 and 2."""
 
     name = "sd1"
+    weights_prompts = True
     metadata_mode = ""
     lora_node = "lora_collection_loader"
     """Type of the node that applies LoRAs, whose inputs and outputs are the UNet and the text encoders."""

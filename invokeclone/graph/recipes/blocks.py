@@ -20,6 +20,8 @@ class Recipe(ABC):
 
     name: str
     """Prefix of the ids of graphs."""
+    weights_prompts: bool = False
+    """Whether the family's prompt language has weights; if not, `write_prompt` leaves them out."""
     metadata_mode: str | None = None
     """Prefix of the generation mode in image metadata, such as `flux_`; None: the mode is not recorded."""
     guidance_name = "cfg_scale"
@@ -36,6 +38,10 @@ class Recipe(ABC):
     @abstractmethod
     def write_prompt(self, prompt: Prompt) -> str:
         """Return the prompt in the family's prompt language."""
+
+    def drops_weights(self, prompt: Prompt) -> bool:
+        """Return whether `write_prompt` leaves out weights of a prompt."""
+        return prompt.is_weighted and not self.weights_prompts
 
     @abstractmethod
     def encode_prompt(

@@ -76,6 +76,8 @@ class Limits(BaseModel):
         500, 10_000, "Nodes of a ComfyUI prompt; the resulting graph may have four times as many."
     )
     comfyui_sockets: int = _limit(200, 100_000, "Open sockets of the ComfyUI API per user.")
+    comfyui_file_mib: int = _limit(16, 1024, "MiB of one file that a user stores through the ComfyUI API.")
+    comfyui_files: int = _limit(1_000, 100_000, "Files per user that are stored through the ComfyUI API.")
 
     # Lists and files of records
     page_items: int = _limit(10_000, 1_000_000, "Boards or workflows per page.")

@@ -190,6 +190,14 @@ class InvokeAIAppConfig(BaseSettings):
     unsafe_disable_picklescan: bool = Field(False, description="Do not scan pickle files.")
     allow_unknown_models: bool = Field(True, description="Register models that no identification rule matches.")
 
+    # Compatibility APIs
+    comfyui_previews: SkipJsonSchema[bool] = Field(
+        default=False,
+        exclude=True,
+        description="Send previews of running images to every client of ComfyUI's API, also to those that do not ask "
+        "for them with `extra_data.preview_method`; some clients take previews for results.",
+    )
+
     # Users
     multiuser: bool = Field(False, description="Enable accounts, roles and tokens.")
     strict_password_checking: bool = Field(False, description="Require strong passwords.")

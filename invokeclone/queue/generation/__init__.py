@@ -40,7 +40,7 @@ from invokeclone.queue.generation.request import (
     ReferenceImageChoice,
     RefinerChoice,
 )
-from invokeclone.queue.generation.resolution import ResolvedRequest, fit_size, resolve
+from invokeclone.queue.generation.resolution import ResolvedRequest, fit_size, resolve, weights_dropped
 
 __all__ = [
     "CONTROLS",
@@ -79,4 +79,5 @@ __all__ = [
     "require_images",
     "resolve",
     "resolve_scheduler",
+    "weights_dropped",
 ]

@@ -37,6 +37,12 @@ class ResolvedRequest:
     variation_seeds: Sequence[int]
     config: ModelConfig
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the request asks for and the batch leaves out."""
+        recipe, prompts = recipe_for(self.config), (self.settings.prompt, self.settings.negative_prompt)
+        return [weights_dropped(self.config)] if any(recipe.drops_weights(prompt) for prompt in prompts) else []
+
     def batch(self, *, origin: str | None, destination: str | None = "gallery") -> Batch:
         """Return the batch, with an item per seed. Raises InvalidGeneration for settings that are not supported."""
         check_capabilities(self.settings, self.config)
@@ -54,6 +60,11 @@ class ResolvedRequest:
             raise InvalidGeneration(str(error)) from error
         except ValidationError as error:
             raise InvalidGeneration("; ".join(str(problem["msg"]) for problem in error.errors())) from error
+
+
+def weights_dropped(config: ModelConfig) -> str:
+    """Return the warning that a prompt's weights have no effect."""
+    return f"{config.base} models have no weights in prompts: the prompt was used without them"
 
 
 def _datum(node: str, items: Sequence[Any]) -> dict[str, Any]:

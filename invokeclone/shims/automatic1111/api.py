@@ -19,7 +19,7 @@ from invokeclone.shims.automatic1111.generate import RequestContext
 from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.automatic1111.plan import LATENT_MODES, UPSCALERS
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleImage, UpscaleImages
-from invokeclone.shims.compat_api import Problem, check_images, json_response, read_json, read_object, router
+from invokeclone.shims.compat_api import Problem, Warnings, check_images, json_response, read_json, read_object, router
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -55,7 +55,7 @@ CONTROLNET.get("/version")(controlnet.get_version)
 
 
 def _context(request: Request, needs: Resources, user: User) -> RequestContext:
-    return RequestContext(needs, runs_of(request), services_of(request).get_or_make(Jobs), user)
+    return RequestContext(needs, runs_of(request), services_of(request).get_or_make(Jobs), user, Warnings(request))
 
 
 # Images
@@ -65,18 +65,18 @@ def _context(request: Request, needs: Resources, user: User) -> RequestContext:
 async def text_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt."""
     body = await read_json(request, TextToImage, with_images=True)
-    return json_response(
-        await run_until_disconnect(request, generate.text_to_image(_context(request, needs, caller), body))
-    )
+    context = _context(request, needs, caller)
+    content = await run_until_disconnect(request, generate.text_to_image(context, body))
+    return json_response(content, headers=context.warnings.headers)
 
 
 @ROUTER.post("/img2img", dependencies=[RUNNING_WORKERS])
 async def image_to_image(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt and an initial image."""
     body = await read_json(request, ImageToImage, with_images=True)
-    return json_response(
-        await run_until_disconnect(request, generate.image_to_image(_context(request, needs, caller), body))
-    )
+    context = _context(request, needs, caller)
+    content = await run_until_disconnect(request, generate.image_to_image(context, body))
+    return json_response(content, headers=context.warnings.headers)
 
 
 @ROUTER.post("/extra-single-image")

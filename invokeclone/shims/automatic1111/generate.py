@@ -14,6 +14,7 @@ from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
 from invokeclone.shims.automatic1111.plan import GenerationPlan, make_plan
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
+from invokeclone.shims.compat_api import Warnings
 from invokeclone.shims.runs import RunCanceled, Runs
 from invokeclone.users.current import User
 from invokeclone.version import __version__
@@ -45,6 +46,7 @@ class RequestContext:
     runs: Runs
     jobs: Jobs
     user: User
+    warnings: Warnings
 
 
 async def text_to_image(context: RequestContext, request: TextToImage) -> dict[str, Any]:
@@ -82,6 +84,8 @@ async def _decode_image(resources: Resources, text: str, param: str) -> Any:
 
 
 async def _respond(context: RequestContext, plan: GenerationPlan, request: Generate) -> dict[str, Any]:
+    for text in plan.resolved.warnings:
+        context.warnings.add(text, "prompt")
     stamp = timestamp()
     images = await _run(context, plan)
     texts = [_text(plan, image.number) for image in images]

@@ -16,6 +16,9 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.models.records.matching import find_by_name
 from invokeclone.queue import generation
+from invokeclone.shims.comfyui.files import uploads
+from invokeclone.shims.comfyui.files.names import ImageName, PathOutside
+from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.tables import images
 from invokeclone.users.current import User
 
@@ -40,10 +43,12 @@ MAX_RECENT_IMAGES = 100
 
 @dataclass(frozen=True)
 class LoadableImage:
-    """Size of an image that a workflow can load."""
+    """An image that a workflow can load."""
 
     width: int
     height: int
+    image_name: str
+    """The server's name."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +65,22 @@ class Catalog:
     image_encoders: Sequence[ModelConfig] = ()
     """CLIP vision models."""
     recent: Sequence[str] = ()
+    """Names of the user's newest uploads and images."""
     loadable_images: Mapping[str, LoadableImage] = field(default_factory=dict)
+    """By the name in the workflow."""
 
     def names(self, list_name: str) -> list[str]:
         """Return the names in a list; that of upscale models is empty, because they are not supported yet."""
         if list_name == "images":
             return list(self.recent)
-        return _unique([config.name for config in self._models(list_name)])
+        return _unique([config.name for config in self.configs(list_name)])
 
     def model(self, list_name: str, name: str) -> ModelConfig | None:
         """Return the model of a list that a name refers to."""
-        return find_by_name(self._models(list_name), name)
+        return find_by_name(self.configs(list_name), name)
 
-    def _models(self, list_name: str) -> Sequence[ModelConfig]:
+    def configs(self, list_name: str) -> Sequence[ModelConfig]:
+        """Return the records of the models in a list."""
         lists: dict[str, Sequence[ModelConfig]] = {
             "checkpoints": self.mains,
             "vae": [*self.vaes, *self.mains],
@@ -98,12 +106,6 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
             config for model_type in types for config in await models.search(connection, type=model_type, bases=bases)
         ]
 
-    newest = (
-        select(images.c.image_name)
-        .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
-        .order_by(images.c.image_id.desc())
-        .limit(MAX_RECENT_IMAGES)
-    )
     return Catalog(
         await generation.generation_models(connection, refiners=True),
         await usable(ModelType.VAE),
@@ -112,14 +114,37 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
         await usable(*generation.CONTROLS.types),
         await usable(*generation.IP_ADAPTERS.types),
         await models.search(connection, type=ModelType.CLIPVision),
-        list(await connection.scalars(newest)),
+        await _recent_names(connection, user),
         await _loadable_images(connection, user, list(dict.fromkeys(image_names))),
     )
 
 
-async def _loadable_images(connection: AsyncConnection, user: User, names: list[str]) -> dict[str, LoadableImage]:
-    if not names:
-        return {}
-    allowed = await access.readable(connection, user, access.IMAGES, names)
+async def _recent_names(connection: AsyncConnection, user: User) -> list[str]:
+    """Return the paths of the user's newest uploads, then the names of other new images."""
+    uploaded = await uploads.newest_inputs(connection, user, MAX_RECENT_IMAGES)
+    newest = (
+        select(images.c.image_name)
+        .where(images.c.user_id == user.user_id, images.c.image_category == ImageCategory.USER.value)
+        .order_by(images.c.image_id.desc())
+        .limit(MAX_RECENT_IMAGES)
+    )
+    stored_names = {*uploaded.values()}
+    return [*uploaded, *(name for name in await connection.scalars(newest) if name not in stored_names)]
+
+
+async def _loadable_images(connection: AsyncConnection, user: User, texts: list[str]) -> dict[str, LoadableImage]:
+    """Return the existing images that a workflow names and the user may see, by these names."""
+    parsed_names = {text: name for text in texts if (name := _parse_name(text)) is not None}
+    stored_names = await uploads.resolve(connection, user, list(parsed_names.values()))
+    allowed = await access.readable(connection, user, access.IMAGES, list(stored_names.values()))
     query = select(images.c.image_name, images.c.width, images.c.height).where(images.c.image_name.in_(allowed.names))
-    return {row.image_name: LoadableImage(row.width, row.height) for row in await connection.execute(query)}
+    sizes = {row.image_name: (row.width, row.height) for row in await connection.execute(query)}
+    names = {text: stored_names[name] for text, name in parsed_names.items() if name in stored_names}
+    return {text: LoadableImage(*sizes[name], name) for text, name in names.items() if name in sizes}
+
+
+def _parse_name(text: str) -> ImageName | None:
+    try:
+        return ImageName.parse(text)
+    except (RequestRejected, PathOutside):
+        return None

@@ -1,10 +1,11 @@
 """History and queue entries of prompts in ComfyUI's form, from the rows of the queue."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +27,15 @@ _cached_entries: OrderedDict[tuple[int, str], dict[str, Any]] = OrderedDict()
 """Entries of prompts that have ended, which do not change any more, by item and session."""
 
 
+class SavedImage(NamedTuple):
+    """An image of an output node."""
+
+    node_id: str
+    number: int
+    """Among the images of the node."""
+    name: str
+
+
 @dataclass(frozen=True)
 class FailedNode:
     """The node at which a run ended, and the nodes that ran before it."""
@@ -43,7 +53,13 @@ async def entries(
 
 
 async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
-    """Return the entries of items that have ended; items without a ComfyUI workflow are left out."""
+    """Return the entries of items that have ended, by prompt id; items without a ComfyUI workflow are left out."""
+    entries_by_item = await entries_by_id(connection, items)
+    return {item.batch_id: entries_by_item[item.item_id] for item in items if item.item_id in entries_by_item}
+
+
+async def entries_by_id(connection: AsyncConnection, items: Sequence[Item]) -> dict[int, dict[str, Any]]:
+    """Return the entries of items that have ended, by item id; items without a ComfyUI workflow are left out."""
     entries_by_key = {_key(item): _cached_entries[_key(item)] for item in items if _key(item) in _cached_entries}
     uncached = [item for item in items if _key(item) not in entries_by_key]
     if uncached:
@@ -54,7 +70,7 @@ async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict
         new_entries = {key: entry for key, entry in built_entries.items() if entry is not None}
         _cache(new_entries)
         entries_by_key |= new_entries
-    return {item.batch_id: entries_by_key[_key(item)] for item in items if _key(item) in entries_by_key}
+    return {item.item_id: entries_by_key[_key(item)] for item in items if _key(item) in entries_by_key}
 
 
 def _key(item: Item) -> tuple[int, str]:
@@ -79,19 +95,12 @@ def _build_entry(item: Item, text: str | None) -> dict[str, Any] | None:
 
 def _entry(item: Item, prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
     outputs = _outputs(prompt_record, session)
-    messages: list[Message] = []
-    if item.started_at:
-        messages += start_messages(item.batch_id, milliseconds(item.started_at))
-    messages.append(end_message(item, prompt_record, _failure(prompt_record, session)))
-    succeeded = item.status == "completed"
+    failure = _failure(prompt_record, session)
+    kind = prompt_record.class_of(failure.node_id) if failure.node_id else None
     return {
         "prompt": queue_entry(item, prompt_record),
         "outputs": outputs,
-        "status": {
-            "status_str": "success" if succeeded else "error",
-            "completed": succeeded,
-            "messages": [list(message) for message in messages],
-        },
+        "status": status(item, failure, kind),
         "meta": {
             node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
             for node_id in outputs
@@ -99,26 +108,55 @@ def _entry(item: Item, prompt_record: PromptRecord, session: Mapping[str, Any]) 
     }
 
 
+def status(item: Item, failure: FailedNode, kind: str | None) -> dict[str, Any]:
+    """Return how an item ended; `kind` is the type of the failed node."""
+    messages: list[Message] = []
+    if item.started_at:
+        messages += start_messages(item.batch_id, milliseconds(item.started_at))
+    messages.append(end_message(item, failure, kind))
+    succeeded = item.status == "completed"
+    return {
+        "status_str": "success" if succeeded else "error",
+        "completed": succeeded,
+        "messages": [list(message) for message in messages],
+    }
+
+
 def _outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the images of each output node, in order."""
-    images_by_node: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    outputs: dict[str, Any] = {}
+    for node_id, _, name in _images_of_outputs(prompt_record, session):
+        if not prompt_record.is_sent(node_id):
+            outputs.setdefault(node_id, {"images": []})["images"].append(image_reference(prompt_record, node_id, name))
+    return outputs
+
+
+def _images_of_outputs(prompt_record: PromptRecord, session: Mapping[str, Any]) -> list[SavedImage]:
+    """Return the images of the output nodes, in the order of the nodes."""
+    images = []
     for prepared_id, result in session["results"].items():
         source_id = session["prepared_source_mapping"].get(prepared_id, prepared_id)
         node_id = record.comfy_id(prompt_record.ids, source_id)
-        if node_id is not None and record.is_saved(source_id) and "image" in result:
-            image = image_reference(prompt_record, node_id, result["image"]["image_name"])
-            images_by_node.setdefault(node_id, []).append((record.image_index(source_id), image))
-    return {
-        node_id: {"images": [image for _, image in sorted(images_by_node[node_id], key=lambda pair: pair[0])]}
-        for node_id in prompt_record.outputs
-        if node_id in images_by_node
-    }
+        if node_id in prompt_record.outputs and record.is_saved(source_id) and "image" in result:
+            images.append(SavedImage(node_id, record.image_index(source_id), result["image"]["image_name"]))
+    return sorted(images, key=lambda image: (prompt_record.outputs.index(image.node_id), image.number))
 
 
 def image_reference(prompt_record: PromptRecord, node_id: str, name: str) -> dict[str, str]:
     """Return the reference to an image in ComfyUI's form."""
     kind = "temp" if prompt_record.class_of(node_id) == "PreviewImage" else "output"
     return {"filename": name, "subfolder": "", "type": kind}
+
+
+async def images_to_send(connection: AsyncConnection, item: Item, prompt_record: PromptRecord) -> list[SavedImage]:
+    """Return the images of SaveImageWebsocket nodes, in the order of the nodes."""
+    if not any(prompt_record.is_sent(node_id) for node_id in prompt_record.outputs):
+        return []
+    text = (await store.sessions(connection, [item.item_id])).get(item.item_id)
+    if text is None:
+        return []
+    images = await in_thread(lambda: _images_of_outputs(prompt_record, orjson.loads(text)))
+    return [image for image in images if prompt_record.is_sent(image.node_id)]
 
 
 def _failure(prompt_record: PromptRecord, session: Mapping[str, Any]) -> FailedNode:
@@ -144,16 +182,15 @@ def start_messages(prompt_id: str, timestamp_ms: int) -> list[Message]:
     ]
 
 
-def end_message(item: Item, prompt_record: PromptRecord, failure: FailedNode) -> Message:
-    """Return the message for the end of a prompt."""
+def end_message(item: Item, failure: FailedNode, kind: str | None) -> Message:
+    """Return the message for the end of a prompt; `kind` is the type of the failed node."""
     timestamp_ms = milliseconds(item.completed_at or item.updated_at)
     if item.status == "completed":
         return "execution_success", {"prompt_id": item.batch_id, "timestamp": timestamp_ms}
-    node_id = failure.node_id
     common = {
         "prompt_id": item.batch_id,
-        "node_id": node_id,
-        "node_type": prompt_record.class_of(node_id) if node_id else None,
+        "node_id": failure.node_id,
+        "node_type": kind,
         "executed": list(failure.executed),
         "timestamp": timestamp_ms,
     }
@@ -168,9 +205,14 @@ def end_message(item: Item, prompt_record: PromptRecord, failure: FailedNode) ->
     }
 
 
-def milliseconds(time: str) -> int:
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return round(time.time() * 1000)
+
+
+def milliseconds(moment: str) -> int:
     """Return a timestamp of the database in milliseconds since 1970."""
-    return round(datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp() * 1000)
+    return round(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() * 1000)
 
 
 # The queue
@@ -178,7 +220,9 @@ def milliseconds(time: str) -> int:
 
 def queue_entry(item: Item, prompt_record: PromptRecord) -> list[Any]:
     """Return a prompt as ComfyUI lists it: number, id, workflow, extra data, output nodes."""
-    extra = prompt_record.extra_data | ({"client_id": prompt_record.client_id} if prompt_record.client_id else {})
+    extra = prompt_record.extra_data | {"create_time": milliseconds(item.created_at)}
+    if prompt_record.client_id:
+        extra["client_id"] = prompt_record.client_id
     return [item.item_id, item.batch_id, prompt_record.prompt, extra, prompt_record.outputs]
 
 

@@ -77,9 +77,9 @@ def number(
     return NodeInput("FLOAT", default, minimum, maximum, step, from_model=from_model)
 
 
-def choice(*choices: str, default: str | None = None, from_model: bool = False) -> NodeInput:
-    """Return an input with a fixed list of choices."""
-    return NodeInput("COMBO", default or choices[0], choices=choices, from_model=from_model)
+def choice(*choices: str, default: str | None = None, from_model: bool = False, open_list: bool = False) -> NodeInput:
+    """Return an input with a list of choices, or with `open_list` any other text."""
+    return NodeInput("COMBO", default or choices[0], choices=choices, from_model=from_model, open_list=open_list)
 
 
 def list_choice(name: str, *, open_list: bool = False) -> NodeInput:
@@ -99,6 +99,13 @@ class BuildContext:
     builder: GraphBuilder
     catalog: Catalog
     limits: Limits = DEFAULT_LIMITS
+    warnings: list[str] = field(default_factory=list)
+    """What the workflow asks for and the graph leaves out, for the client."""
+
+    def warn(self, message: str) -> None:
+        """Add a warning, once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
 
     def add(self, role: str, node_type: str, **inputs: Any) -> str:
         """Add a node to the graph and return its id."""

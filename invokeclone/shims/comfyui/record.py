@@ -50,6 +50,23 @@ class PromptRecord:
         """Return the type of a node of the workflow."""
         return str(self.prompt[node_id]["class_type"])
 
+    @property
+    def workflow_id(self) -> str | None:
+        """The id of the editor's workflow that the prompt was made from."""
+        return workflow_id(self.extra_data)
+
+    def is_sent(self, node_id: str) -> bool:
+        """Return whether the images of a node are sent over the WebSocket, and are neither outputs nor in the history."""
+        return self.class_of(node_id) == "SaveImageWebsocket"
+
+
+def workflow_id(extra_data: Mapping[str, Any]) -> str | None:
+    """Return the id of the editor's workflow in a prompt's extra data."""
+    value: Any = extra_data
+    for name in ("extra_pnginfo", "workflow", "id"):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, str) else None
+
 
 def add_to_graph(builder: GraphBuilder, prompt_record: PromptRecord) -> None:
     """Store the workflow in a graph."""

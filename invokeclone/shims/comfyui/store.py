@@ -6,8 +6,9 @@ import orjson
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit.process.offload import in_thread
 from invokeclone.queue.rows import RECORD, Item, columns, to_item
-from invokeclone.queue.schemas import ACTIVE, Status
+from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
 from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.shims.comfyui.record import PromptRecord, of_session
@@ -44,6 +45,21 @@ async def list_items(
     return list(items_by_prompt.values())[::-1]
 
 
+async def list_ended(connection: AsyncConnection, user: User, offset: int, count: int) -> list[Item]:
+    """Return some of the user's prompts that have ended, oldest first, from the one at `offset`."""
+    newest_id = func.max(columns.item_id)
+    page = (
+        select(newest_id)
+        .where(*_owner_filter(user.user_id), columns.status.in_(TERMINAL))
+        .group_by(columns.batch_id)
+        .order_by(newest_id)
+        .offset(offset)
+        .limit(count)
+    )
+    query = select(*RECORD).where(columns.item_id.in_(page)).order_by(columns.item_id)
+    return [to_item(tuple(row)) for row in await connection.execute(query)]
+
+
 async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
     """Return the sessions of items as JSON, by item id."""
     query = select(columns.item_id, *STORED).where(columns.item_id.in_(item_ids))
@@ -53,7 +69,9 @@ async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict
 async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
     """Return the workflows of items, by item id; items without one are left out."""
     texts = await sessions(connection, item_ids)
-    records_by_item = {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
+    records_by_item = await in_thread(
+        lambda: {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
+    )
     return {item_id: prompt_record for item_id, prompt_record in records_by_item.items() if prompt_record is not None}
 
 

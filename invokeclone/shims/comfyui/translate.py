@@ -1,5 +1,7 @@
 """Translates a validated workflow to a graph: each node builds its part, sources first."""
 
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,45 +20,80 @@ from invokeclone.shims.comfyui.workflow import (
     NodeLink,
     ValidatedWorkflow,
     WorkflowRejected,
+    check,
     convert_value,
     node_rejection,
 )
 
 NAME = "comfyui"
 """Origin and destination of the batches, and the name of the graphs."""
+MAX_PROBLEMS = 3
+"""Problems of a graph that the error lists."""
 GROWTH = 4
 """Maximum number of graph nodes for each allowed node of a workflow."""
 
 
-def batch_of(
+@dataclass(frozen=True)
+class Translation:
+    """A workflow and the batch that runs it."""
+
+    prompt_record: PromptRecord
+    batch: Batch
+    """One item, whatever the number of images."""
+    node_errors: dict[str, Any]
+    """Errors of the nodes that do not run."""
+    warnings: list[str]
+    """What the workflow asks for and the batch leaves out."""
+
+
+def translate(
     prompt_record: PromptRecord,
-    checked: ValidatedWorkflow,
     catalog: Catalog,
     prompt_id: str,
     limits: Limits = DEFAULT_LIMITS,
-) -> Batch:
-    """Return the batch of a workflow: one item, whatever the number of images. Raises WorkflowRejected."""
-    builder = build_graph(prompt_record.prompt, checked, catalog, limits)
+    targets: Collection[str] | None = None,
+) -> Translation:
+    """Validate a workflow and return its batch; of its output nodes only `targets` run. Raises WorkflowRejected."""
+    checked = check(prompt_record.prompt, catalog, limits, targets)
+    prompt_record = replace(prompt_record, outputs=checked.outputs)
+    warnings: list[str] = []
+    builder = build_graph(prompt_record.prompt, checked, catalog, limits, warnings)
     record.add_to_graph(builder, prompt_record)
     try:
-        return Batch.model_validate(
+        batch = Batch.model_validate(
             {"batch_id": prompt_id, "origin": NAME, "destination": NAME, "graph": builder.graph()}
         )
     except ValidationError as error:
-        problems = "; ".join(str(problem["msg"]) for problem in error.errors()[:3])
-        raise WorkflowRejected("invalid_prompt", "The prompt cannot be run", problems) from error
+        raise _graph_rejection(error, prompt_record) from error
+    return Translation(prompt_record, batch, checked.errors, warnings)
+
+
+def _graph_rejection(error: ValidationError, prompt_record: PromptRecord) -> WorkflowRejected:
+    """Return the rejection of a workflow whose graph is invalid: of the node that an error is in, if it is in one."""
+    problems = error.errors(include_url=False)[:MAX_PROBLEMS]
+    text = "; ".join(str(problem["msg"]).removeprefix("Value error, ") for problem in problems)
+    parts = [str(part) for problem in problems for part in problem["loc"]]
+    node_id = next(filter(None, (record.comfy_id(prompt_record.ids, part) for part in parts)), None)
+    if node_id is not None:
+        return node_rejection(node_id, prompt_record.class_of(node_id), text, prompt_record.outputs)
+    return WorkflowRejected("invalid_prompt", "The prompt cannot be run", text)
 
 
 def build_graph(
-    prompt: dict[str, Any], checked: ValidatedWorkflow, catalog: Catalog, limits: Limits = DEFAULT_LIMITS
+    prompt: dict[str, Any],
+    checked: ValidatedWorkflow,
+    catalog: Catalog,
+    limits: Limits = DEFAULT_LIMITS,
+    warnings: list[str] | None = None,
 ) -> GraphBuilder:
-    """Build the graph of a workflow, node by node; raises WorkflowRejected."""
+    """Build the graph of a workflow, node by node; adds to `warnings`. Raises WorkflowRejected."""
     builder = GraphBuilder(NAME)
     positions = {node_id: position for position, node_id in enumerate(prompt)}
     outputs: dict[str, tuple[Any, ...]] = {}
+    warnings = [] if warnings is None else warnings
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        context = BuildContext(builder.with_scope(f"{PREFIX}{positions[node_id]}_"), catalog, limits)
+        context = BuildContext(builder.with_scope(f"{PREFIX}{positions[node_id]}_"), catalog, limits, warnings)
         try:
             inputs = {
                 name: _value(name, value, kind, outputs, catalog) for name, value in checked.inputs[node_id].items()

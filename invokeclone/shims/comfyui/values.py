@@ -90,6 +90,8 @@ class Vae:
 
     vae: NodeOutput
     recipe: Recipe
+    grid: int
+    """Multiple of pixels that its images' sides must have."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ or a link.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,18 +60,21 @@ class ValidatedWorkflow:
 
 
 class InvalidInputValue(Exception):
-    """The value of an input is invalid."""
+    """The value of an input is invalid; `extra` is for the error's `extra_info`."""
 
-    def __init__(self, kind: str, message: str, details: str) -> None:
+    def __init__(self, kind: str, message: str, details: str, **extra: Any) -> None:
         super().__init__(details)
         self.kind = kind
         self.message = message
+        self.extra = extra
 
 
-def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> ValidatedWorkflow:
-    """Return the part of a workflow that will run; raises WorkflowRejected."""
+def check(
+    prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS, targets: Collection[str] | None = None
+) -> ValidatedWorkflow:
+    """Return the part of a workflow that will run, of its output nodes only `targets` if given; raises WorkflowRejected."""
     types = _types(prompt, limits.comfyui_nodes)
-    outputs = [node_id for node_id, kind in types.items() if kind.saves]
+    outputs = [node_id for node_id, kind in types.items() if kind.saves and (targets is None or node_id in targets)]
     if not outputs:
         raise WorkflowRejected("prompt_no_outputs", "Prompt has no outputs")
     inputs: dict[str, dict[str, Any]] = {}
@@ -82,21 +85,14 @@ def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> Val
     dependencies = {output: _dependencies(output, inputs) for output in outputs}
     valid_outputs = [output for output in outputs if not any(errors[node_id] for node_id in dependencies[output])]
     node_errors = {
-        node_id: {
-            "errors": problems,
-            "dependent_outputs": [output for output in outputs if node_id in dependencies[output]],
-            "class_type": types[node_id].name,
-        }
+        node_id: _node_error(
+            problems, [output for output in outputs if node_id in dependencies[output]], types[node_id].name
+        )
         for node_id, problems in errors.items()
         if problems
     }
     if not valid_outputs:
-        messages = [
-            f"{problem['message']}: {problem['details']}" for problems in errors.values() for problem in problems
-        ]
-        raise WorkflowRejected(
-            "prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(messages), node_errors
-        )
+        raise _outputs_rejection([problem for problems in errors.values() for problem in problems], node_errors)
     needed_nodes = set().union(*(dependencies[output] for output in valid_outputs))
     return ValidatedWorkflow(
         [node_id for node_id in order if node_id in needed_nodes], valid_outputs, inputs, node_errors
@@ -106,8 +102,16 @@ def check(prompt: Any, catalog: Catalog, limits: Limits = DEFAULT_LIMITS) -> Val
 def node_rejection(node_id: str, kind: str, message: str, outputs: list[str]) -> WorkflowRejected:
     """Return the rejection of a workflow for the error of one node."""
     error = _error("custom_validation_failed", "Custom validation failed for node", message)
-    node_errors = {node_id: {"errors": [error], "dependent_outputs": outputs, "class_type": kind}}
-    details = f"{error['message']}: {message}"
+    return _outputs_rejection([error], {node_id: _node_error([error], outputs, kind)})
+
+
+def _node_error(problems: list[dict[str, Any]], outputs: list[str], kind: str) -> dict[str, Any]:
+    return {"errors": problems, "dependent_outputs": outputs, "class_type": kind}
+
+
+def _outputs_rejection(problems: list[dict[str, Any]], node_errors: Mapping[str, Any]) -> WorkflowRejected:
+    """Return the rejection of a workflow none of whose outputs can run."""
+    details = "\n".join(f"{problem['message']}: {problem['details']}" for problem in problems)
     return WorkflowRejected(
         "prompt_outputs_failed_validation", "Prompt outputs failed validation", details, node_errors
     )
@@ -127,7 +131,14 @@ def _types(prompt: Any, limit: int) -> dict[str, NodeType]:
     for node_id, node in prompt.items():
         name = node.get("class_type") if isinstance(node, Mapping) else None
         if not isinstance(name, str):
-            raise WorkflowRejected("missing_node_type", f"Node '{node_id}' has no class_type.", f"Node ID '#{node_id}'")
+            raise WorkflowRejected(
+                "missing_node_type",
+                f"Node '{node_id}' has no class_type.",
+                f"Node ID '#{node_id}'",
+                node_id=node_id,
+                class_type=None,
+                node_title=_title(node),
+            )
         if name in IGNORED:
             continue
         if name not in TYPES:
@@ -137,9 +148,17 @@ def _types(prompt: Any, limit: int) -> dict[str, NodeType]:
                 f"Node ID '#{node_id}'",
                 node_id=node_id,
                 class_type=name,
+                node_title=_title(node),
             )
         node_types[node_id] = TYPES[name]
     return node_types
+
+
+def _title(node: Any) -> str | None:
+    """Return the title that the editor gave a node."""
+    meta = node.get("_meta") if isinstance(node, Mapping) else None
+    title = meta.get("title") if isinstance(meta, Mapping) else None
+    return title[:MAX_ECHO_LENGTH] if isinstance(title, str) else None
 
 
 def _links(prompt: Workflow, types: Mapping[str, NodeType], node_id: str) -> Iterator[str]:
@@ -180,13 +199,23 @@ def _order(prompt: Workflow, types: Mapping[str, NodeType], outputs: list[str]) 
                 ordered[node_id] = None
                 del path[node_id]
             elif source in path:
-                cycle = [*list(path)[list(path).index(source) :], source]
-                raise WorkflowRejected(
-                    "dependency_cycle", "Dependency cycle detected", " <- ".join(cycle), cycle_nodes=cycle[:-1]
-                )
+                raise _cycle_rejection(list(path)[list(path).index(source) :], types, output)
             elif source not in ordered:
                 path[source] = _links(prompt, types, source)
     return list(ordered)
+
+
+def _cycle_rejection(cycle: list[str], types: Mapping[str, NodeType], output: str) -> WorkflowRejected:
+    """Return the rejection of a workflow with a cycle, whose nodes each depend on the next."""
+    details = " <- ".join(f"{node_id} ({types[node_id].name})" for node_id in [*cycle, cycle[0]])
+    errors = {
+        node_id: _error(
+            "dependency_cycle", "Dependency cycle detected", details, {"node_id": node_id, "cycle_nodes": cycle}
+        )
+        for node_id in cycle
+    }
+    node_errors = {node_id: _node_error([error], [output], types[node_id].name) for node_id, error in errors.items()}
+    return _outputs_rejection([errors[cycle[0]]], node_errors)
 
 
 def _dependencies(output: str, inputs: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -215,7 +244,7 @@ def _inputs(
         try:
             inputs[name] = _input(name, declared, raw, types, catalog)
         except InvalidInputValue as bad:
-            extra = {"input_name": name, "input_config": declared.describe(catalog)}
+            extra = {"input_name": name, "input_config": declared.describe(catalog), **bad.extra}
             if name in raw:
                 extra["received_value"] = _shorten(raw[name])
             errors.append(_error(bad.kind, bad.message, str(bad), extra))
@@ -238,7 +267,9 @@ def _input(
     name: str, declared: NodeInput, raw: Mapping[str, Any], types: Mapping[str, NodeType], catalog: Catalog
 ) -> Any:
     value = raw.get(name)
-    if isinstance(value, list):
+    if isinstance(value, Mapping) and "__value__" in value:  # how clients send a list that is not a link
+        value = value["__value__"]
+    elif isinstance(value, list):
         return _resolve_link(name, declared, value, types)
     if value is None:
         return _default_value(name, declared, catalog, is_null=name in raw)
@@ -265,6 +296,8 @@ def _resolve_link(name: str, declared: NodeInput, value: list[Any], types: Mappi
             "return_type_mismatch",
             "Return type mismatch between linked nodes",
             f"{name}, received_type({received}) mismatch input_type({declared.type})",
+            received_type=received,
+            linked_node=[link.source, link.slot],
         )
     return link
 
@@ -292,6 +325,7 @@ def convert_value(name: str, declared: NodeInput, value: Any, catalog: Catalog) 
             "invalid_input_type",
             f"Failed to convert an input value to a {declared.type} value",
             f"{name}, {_shorten(value)}, {_shorten(error)}",
+            exception_message=_shorten(error),
         ) from error
     if declared.minimum is not None and result < declared.minimum:
         raise InvalidInputValue(

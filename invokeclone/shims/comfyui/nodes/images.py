@@ -32,19 +32,12 @@ GRAY = {"r": 127, "g": 127, "b": 127, "a": 255}
 MEGAPIXEL = 1024 * 1024
 
 
-def strip_folder(name: str) -> str:
-    """Return an image's name without the folder that ComfyUI's clients may append: `a.png [input]`."""
-    for folder in ("input", "output", "temp"):
-        name = name.removesuffix(f" [{folder}]")
-    return name
-
-
 def find_image(context: BuildContext, name: str) -> tuple[dict[str, str], int, int]:
     """Return an image of the user as the value of an image field, and its size; refuses an unknown one."""
-    loadable_image = context.catalog.loadable_images.get(strip_folder(name))
+    loadable_image = context.catalog.loadable_images.get(name)
     if loadable_image is None:
         context.refuse(f"Invalid image file: {name}")
-    return {"image_name": strip_folder(name)}, loadable_image.width, loadable_image.height
+    return {"image_name": loadable_image.image_name}, loadable_image.width, loadable_image.height
 
 
 def check_image_size(context: BuildContext, width: int, height: int) -> tuple[int, int]:
@@ -66,6 +59,7 @@ def map_images(
     )
 
 
+@node("LoadImageOutput", "Load Image (from Outputs)", "image", {"image": IMAGE_FILE}, "IMAGE", "MASK")
 @node("LoadImage", "Load Image", "image", {"image": IMAGE_FILE}, "IMAGE", "MASK")
 def load(context: BuildContext, *, image: str) -> tuple[ImageBatch, Mask]:
     """Load an image; the mask is white where it is transparent."""
@@ -305,6 +299,13 @@ def preview(context: BuildContext, *, images: ImageBatch) -> tuple[()]:
     for index, (image, metadata) in enumerate(images.images_with_metadata):
         saved = context.add(f"{SAVE_ROLE}{index}", "save_image", image=image, metadata=metadata)
         context.builder.nodes[saved]["use_cache"] = False
+    return ()
+
+
+@node("SaveImageWebsocket", "SaveImageWebsocket", "api/image", {"images": IMAGE}, saves=True)
+def send(context: BuildContext, *, images: ImageBatch) -> tuple[()]:
+    """Send images to the client over its WebSocket, as PNG, without adding them to the gallery or to the history."""
+    preview(context, images=images)
     return ()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from invokeclone.graph.recipes import CannotBuild
-from invokeclone.queue.generation import MAX_SIDE, MIN_SIDE, InvalidGeneration, fit_size
+from invokeclone.queue.generation import MAX_SIDE, InvalidGeneration, fit_size
 from invokeclone.shims.comfyui.node_types import (
     MAX_IMAGES,
     BuildContext,
@@ -13,6 +13,7 @@ from invokeclone.shims.comfyui.node_types import (
     node,
     number,
 )
+from invokeclone.shims.comfyui.nodes.images import map_images
 from invokeclone.shims.comfyui.values import ImageBatch, Latents, Mask, Vae, check_image_count
 
 GRID = 8
@@ -35,7 +36,7 @@ def fit_latent_size(width: int, height: int, grid: int = GRID) -> tuple[int, int
         raise CannotBuild(str(error)) from error
 
 
-SIDE = integer(512, MIN_SIDE, MAX_SIDE, step=GRID, from_model=True)
+SIDE = integer(512, 16, 16_384, step=GRID, from_model=True)
 EMPTY = {"width": SIDE, "height": SIDE, "batch_size": integer(1, 1, MAX_IMAGES)}
 
 
@@ -107,11 +108,14 @@ def encode(context: BuildContext, *, pixels: ImageBatch, vae: Vae) -> tuple[Late
 
 def _encode_images(context: BuildContext, pixels: ImageBatch, vae: Vae) -> Latents:
     fit_latent_size(pixels.width, pixels.height)  # refuses sizes over the limits
+    width, height = (max(vae.grid, side // vae.grid * vae.grid) for side in (pixels.width, pixels.height))
+    if vae.grid > GRID and (width, height) != (pixels.width, pixels.height):  # the encoder rounds down to GRID only
+        size = {"width": width, "height": height, "resample_mode": "lanczos"}
+        pixels = replace(pixels, nodes=map_images(context, pixels, "fit", "img_resize", **size))
     latents = tuple(
         vae.recipe.encode_image(context.builder, f"latents{index}", image, vae.vae)
         for index, image in enumerate(pixels.nodes)
     )
-    width, height = (max(GRID, side // GRID * GRID) for side in (pixels.width, pixels.height))
     image = pixels.nodes[0] if len(latents) == 1 else None
     return Latents(latents, len(latents), width, height, vae, image)
 

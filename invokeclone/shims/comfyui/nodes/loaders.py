@@ -7,11 +7,14 @@ from typing import Any
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes import AppliedLoRA, merge_loras
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.queue.generation import identifier, recipe_for
+from invokeclone.queue.generation import architecture_of, identifier, recipe_for
 from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
 
 STRENGTH = number(1.0, -100.0, 100.0)
+CLIP_NAME = list_choice("checkpoints")
+CLIP_TYPE = choice("stable_diffusion", open_list=True)
+CLIP_DEVICE = replace(choice("default", "cpu"), optional=True)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)
 """A null means the strength of the denoiser."""
 
@@ -27,7 +30,7 @@ def _load_main_model(context: BuildContext, name: str) -> Model:
 
 
 def _vae_of(model: Model) -> Vae:
-    return Vae(model.parts.vae, model.recipe)
+    return Vae(model.parts.vae, model.recipe, architecture_of(model.config).grid)
 
 
 @node(
@@ -64,12 +67,33 @@ def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tu
     "CLIPLoader",
     "Load CLIP",
     "advanced/loaders",
-    {"clip_name": list_choice("checkpoints"), "type": choice("stable_diffusion")},
+    {"clip_name": CLIP_NAME, "type": CLIP_TYPE, "device": CLIP_DEVICE},
     "CLIP",
 )
-def load_clip(context: BuildContext, *, clip_name: str, type: str) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's name; the model determines it)
+def load_clip(context: BuildContext, *, clip_name: str, type: str, device: str | None = None) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's names; the model and the server determine them)
     """Load the text encoders of a main model."""
     return (Clip(_load_main_model(context, clip_name)),)
+
+
+@node(
+    "DualCLIPLoader",
+    "DualCLIPLoader",
+    "advanced/loaders",
+    {"clip_name1": CLIP_NAME, "clip_name2": CLIP_NAME, "type": CLIP_TYPE, "device": CLIP_DEVICE},
+    "CLIP",
+)
+def load_two_encoders(
+    context: BuildContext,
+    *,
+    clip_name1: str,
+    clip_name2: str,
+    type: str,  # noqa: A002, ARG001  (as above)
+    device: str | None = None,  # noqa: ARG001
+) -> tuple[Clip]:
+    """Load all text encoders of a main model, which both names must be."""
+    if _find_config(context, "checkpoints", clip_name1).key != _find_config(context, "checkpoints", clip_name2).key:
+        context.refuse("both text encoders must be those of one main model")
+    return (Clip(_load_main_model(context, clip_name1)),)
 
 
 @node(
@@ -165,4 +189,4 @@ def load_vae(context: BuildContext, *, vae_name: str) -> tuple[Vae]:
     if config.type == "main":
         return (_vae_of(_load_main_model(context, vae_name)),)
     loader = context.output("vae", "vae_loader", "vae", vae_model=dict(identifier(config)))
-    return (Vae(loader, recipe_for(config)),)
+    return (Vae(loader, recipe_for(config), architecture_of(config).grid),)

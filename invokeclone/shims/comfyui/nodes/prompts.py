@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import PromptDetails
-from invokeclone.queue.generation import MAX_SIDE
+from invokeclone.queue.generation import MAX_SIDE, weights_dropped
 from invokeclone.shims import embeddings
 from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, integer, link, node, number
 from invokeclone.shims.comfyui.prompt_parser import parse
@@ -35,7 +35,10 @@ def _translate_prompt(context: BuildContext, text: str, clip: Clip) -> str:
     if len(text) > (limit := context.limits.prompt_characters):
         context.refuse(f"the prompt has {len(text)} characters, more than {limit} (setting limits.prompt_characters)")
     trigger_map = embeddings.triggers(context.catalog.embeddings, str(clip.model.config.base))
-    return clip.model.recipe.write_prompt(Prompt.from_segments(parse(embeddings.replace_prefixed(text, trigger_map))))
+    prompt = Prompt.from_segments(parse(embeddings.replace_prefixed(text, trigger_map)))
+    if clip.model.recipe.drops_weights(prompt):
+        context.warn(weights_dropped(clip.model.config))
+    return clip.model.recipe.write_prompt(prompt)
 
 
 @node(

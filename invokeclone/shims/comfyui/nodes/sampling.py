@@ -19,10 +19,11 @@ from invokeclone.shims.comfyui.nodes.latents import SAMPLES, fit_latent_size
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.values import EncodedPrompt, EncodedPrompts, Latents, Model
 
-MAX_STEPS = 1000
+MAX_STEPS = 10_000
+MAX_EXTENDED_STEPS = 1_000
 SEED = NodeInput("INT", 0, 0, 2**64 - 1)
 STEPS = integer(20, 1, MAX_STEPS, from_model=True)
-CFG = number(8.0, 1.0, 100.0, step=0.1, from_model=True)
+CFG = number(8.0, 0.0, 100.0, step=0.1, from_model=True)
 SAMPLER = choice(*SAMPLERS, from_model=True)
 SCHEDULE = choice(*SCHEDULES, from_model=True)
 SWITCH = ("enable", "disable")
@@ -94,7 +95,7 @@ def sample(
         positive,
         negative,
         seed,
-        int(min(MAX_STEPS, step_count / denoise)),
+        _schedule_length(step_count, denoise),
         _cfg(model, cfg),
         _scheduler(model, sampler_name, scheduler),
         start=round(1.0 - denoise, 6),
@@ -117,8 +118,8 @@ def sample(
         "positive": link("CONDITIONING"),
         "negative": link("CONDITIONING"),
         "latent_image": SAMPLES,
-        "start_at_step": integer(0, 0, 10000),
-        "end_at_step": integer(10000, 0, 10000),
+        "start_at_step": integer(0, 0, MAX_STEPS),
+        "end_at_step": integer(MAX_STEPS, 0, MAX_STEPS),
         "return_with_leftover_noise": choice("disable", "enable"),
     },
     "LATENT",
@@ -163,6 +164,15 @@ def sample_advanced(
         add_noise=add_noise == "enable",
     )
     return (_denoise(context, task, latent_image),)
+
+
+def _schedule_length(steps: int, denoise: float) -> int:
+    """Return the length of the schedule whose last part has `steps` steps.
+
+    It is extended up to MAX_EXTENDED_STEPS only, because some samplers cannot run more, unless `steps` is longer itself.
+    """
+    limit = MAX_STEPS if steps > MAX_EXTENDED_STEPS else MAX_EXTENDED_STEPS
+    return int(min(limit, steps / denoise))
 
 
 def _steps(model: Model, steps: int | None) -> int:
