@@ -363,11 +363,16 @@ def kinds(tags: list[Mapping[str, Any]]) -> str:
     return "; ".join(f"{name}: {', '.join(sorted(formats))}" for name, formats in sorted(kind_names.items()))
 
 
+def unsupported_models(_: str) -> str:
+    """Return the kinds of model that are recognized but not supported."""
+    return "\n".join(sorted(f"- {kind.name}" for kind in identification.list_unsupported_kinds()))
+
+
 PARTS: dict[str, Callable[[str], str]] = {
     part.__name__: part
     for part in (
         snippet, settings, unread_settings, limit_settings, commands, route, routes, compatibility_routes, node_count,
-        node_types, comfyui_nodes, model_support,
+        node_types, comfyui_nodes, model_support, unsupported_models,
     )
 }  # fmt: skip
 

@@ -62,9 +62,9 @@ def prepare(
 def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
     """Raise ValueError for a tensor that is not finite or not of this shape, whatever its batch size."""
     if tensor.shape[1:] != shape[1:]:
-        given, needed = (" x ".join(str(side) for side in sizes[1:]) for sizes in (tensor.shape, shape))
+        actual, expected = (" x ".join(str(side) for side in sizes[1:]) for sizes in (tensor.shape, shape))
         raise ValueError(
-            f"{name} must be {needed} (channels, height, width) for this model, width and height, not {given}: "
+            f"{name} must be {expected} (channels, height, width) for this model, width and height, not {actual}: "
             "use the model's own nodes, and the same width and height everywhere"
         )
     if not bool(torch.isfinite(tensor).all()):

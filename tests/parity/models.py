@@ -94,13 +94,13 @@ def _stable_diffusion(folder: Path, width: int, in_channels: int = 4, prediction
     parts: dict[str, Any] = {
         "unet": UNet2DConditionModel(**UNET, in_channels=in_channels, cross_attention_dim=width),
         "vae": _vae(0.18215),
-        "text_encoder": CLIPTextModel(_text_config(width)),
-        "tokenizer": _tokenizer(),
+        "text_encoder": CLIPTextModel(text_config(width)),
+        "tokenizer": make_tokenizer(),
     }
     _fill(parts, folder.name)
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     StableDiffusionPipeline(**parts, scheduler=scheduler, **none).save_pretrained(folder)
-    _copy_vocabulary(folder)
+    copy_vocabulary(folder)
 
 
 def stable_diffusion_xl(folder: Path, width: int, *, refiner: bool = False) -> None:
@@ -119,14 +119,14 @@ def stable_diffusion_xl(folder: Path, width: int, *, refiner: bool = False) -> N
             **XL_UNET, cross_attention_dim=width, projection_class_embeddings_input_dim=time_ids * 32 + 1280
         ),
         "vae": _vae(0.13025),
-        "text_encoder": None if refiner else CLIPTextModel(_text_config(768)),
-        "tokenizer": None if refiner else _tokenizer(),
-        "text_encoder_2": CLIPTextModelWithProjection(_text_config(1280)),
-        "tokenizer_2": _tokenizer(),
+        "text_encoder": None if refiner else CLIPTextModel(text_config(768)),
+        "tokenizer": None if refiner else make_tokenizer(),
+        "text_encoder_2": CLIPTextModelWithProjection(text_config(1280)),
+        "tokenizer_2": make_tokenizer(),
     }
     _fill(parts, folder.name)
     StableDiffusionXLPipeline(**parts, scheduler=scheduler).save_pretrained(folder)
-    _copy_vocabulary(folder)
+    copy_vocabulary(folder)
 
 
 def _fill(parts: dict[str, Any], name: str) -> None:
@@ -146,7 +146,8 @@ def _vae(scaling_factor: float) -> Any:
     )  # fmt: skip
 
 
-def _text_config(width: int) -> Any:
+def text_config(width: int) -> Any:
+    """Return the configuration of a CLIP text encoder."""
     from transformers import CLIPTextConfig
 
     return CLIPTextConfig(
@@ -156,7 +157,8 @@ def _text_config(width: int) -> Any:
     )  # fmt: skip
 
 
-def _tokenizer() -> Any:
+def make_tokenizer() -> Any:
+    """Return CLIP's tokenizer with the cases' vocabulary."""
     from transformers import CLIPTokenizer
 
     end = "<|endoftext|>"
@@ -166,7 +168,8 @@ def _tokenizer() -> Any:
     )  # fmt: skip
 
 
-def _copy_vocabulary(folder: Path) -> None:
+def copy_vocabulary(folder: Path) -> None:
+    """Write the vocabulary's own files into the folders of CLIP's tokenizers."""
     for tokenizer in folder.glob("tokenizer*"):
         for file in ("vocab.json", "merges.txt"):
             shutil.copy(VOCABULARY / file, tokenizer / file)

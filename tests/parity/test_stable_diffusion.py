@@ -1,109 +1,37 @@
 """InvokeAI's own images of Stable Diffusion 1 and 2 by the same graphs and weights (README.md)."""
 
-import io
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.parity import models
+from tests.parity import models, running
+from tests.parity.running import golden, psnr
 from tests.server_process import Server
 
-HERE = Path(__file__).parent
-CASES: dict[str, dict[str, Any]] = json.loads((HERE / "cases.json").read_text())
+CASES = running.read_cases("cases.json")
 FLOOR = 55.0
 """dB that a case must reach."""
 FLOORS = {"sd15-ip-adapter-plus": 25.0}
 """Of cases whose image rounding alone moves further (README.md)."""
 
 
-def pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB")).astype(np.float64)
-
-
-def golden(name: str) -> np.ndarray:
-    return pixels(Image.open(HERE / "golden" / f"{name}.png"))
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    if first.shape != second.shape:
-        return 0.0
-    error = float(np.mean((first - second) ** 2))
-    return 99.0 if error == 0 else 10.0 * float(np.log10(255.0**2 / error))
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("parity")
     models.make(folder)
-    running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    model_folders = sorted(folder.iterdir())
-    for model in model_folders:
-        source = {"source": str(model), "inplace": True}
-        running.client.post("/api/v2/models/install", params=source, json={"name": model.name}).raise_for_status()
-    running.wait_for(
-        lambda: {model.name for model in model_folders} <= {model["name"] for model in models_of(running)}, "the models"
-    )
-    yield running
-    running.client.close()
-    running.stop()
-
-
-def models_of(server: Server) -> list[dict[str, Any]]:
-    return list(server.client.get("/api/v2/models/").json()["models"])
+    with running.serve(tmp_path_factory.mktemp("server") / "root", folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def items(server: Server) -> dict[str, int]:
-    """Enqueue every case; return the item of each. A test waits for its own, so that a busy machine has time for all."""
-    identifiers = {
-        f"@{model['name']}": {field: model[field] for field in ("key", "hash", "name", "base", "type")}
-        for model in models_of(server)
-    }
-    uploads = {f"@{file.stem}": upload(server, file) for file in (HERE / "input").glob("*.png")}
-    return {
-        name: server.enqueue({"batch": {"graph": graph(case, identifiers | uploads), "runs": 1}})[0]
-        for name, case in CASES.items()
-    }
-
-
-def upload(server: Server, file: Path) -> str:
-    query = {"image_category": "user", "is_intermediate": True}
-    files = {"file": (file.name, file.read_bytes(), "image/png")}
-    return str(server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"])
-
-
-def graph(case: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    """Return a case's graph, with the names of models and images that begin with @ resolved."""
-
-    def resolve(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: resolve(inner) for key, inner in value.items()}
-        return names[value] if isinstance(value, str) and value.startswith("@") else value
-
-    def end(text: str) -> dict[str, str]:
-        node, _, field = text.partition(".")
-        return {"node_id": node, "field": field}
-
-    edges = [dict(zip(("source", "destination"), map(end, edge.split(" > ")), strict=True)) for edge in case["edges"]]
-    return {"id": "parity", "nodes": resolve(case["nodes"]), "edges": edges}
-
-
-def result(server: Server, item_id: int) -> np.ndarray | str:
-    item = server.finished(item_id)
-    if item["status"] != "completed":
-        return str(item["error_message"])
-    image = server.picture_of(item, "out")
-    return pixels(Image.open(io.BytesIO(server.client.get("/" + image["image_url"]).content)))
+    return running.enqueue(server, CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_images_match_the_reference_implementation(name: str, server: Server, items: dict[str, int]) -> None:
-    image = result(server, items[name])
+    image = running.result(server, items[name])
     assert isinstance(image, np.ndarray), image
     assert psnr(image, golden(name)) >= FLOORS.get(name, FLOOR)
 

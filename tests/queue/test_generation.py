@@ -124,11 +124,14 @@ async def test_models_are_found_by_key_or_name_and_the_embedded_model_is_last(da
         await resolve_request(database, model="nobody")
 
 
-async def test_generation_without_a_usable_model_is_refused(database: Database) -> None:
+async def test_generation_without_a_usable_model_is_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(recipes.recipes(), BaseModelType.CogView4)
     with pytest.raises(generation.NoModelInstalled):
         await resolve_request(database)
-    flux = {"base": "cogview4", "prediction_type": None, "variant": None}
-    await add(database, "other", **flux)
+    without_recipe = {"base": "cogview4", "prediction_type": None, "variant": None}
+    await add(database, "other", **without_recipe)
     with pytest.raises(generation.NoModelInstalled):
         await resolve_request(database)
     with pytest.raises(generation.ModelCannotGenerate, match="other"):

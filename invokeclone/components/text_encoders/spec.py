@@ -206,7 +206,7 @@ def _is_t5_folder(*, sdnq: bool) -> Callable[[ModelFiles], None]:
 def _is_t5_int8(model: ModelFiles) -> None:
     files = [file for file in model.files if "llm_int8" in file.name and file.suffix == ".safetensors"]
     require(files, "it has no file of weights with llm_int8 in its name")
-    names = ModelFiles(files[0]).tensors
+    names = ModelFiles(files[0]).tensors if model.is_folder else model.tensors
     require(any(name.endswith("SCB") for name in names), "its weights are not quantized to 8 bits")
     require(any("SelfAttention" in name for name in names), "it is not a T5 encoder")
 

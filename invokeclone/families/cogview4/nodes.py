@@ -2,7 +2,7 @@
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.inputs import FlowDenoiseInputs, flow_inputs
+from invokeclone.components.denoisers.inputs import FlowDenoiseInputs
 from invokeclone.components.text_encoders.fields import GlmEncoderField
 from invokeclone.families.cogview4.fields import CogView4ConditioningField, CogView4ConditioningOutput
 from invokeclone.graph.context import InvocationContext
@@ -123,29 +123,11 @@ class CogView4DenoiseInvocation(BaseInvocation, FlowDenoiseInputs, WithMetadata,
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
         """Return the denoised latents."""
-        from invokeclone.engine.loaded import device_of
+        from invokeclone.components.denoisers.runs import denoise_latents
         from invokeclone.families.cogview4 import pipeline
         from invokeclone.families.cogview4.conditioning import CogView4ConditioningInfo
 
-        positive, negative = (
-            context.conditioning.load(field.conditioning_name).single(CogView4ConditioningInfo, name)
-            for field, name in (
-                (self.positive_conditioning, "positive_conditioning"),
-                (self.negative_conditioning, "negative_conditioning"),
-            )
-        )
-        loaded = context.models.load(self.transformer.transformer)
-        check_base(loaded.config, _BASE)
-        with loaded as transformer:
-            latents = pipeline.denoise(
-                transformer,
-                positive,
-                negative,
-                flow_inputs(self, context),
-                device_of(loaded, transformer),
-                lambda state: context.util.sd_step_callback(state, _BASE),
-            )
-        return LatentsOutput.build(context.tensors.save(latents), latents)
+        return denoise_latents(self, context, _BASE, CogView4ConditioningInfo, pipeline.denoise)
 
 
 @invocation(

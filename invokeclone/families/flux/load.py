@@ -1,6 +1,5 @@
 """Loaders of FLUX.1 models and their parts, from folders and single files."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,12 @@ import torch
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
 from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
 from invokeclone.engine import devices
-from invokeclone.engine.loading.files import load_folder, load_part, read_tensors
+from invokeclone.engine.loading.files import load_folder, load_part
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.engine.lora import files as lora_files
+from invokeclone.engine.quantized.files import read_weights
+from invokeclone.engine.quantized.packed import Weights, fill
 from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.families.flux.controlnet import load_controlnet_file
 from invokeclone.families.flux.ip_adapter import load_ip_adapter
@@ -63,14 +64,16 @@ def load(request: LoadRequest) -> Any:
 
 
 @loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.Checkpoint)
+@loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.GGUFQuantized)
+@loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.BnbQuantizednf4b)
 def load_checkpoint(request: LoadRequest) -> Any:
-    """Return the transformer of a single file."""
+    """Return the transformer of a single file; quantized weights stay quantized."""
     if request.submodel not in (None, SubModelType.Transformer):
         raise _no_such_part(request)
-    return transformer_of(read_tensors(request.path), transformer_dtype(request), request.path.name)
+    return transformer_of(read_weights(request.path), transformer_dtype(request), request.path.name)
 
 
-def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name: str) -> Any:
+def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
     """Return the transformer with these tensors, named as by Black Forest Labs, ComfyUI or diffusers; sizes are theirs.
 
     `name` is that of the file. Raises ValueError for missing tensors.
@@ -81,21 +84,14 @@ def transformer_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, name
         weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
         with torch.device("meta"):
             model = FluxTransformer2DModel(**single_files.transformer_config(weights))
-        result = model.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False, assign=True)
+        missing, unknown = fill(model, weights, dtype)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{name} holds an incomplete transformer, download it again: {reason}") from error
-    if result.missing_keys:
-        raise ValueError(
-            f"{name} holds an incomplete transformer ({result.missing_keys[0]} is missing): download it again"
-        )
-    if result.unexpected_keys:
-        logger.warning(
-            "%s: %s unknown tensors are ignored, such as %s",
-            name,
-            len(result.unexpected_keys),
-            result.unexpected_keys[0],
-        )
+    if missing:
+        raise ValueError(f"{name} holds an incomplete transformer ({missing[0]} is missing): download it again")
+    if unknown:
+        logger.warning("%s: %s unknown tensors are ignored, such as %s", name, len(unknown), unknown[0])
     return model.eval()
 
 

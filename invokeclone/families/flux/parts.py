@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from invokeclone.components.separate_parts import first_installed, includes
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.metadata import check_exists, check_type
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import (
     BaseModelType,
     ClipVariantType,
-    ModelFormat,
     ModelType,
     SubModelType,
 )
@@ -52,23 +52,14 @@ def source_of(
         check_exists(context, selected)
         check_type(context, selected, _KINDS[part][0]["type"])
         return selected
-    if _includes(context, main, part):
+    if includes(context, main, part):
         return main
-    candidates = [record for record in context.models.search_by_attrs(**_KINDS[part][0]) if _is_suitable(record)]
-    if not candidates:
+    separate = first_installed(context, _is_suitable, **_KINDS[part][0])
+    if separate is None:
         raise MissingPart(main.name, part, field)
-    record = min(candidates, key=lambda candidate: (candidate.name, candidate.key))
-    context.logger.info(f"{main.name} comes without a {_KINDS[part][1]}: {record.name} is used")
-    return ModelIdentifierField(key=record.key, hash=record.hash, name=record.name, base=record.base, type=record.type)
+    context.logger.info(f"{main.name} comes without a {_KINDS[part][1]}: {separate.name} is used")
+    return separate
 
 
 def _is_suitable(record: Any) -> bool:
     return bool(record.type != ModelType.CLIPEmbed or record.variant == ClipVariantType.L)
-
-
-def _includes(context: InvocationContext, main: ModelIdentifierField, part: SubModelType) -> bool:
-    """Return whether a main model's files include a part."""
-    record = context.models.get_config(main.key)
-    if record.format not in (ModelFormat.Diffusers, ModelFormat.SDNQQuantized):
-        return False
-    return (context.models.get_absolute_path(record) / str(part)).is_dir()

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from invokeclone.engine.quantized.packed import PackedTensor, Weights
+
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the transformer's tensors in files of other programs; the first that occurs counts."""
 OUTER_LAYERS = {
@@ -66,18 +68,20 @@ def without_prefix(names: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
 
 
-def to_diffusers_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def to_diffusers_names(weights: Weights) -> dict[str, torch.Tensor | PackedTensor]:
     """Return a transformer's tensors with diffusers' names; unknown names stay. Tensors are views, not copies."""
     if _FIRST_LAYER not in weights:
         return dict(weights)
     hidden = weights["img_in.weight"].shape[0]
-    renamed: dict[str, torch.Tensor] = {}
+    renamed: dict[str, torch.Tensor | PackedTensor] = {}
     for name, tensor in weights.items():
         renamed.update(_rename(name, tensor, hidden))
     return renamed
 
 
-def _rename(name: str, tensor: torch.Tensor, hidden: int) -> Iterator[tuple[str, torch.Tensor]]:
+def _rename(
+    name: str, tensor: torch.Tensor | PackedTensor, hidden: int
+) -> Iterator[tuple[str, torch.Tensor | PackedTensor]]:
     layer, _, kind = name.rpartition(".")
     modules = module_names(layer)
     kind = "weight" if kind == "scale" else kind
@@ -91,13 +95,13 @@ def _rename(name: str, tensor: torch.Tensor, hidden: int) -> Iterator[tuple[str,
             yield from ((f"{m}.{kind}", part) for m, part in zip(modules, tensor.split(rows), strict=True))
 
 
-def _swap_halves(tensor: torch.Tensor) -> torch.Tensor:
+def _swap_halves(tensor: torch.Tensor | PackedTensor) -> torch.Tensor | PackedTensor:
     """Return scale and shift in diffusers' order."""
     first, second = tensor.chunk(2)
-    return torch.cat([second, first])
+    return second.join([first]) if isinstance(second, PackedTensor) else torch.cat([second, first])
 
 
-def transformer_config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def transformer_config(weights: Weights) -> dict[str, Any]:
     """Return the configuration of the transformer with these tensors (diffusers' names).
 
     Raises KeyError for missing tensors.
@@ -105,7 +109,7 @@ def transformer_config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {**network_config(weights), "out_channels": weights["proj_out.weight"].shape[0]}
 
 
-def network_config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def network_config(weights: Weights) -> dict[str, Any]:
     """Return the part of the configuration that transformers and ControlNets share, as `transformer_config`."""
     hidden, channels = weights["x_embedder.weight"].shape
     head = weights["transformer_blocks.0.attn.norm_q.weight"].shape[0]
@@ -128,6 +132,6 @@ def _axes(head: int) -> tuple[int, int, int]:
     return (head - 2 * side, side, side)
 
 
-def _count(weights: Mapping[str, torch.Tensor], blocks: str) -> int:
+def _count(weights: Mapping[str, Any], blocks: str) -> int:
     pattern = re.compile(rf"{blocks}\.(\d+)\.")
     return len({match[1] for name in weights if (match := pattern.match(name))})

@@ -42,7 +42,7 @@ class LoRA_LyCORIS_Krea2_Config(LoRAModel, LyCORIS, _Krea2):
 _MARKS = {"text_fusion", "txtfusion", "time_mod_proj"}
 _LAYERS = {"img_in", "first", "tproj"}
 _is_lora = loras.names_match(
-    r"(?:.*[._])?(?:text_fusion|txtfusion|time_mod_proj)|transformer_blocks[._]\d+[._](?:attn[._]to_gate|ff[._](?:gate|up|down))"
+    r"(?:text_fusion|txtfusion|time_mod_proj)|transformer_blocks[._]\d+[._](?:attn[._]to_gate|ff[._](?:gate|up|down))"
     r"|blocks[._]\d+[._](?:attn[._](?:w[qkvo]|gate)|mlp[._](?:gate|up|down))"
 )
 _SETTINGS = {

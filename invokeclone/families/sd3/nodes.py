@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.inputs import FlowDenoiseInputs, flow_inputs
+from invokeclone.components.denoisers.inputs import FlowDenoiseInputs
+from invokeclone.components.separate_parts import first_installed, includes
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.sd3.fields import SD3ConditioningField, SD3ConditioningOutput
 from invokeclone.graph.context import InvocationContext
@@ -84,17 +85,29 @@ class Sd3ModelLoaderInvocation(BaseInvocation):
         """Return references to the parts."""
         self._check(context)
         part = self.model.part
-        t5, own_t5 = self.t5_encoder_model, (part(SubModelType.Tokenizer3), part(SubModelType.TextEncoder3))
-        tokenizer, encoder = (
-            own_t5 if t5 is None else (t5.part(SubModelType.Tokenizer2), t5.part(SubModelType.TextEncoder2))
-        )
         return Sd3ModelLoaderOutput(
             transformer=TransformerField(transformer=part(SubModelType.Transformer), loras=[]),
             clip_l=_clip(self.clip_l_model, part(SubModelType.Tokenizer), part(SubModelType.TextEncoder)),
             clip_g=_clip(self.clip_g_model, part(SubModelType.Tokenizer2), part(SubModelType.TextEncoder2)),
-            t5_encoder=T5EncoderField(tokenizer=tokenizer, text_encoder=encoder, loras=[]),
+            t5_encoder=self._t5(context),
             vae=VAEField(vae=self.vae_model or part(SubModelType.VAE)),
         )
+
+    def _t5(self, context: InvocationContext) -> T5EncoderField:
+        """Return the selected T5 encoder, the main model's own, or if it has none, an installed one.
+
+        Without any it is the main model's, as prompts may be encoded without T5.
+        """
+        separate = self.t5_encoder_model
+        if separate is None and not includes(context, self.model, SubModelType.TextEncoder3):
+            separate = first_installed(context, lambda _: True, type=ModelType.T5Encoder)
+            if separate is not None:
+                context.logger.info(f"{self.model.name} comes without a T5 encoder: {separate.name} is used")
+        if separate is None:
+            tokenizer, encoder = self.model.part(SubModelType.Tokenizer3), self.model.part(SubModelType.TextEncoder3)
+        else:
+            tokenizer, encoder = separate.part(SubModelType.Tokenizer2), separate.part(SubModelType.TextEncoder2)
+        return T5EncoderField(tokenizer=tokenizer, text_encoder=encoder, loras=[])
 
     def _check(self, context: InvocationContext) -> None:
         """Raise ValueError for a model that is not installed or of the wrong kind."""
@@ -194,29 +207,11 @@ class SD3DenoiseInvocation(BaseInvocation, FlowDenoiseInputs, WithMetadata, With
 
     def invoke(self, context: InvocationContext) -> LatentsOutput:
         """Return the denoised latents."""
-        from invokeclone.engine.loaded import device_of
+        from invokeclone.components.denoisers.runs import denoise_latents
         from invokeclone.families.sd3 import pipeline
         from invokeclone.families.sd3.conditioning import SD3ConditioningInfo
 
-        positive, negative = (
-            context.conditioning.load(field.conditioning_name).single(SD3ConditioningInfo, name)
-            for field, name in (
-                (self.positive_conditioning, "positive_conditioning"),
-                (self.negative_conditioning, "negative_conditioning"),
-            )
-        )
-        loaded = context.models.load(self.transformer.transformer)
-        check_base(loaded.config, _BASE)
-        with loaded as transformer:
-            latents = pipeline.denoise(
-                transformer,
-                positive,
-                negative,
-                flow_inputs(self, context),
-                device_of(loaded, transformer),
-                lambda state: context.util.sd_step_callback(state, _BASE),
-            )
-        return LatentsOutput.build(context.tensors.save(latents), latents)
+        return denoise_latents(self, context, _BASE, SD3ConditioningInfo, pipeline.denoise)
 
 
 @invocation(

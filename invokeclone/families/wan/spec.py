@@ -75,7 +75,7 @@ _WIDTH_OF_SMALL_WAN_2_1 = 1536
 _LORA_WIDTHS = {5120: WanLoRAVariantType.A14B, 3072: WanLoRAVariantType.FiveB}
 _SMALL_LATENTS, _LARGE_LATENTS = 16, 48
 _is_lora_for_wan = loras.names_match(
-    r"blocks[._]\d+[._](?:(?:self|cross)_attn[._][qkvo](?:_img)?[._]|ffn[._]|attn[12][._]to_)"
+    r"blocks[._]\d+[._](?:(?:self|cross)_attn[._][qkvo](?:_img)?\.|ffn[._]|attn[12][._]to_)"
 )
 _SETTINGS = {
     WanVariantType.T2V_A14B: MainModelDefaultSettings(width=1024, height=1024, steps=40, cfg_scale=4),

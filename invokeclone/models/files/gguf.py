@@ -40,6 +40,19 @@ class _Range(NamedTuple):
     name: str
 
 
+class StoredData(NamedTuple):
+    """A tensor in a GGUF file."""
+
+    kind: str
+    """Name of its quantization type, such as `Q4_K`."""
+    shape: tuple[int, ...]
+    """In torch's order."""
+    begin: int
+    """Offset of its first byte in the file."""
+    size: int
+    """In bytes."""
+
+
 class _Header:
     """Sequential reader of header values within the limits."""
 
@@ -77,8 +90,8 @@ class _Header:
         self._count(metadata_count)
         return tensors, metadata_count
 
-    def read_value(self, kind: int) -> Any:
-        """Return a number or string; None for a list, which is skipped."""
+    def read_value(self, kind: int, *, with_lists: bool = False) -> Any:
+        """Return a number, string or short list of numbers; other lists only `with_lists`, else None."""
         if kind == _STRING:
             return self.read_text()
         if kind in _NUMBERS:
@@ -87,14 +100,16 @@ class _Header:
             raise InvalidModel(f"it has a value of unknown type {kind}")
         inner, length = self.read_number("<I"), self.read_number("<Q")
         if inner in _NUMBERS:
-            self.read_bytes(length * struct.calcsize(_NUMBERS[inner]))
-        elif inner == _STRING:
-            self._count(length)
-            for _ in range(length):
-                self.read_text()
-        else:
+            data = self.read_bytes(length * struct.calcsize(_NUMBERS[inner]))
+            is_kept = with_lists or length <= _MAX_DIMENSIONS
+            return [value for (value,) in struct.iter_unpack(_NUMBERS[inner], data)] if is_kept else None
+        if inner != _STRING:
             raise InvalidModel(f"it has a list of unknown type {inner}")
-        return None
+        self._count(length)
+        texts = [self.read_text() for _ in range(length)] if with_lists else None
+        for _ in range(0 if with_lists else length):
+            self.read_text()
+        return texts
 
     def read_tensors(self, count: int) -> dict[str, Tensor]:
         tensors = dict(self.read_tensor() for _ in range(count))
@@ -120,10 +135,25 @@ class _Header:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a GGUF file, with shapes in torch's order, and its scalar metadata.
+    """Return the tensors of a GGUF file, with shapes in torch's order, and its metadata (numbers, texts, short lists).
 
     Raises InvalidModel if the header is damaged, or tensors overlap or exceed the file.
     """
+    tensors, metadata, _ = _read(path)
+    return tensors, metadata
+
+
+def locate(path: Path) -> tuple[dict[str, StoredData], dict[str, str]]:
+    """Return where the tensors of a GGUF file are, and its metadata (numbers, texts, short lists). Raises InvalidModel as `read` does."""
+    tensors, metadata, ranges = _read(path)
+    stored = {
+        name: StoredData(tensors[name].dtype, tensors[name].shape, begin, end - begin) for begin, end, name in ranges
+    }
+    return stored, metadata
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[_Range]]:
+    """Return tensors, metadata, and the byte ranges of the tensors in the file."""
     with path.open("rb") as file:
         header = _Header(file)
         try:
@@ -136,7 +166,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             _check_ranges(header.ranges, path.stat().st_size - begin, alignment)
         except InvalidModel as error:
             raise InvalidModel(f"{path.name} is not a GGUF file, or is damaged: {error}") from error
-    return declared_tensors, {name: str(value) for name, value in metadata.items()}
+    ranges = [_Range(begin + first, begin + end, name) for first, end, name in header.ranges]
+    return declared_tensors, {name: str(value) for name, value in metadata.items()}, ranges
 
 
 def _size(name: str, kind: int, shape: tuple[int, ...]) -> int:

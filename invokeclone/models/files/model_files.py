@@ -5,13 +5,15 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import gguf, pickles, safetensors_header
 from invokeclone.models.files.tensors import Tensor
+
+T = TypeVar("T")
 
 PICKLES = frozenset({".ckpt", ".pt", ".pth", ".bin"})
 WEIGHTS = PICKLES | {".safetensors"}
@@ -75,6 +77,7 @@ class ModelFiles:
         self._json: dict[str, dict[str, Any]] = {}
         self._stripped_tensors: dict[tuple[str, ...], dict[str, Tensor]] = {}
         self._children: dict[str, ModelFiles] = {}
+        self._computed: dict[Callable[[ModelFiles], Any], Any] = {}
 
     @functools.cached_property
     def is_folder(self) -> bool:
@@ -119,6 +122,13 @@ class ModelFiles:
                 for name, tensor in self.tensors.items()
             }
         return self._stripped_tensors[prefixes]
+
+    def memoize(self, compute: "Callable[[ModelFiles], T]") -> "T":
+        """Return `compute` of this model, which is called once: many rules need the same."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        result: T = self._computed[compute]
+        return result
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor; empty if it does not exist."""

@@ -8,9 +8,9 @@ from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig, Unknown_Config
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify import registry, stated
+from invokeclone.models.identify import explicit_kind, registry
+from invokeclone.models.identify.explicit_kind import MALFORMED_ERRORS
 from invokeclone.models.identify.rules import Mismatch, Rule, UnsupportedKind, require
-from invokeclone.models.identify.stated import MALFORMED_ERRORS
 
 _PREFERRED_TYPES = (ModelType.Main, ModelType.LoRA)
 """Types that take precedence, in this order, when several rules match."""
@@ -30,8 +30,8 @@ def identify(
     InvalidModelRecord if there is no such class, and InvalidModel if the files are damaged or of another kind.
     """
     model.check()
-    stated.check_kind(overrides)
-    unsupported = _unsupported_kind(model)
+    explicit_kind.check_kind(overrides)
+    unsupported = _match_unsupported_kind(model)
     if unsupported is None:
         matches, reasons = find_matches(model, record_fields, overrides)
         if matches:
@@ -43,13 +43,13 @@ def identify(
         return Unknown_Config.model_validate(record_fields | description | overrides)
     if unsupported is None:
         try:
-            config = _build_stated(model, record_fields, overrides)
+            config = _build_explicit(model, record_fields, overrides)
         except Mismatch as mismatch:
             reasons.append(str(mismatch))
         else:
             if config is not None:
                 return config
-    claim = ", ".join(f"{name} {overrides[name]}" for name in sorted(_claimed_fields(overrides)))
+    claim = ", ".join(f"{name} {overrides[name]}" for name in sorted(_identifying_fields(overrides)))
     raise InvalidModel(
         f"{model.path.name} is not a model of a known kind"
         + (f" with {claim}" if claim else "")
@@ -74,18 +74,22 @@ def find_matches(
     return matches, reasons
 
 
-def _build_stated(model: ModelFiles, record_fields: dict[str, Any], overrides: dict[str, Any]) -> ModelConfig | None:
+def _build_explicit(model: ModelFiles, record_fields: dict[str, Any], overrides: dict[str, Any]) -> ModelConfig | None:
     """Return the record of the class that the user states. Raises Mismatch if the files are of another kind."""
-    others = {name: value for name, value in overrides.items() if name not in stated.KIND_FIELDS}
-    detected, _ = find_matches(model, record_fields, others)
+    remaining = {name: value for name, value in overrides.items() if name not in explicit_kind.KIND_FIELDS}
+    detected, _ = find_matches(model, record_fields, remaining)
     for config in sorted(detected, key=_rank):
-        if config.type not in _FALLBACK_TYPES:
-            raise Mismatch(f"it is a model of type {config.type}, format {config.format} and base {config.base}")
-    return stated.build_record(model, record_fields, overrides)
+        if config.type is not ModelType.TextLLM or config.type == overrides.get("type"):
+            variant = getattr(config, "variant", None)
+            raise Mismatch(
+                f"it is a model of type {config.type}, format {config.format} and base {config.base}"
+                + (f", variant {variant}" if variant else "")
+            )
+    return explicit_kind.build_record(model, record_fields, overrides)
 
 
-def _unsupported_kind(model: ModelFiles) -> UnsupportedKind | None:
-    for kind in registry.unsupported_kinds():
+def _match_unsupported_kind(model: ModelFiles) -> UnsupportedKind | None:
+    for kind in registry.list_unsupported_kinds():
         try:
             if kind.recognizes(model):
                 return kind
@@ -94,14 +98,14 @@ def _unsupported_kind(model: ModelFiles) -> UnsupportedKind | None:
     return None
 
 
-def _claimed_fields(overrides: dict[str, Any]) -> set[str]:
+def _identifying_fields(overrides: dict[str, Any]) -> set[str]:
     """Return the fields set by the user that a record of an unknown model does not have or fixes."""
     fixed = {name for name in ("type", "format", "base") if name in overrides}
     return set(overrides) - set(Unknown_Config.model_fields) | fixed
 
 
 def _allow_unknown(overrides: dict[str, Any]) -> bool:
-    return all(overrides.get(name) == "unknown" for name in _claimed_fields(overrides))
+    return all(overrides.get(name) == "unknown" for name in _identifying_fields(overrides))
 
 
 def _rank(config: ModelConfig) -> int:

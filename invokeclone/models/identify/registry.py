@@ -38,7 +38,7 @@ def rules() -> tuple[Rule, ...]:
 
 
 @functools.cache
-def unsupported_kinds() -> tuple[UnsupportedKind, ...]:
+def list_unsupported_kinds() -> tuple[UnsupportedKind, ...]:
     """Return the kinds of model that are recognized but have no record class."""
     return tuple(kind for family in families() for kind in family.unsupported)
 

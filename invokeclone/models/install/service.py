@@ -13,7 +13,7 @@ from invokeclone.kit.errors import NotFound, UnsupportedMedia
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import new_key
-from invokeclone.models.identify.stated import check_kind
+from invokeclone.models.identify.explicit_kind import check_kind
 from invokeclone.models.install import folders, journal, states
 from invokeclone.models.install.batch import DownloadBatch
 from invokeclone.models.install.installation import Installation

@@ -15,8 +15,8 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import InvalidModel, InvalidModelRecord
 from invokeclone.models.files.model_files import ModelFiles
 from invokeclone.models.identify import registry
+from invokeclone.models.identify.explicit_kind import KIND_FIELDS
 from invokeclone.models.identify.identify import identify
-from invokeclone.models.identify.stated import KIND_FIELDS
 from invokeclone.models.records import model_images, placement, relationships, store
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.models.records.guard import Guard

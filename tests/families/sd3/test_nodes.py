@@ -136,6 +136,21 @@ def test_missing_encoders_are_named(context: FakeContext, sd3_folder: Path, tmp_
         SD3LatentsToImageInvocation(latents=stored(context, torch.zeros(1, 16, 8, 8)), vae=model.vae).invoke(context)
 
 
+def test_a_model_without_t5_uses_an_installed_encoder(
+    context: FakeContext, sd3_folder: Path, model: Sd3ModelLoaderOutput, tmp_path: Path
+) -> None:
+    incomplete = shutil.copytree(sd3_folder, tmp_path / "incomplete")
+    for source, target in (("tokenizer_3", "tokenizer_2"), ("text_encoder_3", "text_encoder_2")):
+        shutil.move(incomplete / source, tmp_path / "t5" / target)
+    context.models.add(tmp_path / "t5", BaseModelType.Any, ModelType.T5Encoder, ModelFormat.T5Encoder)
+    identifier = context.models.add_main(incomplete, BaseModelType.StableDiffusion3)
+    other = Sd3ModelLoaderInvocation(model=identifier).invoke(context)
+    expected, result = (conditioning_of(context, encode(context, loaded, "a cat")) for loaded in (model, other))
+    assert torch.equal(result.t5_embeds, expected.t5_embeds)
+    assert ("info", "incomplete comes without a T5 encoder: t5 is used") in context.logger.lines
+    assert model.t5_encoder.text_encoder.key == "tiny sd3", "a model with T5 uses its own"
+
+
 def test_a_folder_may_have_only_the_transformer(context: FakeContext, sd3_folder: Path, denoise: Any) -> None:
     identifier = context.models.add_main(sd3_folder / "transformer", BaseModelType.StableDiffusion3)
     alone = Sd3ModelLoaderInvocation(model=identifier).invoke(context).transformer

@@ -14,7 +14,7 @@ from invokeclone.models.files.tensors import Tensor
 def test_gguf_shapes_are_in_torch_order_with_string_metadata(make):
     tensors, notes = read_header(make.gguf("a.gguf", {"x.weight": (3, 512)}, **{"general.architecture": "flux"}))
     assert tensors == {"x.weight": Tensor("Q4_K", (3, 512))}
-    assert notes == {"general.architecture": "flux"}
+    assert notes == {"general.architecture": "flux", "list": "[1, 2]"}
 
 
 @pytest.mark.parametrize(

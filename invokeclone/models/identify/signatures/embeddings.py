@@ -1,5 +1,7 @@
 """Rules for textual inversions: a few vectors of the width of the text encoder's token embeddings."""
 
+import math
+
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
@@ -7,7 +9,9 @@ from invokeclone.models.identify.rules import Rule, require
 
 _NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
 _MARKS = ("string_to_param", "emb_params", "clip_g")
-_VECTOR_LIMIT = 10
+_TENSOR_LIMIT = 10
+_VECTOR_LIMIT = 1024
+"""Maximum number of vectors in a tensor; larger ones are vocabularies or layers."""
 _BASE_OF_WIDTH = {
     768: BaseModelType.StableDiffusion1,
     1024: BaseModelType.StableDiffusion2,
@@ -40,8 +44,11 @@ def _is_file(model: ModelFiles) -> None:
 
 def _has_few_vectors(model: ModelFiles) -> bool:
     shapes = [tensor.shape for tensor in model.tensors.values()]
-    is_small = 0 < len(shapes) < _VECTOR_LIMIT
-    return is_small and all(len(shape) in {1, 2} and shape[-1] in _BASE_OF_WIDTH for shape in shapes)
+    is_small = 0 < len(shapes) < _TENSOR_LIMIT
+    return is_small and all(
+        len(shape) in {1, 2} and shape[-1] in _BASE_OF_WIDTH and math.prod(shape[:-1]) <= _VECTOR_LIMIT
+        for shape in shapes
+    )
 
 
 def _base(model: ModelFiles) -> BaseModelType | None:

@@ -39,7 +39,7 @@ _OF_HIDDEN_WIDTH = (
     r"|transformer_blocks[._]\d+[._]attn[._](?:to_[qkv]\b|to_[qkv]$|add_[qkv]_proj|to_qkv_mlp_proj|to_out[._]0"
     r"|to_add_out)|ff(?:_context)?[._]linear_in)"
 )
-_FLUX2_RATIOS = (
+_FLUX2_RATIOS: tuple[tuple[re.Pattern[str], dict[float, bool]], ...] = (
     (re.compile(r"single_blocks[._]\d+[._]linear1$"), {7: False, 9: True}),
     (re.compile(r"single_blocks[._]\d+[._]linear2$"), {1 / 5: False, 1 / 4: True}),
     (re.compile(r"double_blocks[._]\d+[._](?:img|txt)_mlp[._]0$"), {4: False, 6: True}),

@@ -68,6 +68,10 @@ def settings_of(
 
 def storage(model: ModelFiles) -> ModelFormat:
     """Return the storage format of a single file's weights."""
+    return model.memoize(_storage)
+
+
+def _storage(model: ModelFiles) -> ModelFormat:
     if model.path.suffix.lower() == ".gguf":
         return ModelFormat.GGUFQuantized
     if any(name.endswith(_NF4) for name in model.tensors):

@@ -43,6 +43,10 @@ TensorTest = Callable[[ModelFiles], bool]
 
 def is_lora(model: ModelFiles) -> bool:
     """Return whether a file has tensor names of a LoRA."""
+    return model.memoize(_is_lora)
+
+
+def _is_lora(model: ModelFiles) -> bool:
     return any(name.startswith(_PREFIXES) or _FACTOR.fullmatch(name) for name in model.tensors)
 
 
@@ -155,17 +159,19 @@ class Layer(NamedTuple):
     outputs: int
 
 
-def layers(model: ModelFiles) -> Iterator[Layer]:
-    """Yield every changed layer whose sizes can be derived from the shapes of its factors."""
+def layers(model: ModelFiles) -> list[Layer]:
+    """Return every changed layer whose sizes can be derived from the shapes of its factors."""
+    return model.memoize(_layers)
+
+
+def _layers(model: ModelFiles) -> list[Layer]:
     matrices: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in model.tensors.items():
         match = _FACTOR.fullmatch(name)
         if match and len(tensor.shape) > 1 and (kind := match["matrix"] or match["factor"]):
             matrices.setdefault(match["layer"] + (match["number"] or ""), {})[_SYNONYMS.get(kind, kind)] = tensor.shape
-    for name, shapes in matrices.items():
-        sizes = [_size(shapes, side) for side in (1, 0)]
-        if any(sizes):
-            yield Layer(name, *sizes)
+    sized = (Layer(name, _size(shapes, 1), _size(shapes, 0)) for name, shapes in matrices.items())
+    return [layer for layer in sized if layer.inputs or layer.outputs]
 
 
 _SYNONYMS = {"A": "down", "B": "up"}

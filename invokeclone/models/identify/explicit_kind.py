@@ -42,18 +42,20 @@ _PARTS = ("", "transformer", "unet", "text_encoder", "text_encoder_2")
 
 def check_kind(overrides: Mapping[str, Any]) -> None:
     """Raise InvalidModelRecord if no record class has the type, format and base in `overrides`."""
-    stated = {name: str(overrides[name]) for name in ("type", "format", "base") if overrides.get(name) is not None}
-    known: Iterable[Mapping[str, Any]] = [registry.tag_fields(config) for config in registry.config_classes()]
-    for name, value in stated.items():
-        possible = sorted({str(tag[name]) for tag in known})
+    explicit_tag = {
+        name: str(overrides[name]) for name in ("type", "format", "base") if overrides.get(name) is not None
+    }
+    tags: Iterable[Mapping[str, Any]] = [registry.tag_fields(config) for config in registry.config_classes()]
+    for name, value in explicit_tag.items():
+        possible = sorted({str(tag[name]) for tag in tags})
         if value not in possible:
-            others = ", ".join(f"{other} {stated[other]}" for other in stated if other != name)
+            context = ", ".join(f"{other} {explicit_tag[other]}" for other in explicit_tag if other != name)
             raise InvalidModelRecord(
                 f"no kind of model has {name} {value}"
-                + (f" with {others}" if others else "")
+                + (f" with {context}" if context else "")
                 + f"; possible: {', '.join(possible)}"
             )
-        known = [tag for tag in known if tag[name] == value]
+        tags = [tag for tag in tags if tag[name] == value]
 
 
 def build_record(
@@ -66,21 +68,21 @@ def build_record(
     if overrides.get("type") in {None, ModelType.Unknown, ModelType.ExternalImageGenerator}:
         return None
     reasons = []
-    fitting = []
-    for config in filter(lambda config: _is_stated(config, overrides), registry.config_classes()):
+    candidates = []
+    for config in filter(lambda config: _accepts(config, overrides), registry.config_classes()):
         try:
             _require_form(config, model)
-            fitting.append(config)
+            candidates.append(config)
         except Mismatch as mismatch:
             reasons.append(str(mismatch))
-    require(fitting or reasons, "its kind does not have all of these fields")
-    require(fitting, "; ".join(dict.fromkeys(reasons)))
-    if len(fitting) > 1:
-        raise Mismatch(f"specify also its {_ambiguous_fields(fitting)}")
-    return _build(fitting[0], model, record_fields, overrides)
+    require(candidates or reasons, "its kind does not have all of these fields")
+    require(candidates, "; ".join(dict.fromkeys(reasons)))
+    if len(candidates) > 1:
+        raise Mismatch(f"specify also its {_ambiguous_fields(candidates)}")
+    return _build(candidates[0], model, record_fields, overrides)
 
 
-def _is_stated(config: type[ModelConfig], overrides: Mapping[str, Any]) -> bool:
+def _accepts(config: type[ModelConfig], overrides: Mapping[str, Any]) -> bool:
     tag, fields = registry.tag_fields(config), config.model_fields
     if config is Unknown_Config:
         return False
@@ -151,8 +153,9 @@ def _require_file(form: ModelFormat, model: ModelFiles) -> None:
 
 
 def _require_int8(model: ModelFiles) -> None:
-    files = [model.path] if not model.is_folder else [file for file in model.files if file.suffix == ".safetensors"]
-    names = (name for file in files for name in ModelFiles(file).tensors)
+    weights = [file for file in model.files if file.suffix == ".safetensors"]
+    files = [ModelFiles(file) for file in weights] if model.is_folder else [model]
+    names = (name for file in files for name in file.tensors)
     require(any(name.endswith("SCB") for name in names), "its weights are not quantized to 8 bits by bitsandbytes")
 
 

@@ -1,0 +1,1 @@
+"""Quantized weights: packed tensors of files, and layers that decode them when they are used."""
