@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from invokeclone.components.text_encoders import t5_files
+from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
@@ -14,10 +18,39 @@ _FOLDERS = {SubModelType.Tokenizer2: "tokenizer_2", SubModelType.TextEncoder2: "
 @loads(type=ModelType.T5Encoder, format=ModelFormat.T5Encoder)
 def load_t5(request: LoadRequest) -> Any:
     """Return the tokenizer or the encoder of a folder, in the number format of its files."""
+    _check_part(request)
+    if request.submodel == SubModelType.Tokenizer2:
+        return load_t5_tokenizer(request.path / _FOLDERS[SubModelType.Tokenizer2])
+    return load_t5_encoder(request.path / _FOLDERS[SubModelType.TextEncoder2])
+
+
+@loads(type=ModelType.T5Encoder, format=ModelFormat.GGUFQuantized)
+def load_t5_gguf(request: LoadRequest) -> Any:
+    """Return the tokenizer or the encoder of a GGUF file; its weights stay quantized."""
+    _check_part(request)
+    if request.submodel == SubModelType.Tokenizer2:
+        return t5_files.load_gguf_tokenizer(request.path)
+    return t5_files.load_gguf_encoder(request.path, _dtype(request))
+
+
+@loads(type=ModelType.T5Encoder, format=ModelFormat.BnbQuantizedLlmInt8b)
+def load_t5_int8(request: LoadRequest) -> Any:
+    """Return the tokenizer or the encoder of a folder with weights in 8 bits, which stay quantized."""
+    _check_part(request)
+    if request.submodel == SubModelType.Tokenizer2:
+        return load_t5_tokenizer(request.path / _FOLDERS[SubModelType.Tokenizer2])
+    return t5_files.load_int8_encoder(request.path / _FOLDERS[SubModelType.TextEncoder2], _dtype(request))
+
+
+def _check_part(request: LoadRequest) -> None:
+    """Raise ValueError for a part that T5 encoders do not have."""
     if request.submodel not in _FOLDERS:
         raise ValueError(f"{request.config.name}: T5 encoders have no part {request.submodel!r}")
-    folder = request.path / _FOLDERS[request.submodel]
-    return load_t5_tokenizer(folder) if request.submodel == SubModelType.Tokenizer2 else load_t5_encoder(folder)
+
+
+def _dtype(request: LoadRequest) -> torch.dtype:
+    """Return the number format in which quantized encoders compute; T5 overflows in float16."""
+    return devices.choose_bfloat16_dtype(request.device, request.settings.precision)
 
 
 def load_t5_tokenizer(folder: Path) -> Any:

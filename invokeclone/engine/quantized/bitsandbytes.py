@@ -69,7 +69,7 @@ def _nf4(name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | Packe
         shape, block = torch.Size(state["shape"]), int(state.get("blocksize", _BLOCK))
         table, scales = tensors[f"{name}.quant_map"].float(), tensors[f"{name}.absmax"]
         if scales.dtype == torch.uint8:
-            scales = _nested_scales(name, tensors, state)
+            scales = _decode_nested_scales(name, tensors, state)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the quantization state of {name} is damaged: {error}") from error
     packed, values = tensors[name].reshape(-1), tuple(table.tolist())
@@ -82,7 +82,7 @@ def _nf4(name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | Packe
     return whole.decode(torch.float32).reshape(shape)
 
 
-def _nested_scales(name: str, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> torch.Tensor:
+def _decode_nested_scales(name: str, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> torch.Tensor:
     """Return the scales, which are themselves quantized in blocks."""
     codes, table = tensors[f"{name}.absmax"].int(), tensors[f"{name}.nested_quant_map"].float()
     outer = tensors[f"{name}.nested_absmax"].float()

@@ -46,7 +46,7 @@ def _decoder(kind: str) -> tuple[Any, int, int]:
 
     number = getattr(GGMLQuantizationType, kind, None)
     if number is None or (number not in dequantize_functions and not _has_reference(number)):
-        usable = ", ".join(sorted(known.name for known in dequantize_functions))
+        usable = ", ".join(sorted(decodable.name for decodable in dequantize_functions))
         raise ValueError(f"tensors of GGUF type {kind} cannot be decoded: use a file of one of {usable}")
     return dequantize_functions.get(number, _reference(number)), *GGML_QUANT_SIZES[number]
 

@@ -37,9 +37,9 @@ class PackedTensor(ABC):
         """Return `count` matrices of equally many rows."""
         return self.split([self.shape[0] // count] * count)
 
-    def join(self, others: Sequence[Self]) -> Self:
-        """Return the matrix with the rows of this one and then of the others."""
-        matrices = [self, *others]
+    def join(self, following: Sequence[Self]) -> Self:
+        """Return the matrix with the rows of this one and then of the following ones."""
+        matrices = [self, *following]
         parts = {name: torch.cat([matrix.parts[name] for matrix in matrices]) for name in self.parts}
         return self._with(parts, sum(matrix.shape[0] for matrix in matrices))
 

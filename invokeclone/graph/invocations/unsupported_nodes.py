@@ -82,7 +82,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
         "ernie_image_vae_decode",
     ),
-    "FLUX": ("flux_control_lora_loader", "flux_lora_collection_loader", "flux_lora_loader"),
     "FLUX.2": (
         "flux2_denoise", "flux2_dev_lora_collection_loader", "flux2_dev_lora_loader", "flux2_dev_model_loader",
         "flux2_dev_text_encoder", "flux2_klein_lora_collection_loader", "flux2_klein_lora_loader",

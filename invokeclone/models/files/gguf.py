@@ -5,6 +5,7 @@ The quantization types are those of the gguf library; docs/decisions/0010 explai
 
 import math
 import struct
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -150,6 +151,23 @@ def locate(path: Path) -> tuple[dict[str, StoredData], dict[str, str]]:
         name: StoredData(tensors[name].dtype, tensors[name].shape, begin, end - begin) for begin, end, name in ranges
     }
     return stored, metadata
+
+
+def read_lists(path: Path, names: Collection[str]) -> dict[str, list[Any]]:
+    """Return lists of a GGUF file's metadata, such as a vocabulary; names without a list are left out.
+
+    Raises InvalidModel for a damaged header.
+    """
+    with path.open("rb") as file:
+        header = _Header(file)
+        _, metadata_count = header.read_counts()
+        lists = {}
+        for _ in range(metadata_count):
+            name, kind = header.read_text(), header.read_number("<I")
+            value = header.read_value(kind, with_lists=name in names)
+            if name in names and isinstance(value, list):
+                lists[name] = value
+        return lists
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str], list[_Range]]:

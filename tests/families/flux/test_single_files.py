@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.engine.quantized.files import read_weights
 from invokeclone.families.flux import load, single_files
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit.config.settings import Settings
+from invokeclone.models.errors import InvalidModel
 from tests.tiny_flux import TRANSFORMER, make_transformer, original_names
 
 CPU = torch.device("cpu")
@@ -100,3 +102,51 @@ def test_the_vae_of_a_single_file(flux_vae: Any, tmp_path: Path) -> None:
     assert loaded.config.scaling_factor == pytest.approx(0.3611)
     assert loaded.config.shift_factor == pytest.approx(0.1159)
     assert all(torch.equal(value, flux_vae.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+def denoised(transformer: Any, flux_text: Any) -> torch.Tensor:
+    from tests.families.flux.test_pipeline import run, task_of
+
+    return run(transformer, task_of(flux_text)).float()
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "nf4"])
+def test_quantized_files(kind: str, flux_text: Any, tmp_path: Path) -> None:
+    """Fused layers are cut by rows while they are packed; the result is that of the decoded weights."""
+    from invokeclone.engine.quantized.packed import PackedLinear, PackedTensor
+    from tests.quantized_files import nf4, write_gguf
+
+    transformer = make_transformer(attention_head_dim=32, joint_attention_dim=24, axes_dims_rope=(4, 14, 14))
+    original = original_names(transformer.state_dict())
+    if kind == "nf4":
+        path = tmp_path / "nf4.safetensors"
+        stored: dict[str, torch.Tensor] = {}
+        for name, value in original.items():
+            packs = value.ndim == 2 and "_blocks." in name
+            stored |= nf4(name, value, nested=True) if packs else {name: value}
+        save_file(stored, path)
+    else:
+        path = tmp_path / "flux.gguf"
+        write_gguf(path, original, kind)
+    loaded = load.load_checkpoint(request(path, tmp_path))
+    assert isinstance(loaded.transformer_blocks[0].attn.to_k, PackedLinear)
+    assert isinstance(loaded.single_transformer_blocks[1].proj_mlp, PackedLinear)
+    assert loaded.dtype == torch.bfloat16
+    weights = {
+        name: value.decode(torch.float32) if isinstance(value, PackedTensor) else value
+        for name, value in single_files.to_diffusers_names(read_weights(path)).items()
+    }
+    plain = make_transformer(attention_head_dim=32, joint_attention_dim=24, axes_dims_rope=(4, 14, 14))
+    plain.load_state_dict(weights)
+    expected = denoised(plain.bfloat16(), flux_text)
+    assert torch.allclose(denoised(loaded, flux_text), expected, atol=1e-3)
+
+
+def test_a_truncated_gguf_file_is_named(flux_transformer: Any, tmp_path: Path) -> None:
+    from tests.quantized_files import write_gguf
+
+    write_gguf(tmp_path / "a.gguf", original_names(flux_transformer.state_dict()), "Q8_0")
+    content = (tmp_path / "a.gguf").read_bytes()
+    (tmp_path / "a.gguf").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InvalidModel, match="truncated"):
+        load.load_checkpoint(request(tmp_path / "a.gguf", tmp_path))
