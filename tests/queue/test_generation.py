@@ -264,13 +264,22 @@ async def graph_of(database: Database, **fields: Any) -> dict[str, Any]:
     ]
 
 
+_TO_UNET = {("loras.unet", "denoise_latents.unet"), ("loras.clip", "pos_cond.clip")}
+_TO_TRANSFORMER = {("loras.transformer", "denoise_latents.transformer"), ("loras.clip", "pos_cond.clip")}
+
+
 @pytest.mark.parametrize(
-    ("base", "kind"), [("sd-1", "lora_collection_loader"), ("sdxl", "sdxl_lora_collection_loader")]
+    ("base", "kind", "expected_edges"),
+    [
+        ("sd-1", "lora_collection_loader", _TO_UNET),
+        ("sdxl", "sdxl_lora_collection_loader", _TO_UNET | {("loras.clip2", "pos_cond.clip2")}),
+        ("flux", "flux_lora_collection_loader", _TO_TRANSFORMER | {("loras.t5_encoder", "pos_cond.t5_encoder")}),
+    ],
 )
 async def test_loras_are_applied_to_the_denoiser_and_the_text_encoders(
-    database: Database, base: str, kind: str
+    database: Database, base: str, kind: str, expected_edges: set[tuple[str, str]]
 ) -> None:
-    await add(database, "m", base=base)
+    await add(database, "m", base=base, variant="dev" if base == "flux" else "normal")
     await add(database, "style", base=base, **LORA)
     await add(database, "face", base=base, path="folder/My Face.safetensors", **LORA)
     loras = [{"model": "STYLE", "weight": 0.5}, {"model": "my face"}]
@@ -281,7 +290,7 @@ async def test_loras_are_applied_to_the_denoiser_and_the_text_encoders(
     recorded = graph["nodes"]["core_metadata"]["loras"]
     assert [(lora["model"]["key"], lora["weight"]) for lora in recorded] == [("style", 0.5), ("face", 1.0)]
     edges = {tuple(f"{end['node_id']}.{end['field']}" for end in edge.values()) for edge in graph["edges"]}
-    assert {("loras.unet", "denoise_latents.unet"), ("loras.clip", "pos_cond.clip")} <= edges
+    assert expected_edges <= edges
     graph = await graph_of(database, loras=[{"model": "style", "weight": 0.5, "text_weight": 0.0}])
     assert [graph["nodes"][name]["loras"][0]["weight"] for name in ("loras", "loras_text")] == [0.5, 0.0]
 

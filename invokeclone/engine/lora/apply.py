@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from invokeclone.engine.devices import DeviceMemory, is_out_of_memory
 from invokeclone.engine.lora.layers import LayerChange, LoRA, Replacement
-from invokeclone.engine.lora.matching import Change, LoRAPatch, assign, dense_weight
+from invokeclone.engine.lora.matching import Change, LoRAPatch, assign, dense_weight, has_dense_weight
 from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.kit import log
 
@@ -194,9 +194,7 @@ def _linear_branch(
             products.append((down, up, strength * change.scale))
         else:
             dense_changes.append((change, strength))
-    delta = None
-    if dense_changes:
-        delta = _sum_of_deltas(dense_weight(module) if weight is None else weight, dense_changes, device)
+    delta = _dense_delta(module, dense_changes, device, weight) if dense_changes else None
     bias = _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -214,13 +212,21 @@ def _linear_branch(
 
 def _convolution_branch(module: nn.Conv2d, changes: Sequence[Change], device: torch.device) -> Branch:
     """Return the branch of a convolution, with the module's padding, wrap-around included."""
-    delta, bias = _sum_of_deltas(dense_weight(module), changes, device), _sum_of_biases(module, changes)
+    delta, bias = _dense_delta(module, changes, device), _sum_of_biases(module, changes)
 
     def branch(inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         own_bias = None if bias is None else bias.to(inputs)
         return output.add_(module._conv_forward(inputs, delta.to(inputs), own_bias))  # noqa: SLF001
 
     return branch
+
+
+def _dense_delta(
+    module: Any, changes: Sequence[Change], device: torch.device, weight: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the sum of all changes of a module that keeps its weight; in half precision if that is packed."""
+    delta = _sum_of_deltas(dense_weight(module) if weight is None else weight, changes, device)
+    return delta.to(torch.bfloat16) if has_dense_weight(module) else delta
 
 
 def _sum_of_deltas(weight: torch.Tensor, changes: Sequence[Change], device: torch.device) -> torch.Tensor:

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, Model, ModelParts, recipe
+from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, Model, ModelParts, recipe
 from invokeclone.graph.recipes.flow import FlowRecipe
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 _TOKENS = "t5_max_seq_len"
 """Input of the prompt node; it comes from the model loader, as the text encoders do."""
+_ENCODERS = ("clip", "t5_encoder")
+_LORA_NODE = LoRANode("flux_lora_collection_loader", "transformer", _ENCODERS)
 
 
 @recipe(BaseModelType.Flux)
@@ -20,7 +22,7 @@ class FluxRecipe(FlowRecipe):
     metadata_mode = "flux_"
     guidance_name = "guidance"
     has_negative_prompt = False
-    text_encoders = ("clip", "t5_encoder")
+    text_encoders = _ENCODERS
 
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load transformer, text encoders and VAE."""
@@ -31,20 +33,8 @@ class FluxRecipe(FlowRecipe):
     def apply_loras(
         self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
     ) -> ModelParts:
-        """Apply LoRAs with one node; text encoders have the same weights."""
-        if not loras:
-            return parts
-        if any(lora.encoder_weight != lora.weight for lora in loras):
-            raise CannotBuild(f"{self.name}: a LoRA's weights of the network and of the text encoders must be equal")
-        listed = [{"lora": dict(lora.model), "weight": lora.weight} for lora in loras]
-        encoders = {encoder: parts.text_encoders[encoder] for encoder in self.text_encoders}
-        node = builder.node(name, "flux_lora_collection_loader", loras=listed, transformer=parts.denoiser, **encoders)
-        patched = {encoder: NodeOutput(node, encoder) for encoder in self.text_encoders}
-        return replace(
-            parts,
-            denoiser=NodeOutput(node, "transformer"),
-            text_encoders={**patched, _TOKENS: parts.text_encoders[_TOKENS]},
-        )
+        """Apply LoRAs to transformer and text encoders."""
+        return _LORA_NODE.apply(builder, name, parts, loras)
 
     def encode_prompt(
         self,

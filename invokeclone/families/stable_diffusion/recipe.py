@@ -10,6 +10,7 @@ from invokeclone.graph.recipes import (
     AppliedLoRA,
     CannotBuild,
     DenoiseRun,
+    LoRANode,
     Model,
     ModelParts,
     PromptDetails,
@@ -31,8 +32,7 @@ class StableDiffusionRecipe(Recipe):
     name = "sd1"
     weights_prompts = True
     metadata_mode = ""
-    lora_node = "lora_collection_loader"
-    """Type of the node that applies LoRAs, whose inputs and outputs are the UNet and the text encoders."""
+    lora_node = LoRANode("lora_collection_loader", "unet", ("clip",))
 
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load UNet, CLIP and VAE."""
@@ -51,34 +51,8 @@ class StableDiffusionRecipe(Recipe):
     def apply_loras(
         self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
     ) -> ModelParts:
-        """Apply LoRAs with one node, or two if the text encoders have different weights."""
-        if not loras:
-            return parts
-        encoders = dict(parts.text_encoders)
-        weights = [lora.weight for lora in loras]
-        text_weights = [lora.encoder_weight for lora in loras]
-        if weights == text_weights:
-            node = self._lora_node(builder, name, loras, weights, {"unet": parts.denoiser, **encoders})
-            text_node = node
-        else:
-            node = self._lora_node(builder, name, loras, weights, {"unet": parts.denoiser})
-            text_node = self._lora_node(builder, f"{name}_text", loras, text_weights, encoders)
-        return replace(
-            parts,
-            denoiser=NodeOutput(node, "unet"),
-            text_encoders={encoder: NodeOutput(text_node, encoder) for encoder in encoders},
-        )
-
-    def _lora_node(
-        self,
-        builder: GraphBuilder,
-        name: str,
-        loras: Sequence[AppliedLoRA],
-        weights: Sequence[float],
-        inputs: Mapping[str, NodeOutput],
-    ) -> str:
-        listed = [{"lora": dict(lora.model), "weight": weight} for lora, weight in zip(loras, weights, strict=True)]
-        return builder.node(name, self.lora_node, loras=listed, **inputs)
+        """Apply LoRAs to UNet and text encoders."""
+        return self.lora_node.apply(builder, name, parts, loras)
 
     def make_seamless(self, builder: GraphBuilder, parts: ModelParts) -> ModelParts:
         """Make UNet and VAE seamless in both directions."""
@@ -184,7 +158,7 @@ class StableDiffusionXLRecipe(StableDiffusionRecipe):
 
     name = "sdxl"
     metadata_mode = "sdxl_"
-    lora_node = "sdxl_lora_collection_loader"
+    lora_node = LoRANode("sdxl_lora_collection_loader", "unet", ("clip", "clip2"))
 
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load UNet, both text encoders and VAE."""

@@ -6,6 +6,7 @@ family's `spec.py` are checked before a recipe is used.
 """
 
 from invokeclone.graph.recipes.blocks import Recipe
+from invokeclone.graph.recipes.loras import LoRANode
 from invokeclone.graph.recipes.registry import recipe, recipes
 from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PromptDetails
 from invokeclone.graph.recipes.settings import (
@@ -53,6 +54,7 @@ __all__ = [
     "ImageSettings",
     "InitImage",
     "InpaintMask",
+    "LoRANode",
     "Model",
     "ModelParts",
     "PasteTarget",

@@ -207,7 +207,7 @@ def test_packed_weights_are_kept_and_unpacked_where_a_change_depends_on_them(kin
     with apply_loras(plain, [patch(0.5, **layers)], CPU):
         expected = run(plain)
     with apply_loras(model, [patch(0.5, **layers)], CPU):
-        assert torch.allclose(run(model), expected, atol=1e-5)
+        assert torch.allclose(run(model), expected, atol=3e-2)  # dense changes are kept in half precision
         assert [layer.weight.data_ptr() for layer in model.layers.values()] == stored
     assert torch.allclose(run(model), run(plain))
 

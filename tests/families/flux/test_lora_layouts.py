@@ -14,8 +14,12 @@ from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.files import load_lora
 from invokeclone.engine.lora.layers import read_layer
 from invokeclone.engine.lora.matching import LoRAPatch, assign
+from invokeclone.engine.quantized.files import read_weights
+from invokeclone.engine.quantized.packed import PackedLinear
 from invokeclone.families.flux import single_files
+from invokeclone.families.flux.load import transformer_of
 from invokeclone.families.flux.lora_keys import LAYOUT
+from tests.quantized_files import write_gguf
 from tests.tiny_flux import TRANSFORMER, original_names
 
 CPU = torch.device("cpu")
@@ -231,6 +235,15 @@ def kinds_of(rows: int, columns: int) -> dict[str, Tensors]:
     }  # fmt: skip
 
 
+def changes_of(layer: str, kind: str, weight: torch.Tensor) -> Tensors:
+    """Return what a change of a kind adds to a layer with this weight."""
+    stored = kinds_of(*weight.shape)[kind]
+    change = read_layer({tensor.replace("lora_B.bias", "lora_up.bias"): value for tensor, value in stored.items()})
+    delta, bias = change.weight_delta(weight), change.bias_delta()
+    assert delta is not None
+    return {f"{layer}.weight": delta} | ({} if bias is None else {f"{layer}.bias": bias})
+
+
 LAYERS = ("double_blocks.1.txt_attn.qkv", "single_blocks.0.linear1", "single_blocks.1.linear2", SWAPPED)
 
 
@@ -247,12 +260,7 @@ def test_every_kind_over_fused_layers(
         stored = kinds_of(*weight.shape)[kind]
         name = prefix + (flat(layer) if prefix == "lora_unet_" else layer)
         tensors |= {f"{name}.{tensor}": value for tensor, value in stored.items()}
-        change = read_layer({tensor.replace("lora_B.bias", "lora_up.bias"): value for tensor, value in stored.items()})
-        delta, bias = change.weight_delta(weight), change.bias_delta()
-        assert delta is not None
-        deltas[f"{layer}.weight"] = delta
-        if bias is not None:
-            deltas[f"{layer}.bias"] = bias
+        deltas |= changes_of(layer, kind, weight)
     result = predict_with(flux_transformer, load(tmp_path, tensors))
     assert torch.allclose(result, predict_merged(deltas), atol=5e-4)
 
@@ -285,6 +293,31 @@ def test_alpha_of_pefts_configuration(tmp_path: Path, pairs: dict[str, Pair], fl
     config = json.dumps({"transformer.lora_alpha": 6, "transformer.r": RANK})
     parts = load(tmp_path, LAYOUTS["diffusers"](layer, *pairs[layer]), lora_adapter_metadata=config)
     assert parts["transformer"]["transformer_blocks_0_attn_to_out_0"].scale == 2
+
+
+@pytest.mark.parametrize("kind", ["DoRA per input", "LoKr", "biased LoRA"])
+def test_quantized_weights_are_kept(
+    tmp_path: Path, flux_transformer: Any, original: Tensors, predict_merged: Merge, kind: str
+):
+    """The same result as with the decoded weights, merged by hand."""
+    write_gguf(tmp_path / "flux.gguf", original, "Q8_0")
+    transformer = transformer_of(read_weights(tmp_path / "flux.gguf"), torch.float32, "flux.gguf")
+    packed = {name: module for name, module in transformer.named_modules() if isinstance(module, PackedLinear)}
+    assert "transformer_blocks.1.attn.add_k_proj" in packed
+    dense = {**transformer.state_dict(), **{f"{name}.weight": m.decode(torch.float32) for name, m in packed.items()}}
+    decoded = original_names({name: tensor for name, tensor in dense.items() if name in flux_transformer.state_dict()})
+    tensors: Tensors = {}
+    for layer in LAYERS:
+        stored = kinds_of(*original[f"{layer}.weight"].shape)[kind]
+        tensors |= {f"diffusion_model.{layer}.{tensor}": value for tensor, value in stored.items()}
+    deltas: Tensors = {}
+    for layer in LAYERS:
+        deltas |= changes_of(layer, kind, decoded[f"{layer}.weight"])
+    expected = predict_merged(
+        {name: (decoded[name] - original[name]) / WEIGHT + deltas.get(name, 0) for name in decoded}
+    )
+    result = predict_with(transformer, load(tmp_path, tensors))
+    assert torch.allclose(result, expected, atol=4e-2)
 
 
 class TestAgainstDiffusers:

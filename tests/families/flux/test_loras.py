@@ -1,8 +1,8 @@
 """LoRA nodes of FLUX.1, runs with LoRAs and control LoRAs, against weights merged by hand and diffusers' pipeline."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from invokeclone.components.flux.conditioning import FLUXConditioningInfo
 from invokeclone.components.flux.fields import FluxConditioningField
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.engine.conditioning import ConditioningFieldData
-from invokeclone.engine.loading import loaders
 from invokeclone.engine.lora.files import load_lora
 from invokeclone.families.flux import single_files
 from invokeclone.families.flux.control_lora import apply_control_lora
@@ -31,12 +30,14 @@ from invokeclone.families.flux.nodes.loras import (
     FLUXLoRACollectionLoader,
     FluxLoRALoaderInvocation,
 )
+from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation
+from invokeclone.families.flux.nodes.prompts import FluxTextEncoderInvocation
 from invokeclone.families.flux.reference_images import control_tokens, kontext_references
 from invokeclone.families.flux.tokens import pack, unpack
 from invokeclone.graph.invocations.metadata import WrongModelType
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
-from tests.fakes_context import FakeContext
+from tests.fakes_context import FakeConfig, FakeContext
 from tests.families.flux.test_pipeline import (
     CPU,
     HEIGHT,
@@ -49,6 +50,7 @@ from tests.families.flux.test_pipeline import (
     task_of,
 )
 from tests.tiny_flux import make_transformer, original_names
+from tests.tiny_transformers import InstalledModels
 
 Tensors = dict[str, torch.Tensor]
 Text = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
@@ -166,41 +168,21 @@ def test_control_loras_exclude_fill_and_references(flux_transformer: Any, flux_v
         run(flux_transformer, referenced)
 
 
-class Models:
-    """Models of nodes: those that are given, and LoRA files, which are loaded as always."""
+@dataclass
+class Models(InstalledModels):
+    """Models in files, and some that are objects, by key."""
 
-    def __init__(self, cache: Any) -> None:
-        self.cache = cache
-        self.records: dict[str, Any] = {}
-        self.objects: dict[str, Any] = {}
+    objects: dict[str, Any] = field(default_factory=dict)
 
-    def exists(self, identifier: Any) -> bool:
-        return getattr(identifier, "key", identifier) in self.records
-
-    def get_config(self, identifier: Any) -> Any:
-        return self.records[getattr(identifier, "key", identifier)]
-
-    def load(self, identifier: Any) -> Any:
+    def load(self, identifier: ModelIdentifierField, submodel_type: Any = None) -> Any:
         if identifier.key in self.objects:
             return Loaded(self.objects[identifier.key])
-        record = self.get_config(identifier)
-        return loaders.load(self.cache, record, Path(record.path))
+        return super().load(identifier, submodel_type)
 
-    def add(
-        self,
-        name: str,
-        kind: ModelType,
-        model: Any = None,
-        path: Path | None = None,
-        base: BaseModelType = BaseModelType.Flux,
-        **facts: Any,
-    ) -> ModelIdentifierField:
-        """Install a model object or a LoRA file; returns its identifier."""
-        record = {"key": name, "name": name, "base": base, "type": kind, "format": ModelFormat.LyCORIS}
-        self.records[name] = SimpleNamespace(**record, path=str(path), **facts)
-        if model is not None:
-            self.objects[name] = model
-        return ModelIdentifierField(key=name, hash="blake3:0", name=name, base=base, type=kind)
+    def add_object(self, name: str, kind: ModelType, model: Any, base: Any = BaseModelType.Flux, **facts: Any) -> Any:
+        """Add a model; returns its identifier."""
+        self.objects[name] = model
+        return self.add(Path(name), base, kind, ModelFormat.Checkpoint, **facts)
 
 
 class Loaded:
@@ -218,16 +200,19 @@ class Loaded:
 
 @pytest.fixture
 def context(model_cache: Any) -> FakeContext:
-    return FakeContext(models=Models(model_cache))
+    return FakeContext(models=Models(model_cache, {}), config=FakeConfig(model_cache.settings))
 
 
 @pytest.fixture
 def install(context: FakeContext, tmp_path: Path) -> Callable[..., ModelIdentifierField]:
     """Install a LoRA with these tensors."""
 
-    def install_lora(name: str, tensors: Tensors, kind: ModelType = ModelType.LoRA, **facts: Any) -> Any:
-        save_file(tensors, tmp_path / f"{name}.safetensors")
-        return context.models.add(name, kind, path=tmp_path / f"{name}.safetensors", **facts)
+    def install_lora(
+        name: str, tensors: Tensors, kind: ModelType = ModelType.LoRA, base: BaseModelType = BaseModelType.Flux
+    ) -> Any:
+        path = tmp_path / f"{name}.safetensors"
+        save_file(tensors, path)
+        return context.models.add(path, base, kind, ModelFormat.LyCORIS)
 
     return install_lora
 
@@ -243,9 +228,9 @@ def style(install: Any, original: Tensors) -> ModelIdentifierField:
 @pytest.fixture
 def parts(context: FakeContext, flux_transformer: Any) -> dict[str, Any]:
     """Return the fields of a model whose text encoders belong to no base."""
-    main = context.models.add("dev", ModelType.Main, flux_transformer, variant=FluxVariantType.Dev)
-    clip = context.models.add("clip", ModelType.CLIPEmbed, base=BaseModelType.Any)
-    t5 = context.models.add("t5", ModelType.T5Encoder, base=BaseModelType.Any)
+    main = context.models.add_object("dev", ModelType.Main, flux_transformer, variant=FluxVariantType.Dev)
+    clip = context.models.add_object("clip", ModelType.CLIPEmbed, None, BaseModelType.Any)
+    t5 = context.models.add_object("t5", ModelType.T5Encoder, None, BaseModelType.Any)
     return {
         "transformer": TransformerField(transformer=main, loras=[]),
         "clip": CLIPField(tokenizer=clip, text_encoder=clip, skipped_layers=0, loras=[]),
@@ -276,9 +261,9 @@ class TestLoaders:
         self, context: FakeContext, parts: dict[str, Any], style: ModelIdentifierField
     ):
         output = FluxLoRALoaderInvocation(lora=style, weight=-0.3, **parts).invoke(context)
-        for name, field in parts.items():
-            assert getattr(output, name) == field.model_copy(update={"loras": [LoRAField(lora=style, weight=-0.3)]})
-            assert field.loras == []
+        for name, part in parts.items():
+            assert getattr(output, name) == part.model_copy(update={"loras": [LoRAField(lora=style, weight=-0.3)]})
+            assert part.loras == []
 
     def test_parts_may_be_omitted(self, context: FakeContext, parts: dict[str, Any], style: ModelIdentifierField):
         output = FluxLoRALoaderInvocation(lora=style, transformer=parts["transformer"]).invoke(context)
@@ -298,10 +283,10 @@ class TestLoaders:
         self, context: FakeContext, parts: dict[str, Any], install: Any, style: ModelIdentifierField
     ):
         other = install("klein", {"x.diff": torch.ones(1, 1)}, base=BaseModelType.Flux2)
-        with pytest.raises(LoRANotApplicable, match="klein is for flux2 models, but dev is a flux model"):
+        with pytest.raises(LoRANotApplicable, match=r"klein\S* is for flux2 models, but dev is a flux model"):
             FluxLoRALoaderInvocation(lora=other, **parts).invoke(context)
         twice = [LoRAField(lora=style, weight=1)] * 2
-        with pytest.raises(LoRANotApplicable, match="style is applied twice"):
+        with pytest.raises(LoRANotApplicable, match=r"style\S* is applied twice"):
             FLUXLoRACollectionLoader(loras=twice, **parts).invoke(context)
 
     def test_control_lora(self, context: FakeContext, install: Any, style: ModelIdentifierField):
@@ -309,7 +294,7 @@ class TestLoaders:
         depth = install("depth", {"x.diff": torch.ones(1, 1)}, ModelType.ControlLoRa)
         field = FluxControlLoRALoaderInvocation(lora=depth, image=image, weight=0.4).invoke(context).control_lora
         assert (field.lora, field.img, field.weight) == (depth, image, 0.4)
-        with pytest.raises(WrongModelType, match="style is a model of type lora: select one of type control_lora"):
+        with pytest.raises(WrongModelType, match=r"style\S* is a model of type lora: select one of type control_lora"):
             FluxControlLoRALoaderInvocation(lora=style, image=image).invoke(context)
 
 
@@ -341,7 +326,7 @@ class TestRuns:
         self, context: FakeContext, denoise: Any, parts: dict[str, Any], style: Any, install: Any,
         control_lora: Tensors, original: Tensors, flux_vae: Any,
     ):  # fmt: skip
-        vae = VAEField(vae=context.models.add("vae", ModelType.VAE, flux_vae))
+        vae = VAEField(vae=context.models.add_object("vae", ModelType.VAE, flux_vae))
         depth = install("depth", control_lora, ModelType.ControlLoRa)
         image = context.images.put(Image.effect_noise((WIDTH, HEIGHT), 80).convert("RGB"))
         control = FluxControlLoRALoaderInvocation(lora=depth, image=image, weight=0.6).invoke(context).control_lora
@@ -358,6 +343,30 @@ class TestRuns:
         expected = run_with(merged, denoise()._task(context), tokens)
         assert torch.allclose(latents, expected, atol=2e-4)
 
+    def test_prompts_with_a_lora(self, context: FakeContext, flux_folder: Path, install: Any):
+        main = context.models.add_main(flux_folder, BaseModelType.Flux)
+        model = FluxModelLoaderInvocation(model=main).invoke(context)
+        clip_layer, t5_layer = (
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1",
+            "lora_te2_encoder_block_0_layer_0_SelfAttention_v",
+        )
+        tensors = {f"{clip_layer}.diff": random_tensor(37, 32), f"{t5_layer}.diff": random_tensor(16, 24)}
+        lora = install("words", tensors)
+        patched = FluxLoRALoaderInvocation(lora=lora, clip=model.clip, t5_encoder=model.t5_encoder).invoke(context)
+
+        def encode(clip: Any, t5: Any) -> FLUXConditioningInfo:
+            node = FluxTextEncoderInvocation(clip=clip, t5_encoder=t5, t5_max_seq_len=256, prompt="a cat")
+            conditioning = node.invoke(context).conditioning
+            return context.conditioning.load(conditioning.conditioning_name).conditionings[0]
+
+        plain = encode(model.clip, model.t5_encoder)
+        both = encode(patched.clip, patched.t5_encoder)
+        assert not torch.allclose(both.clip_embeds, plain.clip_embeds, atol=1e-2)
+        assert not torch.allclose(both.t5_embeds, plain.t5_embeds, atol=1e-2)
+        only_clip = encode(patched.clip, model.t5_encoder)
+        assert torch.equal(only_clip.clip_embeds, both.clip_embeds)
+        assert torch.equal(only_clip.t5_embeds, plain.t5_embeds)
+
     def test_a_control_lora_without_weight_changes_nothing(self, context: FakeContext, denoise: Any, install: Any):
         depth = install("depth", {"x.diff": torch.ones(1, 1)}, ModelType.ControlLoRa)
         image = context.images.put(Image.new("RGB", (8, 8)))
@@ -371,7 +380,7 @@ class TestRuns:
         with pytest.raises(ValueError, match=r"control_lora needs a VAE .* connect controlnet_vae"):
             denoise(control_lora=control).invoke(context)
         context.models.records["dev"].variant = FluxVariantType.Schnell
-        with pytest.raises(ValueError, match=r"depth is for FLUX\.1 dev, but dev is FLUX\.1 schnell"):
+        with pytest.raises(ValueError, match=r"depth\S* is for FLUX\.1 dev, but dev is FLUX\.1 schnell"):
             denoise(control_lora=control).invoke(context)
 
 
