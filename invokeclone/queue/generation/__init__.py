@@ -13,6 +13,7 @@ from invokeclone.queue.generation.errors import (
     SizeOverLimits,
 )
 from invokeclone.queue.generation.extras import CONTROLS, IP_ADAPTERS, LORAS, image_encoder, require_images
+from invokeclone.queue.generation.image_sizes import resolve_with_images
 from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE, MIN_SIDE, SEEDS, is_within_limits
 from invokeclone.queue.generation.mains import (
     architecture_of,
@@ -71,4 +72,5 @@ __all__ = [
     "require_images",
     "resolve",
     "resolve_scheduler",
+    "resolve_with_images",
 ]
