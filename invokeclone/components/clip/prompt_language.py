@@ -100,7 +100,7 @@ _EMPTY = Conjunction(((Fragment(""),),), (1.0,))
 
 
 class _Parser:
-    """A parser of one text. Results at each position are kept, so no part of the text is parsed twice."""
+    """A parser of one text. Results at each position are nonempty, so no part of the text is parsed twice."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -118,10 +118,10 @@ class _Parser:
             _, operator, prompts, options = joined
             numbers = _numbers(operator, options)
             flat = [flatten(prompt) for prompt in prompts]
-            kept = [
+            nonempty = [
                 (part, weight) for part, weight in zip(flat, _weights(operator, flat, numbers), strict=True) if part
             ]
-            return [part for part, _ in kept], [weight for _, weight in kept]
+            return [part for part, _ in nonempty], [weight for _, weight in nonempty]
         start = self._skip_loras(0)
         blended = self._list(self._skip(start))
         if blended and blended[1] == "blend":
@@ -236,14 +236,14 @@ class _Parser:
         end = self._skip(end)
         if self.text.startswith(",", end):
             end = self._options(end + 1)[0]
-        return self._closed(end, edited)
+        return self._close(end, edited)
 
     def _attend(self, position: int, nodes: list[_Node]) -> _Match | None:
         position = self._skip(position)
         weight = _SIGNS.match(self.text, position) or _NUMBER.match(self.text, position)
-        return self._closed(weight.end(), [_Weighted(_weight(weight[0]), nodes)]) if weight else None
+        return self._close(weight.end(), [_Weighted(_weight(weight[0]), nodes)]) if weight else None
 
-    def _closed(self, position: int, nodes: list[_Node]) -> _Match | None:
+    def _close(self, position: int, nodes: list[_Node]) -> _Match | None:
         end = self._skip(position)
         return (end + 1, nodes) if self.text.startswith(")", end) else None
 
@@ -256,7 +256,7 @@ class _Parser:
         prompts = []
         while True:
             position = self._skip(position + 1)
-            match = self._target(position) or self._quoted_prompt(position)
+            match = self._target(position) or self._parse_quoted_prompt(position)
             if match is None:
                 return None
             prompts.append(match[1])
@@ -267,10 +267,10 @@ class _Parser:
         if operator is None:
             return None
         end, options = self._options(operator.end())
-        closed = self._closed(end, [])
+        closed = self._close(end, [])
         return (closed[0], operator[1], prompts, options) if closed else None
 
-    def _quoted_prompt(self, position: int) -> _Match | None:
+    def _parse_quoted_prompt(self, position: int) -> _Match | None:
         content = self._quotation(position)
         return (content[0], _Parser(content[1]).prompt()) if content else None
 
@@ -299,8 +299,8 @@ class _Parser:
                 match = _NUMBER.match(self.text, value) or _KEYWORD.match(self.text, value)
                 if match:
                     return match.end(), f"{name[0]}="
-        found = number or name
-        return (found.end(), found[0]) if found else None
+        option = number or name
+        return (option.end(), option[0]) if option else None
 
     # Characters
 
@@ -331,7 +331,7 @@ def _weight(text: str) -> float:
     return float(base ** min(len(text), 2000))
 
 
-def _checked(weight: float) -> float:
+def _check_weight(weight: float) -> float:
     if not abs(weight) <= MAX_WEIGHT:
         raise PromptSyntaxError(f"the prompt cannot be parsed: weights are at most {MAX_WEIGHT:g}")
     return weight
@@ -348,7 +348,7 @@ def flatten(nodes: Sequence[_Node]) -> tuple[Fragment | Swap, ...]:
 def _leaves(nodes: Sequence[_Node], scale: float) -> Iterator[Fragment | Swap]:
     for node in nodes:
         if isinstance(node, str):
-            yield Fragment(node, _checked(scale))
+            yield Fragment(node, _check_weight(scale))
         elif isinstance(node, _Weighted):
             yield from _leaves(node.children, scale * node.weight)
         else:
@@ -368,7 +368,7 @@ def _fuse(items: Iterator[Fragment | Swap]) -> Iterator[Fragment | Swap]:
     weight = 1.0
     for item in items:
         if texts and (isinstance(item, Swap) or item.weight != weight):
-            yield _joined(texts, weight)
+            yield _join(texts, weight)
             texts = []
         if isinstance(item, Swap):
             yield item
@@ -376,16 +376,16 @@ def _fuse(items: Iterator[Fragment | Swap]) -> Iterator[Fragment | Swap]:
             texts.append(item.text)
             weight = item.weight
     if texts:
-        yield _joined(texts, weight)
+        yield _join(texts, weight)
 
 
-def _joined(texts: list[str], weight: float) -> Fragment:
+def _join(texts: list[str], weight: float) -> Fragment:
     return Fragment(texts[0] if len(texts) == 1 else _ESCAPED.sub(r"\1", " ".join(texts)), weight)
 
 
 def _numbers(operator: str, options: list[str]) -> list[float]:
     try:
-        return [_checked(float(option)) for option in options]
+        return [_check_weight(float(option)) for option in options]
     except ValueError as error:
         raise PromptSyntaxError(
             f"the prompt cannot be parsed: .{operator}() takes numbers up to {MAX_WEIGHT:g}, not {', '.join(options)[:_EXCERPT]}"

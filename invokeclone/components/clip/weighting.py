@@ -25,7 +25,7 @@ class _Chunks(NamedTuple):
     tokens: list[list[int]]
     weights: list[list[float]]
     ranges: list[tuple[int, int] | None]
-    """For each fragment the places of its first and last token in all chunks; None without tokens."""
+    """For each fragment the positions of its first and last token in all chunks; None without tokens."""
 
 
 class WeightedEncoder:
@@ -62,14 +62,14 @@ class WeightedEncoder:
         """Return the embeddings of fragments; none are an empty prompt."""
         chunks = self._chunks(fragments or [Fragment("")])
         lowered: dict[int, list[tuple[tuple[int, int], float]]] = {}
-        """By chunk: the places of each fragment with a weight under 1, and the share of the prompt without it."""
+        """By chunk: the positions of each fragment with a weight under 1, and the share of the prompt without it."""
         total = 1.0
-        for place, fragment in zip(chunks.ranges, fragments, strict=False):
-            if fragment.weight < 1 and place is not None:
+        for span, fragment in zip(chunks.ranges, fragments, strict=False):
+            if fragment.weight < 1 and span is not None:
                 share = _share_without(fragment.weight)
                 total += share
-                for number in range(place[0] // self.length, place[1] // self.length + 1):
-                    lowered.setdefault(number, []).append((place, share))
+                for number in range(span[0] // self.length, span[1] // self.length + 1):
+                    lowered.setdefault(number, []).append((span, share))
         encoded = []
         for number in range(len(chunks.tokens)):
             base = self._chunk(chunks, number, None)
@@ -116,13 +116,13 @@ class WeightedEncoder:
         tokens = [token for numbers in by_fragment for token in numbers]
         weights = [fragment.weight for fragment, numbers in zip(fragments, by_fragment, strict=True) for _ in numbers]
         chunks = _Chunks([], [], [])
-        places: list[int] = []
-        start, room = 0, self.length - 2
+        positions: list[int] = []
+        start, capacity = 0, self.length - 2
         while start < len(tokens) or not chunks.tokens:
-            stop = start + self._split(tokens[start : start + room + 1], room)
+            stop = start + self._split(tokens[start : start + capacity + 1], capacity)
             inside = tokens[start:stop]
-            padding = room - len(inside)
-            places += range(len(chunks.tokens) * self.length + 1, len(chunks.tokens) * self.length + 1 + len(inside))
+            padding = capacity - len(inside)
+            positions += range(len(chunks.tokens) * self.length + 1, len(chunks.tokens) * self.length + 1 + len(inside))
             bos, eos, pad = (getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
             chunks.tokens.append([bos, *inside, eos, *[pad] * padding])
             chunks.weights.append([1.0, *weights[start:stop], 1.0, *[1.0] * padding])
@@ -130,7 +130,7 @@ class WeightedEncoder:
         start = 0
         for numbers in by_fragment:
             stop = start + len(numbers)
-            chunks.ranges.append((places[start], places[stop - 1]) if numbers else None)
+            chunks.ranges.append((positions[start], positions[stop - 1]) if numbers else None)
             start = stop
         return chunks
 
@@ -143,15 +143,15 @@ class WeightedEncoder:
             result.append(textual_inversion.expand_triggers(self.tokenizer, inner))
         return result
 
-    def _split(self, tokens: list[int], room: int) -> int:
+    def _split(self, tokens: list[int], capacity: int) -> int:
         """Return how many tokens go into the next chunk: up to the last sentence, phrase or word that ends in it."""
-        if len(tokens) <= room:
-            return room
-        texts = self.tokenizer.convert_ids_to_tokens(tokens[:room])
+        if len(tokens) <= capacity:
+            return capacity
+        texts = self.tokenizer.convert_ids_to_tokens(tokens[:capacity])
         for ends in (_ENDS_OF_SENTENCES, _ENDS_OF_PHRASES):
             if split := _last(texts, [text in ends for text in texts]):
                 return split
-        return _last(texts, [text.endswith("</w>") for text in texts]) or room
+        return _last(texts, [text.endswith("</w>") for text in texts]) or capacity
 
 
 def _last(texts: list[str], ends: list[bool]) -> int:

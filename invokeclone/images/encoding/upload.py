@@ -100,7 +100,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         image.load()
     except DECODE_ERRORS as error:
         raise NotAnImage(f"the image is damaged: {error}") from error
-    return image_modes.managed(image)
+    return image_modes.apply_profile(image)
 
 
 def crop_to_visible(image: Image.Image) -> Image.Image:

@@ -134,7 +134,7 @@ def _lab(image: "Image", *, to_lab: bool) -> "Image":
 # Colors and orientation of files
 
 
-def managed(image: "Image") -> "Image":
+def apply_profile(image: "Image") -> "Image":
     """Return a decoded image with the colors that its embedded profile stands for, as sRGB, and without the profile.
 
     Images without a profile, with an sRGB profile or with one that cannot be used are returned as they are.
@@ -150,12 +150,12 @@ def managed(image: "Image") -> "Image":
         if space == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
             return image
         mode = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L"}[space]
-        return _applied(image, source, mode)
+        return _to_srgb(image, source, mode)
     except (ImageCms.PyCMSError, OSError, ValueError, KeyError, TypeError):
         return image
 
 
-def _applied(image: "Image", profile: Any, mode: str) -> "Image":
+def _to_srgb(image: "Image", profile: Any, mode: str) -> "Image":
     """Return the image as sRGB by a profile of images in `mode`; transparency is kept. Raises ValueError, PyCMSError."""
     from PIL import ImageCms
 

@@ -18,7 +18,7 @@ def without_large_texts(data: bytes) -> bytes:
     """Return a PNG without the texts and color profiles that are too large for Pillow, which refuses such files."""
     if not data.startswith(_SIGNATURE):
         return data
-    kept, start, position, total = [], 0, len(_SIGNATURE), 0
+    parts, start, position, total = [], 0, len(_SIGNATURE), 0
     while position + _CHUNK_FRAME <= len(data):
         length, name = _CHUNK_HEAD.unpack_from(data, position)
         end = position + _CHUNK_FRAME + length
@@ -26,10 +26,10 @@ def without_large_texts(data: bytes) -> bytes:
             size = MAX_TEXT if total > MAX_TEXTS else _text_size(name, data[position + _CHUNK_HEAD.size : end - 4])
             total += size
             if size >= MAX_TEXT:
-                kept.append(data[start:position])
+                parts.append(data[start:position])
                 start = end
         position = end
-    return b"".join([*kept, data[start:]]) if kept else data
+    return b"".join([*parts, data[start:]]) if parts else data
 
 
 def _text_size(name: bytes, content: bytes) -> int:
