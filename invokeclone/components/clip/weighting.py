@@ -17,6 +17,8 @@ from invokeclone.components.clip.prompt_language import Blend, Conjunction, Frag
 _ENDS_OF_SENTENCES = frozenset({".</w>"})
 _ENDS_OF_PHRASES = frozenset({".</w>", ",</w>", ";</w>", ":</w>"})
 _LOWEST_WEIGHT = 1e-5
+_BATCH = 16
+"""Rows that are encoded at a time."""
 
 
 class _Chunks(NamedTuple):
@@ -72,23 +74,23 @@ class WeightedEncoder:
                     lowered.setdefault(number, []).append((span, share))
         encoded = []
         for number in range(len(chunks.tokens)):
-            base = self._chunk(chunks, number, None)
+            base = self._chunk(chunks, number, [None])
             if masked := lowered.get(number):
                 start = number * self.length
-                rows = [
-                    base,
-                    *[self._chunk(chunks, number, (first - start, last - start)) for (first, last), _ in masked],
-                ]
+                hidden = [(first - start, last - start) for (first, last), _ in masked]
+                rows = [self._chunk(chunks, number, hidden[at : at + _BATCH]) for at in range(0, len(hidden), _BATCH)]
                 shares = [share for _, share in masked]
-                base = _average(torch.stack(rows, dim=1), [total - sum(shares), *shares], normalize=True)
+                stacked = torch.cat([base, *rows]).unsqueeze(0)
+                base = _average(stacked, [total - sum(shares), *shares], normalize=True)
             encoded.append(base)
         return torch.cat(encoded, dim=1).to(self.text_encoder.device, dtype=self.text_encoder.dtype)
 
-    def _chunk(self, chunks: _Chunks, number: int, masked: tuple[int, int] | None) -> torch.Tensor:
-        """Return the weighted embeddings of a chunk, with the tokens from `masked` hidden if given."""
-        mask = torch.ones(1, self.length, dtype=torch.long, device=self.device)
-        if masked is not None:
-            mask[:, max(masked[0], 1) : min(masked[1] + 1, self.length - 1)] = 0
+    def _chunk(self, chunks: _Chunks, number: int, hidden: Sequence[tuple[int, int] | None]) -> torch.Tensor:
+        """Return the weighted embeddings of a chunk, a row for each range of tokens to hide, if any."""
+        mask = torch.ones(len(hidden), self.length, dtype=torch.long, device=self.device)
+        for row, tokens in zip(mask, hidden, strict=True):
+            if tokens is not None:
+                row[max(tokens[0], 1) : min(tokens[1] + 1, self.length - 1)] = 0
         embeds = self._hidden_state(chunks.tokens[number], mask)
         weights = torch.tensor(chunks.weights[number], dtype=torch.float32, device=embeds.device)
         weights = weights.reshape(-1, 1).expand(embeds.shape)
@@ -104,7 +106,7 @@ class WeightedEncoder:
         return self._empty
 
     def _hidden_state(self, tokens: list[int], mask: torch.Tensor | None) -> torch.Tensor:
-        inputs = torch.tensor([tokens], device=self.device)
+        inputs = torch.tensor([tokens] * (1 if mask is None else len(mask)), device=self.device)
         output = self.text_encoder(inputs, mask, output_hidden_states=self.penultimate, return_dict=True)
         embeds: torch.Tensor = output.hidden_states[-2] if self.penultimate else output.last_hidden_state
         return embeds
