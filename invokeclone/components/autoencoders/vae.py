@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn import functional
 
 from invokeclone.engine.patches import number_format
+from invokeclone.kit.files.image_modes import convert
 
 GRID = 8
 """Pixels per latent."""
@@ -23,13 +24,13 @@ def choose_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
 
 def image_to_tensor(image: Image.Image) -> torch.Tensor:
     """Return an image as (1, 3, height, width) in -1..1, resized to the latent grid; transparency is dropped."""
-    array = np.asarray(fit_to_grid(image.convert("RGB")), dtype=np.float32)
+    array = np.asarray(fit_to_grid(convert(image, "RGB")), dtype=np.float32)
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).div(127.5).sub(1.0)
 
 
 def mask_to_tensor(image: Image.Image) -> torch.Tensor:
     """Return a mask image as (1, 1, height, width) in 0..1, resized to the latent grid."""
-    array = np.asarray(fit_to_grid(image.convert("L")), dtype=np.float32)
+    array = np.asarray(fit_to_grid(convert(image, "L")), dtype=np.float32)
     return torch.from_numpy(array / 255.0)[None, None]
 
 
