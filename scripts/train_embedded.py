@@ -4,7 +4,7 @@ Run from the repository's root: ``python scripts/train_embedded.py --work BUILD 
 checkpoints in ``--work`` and resumes from them. The defaults suit two CPU cores and two hours; ``--smoke`` runs all
 stages in about a minute without a useful result. ``--start-from MODEL`` continues from a finished folder instead: its
 tokenizer and autoencoder stay unchanged, its text encoder and denoiser are trained further, on other images if
-``--first-picture`` is given. A stage with zero minutes is skipped.
+``--first-picture`` is given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from scripts.embedded import architecture, autoencoder, dataset, denoiser, full_size, parallel
+from scripts.embedded import architecture, autoencoder, dataset, denoiser, parallel
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,15 @@ class Budget:
     text: float
     unet: float
     decoder: float
-    full: float
     pictures: int
     large_pictures: int
-    full_pictures: int
     vae_batch: int  # crops of 64² per process
     text_batch: int  # captions per process
     unet_batch: int  # images of 128² per process
 
 
 SMOKE = Budget(
-    vae=0.12,
-    text=0.08,
-    unet=0.2,
-    decoder=0.1,
-    full=0.1,
-    pictures=96,
-    large_pictures=32,
-    full_pictures=8,
-    vae_batch=4,
-    text_batch=16,
-    unet_batch=8,
+    vae=0.12, text=0.08, unet=0.2, decoder=0.1, pictures=96, large_pictures=32, vae_batch=4, text_batch=16, unet_batch=8
 )
 
 
@@ -69,14 +57,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--text-minutes", type=float, default=3, help="minutes for the text encoder's warm-up")
     parser.add_argument("--minutes", type=float, default=85, help="minutes for the denoiser")
     parser.add_argument("--decoder-minutes", type=float, default=8, help="minutes for the decoder alone, at the end")
-    parser.add_argument(
-        "--full-minutes", type=float, default=40, help="minutes for the denoiser alone on all sizes, at the end"
-    )
     parser.add_argument("--pictures", type=int, default=30000, help="number of images drawn at 128²")
     parser.add_argument("--first-picture", type=int, default=0, help="number (seed) of the first image")
     parser.add_argument("--start-from", type=Path, help="finished pipeline folder to continue from")
     parser.add_argument("--large-pictures", type=int, default=6000, help="number of them that are also drawn at 256²")
-    parser.add_argument("--full-pictures", type=int, default=1600, help="number of them that are also drawn at 512²")
     parser.add_argument("--batch", type=int, default=32, help="images per process and step")
     parser.add_argument(
         "--processes", type=int, default=0, help="number of processes; 0: one per CPU core, or one for a GPU"
@@ -97,24 +81,19 @@ def adopt(work: Path, folder: Path) -> None:
 
 def train(work: Path, budget: Budget, processes: int, device: str, seed: int, first: int) -> None:
     """Run the stages, skipping those that are already done."""
-    counts = {"small": budget.pictures, "large": budget.large_pictures, "full": budget.full_pictures}
-    dataset.prepare(work, counts, processes, first)
+    dataset.prepare(work, budget.pictures, budget.large_pictures, processes, first)
 
     def job(minutes: float, batch: int) -> parallel.Job:
         return parallel.Job(work, minutes, batch, processes, device, seed)
 
     if not (work / dataset.START).exists():
         parallel.run(autoencoder.train_vae, job(budget.vae, budget.vae_batch))
-    last = [name for name, count in counts.items() if count][-1]
-    if not (work / f"latents-{last}-{processes - 1}.npy").exists():
+    if not (work / f"latents-large-{processes - 1}.npy").exists():
         parallel.run(autoencoder.cache_latents, job(0, 0))
-    if budget.unet:
-        parallel.run(denoiser.warm_text, job(budget.text, budget.text_batch))
-        parallel.run(denoiser.train_unet, job(budget.unet, budget.unet_batch))
+    parallel.run(denoiser.warm_text, job(budget.text, budget.text_batch))
+    parallel.run(denoiser.train_unet, job(budget.unet, budget.unet_batch))
     if budget.decoder:
         parallel.run(autoencoder.sharpen_decoder, job(budget.decoder, max(1, budget.vae_batch // 4)))
-    if budget.full and budget.full_pictures:
-        parallel.run(full_size.train_full_size, job(budget.full, max(1, budget.unet_batch // 8)))
 
 
 def main() -> None:
@@ -126,10 +105,8 @@ def main() -> None:
         args.text_minutes,
         args.minutes,
         args.decoder_minutes,
-        args.full_minutes,
         args.pictures,
         args.large_pictures,
-        args.full_pictures,
         16,
         128,
         args.batch,
@@ -146,7 +123,7 @@ def main() -> None:
             args.seed,
             args.first_picture,
         )
-    networks, quality = full_size.load_finished(args.work)
+    networks, quality = denoiser.load_finished(args.work)
     architecture.export(networks, args.out)
     print(f"wrote {args.out}; the autoencoder's PSNR is {quality:.1f} dB")
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .architecture import LATENT_SCALE, build_vae, load_networks
-from .dataset import SIZES, START
+from .dataset import START
 from .parallel import Rank, Trainer, load_averaged, share
 
 if TYPE_CHECKING:
@@ -168,10 +168,7 @@ def cache_latents(rank: Rank) -> None:
     """Encode this process's share of the images into (n, 4, h/8, w/8) fp16 files, scaled to unit variance."""
     vae, _ = finish_vae(rank.job.work)
     vae.to(rank.job.device)
-    for name in SIZES:
-        path = rank.job.work / f"latents-{name}-{rank.number}.npy"
-        if path.exists() or not (rank.job.work / f"{name}.npy").exists():
-            continue
+    for name in ("small", "large"):
         pictures = np.load(rank.job.work / f"{name}.npy", mmap_mode="r")
         indices = np.array_split(np.arange(len(pictures)), rank.job.processes)[rank.number]
         side = pictures.shape[1] // 8
@@ -179,4 +176,4 @@ def cache_latents(rank: Rank) -> None:
         for start in tqdm(range(0, len(indices), 8), f"latents {name}", disable=not rank.leads, mininterval=10):
             part = as_tensor(pictures[indices[start : start + 8]]).to(rank.job.device)
             latents[start : start + 8] = (vae.encode(part).latent_dist.mean * LATENT_SCALE).half().cpu().numpy()
-        np.save(path, latents)
+        np.save(rank.job.work / f"latents-{name}-{rank.number}.npy", latents)

@@ -1,4 +1,4 @@
-"""The training set on disk: images at three sizes, their tokenized captions, their attributes."""
+"""The training set on disk: images at two sizes, their tokenized captions, their attributes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .figures import Picture
 
-SIZES = {"small": 128, "large": 256, "full": 512}  # side in pixels by the name of its files
+SMALL, LARGE = 128, 256
 START = "start"  # in the work folder: the finished model that training continues from, if any
 CAPTIONS = 4
 BACKGROUNDS = ("plain", "gradient", *SETTINGS)
@@ -41,9 +41,10 @@ ATTRIBUTES = {
 
 @dataclass
 class Dataset:
-    """Images and their labels; image i of a larger size is a larger version of image i of ``small``."""
+    """Images and their labels; image i of ``large`` is a larger version of image i of ``small``."""
 
-    images: dict[str, np.ndarray]  # by the name of the size: (m, side, side, 3) uint8, m <= n
+    small: np.ndarray  # (n, 128, 128, 3) uint8
+    large: np.ndarray  # (m, 256, 256, 3) uint8, m <= n
     tokens: np.ndarray  # (n, 4, 77) int64
     attributes: np.ndarray  # (n, 8) int64, columns as in ATTRIBUTES
 
@@ -93,17 +94,10 @@ def encode(tokenizer: CLIPTokenizer, captions: list[str]) -> np.ndarray:
     return np.array(tokenizer(captions, padding="max_length", truncation=True, max_length=TOKENS)["input_ids"])
 
 
-def prepare(work: Path, counts: dict[str, int], processes: int, first: int = 0) -> Dataset:
-    """Draw and encode the training set, images from ``first`` on, into ``work``, or load it from there.
-
-    ``counts`` has the number of images by the name of their size, "small" the most.
-    """
-    images = {
-        name: _draw_all(work / f"{name}.npy", range(first, first + count), SIZES[name], processes)
-        for name, count in counts.items()
-        if count
-    }
-    count = counts["small"]
+def prepare(work: Path, count: int, large_count: int, processes: int, first: int = 0) -> Dataset:
+    """Draw and encode the training set, images from ``first`` on, into ``work``, or load it from there."""
+    small = _draw_all(work / "small.npy", range(first, first + count), SMALL, processes)
+    large = _draw_all(work / "large.npy", range(first, first + large_count), LARGE, processes)
     described = work / "described.npz"
     if not described.exists():
         pictures = [imagine(index) for index in range(first, first + count)]
@@ -111,4 +105,4 @@ def prepare(work: Path, counts: dict[str, int], processes: int, first: int = 0) 
         labels = np.array([attributes(picture) for picture in pictures])
         np.savez(described, tokens=tokens.reshape(count, CAPTIONS, TOKENS), attributes=labels)
     loaded = np.load(described)
-    return Dataset(images, loaded["tokens"], loaded["attributes"])
+    return Dataset(small, large, loaded["tokens"], loaded["attributes"])

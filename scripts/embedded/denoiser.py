@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .architecture import TEXT_WIDTH, build_scheduler, build_text, build_unet, load_networks
-from .autoencoder import load_latents
+from .architecture import TEXT_WIDTH, Networks, build_scheduler, build_text, build_unet, load_networks
+from .autoencoder import finish_vae, load_latents
 from .dataset import ATTRIBUTES, START, encode, load_tokenizer
 from .figures import SHAPES
 from .grammar import KINDS
@@ -22,9 +22,6 @@ from .text import FILLER_WORDS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel
 
 TEXT_RATE, UNET_RATE, JOINT_TEXT_SHARE = 1e-3, 1.5e-3, 0.15
 SHORT = 32  # tokens that fit any caption; the other positions are repeated end tokens
@@ -200,11 +197,10 @@ def train_unet(rank: Rank) -> None:
         trainer.save()
 
 
-def load_trained(work: Path) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Load the averaged denoiser and text encoder, or those of the continued model if they were not trained."""
-    if not (work / "unet.pt").exists():
-        networks = load_networks(work / START)
-        return networks.unet, networks.text
-    text, unet = build_text(load_tokenizer(work)), build_unet()
+def load_finished(work: Path) -> tuple[Networks, float]:
+    """Load all stages' averaged weights; return them with the autoencoder's PSNR in dB."""
+    tokenizer = load_tokenizer(work)
+    vae, quality = finish_vae(work, sharpened=True)
+    text, unet = build_text(tokenizer), build_unet()
     load_averaged(work / "unet.pt", [unet, text])
-    return unet, text
+    return Networks(vae, text.eval(), unet.eval(), tokenizer), quality

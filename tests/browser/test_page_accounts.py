@@ -66,7 +66,9 @@ async def test_the_first_visitor_creates_the_administrator_and_generates_an_imag
     await visitor.get_by_label("Prompt", exact=True).fill("a red circle")
     await visitor.get_by_role("button", name="Invoke").click()
     await expect(visitor.locator(".tile")).to_have_count(1)
-    await visitor.wait_for_function("document.querySelector('.tile img').naturalWidth > 0")
+    thumbnail = visitor.locator(".tile img")
+    await expect(thumbnail).to_have_js_property("complete", True)
+    await expect(thumbnail).not_to_have_js_property("naturalWidth", 0)
     await visitor.reload()
     await expect(visitor.locator(".tile")).to_have_count(1)
     assert len(painter.items) == 1
