@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
-from playwright.async_api import BrowserContext, Page, Route, expect
+from playwright.async_api import BrowserContext, Page, Route, WebSocketRoute, expect
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
@@ -169,3 +169,23 @@ async def test_a_full_queue_and_a_paused_one_are_explained(page: Page) -> None:
     await page.route("**/enqueue_prompt", lambda route: route.fulfill(json=full))
     await page.get_by_role("button", name="Invoke").click()
     await expect(page.locator(".toast")).to_have_text("The queue is full: 1 of 3 were added.")
+
+
+async def test_a_refused_connection_says_why_and_is_tried_again(context: BrowserContext, url: str) -> None:
+    page = await context.new_page()
+    refusals = 0
+
+    def serve(socket: WebSocketRoute) -> None:
+        nonlocal refusals
+        if refusals:
+            socket.connect_to_server()
+            return
+        refusals += 1
+        socket.on_message(lambda _: socket.send('44{"message":"the limit of 1 sockets is reached"}'))
+        socket.send('0{"sid":"1","pingInterval":25000,"pingTimeout":20000}')
+
+    await page.route_web_socket("**/ws/socket.io/**", serve)
+    await page.goto(url)
+    await expect(page.locator("#problem")).to_have_text("the limit of 1 sockets is reached")
+    await expect(page.locator("#link")).to_have_attribute("data-state", "online")
+    await expect(page.locator("#problem")).to_be_hidden()
