@@ -96,6 +96,4 @@ def test_images_of_512_pixels_show_one_object_that_follows_the_prompt():
 
     scores = measure(MODEL, count=8, size=512, seed=1, pairs=0)
     assert (scores["background"], scores["colour"]) == (1.0, 1.0)
-    assert (
-        scores["shape"] >= 0.75
-    )  # one image in four repeated objects and none was recognized without the trained layout
+    assert scores["shape"] >= 0.75  # 0.25 where the network is called at full size only
