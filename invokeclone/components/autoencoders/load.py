@@ -27,15 +27,15 @@ def load_kl_folder(folder: Path, dtype: torch.dtype, variant: str | None = None)
     return load_folder(folder, Model, dtype, variant)
 
 
-def load_kl_file(path: Path, dtype: torch.dtype, configs: Path) -> Any:
+def load_kl_file(path: Path, dtype: torch.dtype, configs: Path, prefix: str = PREFIX) -> Any:
     """Return the AutoencoderKL of a checkpoint, or of a file with only an autoencoder.
 
-    Tensor names are the original ones or diffusers'. Sizes come from the tensors, everything else from the
+    Tensor names, after the `prefix`, are the original ones or diffusers'. Sizes come from the tensors, everything else from the
     published config.json in `configs`/vae. Raises ValueError for a file without an autoencoder.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    weights = {name.removeprefix(PREFIX): value for name, value in read_tensors(path, [PREFIX, *_PARTS]).items()}
+    weights = {name.removeprefix(prefix): value for name, value in read_tensors(path, [prefix, *_PARTS]).items()}
     if "decoder.conv_in.weight" not in weights:
         raise ValueError(
             f"{path.name} holds no autoencoder (decoder.conv_in.weight is missing): "

@@ -91,10 +91,16 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
     stored_in_fp8 = fp8.is_stored(config, submodel, cache.device)
     with loading():
         if stored_in_fp8:
-            entry = cache.get(f"{key}:fp8", lambda: fp8.store(_load(loader, request), dtype), _size(path, submodel))
+            entry = cache.get(f"{key}:fp8", lambda: _load_in_fp8(loader, request), _size(path, submodel))
         else:
             entry = cache.get(key, lambda: _load(loader, request), _size(path, submodel))
     return CachedModel(config, entry, cache)
+
+
+def _load_in_fp8(loader: Loader, request: LoadRequest) -> Any:
+    """Return the loader's network with 8-bit weights; it computes in the number format that the loader selected."""
+    model = _load(loader, request)
+    return fp8.store(model, getattr(model, "dtype", request.dtype))
 
 
 def _load(loader: Loader, request: LoadRequest) -> Any:

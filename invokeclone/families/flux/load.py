@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
+from invokeclone.components.clip.load import load_text_encoder_file, tokenizer
 from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part
@@ -17,6 +18,7 @@ from invokeclone.engine.quantized.packed import Weights, fill
 from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.families.flux.controlnet import load_controlnet_file
 from invokeclone.families.flux.ip_adapter import load_ip_adapter
+from invokeclone.families.flux.parts import BUNDLED_PARTS
 from invokeclone.families.flux.redux import load_redux
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit import log
@@ -67,9 +69,19 @@ def load(request: LoadRequest) -> Any:
 @loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.GGUFQuantized)
 @loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.BnbQuantizednf4b)
 def load_checkpoint(request: LoadRequest) -> Any:
-    """Return the transformer of a single file; quantized weights stay quantized."""
-    if request.submodel not in (None, SubModelType.Transformer):
-        raise _no_such_part(request)
+    """Return the transformer of a single file, whose quantized weights stay quantized, or another part of a bundle."""
+    match request.submodel:
+        case SubModelType.VAE:
+            return load_kl_file(request.path, vae_dtype(request), _CONFIGS, BUNDLED_PARTS[SubModelType.VAE])
+        case SubModelType.TextEncoder:
+            prefix, config = BUNDLED_PARTS[SubModelType.TextEncoder], _CONFIGS / "text_encoder" / "config.json"
+            return load_text_encoder_file(request.path, transformer_dtype(request), config, prefix)
+        case SubModelType.Tokenizer:
+            return tokenizer()
+        case None | SubModelType.Transformer:
+            pass
+        case _:
+            raise _no_such_part(request)
     return transformer_of(read_weights(request.path), transformer_dtype(request), request.path.name)
 
 

@@ -9,9 +9,11 @@ from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import (
     BaseModelType,
     ClipVariantType,
+    ModelFormat,
     ModelType,
     SubModelType,
 )
+from invokeclone.models.files.model_files import ModelFiles
 
 _KINDS: dict[SubModelType, tuple[dict[str, Any], str, str]] = {
     SubModelType.TextEncoder: ({"type": ModelType.CLIPEmbed}, "CLIP-L text encoder", "openai/clip-vit-large-patch14"),
@@ -23,6 +25,13 @@ _KINDS: dict[SubModelType, tuple[dict[str, Any], str, str]] = {
     ),
 }
 """What a separate model of each part is, its name, and where one can be installed from."""
+
+BUNDLED_PARTS = {
+    SubModelType.TextEncoder: "text_encoders.clip_l.transformer.",
+    SubModelType.Tokenizer: "text_encoders.clip_l.transformer.",
+    SubModelType.VAE: "vae.",
+}
+"""Prefixes of the other parts' tensors in ComfyUI's bundles. T5 is in them too, but without its vocabulary."""
 
 
 class MissingPart(ValueError):
@@ -52,13 +61,21 @@ def source_of(
         check_exists(context, selected)
         check_type(context, selected, _KINDS[part][0]["type"])
         return selected
-    if includes(context, main, part):
+    if includes(context, main, part) or _is_bundled(context, main, part):
         return main
     separate = first_installed(context, _is_suitable, **_KINDS[part][0])
     if separate is None:
         raise MissingPart(main.name, part, field)
     context.logger.info(f"{main.name} comes without a {_KINDS[part][1]}: {separate.name} is used")
     return separate
+
+
+def _is_bundled(context: InvocationContext, main: ModelIdentifierField, part: SubModelType) -> bool:
+    """Return whether a main model is a single file that also has the tensors of a part."""
+    record, prefix = context.models.get_config(main.key), BUNDLED_PARTS.get(part)
+    if record.format != ModelFormat.Checkpoint or prefix is None:
+        return False
+    return ModelFiles(context.models.get_absolute_path(record)).has_prefix(prefix)
 
 
 def _is_suitable(record: Any) -> bool:

@@ -125,10 +125,12 @@ class Sd3ModelLoaderInvocation(BaseInvocation):
         check_base(context.models.get_config(self.model.key), _BASE)
 
 
-def _clip(separate: ModelIdentifierField | None, *own: ModelIdentifierField) -> CLIPField:
-    """Return the tokenizer and text encoder of a separate model, or the main model's `own`."""
+def _clip(separate: ModelIdentifierField | None, *main_parts: ModelIdentifierField) -> CLIPField:
+    """Return the tokenizer and text encoder of a separate model, or the main model's."""
     tokenizer, encoder = (
-        own if separate is None else (separate.part(SubModelType.Tokenizer), separate.part(SubModelType.TextEncoder))
+        main_parts
+        if separate is None
+        else (separate.part(SubModelType.Tokenizer), separate.part(SubModelType.TextEncoder))
     )
     return CLIPField(tokenizer=tokenizer, text_encoder=encoder, skipped_layers=0, loras=[])
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
 from invokeclone.families.cogview4.conditioning import CogView4ConditioningInfo
 from invokeclone.families.cogview4.nodes import (
@@ -76,6 +78,22 @@ def test_networks_compute_in_bfloat16(context: FakeContext, model: CogView4Model
     assert latents.shape == (1, 16, HEIGHT // 8, WIDTH // 8)
     assert context.util.bases == {BaseModelType.CogView4}
     assert [state.step for state in context.util.steps] == [0, 1, 2, 3]
+
+
+def test_8_bit_storage_computes_in_bfloat16_too(
+    context: FakeContext, model: CogView4ModelLoaderOutput, denoise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = denoise()
+    monkeypatch.setattr(fp8, "is_supported", lambda _: True)
+    record = context.models.get_config(model.transformer.transformer)
+    record.default_settings = SimpleNamespace(fp8_storage=True)
+    with context.models.load(model.transformer.transformer) as transformer:
+        assert transformer.transformer_blocks[0].attn1.to_q.weight.dtype == torch.float8_e4m3fn
+        assert transformer.dtype == torch.bfloat16
+    small = denoise()
+    assert small.dtype == torch.bfloat16
+    assert not torch.equal(small, plain)
+    assert (small - plain).abs().mean() < 0.2 * plain.abs().mean()
 
 
 def test_images_are_decoded_without_shift_and_with_levels_rounded_down(

@@ -150,3 +150,34 @@ def test_a_truncated_gguf_file_is_named(flux_transformer: Any, tmp_path: Path) -
     (tmp_path / "a.gguf").write_bytes(content[: len(content) // 2])
     with pytest.raises(InvalidModel, match="truncated"):
         load.load_checkpoint(request(tmp_path / "a.gguf", tmp_path))
+
+
+def test_other_parts_of_a_bundle(
+    flux_file: Path, flux_vae: Any, sd1_parts: dict[str, Any], model_cache: Any, tmp_path: Path
+) -> None:
+    """ComfyUI's bundles have CLIP and the VAE; T5 is in them without its vocabulary, so that a separate one is used."""
+    from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation
+    from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
+    from tests.tiny_transformers import context_with
+
+    tensors = {f"model.diffusion_model.{name}": value for name, value in load_file(flux_file).items()}
+    tensors |= {f"vae.{name}": value for name, value in flux_vae.state_dict().items()}
+    clip = sd1_parts["text_encoder"].state_dict()
+    tensors |= {f"text_encoders.clip_l.transformer.text_model.{name}": value for name, value in clip.items()}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "bundle.safetensors")
+    context = context_with(model_cache)
+    main = context.models.add(
+        tmp_path / "bundle.safetensors", BaseModelType.Flux, ModelType.Main, ModelFormat.Checkpoint,
+        variant=FluxVariantType.Dev,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="comes without a T5 encoder: install one"):
+        FluxModelLoaderInvocation(model=main).invoke(context)
+    t5 = context.models.add(tmp_path, BaseModelType.Any, ModelType.T5Encoder, ModelFormat.T5Encoder)
+    output = FluxModelLoaderInvocation(model=main).invoke(context)
+    assert output.t5_encoder.text_encoder.key == t5.key
+    assert output.clip.text_encoder.key == output.vae.vae.key == main.key
+    vae = load.load_checkpoint(request(tmp_path / "bundle.safetensors", tmp_path, SubModelType.VAE))
+    assert all(torch.equal(value, flux_vae.state_dict()[name]) for name, value in vae.state_dict().items())
+    encoder = load.load_checkpoint(request(tmp_path / "bundle.safetensors", tmp_path, SubModelType.TextEncoder))
+    assert all(torch.equal(encoder.state_dict()[name], value.bfloat16()) for name, value in clip.items())
+    assert load.load_checkpoint(request(tmp_path / "bundle.safetensors", tmp_path, SubModelType.Tokenizer))
