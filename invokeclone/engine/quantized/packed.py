@@ -53,8 +53,9 @@ Weights = Mapping[str, "torch.Tensor | PackedTensor"]
 class PackedLinear(nn.Linear):  # type: ignore[misc]
     """A linear layer with a packed weight, which is decoded in the number format of the input at each call.
 
-    The bytes are parameters, so that they move between devices as other weights do. `weight` is the first of them, as
-    int8: some modules of transformers cast their input to the number format of a weight unless it is int8.
+    The bytes are parameters, so that they move between devices as other weights do. All of them are int8, whatever they
+    encode: the number format of a model is that of its first floating point parameter, and some modules of transformers
+    cast their input to the number format of a weight unless it is int8. `weight` is the first of them.
     """
 
     def __init__(self, packed: PackedTensor, bias: torch.Tensor | None) -> None:
@@ -64,8 +65,8 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
         self._packing = replace(packed, parts={})
         self._formats = {name: tensor.dtype for name, tensor in packed.parts.items()}
         for number, tensor in enumerate(packed.parts.values()):
-            stored = tensor.view(torch.int8) if number == 0 else tensor
-            self.register_parameter(_name(number), nn.Parameter(stored, requires_grad=False))
+            stored = nn.Parameter(tensor.contiguous().view(torch.int8), requires_grad=False)
+            self.register_parameter(_name(number), stored)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def dense_weight(self) -> torch.Tensor:
