@@ -102,12 +102,13 @@ _EMPTY = Conjunction(((Fragment(""),),), (1.0,))
 class _Parser:
     """A parser of one text. Results at each position are nonempty, so no part of the text is parsed twice."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, depth: int = 0) -> None:
         self.text = text
         self._parenthesized: dict[int, _Match | None] = {}
         self._quoted: dict[int, _Match | None] = {}
         self._replacements: dict[int, _Match | None] = {}
-        self._depth = 0
+        self._depth = depth
+        """Open parentheses around the position, including those around the quotation that `text` is from."""
 
     # Whole prompts
 
@@ -216,7 +217,7 @@ class _Parser:
         end, inner = content
         if not inner.strip():
             return end, [""]
-        parser = _Parser(inner)
+        parser = _Parser(inner, self._depth)
         last, nodes = parser.fragments()
         return (end, nodes) if parser._skip(last) == len(inner) else None
 
@@ -272,7 +273,7 @@ class _Parser:
 
     def _parse_quoted_prompt(self, position: int) -> _Match | None:
         content = self._quotation(position)
-        return (content[0], _Parser(content[1]).prompt()) if content else None
+        return (content[0], _Parser(content[1], self._depth).prompt()) if content else None
 
     def _options(self, position: int) -> tuple[int, list[str]]:
         """Parse words, numbers and `name=value`, separated by commas; return the end, and numbers and names."""

@@ -122,6 +122,7 @@ async def _prepare(resources: Resources, request: RegistrationRequest, key: str)
         if request.files is Files.MOVED:
             placement.check_movable(path, registered_paths, placement.list_protected_folders(settings))
         elif placement.is_own_file(models, path, registered_paths):
+            placement.check_key_folder(models, path, key)
             return False
         copies.list_files(path)
         identify_model(settings, request, path, key)

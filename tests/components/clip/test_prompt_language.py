@@ -135,6 +135,16 @@ def test_what_cannot_be_read_is_explained(prompt: str, problem: str) -> None:
     assert len(str(error.value)) < 300
 
 
+def test_parentheses_around_a_quotation_count_in_it() -> None:
+    def nested(count: int) -> str:
+        return "(" * count + '"' + "(" * count + "a" + ")" * count + '"' + ")" * count
+
+    assert parse(nested(40)) == parse("a")
+    for prompt in (nested(99), "x.swap(" * 99 + '"' + "x.swap(" * 99 + "a" + ")" * 99 + '"' + ")" * 99):
+        with pytest.raises(PromptSyntaxError, match="levels of parentheses"):
+            parse(prompt)
+
+
 def test_nesting_multiplies_weights() -> None:
     assert parse("a ((red)1.5 (dog)2)2").parts == ((Fragment("a"), Fragment("red", 3.0), Fragment("dog", 4.0)),)
     assert parse("(" * 100 + "a" + ")" * 100).parts == ((Fragment("a"),),)

@@ -291,13 +291,14 @@ async def test_a_file_in_the_models_folder_is_moved_if_asked(resources, install,
     )
 
 
-async def test_deleting_a_model_keeps_other_files_of_a_folder_with_its_key(client, resources, install, make):
+@pytest.mark.parametrize("inplace", [True, False])
+async def test_deleting_a_model_keeps_other_files_of_a_folder_with_its_key(resources, install, make, inplace):
     make.folder = resources.settings.models_path
     other = make.checkpoint("k/other.safetensors")
-    job = await install(make.checkpoint("k/a.safetensors"), key="k")
+    job = await install(make.checkpoint("k/a.safetensors"), inplace=inplace, key="k")
     assert job.error_reason == "DuplicateModelException"
     other.unlink()
-    assert (await install(make.folder / "k/a.safetensors", key="k")).status == "completed"
+    assert (await install(make.folder / "k/a.safetensors", inplace=inplace, key="k")).status == "completed"
 
 
 async def test_deleting_a_part_keeps_the_model_around_it(client, install, make, resources):

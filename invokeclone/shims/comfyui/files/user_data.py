@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import Conflict, NotFound, TooLarge, Unprocessable
 from invokeclone.kit.json_text import NotStorable, decode
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.times import now
 from invokeclone.tables import comfyui_user_data
 from invokeclone.users.current import User
@@ -158,6 +159,8 @@ async def read_settings(connection: AsyncConnection, user: User, limits: Limits)
 
 
 async def change_settings(connection: AsyncConnection, user: User, changes: Mapping[str, Any], limits: Limits) -> None:
-    """Change some of the user's settings; raises UserFileTooLarge."""
+    """Change some of the user's settings; raises UserFileTooLarge, and TooLarge if they could not be read again."""
     settings = await read_settings(connection, user, limits) | dict(changes)
-    await write(connection, user, SETTINGS, orjson.dumps(settings, option=orjson.OPT_INDENT_2), limits)
+    content = orjson.dumps(settings, option=orjson.OPT_INDENT_2)
+    await off_loop(lambda: decode(content, limits))
+    await write(connection, user, SETTINGS, content, limits)
