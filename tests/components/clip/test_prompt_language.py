@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invokeclone.components.clip import encode, prompt_language
-from invokeclone.components.clip.prompt_language import Blend, Fragment, PromptSyntaxError, Swap, parse
+from invokeclone.components.clip.prompt_language import parse
+from invokeclone.components.clip.prompt_nodes import Blend, Fragment, PromptSyntaxError, Swap
 
 CPU = torch.device("cpu")
 ATOMS = [
