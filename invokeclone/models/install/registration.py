@@ -116,6 +116,7 @@ async def _prepare(resources: Resources, request: RegistrationRequest, key: str)
             raise RefusedModel(f"the name of {str(path)!r} is not valid UTF-8; rename it")
         models = settings.models_path
         if request.files is Files.STAY:
+            placement.check_permanent(models, path)
             placement.check_key_folder(models, path, key)
             return False
         placement.check_copyable(models, path)
