@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from invokeclone.components.clip import textual_inversion
-from invokeclone.components.clip.prompt_language import Blend, Conjunction, Fragment, Swap, parse
+from invokeclone.components.clip.prompt_language import parse
+from invokeclone.components.clip.prompt_nodes import Blend, Conjunction, Fragment, Swap
 from invokeclone.components.clip.weighting import WeightedEncoder
 from invokeclone.kit import log
 

@@ -5,13 +5,25 @@ alternative again at each level of nesting, and eight levels take it minutes. `t
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+
+from invokeclone.components.clip.prompt_nodes import (
+    MAX_WEIGHT,
+    Blend,
+    Conjunction,
+    Fragment,
+    Node,
+    PromptSyntaxError,
+    Swap,
+    Swapped,
+    Weighted,
+    check_weight,
+    flatten,
+    unescape,
+)
 
 MAX_NESTING = 100
 """Levels of parentheses."""
-MAX_WEIGHT = 1000.0
 PLUS, MINUS = 1.1, 0.9
 """The weights of one plus and one minus sign."""
 _EXCERPT = 60
@@ -28,61 +40,11 @@ _LORA = re.compile(r"(?:useLora|withLora)[ \n\r]*\([ \n\r]*[A-Za-z0-9_-]+[ \n\r]
 _OPERATOR = re.compile(r"[ \n\r]*\.(swap|attend)[ \n\r]*\(")
 _LIST_OPERATOR = re.compile(r"[ \n\r]*\.(blend|and|add)[ \n\r]*\(")
 _COMMA_WITHOUT_SPACE = re.compile(r",(\S)")
-_ESCAPED = re.compile(r'\\([()"])')
 _OTHER_SPACE = str.maketrans("\t\x0b\x0c", "   ")
 _WRITTEN_SPACE = re.compile(r"\\[tnfr]")
 
 
-class PromptSyntaxError(ValueError):
-    """The prompt has a syntax error."""
-
-
-class Fragment(NamedTuple):
-    """Literal text and its weight."""
-
-    text: str
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Swap:
-    """Text that another text would replace during the run."""
-
-    original: tuple[Fragment, ...]
-    edited: tuple[Fragment, ...]
-
-
-@dataclass(frozen=True)
-class Blend:
-    """Prompts whose embeddings are averaged."""
-
-    prompts: tuple[tuple[Fragment, ...], ...]
-    weights: tuple[float, ...]
-    normalize: bool
-
-
-@dataclass(frozen=True)
-class Conjunction:
-    """Prompts whose embeddings are concatenated, at least one."""
-
-    parts: tuple[tuple[Fragment | Swap, ...] | Blend, ...]
-    weights: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Weighted:
-    weight: float
-    children: "list[_Node]"
-
-
-@dataclass(frozen=True)
-class _Swapped:
-    original: "list[_Node]"
-    edited: "list[_Node]"
-
-
-_Node = str | _Weighted | _Swapped
-_Match = tuple[int, list[_Node]]
+_Match = tuple[int, list[Node]]
 """The position behind a match, and its nodes."""
 
 
@@ -102,12 +64,13 @@ _EMPTY = Conjunction(((Fragment(""),),), (1.0,))
 class _Parser:
     """A parser of one text. Results at each position are nonempty, so no part of the text is parsed twice."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, depth: int = 0) -> None:
         self.text = text
         self._parenthesized: dict[int, _Match | None] = {}
         self._quoted: dict[int, _Match | None] = {}
         self._replacements: dict[int, _Match | None] = {}
-        self._depth = 0
+        self._depth = depth
+        """Open parentheses around the position, including those around the quotation that `text` is from."""
 
     # Whole prompts
 
@@ -133,15 +96,15 @@ class _Parser:
         part = flatten(self.prompt(start))
         return ([part], [1.0]) if part else ([], [])
 
-    def prompt(self, position: int = 0) -> list[_Node]:
+    def prompt(self, position: int = 0) -> list[Node]:
         """Parse everything from `position`: syntax where it is valid, and literal text where it is not."""
-        nodes: list[_Node] = []
+        nodes: list[Node] = []
         while (position := self._skip(position)) < len(self.text):
             match = self._part(position, words=False)
             if match is None:
                 word = _FREE_WORD.match(self.text, position)
                 assert word is not None
-                match = word.end(), [_unescape(word[0])]
+                match = word.end(), [unescape(word[0])]
             position = match[0]
             nodes += match[1]
         return nodes
@@ -151,7 +114,7 @@ class _Parser:
         if self._depth == MAX_NESTING:
             raise self._error(position, f"over {MAX_NESTING} levels of parentheses")
         self._depth += 1
-        nodes: list[_Node] = []
+        nodes: list[Node] = []
         while True:
             start = self._skip(position)
             match = self._part(start)
@@ -184,7 +147,7 @@ class _Parser:
         bracketed = self.text[position] in '("'
         weight = _SIGNS.match(self.text, end) or (_NUMBER.match(self.text, end) if bracketed else None)
         if weight:
-            return weight.end(), [_Weighted(_weight(weight[0]), nodes)]
+            return weight.end(), [Weighted(_weight(weight[0]), nodes)]
         return target if bracketed or words else None
 
     def _target(self, position: int) -> _Match | None:
@@ -194,7 +157,7 @@ class _Parser:
         if first == '"':
             return self._at(position, self._quoted, self._parse_quoted)
         word = _WORD.match(self.text, position)
-        return (word.end(), [_unescape(word[0])]) if word else None
+        return (word.end(), [unescape(word[0])]) if word else None
 
     @staticmethod
     def _at(
@@ -216,7 +179,7 @@ class _Parser:
         end, inner = content
         if not inner.strip():
             return end, [""]
-        parser = _Parser(inner)
+        parser = _Parser(inner, self._depth)
         last, nodes = parser.fragments()
         return (end, nodes) if parser._skip(last) == len(inner) else None
 
@@ -227,9 +190,9 @@ class _Parser:
             return None
         return match.end(), _WRITTEN_SPACE.sub(" ", match[1]).replace('\\"', '"').replace('"', '\\"')
 
-    def _swap(self, position: int, original: list[_Node]) -> _Match | None:
+    def _swap(self, position: int, original: list[Node]) -> _Match | None:
         edited = self._at(position, self._replacements, self._parse_replacement)
-        return (edited[0], [_Swapped(original, edited[1])]) if edited else None
+        return (edited[0], [Swapped(original, edited[1])]) if edited else None
 
     def _parse_replacement(self, position: int) -> _Match | None:
         end, edited = self.fragments(position, punctuation=False)
@@ -238,18 +201,18 @@ class _Parser:
             end = self._options(end + 1)[0]
         return self._close(end, edited)
 
-    def _attend(self, position: int, nodes: list[_Node]) -> _Match | None:
+    def _attend(self, position: int, nodes: list[Node]) -> _Match | None:
         position = self._skip(position)
         weight = _SIGNS.match(self.text, position) or _NUMBER.match(self.text, position)
-        return self._close(weight.end(), [_Weighted(_weight(weight[0]), nodes)]) if weight else None
+        return self._close(weight.end(), [Weighted(_weight(weight[0]), nodes)]) if weight else None
 
-    def _close(self, position: int, nodes: list[_Node]) -> _Match | None:
+    def _close(self, position: int, nodes: list[Node]) -> _Match | None:
         end = self._skip(position)
         return (end + 1, nodes) if self.text.startswith(")", end) else None
 
     # Lists of prompts
 
-    def _list(self, position: int) -> tuple[int, str, list[list[_Node]], list[str]] | None:
+    def _list(self, position: int) -> tuple[int, str, list[list[Node]], list[str]] | None:
         """Parse `(a, b).operator(options)`: the end, the operator, the prompts and the options."""
         if not self.text.startswith("(", position):
             return None
@@ -272,7 +235,7 @@ class _Parser:
 
     def _parse_quoted_prompt(self, position: int) -> _Match | None:
         content = self._quotation(position)
-        return (content[0], _Parser(content[1]).prompt()) if content else None
+        return (content[0], _Parser(content[1], self._depth).prompt()) if content else None
 
     def _options(self, position: int) -> tuple[int, list[str]]:
         """Parse words, numbers and `name=value`, separated by commas; return the end, and numbers and names."""
@@ -319,10 +282,6 @@ class _Parser:
         return PromptSyntaxError(f"the prompt has a syntax error near character {position + 1}, {excerpt!r}: {problem}")
 
 
-def _unescape(text: str) -> str:
-    return _ESCAPED.sub(r"\1", _ESCAPED.sub(r"\1", text))
-
-
 def _weight(text: str) -> float:
     """Return the weight of plus or minus signs, or of a number."""
     if text.strip("+") and text.strip("-"):
@@ -331,61 +290,9 @@ def _weight(text: str) -> float:
     return float(base ** min(len(text), 2000))
 
 
-def _check_weight(weight: float) -> float:
-    if not abs(weight) <= MAX_WEIGHT:
-        raise PromptSyntaxError(f"the prompt cannot be parsed: weights are at most {MAX_WEIGHT:g}")
-    return weight
-
-
-# From nodes to fragments
-
-
-def flatten(nodes: Sequence[_Node]) -> tuple[Fragment | Swap, ...]:
-    """Return fragments with their total weights; neighbors of equal weight are joined. Raises PromptSyntaxError."""
-    return tuple(_fuse(_leaves(nodes, 1.0)))
-
-
-def _leaves(nodes: Sequence[_Node], scale: float) -> Iterator[Fragment | Swap]:
-    for node in nodes:
-        if isinstance(node, str):
-            yield Fragment(node, _check_weight(scale))
-        elif isinstance(node, _Weighted):
-            yield from _leaves(node.children, scale * node.weight)
-        else:
-            yield Swap(_without_swaps(node.original, scale), _without_swaps(node.edited, scale))
-
-
-def _without_swaps(nodes: Sequence[_Node], scale: float) -> tuple[Fragment, ...]:
-    """Return the fragments of one side of a swap; of swaps inside of it the original."""
-    items = _fuse(_leaves(nodes, scale))
-    fragments = [part for item in items for part in (item.original if isinstance(item, Swap) else (item,))]
-    return tuple(fragments) or (Fragment(""),)
-
-
-def _fuse(items: Iterator[Fragment | Swap]) -> Iterator[Fragment | Swap]:
-    """Yield the items with neighboring fragments of equal weight joined by a space."""
-    texts: list[str] = []
-    weight = 1.0
-    for item in items:
-        if texts and (isinstance(item, Swap) or item.weight != weight):
-            yield _join(texts, weight)
-            texts = []
-        if isinstance(item, Swap):
-            yield item
-        else:
-            texts.append(item.text)
-            weight = item.weight
-    if texts:
-        yield _join(texts, weight)
-
-
-def _join(texts: list[str], weight: float) -> Fragment:
-    return Fragment(texts[0] if len(texts) == 1 else _ESCAPED.sub(r"\1", " ".join(texts)), weight)
-
-
 def _numbers(operator: str, options: list[str]) -> list[float]:
     try:
-        return [_check_weight(float(option)) for option in options]
+        return [check_weight(float(option)) for option in options]
     except ValueError as error:
         raise PromptSyntaxError(
             f"the prompt cannot be parsed: .{operator}() takes numbers up to {MAX_WEIGHT:g}, not {', '.join(options)[:_EXCERPT]}"
@@ -400,7 +307,7 @@ def _weights(operator: str, prompts: Sequence[object], numbers: list[float]) -> 
     return numbers or [1.0] * len(prompts)
 
 
-def _blend(prompts: list[list[_Node]], options: list[str]) -> Blend:
+def _blend(prompts: list[list[Node]], options: list[str]) -> Blend:
     normalize = options[-1:] != ["no_normalize"]
     weights = _weights("blend", prompts, _numbers("blend", options if normalize else options[:-1]))
     if normalize and sum(weights) == 0:

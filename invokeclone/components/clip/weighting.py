@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from invokeclone.components.clip import textual_inversion
-from invokeclone.components.clip.prompt_language import Blend, Conjunction, Fragment, Swap
+from invokeclone.components.clip.prompt_nodes import Blend, Conjunction, Fragment, Swap
 
 _ENDS_OF_SENTENCES = frozenset({".</w>"})
 _ENDS_OF_PHRASES = frozenset({".</w>", ",</w>", ";</w>", ":</w>"})

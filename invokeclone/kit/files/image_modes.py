@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 ORIENTATION = "invokeclone_orientation"
 """Text in stored images whose pixels are not upright: the value of the EXIF tag of the uploaded file."""
 _EXIF_ORIENTATION = 0x0112
+_ORIENTATIONS = {"1", "2", "3", "4", "5", "6", "7", "8"}
 _ORIENTED = {ORIENTATION, "exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 """Entries of an image's information that may contain an orientation."""
 _WHITE_8, _WHITE_16 = 255, 65535
@@ -187,7 +188,7 @@ def orientation(image: "Image") -> int:
             value = image.getexif().get(_EXIF_ORIENTATION, 1)
         except (SyntaxError, ValueError, OSError, TypeError, LookupError):  # damaged EXIF is no EXIF
             return 1
-    number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 1
+    number = int(value) if isinstance(value, int) or (isinstance(value, str) and value in _ORIENTATIONS) else 1
     return number if number in range(1, 9) else 1
 
 

@@ -174,7 +174,7 @@ function resume() {
 
 const hooks = {
   enter(user) {
-    if (user && userId && user.user_id !== userId) form.setInputImage(null);
+    if (user && userId && user.user_id !== userId) hooks.forget();
     userId = user?.user_id ?? null;
     if (entered) return;
     entered = true;

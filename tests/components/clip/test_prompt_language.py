@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from invokeclone.components.clip import encode, prompt_language
-from invokeclone.components.clip.prompt_language import Blend, Fragment, PromptSyntaxError, Swap, parse
+from invokeclone.components.clip.prompt_language import parse
+from invokeclone.components.clip.prompt_nodes import Blend, Fragment, PromptSyntaxError, Swap
 
 CPU = torch.device("cpu")
 ATOMS = [
@@ -133,6 +134,16 @@ def test_what_cannot_be_read_is_explained(prompt: str, problem: str) -> None:
     with pytest.raises(PromptSyntaxError, match=problem) as error:
         parse(prompt)
     assert len(str(error.value)) < 300
+
+
+def test_parentheses_around_a_quotation_count_in_it() -> None:
+    def nested(count: int) -> str:
+        return "(" * count + '"' + "(" * count + "a" + ")" * count + '"' + ")" * count
+
+    assert parse(nested(40)) == parse("a")
+    for prompt in (nested(99), "x.swap(" * 99 + '"' + "x.swap(" * 99 + "a" + ")" * 99 + '"' + ")" * 99):
+        with pytest.raises(PromptSyntaxError, match="levels of parentheses"):
+            parse(prompt)
 
 
 def test_nesting_multiplies_weights() -> None:
