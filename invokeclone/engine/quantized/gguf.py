@@ -28,8 +28,8 @@ class GGUFTensor(PackedTensor):
 
     kind: str = ""
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix in a number format."""
+    def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the matrix in a number format, decoded at once."""
         return decode(self.parts["blocks"], self.kind).reshape(self.shape).to(dtype)
 
 

@@ -10,6 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 
+_VALUES_AT_ONCE = 2**19
+"""Number of values that are decoded at a time on the CPU; the fastest of 2^16 to 2^20 (docs/performance.md)."""
+
+
 @dataclass(frozen=True)
 class PackedTensor(ABC):
     """A quantized matrix whose rows are packed separately, so that it can be cut into rows.
@@ -23,8 +27,23 @@ class PackedTensor(ABC):
     """Rows and columns of the matrix."""
 
     @abstractmethod
+    def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the matrix in a number format, decoded at once."""
+
     def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix in a number format."""
+        """Return the matrix in a number format.
+
+        On the CPU, some rows are decoded at a time, whose intermediate values fit into its caches.
+        """
+        rows = max(1, _VALUES_AT_ONCE // self.shape[1])
+        if self.shape[0] <= rows or any(part.device.type != "cpu" for part in self.parts.values()):
+            return self.decode_whole(dtype)
+        result = torch.empty(self.shape, dtype=dtype)
+        for begin in range(0, self.shape[0], rows):
+            parts = {name: part[begin : begin + rows] for name, part in self.parts.items()}
+            target = result[begin : begin + rows]
+            target.copy_(self._with(parts, len(target)).decode_whole(dtype))
+        return result
 
     def split(self, rows: Sequence[int]) -> list[Self]:
         """Return the matrices of the given numbers of rows, from top to bottom."""

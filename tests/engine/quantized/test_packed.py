@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quants
 from safetensors.torch import save_file
 from torch import nn
 
+from invokeclone.engine.quantized import packed as packed_module
 from invokeclone.engine.quantized.bitsandbytes import unpack_names
 from invokeclone.engine.quantized.files import read_weights
 from invokeclone.engine.quantized.gguf import GGUFTensor, decode
@@ -140,6 +141,23 @@ def test_a_layer_computes_with_its_decoded_weight(kind: str, dtype: torch.dtype,
     assert torch.equal(layer.dense_weight(), packed.decode(torch.float32))
     assert not any(parameter.requires_grad for parameter in layer.parameters())
     assert torch.equal(layer.cpu()(inputs), expected)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "nf4", "int8"])
+def test_a_matrix_is_decoded_some_rows_at_a_time(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = packed_matrix(kind, matrix(7, 64), tmp_path)
+    whole = matrices.decode_whole(torch.bfloat16)
+    counts: list[int] = []
+    decode_whole = type(matrices).decode_whole
+
+    def count(self: PackedTensor, dtype: torch.dtype) -> torch.Tensor:
+        counts.append(self.shape[0])
+        return decode_whole(self, dtype)
+
+    monkeypatch.setattr(type(matrices), "decode_whole", count)
+    monkeypatch.setattr(packed_module, "_VALUES_AT_ONCE", 3 * 64)
+    assert torch.equal(matrices.decode(torch.bfloat16), whole)
+    assert counts == [3, 3, 1]
 
 
 class Net(nn.Module):
