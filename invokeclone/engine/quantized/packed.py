@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-
 _VALUES_AT_ONCE = 2**19
 """Number of values that are decoded at a time on the CPU; the fastest of 2^16 to 2^20 (docs/performance.md)."""
 
