@@ -19,12 +19,16 @@ from invokeclone.engine.quantized.files import read_weights
 from invokeclone.engine.quantized.packed import PackedLinear, PackedTensor
 from invokeclone.families.flux.load import transformer_of
 from invokeclone.families.flux.lora_keys import LAYOUT
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.families.flux.nodes.denoise import FluxDenoiseInvocation
+from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation
+from invokeclone.families.flux.nodes.prompts import FluxTextEncoderInvocation
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
 from tests.counted_memory import MB, FakeMemory
-from tests.families.flux.test_pipeline import CPU, Text, run, task_of
+from tests.families.flux.test_pipeline import CPU, HEIGHT, WIDTH, Text, run, task_of
 from tests.quantized_files import nf4, write_gguf
 from tests.tiny_flux import make_transformer, original_names
+from tests.tiny_transformers import context_with
 
 KINDS = ("bfloat16", "Q8_0", "Q4_0", "nf4")
 PACKED = KINDS[1:]
@@ -164,3 +168,49 @@ def test_a_file_may_be_overwritten_while_its_model_is_in_use(
     path.write_bytes(bytes(path.stat().st_size))
     expected = transformer_of(read_weights(files[kind]), torch.bfloat16, kind)
     assert torch.equal(run(transformer, task_of(flux_text)), run(expected, task_of(flux_text)))
+
+
+@pytest.mark.parametrize("ram_copy", [True, False])
+@pytest.mark.parametrize("partial", [True, False])
+def test_text_encoders_leave_the_device_before_denoising(
+    ram_copy: bool, partial: bool, flux_folder: Path, tmp_path: Path
+) -> None:
+    memory = FakeMemory(100 * MB)
+    settings = Settings(
+        root=tmp_path, device_working_mem_gb=0, enable_partial_loading=partial, keep_ram_copy_of_weights=ram_copy
+    )
+    cache = ModelCache(settings, "cpu", memory)
+    context = context_with(cache)
+    main = context.models.add(
+        flux_folder, BaseModelType.Flux, ModelType.Main, ModelFormat.Diffusers, variant=FluxVariantType.Dev
+    )
+    model = FluxModelLoaderInvocation(model=main).invoke(context)
+    parts = {"clip": model.clip.text_encoder, "t5": model.t5_encoder.text_encoder, "net": model.transformer.transformer}
+    entries = {name: context.models.load(identifier)._entry for name, identifier in parts.items()}
+    in_use: list[dict[str, int]] = []
+    entries["net"].model.transformer_blocks[0].register_forward_hook(
+        lambda *_: in_use.append({name: entry.on_device for name, entry in entries.items()})
+    )
+
+    def make() -> torch.Tensor:
+        prompt = FluxTextEncoderInvocation(
+            clip=model.clip, t5_encoder=model.t5_encoder, t5_max_seq_len=256, prompt="a cat"
+        ).invoke(context)
+        output = FluxDenoiseInvocation(
+            positive_text_conditioning=prompt.conditioning, transformer=model.transformer, width=WIDTH, height=HEIGHT,
+            num_steps=2, seed=7,
+        ).invoke(context)  # fmt: skip
+        latents: torch.Tensor = context.tensors.load(output.latents.latents_name)
+        return latents
+
+    expected = make()
+    assert in_use[0] == {name: entry.size for name, entry in entries.items()}  # all fit
+    in_use.clear()
+    for entry in entries.values():
+        entry.placement.leave()
+    memory.capacity = max(entry.size for entry in entries.values())
+    assert torch.equal(make(), expected)
+    assert in_use[0]["net"] == entries["net"].size
+    assert in_use[0]["t5"] == 0
+    assert sum(in_use[0].values()) <= memory.capacity
+    assert all(entry.locks == 0 for entry in entries.values())
