@@ -87,14 +87,14 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
 
 def _read(file: FileIO, data: StoredData, name: str) -> torch.Tensor:
     """Return the bytes of a tensor. They are copied from the file, which may be replaced later."""
-    content = np.empty(data.size, np.uint8)
+    content = bytearray(data.size)
     rest = memoryview(content)
     file.seek(data.begin)
     while rest:
         if not (count := file.readinto(rest)):
             raise InvalidModel(f"{name} became shorter while it was read: install it again")
         rest = rest[count:]
-    return torch.from_numpy(content)
+    return torch.from_numpy(np.frombuffer(content, np.uint8))
 
 
 def _original_shape(name: str, data: StoredData, metadata: dict[str, str]) -> tuple[int, ...]:
