@@ -126,3 +126,10 @@ def test_area_of_change():
     mask = torch.tensor([[0.0, 0.5, 254 / 255, 1.0]]).reshape(1, 1, 1, 4)
     area = masks.area_of_change(mask)
     assert (area.mode, list(area.tobytes())) == ("L", [0, 0, 0, 255])
+
+
+def test_gray_values_are_rounded_after_they_are_inverted():
+    """In bfloat16, 1 - 0.95 is 0.0508, but 0.05 is 0.0500."""
+    latents = torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16)
+    change = masks.change_mask(torch.full((1, 1, 16, 16), 0.95), latents)
+    assert torch.equal(change, torch.full((1, 1, 2, 2), 0.05, dtype=torch.bfloat16))

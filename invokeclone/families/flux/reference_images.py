@@ -47,7 +47,7 @@ def _pad_to_tokens(latents: torch.Tensor) -> torch.Tensor:
 def fill_tokens(
     vae: Any, image: torch.Tensor, change: torch.Tensor, width: int, height: int, device: torch.device
 ) -> torch.Tensor:
-    """Return the tokens (1, tokens, 320) of the image without its changing part, and of that part.
+    """Return the tokens (1, tokens, 320) of the image without its changing part, and of that part, in the VAE's format.
 
     The image (1, 3, any height, any width) is in -1..1; `change` (…, any height, any width) is true where it is
     painted anew. Width and height are those of the result, in pixels.
@@ -57,7 +57,7 @@ def fill_tokens(
     )
     latents = autoencoder.encode(vae, _resize(image, width, height) * (1.0 - mask), device, vae.dtype)
     planes = functional.pixel_unshuffle(mask, _FACTOR).to(latents)
-    return torch.cat([pack(latents), pack(planes)], dim=2)
+    return torch.cat([pack(latents), pack(planes)], dim=2).to(vae.dtype)
 
 
 def control_tokens(vae: Any, image: torch.Tensor, width: int, height: int, device: torch.device) -> torch.Tensor:
