@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from invokeclone.graph.checkpoints import checkpoint
+
 
 @dataclass(frozen=True)
 class PackedTensor(ABC):
@@ -101,6 +103,7 @@ def fill(model: nn.Module, weights: Weights, dtype: torch.dtype) -> tuple[list[s
     filled: set[str] = set()
     without_bias: list[str] = []
     for name, value in weights.items():
+        checkpoint()
         if not isinstance(value, PackedTensor):
             plain[name] = value.to(dtype) if value.is_floating_point() else value
         elif (layer := _linear_of(model, name)) is None:

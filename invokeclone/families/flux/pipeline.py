@@ -78,6 +78,7 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
     """
     dtype = transformer.dtype
     _check_channels(transformer, task)
+    _check_prompts(transformer, task)
     # 1. the schedule, the initial latents and the mask
     schedule = _schedule(task, device)
     initial, mask = prepare(task.inputs, latent_spaces.FLUX, schedule, device, dtype)
@@ -85,7 +86,7 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
     if not calls:
         return initial.cpu()
     # 2. the denoiser and its guidance
-    added = _added(task, device, dtype)
+    added = _additional_tokens(task, device, dtype)
     steps = -(-calls // schedule.order)
     denoiser = FluxDenoiser(
         transformer,
@@ -116,7 +117,7 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
         return check_finite(loop.run(schedule, initial, predict, denoiser.counting(on_step), mask).cpu())
 
 
-def _added(task: FluxDenoiseTask, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
+def _additional_tokens(task: FluxDenoiseTask, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
     """Return the tokens that are concatenated to the image's.
 
     On the CPU those of Fill stay in the VAE's float32, and the transformer computes in it (`input_formats`), as in
@@ -156,6 +157,21 @@ def _schedule(task: FluxDenoiseTask, device: torch.device) -> FlowSchedule:
     if task.scheduler == "heun":
         return flow_solvers.heun_flow_schedule(levels, device)
     return flow_solvers.consistency_flow_schedule(levels, device, inputs.seed)
+
+
+def _check_prompts(transformer: Any, task: FluxDenoiseTask) -> None:
+    """Raise ValueError for prompts that other text encoders have encoded."""
+    config = transformer.config
+    for name, side in (("positive", task.positive), ("negative", task.negative)):
+        if side is None:
+            continue
+        kinds = (("T5", side.text, config.joint_attention_dim), ("CLIP", side.pooled, config.pooled_projection_dim))
+        for kind, embeds, width in kinds:
+            if embeds.shape[-1] != width:
+                raise ValueError(
+                    f"the {name} prompt was encoded by another {kind} text encoder than this model needs (width "
+                    f"{embeds.shape[-1]}, not {width}): select {'T5-XXL' if kind == 'T5' else 'CLIP-L'}"
+                )
 
 
 def _check_channels(transformer: Any, task: FluxDenoiseTask) -> None:

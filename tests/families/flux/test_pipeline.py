@@ -134,7 +134,7 @@ def test_fill(flux_vae: Any, flux_text: Text) -> None:
         FluxFillPipeline, transformer, flux_vae, flux_text(1), num_inference_steps=4,
         image=(image + 1) / 2, mask_image=change, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    task = task_of(flux_text, added=fill_tokens(flux_vae, image, change, WIDTH, HEIGHT, CPU))
+    task = task_of(flux_text, added=fill_tokens(flux_vae, image, change, CPU))
     assert_close(run(transformer, task), expected)
 
 
@@ -147,7 +147,7 @@ def test_tokens_of_fill_match_diffusers(flux_vae: Any) -> None:
         change, image * (1 - change), 1, 16, 1, HEIGHT, WIDTH, torch.float32, CPU, torch.Generator().manual_seed(0)
     )
     expected = torch.cat([latents, mask], dim=-1)
-    assert_close(fill_tokens(flux_vae, image, change.bool(), WIDTH, HEIGHT, CPU), expected)
+    assert_close(fill_tokens(flux_vae, image, change.bool(), CPU), expected)
 
 
 def test_models_for_inpainting_need_an_image_and_others_take_none(flux_transformer: Any, flux_text: Text) -> None:
