@@ -14,12 +14,14 @@ from invokeclone.engine.masks import CoherenceMode
 class MaskImage:
     """Stands for an image of which PIL makes the given values when it is reduced to an eighth."""
 
+    mode = "L"
+
     def __init__(self, levels: list[list[int]]) -> None:
+        self.info: dict[str, object] = {}
         self.width, self.height = 8 * len(levels[0]), 8 * len(levels)
         self._reduced = Image.fromarray(np.array(levels, dtype=np.uint8))
 
-    def convert(self, mode: str) -> "MaskImage":
-        assert mode == "L"
+    def copy(self) -> "MaskImage":
         return self
 
     def resize(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
