@@ -41,7 +41,8 @@ def prepare(
     """Return the latents that a run starts from and its mask, on `device` in `dtype`.
 
     Noise is drawn in float16 on the CPU unless it is given. Raises ValueError for sides off the grid, latents or
-    noise of another size or with NaN or infinite values, a mask without latents, and a later start without latents.
+    noise of another size, of different batch sizes or with NaN or infinite values, a mask without latents, and a later
+    start without latents.
     """
     shape = space.noise_shape(inputs.width, inputs.height)
     noise = draw_noise(inputs.seed, shape, devices.CPU_DEVICE, torch.float16) if inputs.noise is None else inputs.noise
@@ -50,13 +51,23 @@ def prepare(
     if inputs.latents is not None:
         _check("latents", inputs.latents, shape)
         latents = inputs.latents.to(device, dtype)
-        noise = noise.expand(len(latents), *shape[1:])
+        latents, noise = _with_equal_batches(latents, noise)
     initial = schedule.start(latents, noise if inputs.add_noise or latents is None else None)
     if inputs.keep_mask is None:
         return initial, None
     if latents is None:
         raise ValueError("denoise_mask needs the latents of the image that it keeps: connect latents, or remove it")
     return initial, schedule.mask(change_mask(inputs.keep_mask, initial), latents, noise, gradient=True)
+
+
+def _with_equal_batches(latents: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both with the larger batch size. Raises ValueError if one is neither 1 nor that."""
+    rows = max(len(latents), len(noise))
+    if {len(latents), len(noise)} - {1, rows}:
+        raise ValueError(
+            f"latents has {len(latents)} images and noise {len(noise)}: give both the same number, or one of them one image"
+        )
+    return latents.expand(rows, -1, -1, -1), noise.expand(rows, -1, -1, -1)
 
 
 def _check(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:

@@ -78,9 +78,9 @@ def area_of_change(mask: torch.Tensor) -> Image.Image:
 def change_mask(keep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """Return a mask (batch or 1, 1, height, width) with the latents' size, device and dtype, 1 where they change.
 
-    `keep` (…, any height, any width) is 1 where they stay.
+    `keep` (…, any height, any width) is 1 where they stay. Only the result is rounded to the latents' dtype.
     """
-    mask = keep.reshape(-1, 1, *keep.shape[-2:]).to(latents)
+    mask = 1.0 - keep.reshape(-1, 1, *keep.shape[-2:]).to(latents.device, torch.float32)
     if mask.shape[-2:] != latents.shape[-2:]:
         mask = functional.interpolate(mask, size=latents.shape[-2:], mode="bilinear", align_corners=False)
-    return 1.0 - mask
+    return mask.to(latents.dtype)

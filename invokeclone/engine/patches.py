@@ -1,10 +1,11 @@
-"""Temporary changes to a model: wrap-around padding, another number format.
+"""Temporary changes to a model: wrap-around padding, another number format, that of each input.
 
 Cached models are shared, so each change is a context manager that restores the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -41,6 +42,35 @@ def _wrapping(
         return functional.conv2d(padded, weight, bias, module.stride, 0, module.dilation, module.groups)
 
     return forward
+
+
+@contextmanager
+def input_formats(model: nn.Module) -> Iterator[None]:
+    """Make linear layers and RMS norms compute in the number format of their input, whatever their weights', inside the block.
+
+    So a network with weights in half precision computes in float32 from the first float32 input on.
+    """
+    changed = [module for module in model.modules() if type(module) in _FORWARDS]
+    try:
+        for module in changed:
+            module.forward = partial(_FORWARDS[type(module)], module)
+        yield
+    finally:
+        for module in changed:
+            module.__dict__.pop("forward", None)
+
+
+def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    bias = None if module.bias is None else module.bias.to(inputs.dtype)
+    return functional.linear(inputs, module.weight.to(inputs.dtype), bias)
+
+
+def _rms_norm(module: nn.RMSNorm, inputs: torch.Tensor) -> torch.Tensor:
+    weight = None if module.weight is None else module.weight.to(inputs.dtype)
+    return functional.rms_norm(inputs, module.normalized_shape, weight, module.eps)
+
+
+_FORWARDS: dict[type[nn.Module], Callable[..., torch.Tensor]] = {nn.Linear: _linear, nn.RMSNorm: _rms_norm}
 
 
 @contextmanager

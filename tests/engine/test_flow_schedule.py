@@ -33,6 +33,19 @@ def test_steps_match_diffusers(factor: float):
     assert torch.allclose(denoise.run(schedule, begun, velocity, lambda _: None), expected, atol=1e-5)
 
 
+def test_steps_in_half_precision_are_rounded_as_in_diffusers():
+    """The length of a step and the change are rounded before it is added."""
+    schedule = flow.flow_schedule(flow.even_levels(5), CPU, rounds_length=True)
+    reference = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    reference.set_timesteps(sigmas=flow.even_levels(5)[:-1])
+    latents = noise_of(1, 1, 4, 40, 40).bfloat16()
+    for index, timestep in enumerate(reference.timesteps):
+        prediction = velocity(latents, timestep, index).bfloat16()
+        expected = reference.step(prediction, timestep, latents).prev_sample
+        latents = schedule.step(prediction, latents, index).latents
+        assert torch.equal(latents, expected)
+
+
 def test_half_precision_is_accumulated_in_float32():
     schedule = flow.flow_schedule([1.0, 0.999, 0.0], CPU)
     latents, prediction = torch.full((1, 1, 1, 1), 100.0).bfloat16(), torch.full((1, 1, 1, 1), -130.0).bfloat16()

@@ -14,12 +14,14 @@ from invokeclone.engine.masks import CoherenceMode
 class MaskImage:
     """Stands for an image of which PIL makes the given values when it is reduced to an eighth."""
 
+    mode = "L"
+
     def __init__(self, levels: list[list[int]]) -> None:
+        self.info: dict[str, object] = {}
         self.width, self.height = 8 * len(levels[0]), 8 * len(levels)
         self._reduced = Image.fromarray(np.array(levels, dtype=np.uint8))
 
-    def convert(self, mode: str) -> "MaskImage":
-        assert mode == "L"
+    def copy(self) -> "MaskImage":
         return self
 
     def resize(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
@@ -126,3 +128,10 @@ def test_area_of_change():
     mask = torch.tensor([[0.0, 0.5, 254 / 255, 1.0]]).reshape(1, 1, 1, 4)
     area = masks.area_of_change(mask)
     assert (area.mode, list(area.tobytes())) == ("L", [0, 0, 0, 255])
+
+
+def test_gray_values_are_rounded_after_they_are_inverted():
+    """In bfloat16, 1 - 0.95 is 0.0508, but 0.05 is 0.0500."""
+    latents = torch.zeros(1, 4, 2, 2, dtype=torch.bfloat16)
+    change = masks.change_mask(torch.full((1, 1, 16, 16), 0.95), latents)
+    assert torch.equal(change, torch.full((1, 1, 2, 2), 0.05, dtype=torch.bfloat16))

@@ -61,7 +61,9 @@ def load_int8_encoder(folder: Path, dtype: torch.dtype) -> Any:
     return _build(read_weights(file), dtype, file.name, read_json(folder / "config.json"))
 
 
-def _build(weights: Weights, dtype: torch.dtype, name: str, config: Mapping[str, Any]) -> Any:
+def _build(
+    weights: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype, name: str, config: Mapping[str, Any]
+) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     try:

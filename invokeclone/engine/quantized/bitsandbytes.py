@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from invokeclone.engine.quantized.packed import PackedTensor
+from invokeclone.graph.checkpoints import checkpoint
 
 _NF4_STATE = ".quant_state.bitsandbytes__nf4"
 _SCALES = ".SCB"
@@ -49,6 +50,7 @@ def unpack_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor 
     """
     result: dict[str, torch.Tensor | PackedTensor] = {}
     for name, tensor in tensors.items():
+        checkpoint()
         if f"{name}{_NF4_STATE}" in tensors:
             result[name] = _nf4(name, tensors)
         elif name.endswith(".weight") and f"{name.removesuffix('.weight')}{_SCALES}" in tensors:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from invokeclone.graph.checkpoints import checkpoint
+
 _VALUES_AT_ONCE = 2**19
 """Number of values that are decoded at a time on the CPU; the fastest of 2^16 to 2^20 (docs/performance.md)."""
 
@@ -120,6 +122,7 @@ def fill(
     """
     packed: list[str] = []
     for name in [name for name, value in weights.items() if isinstance(value, PackedTensor)]:
+        checkpoint()
         if (layer := _linear_of(model, name)) is not None:
             packed += _pack(model, *layer, weights, dtype)
     plain = {name: _plain(weights.pop(name), dtype) for name in list(weights)}
@@ -153,6 +156,7 @@ def _pack(
 
 def _plain(value: torch.Tensor | PackedTensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a tensor for a module that keeps no packed one."""
+    checkpoint()
     if isinstance(value, PackedTensor):
         return value.decode(dtype)
     return value.to(dtype) if value.is_floating_point() else value

@@ -57,6 +57,8 @@ class FlowSchedule:
     """Shape (calls), the times passed to the model."""
     order: int = 1
     training_steps: int = TRAINING_STEPS
+    rounds_length: bool = False
+    """Whether the length of a step is rounded to the prediction's number format, as diffusers' schedulers do."""
 
     def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
         """Return noise, latents with the noise of the first level, or latents unchanged.
@@ -85,11 +87,18 @@ class FlowSchedule:
         return latents
 
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
-        """Return latents moved along the predicted velocity; summed in float32."""
+        """Return latents moved along the predicted velocity.
+
+        The change is computed in the prediction's number format, added in float32, and the sum is in the prediction's
+        format.
+        """
         level, following = float(self.levels[index]), float(self.levels[index + 1])
-        sample, velocity = latents.float(), prediction.float()
-        original = (sample - level * velocity).to(latents.dtype)
-        return SolverStep((sample + (following - level) * velocity).to(latents.dtype), original)
+        sample = latents.float()
+        original = (sample - level * prediction).to(prediction.dtype)
+        length = following - level
+        if self.rounds_length:
+            length = round_to(length, prediction.dtype)
+        return SolverStep((sample + length * prediction).to(prediction.dtype), original)
 
     def mask(
         self,
@@ -103,13 +112,21 @@ class FlowSchedule:
         return FlowMask(self.levels[1:], change, original, noise)
 
 
-def flow_schedule(levels: list[float], device: torch.device, times: list[float] | None = None) -> FlowSchedule:
+def round_to(value: float, dtype: torch.dtype) -> float:
+    """Return a number rounded to a number format."""
+    return float(torch.tensor(value, dtype=dtype))
+
+
+def flow_schedule(
+    levels: list[float], device: torch.device, times: list[float] | None = None, *, rounds_length: bool = False
+) -> FlowSchedule:
     """Return the schedule over `levels`.
 
-    The model receives level · 1000 as time, or 1000 times the values of `times`.
+    The model receives level · 1000 as time, or 1000 times the values of `times`. `rounds_length` is as in FlowSchedule.
     """
     time_levels = levels if times is None else times
     return FlowSchedule(
         torch.tensor(levels, dtype=torch.float32),
         torch.tensor(time_levels[: len(levels) - 1], dtype=torch.float32, device=device) * TRAINING_STEPS,
+        rounds_length=rounds_length,
     )

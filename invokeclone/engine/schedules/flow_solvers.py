@@ -32,13 +32,13 @@ class HeunFlowSchedule(FlowSchedule):
             level, following = float(self.levels[index]), float(self.levels[index + 1])
             sample = latents.float()
             self._start, self._slope = sample, velocity
-            original = (sample - level * velocity).to(latents.dtype)
-            return SolverStep((sample + (following - level) * velocity).to(latents.dtype), original)
+            original = (sample - level * velocity).to(prediction.dtype)
+            return SolverStep((sample + (following - level) * velocity).to(prediction.dtype), original)
         level, following = float(self.levels[index - 1]), float(self.levels[index])
         sample, slope = self._start, 0.5 * (self._slope + velocity)
         self._start = self._slope = None
-        original = (sample - level * slope).to(latents.dtype)
-        return SolverStep((sample + (following - level) * slope).to(latents.dtype), original)
+        original = (sample - level * slope).to(prediction.dtype)
+        return SolverStep((sample + (following - level) * slope).to(prediction.dtype), original)
 
 
 @dataclass
@@ -53,12 +53,12 @@ class ConsistencyFlowSchedule(FlowSchedule):
         level, following = float(self.levels[index]), float(self.levels[index + 1])
         original = latents.float() - level * prediction.float()
         if following == 0.0:
-            return SolverStep(original.to(latents.dtype), original.to(latents.dtype))
+            return SolverStep(original.to(prediction.dtype), original.to(prediction.dtype))
         if self._generator is None:
             self._generator = torch.Generator("cpu").manual_seed((self.seed ^ _NOISE_MASK) % 2**32)
         noise = torch.randn(latents.shape, generator=self._generator).to(original)
         mixed = (1.0 - following) * original + following * noise
-        return SolverStep(mixed.to(latents.dtype), original.to(latents.dtype))
+        return SolverStep(mixed.to(prediction.dtype), original.to(prediction.dtype))
 
 
 def heun_flow_schedule(levels: list[float], device: torch.device) -> HeunFlowSchedule:

@@ -35,7 +35,15 @@ class FluxConditioning(ConditioningTensors):
 def build_conditioning(
     regions: Sequence[PromptRegion], pooled: torch.Tensor, rows: int, columns: int, *, positive: bool
 ) -> FluxConditioning:
-    """Return the conditioning of an image of `rows` by `columns` tokens."""
+    """Return the conditioning of an image of `rows` by `columns` tokens.
+
+    Raises ValueError for embeddings of different widths.
+    """
+    if len(widths := {region.embeds.shape[-1] for region in regions}) > 1:
+        raise ValueError(
+            f"prompts and Redux images have embeddings of different widths ({', '.join(map(str, sorted(widths)))}): "
+            "encode all with the T5 encoder and Redux model of FLUX.1"
+        )
     text = torch.cat([region.embeds for region in regions], dim=1)
     mask = None
     if any(region.mask is not None for region in regions):

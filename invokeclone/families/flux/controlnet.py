@@ -99,16 +99,16 @@ class FluxControlNet:
         )
 
     def _samples(self, call: FluxCall) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-        device, dtype = call.tokens.device, call.tokens.dtype
-        text = call.conditioning.text
-        with _mode(self.net, self.mode) as mode:
+        device, dtype, rows = call.tokens.device, self.net.dtype, len(call.tokens)
+        text = call.conditioning.text.to(dtype).expand(rows, -1, -1)
+        with _mode(self.net, self.mode) as mode, _round_positions(self.net, dtype):
             double, single = self.net(
-                hidden_states=call.tokens,
-                controlnet_cond=self.image.to(device, dtype).expand(len(call.tokens), *self.image.shape[1:]),
-                controlnet_mode=None if mode is None else torch.full((1, 1), mode, device=device),
+                hidden_states=call.tokens.to(dtype),
+                controlnet_cond=self.image.to(device, dtype).expand(rows, *self.image.shape[1:]),
+                controlnet_mode=None if mode is None else torch.full((rows, 1), mode, device=device),
                 encoder_hidden_states=text,
-                pooled_projections=call.conditioning.pooled,
-                timestep=call.time,
+                pooled_projections=call.conditioning.pooled.to(dtype).expand(rows, -1),
+                timestep=call.time.to(dtype),
                 guidance=call.guidance if self.net.config.guidance_embeds else None,
                 img_ids=call.positions.to(device, dtype),
                 txt_ids=torch.zeros(text.shape[1], 3, device=device, dtype=dtype),
@@ -132,6 +132,18 @@ def _mode(net: Any, mode: int | None) -> Iterator[int | None]:
             yield 0
         finally:
             hook.remove()
+
+
+@contextmanager
+def _round_positions(net: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Round the table of rotary embeddings to a number format, as for the transformer (`rotary_table`)."""
+    hook = net.pos_embed.register_forward_hook(
+        lambda _module, _inputs, table: tuple(part.to(dtype).float() for part in table)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _spread(samples: Sequence[torch.Tensor], blocks: int, *, repeats: bool) -> list[torch.Tensor]:

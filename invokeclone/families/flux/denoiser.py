@@ -121,7 +121,7 @@ class FluxDenoiser:
         time = (timestep / _TIME_SCALE).to(dtype).expand(len(latents))
         guidance = None
         if self.transformer.config.guidance_embeds:
-            guidance = torch.full((len(latents),), self.guidance, dtype=dtype, device=latents.device)
+            guidance = torch.full((len(latents),), self.guidance, dtype=self.transformer.dtype, device=latents.device)
         step = self.steps[self.index] if self.steps else self.index
         call = FluxCall(tokens, time, guidance, conditioning, step, self.count, grid)
         # 2. controls, on the side of the positive prompt
@@ -142,12 +142,7 @@ class FluxDenoiser:
     def _network(self, inputs: torch.Tensor, grid: torch.Tensor, call: FluxCall, level: float) -> torch.Tensor:
         net, conditioning = self.transformer, call.conditioning
         hidden = net.x_embedder(inputs)
-        times = (
-            (call.time * _TIME_SCALE,)
-            if call.guidance is None
-            else (call.time * _TIME_SCALE, call.guidance * _TIME_SCALE)
-        )
-        embedding = net.time_text_embed(*times, conditioning.pooled.expand(len(inputs), -1))
+        embedding = _embedding(net.time_text_embed, call)
         text = net.context_embedder(conditioning.text.expand(len(inputs), -1, -1))
         rotary = self._rotary(grid, text.shape[1], level, inputs)
         mask = _with_references(conditioning.attention_mask, text.shape[1] + inputs.shape[1])
@@ -160,7 +155,8 @@ class FluxDenoiser:
         for number, block in enumerate(net.single_transformer_blocks):
             text, hidden = block(hidden, text, embedding, rotary, _attention(mask, number))
             hidden = _add(hidden, call.single[number] if call.single else None)
-        output: torch.Tensor = net.proj_out(net.norm_out(hidden, embedding))
+        scale, shift = net.norm_out.linear(net.norm_out.silu(embedding)).chunk(2, dim=1)
+        output: torch.Tensor = net.proj_out(net.norm_out.norm(hidden) * (1 + scale)[:, None] + shift[:, None])
         return output
 
     def _rotary(
@@ -175,6 +171,20 @@ class FluxDenoiser:
             self._table = (key, tuple(part.to(like.device) for part in table))
         result: tuple[torch.Tensor, torch.Tensor] = self._table[1]
         return result
+
+
+def _embedding(embed: Any, call: FluxCall) -> torch.Tensor:
+    """Return the sum of the embeddings of time, guidance and pooled prompt, each computed in its own number format."""
+
+    def of_time(embedder: Any, value: torch.Tensor) -> torch.Tensor:
+        embedding: torch.Tensor = embedder(embed.time_proj(value * _TIME_SCALE).to(value.dtype))
+        return embedding
+
+    total = of_time(embed.timestep_embedder, call.time)
+    if call.guidance is not None:
+        total = total + of_time(embed.guidance_embedder, call.guidance)
+    pooled: torch.Tensor = embed.text_embedder(call.conditioning.pooled.expand(len(call.tokens), -1))
+    return total + pooled
 
 
 @contextmanager

@@ -38,8 +38,9 @@ def transformer_dtype(request: LoadRequest) -> torch.dtype:
 
 
 def vae_dtype(request: LoadRequest) -> torch.dtype:
-    """Return the number format of the autoencoder, which overflows in float16: float32 on the CPU."""
-    return torch.float32 if request.device.type == "cpu" else transformer_dtype(request)
+    """Return the number format of the autoencoder, which overflows in float16: float32 on the CPU and without bfloat16."""
+    dtype = transformer_dtype(request)
+    return torch.float32 if request.device.type == "cpu" or dtype == torch.float16 else dtype
 
 
 @loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.Diffusers)

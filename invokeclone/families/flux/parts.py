@@ -55,11 +55,16 @@ def source_of(
     """Return the model that provides a part; `field` is the node's input that selects it.
 
     Without a selection it is the main model if its files include the part, else the first installed model of the
-    kind by name. Raises MissingPart, UnknownModel and WrongModelType.
+    kind by name. Raises MissingPart, UnknownModel and WrongModelType, and
+    ValueError for a CLIP text encoder of another size.
     """
     if selected is not None:
         check_exists(context, selected)
         check_type(context, selected, _KINDS[part][0]["type"])
+        if not _is_suitable(context.models.get_config(selected.key)):
+            raise ValueError(
+                f"{selected.name} is not a {_KINDS[part][1]}, which FLUX.1 needs as {field}: select another"
+            )
         return selected
     if includes(context, main, part) or _is_bundled(context, main, part):
         return main

@@ -1,6 +1,7 @@
 """FLUX.1's pipeline: encode the prompt, prepare, denoise."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from invokeclone.engine.block_cache import first_block_cache
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
 from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.latents import check_finite
+from invokeclone.engine.patches import input_formats
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.engine.schedules.flow import FlowSchedule
 from invokeclone.families.flux.conditioning import FluxConditioning
@@ -76,11 +78,12 @@ class FluxDenoiseTask:
 def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
     """Return denoised latents (batch, 16, height, width) on the CPU, in the transformer's number format.
 
-    `on_step` is called for each call of the transformer and may end the run. Raises ValueError for inputs that do not
+    With FLUX.1 Fill on the CPU they are in float32. `on_step` is called for each call of the transformer and may end the run. Raises ValueError for inputs that do not
     fit each other, and for NaN or infinite results.
     """
     dtype = transformer.dtype
     _check_channels(transformer, task)
+    _check_prompts(transformer, task)
     # 1. the schedule, the initial latents and the mask
     schedule = _schedule(task, device)
     initial, mask = prepare(task.inputs, latent_spaces.FLUX, schedule, device, dtype)
@@ -88,14 +91,14 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
     if not calls:
         return initial.cpu()
     # 2. the denoiser and its guidance
-    added = task.added if task.control_image is None else task.control_image
+    added = _additional_tokens(task, device, dtype)
     steps = -(-calls // schedule.order)
     denoiser = FluxDenoiser(
         transformer,
         task.guidance,
         count=steps,
         steps=[call // schedule.order for call in range(calls)],
-        added=None if added is None else added.to(device, dtype),
+        added=added,
         references=[Reference(r.tokens.to(device, dtype), r.positions) for r in task.references],
         controls=task.controls,
         image_prompts=task.image_prompts,
@@ -111,7 +114,9 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
     negative = None if task.negative is None else task.negative.to(device, dtype)
     predict = classifier_free_guidance(denoiser, positive, negative, scales, sequential=True)
     # 3. the loop
+    mixed = added is not None and added.dtype != dtype
     with (
+        input_formats(transformer) if mixed else nullcontext(),
         first_block_cache(transformer, _cache_threshold(task)),
         devices.limit_threads(transformer, initial[:, 0].numel() // PACKING**2, device),
     ):
@@ -124,6 +129,19 @@ def _cache_threshold(task: FluxDenoiseTask) -> float | None:
         logger.info("the first-block cache is not used with ControlNets and IP-Adapters")
         return None
     return task.cache_threshold
+
+
+def _additional_tokens(task: FluxDenoiseTask, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
+    """Return the tokens that are concatenated to the image's.
+
+    On the CPU those of Fill stay in the VAE's float32, and the transformer computes in it (`input_formats`), as in
+    InvokeAI.
+    """
+    if task.control_image is not None:
+        return task.control_image.to(device, dtype)
+    if task.added is None:
+        return None
+    return task.added.to(device, task.added.dtype if device.type == "cpu" else dtype)
 
 
 def guidance_scales(scale: float | Sequence[float], steps: int, start: int, end: int) -> list[float]:
@@ -148,11 +166,26 @@ def _schedule(task: FluxDenoiseTask, device: torch.device) -> FlowSchedule:
             levels = flow.shift_levels(
                 levels, flow.shift_by_tokens(inputs.width * inputs.height // PIXELS_PER_TOKEN_SIDE**2)
             )
-        return flow.flow_schedule(flow.clip_levels(levels, inputs.start, inputs.end), device)
+        return flow.flow_schedule(flow.clip_levels(levels, inputs.start, inputs.end), device, rounds_length=True)
     levels = flow.clip_levels(flow_solvers.linear_levels(inputs.steps), inputs.start, inputs.end)
     if task.scheduler == "heun":
         return flow_solvers.heun_flow_schedule(levels, device)
     return flow_solvers.consistency_flow_schedule(levels, device, inputs.seed)
+
+
+def _check_prompts(transformer: Any, task: FluxDenoiseTask) -> None:
+    """Raise ValueError for prompts that other text encoders have encoded."""
+    config = transformer.config
+    for name, side in (("positive", task.positive), ("negative", task.negative)):
+        if side is None:
+            continue
+        kinds = (("T5", side.text, config.joint_attention_dim), ("CLIP", side.pooled, config.pooled_projection_dim))
+        for kind, embeds, width in kinds:
+            if embeds.shape[-1] != width:
+                raise ValueError(
+                    f"the {name} prompt was encoded by another {kind} text encoder than this model needs (width "
+                    f"{embeds.shape[-1]}, not {width}): select {'T5-XXL' if kind == 'T5' else 'CLIP-L'}"
+                )
 
 
 def _check_channels(transformer: Any, task: FluxDenoiseTask) -> None:

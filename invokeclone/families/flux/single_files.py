@@ -72,11 +72,20 @@ def to_diffusers_names(weights: Weights) -> dict[str, torch.Tensor | PackedTenso
     """Return a transformer's tensors with diffusers' names; unknown names stay. Tensors are views, not copies."""
     if _FIRST_LAYER not in weights:
         return dict(weights)
+    weights = {**weights, "img_in.weight": _input_layer(weights)}
     hidden = weights["img_in.weight"].shape[0]
     renamed: dict[str, torch.Tensor | PackedTensor] = {}
     for name, tensor in weights.items():
         renamed.update(_rename(name, tensor, hidden))
     return renamed
+
+
+def _input_layer(weights: Weights) -> torch.Tensor | PackedTensor:
+    """Return the weight of the layer of the image, which some GGUF files have in another shape, as (outputs, inputs)."""
+    weight, bias = weights["img_in.weight"], weights.get("img_in.bias")
+    if bias is None or isinstance(weight, PackedTensor) or weight.shape[0] == bias.shape[0]:
+        return weight
+    return weight.reshape(bias.shape[0], -1)
 
 
 def _rename(

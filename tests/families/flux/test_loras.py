@@ -127,7 +127,7 @@ def test_control_lora_matches_diffusers_with_merged_weights(
     expected = unpack(packed, HEIGHT // 8, WIDTH // 8)
     before = {name: (tensor, tensor.data_ptr()) for name, tensor in flux_transformer.named_parameters()}
     plain = run(flux_transformer, task_of(flux_text))
-    task = task_of(flux_text, control_image=control_tokens(flux_vae, image, WIDTH, HEIGHT, CPU))
+    task = task_of(flux_text, control_image=control_tokens(flux_vae, image, CPU))
     with apply_control_lora(flux_transformer, "depth", control_parts, weight, CPU):
         assert_close(run(flux_transformer, task), expected)
     assert all(
@@ -136,11 +136,6 @@ def test_control_lora_matches_diffusers_with_merged_weights(
     )
     assert torch.equal(run(flux_transformer, task_of(flux_text)), plain), "the control LoRA is off again"
     assert not torch.allclose(plain, expected, atol=1e-2)
-
-
-def test_a_control_image_is_resized(flux_vae: Any):
-    tokens = control_tokens(flux_vae, image_of(3, WIDTH * 2, HEIGHT * 3), WIDTH, HEIGHT, CPU)
-    assert tokens.shape == (1, WIDTH * HEIGHT // 256, 64)
 
 
 @pytest.mark.parametrize("kind", ["of a narrower layer", "without a layer for the image"])
@@ -159,7 +154,7 @@ def test_other_loras_are_no_control_loras(flux_transformer: Any, control_parts: 
 
 
 def test_control_loras_exclude_fill_and_references(flux_transformer: Any, flux_vae: Any, flux_text: Text):
-    tokens = control_tokens(flux_vae, image_of(3), WIDTH, HEIGHT, CPU)
+    tokens = control_tokens(flux_vae, image_of(3), CPU)
     added = task_of(flux_text, control_image=tokens, added=torch.zeros(1, tokens.shape[1], 320))
     with pytest.raises(ValueError, match=r"cannot be combined with FLUX\.1 Fill"):
         run(flux_transformer, added)
@@ -338,7 +333,7 @@ class TestRuns:
         with_style = {**original, f"{LAYER}.weight": original[f"{LAYER}.weight"] + delta}
         merged = merge_control_lora(with_style, control_lora, 0.6)
         pixels = torch.from_numpy(np.asarray(context.images.get_pil(image.image_name), dtype=np.float32))
-        tokens = control_tokens(flux_vae, pixels.permute(2, 0, 1)[None] / 127.5 - 1, WIDTH, HEIGHT, CPU)
+        tokens = control_tokens(flux_vae, pixels.permute(2, 0, 1)[None] / 127.5 - 1, CPU)
         context.models.objects["dev"] = merged
         expected = run_with(merged, denoise()._task(context), tokens)
         assert torch.allclose(latents, expected, atol=2e-4)

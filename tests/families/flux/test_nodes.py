@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +27,13 @@ from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation, Fl
 from invokeclone.families.flux.nodes.prompts import FluxTextEncoderInvocation
 from invokeclone.graph.vocabulary.fields import DenoiseMaskField, ImageField, LatentsField, TensorField
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
+from invokeclone.graph.vocabulary.taxonomy import (
+    BaseModelType,
+    ClipVariantType,
+    FluxVariantType,
+    ModelFormat,
+    ModelType,
+)
 from invokeclone.kit.config.settings import Settings
 from tests.fakes_context import FakeContext
 from tests.families.flux.test_controls import adapter_file, make_controlnet
@@ -292,6 +299,32 @@ def test_large_images_scale_their_positions(denoise: Any) -> None:
 def test_bad_input_is_named(denoise: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         denoise(**changes)
+
+
+def test_images_are_resized_by_pil(context: FakeContext) -> None:
+    """As in InvokeAI, whose levels are bytes between the two; a plain interpolation overshoots 0 and 255."""
+    from invokeclone.families.flux.nodes.images import image_pixels
+
+    image = photo(200, 100)
+    expected = np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), dtype=np.float32)
+    pixels = image_pixels(context, image_field(context, image), (WIDTH, HEIGHT))
+    assert torch.allclose((pixels[0].permute(1, 2, 0) + 1) * 127.5, torch.from_numpy(expected), atol=1e-3)
+    assert image_pixels(context, image_field(context, image)).shape == (1, 3, 100, 200)
+
+
+def test_models_of_other_families_are_named(
+    context: FakeContext, model: FluxModelLoaderOutput, main: ModelIdentifierField, denoise: Any, tmp_path: Path
+) -> None:
+    clip_g = context.models.add(
+        tmp_path, BaseModelType.Any, ModelType.CLIPEmbed, ModelFormat.Diffusers, variant=ClipVariantType.G
+    )
+    with pytest.raises(ValueError, match="is not a CLIP-L text encoder"):
+        FluxModelLoaderInvocation(model=main, clip_embed_model=clip_g).invoke(context)
+    context.models.records[main.key].base = BaseModelType.StableDiffusion3
+    with pytest.raises(ValueError, match="this node needs one of base flux"):
+        FluxModelLoaderInvocation(model=main).invoke(context)
+    with pytest.raises(ValueError, match="this node needs one of base flux"):
+        denoise()
 
 
 def test_conditioning_of_another_family(context: FakeContext, denoise: Any) -> None:

@@ -1,5 +1,7 @@
 """FLUX.1's denoising against diffusers' pipelines, with the same weights, noise, embeddings and noise levels."""
 
+import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +14,7 @@ from diffusers import (
     FluxKontextPipeline,
     FluxPipeline,
 )
+from torch.nn import functional
 
 from invokeclone.engine.flow_inputs import FlowInputs
 from invokeclone.engine.schedules import flow, flow_solvers
@@ -19,7 +22,7 @@ from invokeclone.families.flux import pipeline
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.pipeline import FluxDenoiseTask
 from invokeclone.families.flux.reference_images import fill_tokens, kontext_references
-from invokeclone.families.flux.tokens import pack, unpack
+from invokeclone.families.flux.tokens import pack, positions, rotary_table, unpack
 from tests.tiny_flux import make_transformer
 
 CPU = torch.device("cpu")
@@ -40,7 +43,7 @@ def side(text: tuple[torch.Tensor, torch.Tensor], *, positive: bool = True) -> F
 
 
 def task_of(flux_text: Text, inputs: dict[str, Any] | None = None, **changes: Any) -> FluxDenoiseTask:
-    settings = FlowInputs(WIDTH, HEIGHT, 4, noise=noise_of(1), **(inputs or {}))
+    settings = FlowInputs(**{"width": WIDTH, "height": HEIGHT, "steps": 4, "noise": noise_of(1), **(inputs or {})})
     return FluxDenoiseTask(
         **{"inputs": settings, "positive": side(flux_text(1)), "negative": None, "guidance": 3.5, **changes}
     )
@@ -131,7 +134,7 @@ def test_fill(flux_vae: Any, flux_text: Text) -> None:
         FluxFillPipeline, transformer, flux_vae, flux_text(1), num_inference_steps=4,
         image=(image + 1) / 2, mask_image=change, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
-    task = task_of(flux_text, added=fill_tokens(flux_vae, image, change, WIDTH, HEIGHT, CPU))
+    task = task_of(flux_text, added=fill_tokens(flux_vae, image, change, CPU))
     assert_close(run(transformer, task), expected)
 
 
@@ -144,7 +147,7 @@ def test_tokens_of_fill_match_diffusers(flux_vae: Any) -> None:
         change, image * (1 - change), 1, 16, 1, HEIGHT, WIDTH, torch.float32, CPU, torch.Generator().manual_seed(0)
     )
     expected = torch.cat([latents, mask], dim=-1)
-    assert_close(fill_tokens(flux_vae, image, change.bool(), WIDTH, HEIGHT, CPU), expected)
+    assert_close(fill_tokens(flux_vae, image, change.bool(), CPU), expected)
 
 
 def test_models_for_inpainting_need_an_image_and_others_take_none(flux_transformer: Any, flux_text: Text) -> None:
@@ -236,3 +239,54 @@ def test_damaged_weights_are_named(flux_text: Text) -> None:
     transformer.proj_out.bias.data[0] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinite"):
         run(transformer, task_of(flux_text))
+
+
+def test_fill_with_a_float32_autoencoder_computes_in_float32_from_the_first_layer_of_the_image_on(
+    flux_text: Text,
+) -> None:
+    """Concatenated channels in float32 spread: image tokens at once, text with the first attention, time after a step."""
+    half = make_transformer(in_channels=384, out_channels=64).bfloat16()
+    added = torch.rand(1, WIDTH * HEIGHT // 256, 320, generator=torch.Generator().manual_seed(3))
+    latents = run(half, task_of(flux_text, {"steps": 2}, added=added))
+    assert latents.dtype == torch.float32
+    assert "forward" not in vars(half.x_embedder)  # the model is as before
+
+    expected, levels = pack(noise_of(1).bfloat16()), levels_of(2)
+    text, pooled = (part.bfloat16() for part in flux_text(1))
+    with torch.inference_mode():
+        for level, following in itertools.pairwise(levels):
+            time = torch.tensor([level]).to(expected.dtype)
+            velocity = mixed_formats(half, torch.cat([expected, added], dim=2), text, pooled, time)
+            expected = expected.float() + (following - level) * velocity
+    assert torch.allclose(latents, unpack(expected, HEIGHT // 8, WIDTH // 8), atol=1e-5)
+
+
+def mixed_formats(
+    half: Any, tokens: torch.Tensor, text: torch.Tensor, pooled: torch.Tensor, time: torch.Tensor
+) -> torch.Tensor:
+    """Return the velocity, each layer being taken from the transformer in bfloat16 or in float32 by its input."""
+    full = copy.deepcopy(half).float()
+    modulating = half if time.dtype == torch.bfloat16 else full
+    for kind in ("transformer_blocks", "single_transformer_blocks"):
+        for block, other in zip(getattr(full, kind), getattr(modulating, kind), strict=True):
+            for name in ("norm1", "norm1_context", "norm"):
+                if hasattr(block, name):
+                    getattr(block, name).linear = getattr(other, name).linear
+    first, other = full.transformer_blocks[0].attn, half.transformer_blocks[0].attn
+    if time.dtype == torch.bfloat16:
+        for name in ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k"):
+            setattr(first, name, getattr(other, name))
+    embed, guidance = half.time_text_embed, torch.tensor([3.5]).bfloat16()
+    embedding = (full if time.dtype == torch.float32 else half).time_text_embed.timestep_embedder(
+        embed.time_proj(time * 1000).to(time.dtype)
+    )
+    embedding = embedding + embed.guidance_embedder(embed.time_proj(guidance * 1000).bfloat16())
+    embedding = embedding + embed.text_embedder(pooled)
+    hidden, context = full.x_embedder(tokens), half.context_embedder(text)
+    grid = torch.cat([torch.zeros(text.shape[1], 3), positions(HEIGHT // 16, WIDTH // 16)])
+    rotary = rotary_table(grid, half.config.axes_dims_rope, torch.bfloat16)
+    for block in [*full.transformer_blocks, *full.single_transformer_blocks]:
+        context, hidden = block(hidden, context, embedding, rotary)
+    scale, shift = modulating.norm_out.linear(functional.silu(embedding)).chunk(2, dim=1)
+    velocity: torch.Tensor = full.proj_out(full.norm_out.norm(hidden) * (1 + scale)[:, None] + shift[:, None])
+    return velocity

@@ -144,6 +144,15 @@ def test_quantized_files(kind: str, flux_text: Any, tmp_path: Path) -> None:
     assert torch.allclose(denoised(loaded, flux_text), expected, atol=1e-3)
 
 
+def test_an_input_layer_of_another_shape(flux_transformer: Any) -> None:
+    """Some GGUF files have flattened the layer of the image."""
+    original = original_names(flux_transformer.state_dict())
+    expected = original["img_in.weight"]
+    flat = original | {"img_in.weight": expected.reshape(1, -1)}
+    renamed = single_files.to_diffusers_names(flat)
+    assert torch.equal(renamed["x_embedder.weight"], expected)  # type: ignore[arg-type]
+
+
 def test_a_truncated_gguf_file_is_named(flux_transformer: Any, tmp_path: Path) -> None:
     from tests.quantized_files import write_gguf
 

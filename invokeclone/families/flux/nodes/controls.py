@@ -205,12 +205,11 @@ def _controlnet(
 ) -> "FluxControlNet":
     import torch
 
-    from invokeclone.components.autoencoders import vae as autoencoder
     from invokeclone.components.control.images import prepare
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.flux.controlnet import FluxControlNet, is_xlabs
     from invokeclone.families.flux.nodes.images import require_vae
-    from invokeclone.families.flux.tokens import pack
+    from invokeclone.families.flux.reference_images import control_tokens
 
     check_base(context, field.control_model, "ControlNet")
     net = stack.enter_context(context.models.load(field.control_model))
@@ -219,7 +218,7 @@ def _controlnet(
     if not is_xlabs(net):
         loaded = context.models.load(require_vae(node.controlnet_vae, "control").vae)
         with loaded as vae:
-            image = pack(autoencoder.encode(vae, image, device_of(loaded, vae), vae.dtype).cpu())
+            image = control_tokens(vae, image, device_of(loaded, vae)).cpu()
     return FluxControlNet(
         net,
         image,

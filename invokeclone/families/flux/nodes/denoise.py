@@ -16,6 +16,7 @@ from invokeclone.families.flux.fields import (
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
+from invokeclone.graph.invocations.metadata import check_base
 from invokeclone.graph.invocations.outputs import LatentsMetaOutput, LatentsOutput
 from invokeclone.graph.vocabulary.fields import (
     FieldDescriptions,
@@ -24,7 +25,7 @@ from invokeclone.graph.vocabulary.fields import (
     MetadataField,
     WithMetadata,
 )
-from invokeclone.graph.vocabulary.taxonomy import FluxVariantType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType
 
 if TYPE_CHECKING:
     import torch
@@ -141,6 +142,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.families.flux.position_scaling import dynamic_positions
 
         record = context.models.get_config(self.transformer.transformer.key)
+        check_base(record, BaseModelType.Flux)
         variant = getattr(record, "variant", None)
         positive = self._conditioning(context, self.positive_text_conditioning, positive=True)
         negative = None
@@ -189,7 +191,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         regions = [PromptRegion(info.t5_embeds, mask) for info, mask in prompts]
         for field in as_list(self.redux_conditioning) if positive else ():
             embeds = context.tensors.load(field.conditioning.tensor_name)
-            regions.append(PromptRegion(embeds.to(regions[0].embeds), _mask(context, field)))
+            regions.append(PromptRegion(embeds, _mask(context, field)))
         pooled = next((info for info, mask in prompts if mask is None), prompts[0][0]).clip_embeds
         side = PIXELS_PER_TOKEN_SIDE
         return build_conditioning(regions, pooled, self.height // side, self.width // side, positive=positive)

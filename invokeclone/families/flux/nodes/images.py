@@ -137,10 +137,10 @@ def fill(
     if field is None:
         return None
     mask = context.tensors.load(field.mask.tensor_name)
-    pixels = image_pixels(context, field.image)
+    pixels = image_pixels(context, field.image, (width, height))
     loaded = context.models.load(require_vae(vae, "fill_conditioning").vae)
     with loaded as model:
-        return fill_tokens(model, pixels, mask, width, height, device_of(loaded, model))
+        return fill_tokens(model, pixels, mask, device_of(loaded, model))
 
 
 def require_vae(vae: VAEField | None, name: str) -> VAEField:
@@ -151,10 +151,13 @@ def require_vae(vae: VAEField | None, name: str) -> VAEField:
     return vae
 
 
-def image_pixels(context: InvocationContext, image: ImageField) -> "torch.Tensor":
-    """Return an image as (1, 3, height, width) in -1..1, in its own size."""
+def image_pixels(context: InvocationContext, image: ImageField, size: tuple[int, int] | None = None) -> "torch.Tensor":
+    """Return an image as (1, 3, height, width) in -1..1, in its own size, or resized to `size` (width, height)."""
     import numpy as np
     import torch
+    from PIL import Image
 
-    pixels = np.asarray(context.images.get_pil(image.image_name, mode="RGB"), dtype=np.float32)
+    original = context.images.get_pil(image.image_name, mode="RGB")
+    resized = original if size in (None, original.size) else original.resize(size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(resized, dtype=np.float32)
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).div(127.5).sub(1.0)

@@ -136,10 +136,10 @@ def control_image(context: InvocationContext, node: Any) -> "torch.Tensor | None
     if getattr(record, "variant", None) == FluxVariantType.Schnell:
         message = f"the control LoRA {field.lora.name} is for FLUX.1 dev, but {record.name} is FLUX.1 schnell: select a FLUX.1 dev model, or remove control_lora"
         raise ValueError(message)
-    pixels = image_pixels(context, field.img)
+    pixels = image_pixels(context, field.img, (node.width, node.height))
     loaded = context.models.load(require_vae(node.controlnet_vae, "control_lora").vae)
     with loaded as vae:
-        return control_tokens(vae, pixels, node.width, node.height, device_of(loaded, vae))
+        return control_tokens(vae, pixels, device_of(loaded, vae))
 
 
 @contextmanager

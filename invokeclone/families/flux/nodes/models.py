@@ -10,7 +10,7 @@ from invokeclone.families.flux.fields import FluxModelLoaderOutput
 from invokeclone.families.flux.parts import source_of
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
-from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, InputField
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelType, SubModelType
@@ -47,6 +47,7 @@ class FluxModelLoaderInvocation(BaseInvocation):
         """Return references to the parts."""
         check_exists(context, self.model)
         check_type(context, self.model, ModelType.Main)
+        check_base(context.models.get_config(self.model.key), BaseModelType.Flux)
         clip = source_of(context, self.model, self.clip_embed_model, SubModelType.TextEncoder, "clip_embed_model")
         t5 = source_of(context, self.model, self.t5_encoder_model, SubModelType.TextEncoder2, "t5_encoder_model")
         vae = source_of(context, self.model, self.vae_model, SubModelType.VAE, "vae_model")
