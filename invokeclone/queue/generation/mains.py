@@ -108,9 +108,11 @@ def record_default(config: ModelConfig, name: str) -> Any:
 def default_of(config: ModelConfig, name: str) -> Any:
     """Return a default setting of the model's record, else of its architecture, else None.
 
-    Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae.
+    Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae. The `cfg_scale`
+    of a model whose guidance is an input of the network is its record's `guidance`.
     """
-    record_value = record_default(config, name)
+    is_distilled = architecture_of(config).capabilities.guidance == "distilled"
+    record_value = record_default(config, "guidance" if name == "cfg_scale" and is_distilled else name)
     if record_value is not None:
         return record_value
     defaults = architecture_of(config).defaults_of(getattr(config, "variant", None))
