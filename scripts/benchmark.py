@@ -1,8 +1,8 @@
 """Measure the claims of README and CHANGELOG: startup, memory, cost of a generation, response times under load.
 
-Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health,growth] [--out
-FILE.json], or .venv/bin/python scripts/benchmark.py --against DIR [--groups misc,queue,gallery,gen] [--rows NAME,…]
-[--times N]
+Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health,growth,
+transformers,loading] [--out FILE.json], or .venv/bin/python scripts/benchmark.py --against DIR [--groups
+misc,queue,gallery,gen] [--rows NAME,…] [--times N]
 
 A server is started on a scratch root, with one torch thread except for the wall time of an image. CPU seconds are those
 of the named processes, as reported by the operating system: unlike wall times, they hardly depend on other load on the
@@ -371,6 +371,20 @@ def measure_growth() -> dict[str, float]:
         return benchmark_growth.measure(running)
 
 
+def measure_transformers() -> dict[str, float]:
+    """Measure the denoising of FLUX.1, Stable Diffusion 3 and CogView4 against diffusers' pipelines."""
+    import benchmark_transformers
+
+    return benchmark_transformers.compare()
+
+
+def measure_loading() -> dict[str, float]:
+    """Measure loading, memory and steps of large FLUX.1 files in several number formats."""
+    import benchmark_transformers
+
+    return benchmark_transformers.measure_loading()
+
+
 MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "start": measure_start,
     "generation": measure_generation,
@@ -380,6 +394,8 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "lora": measure_lora,
     "health": measure_health,
     "growth": measure_growth,
+    "transformers": measure_transformers,
+    "loading": measure_loading,
 }
 
 

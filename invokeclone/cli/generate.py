@@ -28,6 +28,7 @@ from invokeclone.images import service as images
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.files.image_files import open_stored_image
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
@@ -216,7 +217,7 @@ async def _write(resources: Resources, image_name: str | None, out: Path) -> int
             out.write_bytes(source.read_bytes())
             return
         with open_stored_image(source) as image:
-            image.convert("RGB").save(out, quality=95)
+            convert(image, "RGB").save(out, quality=95)
 
     try:
         await in_thread(copy)

@@ -16,11 +16,26 @@ TOP = "invokeai"
 MODULES = frozenset(
     {
         "invokeai.app.invocations.baseinvocation",
+        "invokeai.app.invocations.cogview4_denoise",
+        "invokeai.app.invocations.cogview4_model_loader",
+        "invokeai.app.invocations.cogview4_text_encoder",
         "invokeai.app.invocations.constants",
         "invokeai.app.invocations.controlnet",
         "invokeai.app.invocations.controlnet_image_processors",
         "invokeai.app.invocations.denoise_latents",
         "invokeai.app.invocations.fields",
+        "invokeai.app.invocations.flux_control_lora_loader",
+        "invokeai.app.invocations.flux_controlnet",
+        "invokeai.app.invocations.flux_denoise",
+        "invokeai.app.invocations.flux_fill",
+        "invokeai.app.invocations.flux_ip_adapter",
+        "invokeai.app.invocations.flux_kontext",
+        "invokeai.app.invocations.flux_lora_loader",
+        "invokeai.app.invocations.flux_model_loader",
+        "invokeai.app.invocations.flux_redux",
+        "invokeai.app.invocations.flux_text_encoder",
+        "invokeai.app.invocations.flux_vae_decode",
+        "invokeai.app.invocations.flux_vae_encode",
         "invokeai.app.invocations.image",
         "invokeai.app.invocations.image_to_latents",
         "invokeai.app.invocations.ip_adapter",
@@ -30,7 +45,9 @@ MODULES = frozenset(
         "invokeai.app.invocations.noise",
         "invokeai.app.invocations.primitives",
         "invokeai.app.invocations.scheduler",
+        "invokeai.app.invocations.sd3_denoise",
         "invokeai.app.invocations.sd3_model_loader",
+        "invokeai.app.invocations.sd3_text_encoder",
         "invokeai.app.invocations.sdxl",
         "invokeai.app.invocations.t2i_adapter",
         "invokeai.app.models.image",
@@ -82,6 +99,7 @@ _NAMES: dict[str, str] = {
     """,
     "invokeclone.components.flux.fields": """
         FluxConditioningCollectionOutput FluxConditioningField FluxConditioningOutput
+        FluxKontextConditioningField
     """,
     "invokeclone.components.text_encoders.fields": """
         GlmEncoderField T5EncoderField
@@ -101,11 +119,40 @@ _NAMES: dict[str, str] = {
     "invokeclone.families.cogview4.fields": """
         CogView4ConditioningField CogView4ConditioningOutput
     """,
+    "invokeclone.families.cogview4.nodes": """
+        CogView4DenoiseInvocation CogView4ModelLoaderInvocation CogView4TextEncoderInvocation
+    """,
+    "invokeclone.families.flux.fields": """
+        ControlLoRAField FluxControlLoRALoaderOutput FluxControlNetField FluxControlNetOutput
+        FluxFillConditioningField FluxFillOutput FluxKontextOutput FluxLoRALoaderOutput FluxModelLoaderOutput
+        FluxReduxConditioningField FluxReduxOutput
+    """,
+    "invokeclone.families.flux.nodes.autoencoder": """
+        FluxVaeDecodeInvocation FluxVaeEncodeInvocation
+    """,
+    "invokeclone.families.flux.nodes.controls": """
+        FluxControlNetInvocation FluxIPAdapterInvocation FluxReduxInvocation
+    """,
+    "invokeclone.families.flux.nodes.denoise": """
+        FluxDenoiseInvocation FluxDenoiseLatentsMetaInvocation
+    """,
+    "invokeclone.families.flux.nodes.images": """
+        FluxFillInvocation FluxKontextConcatenateImagesInvocation FluxKontextInvocation
+    """,
+    "invokeclone.families.flux.nodes.loras": """
+        FLUXLoRACollectionLoader FluxControlLoRALoaderInvocation FluxLoRALoaderInvocation
+    """,
+    "invokeclone.families.flux.nodes.models": """
+        FluxModelLoaderInvocation
+    """,
+    "invokeclone.families.flux.nodes.prompts": """
+        FluxTextEncoderInvocation
+    """,
     "invokeclone.families.sd3.conditioning": """
         SD3ConditioningInfo
     """,
     "invokeclone.families.sd3.nodes": """
-        Sd3ModelLoaderInvocation Sd3ModelLoaderOutput
+        SD3DenoiseInvocation Sd3ModelLoaderInvocation Sd3ModelLoaderOutput Sd3TextEncoderInvocation
     """,
     "invokeclone.families.stable_diffusion.conditioning": """
         BasicConditioningInfo SDXLConditioningInfo

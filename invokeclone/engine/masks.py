@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from invokeclone.kit.files.image_modes import convert
+
 CoherenceMode = Literal["Gaussian Blur", "Box Blur", "Staged"]
 _GRID = 8
 """Pixels per latent."""
@@ -26,7 +28,7 @@ def gradient(image: Image.Image, radius: int, mode: CoherenceMode, minimum_denoi
     border starts to change at that share.
     """
     size = (max(1, image.width // _GRID), max(1, image.height // _GRID))
-    gray = np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    gray = np.asarray(convert(image, "L").resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
     reach = radius // _GRID
     result = gray if reach == 0 else _widen(gray, reach, mode, (1.0 - minimum_denoise) * _WHITE)
     levels = np.clip(result, 0, _WHITE).astype(np.uint8)

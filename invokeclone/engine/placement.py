@@ -3,7 +3,7 @@
 The cache decides which models are placed on the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,19 +33,31 @@ def size_of(model: Any) -> int:
 
 @dataclass
 class PlacementUnit:
-    """A module that computes with its own weights, including its submodules: the smallest unit that can be moved."""
+    """A module that computes with its own weights, including its submodules: the smallest unit that can be moved.
 
-    module: nn.Module
+    Modules with a common weight, such as the tied embeddings of text encoders, are one unit.
+    """
+
+    modules: list[nn.Module]
     tensors: list[torch.Tensor]
-    size: int
     in_ram: list[torch.Tensor | None] = field(default_factory=list)
     """The tensors' values in RAM, None for those only on the device; empty while the unit is in RAM."""
     hooks: list[RemovableHandle] = field(default_factory=list)
 
     @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(nbytes(tensor) for tensor in self.tensors)
+
+    @property
     def on_device(self) -> bool:
         """Whether the weights are permanently on the device."""
         return bool(self.in_ram)
+
+    def absorb(self, other: "PlacementUnit") -> None:
+        """Add the modules and tensors of a unit that this one does not have."""
+        for own, others in ((self.modules, other.modules), (self.tensors, other.tensors)):
+            own.extend(item for item in others if all(item is not known for known in own))
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:
@@ -58,11 +70,26 @@ def _units(module: nn.Module) -> Iterator[PlacementUnit]:
         next(module.parameters(recurse=False), None) is not None
         or next(module.buffers(recurse=False), None) is not None
     ):
-        tensors = _tensors(module)
-        yield PlacementUnit(module, tensors, sum(nbytes(tensor) for tensor in tensors))
+        yield PlacementUnit([module], _tensors(module))
         return
     for child in module.children():
         yield from _units(child)
+
+
+def _join(units: Iterable[PlacementUnit]) -> list[PlacementUnit]:
+    """Return the units with those that have a tensor in common as one."""
+    joined: dict[int, PlacementUnit] = {}
+    owners: dict[int, PlacementUnit] = {}
+    for unit in units:
+        shared = {id(owner): owner for tensor in unit.tensors if (owner := owners.get(id(tensor)))}
+        target = next(iter(shared.values()), unit)
+        for other in (*list(shared.values())[1:], unit):
+            if other is not target:
+                target.absorb(other)
+                joined.pop(id(other), None)
+        joined[id(target)] = target
+        owners |= {id(tensor): target for tensor in target.tensors}
+    return list(joined.values())
 
 
 class Placement:
@@ -76,10 +103,7 @@ class Placement:
         self.model = model
         self._memory = memory
         self._keep_ram_copy = keep_ram_copy
-        units: dict[int, PlacementUnit] = {}
-        for unit in _units(model):  # a module that two parents share is one unit
-            units.setdefault(id(unit.module), unit)
-        self._units = list(units.values())
+        self._units = _join(_units(model))
         self.size = sum(unit.size for unit in self._units)
 
     @property
@@ -145,8 +169,12 @@ class Placement:
     def _hook(self, unit: PlacementUnit) -> None:
         """Make the unit fetch its weights before each computation and drop them afterwards."""
         waiting: list[torch.Tensor] = []
+        running: list[nn.Module] = []
 
-        def fetch(_module: nn.Module, _inputs: Any) -> None:
+        def fetch(module: nn.Module, _inputs: Any) -> None:
+            running.append(module)
+            if len(running) > 1:  # called by another module of the unit
+                return
             with torch.inference_mode(mode=False):
                 for tensor in unit.tensors:
                     original = tensor.data
@@ -154,15 +182,19 @@ class Placement:
                     waiting.append(original)
 
         def drop(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+            running.pop()
+            if running:
+                return
             with torch.inference_mode(mode=False):
                 for tensor, original in zip(unit.tensors, waiting, strict=False):
                     tensor.data = original
             waiting.clear()
 
-        unit.hooks = [
-            unit.module.register_forward_pre_hook(fetch),
-            unit.module.register_forward_hook(drop, always_call=True),
-        ]
+        for module in unit.modules:
+            unit.hooks += [
+                module.register_forward_pre_hook(fetch),
+                module.register_forward_hook(drop, always_call=True),
+            ]
 
     @staticmethod
     def _unhook(unit: PlacementUnit) -> None:

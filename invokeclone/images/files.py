@@ -14,6 +14,7 @@ from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.image_files import open_stored_image
+from invokeclone.kit.files.image_modes import orientation, swaps_sides, upright, visible
 from invokeclone.kit.files.storage import remove_file, write_file
 
 THUMBNAIL_SIDE = 256
@@ -66,14 +67,24 @@ def subfolder(strategy: str, name: str, category: ImageCategory, *, is_intermedi
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """Return a WebP of `image` with no side over 256, never enlarged, with transparency if the image has any."""
+    """Return a WebP of `image`, upright, with no side over 256, never enlarged, with its transparency if it has any."""
     small = image.copy() if image.mode in {"RGB", "RGBA"} else image
     if small.mode not in {"RGB", "RGBA"} or "transparency" in small.info:
-        small = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        small = visible(image)
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), reducing_gap=1.0)
+    small = upright(small)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", method=THUMBNAIL_EFFORT, icc_profile=None, exif=b"")
     return buffer.getvalue()
+
+
+def is_turned(path: Path) -> bool:
+    """Return whether an image file's width is its height when it is shown upright; False if it cannot be read."""
+    try:
+        with open_stored_image(path) as image:
+            return swaps_sides(orientation(image))
+    except OSError:
+        return False
 
 
 def write(settings: Settings, location: ImageLocation, png: bytes, webp: bytes) -> None:

@@ -201,6 +201,16 @@ async def get(resources: Resources, name: str, user: User = SYSTEM) -> ImageDTO:
     return await store.get(resources.database, name)
 
 
+async def upright_size(resources: Resources, record: ImageDTO) -> tuple[int, int]:
+    """Return width and height of an image as nodes see it; its file may be rotated if it was uploaded."""
+    size = record.width, record.height
+    if record.image_origin != ResourceOrigin.EXTERNAL:
+        return size
+    location = ImageLocation(record.image_name, record.image_subfolder)
+    turned = await in_thread(files.is_turned, files.full_path(resources.settings, location))
+    return size[::-1] if turned else size
+
+
 async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) -> str | None:
     """Return an image's metadata as JSON text; raises ImageNotYours, ImageNotFound."""
     await access.require_readable(resources.database, user, access.IMAGES, name)

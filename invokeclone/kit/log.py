@@ -42,6 +42,7 @@ _process_fields: dict[str, Any] = {}
 
 def get(name: str) -> logging.Logger:
     """Return the logger of one package: `get("queue")` is `invokeclone.queue`."""
+    logging.setLogRecordFactory(_EncodableRecord)
     return logging.getLogger(f"{ROOT}.{name}")
 
 
@@ -59,6 +60,14 @@ def set_process_fields(**values: Any) -> None:
     """Add fields to every line of this process, from any thread; replaces earlier ones."""
     _process_fields.clear()
     _process_fields.update(values)
+
+
+class _EncodableRecord(logging.LogRecord):
+    """A record whose message can be encoded: bytes of file names that are no text are written as escapes."""
+
+    def getMessage(self) -> str:  # noqa: N802  (logging's name)
+        """Return the message with lone surrogates as escapes."""
+        return super().getMessage().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class Fields(logging.Filter):

@@ -4,6 +4,7 @@ Does not depend on any one compatibility API.
 """
 
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -28,6 +29,9 @@ from invokeclone.kit.requests import FormRequest, resources_of
 
 _log = log.get("shims")
 Body = TypeVar("Body", bound=BaseModel)
+_UNQUOTABLE = re.compile(r"[^ -\[\]-~]")
+MAX_WARNING_LENGTH = 1000
+"""Characters of a warning in a header."""
 _UNSUPPORTED_STATUSES = (422, 424)
 """Statuses that clients of compatibility APIs do not know or misinterpret."""
 
@@ -115,8 +119,13 @@ class Warnings:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of the response: `Warning`, code 299."""
-        values = [f'299 - "{text.encode("ascii", "replace").decode()}"' for text in self.texts]
+        values = [f'299 - "{_quotable(text)}"' for text in self.texts]
         return {"Warning": ", ".join(values)} if values else {}
+
+
+def _quotable(text: str) -> str:
+    """Return a text as it may be in a quoted string of a header: printable ASCII without quotes and backslashes."""
+    return _UNQUOTABLE.sub("?", text.replace('"', "'"))[:MAX_WARNING_LENGTH]
 
 
 def router(render: Render, accepts: Callable[[Scope], bool] | None = None, **arguments: Any) -> APIRouter:

@@ -15,10 +15,12 @@ from PIL import Image, ImageOps
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
+from invokeclone.images.encoding import png
 from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import NotAnImage, TooManyPixels
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, MIB, Limits
 from invokeclone.kit.files.image_files import open_image, open_stored_image
+from invokeclone.kit.files.image_modes import convert, orientation, upright
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.shims.compat_api import RequestRejected
@@ -84,11 +86,11 @@ def _decode_groups(text: str, padding: str = "") -> bytes:
 
 
 async def decode_image(resources: Resources, data: bytes, param: str) -> Image.Image:
-    """Return the image, rotated by its EXIF orientation. Raises RequestRejected for an invalid or too large image."""
+    """Return the image upright, by its EXIF orientation. Raises RequestRejected for an invalid or too large image."""
     limits = resources.settings.limits
     check_size(len(data), param, limits)
     with translate_image_errors(param):
-        return await image_work(lambda: ImageOps.exif_transpose(upload_files.decode(data, limits)))
+        return await image_work(lambda: upright(upload_files.decode(data, limits)))
 
 
 def check_size(size: int, param: str, limits: Limits) -> None:
@@ -113,9 +115,9 @@ def translate_image_errors(param: str) -> Iterator[None]:
 def flatten(image: Image.Image, background: str = "white") -> Image.Image:
     """Return the image as RGB, with transparent areas blended onto `background`."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return convert(image, "RGB")
     base = Image.new("RGBA", image.size, background)
-    return Image.alpha_composite(base, image.convert("RGBA")).convert("RGB")
+    return convert(Image.alpha_composite(base, convert(image, "RGBA")), "RGB")
 
 
 def resize_image(
@@ -164,23 +166,39 @@ async def save_intermediate(
 
 
 async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the API's name)
-    """Return the file of a stored image in `format`; a PNG unchanged, with its embedded metadata."""
+    """Return the file of a stored image in `format`; a PNG unchanged, with its embedded metadata, if it is upright."""
     path = await service.path(resources, name)
     return await image_work(lambda: _read_or_encode(path, format, quality))
 
 
 def _read_or_encode(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
-    if format == "png":
-        return path.read_bytes()
     with open_stored_image(path) as image:
-        return encode(image, format, quality)
+        if format == "png" and orientation(image) == 1:
+            return path.read_bytes()
+        return encode(read_upright(image), format, quality)
+
+
+async def is_upright(path: Path) -> bool:
+    """Return whether a stored image's pixels are upright."""
+
+    def read() -> bool:
+        with open_stored_image(path) as image:
+            return orientation(image) == 1
+
+    return await image_work(read)
+
+
+def read_upright(image: Image.Image) -> Image.Image:
+    """Return an opened image, decoded and upright."""
+    image.load()
+    return upright(image)
 
 
 def encode(image: Image.Image, format: Format, quality: int | None = None) -> bytes:  # noqa: A002
     """Return the image as an encoded file; `quality` is 0..100, for JPEG and WebP."""
     file = io.BytesIO()
     if format == "png":
-        image.save(file, "PNG", compress_level=1)
+        png.storable(image).save(file, "PNG", compress_level=1, icc_profile=None)
     else:
         effective_quality = DEFAULT_QUALITY if quality is None else quality
         flatten(image).save(file, format.upper(), quality=effective_quality)
@@ -198,6 +216,6 @@ async def resize_preview(preview: str, size: tuple[int, int], format: Format = "
 
     def work() -> bytes:
         with open_image(io.BytesIO(data), ("JPEG", "PNG", "WEBP")) as image:
-            return encode(image.convert("RGB").resize(size, Image.Resampling.BILINEAR), format)
+            return encode(convert(image, "RGB").resize(size, Image.Resampling.BILINEAR), format)
 
     return await image_work(work)

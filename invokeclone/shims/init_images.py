@@ -6,6 +6,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from invokeclone.graph.recipes import InitImage, InpaintMask
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import ResolvedRequest, require_capability
 from invokeclone.shims import image_io
@@ -59,8 +60,8 @@ async def with_init_image(
 def _opacity_mask(mask: Image.Image) -> Image.Image:
     """Return a mask that is white where the given one is opaque; without transparency, where it is black."""
     if mask.has_transparency_data:
-        return mask.convert("RGBA").getchannel("A")
-    return ImageOps.invert(mask.convert("L"))
+        return convert(mask, "RGBA").getchannel("A")
+    return ImageOps.invert(convert(mask, "L"))
 
 
 def _feather_inward(mask: Image.Image) -> Image.Image:

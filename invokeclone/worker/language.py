@@ -14,6 +14,7 @@ from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit import log
 from invokeclone.kit.files.image_files import open_stored_image
+from invokeclone.kit.files.image_modes import convert, upright
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
@@ -112,4 +113,5 @@ def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
 
 def _read_image(path: Path) -> Any:
     with open_stored_image(path) as image:
-        return image.convert("RGB")
+        image.load()
+        return convert(upright(image), "RGB")

@@ -5,7 +5,7 @@ INSTALL = {
     "diffusers": "diffusers",
     "transformers": "transformers",
     "accelerate": "accelerate",
-    "compel": "compel",
+    "compel": "'invokeclone[nodes]'",
     "torchsde": "torchsde",
     "cv2": "'invokeclone[nodes]'",
     "torchvision": "'invokeclone[nodes]'",

@@ -10,6 +10,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from invokeclone.families.stable_diffusion.coarse import TRAINED_SIDE
+
 from .text import TOKENS
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 LATENT_SCALE = 0.18215  # Stable Diffusion 1's constant; the autoencoder is whitened so that it is exact
 TEXT_WIDTH = 128
+LARGEST_SIDE = 32  # of latents: the images of the training have at most 256²
 
 
 @dataclass
@@ -67,7 +70,7 @@ def build_text(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def build_unet() -> UNet2DConditionModel:
     """Build the denoiser: about 4.2 M parameters, cross-attention on the middle two of four levels."""
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         sample_size=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -77,6 +80,8 @@ def build_unet() -> UNet2DConditionModel:
         attention_head_dim=4,
         norm_num_groups=8,
     )
+    unet.register_to_config(**{TRAINED_SIDE: LARGEST_SIDE})
+    return unet
 
 
 def build_scheduler() -> DDIMScheduler:

@@ -17,6 +17,8 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from tqdm import tqdm
 
+from invokeclone.families.stable_diffusion.coarse import coarse_prediction
+
 from . import judge
 from .figures import FIGURES, SHAPES
 from .grammar import NAMES, article, distinct, is_held_out
@@ -100,7 +102,20 @@ def load(folder: Path | str) -> StableDiffusionPipeline:
     )
     pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    _lay_out_at_trained_size(pipeline)
     return pipeline
+
+
+def _lay_out_at_trained_size(pipeline: StableDiffusionPipeline) -> None:
+    """Let the pipeline call its UNet as invokeclone does, for sizes beyond the trained ones."""
+    plain, coarse = pipeline.unet.forward, coarse_prediction(pipeline.unet, pipeline.scheduler)
+    if coarse is None:
+        return
+
+    def forward(latents: torch.Tensor, timestep: torch.Tensor, **arguments: object) -> tuple[torch.Tensor]:
+        return (coarse(lambda scaled, time: plain(scaled, time, **arguments)[0], latents, timestep),)
+
+    pipeline.unet.forward = forward
 
 
 def paint(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -70,18 +71,36 @@ def app(settings: Settings, laid_out: None) -> FastAPI:
     return create_app(settings, worker_command=None)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def url(app: FastAPI) -> AsyncIterator[str]:
-    config = uvicorn.Config(app, port=0, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1)
+@asynccontextmanager
+async def serving(app: FastAPI, port: int = 0) -> AsyncIterator[int]:
+    """Serve an application for a while, at a port that is returned."""
+    config = uvicorn.Config(app, port=port, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
+    try:
+        yield int(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def add_model(app: FastAPI) -> None:
     async with app.services.get(Resources).database.write() as connection:
         await store.add(connection, registry.parse(MODEL | ON_DISK))
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    await task
+
+
+async def offer_model(page: Page) -> None:
+    """Let the page see only this model: the embedded one takes a worker to run."""
+    await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def url(app: FastAPI) -> AsyncIterator[str]:
+    async with serving(app) as port:
+        await add_model(app)
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -118,7 +137,7 @@ async def page(context: BrowserContext, url: str) -> AsyncIterator[Page]:
     browser_page.set_default_timeout(PATIENCE)
     browser_page.on("pageerror", lambda error: errors.append(str(error)))
     browser_page.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
-    await browser_page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
+    await offer_model(browser_page)
     await browser_page.goto(url)
     await browser_page.wait_for_selector('#link[data-state="online"]')
     yield browser_page

@@ -74,6 +74,7 @@ class Painter:
             category=ImageCategory.GENERAL,
             origin=ResourceOrigin.INTERNAL,
             metadata=json.dumps(metadata),
+            user_id=item.user_id,
         )
         self.tell(
             InvocationCompleteEvent,
@@ -104,6 +105,7 @@ class Painter:
                 item_id=item.item_id,
                 batch_id=item.batch_id,
                 session_id=item.session_id,
+                user_id=item.user_id,
                 invocation=node,
                 invocation_source_id=node["id"],
                 **fields,

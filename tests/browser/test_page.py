@@ -69,7 +69,12 @@ async def test_cancel_and_clear(page: Page, painter: Painter) -> None:
 async def test_a_failure_shows_a_toast(page: Page, painter: Painter) -> None:
     painter.fail = True
     await page.get_by_role("button", name="Invoke").click()
-    await expect(page.locator(".toast")).to_have_text("Failed: no paint left")
+    toast = page.locator(".toast")
+    await expect(toast.locator("span")).to_have_text("Failed: no paint left")
+    painter.fail = False
+    await toast.get_by_role("button", name="Run again").click()
+    await expect(toast).to_have_count(0)
+    await expect(page.locator(".tile")).to_have_count(1)
 
 
 async def test_viewer(page: Page, app: FastAPI, painter: Painter) -> None:

@@ -1,59 +1,15 @@
 """The model cache and where it puts weights, on a pretended device with little memory."""
 
 import re
-import weakref
 
 import pytest
 import torch
 from torch import nn
 
 from invokeclone.engine.cache import GB, ModelCache
-from invokeclone.engine.devices import DeviceMemory
 from invokeclone.engine.placement import Placement, size_of
 from invokeclone.kit.config.settings import Settings
-
-MB = 2**20
-
-
-class FakeMemory(DeviceMemory):
-    """A device of some bytes; its tensors are copies in RAM that are counted until they go."""
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__("cpu")
-        self.capacity = capacity
-        self.taken = 0
-        self.emptied = 0
-
-    @property
-    def separate(self) -> bool:
-        return True
-
-    def total(self) -> int:
-        return self.capacity
-
-    def in_use(self) -> int:
-        return self.taken
-
-    def free(self) -> int:
-        return self.capacity - self.taken
-
-    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        size = tensor.numel() * tensor.element_size()
-        if size > self.free():
-            raise torch.OutOfMemoryError("out of memory (pretended)")
-        self.taken += size
-        copy = tensor.clone()
-        weakref.finalize(copy.untyped_storage(), self._give, size)
-        return copy
-
-    def to_ram(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.clone()
-
-    def _give(self, size: int) -> None:
-        self.taken -= size
-
-    def empty(self) -> None:
-        self.emptied += 1
+from tests.counted_memory import MB, FakeMemory
 
 
 class Clock:
@@ -180,6 +136,50 @@ def test_layers_that_do_not_fit_are_streamed():
     with cache.hold(entry):
         assert entry.on_device == entry.size
     assert not module[3]._forward_hooks
+
+
+class Tied(nn.Module):
+    """Two embeddings and an output layer with the same weight, as in text encoders and language models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.other, self.middle = nn.Embedding(8, 64), nn.Embedding(8, 64), nn.Linear(64, 64)
+        self.out = nn.Linear(64, 8, bias=False)
+        self.other.weight = self.out.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.out(self.middle(self.table(tokens) + self.other(tokens)))
+
+
+@pytest.mark.parametrize("ram_copy", [True, False])
+@pytest.mark.parametrize("budget", [None, 0, 3000, 10**6])
+def test_tied_weights_are_moved_once_and_leave_the_device(ram_copy: bool, budget: int | None):
+    memory, module, tokens = FakeMemory(MB), Tied(), torch.arange(8)
+    with torch.inference_mode():
+        expected = module(tokens)
+    placement = Placement(module, memory, keep_ram_copy=ram_copy)
+    assert placement.size == size_of(module)
+    for _ in range(2):
+        placement.enter(budget)
+        assert memory.taken == placement.on_device <= placement.size
+        with torch.inference_mode():
+            assert torch.equal(module(tokens), expected)
+        assert memory.taken == placement.on_device
+        placement.leave()
+        assert memory.taken == 0
+    assert module.out.weight is module.table.weight is module.other.weight
+
+
+def test_units_joined_by_a_later_one_are_one():
+    first, second, both = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    both.weight, both.bias = first.weight, second.bias
+    memory = FakeMemory(MB)
+    placement = Placement(nn.Sequential(first, second, both), memory)
+    assert placement.size == size_of(nn.ModuleList([first, second]))
+    placement.enter()
+    assert memory.taken == placement.size
+    placement.leave()
+    assert memory.taken == 0
 
 
 def test_an_error_while_streaming_leaves_the_weights_in_ram():

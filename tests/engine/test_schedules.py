@@ -96,6 +96,30 @@ def test_every_scheduler_reaches_the_latents_that_the_model_predicts(name: str, 
     assert (result - target).abs().max() < (0.7 if loose else 0.15)
 
 
+def noise_left(name: str, config: Mapping[str, Any], start: float, steps: int = 15) -> float:
+    """Return how far a run ends from a smooth image when the model knows data spread narrowly around it."""
+    spread = 0.05
+    smooth = torch.linspace(-1, 1, 32).repeat(1, 4, 32, 1)
+    schedule = plan(name, steps, config, start=start)
+    latents = schedule.start(smooth, noise_of(5, *smooth.shape))
+    for index, timestep in enumerate(schedule.timesteps):
+        signal, noise = signal_and_noise(timestep)
+        inputs = schedule.scale_model_input(latents, index)
+        epsilon = noise * (inputs - signal * smooth) / (signal**2 * spread**2 + noise**2)
+        latents, _ = schedule.step(epsilon, latents, index)
+    return float((latents - smooth).std())
+
+
+@pytest.mark.filterwarnings("ignore:Should have t[ab]:UserWarning")  # torchsde, about rounding
+@pytest.mark.parametrize("config", [SD1, {**SD1, "skip_prk_steps": False}, SDXL], ids=["sd", "warm up", "sdxl"])
+@pytest.mark.parametrize("name", discrete.NAMES)
+def test_runs_from_the_middle_are_as_smooth_as_whole_runs(name: str, config: Mapping[str, Any]):
+    """Multistep samplers take no more derivatives into account than the run itself has made."""
+    limit = 2 * max(noise_left("euler", config, 0.0), noise_left(name, config, 0.0))
+    for start in (0.85, 0.5):
+        assert noise_left(name, config, start) < limit, start
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(discrete.NoSuchScheduler, match="'best'"):
         discrete.create("best", SD1)

@@ -1,5 +1,6 @@
 """Uploads: what is taken, what is refused and in which order, and what is kept of a picture."""
 
+import io
 import json
 import struct
 import zlib
@@ -7,9 +8,11 @@ import zlib
 import httpx
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from invokeclone.images.encoding import png
 from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.files.image_modes import ORIENTATION
 from invokeclone.kit.resources import Resources
 from tests.rooms import decode_image, encode_image, picture
 
@@ -82,6 +85,17 @@ async def test_exif_rotation_is_not_applied(upload) -> None:
     exif[0x0112] = 6
     image = await upload(encode_image(picture(), "JPEG", exif=exif), content_type="image/jpeg")
     assert (image["width"], image["height"]) == (48, 32)
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "6x", "٦", "-1", ""])
+async def test_text_that_looks_like_an_orientation_is_none(upload, client: httpx.AsyncClient, text: str) -> None:
+    texts = PngInfo()
+    texts.add_itxt(ORIENTATION, text)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 4)).save(buffer, "PNG", pnginfo=texts)
+    name = (await upload(buffer.getvalue()))["image_name"]
+    thumbnail = await client.get(f"/api/v1/images/i/{name}/thumbnail")
+    assert Image.open(io.BytesIO(thumbnail.content)).size == (8, 4)
 
 
 async def test_palette_transparency_is_preserved(upload, client: httpx.AsyncClient) -> None:

@@ -110,10 +110,17 @@ def test_too_many_files_and_too_deep_folders(source: Path, monkeypatch: pytest.M
     monkeypatch.setattr(copies, "MAX_FILES", 1)
     with pytest.raises(copies.TooManyFiles):
         copies.list_files(source)
-    source.joinpath(*["d"] * 21).mkdir(parents=True)
-    monkeypatch.setattr(copies, "MAX_FILES", 100)
-    with pytest.raises(copies.TooManyFiles, match="deep"):
+    for number in range(9):  # two links from each folder to the next lead to 1023 folders
+        (source / "links" / str(number)).mkdir(parents=True)
+        for name in ("a", "b"):
+            (source / "links" / str(number) / name).symlink_to(f"../{number + 1}")
+    (source / "links" / "9").mkdir()
+    monkeypatch.setattr(copies, "MAX_FILES", 900)
+    with pytest.raises(copies.TooManyFiles, match="folders; do links"):
         copies.list_files(source)
+    source.joinpath(*["d"] * 21).mkdir(parents=True)
+    with pytest.raises(copies.TooManyFiles, match="deep"):
+        copies.list_files(source / "d")
 
 
 def test_only_copied_files_are_removed_and_links_not_followed(source: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -135,3 +136,9 @@ def test_two_handlers_write_the_same_lines(set_up: Callable[..., Lines], tmp_pat
     log.get("worker").info("it broke", extra={"item_id": 5})
     log.set_up("info", "legacy", ["console"], stream)
     assert stream.getvalue() == (tmp_path / "log").read_text() == ">> it broke [item_id=5]\n"
+
+
+def test_names_of_files_that_are_no_text_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
+    log.get("x").warning("cannot read %s", os.fsdecode(b"a\xff.png"))
+    assert "cannot read a\\udcff.png" in caplog.text
+    caplog.text.encode("utf-8")

@@ -80,6 +80,24 @@ def test_images_are_opened_in_one_module() -> None:
     }
 
 
+def test_image_modes_are_converted_in_one_module() -> None:
+    """Pillow's own conversion clips deep images; `conversion.convert` converts models."""
+
+    def converts(path: Path) -> bool:
+        return any(
+            isinstance(node.func, ast.Attribute) and node.func.attr == "convert" and called != "conversion.convert"
+            for called, node in calls(path)
+        )
+
+    assert modules_where(converts) == {"kit/files/image_modes.py"}
+
+
+def test_images_are_rotated_in_one_module() -> None:
+    ways = {"ImageOps.exif_transpose", "exif_transpose", "image.getexif"}
+    modules = modules_where(lambda path: any(called in ways for called, _ in calls(path)))
+    assert modules == {"kit/files/image_modes.py", "shims/automatic1111/infotext.py"}  # the latter reads a comment
+
+
 # Pickles and code that comes with a model
 
 PICKLES = {

@@ -147,11 +147,12 @@ class UI:
     async def prompt(self, text: str) -> None:
         await self.page.locator("textarea").first.fill(text)
 
-    async def invoke(self, prompt: str) -> int:
-        """Generate one picture with the model's own settings; return its item's id, finished."""
+    async def invoke(self, prompt: str, *, model_settings: bool = True) -> int:
+        """Generate one picture with the model's own settings, or with the UI's; return its item's id."""
         await self.prompt(prompt)
         known_ids = {item["item_id"] for item in self.items()}
-        await self.page.get_by_label("modelManager.useDefaultSettings").click()
+        if model_settings:
+            await self.page.get_by_label("modelManager.useDefaultSettings").click()
         await expect(self.button(re.compile("^Invoke")).first).to_be_enabled()
         await self.button(re.compile("^Invoke")).first.click()
         item = self.server.wait_for(lambda: [i for i in self.items() if i["item_id"] not in known_ids], "an item")[0]

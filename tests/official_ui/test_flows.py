@@ -1,13 +1,16 @@
 """What people do in the official web UI, once for each bundle; every test fails on a failed request or a console error too."""
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.async_api import expect
 
+from scripts.embedded import judge
 from tests.official_ui import sdxl
 from tests.official_ui.conftest import UI
 from tests.server_process import Server
@@ -22,6 +25,21 @@ async def test_ui_starts_lists_the_model_and_shows_generation_progress(ui: UI) -
     await expect(ui.thumbnails().first).to_be_visible()
     assert ui.server.finished(item)["status"] == "completed"
     await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
+
+
+async def test_the_first_image_follows_the_prompt_with_the_uis_own_settings(ui: UI) -> None:
+    """A newcomer types a prompt and presses Invoke: 512² and the UI's steps, CFG scale and scheduler."""
+    item = await ui.invoke("a yellow star on a purple background", model_settings=False)
+    assert ui.server.finished(item)["status"] == "completed"
+    name = ui.server.picture_of(ui.server.item(item))["image_name"]
+    with Image.open(io.BytesIO(ui.server.client.get(f"/api/v1/images/i/{name}/full").content)) as image:
+        pixels = np.asarray(image.convert("RGB"), np.float32)
+    assert pixels.shape == (512, 512, 3)
+    background = judge.background_colour(pixels)
+    color = judge.object_colour(pixels, background)
+    assert (judge.nearest_colour(background), judge.nearest_colour(color)) == ("purple", "yellow")
+    # Two stars side by side, or parts of several, have another silhouette.
+    assert judge.recognise(judge.silhouette(pixels, background, color))[0] == "star"
 
 
 async def test_the_viewer_shows_metadata_and_recalls_it(ui: UI) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.parity.models import copy_vocabulary, make_tokenizer, text_config
-from tests.parity.weights import certain, fill
+from tests.parity.weights import certain, fill, value
+from tests.tiny_flux import make_transformer, original_names
 from tests.tiny_transformers import save_pipeline
 
 TOKENIZERS = Path(__file__).parent / "tokenizers"
@@ -16,6 +17,7 @@ def make(folder: Path) -> None:
     """Write the models' folders."""
     _sd3(folder / "p-sd3")
     _cogview4(folder / "p-cogview4")
+    _flux(folder)
 
 
 def _sd3(folder: Path) -> None:
@@ -62,6 +64,38 @@ def _cogview4(folder: Path) -> None:
     networks = {"text_encoder": GlmModel(glm), "transformer": transformer, "vae": vae}
     save_pipeline(folder, "CogView4Pipeline", _fill(networks, folder.name))
     _add_tokenizer(folder, "tokenizer", "glm", "PreTrainedTokenizerFast")
+
+
+def _flux(folder: Path) -> None:
+    """Write FLUX.1's single files with Black Forest Labs' names, and its text encoders and autoencoder."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import CLIPTextModel, T5Config, T5EncoderModel
+
+    for name, has_guidance in (("p-flux-dev", True), ("p-flux-schnell", False)):
+        with torch.device("meta"):
+            network = make_transformer(
+                attention_head_dim=128, joint_attention_dim=4096, pooled_projection_dim=768, axes_dims_rope=(16, 56, 56),
+                guidance_embeds=has_guidance,
+            )  # fmt: skip
+            shapes = {key: tensor.shape for key, tensor in original_names(network.state_dict()).items()}
+        weights = {key: value(key, tuple(shape), "flux").bfloat16() for key, shape in shapes.items()}
+        save_file(weights, folder / f"{name}.safetensors")
+    vae_shapes = json.loads((Path(__file__).parent / "flux_vae_shapes.json").read_text())
+    vae = {key: value(key, tuple(shape), "flux-vae") for key, shape in vae_shapes.items()}
+    half = vae["encoder.conv_out.weight"].shape[0] // 2
+    vae["encoder.conv_out.weight"][half:], vae["encoder.conv_out.bias"][half:] = 0, -30
+    save_file(vae, folder / "p-flux-vae.safetensors")
+    config = T5Config(
+        vocab_size=300, d_model=4096, d_kv=8, d_ff=64, num_layers=1, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    t5 = fill(T5EncoderModel(config), salt="flux-t5").bfloat16()
+    t5.save_pretrained(folder / "p-flux-t5" / "text_encoder_2", max_shard_size="1MB")
+    shutil.copytree(TOKENIZERS / "unigram", folder / "p-flux-t5" / "tokenizer_2")
+    clip = folder / "p-flux-clip"
+    fill(CLIPTextModel(text_config(768)), salt="flux-clip").save_pretrained(clip / "text_encoder")
+    make_tokenizer().save_pretrained(clip / "tokenizer")
+    copy_vocabulary(clip)
 
 
 def _vae(**config: Any) -> Any:

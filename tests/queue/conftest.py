@@ -10,6 +10,7 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocat
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, OutputField
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.workers import Workers
 from invokeclone.queue.api import router
 from invokeclone.server.http import bodies, errors
 
@@ -58,11 +59,25 @@ def make() -> Make:
     return Make()
 
 
+class RunningWorkers:
+    """Workers that run and answer nothing."""
+
+    def require_running(self) -> None:
+        pass
+
+    async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
+        return []
+
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
+        raise AssertionError(name)
+
+
 @pytest.fixture
 def app(resources: Resources) -> Application:
     application = Application()
     application.include_router(bodies.read_strictly(router))
     application.services.add(Resources, resources)
+    application.services.add(Workers, RunningWorkers())
     errors.install(application)
     return application
 

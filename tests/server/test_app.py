@@ -16,6 +16,7 @@ import pytest
 import yaml
 from fastapi import FastAPI
 
+import invokeclone
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
@@ -73,6 +74,16 @@ async def test_page_and_static_files_are_served(client: httpx.AsyncClient) -> No
         assert answer.status_code == 200
         again = await client.get(f"/page/{name}", headers={"if-none-match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_the_page_with_all_its_files_is_at_most_60_kb_compressed(client: httpx.AsyncClient) -> None:
+    names = [file.name for file in (Path(invokeclone.__file__).parent / "server" / "page").iterdir() if file.is_file()]
+    assert "session.js" in names
+    sizes = [
+        int((await client.get(path, headers={"accept-encoding": "gzip"})).headers["content-length"])
+        for path in ("/", *(f"/page/{name}" for name in names))
+    ]
+    assert sum(sizes) <= 60_000
 
 
 async def test_openapi_is_complete_sorted_and_cached(client: httpx.AsyncClient) -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from invokeclone.kit.config.limits import MIB, Limits
+from invokeclone.kit.errors import BadRequest
 from invokeclone.server.http.compression import SLICE_BYTES, CompressedBodies
 from invokeclone.server.http.guards import BodyLimit
 
@@ -108,3 +109,20 @@ async def test_other_encodings_are_refused(client: httpx.AsyncClient, path: str)
     assert answer.status_code == 415
     assert answer.headers["accept-encoding"] == "gzip, deflate"
     assert "gzip" in answer.text
+
+
+async def test_broken_data_is_no_unexpected_error() -> None:
+    """The application may render the error itself; a traceback in the log would be as many as a client wants."""
+    raised: list[BadRequest] = []
+
+    async def read(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await Request(scope, receive).body()
+        except BadRequest as error:
+            raised.append(error)
+            await Response(str(error), 400)(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(CompressedBodies(read)), base_url="http://t") as client:
+        answer = await client.post("/prompt", content=b"no gzip", headers={"content-encoding": "gzip"})
+    assert answer.status_code == 400
+    assert len(raised) == 1

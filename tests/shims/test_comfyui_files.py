@@ -53,6 +53,15 @@ def test_a_taken_name_gets_a_number_unless_the_file_is_the_same(http: httpx.Clie
     assert color(http, filename="a (1).png", subfolder=folder, type="input") == (0, 0, 255)
 
 
+@pytest.mark.parametrize("name", ["n" * 251 + ".png", "n" * 255, "a." + "x" * 253, ".png"])
+def test_numbered_names_are_not_too_long(http: httpx.Client, folder: str, name: str) -> None:
+    assert upload(http, RED, name, subfolder=folder).json()["name"] == name
+    numbered = upload(http, BLUE, name, subfolder=folder).json()["name"]
+    assert " (1)" in numbered
+    assert color(http, filename=numbered, subfolder=folder, type="input") == (0, 0, 255)
+    assert upload(http, BLUE, name, subfolder=folder).json()["name"] == numbered
+
+
 @pytest.mark.parametrize("flag", ["true", "1"])
 def test_overwrite_replaces_the_image_of_a_name(http: httpx.Client, folder: str, flag: str) -> None:
     upload(http, RED, subfolder=folder)
@@ -226,6 +235,18 @@ def test_a_path_is_either_a_file_or_a_folder(http: httpx.Client, folder: str) ->
     assert http.post(f"/userdata/{folder}", content=b"1").status_code == 409
     assert http.post(f"/userdata/{folder}%2Fa/move/{folder}%2Fa%2Fb").status_code == 200, "it makes room for itself"
     assert http.get("/userdata", params={"dir": folder, "recurse": "true"}).json() == ["a/b"]
+
+
+def test_settings_that_could_not_be_read_again_are_refused(http: httpx.Client) -> None:
+    """Otherwise the next change would replace all of them."""
+    http.post("/settings", json={"kept": 1}).raise_for_status()
+    many = [[0] * 1000] * 300
+    http.post("/settings/first", json=many).raise_for_status()
+    answer = http.post("/settings/second", json=many)
+    assert (answer.status_code, "limits.json_values" in answer.text) == (413, True)
+    http.post("/settings", json={"first": 1}).raise_for_status()
+    settings = http.get("/settings").json()
+    assert (settings["kept"], settings["first"], "second" in settings) == (1, 1, False)
 
 
 @pytest.mark.parametrize("path", ["..%2Fx", "%2Fetc%2Fpasswd", "a%2F..%2F..%2Fx", "%2E%2E%5Cx"])

@@ -122,6 +122,9 @@ def test_jobs_are_canceled(http: httpx.Client) -> None:
     assert http.post("/api/jobs/cancel", json={"job_ids": ids}).json() == {"cancelled": False}
     assert [job["id"] for job in listed(http, status="pending")] == [prompt_ids[2]]
     assert len(listed(http, status="cancelled")) == 3
+    for no_id in ("9" * 19, "1" * 5000, "-1", "1.5"):
+        assert http.get(f"/api/jobs/{no_id}").status_code == 404
+        assert http.post("/api/jobs/cancel", json={"job_ids": [no_id]}).json() == {"cancelled": False}
     for wrong in ({}, {"job_ids": "x"}, {"job_ids": [1]}):
         assert http.post("/api/jobs/cancel", json=wrong).status_code == 400
 

@@ -60,3 +60,14 @@ async def test_without_an_adapter_they_are_left_out_or_refused(library: Resource
         with pytest.raises(RequestRejected, match="no IP-Adapter for sd-1") as error:
             await apply(library, 1, warnings(preference))
         assert error.value.param == "image"
+
+
+def test_warnings_cannot_break_out_of_their_header() -> None:
+    noted = warnings()
+    noted.add('a "b" c\\d\r\nSet-Cookie: x=1 é\x7f', "image")
+    noted.add("x" * 5000, "image")
+    header = noted.headers["Warning"]
+    assert header.startswith('299 - "a \'b\' c?d??Set-Cookie: x=1 ??", 299 - "xxx')
+    assert header.count('"') == 4
+    assert len(header) < 2500
+    assert noted.texts[0].startswith('a "b"')

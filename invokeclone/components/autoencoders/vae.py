@@ -10,10 +10,17 @@ from PIL import Image
 from torch.nn import functional
 
 from invokeclone.engine.patches import number_format
+from invokeclone.kit.files.image_modes import convert
 
 GRID = 8
 """Pixels per latent."""
 _HALF = 0.5
+_UNSPECIFIED_SIZE = 32
+"""The sample size of diffusers' autoencoders whose configuration names none; too small for tiles."""
+_TILE_GRID = 4 * GRID
+"""Tiles overlap by a quarter, which must be whole latents: with other sizes, diffusers' images have a wrong size."""
+_TILE = 512
+"""Pixels per side of the tiles of such an autoencoder."""
 
 
 def choose_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
@@ -23,13 +30,13 @@ def choose_dtype(device: torch.device | str, *, fp32: bool) -> torch.dtype:
 
 def image_to_tensor(image: Image.Image) -> torch.Tensor:
     """Return an image as (1, 3, height, width) in -1..1, resized to the latent grid; transparency is dropped."""
-    array = np.asarray(fit_to_grid(image.convert("RGB")), dtype=np.float32)
+    array = np.asarray(fit_to_grid(convert(image, "RGB")), dtype=np.float32)
     return torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0).div(127.5).sub(1.0)
 
 
 def mask_to_tensor(image: Image.Image) -> torch.Tensor:
     """Return a mask image as (1, 1, height, width) in 0..1, resized to the latent grid."""
-    array = np.asarray(fit_to_grid(image.convert("L")), dtype=np.float32)
+    array = np.asarray(fit_to_grid(convert(image, "L")), dtype=np.float32)
     return torch.from_numpy(array / 255.0)[None, None]
 
 
@@ -136,7 +143,10 @@ def _check_channels(vae: Any, latents: torch.Tensor) -> None:
 
 @contextmanager
 def _tiles(vae: Any, pixels: int | None) -> Iterator[None]:
-    """Make a diffusers autoencoder work in tiles of `pixels` squared (0: its own size), or without tiles for None."""
+    """Make a diffusers autoencoder work in tiles of `pixels` squared (0: its own size), or without tiles for None.
+
+    Sizes are reduced to multiples of 32.
+    """
     if pixels is None:
         yield
         return
@@ -144,9 +154,12 @@ def _tiles(vae: Any, pixels: int | None) -> Iterator[None]:
     before = {name: getattr(vae, name) for name in names if hasattr(vae, name)}
     try:
         vae.enable_tiling()
+        if not pixels and before.get("tile_sample_min_size") == _UNSPECIFIED_SIZE:
+            pixels = _TILE
         if pixels:
-            vae.tile_sample_min_size = pixels
-            vae.tile_latent_min_size = max(pixels // GRID, 2)
+            side = max(pixels - pixels % _TILE_GRID, _TILE_GRID)
+            vae.tile_sample_min_size = side
+            vae.tile_latent_min_size = side // GRID
         yield
     finally:
         for name, value in before.items():

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
 from invokeclone.components.clip import textual_inversion
+from invokeclone.components.clip.prompt_language import parse
+from invokeclone.components.clip.prompt_nodes import Blend, Conjunction, Fragment, Swap
+from invokeclone.components.clip.weighting import WeightedEncoder
 from invokeclone.kit import log
 
 logger = log.get("components.clip")
@@ -27,8 +29,7 @@ def encode_prompt(
     prompt.
     """
     with torch.inference_mode():
-        # 1. the common case, short and without prompt language: same result as compel, whose parsing costs more than
-        # encoding
+        # 1. the common case, short and without prompt language
         if not _LANGUAGE.search(prompt):
             tokens = tokenizer(prompt, truncation=False, verbose=False)["input_ids"]
             if len(tokens) <= tokenizer.model_max_length:
@@ -44,9 +45,8 @@ def encode_pooled(tokenizer: Any, text_encoder: Any, text: str, device: torch.de
     """
     with torch.inference_mode():
         tokens = tokenizer(text, max_length=tokenizer.model_max_length, truncation=True)["input_ids"]
-        if manager := textual_inversion.manager_of(tokenizer):
-            expanded = manager.expand_textual_inversion_token_ids_if_necessary(tokens[1:-1])
-            tokens = [tokens[0], *expanded[: tokenizer.model_max_length - 2], tokens[-1]]
+        inner = textual_inversion.expand_triggers(tokenizer, tokens[1:-1])
+        tokens = [tokens[0], *inner[: tokenizer.model_max_length - 2], tokens[-1]]
         padded = tokens + [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(tokens))
         embedding: torch.Tensor = text_encoder(torch.tensor([padded], device=device)).text_embeds
         return embedding
@@ -59,7 +59,7 @@ def tokenization(tokenizer: Any, prompt: str) -> str:
     the prompt.
     """
     lines, count = [], 0
-    for text, weight in _parts(_parse(prompt)):
+    for text, weight in _fragments(parse(prompt)):
         tokens = [token.removesuffix("</w>") for token in tokenizer.tokenize(text)]
         count += len(tokens)
         lines.append(f"{weight:g}: {'|'.join(tokens)}")
@@ -67,15 +67,13 @@ def tokenization(tokenizer: Any, prompt: str) -> str:
     return "\n".join([f"{count} tokens, {limit} per chunk, of the prompt {prompt!r}", *lines])
 
 
-def _parts(parsed: Any) -> Iterator[tuple[str, float]]:
-    """Yield the texts of a parsed prompt with their weights; the replacement of a swap follows the text it replaces."""
-    if hasattr(parsed, "text"):
-        if parsed.text.strip():
-            yield parsed.text, parsed.weight
-        return
-    for name in ("prompts", "children", "original", "edited"):
-        for part in getattr(parsed, name, None) or ():
-            yield from _parts(part)
+def _fragments(conjunction: Conjunction) -> Iterator[Fragment]:
+    """Yield the texts of a parsed prompt; the replacement of a swap follows the text it replaces."""
+    for part in conjunction.parts:
+        for prompt in part.prompts if isinstance(part, Blend) else (part,):
+            for item in prompt:
+                fragments = (*item.original, *item.edited) if isinstance(item, Swap) else (item,)
+                yield from (fragment for fragment in fragments if fragment.text.strip())
 
 
 def _plain(
@@ -90,43 +88,10 @@ def _plain(
 def _encode_weighted(
     tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device, *, penultimate: bool = False
 ) -> torch.Tensor:
-    from compel import Compel, ReturnedEmbeddingsType, SplitLongTextMode
-
-    kinds = ReturnedEmbeddingsType
-    compel = Compel(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        textual_inversion_manager=textual_inversion.manager_of(tokenizer),
-        truncate_long_prompts=False,
-        split_long_text_mode=SplitLongTextMode.SENTENCES,
-        device=device,
-        returned_embeddings_type=kinds.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED
-        if penultimate
-        else kinds.LAST_HIDDEN_STATES_NORMALIZED,
-    )
-    embeds, options = compel.build_conditioning_tensor_for_conjunction(_parse(prompt))
-    if options.get("cross_attention_control"):
+    conjunction = parse(prompt)
+    if any(isinstance(item, Swap) for part in conjunction.parts if not isinstance(part, Blend) for item in part):
         logger.warning(".swap() is not supported; the original text of the swap is used")
-    return embeds if embeds.ndim == 3 else embeds.unsqueeze(0)  # noqa: PLR2004 - dimensions
-
-
-def _parse(prompt: str) -> Any:
-    from pyparsing import ParseException
-
-    parser = _parser()
-    try:
-        return parser.parse_conjunction(prompt)
-    except ParseException as error:
-        raise ValueError(f"the prompt has a syntax error at character {error.column}: {prompt!r}") from error
-    except parser.ParsingException as error:
-        raise ValueError(f"the prompt {prompt!r} cannot be parsed: {error}") from error
-
-
-@cache
-def _parser() -> Any:
-    from compel.prompt_parser import PromptParser
-
-    return PromptParser()
+    return WeightedEncoder(tokenizer, text_encoder, device, penultimate=penultimate).encode(conjunction)
 
 
 @contextmanager

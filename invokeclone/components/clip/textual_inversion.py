@@ -104,19 +104,15 @@ def with_inversions(tokenizer: Any, text_encoder: Any, inversions: Mapping[str, 
             weight.data = original
 
 
-def manager_of(tokenizer: Any) -> Any:
-    """Return compel's textual inversion manager for an extended tokenizer, None for other tokenizers."""
+def expand_triggers(tokenizer: Any, tokens: list[int]) -> list[int]:
+    """Return the tokens with each trigger of an extended tokenizer replaced by the tokens of all of its vectors.
+
+    With triggers of several vectors, at most as many tokens as one chunk has are returned, as compel does.
+    """
     by_token: dict[int, list[int]] = getattr(tokenizer, _EXPANSIONS, {})
     if not by_token:
-        return None
-    from compel.embeddings_provider import BaseTextualInversionManager
-
+        return tokens
     limit = tokenizer.model_max_length - 2  # without the start and end tokens
     several = any(len(numbers) > 1 for numbers in by_token.values())
-
-    class Manager(BaseTextualInversionManager):  # type: ignore[misc]  # compel has no types
-        def expand_textual_inversion_token_ids_if_necessary(self, token_ids: list[int]) -> list[int]:
-            numbers = [number for token in token_ids for number in by_token.get(token, [token])]
-            return numbers[:limit] if several else numbers
-
-    return Manager()
+    expanded = [number for token in tokens for number in by_token.get(token, [token])]
+    return expanded[:limit] if several else expanded

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from invokeclone.kit.files.image_modes import convert
+
 SIDE = 224
 """Side of the model's input in pixels."""
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -20,7 +22,7 @@ def pixels(images: Sequence[Image.Image]) -> torch.Tensor:
 
     The shorter side is resized to 224 pixels (bicubic, rounded to 8 bits) and the center square is cropped.
     """
-    middles = torch.cat([_middle(image.convert("RGB")) for image in images]).float()
+    middles = torch.cat([_middle(convert(image, "RGB")) for image in images]).float()
     mean, deviation = (torch.tensor(values).reshape(3, 1, 1) * _WHITE for values in (_MEAN, _DEVIATION))
     return (middles - mean) / deviation
 

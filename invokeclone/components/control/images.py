@@ -6,8 +6,8 @@ from PIL import Image
 
 from invokeclone.components.control.fields import CONTROLNET_RESIZE_VALUES
 from invokeclone.components.control.resize import Bytes, heuristic_resize
+from invokeclone.kit.files.image_modes import convert
 
-GRAY_MODES = ("1", "L", "I", "F", "I;16")
 _WHITE = 255.0
 
 
@@ -19,7 +19,7 @@ def prepare(image: Image.Image, size: tuple[int, int], mode: CONTROLNET_RESIZE_V
     flat colors.
     """
     if mode == "just_resize_simple":
-        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
+        pixels = np.asarray(convert(image, "RGB").resize(size, Image.Resampling.LANCZOS))
     elif mode == "crop_resize":
         pixels = _crop(_on_white(image), size)
     elif mode == "fill_resize":
@@ -32,9 +32,8 @@ def prepare(image: Image.Image, size: tuple[int, int], mode: CONTROLNET_RESIZE_V
 def _on_white(image: Image.Image) -> Bytes:
     """Return an image (height, width, 3) with its transparent parts over white."""
     if not image.has_transparency_data:
-        colors = image.convert("L").convert("RGB") if image.mode in GRAY_MODES else image.convert("RGB")
-        return np.asarray(colors)
-    pixels = np.asarray(image.convert("RGBA"), dtype=np.float32)
+        return np.asarray(convert(image, "RGB"))
+    pixels = np.asarray(convert(image, "RGBA"), dtype=np.float32)
     alpha = pixels[..., 3:] / np.float32(_WHITE)
     mixed = pixels[..., :3] * alpha + np.float32(_WHITE) * (1 - alpha)
     return np.asarray(np.clip(mixed, 0, _WHITE), dtype=np.uint8)

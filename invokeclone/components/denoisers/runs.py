@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from invokeclone.components.denoisers.inputs import flow_inputs
+from invokeclone.engine.block_cache import first_block_cache
 from invokeclone.engine.conditioning import ConditioningTensors
 from invokeclone.engine.denoise import OnStep
 from invokeclone.engine.flow_inputs import FlowInputs
@@ -33,7 +34,8 @@ def denoise_latents(
     )
     loaded = context.models.load(node.transformer.transformer)
     check_base(loaded.config, base)
-    with loaded as transformer:
+    threshold = context.config.get().first_block_cache_threshold
+    with loaded as transformer, first_block_cache(transformer, threshold):
         latents = denoise(
             transformer,
             positive,

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from invokeclone.engine.loaded import device_of as device_of
+from invokeclone.kit.files.image_modes import convert
 
 TokenCallback = Callable[[int], None]
 """Called with the number of tokens generated so far; may raise to stop the model."""
@@ -43,7 +44,7 @@ def _conversation(tokenizer: Any, prompt: str, system_prompt: str) -> str:
 
 def encode_image(model: Any, processor: Any, image: Image.Image, device: torch.device) -> torch.Tensor:
     """Return the embeddings of an image, (n, width), one row per image token of the prompt."""
-    inputs = processor(images=[image.convert("RGB")], return_tensors="pt")
+    inputs = processor(images=[convert(image, "RGB")], return_tensors="pt")
     output = model.get_image_features(
         pixel_values=inputs["pixel_values"].to(device, model.dtype),
         image_sizes=torch.as_tensor(inputs["image_sizes"]),

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import torch
 
 from invokeclone.engine.loading import folders, torch_files
 from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.graph.checkpoints import checkpoint
 
 _LIBRARIES = ("diffusers", "transformers")
 """Libraries whose classes a folder may name; code that comes with a model is never run."""
+_BACKEND = "pread" if hasattr(os, "pread") else "mmap"
+"""How safetensors files are read: copied into memory, so that a file that is replaced later changes no loaded model."""
 _KINDS = frozenset(
     {
         "diffusers.ModelMixin", "diffusers.SchedulerMixin", "transformers.PreTrainedModel",
@@ -37,8 +41,13 @@ def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch
     if path.suffix.lower() == ".safetensors":
         from safetensors import safe_open
 
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(starts)}  # noqa: SIM118
+        tensors = {}
+        with safe_open(path, framework="pt", backend=_BACKEND) as file:
+            for name in file.keys():  # noqa: SIM118
+                if name.startswith(starts):
+                    checkpoint()
+                    tensors[name] = file.get_tensor(name)
+        return tensors
     stored = torch_files.read(path)
     inner = stored.get("state_dict")
     stored = inner if isinstance(inner, dict) else stored

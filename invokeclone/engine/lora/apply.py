@@ -62,15 +62,15 @@ def widen_input(
     shape = torch.Size((module.out_features, channels))
     if not change.fits(shape):
         raise ValueError(f"the change does not fit a layer of {shape[0]} outputs and {channels} inputs")
-    own = module.in_features
-    weight = functional.pad(dense_weight(module), (0, channels - own)) if not _is_product(change) else None
+    columns = module.in_features
+    weight = functional.pad(dense_weight(module), (0, channels - columns)) if not _is_product(change) else None
     with torch.no_grad(), torch.inference_mode(mode=False):
         branch = _linear_branch(module, [(change, strength)], device, weight)
     whole: list[torch.Tensor] = []
 
     def narrow(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         whole.append(inputs[0])
-        return (inputs[0][..., :own],)
+        return (inputs[0][..., :columns],)
 
     def add(_module: nn.Module, _inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         return branch(whole.pop(), output)
@@ -119,7 +119,7 @@ class _Patcher:
 
     def _merge(self, module: Any, changes: Sequence[Change]) -> None:
         """Give a module new weights: computed from the originals on the CPU, one change after the other on a device."""
-        weight, deltas = _replaced(module.weight.data, changes)
+        weight, deltas = _split_replacement(module.weight.data, changes)
         if not _is_on_device(module.weight):
             weight = weight + _sum_of_deltas(module.weight.data, deltas, self._device) if deltas else weight
         else:
@@ -157,13 +157,13 @@ class _Patcher:
         self._stack.callback(module.register_forward_hook(add).remove)
 
 
-def _replaced(weight: torch.Tensor, changes: Sequence[Change]) -> tuple[torch.Tensor, Sequence[Change]]:
+def _split_replacement(weight: torch.Tensor, changes: Sequence[Change]) -> tuple[torch.Tensor, Sequence[Change]]:
     """Return the weight that a change sets, whatever its strength, or the original one; and the other changes."""
     values = [change.weight for change, _ in changes if isinstance(change, Replacement)]
     if not values:
         return weight, changes
-    others = [(change, strength) for change, strength in changes if not isinstance(change, Replacement)]
-    return values[-1].to(weight, copy=True).reshape(weight.shape), others
+    remaining = [(change, strength) for change, strength in changes if not isinstance(change, Replacement)]
+    return values[-1].to(weight, copy=True).reshape(weight.shape), remaining
 
 
 def _is_on_device(weight: torch.Tensor) -> bool:

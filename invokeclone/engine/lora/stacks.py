@@ -50,13 +50,17 @@ class StackedChange:
             return None
         if not self.change.fits(torch.Size((total, *columns))) or not self._fits_biases(members, total):
             return None
-        places = self._places(sizes)
+        indices = self._indices(sizes)
         changes: list[LayerChange] = []
-        for number, place in enumerate(places):
-            part = rows(self.change, place, total)
+        for number, index in enumerate(indices):
+            part = rows(self.change, index, total)
             if part is None:
-                others = [pair for index, pair in enumerate(zip(members, places, strict=True)) if index != number]
-                part = CutOfStack(self.change, place, total, tuple((other.weight, rest) for other, rest in others))
+                counterparts = [
+                    (member.weight, rest)
+                    for position, (member, rest) in enumerate(zip(members, indices, strict=True))
+                    if position != number
+                ]
+                part = CutOfStack(self.change, index, total, tuple(counterparts))
             changes.append(part)
         return changes
 
@@ -66,7 +70,7 @@ class StackedChange:
             return True
         return delta.numel() == total and all(member.bias == member.shape[0] for member in members)
 
-    def _places(self, sizes: Sequence[int]) -> list[Rows]:
+    def _indices(self, sizes: Sequence[int]) -> list[Rows]:
         ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
         ranges = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         if not self.stack.swapped:
@@ -76,65 +80,65 @@ class StackedChange:
 
 
 @singledispatch
-def rows(change: LayerChange, place: Rows, total: int) -> LayerChange | None:  # noqa: ARG001 - for registered kinds
+def rows(change: LayerChange, index: Rows, total: int) -> LayerChange | None:  # noqa: ARG001 - for registered kinds
     """Return a change of some of the `total` rows of a weight; None if it depends on the other rows of the weight."""
     return None
 
 
 @rows.register
-def _rows_of_lora(change: LoRA, place: Rows, total: int) -> LayerChange | None:
+def _rows_of_lora(change: LoRA, index: Rows, total: int) -> LayerChange | None:
     if change.mid is not None or change.up.shape[0] != total:
         return None
-    return replace(change, up=change.up[place], bias=_values(change.bias, place))
+    return replace(change, up=change.up[index], bias=_values(change.bias, index))
 
 
 @rows.register
-def _rows_of_loha(change: LoHa, place: Rows, total: int) -> LayerChange | None:
+def _rows_of_loha(change: LoHa, index: Rows, total: int) -> LayerChange | None:
     (first, first_down), (second, second_down) = change.first, change.second
     if change.cores is not None or first.shape[0] != total or second.shape[0] != total:
         return None
-    return replace(change, first=(first[place], first_down), second=(second[place], second_down))
+    return replace(change, first=(first[index], first_down), second=(second[index], second_down))
 
 
 @rows.register
-def _rows_of_lokr(change: LoKr, place: Rows, total: int) -> LayerChange | None:
+def _rows_of_lokr(change: LoKr, index: Rows, total: int) -> LayerChange | None:
     inner = change.second.shape[0]
     if change.first.shape[0] * inner != total:
         return None
-    if not isinstance(place, slice):
-        return Cut(change, place, total)
-    begin, end = place.start // inner, -(-place.stop // inner)
+    if not isinstance(index, slice):
+        return Cut(change, index, total)
+    begin, end = index.start // inner, -(-index.stop // inner)
     part = replace(change, first=change.first[begin:end])
-    return Cut(part, slice(place.start - begin * inner, place.stop - begin * inner), (end - begin) * inner)
+    return Cut(part, slice(index.start - begin * inner, index.stop - begin * inner), (end - begin) * inner)
 
 
 @rows.register
-def _rows_of_full(change: Full, place: Rows, total: int) -> LayerChange | None:
+def _rows_of_full(change: Full, index: Rows, total: int) -> LayerChange | None:
     if change.weight is not None and change.weight.shape[0] != total:
         return None
-    return Full(None if change.weight is None else change.weight[place], _values(change.bias, place))
+    return Full(None if change.weight is None else change.weight[index], _values(change.bias, index))
 
 
 @rows.register
-def _rows_of_replacement(change: Replacement, place: Rows, total: int) -> LayerChange | None:
-    return Replacement(change.weight[place]) if change.weight.shape[0] == total else None
+def _rows_of_replacement(change: Replacement, index: Rows, total: int) -> LayerChange | None:
+    return Replacement(change.weight[index]) if change.weight.shape[0] == total else None
 
 
 @rows.register
-def _rows_of_ia3(change: IA3, place: Rows, total: int) -> LayerChange | None:  # noqa: ARG001 - as the other kinds
-    return change if change.on_input else replace(change, factor=change.factor[place])
+def _rows_of_ia3(change: IA3, index: Rows, total: int) -> LayerChange | None:  # noqa: ARG001 - as the other kinds
+    return change if change.on_input else replace(change, factor=change.factor[index])
 
 
 @rows.register
-def _rows_of_dora(change: DoRA, place: Rows, total: int) -> LayerChange | None:
-    direction = None if change.by_input else rows(change.direction, place, total)
+def _rows_of_dora(change: DoRA, index: Rows, total: int) -> LayerChange | None:
+    direction = None if change.by_input else rows(change.direction, index, total)
     if direction is None:
         return None
-    return DoRA(direction, change.magnitude.flatten()[place], by_input=False)
+    return DoRA(direction, change.magnitude.flatten()[index], by_input=False)
 
 
-def _values(bias: torch.Tensor | None, place: Rows) -> torch.Tensor | None:
-    return None if bias is None else bias.flatten()[place]
+def _values(bias: torch.Tensor | None, index: Rows) -> torch.Tensor | None:
+    return None if bias is None else bias.flatten()[index]
 
 
 @dataclass(frozen=True)
@@ -142,17 +146,17 @@ class Cut(LayerChange):
     """Some rows of a change that does not depend on the weight's values."""
 
     change: LayerChange
-    place: Rows
+    index: Rows
     total: int
 
     def weight_delta(self, weight: torch.Tensor) -> torch.Tensor | None:
         """Return the rows of the whole change."""
         delta = self.change.weight_delta(weight.new_zeros(1).expand(self.total, *weight.shape[1:]))
-        return None if delta is None else delta[self.place]
+        return None if delta is None else delta[self.index]
 
     def bias_delta(self) -> torch.Tensor | None:
         """Return the values of the whole change."""
-        return _values(self.change.bias_delta(), self.place)
+        return _values(self.change.bias_delta(), self.index)
 
     def fits(self, shape: torch.Size) -> bool:
         """Return whether the whole change applies to a weight of as many columns."""
@@ -161,25 +165,25 @@ class Cut(LayerChange):
 
 @dataclass(frozen=True)
 class CutOfStack(LayerChange):
-    """Some rows of a change that depends on all rows of the weight. `others` are the other modules as they are."""
+    """Some rows of a change that depends on all rows of the weight. `counterparts` are the weights of the other modules."""
 
     change: LayerChange
-    place: Rows
+    index: Rows
     total: int
-    others: tuple[tuple[Callable[[], torch.Tensor], Rows], ...]
+    counterparts: tuple[tuple[Callable[[], torch.Tensor], Rows], ...]
 
     def weight_delta(self, weight: torch.Tensor) -> torch.Tensor | None:
         """Return the rows of the change of the whole weight."""
         whole = weight.new_empty(self.total, *weight.shape[1:])
-        for other, place in self.others:
-            whole[place] = other().to(weight)
-        whole[self.place] = weight
+        for counterpart, index in self.counterparts:
+            whole[index] = counterpart().to(weight)
+        whole[self.index] = weight
         delta = self.change.weight_delta(whole)
-        return None if delta is None else delta[self.place]
+        return None if delta is None else delta[self.index]
 
     def bias_delta(self) -> torch.Tensor | None:
         """Return the values of the whole change."""
-        return _values(self.change.bias_delta(), self.place)
+        return _values(self.change.bias_delta(), self.index)
 
     def fits(self, shape: torch.Size) -> bool:
         """Return whether the whole change applies to a weight of as many columns."""

@@ -23,8 +23,8 @@ class NF4Tensor(PackedTensor):
     table: tuple[float, ...] = ()
     block: int = _BLOCK
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix in a number format."""
+    def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the matrix in a number format, decoded at once."""
         packed, scales = self.parts["packed"].view(torch.uint8), self.parts["scales"]
         indices = torch.stack([packed >> 4, packed & 15], dim=-1).flatten(1).int()
         values = torch.tensor(self.table, dtype=torch.float32, device=packed.device)[indices]
@@ -36,8 +36,8 @@ class NF4Tensor(PackedTensor):
 class Int8Tensor(PackedTensor):
     """A matrix of 8-bit integers with a scale per row. Activations are not quantized."""
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix in a number format."""
+    def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the matrix in a number format, decoded at once."""
         values = self.parts["values"].view(torch.int8).float() * (self.parts["scales"].float()[:, None] / _INT8_MAX)
         return values.to(dtype)
 

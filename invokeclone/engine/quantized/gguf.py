@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from io import FileIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from invokeclone.engine.quantized.packed import PackedTensor
 from invokeclone.graph.checkpoints import checkpoint
+from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import gguf
 from invokeclone.models.files.gguf import StoredData
 
@@ -26,8 +28,8 @@ class GGUFTensor(PackedTensor):
 
     kind: str = ""
 
-    def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix in a number format."""
+    def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the matrix in a number format, decoded at once."""
         return decode(self.parts["blocks"], self.kind).reshape(self.shape).to(dtype)
 
 
@@ -74,13 +76,25 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
     Raises InvalidModel for a damaged file, and ValueError for a type that cannot be decoded.
     """
     stored, metadata = gguf.locate(path)
-    file = np.memmap(path, dtype=np.uint8, mode="r") if stored else np.empty(0, np.uint8)
     tensors: dict[str, torch.Tensor | GGUFTensor] = {}
-    for name, data in stored.items():
-        checkpoint()
-        content = torch.from_numpy(np.array(file[data.begin : data.begin + data.size]))
-        tensors[name] = _tensor(content, data._replace(shape=_original_shape(name, data, metadata)))
+    with path.open("rb", buffering=0) as file:
+        for name, data in stored.items():
+            checkpoint()
+            content = _read(file, data, path.name)
+            tensors[name] = _tensor(content, data._replace(shape=_original_shape(name, data, metadata)))
     return tensors
+
+
+def _read(file: FileIO, data: StoredData, name: str) -> torch.Tensor:
+    """Return the bytes of a tensor. They are copied from the file, which may be replaced later."""
+    content = bytearray(data.size)
+    rest = memoryview(content)
+    file.seek(data.begin)
+    while rest:
+        if not (count := file.readinto(rest)):
+            raise InvalidModel(f"{name} became shorter while it was read: install it again")
+        rest = rest[count:]
+    return torch.from_numpy(np.frombuffer(content, np.uint8))
 
 
 def _original_shape(name: str, data: StoredData, metadata: dict[str, str]) -> tuple[int, ...]:

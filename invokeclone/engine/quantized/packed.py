@@ -9,6 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+_VALUES_AT_ONCE = 2**19
+"""Number of values that are decoded at a time on the CPU; the fastest of 2^16 to 2^20 (docs/performance.md)."""
+
 
 @dataclass(frozen=True)
 class PackedTensor(ABC):
@@ -23,8 +26,23 @@ class PackedTensor(ABC):
     """Rows and columns of the matrix."""
 
     @abstractmethod
+    def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the matrix in a number format, decoded at once."""
+
     def decode(self, dtype: torch.dtype) -> torch.Tensor:
-        """Return the matrix in a number format."""
+        """Return the matrix in a number format.
+
+        On the CPU, some rows are decoded at a time, whose intermediate values fit into its caches.
+        """
+        rows = max(1, _VALUES_AT_ONCE // self.shape[1])
+        if self.shape[0] <= rows or any(part.device.type != "cpu" for part in self.parts.values()):
+            return self.decode_whole(dtype)
+        result = torch.empty(self.shape, dtype=dtype)
+        for begin in range(0, self.shape[0], rows):
+            parts = {name: part[begin : begin + rows] for name, part in self.parts.items()}
+            target = result[begin : begin + rows]
+            target.copy_(self._with(parts, len(target)).decode_whole(dtype))
+        return result
 
     def split(self, rows: Sequence[int]) -> list[Self]:
         """Return the matrices of the given numbers of rows, from top to bottom."""
@@ -53,8 +71,9 @@ Weights = Mapping[str, "torch.Tensor | PackedTensor"]
 class PackedLinear(nn.Linear):  # type: ignore[misc]
     """A linear layer with a packed weight, which is decoded in the number format of the input at each call.
 
-    The bytes are parameters, so that they move between devices as other weights do. `weight` is the first of them, as
-    int8: some modules of transformers cast their input to the number format of a weight unless it is int8.
+    The bytes are parameters, so that they move between devices as other weights do. All of them are int8, whatever they
+    encode: the number format of a model is that of its first floating point parameter, and some modules of transformers
+    cast their input to the number format of a weight unless it is int8. `weight` is the first of them.
     """
 
     def __init__(self, packed: PackedTensor, bias: torch.Tensor | None) -> None:
@@ -64,9 +83,9 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
         self._packing = replace(packed, parts={})
         self._formats = {name: tensor.dtype for name, tensor in packed.parts.items()}
         for number, tensor in enumerate(packed.parts.values()):
-            stored = tensor.view(torch.int8) if number == 0 else tensor
-            self.register_parameter(_name(number), nn.Parameter(stored, requires_grad=False))
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+            stored = nn.Parameter(tensor.contiguous().view(torch.int8), requires_grad=False)
+            self.register_parameter(_name(number), stored)
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
 
     def dense_weight(self) -> torch.Tensor:
         """Return the decoded weight in float32, for LoRAs that depend on it."""
@@ -90,36 +109,53 @@ def _name(number: int) -> str:
     return "weight" if number == 0 else f"weight_part_{number}"
 
 
-def fill(model: nn.Module, weights: Weights, dtype: torch.dtype) -> tuple[list[str], list[str]]:
+def fill(
+    model: nn.Module, weights: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype
+) -> tuple[list[str], list[str]]:
     """Give a model on the meta device its weights; linear layers keep packed ones, other modules get decoded ones.
 
-    Tensors of floating point are converted to `dtype`. Returns the names of missing and of unknown tensors. Raises
-    RuntimeError for tensors of the wrong size.
+    Tensors of floating point are converted to `dtype`. `weights` is emptied, so that no tensor is in memory twice for
+    longer than its conversion. Returns the names of missing and of unknown tensors. Raises RuntimeError for tensors of
+    the wrong size.
     """
-    plain: dict[str, torch.Tensor] = {}
-    filled: set[str] = set()
-    without_bias: list[str] = []
-    for name, value in weights.items():
-        if not isinstance(value, PackedTensor):
-            plain[name] = value.to(dtype) if value.is_floating_point() else value
-        elif (layer := _linear_of(model, name)) is None:
-            plain[name] = value.decode(dtype)
-        else:
-            path, module = layer
-            _check_size(name, value, module)
-            bias = weights.get(f"{path}.bias")
-            if bias is None and module.bias is not None:
-                without_bias.append(f"{path}.bias")
-            decoded = bias.decode(dtype) if isinstance(bias, PackedTensor) else bias
-            _replace(model, path, PackedLinear(value, None if decoded is None else decoded.to(dtype)))
-            filled |= {name, f"{path}.bias"}
-    remaining = {name: value for name, value in plain.items() if name not in filled}
-    result = model.load_state_dict(remaining, strict=False, assign=True)
-    packed = {
-        f"{path}.{name}" for path, m in model.named_modules() if isinstance(m, PackedLinear) for name in m.state_dict()
-    }
-    missing = [name for name in result.missing_keys if name not in packed]
-    return [*without_bias, *missing], list(result.unexpected_keys)
+    packed: list[str] = []
+    for name in [name for name, value in weights.items() if isinstance(value, PackedTensor)]:
+        if (layer := _linear_of(model, name)) is not None:
+            packed += _pack(model, *layer, weights, dtype)
+    plain = {name: _plain(weights.pop(name), dtype) for name in list(weights)}
+    result = model.load_state_dict(plain, strict=False, assign=True)
+    return [name for name in result.missing_keys if name not in packed], list(result.unexpected_keys)
+
+
+def _pack(
+    model: nn.Module,
+    path: str,
+    module: nn.Linear,
+    weights: dict[str, torch.Tensor | PackedTensor],
+    dtype: torch.dtype,
+) -> list[str]:
+    """Replace a linear layer by one with its packed weight, and return the names of the new layer's tensors."""
+    name = f"{path}.weight"
+    value = weights.pop(name)
+    if not isinstance(value, PackedTensor) or value.shape != module.weight.shape:
+        raise RuntimeError(
+            f"size mismatch for {name}: {list(value.shape)} in the file, {list(module.weight.shape)} in the model"
+        )
+    bias = weights.pop(f"{path}.bias", None)
+    layer = PackedLinear(value, None if bias is None else _plain(bias, dtype))
+    parent, _, last = path.rpartition(".")
+    setattr(model.get_submodule(parent), last, layer)
+    names = [f"{path}.{part}" for part in layer.state_dict()]
+    if bias is None and module.bias is not None:
+        layer.bias = module.bias  # reported as missing
+    return names
+
+
+def _plain(value: torch.Tensor | PackedTensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor for a module that keeps no packed one."""
+    if isinstance(value, PackedTensor):
+        return value.decode(dtype)
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def _linear_of(model: nn.Module, name: str) -> tuple[str, nn.Linear] | None:
@@ -130,15 +166,3 @@ def _linear_of(model: nn.Module, name: str) -> tuple[str, nn.Linear] | None:
     except AttributeError:
         return None
     return (path, module) if isinstance(module, nn.Linear) else None
-
-
-def _check_size(name: str, value: PackedTensor, module: nn.Linear) -> None:
-    if value.shape != module.weight.shape:
-        raise RuntimeError(
-            f"size mismatch for {name}: {list(value.shape)} in the file, {list(module.weight.shape)} in the model"
-        )
-
-
-def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)

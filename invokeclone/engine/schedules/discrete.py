@@ -62,6 +62,8 @@ _SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 NAMES = tuple(_SAMPLERS)
 _TIMES_ON_CPU = "UniPCMultistepScheduler"
 """This sampler solves a small linear system with its sigmas, which some devices do not support."""
+_LMS_ORDER = 4
+"""Highest order of the linear multistep sampler."""
 _STEP_SEED_MASK = 0xFFFFFFFF
 """XOR of this and a run's seed is the seed of the noise that samplers add between steps."""
 
@@ -171,7 +173,8 @@ class DiscreteSchedule:
 
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the sampler's step."""
-        result = self.sampler.step(prediction, self.timesteps[index], latents, **self.step_arguments)
+        arguments = {**self.step_arguments, **_order_argument(self.sampler)}
+        result = self.sampler.step(prediction, self.timesteps[index], latents, **arguments)
         return SolverStep(result.prev_sample, _original_of(result, self.sampler))
 
     def mask(
@@ -188,6 +191,16 @@ class DiscreteSchedule:
         rows = max(len(original), len(noise))
         mixed: torch.Tensor = self.sampler.add_noise(original, noise, timestep.reshape(1).expand(rows))
         return mixed
+
+
+def _order_argument(sampler: Any) -> dict[str, int]:
+    """Return the order of a linear multistep sampler's next step: at most one more than the derivatives it has.
+
+    By itself it takes the order from the position in the whole schedule, which is too high in a run that starts later.
+    """
+    if type(sampler).__name__ != "LMSDiscreteScheduler":
+        return {}
+    return {"order": min(_LMS_ORDER, len(sampler.derivatives) + 1)}
 
 
 def _original_of(result: Any, sampler: Any) -> torch.Tensor | None:
@@ -226,9 +239,25 @@ def plan(
     count = int((per_step[skipped:] >= round(highest * (1.0 - end))).sum())
     begin = skipped * order
     first = timesteps[begin] if begin < len(timesteps) else None
-    return DiscreteSchedule(
-        sampler, timesteps[begin : begin + count * order], first, _step_arguments(sampler, device, seeds)
-    )
+    part = timesteps[begin : begin + count * order]
+    if begin and type(sampler).__name__ == "PNDMScheduler":
+        part = _pndm_part(sampler, steps, device, part)
+    return DiscreteSchedule(sampler, part, first, _step_arguments(sampler, device, seeds))
+
+
+def _pndm_part(sampler: Any, steps: int, device: torch.device, part: torch.Tensor) -> torch.Tensor:
+    """Return the timesteps of a PNDM run that starts in the middle of the schedule.
+
+    PNDM counts its calls from the start of the run: the first ones are the warm-up by Runge-Kutta, if configured, and
+    the third repeats the timestep of the second. A run from the middle skips the warm-up and repeats its own second
+    timestep.
+    """
+    if not sampler.config.skip_prk_steps:
+        sampler.register_to_config(skip_prk_steps=True)
+        _set_timesteps(sampler, steps, device)
+        part = sampler.timesteps[(sampler.timesteps <= part[0]) & (sampler.timesteps >= part.min())]
+    levels = torch.unique_consecutive(part)
+    return torch.cat([levels[:2], levels[1:]])
 
 
 def _set_timesteps(sampler: Any, steps: int, device: torch.device) -> None:

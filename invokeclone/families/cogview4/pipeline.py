@@ -8,6 +8,7 @@ import torch
 from invokeclone.components.autoencoders.latent_spaces import COGVIEW4
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
+from invokeclone.engine.block_cache import guidance_side
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
 from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.latents import check_finite
@@ -73,15 +74,16 @@ def denoise(
     def predict(latents: torch.Tensor, timestep: torch.Tensor, text: CogView4ConditioningInfo) -> torch.Tensor:
         rows = len(latents)
         sizes = size.expand(rows, -1)
-        velocity: torch.Tensor = transformer(
-            hidden_states=latents,
-            encoder_hidden_states=text.glm_embeds.expand(rows, -1, -1),
-            timestep=timestep.expand(rows),
-            original_size=sizes,
-            target_size=sizes,
-            crop_coords=torch.zeros_like(sizes),
-            return_dict=False,
-        )[0]
+        with guidance_side(transformer, positive=text is sides[0]):
+            velocity: torch.Tensor = transformer(
+                hidden_states=latents,
+                encoder_hidden_states=text.glm_embeds.expand(rows, -1, -1),
+                timestep=timestep.expand(rows),
+                original_size=sizes,
+                target_size=sizes,
+                crop_coords=torch.zeros_like(sizes),
+                return_dict=False,
+            )[0]
         return velocity
 
     # 3. guidance: prompts differ in length, so each has a call of its own

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from invokeclone.engine.block_cache import guidance_side
 from invokeclone.engine.denoise import OnStep
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.tokens import PACKING, pack, positions, rotary_table, unpack
@@ -134,7 +135,8 @@ class FluxDenoiser:
             inputs = torch.cat([inputs, *rows], dim=1)
             all_positions = torch.cat([grid, *(reference.positions for reference in self.references)])
         # 4. the network
-        output = self._network(inputs, all_positions, call, float(timestep) / _TIME_SCALE)
+        with guidance_side(self.transformer, positive=conditioning.positive):
+            output = self._network(inputs, all_positions, call, float(timestep) / _TIME_SCALE)
         return unpack(output[:, : tokens.shape[1]], height, width)
 
     def _network(self, inputs: torch.Tensor, grid: torch.Tensor, call: FluxCall, level: float) -> torch.Tensor:

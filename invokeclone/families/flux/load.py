@@ -14,7 +14,7 @@ from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.quantized.files import read_weights
-from invokeclone.engine.quantized.packed import Weights, fill
+from invokeclone.engine.quantized.packed import PackedTensor, fill
 from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.families.flux.controlnet import load_controlnet_file
 from invokeclone.families.flux.ip_adapter import load_ip_adapter
@@ -85,15 +85,16 @@ def load_checkpoint(request: LoadRequest) -> Any:
     return transformer_of(read_weights(request.path), transformer_dtype(request), request.path.name)
 
 
-def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
+def transformer_of(tensors: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype, name: str) -> Any:
     """Return the transformer with these tensors, named as by Black Forest Labs, ComfyUI or diffusers; sizes are theirs.
 
-    `name` is that of the file. Raises ValueError for missing tensors.
+    `name` is that of the file. `tensors` is emptied. Raises ValueError for missing tensors.
     """
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     try:
         weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
+        tensors.clear()
         with torch.device("meta"):
             model = FluxTransformer2DModel(**single_files.transformer_config(weights))
         missing, unknown = fill(model, weights, dtype)

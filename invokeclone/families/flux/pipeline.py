@@ -11,6 +11,7 @@ from invokeclone.components.flux.conditioning import FLUXConditioningInfo
 from invokeclone.components.text_encoders.encode import encode_t5
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
+from invokeclone.engine.block_cache import first_block_cache
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
 from invokeclone.engine.guidance import classifier_free_guidance
 from invokeclone.engine.latents import check_finite
@@ -19,7 +20,9 @@ from invokeclone.engine.schedules.flow import FlowSchedule
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.denoiser import FluxControl, FluxDenoiser, FluxImageAttention, PositionScaling, Reference
 from invokeclone.families.flux.tokens import PACKING
+from invokeclone.kit import log
 
+logger = log.get("families.flux")
 PACKED_CHANNELS = latent_spaces.FLUX.channels * PACKING**2
 PIXELS_PER_TOKEN_SIDE = latent_spaces.FLUX.spatial_factor * PACKING
 
@@ -66,6 +69,8 @@ class FluxDenoiseTask:
     controls: Sequence[FluxControl] = ()
     image_prompts: Sequence[FluxImageAttention] = ()
     scaling: PositionScaling | None = None
+    cache_threshold: float | None = None
+    """Threshold of the first-block cache; None computes every block in every step."""
 
 
 def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_step: loop.OnStep) -> torch.Tensor:
@@ -106,8 +111,19 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
     negative = None if task.negative is None else task.negative.to(device, dtype)
     predict = classifier_free_guidance(denoiser, positive, negative, scales, sequential=True)
     # 3. the loop
-    with devices.limit_threads(transformer, initial[:, 0].numel() // PACKING**2, device):
+    with (
+        first_block_cache(transformer, _cache_threshold(task)),
+        devices.limit_threads(transformer, initial[:, 0].numel() // PACKING**2, device),
+    ):
         return check_finite(loop.run(schedule, initial, predict, denoiser.counting(on_step), mask).cpu())
+
+
+def _cache_threshold(task: FluxDenoiseTask) -> float | None:
+    """Return the threshold of the cache, which cannot skip blocks that controls add to or read."""
+    if task.cache_threshold is not None and (task.controls or task.image_prompts):
+        logger.info("the first-block cache is not used with ControlNets and IP-Adapters")
+        return None
+    return task.cache_threshold
 
 
 def guidance_scales(scale: float | Sequence[float], steps: int, start: int, end: int) -> list[float]:

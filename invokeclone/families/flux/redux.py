@@ -8,6 +8,7 @@ from PIL import Image
 from torch.nn import functional
 
 from invokeclone.engine.loading.files import read_tensors
+from invokeclone.kit.files.image_modes import convert
 
 Downsampling = Literal["nearest", "bilinear", "bicubic", "area", "nearest-exact"]
 
@@ -37,7 +38,7 @@ def encode(encoder: Any, redux: Any, image: Image.Image, device: torch.device) -
             "install google/siglip-so400m-patch14-384"
         )
     with torch.inference_mode():
-        pixels = encoder.image_processor(images=[image.convert("RGB")], return_tensors="pt", do_center_crop=False)[
+        pixels = encoder.image_processor(images=[convert(image, "RGB")], return_tensors="pt", do_center_crop=False)[
             "pixel_values"
         ]
         states = encoder(pixels.to(device, encoder.dtype)).last_hidden_state

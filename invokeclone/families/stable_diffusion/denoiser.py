@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from invokeclone.engine.denoise import OnStep
+from invokeclone.families.stable_diffusion.coarse import CoarsePrediction
 from invokeclone.families.stable_diffusion.conditioning import TextConditioning
 from invokeclone.graph.context import PipelineIntermediateState
 
@@ -86,6 +87,8 @@ class UNetDenoiser:
     """Index of the loop's call, from 0."""
     area: Area | None = None
     """The part of the image that the latents of the next calls cover."""
+    coarse: CoarsePrediction | None = None
+    """For a UNet trained on small images; not with additional channels, controls or another attention."""
 
     def counting(self, on_step: OnStep) -> OnStep:
         """Return an `on_step` for the loop that also updates `index`."""
@@ -113,15 +116,20 @@ class UNetDenoiser:
         if self.attention is not None:
             self.attention.prepare(conditioning, self.index, self.count)
             mask = None if conditioning.is_regional else mask
-        prediction: torch.Tensor = self.unet(
-            inputs,
-            timestep,
-            encoder_hidden_states=conditioning.embeds,
-            encoder_attention_mask=mask,
-            added_cond_kwargs=conditioning.cond_kwargs,
-            down_block_additional_residuals=call.down,
-            mid_block_additional_residual=call.mid,
-            down_intrablock_additional_residuals=None if call.features is None else list(call.features),
-            return_dict=False,
-        )[0]
-        return prediction
+
+        # 4. the network
+        def predict(scaled: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            prediction: torch.Tensor = self.unet(
+                scaled,
+                time,
+                encoder_hidden_states=conditioning.embeds,
+                encoder_attention_mask=mask,
+                added_cond_kwargs=conditioning.cond_kwargs,
+                down_block_additional_residuals=call.down,
+                mid_block_additional_residual=call.mid,
+                down_intrablock_additional_residuals=None if call.features is None else list(call.features),
+                return_dict=False,
+            )[0]
+            return prediction
+
+        return predict(inputs, timestep) if self.coarse is None else self.coarse(predict, inputs, timestep)

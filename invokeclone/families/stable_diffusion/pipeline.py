@@ -21,6 +21,7 @@ from invokeclone.engine.schedules import discrete
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import MaskHook
 from invokeclone.families.stable_diffusion.attention import CrossAttention, cross_attention
+from invokeclone.families.stable_diffusion.coarse import coarse_prediction
 from invokeclone.families.stable_diffusion.conditioning import TextConditioning
 from invokeclone.families.stable_diffusion.denoiser import Control, UNetDenoiser
 from invokeclone.families.stable_diffusion.fields import FreeUConfig
@@ -99,6 +100,8 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     )  # it resizes the residuals of the other controls
     extra = _extra_channels(unet, task, latents, initial)
     denoiser = UNetDenoiser(unet, extra, attention, controls, len(schedule.timesteps))
+    if extra is None and attention is None and not controls:
+        denoiser.coarse = coarse_prediction(unet, schedule.sampler)
     predict = classifier_free_guidance(
         denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
     )

@@ -181,22 +181,26 @@ class GraphAssembly:
         if mask is None:
             return run
         start = 0.0 if mask.fill == "noise" else run.start
-        field = {"image_name": mask.mask}
-        return replace(
-            run, mask=self.recipe.denoise_mask(builder, "denoise_mask", field, image, parts.vae), start=start
-        )
+        masked = self.recipe.denoise_mask(builder, "denoise_mask", self._mask_image(mask), image, parts.vae)
+        return replace(run, mask=masked, start=start)
 
     def _init_image(self) -> Mapping[str, str] | NodeOutput:
         """Return the initial image, resized if needed."""
-        settings, init_image = self.settings, self.settings.init_image
-        assert init_image is not None
-        field = {"image_name": init_image.image}
-        if not init_image.resize:
+        assert self.settings.init_image is not None
+        return self._at_size("resize", self.settings.init_image.image, "lanczos")
+
+    def _mask_image(self, mask: InpaintMask) -> Mapping[str, str] | NodeOutput:
+        """Return the mask image, resized if the initial image is."""
+        return self._at_size("resize_mask", mask.mask, "bilinear")
+
+    def _at_size(self, name: str, image: str, method: str) -> Mapping[str, str] | NodeOutput:
+        settings, field = self.settings, {"image_name": image}
+        if settings.init_image is None or not settings.init_image.resize:
             return field
-        if "resize" not in self.builder.nodes:
+        if name not in self.builder.nodes:
             size = {"width": settings.width, "height": settings.height}
-            self.builder.node("resize", "img_resize", image=field, resample_mode="lanczos", **size)
-        return NodeOutput("resize", "image")
+            self.builder.node(name, "img_resize", image=field, resample_mode=method, **size)
+        return NodeOutput(name, "image")
 
     def _second_run(self, run: DenoiseRun, parts: ModelParts, latents: NodeOutput, fix: HiresFix) -> NodeOutput:
         builder, recipe = self.builder, self.recipe
@@ -232,7 +236,7 @@ class GraphAssembly:
 
     def _paste_result(self, image: NodeOutput, mask: InpaintMask) -> None:
         """Paste the result over the initial image, which keeps its pixels where the mask is white."""
-        field: Mapping[str, str] | NodeOutput = {"image_name": mask.mask}
+        field = self._mask_image(mask)
         if mask.feather:
             field = self.builder.output("feather", "img_blur", "image", image=field, radius=float(mask.feather))
         self.builder.node(OUTPUT, "img_paste", base_image=self._init_image(), image=image, mask=field, crop=True)

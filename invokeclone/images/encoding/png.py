@@ -15,6 +15,7 @@ from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
 from invokeclone.kit.files.image_files import open_stored_image
+from invokeclone.kit.files.image_modes import convert
 
 METADATA = "invokeai_metadata"
 WORKFLOW = "invokeai_workflow"
@@ -34,7 +35,7 @@ CHUNK_FRAME = 12
 def encode(image: Image.Image, level: int, texts: Mapping[str, str]) -> bytes:
     """Return `image` as a PNG with `texts` and no other metadata.
 
-    Modes without a PNG equivalent are converted: CMYK, LAB, HSV and YCbCr to RGB, F to L, I to 16 bits.
+    Modes without a PNG equivalent are converted: CMYK, LAB, HSV and YCbCr to RGB, F and I to 16 bits.
     """
     converted = storable(image)
     if level == FAST_LEVEL and converted.mode in COLOR_TYPES and "transparency" not in converted.info:
@@ -52,10 +53,8 @@ def storable(image: Image.Image) -> Image.Image:
     if image.mode in WRITABLE:
         return image
     if image.mode == "PA" or image.mode.endswith("a"):
-        return image.convert("RGBA")
-    if image.mode.startswith("I"):
-        return image.convert("I").convert("I;16")
-    return image.convert("L" if image.mode == "F" else "RGB")
+        return convert(image, "RGBA")
+    return convert(image, "I;16" if image.mode[0] in "IF" else "RGB")
 
 
 def _encode_fast(image: Image.Image, texts: Mapping[str, str]) -> bytes:

@@ -6,14 +6,17 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 from pydantic import BaseModel, PositiveInt, ValidationError
 
 from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.errors import InvalidSize, NotAnImage, NothingVisible, TooManyPixels
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.kit.errors import TooLarge
-from invokeclone.kit.files.image_files import TooManyPixelsDeclared, open_image
+from invokeclone.kit.files import image_modes
+from invokeclone.kit.files.image_files import FORMATS, TooManyPixelsDeclared, open_image
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.json_text import NotStorable, decode_text
 
 MIN_SEGMENT_COLORS = 3
@@ -68,18 +71,27 @@ def prepare(
     if resize_to is not None:
         image = resize(image, *parse_size(resize_to, limits))
     texts = embedded_metadata.valid_texts(png.texts_of(original), metadata, limits)
-    copy = png.copy_with_texts(data, texts) if image is original else None
+    turned = image_modes.orientation(original)
+    if turned != 1:  # pixels stay as they are; thumbnails and nodes show them upright
+        image.info[image_modes.ORIENTATION] = str(turned)
+        texts[image_modes.ORIENTATION] = str(turned)
+    copy = png.copy_with_texts(data, texts) if image is original and isinstance(image, PngImageFile) else None
     return PreparedUpload(image, copy or png.encode(image, level, texts), texts)
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
-    """Return the fully decoded image in `data`; its size is checked before any pixel is decoded."""
+    """Return the fully decoded image in `data`, in the colors of sRGB; its size is checked before any pixel is decoded.
+
+    Animations are their first image. The image is not rotated.
+    """
     try:
         image = open_image(io.BytesIO(data), limit=limits.image_pixels)
     except (TooManyPixelsDeclared, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooManyPixels(f"the image is too large: {error} (setting limits.image_pixels)") from error
+    except UnidentifiedImageError as error:
+        raise NotAnImage(f"not an image in a supported format ({', '.join(FORMATS)})") from error
     except DECODE_ERRORS as error:
-        raise NotAnImage("not an image in a supported format") from error
+        raise NotAnImage(f"the image is damaged: {error}") from error
     if max(image.size) > limits.image_side:
         raise TooManyPixels(
             f"{image.width}×{image.height} is over the limit of {limits.image_side} pixels per side (setting limits.image_side)"
@@ -88,12 +100,12 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
         image.load()
     except DECODE_ERRORS as error:
         raise NotAnImage(f"the image is damaged: {error}") from error
-    return image
+    return image_modes.apply_profile(image)
 
 
 def crop_to_visible(image: Image.Image) -> Image.Image:
     """Crop to the smallest box with all visible pixels; without transparency, with all pixels that are not black."""
-    visible = image.convert("RGBA") if image.has_transparency_data and image.mode != "RGBA" else image
+    visible = convert(image, "RGBA") if image.has_transparency_data and image.mode != "RGBA" else image
     box = visible.getbbox()
     if box is None:
         raise NothingVisible("the image has no visible pixels")
@@ -120,7 +132,7 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
     Segmentation maps (a few flat colors) keep exactly their colors, black-and-white images stay black and white; all
     others are averaged (box filter) when they shrink and interpolated (bicubic) when they grow.
     """
-    source = image.convert("RGBA")
+    source = convert(image, "RGBA")
     if source.size == (width, height):
         return source
     color_count = _count_colors(source)
@@ -133,15 +145,15 @@ def resize(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def _count_colors(image: Image.Image) -> int:
     """Return the number of colors without alpha, at most `MAX_SEGMENT_COLORS` + 1."""
-    colors = image.convert("RGB").getcolors(MAX_SEGMENT_COLORS)
+    colors = convert(image, "RGB").getcolors(MAX_SEGMENT_COLORS)
     return MAX_SEGMENT_COLORS + 1 if colors is None else len(colors)
 
 
 def _restore_two_tones(source: Image.Image, smooth: Image.Image) -> Image.Image:
     """Threshold `smooth` to black and white if `source` was; the alpha channel stays smooth."""
-    colors = {color for _, color in source.convert("RGB").getcolors(2) or []}
+    colors = {color for _, color in convert(source, "RGB").getcolors(2) or []}
     if colors != {(0, 0, 0), (255, 255, 255)}:
         return smooth
-    tones = smooth.convert("RGB").point(lambda value: 255 if value > MID_GRAY else 0)
+    tones = convert(smooth, "RGB").point(lambda value: 255 if value > MID_GRAY else 0)
     tones.putalpha(smooth.getchannel("A"))
     return tones

@@ -141,6 +141,14 @@ class InvokeAIAppConfig(BaseSettings):
 
     # Generation
     sequential_guidance: bool = Field(False, description="Run guidance passes one after the other to save memory.")
+    first_block_cache_threshold: SkipJsonSchema[float | None] = Field(
+        default=None,
+        ge=0,
+        le=1,
+        exclude=True,
+        description="Reuse the blocks of FLUX.1 and CogView4 in steps whose first block changes by less than this share, "
+        "such as 0.08; faster, but images differ. null: compute every block.",
+    )
     wan_memory_optimization: bool = Field(False, description="Save memory in Wan models.")
     pid_memory_optimization: bool = Field(False, description="Save memory in PiD decoders.")
     attention_type: Literal["auto", "normal", "xformers", "sliced", "torch-sdp"] = Field(

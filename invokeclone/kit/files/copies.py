@@ -4,10 +4,11 @@ Links are resolved, so that a copy contains files only. Every function blocks; c
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from invokeclone.kit.files import paths
 MIN_FREE_BYTES = 64 * 1024 * 1024
 """Disk space in bytes that a copy leaves free."""
 MAX_FILES = 20_000
+"""Files of a source, and folders of one, counted as often as links lead to them."""
 _MAX_DEPTH = 20
 _CHUNK = 8 * 1024 * 1024
 _FICLONE = 0x40049409
@@ -67,26 +69,34 @@ def list_files(source: Path) -> list[SourceFile]:
     """
     files: list[SourceFile] = []
     if source.is_dir():
-        _list(source, Path(), (), files)
+        _list(source, Path(), (), files, itertools.count(1))
     else:
         _append(source, Path(source.name), files)
     return files
 
 
-def _list(folder: Path, relative: Path, parents: tuple[tuple[int, int], ...], files: list[SourceFile]) -> None:
+def _list(
+    folder: Path,
+    relative: Path,
+    parents: tuple[tuple[int, int], ...],
+    files: list[SourceFile],
+    numbers: Iterator[int],
+) -> None:
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in parents:
         return
     if len(parents) >= _MAX_DEPTH:
         raise TooManyFiles(f"{folder} is more than {_MAX_DEPTH} folders deep")
+    if next(numbers) > MAX_FILES:
+        raise TooManyFiles(f"there are more than {MAX_FILES} folders; do links lead to some of them again and again?")
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         try:
             is_folder = path.is_dir()
         except (OSError, RuntimeError):  # a link to itself
             is_folder = False
         if is_folder:
-            _list(path, relative / path.name, (*parents, identity), files)
+            _list(path, relative / path.name, (*parents, identity), files, numbers)
         else:
             _append(path, relative / path.name, files)
 

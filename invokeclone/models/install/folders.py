@@ -11,16 +11,16 @@ from invokeclone.kit.files.storage import write_file
 from invokeclone.kit.process import processes
 from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.records import placement
+from invokeclone.models.records.placement import DOWNLOAD_PREFIX
 
-FOLDER_PREFIX = "tmpinstall_"
-_OWN_NAME = re.compile(rf"{FOLDER_PREFIX}(?P<pid>[0-9]+)_[0-9a-f]{{12}}\Z")
+_OWN_NAME = re.compile(rf"{DOWNLOAD_PREFIX}(?P<pid>[0-9]+)_[0-9a-f]{{12}}\Z")
 """InvokeAI uses the same prefix with other names; its folders are left alone."""
 _TOKEN = ".token"  # noqa: S105  (the file's name)
 
 
 def new_folder(models: Path) -> Path:
     """Return the path of a new download folder, not created yet; its name contains the id of this process."""
-    return models / f"{FOLDER_PREFIX}{os.getpid()}_{secrets.token_hex(6)}"
+    return models / f"{DOWNLOAD_PREFIX}{os.getpid()}_{secrets.token_hex(6)}"
 
 
 def create(folder: Path, token: str | None) -> None:
@@ -70,7 +70,7 @@ def remove_downloads(folder: Path) -> None:
 
 def remove_abandoned(models: Path, needed: set[str]) -> None:
     """Remove the download folders that are not `needed` and not of another running process."""
-    for folder in models.glob(f"{FOLDER_PREFIX}*"):
+    for folder in models.glob(f"{DOWNLOAD_PREFIX}*"):
         match = _OWN_NAME.match(folder.name)
         if match is None or folder.name in needed:
             continue

@@ -116,12 +116,14 @@ async def _prepare(resources: Resources, request: RegistrationRequest, key: str)
             raise RefusedModel(f"the name of {str(path)!r} is not valid UTF-8; rename it")
         models = settings.models_path
         if request.files is Files.STAY:
+            placement.check_permanent(models, path)
             placement.check_key_folder(models, path, key)
             return False
         placement.check_copyable(models, path)
         if request.files is Files.MOVED:
             placement.check_movable(path, registered_paths, placement.list_protected_folders(settings))
         elif placement.is_own_file(models, path, registered_paths):
+            placement.check_key_folder(models, path, key)
             return False
         copies.list_files(path)
         identify_model(settings, request, path, key)

@@ -8,7 +8,6 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.files import candidates
 from invokeclone.models.files.model_files import MODEL_FILES, walk
-from invokeclone.models.install.folders import FOLDER_PREFIX
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import placement, store
 from invokeclone.models.records.schemas import (
@@ -55,7 +54,7 @@ async def install_unregistered(resources: Resources, installer: Installer) -> No
         model_paths = [
             path
             for path in candidates.find(models)
-            if path != models and not path.relative_to(models).parts[0].startswith(FOLDER_PREFIX)
+            if path != models and not path.relative_to(models).parts[0].startswith(placement.DOWNLOAD_PREFIX)
         ]
         return [path for path in model_paths if not any(paths.contains(model, path) for model in registered_paths)]
 

@@ -7,6 +7,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import UnsupportedMedia
 from invokeclone.kit.files import paths
 from invokeclone.kit.files.image_files import open_image
+from invokeclone.kit.files.image_modes import apply_profile, upright, visible
 from invokeclone.kit.files.storage import remove_file, safe_join, write_file
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import ModelImageNotFound
@@ -35,8 +36,9 @@ def save(settings: Settings, key: str, data: bytes) -> None:
     """Store an uploaded image, scaled down to at most 256 × 256 pixels. Raises InvalidModelImage."""
     try:
         with open_image(io.BytesIO(data), limit=settings.limits.image_pixels) as image:
-            image.thumbnail((_EDGE, _EDGE))
-            thumbnail = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            image.load()
+            thumbnail = visible(upright(apply_profile(image)))
+            thumbnail.thumbnail((_EDGE, _EDGE))
     except Exception as error:
         raise InvalidModelImage(f"the upload cannot be read as an image: {error}") from error
     buffer = io.BytesIO()

@@ -17,6 +17,8 @@ from invokeclone.models.files import candidates
 
 IMAGES_FOLDER = "model_images"
 _COPY_PREFIX = ".copying_"
+DOWNLOAD_PREFIX = "tmpinstall_"
+"""Prefix of the folders of downloads, which are removed with their jobs."""
 
 
 def to_absolute_path(models: Path, record_path: str) -> Path:
@@ -125,11 +127,29 @@ def check_movable(source: Path, other_models: list[Path], protected: list[Path])
 
 
 def is_own_file(models: Path, path: Path, other_models: list[Path]) -> bool:
-    """Return whether `path` is inside the models folder, with links resolved, and is no part of a registered model."""
+    """Return whether `path` is inside the models folder, with links resolved, to stay there.
+
+    It is no part of a registered model, and in no temporary folder.
+    """
     real_path = paths.real(path)
-    return real_path.is_relative_to(paths.real(models)) and not any(
-        _overlap(paths.real(other), real_path) for other in other_models
+    return (
+        real_path.is_relative_to(paths.real(models))
+        and not _is_temporary(models, path)
+        and not any(_overlap(paths.real(other), real_path) for other in other_models)
     )
+
+
+def check_permanent(models: Path, path: Path) -> None:
+    """Raise RefusedModel if `path` is in a temporary folder of an installation, which is removed with its job."""
+    if _is_temporary(models, path):
+        raise RefusedModel(f"{path} is in a temporary folder of an installation; install it without `inplace`")
+
+
+def _is_temporary(models: Path, path: Path) -> bool:
+    real_path, real_models = paths.real(path), paths.real(models)
+    if not real_path.is_relative_to(real_models) or real_path == real_models:
+        return False
+    return real_path.relative_to(real_models).parts[0].startswith((_COPY_PREFIX, DOWNLOAD_PREFIX))
 
 
 def _overlap(path: Path, other: Path) -> bool:

@@ -16,15 +16,12 @@ from invokeclone.graph.vocabulary.fields import (
     WithBoard,
     WithMetadata,
 )
+from invokeclone.kit.files.image_modes import convert
 
 
 def convert_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Return `image` in `mode`, converted via RGB if Pillow has no direct conversion."""
-    if mode in {"CMYK", "YCbCr", "LAB", "HSV"} and image.mode not in {mode, "RGB"}:
-        image = image.convert("RGB")
-    if mode in {"I", "F"} and image.mode not in {"L", "I", "F"}:
-        image = image.convert("L")
-    return image if image.mode == mode else image.convert(mode)
+    """Return `image` in `mode`."""
+    return convert(image, mode)
 
 
 @invocation("image", title="Image Primitive", tags=["primitives", "image"], category="primitives", version="1.0.2")

@@ -9,6 +9,7 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.kit.files.image_modes import convert, visible
 
 COLOR_CHANNELS = Literal[
     "Red (RGBA)",
@@ -63,19 +64,19 @@ def table(change: Callable[[int], float]) -> list[int]:
 def map_values(image: Image.Image, values: list[int]) -> Image.Image:
     """Return `image` with each value of each channel, including alpha, looked up in `values`."""
     if image.mode not in MAPPABLE:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image = visible(image)
     return image.point(values * len(image.getbands()))
 
 
 def map_channel(image: Image.Image, mode: str, channel: int, values: list[int]) -> Image.Image:
     """Return `image` as RGBA, with one channel of a color space looked up in `values` and the transparency kept."""
-    source = image.convert("RGBA")
-    bands = list((source if mode == "RGBA" else source.convert("RGB").convert(mode)).split())
+    source = convert(image, "RGBA")
+    bands = list((source if mode == "RGBA" else convert(convert(source, "RGB"), mode)).split())
     bands[channel] = bands[channel].point(values)
     changed = Image.merge(mode, bands)
     if mode == "RGBA":
         return changed
-    changed = changed.convert("RGB").convert("RGBA")
+    changed = convert(convert(changed, "RGB"), "RGBA")
     changed.putalpha(source.getchannel("A"))
     return changed
 

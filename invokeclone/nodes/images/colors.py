@@ -8,6 +8,7 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.kit.files.image_modes import visible
 from invokeclone.nodes.images.filters import split_alpha, with_alpha
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class InvokeImageDilateOrErodeInvocation(BaseInvocation, WithMetadata):
             return save_colors(context, blends.with_lightness(srgb, light, blends.Gamut()), alpha)
         image = context.images.get_pil(self.image.image_name)
         if image.mode not in {"L", "RGB", "RGBA"}:
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            image = visible(image)
         bands = [Image.fromarray(self._dilate_or_erode(np.asarray(band))) for band in image.split()]
         return ImageOutput.build(context.images.save(Image.merge(image.mode, bands)))
 

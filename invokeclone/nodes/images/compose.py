@@ -9,6 +9,7 @@ from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.vocabulary.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
+from invokeclone.kit.files.image_modes import convert, visible
 
 
 def paste(
@@ -33,8 +34,8 @@ def paste(
     right, bottom = max(base.width, x + image.width), max(base.height, y + image.height)
     check_pixels(right - left, bottom - top, limits, "the canvas of both images")
     canvas = Image.new("RGBA", (right - left, bottom - top), (0, 0, 0, 0))
-    canvas.paste(base.convert("RGBA"), (-left, -top))
-    canvas.paste(image.convert("RGBA"), (x - left, y - top), None if keep is None else ImageOps.invert(keep))
+    canvas.paste(convert(base, "RGBA"), (-left, -top))
+    canvas.paste(convert(image, "RGBA"), (x - left, y - top), None if keep is None else ImageOps.invert(keep))
     return canvas.crop((-left, -top, base.width - left, base.height - top)) if crop else canvas
 
 
@@ -70,8 +71,8 @@ class ImageMultiplyInvocation(BaseInvocation, WithMetadata, WithBoard):
         """Multiply and save the image."""
         first = context.images.get_pil(self.image1.image_name)
         if first.mode not in {"L", "RGB", "RGBA"}:
-            first = first.convert("RGBA" if first.has_transparency_data else "RGB")
-        second = context.images.get_pil(self.image2.image_name).convert(first.mode)
+            first = visible(first)
+        second = convert(context.images.get_pil(self.image2.image_name), first.mode)
         return ImageOutput.build(context.images.save(ImageChops.multiply(first, second)))
 
 
@@ -84,7 +85,7 @@ class MaskFromAlphaInvocation(BaseInvocation, WithMetadata, WithBoard):
 
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Extract and save the mask."""
-        mask = context.images.get_pil(self.image.image_name).split()[-1].convert("L")
+        mask = convert(context.images.get_pil(self.image.image_name).split()[-1], "L")
         if self.invert:
             mask = ImageOps.invert(mask)
         return ImageOutput.build(context.images.save(mask, image_category=ImageCategory.MASK))

@@ -7,6 +7,7 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.graph.vocabulary.taxonomy import Classification
+from invokeclone.kit.files.image_modes import convert, visible
 
 
 @invocation(
@@ -31,7 +32,7 @@ class CannyEdgeDetectionInvocation(BaseInvocation, WithMetadata, WithBoard):
 
         image = np.asarray(context.images.get_pil(self.image.image_name, mode="RGB"))
         edge_image = Image.fromarray(edges.canny(image, self.low_threshold, self.high_threshold))
-        return ImageOutput.build(context.images.save(edge_image.convert("RGB")))
+        return ImageOutput.build(context.images.save(convert(edge_image, "RGB")))
 
 
 @invocation("color_map", title="Color Map", tags=["controlnet"], category="controlnet_preprocessors", version="1.0.0")
@@ -95,6 +96,6 @@ class HeuristicResizeInvocation(BaseInvocation):
         from invokeclone.components.control.resize import heuristic_resize
 
         image = context.images.get_pil(self.image.image_name)
-        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        pixels = np.asarray(visible(image))
         resized = heuristic_resize(pixels, (self.width, self.height))
         return ImageOutput.build(context.images.save(Image.fromarray(resized)))

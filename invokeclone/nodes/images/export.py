@@ -11,6 +11,7 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, 
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
 from invokeclone.kit.errors import BadRequest
+from invokeclone.kit.files.image_modes import convert, visible
 from invokeclone.kit.files.storage import safe_join, write_file
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
@@ -35,11 +36,11 @@ def folder_for(outputs: Path, relative: str) -> Path:
 def encode_image(image: Image.Image, kind: str, quality: int) -> bytes:
     """Return the encoded file. JPEG drops transparency; PNG ignores the quality."""
     if kind == "jpg":
-        image = image.convert("RGB")
+        image = convert(image, "RGB")
     elif kind == "webp" and image.mode not in {"RGB", "RGBA"}:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image = visible(image)
     elif kind == "png" and image.mode not in {"1", "L", "LA", "P", "RGB", "RGBA"}:
-        image = image.convert("RGB")
+        image = convert(image, "RGB")
     buffer = io.BytesIO()
     image.save(buffer, FORMATS[kind], **({} if kind == "png" else {"quality": quality}))
     return buffer.getvalue()

@@ -8,14 +8,15 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ColorField, ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.kit.files.image_modes import convert
 
 
 def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return the colors as RGB, and the transparency, if any."""
     if not image.has_transparency_data:
-        return image.convert("RGB"), None
-    whole = image.convert("RGBA")
-    return whole.convert("RGB"), whole.getchannel("A")
+        return convert(image, "RGB"), None
+    whole = convert(image, "RGBA")
+    return convert(whole, "RGB"), whole.getchannel("A")
 
 
 def with_alpha(colors: Image.Image, alpha: Image.Image | None) -> Image.Image:
@@ -36,8 +37,8 @@ class ImageBlurInvocation(BaseInvocation, WithMetadata, WithBoard):
     def invoke(self, context: InvocationContext) -> ImageOutput:
         """Blur and save the image, with premultiplied alpha in between (Pillow's mode RGBa)."""
         blur = ImageFilter.GaussianBlur if self.blur_type == "gaussian" else ImageFilter.BoxBlur
-        weighted = context.images.get_pil(self.image.image_name, mode="RGBA").convert("RGBa")
-        return ImageOutput.build(context.images.save(weighted.filter(blur(self.radius)).convert("RGBA")))
+        weighted = convert(context.images.get_pil(self.image.image_name, mode="RGBA"), "RGBa")
+        return ImageOutput.build(context.images.save(convert(weighted.filter(blur(self.radius)), "RGBA")))
 
 
 @invocation("unsharp_mask", title="Unsharp Mask", tags=["image", "unsharp_mask"], category="image", version="1.2.2")

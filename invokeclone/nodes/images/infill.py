@@ -7,6 +7,7 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, 
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.nodes.images.size import PIL_RESAMPLING_MAP, PIL_RESAMPLING_MODES
 
 HALF_OPAQUE = 128
@@ -19,7 +20,7 @@ def fill_from_edges(image: Image.Image, known_mask: Image.Image) -> Image.Image:
     from invokeclone.nodes.images.pixels import infill
 
     share = np.asarray(known_mask, dtype=np.float32) / np.float32(255)
-    return Image.fromarray(infill.fill_smoothly(np.asarray(image.convert("RGB")), share))
+    return Image.fromarray(infill.fill_smoothly(np.asarray(convert(image, "RGB")), share))
 
 
 @invocation("infill_tile", title="Tile Infill", tags=["image", "inpaint"], category="inpaint", version="1.2.3")
@@ -83,9 +84,9 @@ class InfillPatchMatchInvocation(BaseInvocation, WithMetadata, WithBoard):
         if hole.all():
             context.logger.warning("Infill skipped: the image has no opaque pixel")
             return ImageOutput.build(context.images.save(image))
-        result = Image.fromarray(patchmatch.fill_hole(np.asarray(small.convert("RGB")), hole))
+        result = Image.fromarray(patchmatch.fill_hole(np.asarray(convert(small, "RGB")), hole))
         ground = result if result.size == image.size else result.resize(image.size, resample)
-        return ImageOutput.build(context.images.save(Image.alpha_composite(ground.convert("RGBA"), image)))
+        return ImageOutput.build(context.images.save(Image.alpha_composite(convert(ground, "RGBA"), image)))
 
 
 @invocation("cv_inpaint", title="OpenCV Inpaint", tags=["opencv", "inpaint"], category="inpaint", version="1.3.1")

@@ -9,6 +9,7 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.nodes.images.size import paste_on_canvas
 
 BLEND_MODES = Literal[
@@ -140,7 +141,7 @@ def remove_background(subject: Image.Image, key: str, threshold: int) -> Image.I
     import numpy as np
     from scipy import ndimage
 
-    pixels = np.array(subject.convert("RGBA"))
+    pixels = np.array(convert(subject, "RGBA"))
     colors = pixels[..., :3].astype(np.int32)
     if key.strip():
         pixels[np.abs(colors - parse_color(key)).sum(axis=-1) <= threshold, 3] = 0

@@ -8,6 +8,7 @@ from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, NodeError, invocation
 from invokeclone.graph.invocations.outputs import ImageOutput
 from invokeclone.graph.vocabulary.fields import ImageField, InputField, WithBoard, WithMetadata
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.nodes.images.filters import split_alpha, with_alpha
 
 MATCHED_CHANNELS = {"RGB": (0, 1, 2), "YCbCr": (0, 1, 2), "YCbCr-Chroma": (1, 2), "YCbCr-Luma": (0,)}
@@ -21,12 +22,12 @@ def match_colors(base: Image.Image, reference: Image.Image, space: str) -> Image
     from invokeclone.nodes.images.pixels import levels
 
     mode = "RGB" if space == "RGB" else "YCbCr"
-    bands, reference_bands = list(base.convert(mode).split()), reference.convert(mode).split()
+    bands, reference_bands = list(convert(base, mode).split()), convert(reference, mode).split()
     for channel in MATCHED_CHANNELS[space]:
         bands[channel] = Image.fromarray(
             levels.match_histogram(np.asarray(bands[channel]), np.asarray(reference_bands[channel]))
         )
-    return Image.merge(mode, bands).convert("RGB")
+    return convert(Image.merge(mode, bands), "RGB")
 
 
 @invocation("color_correct", title="Color Correct", tags=["image", "color"], category="image", version="2.0.0")

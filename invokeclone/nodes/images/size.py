@@ -23,6 +23,7 @@ from invokeclone.graph.vocabulary.fields import (
     WithMetadata,
 )
 from invokeclone.graph.vocabulary.taxonomy import Classification
+from invokeclone.kit.files.image_modes import convert
 
 PIL_RESAMPLING_MODES = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
@@ -67,7 +68,7 @@ class ImageScaleInvocation(BaseInvocation, WithMetadata, WithBoard):
 def paste_on_canvas(image: Image.Image, size: tuple[int, int], position: tuple[int, int]) -> Image.Image:
     """Return a transparent RGBA canvas of `size` with `image` at `position`, cropped to the canvas."""
     canvas = Image.new("RGBA", size, CLEAR)
-    canvas.paste(image.convert("RGBA"), position)
+    canvas.paste(convert(image, "RGBA"), position)
     return canvas
 
 

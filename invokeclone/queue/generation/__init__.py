@@ -20,6 +20,7 @@ from invokeclone.queue.generation.extras import (
     references,
     require_images,
 )
+from invokeclone.queue.generation.image_sizes import resolve_with_images
 from invokeclone.queue.generation.limits import MAX_PIXELS, MAX_SIDE, MIN_SIDE, SEEDS, is_within_limits
 from invokeclone.queue.generation.mains import (
     architecture_of,
@@ -79,5 +80,6 @@ __all__ = [
     "require_images",
     "resolve",
     "resolve_scheduler",
+    "resolve_with_images",
     "weights_dropped",
 ]

@@ -7,6 +7,7 @@ import zlib
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from invokeclone.kit.errors import BadRequest
 from invokeclone.server.http.guards import SAFE_METHODS, refusal
 
 ENCODINGS = ("gzip", "x-gzip", "deflate")
@@ -57,7 +58,7 @@ class CompressedBodies:
             await response(scope, receive, send)
 
 
-class _InvalidData(Exception):
+class _InvalidData(BadRequest):
     """The body is not valid in its encoding."""
 
 

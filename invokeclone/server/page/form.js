@@ -18,8 +18,8 @@ const stored = () => { try { return JSON.parse(localStorage.getItem("invokeclone
 let models = [];
 let inputImage = null;
 
-/** Fill the form and persist its changes; `report(text)` shows an error. Resolves when the models are loaded. */
-export async function prepare(report) {
+/** Fill the form and persist its changes; `report(text)` shows an error. The models come with `loadModels`. */
+export function prepare(report) {
   $("scheduler").append(...Object.entries(SCHEDULERS).map(([value, text]) => new Option(text, value)));
   $("scheduler").value = "euler";
   const saved = stored();
@@ -37,23 +37,45 @@ export async function prepare(report) {
   $("model").addEventListener("change", () => applyDefaults(current()));
   prepareInputImage(report);
   sync();
-  await loadModels(saved, report);
 }
 
 /** Load the list of models from the server, and keep the selected one. */
-export async function loadModels(saved = stored(), report = () => {}) {
-  const selected = saved.model;
+export async function loadModels() {
+  const selected = stored().model;
   try {
     models = (await api.models()).filter((model) => BASES.has(model.base));
+    hint(models.length ? "" : "No Stable Diffusion 1 or 2 model is installed. Install one with: invokeclone models install");
   } catch (error) {
-    report(error.message);
+    hint(`The list of models could not be loaded: ${error.message}`);
+    return;
   }
   $("model").replaceChildren(...models.map((model) => new Option(model.name, model.key)));
-  $("model-hint").hidden = models.length > 0;
-  $("model-hint").textContent = "No Stable Diffusion 1 or 2 model is installed.";
   const isAvailable = models.some((model) => model.key === selected);
   if (isAvailable) $("model").value = selected;
   else if (models.length) applyDefaults(current());
+  sync();
+}
+
+function hint(text) {
+  $("model-hint").hidden = !text;
+  $("model-hint").textContent = text;
+}
+
+/** Whether a request can be made: there is a model. */
+export const isReady = () => models.length > 0;
+
+/** Empty the list of models, for a page that nobody is signed in to. */
+export function clearModels() {
+  models = [];
+  $("model").replaceChildren();
+  hint("");
+  $("invoke").disabled = true;
+}
+
+/** Forget what a user has entered, after signing out. */
+export function forget() {
+  for (const id of ["prompt", "negative"]) $(id).value = "";
+  setInputImage(null);
   sync();
 }
 

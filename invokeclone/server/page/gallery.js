@@ -35,6 +35,18 @@ function show(view) {
   reload();
 }
 
+/** Remove all images from the page, for one that nobody is signed in to. */
+export function clear() {
+  generation += 1;
+  images = [];
+  total = 0;
+  done = true;
+  loading = false;
+  $("gallery").replaceChildren();
+  for (const id of ["empty", "failed"]) $(id).hidden = true;
+  $("total").textContent = "";
+}
+
 /** Reload the gallery, beginning with the newest images. */
 export async function reload() {
   generation += 1;
@@ -111,22 +123,24 @@ function mark(item, starred) {
 
 const itemOf = (name) => $("gallery").querySelector(`[data-name="${CSS.escape(name)}"]`)?.parentElement;
 
-/** Add a newly generated image at the front. */
+/** Add a newly generated image at the front; return whether it was. */
 export async function add(name) {
-  if (starredOnly || images.some((image) => image.image_name === name)) return;
+  if (starredOnly || images.some((image) => image.image_name === name)) return false;
   const image = await api.image(name).catch(() => null);
-  if (!image || image.is_intermediate || image.image_category !== "general" || images.some((other) => other.image_name === name)) return;
+  if (!image || image.is_intermediate || image.image_category !== "general" || images.some((other) => other.image_name === name)) return false;
   images.unshift(image);
   total += 1;
   $("gallery").prepend(tile(image, true));
   $("failed").hidden = true;
   count();
+  return true;
 }
 
 // Viewer
 
 function prepareViewer() {
   const viewer = $("viewer");
+  $("full").addEventListener("error", () => actions.report("The image file could not be loaded: it may have been deleted."));
   $("close").addEventListener("click", () => viewer.close());
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
@@ -150,7 +164,7 @@ function prepareViewer() {
 const current = () => images.find((image) => image.image_name === shown);
 
 async function attempt(action) {
-  try { await action(current()); } catch (error) { actions.report(error.message); }
+  try { await action(current()); } catch (error) { if (error.status !== 401) actions.report(error.message); }
 }
 
 async function step(by) {
@@ -159,10 +173,12 @@ async function step(by) {
   if (images[at]) open(images[at].image_name);
 }
 
-async function open(name) {
+/** Show an image of the gallery in the viewer. */
+export async function open(name) {
   shown = name;
   metadata = null;
   const image = current();
+  if (!image) return;
   const at = images.indexOf(image);
   $("full").src = api.address(image.image_url);
   $("viewer-title").textContent = `${image.width} × ${image.height}`;

@@ -2,6 +2,7 @@
 
 from PIL import Image, ImageOps
 
+from invokeclone.kit.files.image_modes import visible
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import SizeOverLimits, is_within_limits
 from invokeclone.shims import image_io
@@ -36,7 +37,7 @@ def upscale(image: Image.Image, request: Upscale) -> Image.Image:
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     if not is_within_limits(*size):
         raise RequestRejected(str(SizeOverLimits(*size)))
-    plain = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    plain = visible(image)
     result = plain.resize(size, METHODS[request.upscaler_1])
     if request.upscaler_2 in METHODS and request.extras_upscaler_2_visibility > 0:
         second_result = plain.resize(size, METHODS[request.upscaler_2])

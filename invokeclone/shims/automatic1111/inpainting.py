@@ -7,6 +7,7 @@ from PIL import Image, ImageFilter, ImageOps, ImageStat
 
 from invokeclone.graph.recipes import InitImage, InpaintMask, PasteTarget
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import MAX_PIXELS
 from invokeclone.shims import image_io
@@ -78,10 +79,10 @@ def blur_of(request: ImageToImage) -> tuple[int, int]:
 
 def to_binary(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return a mask in black and white at `size`; of a mask with transparency, the alpha channel."""
-    if mask.has_transparency_data and mask.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-        gray = mask.convert("RGBA").getchannel("A")
+    if mask.has_transparency_data and convert(mask, "RGBA").getchannel("A").getextrema() != (255, 255):
+        gray = convert(mask, "RGBA").getchannel("A")
     else:
-        gray = mask.convert("L")
+        gray = convert(mask, "L")
     if gray.size != size:
         gray = gray.resize(size, Image.Resampling.BILINEAR)
     return gray.point(lambda value: 255 if value >= HALF else 0)
@@ -112,14 +113,14 @@ def fill_hole(image: Image.Image, hole: Image.Image) -> Image.Image:
     surroundings = ImageOps.invert(hole)
     if not surroundings.getbbox():
         return image
-    source = image.convert("RGBA")
+    source = convert(image, "RGBA")
     source.putalpha(surroundings)
     mean = tuple(round(value) for value in ImageStat.Stat(image, surroundings).mean)
     result = Image.new("RGBA", image.size, (*mean, 255))
-    weighted = source.convert("RGBa")
+    weighted = convert(source, "RGBa")
     for radius in FILL_RADII:
-        result.alpha_composite(weighted.filter(ImageFilter.GaussianBlur(radius)).convert("RGBA"))
-    colors = result.convert("RGB")
+        result.alpha_composite(convert(weighted.filter(ImageFilter.GaussianBlur(radius)), "RGBA"))
+    colors = convert(result, "RGB")
     colors.paste(image, mask=surroundings)
     return colors
 

@@ -47,16 +47,19 @@ async def socket(websocket: WebSocket, needs: Needs, identity: Identity) -> None
         await websocket.send_denial_response(render(problem_of(error)))
 
 
+_PARTS = [(prefix, part) for part, prefixes in ((routes, PREFIXES), (api_routes, API_PREFIXES)) for prefix in prefixes]
 router = APIRouter(include_in_schema=False)
-for _routes, _prefixes in ((routes, PREFIXES), (api_routes, API_PREFIXES)):
-    for _prefix in _prefixes:
-        router.include_router(_routes, prefix=_prefix)
+for _prefix, _part in _PARTS:
+    router.include_router(_part, prefix=_prefix)
 
 
 def paths() -> tuple[str, ...]:
     """Return the paths of all routes, each up to its first parameter."""
     return tuple(
         dict.fromkeys(
-            route.path.partition("{")[0] for route in router.routes if isinstance(route, Route | WebSocketRoute)
+            prefix + route.path.partition("{")[0]
+            for prefix, part in _PARTS
+            for route in part.routes
+            if isinstance(route, Route | WebSocketRoute)
         )
     )

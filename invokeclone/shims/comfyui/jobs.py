@@ -33,7 +33,8 @@ STATUSES: Mapping[str, tuple[Status, ...]] = {
 STATUS_OF: Mapping[str, str] = {status: name for name, statuses in STATUSES.items() for status in statuses}
 DURATION = "execution_duration"
 SORT_FIELDS = ("created_at", DURATION)
-MAX_ITEM_ID = 2**63 - 1
+MAX_ID_DIGITS = 18
+"""Digits of an item id: longer numbers are ids of no item, and SQLite cannot compare with those over 64 bits."""
 _WORKFLOW_ID = func.json_extract(columns.workflow, "$.id")
 _EXTRAS = (columns.retried_from_item_id, _WORKFLOW_ID)
 
@@ -158,7 +159,7 @@ async def find(connection: AsyncConnection, user: User, job_id: str) -> JobRow |
 
 
 def _has_id(job_id: str) -> ColumnElement[bool]:
-    if job_id.isascii() and job_id.isdigit() and int(job_id) <= MAX_ITEM_ID:
+    if job_id.isascii() and job_id.isdigit() and len(job_id) <= MAX_ID_DIGITS:
         return columns.item_id == int(job_id)
     return (columns.batch_id == job_id) & (columns.origin == NAME)
 

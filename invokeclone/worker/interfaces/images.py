@@ -13,6 +13,7 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.files.image_files import open_stored_image
+from invokeclone.kit.files.image_modes import convert, upright
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
 
@@ -68,14 +69,14 @@ class WorkerImages:
         return saved
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
-        """Return a copy of the image, converted if `mode` is given; raises ImageNotFound, ImageNotYours."""
+        """Return the image upright, converted if `mode` is given; raises ImageNotFound, ImageNotYours."""
         if not self._session.user.is_admin:
             self.get_path(image_name)  # checks access: a cached image may belong to another user
         image = self._tools.images.get(image_name)
         if image is None:
             image = self._open(self.get_path(image_name))
             self._tools.images.keep(image_name, image)
-        return image.convert(mode) if mode and mode != image.mode else image
+        return convert(image, mode) if mode and mode != image.mode else image
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
         """Return the image's metadata, if it has any; raises ImageNotFound, ImageNotYours."""
@@ -83,8 +84,10 @@ class WorkerImages:
         return MetadataField.model_validate(orjson.loads(text)) if text else None
 
     def get_dto(self, image_name: str) -> ImageDTO:
-        """Return the image's record; raises ImageNotFound, ImageNotYours."""
-        return self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
+        """Return the image's record, with the size of the upright image; raises ImageNotFound, ImageNotYours."""
+        record = self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
+        width, height = self._tools.wait(service.upright_size(self._tools.resources, record))
+        return record.model_copy(update={"width": width, "height": height})
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
         """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours."""
@@ -95,4 +98,4 @@ class WorkerImages:
     def _open(path: Path) -> "Image":
         with open_stored_image(path) as image:
             image.load()
-            return image.copy()
+            return upright(image.copy())

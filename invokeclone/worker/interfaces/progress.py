@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from invokeclone.graph.checkpoints import checkpoint
 from invokeclone.graph.context import CanceledException, PipelineIntermediateState
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.worker.events import NodeEvents
 
 if TYPE_CHECKING:
@@ -92,5 +93,5 @@ def progress_fraction(state: PipelineIntermediateState) -> float:
 def data_url(image: "Image") -> str:
     """Return `image` as a JPEG in a data URL."""
     buffer = io.BytesIO()
-    (image if image.mode in {"RGB", "L"} else image.convert("RGB")).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    (image if image.mode in {"RGB", "L"} else convert(image, "RGB")).save(buffer, format="JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from invokeclone.components.autoencoders import vae as autoencoder
+from tests.tiny_flux import make_vae as make_vae16
 from tests.tiny_models import make_vae, noise_of
 
 CPU = torch.device("cpu")
@@ -98,6 +99,37 @@ def test_tiling_matches_diffusers(vae: Any):
     with torch.inference_mode():
         expected = other.decode(latents / other.config.scaling_factor).sample
     assert torch.allclose(autoencoder.decode(vae, latents, CPU, tile=0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [0, 48])
+def test_tiles_of_16_channels_match_diffusers_and_bound_the_work(tile: int):
+    vae, latents, sizes = make_vae16(), noise_of(3, 1, 16, 16, 24), []
+    side = {0: vae.config.sample_size, 48: 32}[tile]  # a tile of 48 would overlap by a fraction of a latent
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _module, _inputs, output: sizes.append(max(output.shape[-2:])))
+    tiled = autoencoder.decode(vae, latents, CPU, tile=tile)
+    assert max(sizes) <= side
+    assert tiled.shape == (1, 3, 128, 192)
+    other = make_vae16()
+    other.enable_tiling()
+    other.tile_sample_min_size, other.tile_latent_min_size = side, side // 8
+    with torch.inference_mode():
+        expected = other.decode(latents / other.config.scaling_factor + other.config.shift_factor).sample
+    assert torch.allclose(tiled, expected, atol=1e-5)
+    sizes.clear()
+    encoded = autoencoder.encode(vae, tiled.clamp(-1, 1), CPU, tile=tile)
+    assert encoded.shape == latents.shape
+    assert max(sizes) <= side + 1  # diffusers pads the input of a downsampling by one
+
+
+def test_tiles_of_an_autoencoder_without_a_size_are_not_tiny():
+    vae, sizes = make_vae(), set()
+    vae.tile_sample_min_size, vae.tile_latent_min_size = 32, 4  # as for a configuration without sample_size
+    vae.decoder.conv_in.register_forward_hook(lambda _module, _inputs, output: sizes.add(tuple(output.shape[-2:])))
+    autoencoder.decode(vae, noise_of(3, 1, 4, 68, 32), CPU, tile=0)
+    assert (64, 32) in sizes
+    assert (vae.tile_sample_min_size, vae.tile_latent_min_size, vae.use_tiling) == (32, 4, False)
 
 
 def test_half_precision_overflow_is_retried_in_float32():

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quants
 from safetensors.torch import save_file
 from torch import nn
 
+from invokeclone.engine.quantized import packed as packed_module
 from invokeclone.engine.quantized.bitsandbytes import unpack_names
 from invokeclone.engine.quantized.files import read_weights
 from invokeclone.engine.quantized.gguf import GGUFTensor, decode
@@ -142,6 +143,23 @@ def test_a_layer_computes_with_its_decoded_weight(kind: str, dtype: torch.dtype,
     assert torch.equal(layer.cpu()(inputs), expected)
 
 
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "nf4", "int8"])
+def test_a_matrix_is_decoded_some_rows_at_a_time(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = packed_matrix(kind, matrix(7, 64), tmp_path)
+    whole = matrices.decode_whole(torch.bfloat16)
+    counts: list[int] = []
+    decode_whole = type(matrices).decode_whole
+
+    def count(self: PackedTensor, dtype: torch.dtype) -> torch.Tensor:
+        counts.append(self.shape[0])
+        return decode_whole(self, dtype)
+
+    monkeypatch.setattr(type(matrices), "decode_whole", count)
+    monkeypatch.setattr(packed_module, "_VALUES_AT_ONCE", 3 * 64)
+    assert torch.equal(matrices.decode(torch.bfloat16), whole)
+    assert counts == [3, 3, 1]
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -160,6 +178,7 @@ def test_filling_a_model(tmp_path: Path) -> None:
     }  # fmt: skip
     missing, unknown = fill(model, weights, torch.bfloat16)
     assert (missing, unknown) == ([], ["unknown"])
+    assert not weights  # nothing is kept beside the model
     assert isinstance(model.inner["layer"], PackedLinear)
     assert model.inner["layer"].bias.dtype == torch.bfloat16
     assert model.table.weight.dtype == model.inner["plain"].weight.dtype == torch.bfloat16
@@ -170,11 +189,8 @@ def test_missing_and_misfit_tensors(tmp_path: Path) -> None:
     packed = packed_matrix("Q8_0", matrix(6, 64), tmp_path)
     with torch.device("meta"):
         model = Net()
-    assert fill(model, {"inner.layer.weight": packed}, torch.float32)[0] == [
-        "inner.layer.bias",
-        "table.weight",
-        "inner.plain.weight",
-    ]
+    missing, _ = fill(model, {"inner.layer.weight": packed}, torch.float32)
+    assert sorted(missing) == ["inner.layer.bias", "inner.plain.weight", "table.weight"]
     with torch.device("meta"):
         model = Net()
     with pytest.raises(RuntimeError, match=r"size mismatch for inner\.plain\.weight"):

@@ -23,6 +23,7 @@ from invokeclone.families.cogview4.nodes import (
 )
 from invokeclone.graph.vocabulary.fields import LatentsField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
+from invokeclone.kit.config.settings import Settings
 from invokeclone.nodes.latents.noise import NoiseInvocation
 from tests.fakes_context import FakeContext
 from tests.tiny_transformers import context_with
@@ -179,3 +180,10 @@ def test_a_missing_part_is_named(context: FakeContext, cogview4_folder: Path, tm
     glm = CogView4ModelLoaderInvocation(model=identifier).invoke(context).glm_encoder
     with pytest.raises(ValueError, match="incomplete has no folder text_encoder: install the complete model again"):
         CogView4TextEncoderInvocation(prompt="a cat", glm_encoder=glm).invoke(context)
+
+
+def test_the_first_block_cache_is_a_setting(context: FakeContext, denoise: Any) -> None:
+    expected = denoise()
+    for threshold, same in ((0.0, True), (1.0, False)):
+        context.config.settings = Settings(first_block_cache_threshold=threshold)
+        assert torch.equal(denoise(), expected) is same

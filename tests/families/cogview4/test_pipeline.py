@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from invokeclone.engine.block_cache import first_block_cache
 from invokeclone.engine.flow_inputs import FlowInputs
 from invokeclone.families.cogview4 import pipeline
 from invokeclone.families.cogview4.conditioning import CogView4ConditioningInfo
@@ -101,3 +102,21 @@ def test_prompts_of_another_model_are_rejected(cogview4_parts: dict[str, Any], p
     other = CogView4ConditioningInfo(torch.zeros(1, 16, 48))
     with pytest.raises(ValueError, match=r"negative prompt .* another model's GLM \(width 48, not 32\)"):
         run(cogview4_parts, (prompts[0], other))
+
+
+def test_blocks_are_cached_for_each_side_of_the_guidance(cogview4_parts: dict[str, Any], prompts: Any) -> None:
+    transformer = cogview4_parts["transformer"]
+    inputs = {"cfg_scale": [1.0, 3.0, 3.0, 1.0]}
+    expected = run(cogview4_parts, prompts, **inputs)
+    calls: list[int] = []
+    hook = transformer.transformer_blocks[-1].attn1.to_q.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        with first_block_cache(transformer, 0.0):
+            assert torch.equal(run(cogview4_parts, prompts, **inputs), expected)
+        assert len(calls) == 6
+        with first_block_cache(transformer, 100.0):
+            assert not torch.equal(run(cogview4_parts, prompts, **inputs), expected)
+        assert len(calls) == 6 + 2
+    finally:
+        hook.remove()
+    assert torch.equal(run(cogview4_parts, prompts, **inputs), expected)

@@ -27,6 +27,7 @@ from invokeclone.families.flux.nodes.prompts import FluxTextEncoderInvocation
 from invokeclone.graph.vocabulary.fields import DenoiseMaskField, ImageField, LatentsField, TensorField
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
+from invokeclone.kit.config.settings import Settings
 from tests.fakes_context import FakeContext
 from tests.families.flux.test_controls import adapter_file, make_controlnet
 from tests.tiny_flux import make_transformer
@@ -301,3 +302,25 @@ def test_conditioning_of_another_family(context: FakeContext, denoise: Any) -> N
     name = context.conditioning.save(ConditioningFieldData([SD3ConditioningInfo(zeros, zeros, zeros, zeros, None)]))
     with pytest.raises(ValueError, match="made for another model"):
         denoise(positive_text_conditioning={"conditioning_name": name})
+
+
+def test_the_first_block_cache_is_a_setting(context: FakeContext, denoise: Any) -> None:
+    expected = denoise()
+    for threshold, same in ((0.0, True), (1.0, False)):
+        context.config.settings = Settings(first_block_cache_threshold=threshold)
+        assert torch.equal(denoise(), expected) is same
+
+
+def test_tiled_decoding_is_a_setting(context: FakeContext, model: FluxModelLoaderOutput) -> None:
+    name = context.tensors.save(torch.randn(1, 16, 16, 24, generator=torch.Generator().manual_seed(1)))
+    sizes: list[int] = []
+    vae = context.models.load(model.vae.vae).model
+    hook = vae.decoder.conv_in.register_forward_hook(lambda *details: sizes.append(details[2].shape[-1]))
+    try:
+        for tiled, expected in ((False, 24), (True, 8)):
+            context.config.settings = Settings(force_tiled_decode=tiled)
+            sizes.clear()
+            FluxVaeDecodeInvocation(latents=LatentsField(latents_name=name), vae=model.vae).invoke(context)
+            assert max(sizes) == expected
+    finally:
+        hook.remove()

@@ -116,13 +116,14 @@ def test_quantized_files(kind: str, flux_text: Any, tmp_path: Path) -> None:
     from invokeclone.engine.quantized.packed import PackedLinear, PackedTensor
     from tests.quantized_files import nf4, write_gguf
 
-    transformer = make_transformer(attention_head_dim=32, joint_attention_dim=24, axes_dims_rope=(4, 14, 14))
+    sizes: dict[str, Any] = {"attention_head_dim": 32, "axes_dims_rope": (4, 14, 14)}
+    transformer = make_transformer(**sizes)
     original = original_names(transformer.state_dict())
     if kind == "nf4":
         path = tmp_path / "nf4.safetensors"
         stored: dict[str, torch.Tensor] = {}
         for name, value in original.items():
-            packs = value.ndim == 2 and "_blocks." in name
+            packs = value.ndim == 2 and value.shape[1] % 64 == 0
             stored |= nf4(name, value, nested=True) if packs else {name: value}
         save_file(stored, path)
     else:
@@ -131,12 +132,13 @@ def test_quantized_files(kind: str, flux_text: Any, tmp_path: Path) -> None:
     loaded = load.load_checkpoint(request(path, tmp_path))
     assert isinstance(loaded.transformer_blocks[0].attn.to_k, PackedLinear)
     assert isinstance(loaded.single_transformer_blocks[1].proj_mlp, PackedLinear)
+    assert isinstance(loaded.time_text_embed.timestep_embedder.linear_1, PackedLinear)  # the first parameter of all
     assert loaded.dtype == torch.bfloat16
     weights = {
         name: value.decode(torch.float32) if isinstance(value, PackedTensor) else value
         for name, value in single_files.to_diffusers_names(read_weights(path)).items()
     }
-    plain = make_transformer(attention_head_dim=32, joint_attention_dim=24, axes_dims_rope=(4, 14, 14))
+    plain = make_transformer(**sizes)
     plain.load_state_dict(weights)
     expected = denoised(plain.bfloat16(), flux_text)
     assert torch.allclose(denoised(loaded, flux_text), expected, atol=1e-3)

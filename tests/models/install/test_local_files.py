@@ -291,13 +291,26 @@ async def test_a_file_in_the_models_folder_is_moved_if_asked(resources, install,
     )
 
 
-async def test_deleting_a_model_keeps_other_files_of_a_folder_with_its_key(client, resources, install, make):
+@pytest.mark.parametrize("folder", ["tmpinstall_1_0123456789ab", ".copying_1_x"])
+async def test_a_file_in_a_temporary_folder_is_copied(resources, install, make, folder):
+    """The folder is removed with the job that made it, or at the next start."""
+    make.folder = resources.settings.models_path
+    path = make.checkpoint(f"{folder}/a.safetensors")
+    refused = await install(path, inplace=True)
+    assert (refused.error_reason, "temporary folder" in refused.error) == ("RefusedModel", True)
+    job = await install(path, inplace=False)
+    assert job.config_out.path == f"{job.config_out.key}/a.safetensors"
+    assert path.exists()
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+async def test_deleting_a_model_keeps_other_files_of_a_folder_with_its_key(resources, install, make, inplace):
     make.folder = resources.settings.models_path
     other = make.checkpoint("k/other.safetensors")
-    job = await install(make.checkpoint("k/a.safetensors"), key="k")
+    job = await install(make.checkpoint("k/a.safetensors"), inplace=inplace, key="k")
     assert job.error_reason == "DuplicateModelException"
     other.unlink()
-    assert (await install(make.folder / "k/a.safetensors", key="k")).status == "completed"
+    assert (await install(make.folder / "k/a.safetensors", inplace=inplace, key="k")).status == "completed"
 
 
 async def test_deleting_a_part_keeps_the_model_around_it(client, install, make, resources):

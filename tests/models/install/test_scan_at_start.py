@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from invokeclone.models.install import scan
-from invokeclone.models.install.folders import FOLDER_PREFIX
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import store
+from invokeclone.models.records.placement import DOWNLOAD_PREFIX
 from invokeclone.server.app import create_app
 
 
@@ -32,7 +32,7 @@ async def test_unregistered_models_are_installed_once(resources, installer, make
     assert (existing.status, moved.status) == ("completed", "completed")
     make.checkpoint("mine/new.safetensors")
     make.pipeline("folder")
-    for path in (f"{FOLDER_PREFIX}1_x/c.safetensors", ".hidden/d.safetensors", "model_images/e.safetensors"):
+    for path in (f"{DOWNLOAD_PREFIX}1_x/c.safetensors", ".hidden/d.safetensors", "model_images/e.safetensors"):
         make.checkpoint(path)
     (models / "notes.txt").write_text("x")
     assert await found() == {"mine/new.safetensors": "completed", "folder": "completed"}

@@ -160,6 +160,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             references=kontext(context, as_list(self.kontext_conditioning), self.controlnet_vae),
             image_prompts=image_prompts(context, as_list(self.ip_adapter)),
             scaling=dynamic_positions(self.dype_preset, self.width, self.height, self.dype_scale, self.dype_exponent),
+            cache_threshold=context.config.get().first_block_cache_threshold,
         )
 
     def _conditioning(

@@ -22,6 +22,7 @@ from invokeclone.graph.invocations.metadata import check_type
 from invokeclone.graph.vocabulary.fields import ImageField, InputField
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+from invokeclone.kit.files.image_modes import convert
 
 if TYPE_CHECKING:
     from invokeclone.families.stable_diffusion.controlnet import ControlNet
@@ -190,7 +191,7 @@ def t2i_adapters(
 
     controls = []
     for field in [fields] if isinstance(fields, T2IAdapterField) else fields or []:
-        image = context.images.get_pil(field.image.image_name).convert("RGB")
+        image = convert(context.images.get_pil(field.image.image_name), "RGB")
         controls.append(
             T2IAdapter(
                 _enter_model(context, stack, field.t2i_adapter_model, base, ModelType.T2IAdapter),

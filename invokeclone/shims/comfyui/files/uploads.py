@@ -12,11 +12,15 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
-from invokeclone.shims.comfyui.files.names import INPUT, OUTPUT, ImageName
+from invokeclone.shims.comfyui.files.names import INPUT, MAX_PART_LENGTH, OUTPUT, ImageName
 from invokeclone.tables import comfyui_uploads
 from invokeclone.users.current import User
 
 columns = comfyui_uploads.c
+MAX_EXTENSION_LENGTH = 20
+"""Characters of an extension that are kept in a numbered name."""
+_NUMBER_LENGTH = 12
+"""Characters of a numbered name for the number."""
 
 
 async def find(connection: AsyncConnection, user: User, names: Iterable[ImageName]) -> dict[ImageName, str]:
@@ -54,6 +58,8 @@ async def find_free_name(
     Unless names are overwritten, ` (1)`, ` (2)` … are appended to a name that is taken by another file.
     """
     stem, extension = posixpath.splitext(name.name)
+    extension = extension[:MAX_EXTENSION_LENGTH]
+    stem = stem[: MAX_PART_LENGTH - len(extension) - _NUMBER_LENGTH]
     query = select(columns.name, columns.content_hash).where(
         columns.user_id == user.user_id,
         columns.folder == name.folder,

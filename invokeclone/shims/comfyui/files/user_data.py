@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.errors import Conflict, NotFound, TooLarge, Unprocessable
-from invokeclone.kit.json_text import NotStorable, decode
+from invokeclone.kit.json_text import SLICE_SIZE, NotStorable, decode
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.times import now
 from invokeclone.tables import comfyui_user_data
 from invokeclone.users.current import User
@@ -151,13 +152,20 @@ async def move(connection: AsyncConnection, user: User, path: str, new_path: str
 async def read_settings(connection: AsyncConnection, user: User, limits: Limits) -> dict[str, Any]:
     """Return the user's settings; empty if there are none, or if the client stored a file that has none."""
     try:
-        settings = decode(await read(connection, user, SETTINGS), limits)
+        settings = await _decode(await read(connection, user, SETTINGS), limits)
     except (UserFileMissing, NotStorable, TooLarge, json.JSONDecodeError):
         return {}
     return settings if isinstance(settings, dict) else {}
 
 
 async def change_settings(connection: AsyncConnection, user: User, changes: Mapping[str, Any], limits: Limits) -> None:
-    """Change some of the user's settings; raises UserFileTooLarge."""
+    """Change some of the user's settings; raises UserFileTooLarge, and TooLarge if they could not be read again."""
     settings = await read_settings(connection, user, limits) | dict(changes)
-    await write(connection, user, SETTINGS, orjson.dumps(settings, option=orjson.OPT_INDENT_2), limits)
+    content = orjson.dumps(settings, option=orjson.OPT_INDENT_2)
+    await _decode(content, limits)
+    await write(connection, user, SETTINGS, content, limits)
+
+
+async def _decode(content: bytes, limits: Limits) -> Any:
+    """Return the value of JSON; raises as `decode`."""
+    return decode(content, limits) if len(content) < SLICE_SIZE else await off_loop(lambda: decode(content, limits))

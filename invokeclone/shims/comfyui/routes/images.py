@@ -14,6 +14,7 @@ from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.files.image_files import open_stored_image
+from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs
@@ -37,7 +38,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     path = await _file(needs, name, user)
     channel = query.get("channel", "rgba")
     preview, _, quality = query.get("preview", "").partition(";")
-    if not preview and channel not in ("rgb", "a"):
+    if not preview and channel not in ("rgb", "a") and await image_io.is_upright(path):
         return FileResponse(path, media_type="image/png", filename=name.name, content_disposition_type="inline")
     format_: image_io.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
     is_number = quality.isascii() and quality.isdigit() and len(quality) < 4  # noqa: PLR2004  (digits)
@@ -45,7 +46,7 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
 
     def encode() -> bytes:
         with open_stored_image(path) as image:
-            return image_io.encode(_channel(image, channel), format_, quality_value)
+            return image_io.encode(_channel(image_io.read_upright(image), channel), format_, quality_value)
 
     data = await image_io.image_work(encode)
     return Response(data, media_type=image_io.MIME[format_])
@@ -76,11 +77,11 @@ def _check_not_moving(resources: Resources) -> None:
 
 def _channel(image: Image.Image, channel: str) -> Image.Image:
     if channel == "rgb":
-        return image.convert("RGB")
+        return convert(image, "RGB")
     if channel != "a":
         return image
     alpha_image = Image.new("RGBA", image.size)
-    alpha_image.putalpha(image.convert("RGBA").getchannel("A"))
+    alpha_image.putalpha(convert(image, "RGBA").getchannel("A"))
     return alpha_image
 
 
@@ -103,8 +104,8 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
 
     def apply_mask() -> Image.Image:
         with open_stored_image(path) as image:
-            alpha = upload.image.convert("RGBA").getchannel("A").resize(image.size)
-            result = image.convert("RGBA")
+            result = convert(image_io.read_upright(image), "RGBA")
+        alpha = convert(upload.image, "RGBA").getchannel("A").resize(result.size)
         result.putalpha(alpha)
         return result
 
@@ -139,10 +140,10 @@ async def _read_upload(resources: Resources, form: FormData) -> Upload:
     image = await image_io.decode_image(resources, data, "image")
     mode = "RGBA" if image.has_transparency_data else "RGB"
 
-    def convert() -> tuple[Image.Image, str]:
-        return image.convert(mode), hashlib.sha256(data).hexdigest()
+    def convert_and_hash() -> tuple[Image.Image, str]:
+        return convert(image, mode), hashlib.sha256(data).hexdigest()
 
-    converted, content_hash = await image_io.image_work(convert)
+    converted, content_hash = await image_io.image_work(convert_and_hash)
     return Upload(name, converted, content_hash, overwrite=_text(form, "overwrite").lower() in OVERWRITE)
 
 

@@ -11,10 +11,11 @@ import pytest
 from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.kit.files import copies
 from invokeclone.kit.resources import Resources
-from invokeclone.models.install import folders, journal
+from invokeclone.models.install import journal
 from invokeclone.models.install.jobs import InstallStatus, ModelInstallJob
 from invokeclone.models.install.service import Installer
 from invokeclone.models.records import staging, store
+from invokeclone.models.records.placement import DOWNLOAD_PREFIX
 from invokeclone.models.records.schemas import ModelRecordChanges
 from tests.fake_web import FakeHub, FakeWeb, Page
 from tests.faults import strays
@@ -147,8 +148,8 @@ class Stage:
         unfinished = [job for job in self.installer.jobs() if job.status in resting and job.source.type != "local"]
         assert len(entries) <= len(unfinished), entries
         names = {path.name for path in models.iterdir()} if models.exists() else set()
-        assert {name for name in names if name.startswith(folders.FOLDER_PREFIX)} <= {entry.folder for entry in entries}
-        model_names = {name for name in names if not name.startswith(folders.FOLDER_PREFIX)}
+        assert {name for name in names if name.startswith(DOWNLOAD_PREFIX)} <= {entry.folder for entry in entries}
+        model_names = {name for name in names if not name.startswith(DOWNLOAD_PREFIX)}
         assert model_names == {Path(path).parts[0] for path in recorded if not Path(path).is_absolute()}
         for path in (models / path for path in recorded):
             files = {name: path / name for name in self.pipeline} if path.is_dir() else {"": path}
@@ -165,7 +166,7 @@ class Stage:
             models.rglob(staging.MARKER) if models.exists() else []
         ):  # its removal failed; tried again at start
             assert marker.parent.name in {Path(path).parts[0] for path in recorded}
-        left = [path for path in strays(self.resources.settings.root) if folders.FOLDER_PREFIX not in path]
+        left = [path for path in strays(self.resources.settings.root) if DOWNLOAD_PREFIX not in path]
         assert left == [], left
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from invokeclone.downloads.partial_file import PartialFile
 from invokeclone.downloads.queue import DownloadQueue
-from invokeclone.models.install import folders, journal, service
+from invokeclone.models.install import journal, service
 from invokeclone.models.install.embedded_model import EMBEDDED_KEY
 from invokeclone.models.install.jobs import LocalModelSource
 from invokeclone.models.install.service import Installer, UnknownPart
 from invokeclone.models.records import store
+from invokeclone.models.records.placement import DOWNLOAD_PREFIX
 from invokeclone.models.records.schemas import ModelRecordChanges
 from tests.fake_downloads import done, until
 
@@ -62,7 +63,7 @@ def inside(resources):
 
 async def wait_for_cleanup(resources):
     """Wait until nothing is left of ended installations."""
-    await until(lambda: not any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources)))
+    await until(lambda: not any(name.startswith(DOWNLOAD_PREFIX) for name in inside(resources)))
     for _ in range(100):
         if not await journal_entries(resources):
             return
@@ -292,7 +293,7 @@ async def test_cancel_while_downloading(resources, installer, events, fake_web, 
     job = await installer.add(f"{fake_web.url}/model.safetensors", ModelRecordChanges())
     await until(lambda: job.bytes == 100)
     assert len(await journal_entries(resources)) == 1
-    assert any(name.startswith(folders.FOLDER_PREFIX) for name in inside(resources))
+    assert any(name.startswith(DOWNLOAD_PREFIX) for name in inside(resources))
     await installer.cancel(job.id)
     assert job.status == "cancelled"
     await wait_for_cleanup(resources)
@@ -461,7 +462,7 @@ async def test_rows_of_local_installations_of_earlier_versions_are_dropped(resta
     (models / "k").mkdir(parents=True)
     (models / "k/a.safetensors").touch()
     entry = journal.InstallEntry(
-        f"{folders.FOLDER_PREFIX}1_x", "k", LocalModelSource(path="/a.safetensors").model_dump_json(), "{}"
+        f"{DOWNLOAD_PREFIX}1_x", "k", LocalModelSource(path="/a.safetensors").model_dump_json(), "{}"
     )
     async with resources.database.write() as connection:
         await journal.save(connection, entry)
@@ -549,11 +550,11 @@ async def test_a_crash_after_recording_leaves_only_temporary_files(restart, reso
     assert job.status == "completed"
     await wait_for_cleanup(resources)
     await restart.end()
-    folder = resources.settings.models_path / f"{folders.FOLDER_PREFIX}1_x"
+    folder = resources.settings.models_path / f"{DOWNLOAD_PREFIX}1_x"
     folder.mkdir()
     async with resources.database.write() as connection:
         await journal.save(connection, journal.InstallEntry(folder.name, "k", job.source.model_dump_json(), "{}"))
-    orphan = resources.settings.models_path / f"{folders.FOLDER_PREFIX}999999999_0123456789ab"
+    orphan = resources.settings.models_path / f"{DOWNLOAD_PREFIX}999999999_0123456789ab"
     orphan.mkdir()
     installer = await restart.begin()
     assert installer.jobs() == []

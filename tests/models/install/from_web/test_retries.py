@@ -1,6 +1,6 @@
 """Failed installations: they keep their downloads for another attempt, unless these are no model."""
 
-from invokeclone.models.install import folders
+from invokeclone.models.records.placement import DOWNLOAD_PREFIX
 from invokeclone.models.records.schemas import ModelRecordChanges
 from tests.fake_downloads import done, until
 
@@ -21,7 +21,7 @@ async def test_a_failed_registration_keeps_its_downloads_for_another_request(res
     assert again is job
     await done(job)
     assert (job.status, job.error, job.config_out.name, job.config_out.key) == ("completed", None, "mine", "k")
-    await until(lambda: not any(True for _ in resources.settings.models_path.glob(f"{folders.FOLDER_PREFIX}*")))
+    await until(lambda: not any(True for _ in resources.settings.models_path.glob(f"{DOWNLOAD_PREFIX}*")))
 
 
 async def test_a_failed_registration_of_a_url_keeps_its_download(installer, fake_web, make):

@@ -1,0 +1,75 @@
+// The user's unfinished runs, so that none disappears without a word: their items are asked for after a lost connection and a reload.
+
+import * as api from "./api.js";
+import { toast } from "./notices.js";
+
+const KEY = "invokeclone-runs";
+const LIMIT = 200;
+const TERMINAL = new Set(["completed", "failed", "canceled"]);
+
+let ids = new Set();
+try { ids = new Set(JSON.parse(sessionStorage.getItem(KEY) ?? "[]")); } catch { /* private mode */ }
+const stopped = new Set(); // canceled by this page: no loss
+
+function keep() {
+  try { sessionStorage.setItem(KEY, JSON.stringify([...ids])); } catch { /* private mode */ }
+}
+
+export const isTerminal = (status) => TERMINAL.has(status);
+export const unfinished = () => ids.size;
+
+/** Follow items, at most the newest 200. */
+export function follow(added) {
+  for (const id of added) ids.add(id);
+  ids = new Set([...ids].slice(-LIMIT));
+  keep();
+}
+
+/** Stop following an item that has ended. */
+export function end(id) {
+  stopped.delete(id);
+  if (ids.delete(id)) keep();
+}
+
+/** Note that this page cancels items: all of them, or one. */
+export function stop(id) {
+  for (const one of id === undefined ? ids : [id]) stopped.add(one);
+}
+
+export function forget() {
+  ids.clear();
+  keep();
+}
+
+/** Ask the server how the followed items ended while no event could arrive, and report those that gave no image. */
+export async function review() {
+  if (!ids.size) return;
+  const asked = [...ids];
+  const items = new Map((await api.itemSummaries(asked)).map((item) => [item.item_id, item.status]));
+  const lost = [];
+  const failed = [];
+  for (const id of asked) {
+    if (!ids.has(id)) continue; // an event was faster
+    const status = items.get(id);
+    if (status !== undefined && !TERMINAL.has(status)) continue;
+    if (status === "failed") failed.push(id);
+    else if (status === "canceled" && !stopped.has(id)) lost.push(id);
+    end(id);
+  }
+  if (failed.length) reportFailure((await api.item(failed[0]).catch(() => null))?.error_message, failed);
+  if (lost.length) {
+    const runs = lost.length === 1 ? "1 run was" : `${lost.length} runs were`;
+    report(`${runs} canceled before the image was finished: the server stopped or restarted in the meantime.`, lost);
+  }
+}
+
+export function reportFailure(message, failed) {
+  report(message ? `Failed: ${message}` : "Generation failed.", failed);
+}
+
+function report(text, items) {
+  toast(text, "error", {
+    stays: true,
+    action: { label: "Run again", run: () => api.retryItems(items).catch((error) => toast(error.message)) },
+  });
+}

@@ -1,0 +1,128 @@
+"""The built-in page with accounts: setup, signing in and out, and a sign-in that expires while the page is open."""
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from playwright.async_api import BrowserContext, Page, expect
+
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.resources import Resources
+from invokeclone.server.app import create_app
+from invokeclone.users import store
+from tests.accounts import account
+from tests.browser.conftest import PATIENCE, is_bug, offer_model
+from tests.browser.painter import Painter
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EMAIL, PASSWORD = "admin@example.com", "Right-Passw0rd"
+TOKEN = "localStorage.getItem('auth_token')"
+
+
+@pytest.fixture
+def app(settings: Settings, laid_out: None) -> FastAPI:
+    return create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def visitor(context: BrowserContext, url: str) -> Page:
+    """Open the page as somebody who is not signed in."""
+    page = await context.new_page()
+    page.set_default_timeout(PATIENCE)
+    await offer_model(page)
+    await page.goto(url)
+    await expect(page.locator("#account")).to_be_visible()
+    return page
+
+
+async def create_administrator(page: Page) -> None:
+    await page.get_by_label("E-mail address").fill(EMAIL)
+    await page.get_by_label("Password", exact=True).fill(PASSWORD)
+    await page.get_by_label("Password again").fill(PASSWORD)
+    await page.get_by_role("button", name="Create the account").click()
+    await expect(page.locator("#link")).to_have_attribute("data-state", "online")
+
+
+async def sign_in(page: Page, password: str = PASSWORD) -> None:
+    await page.get_by_label("E-mail address").fill(EMAIL)
+    await page.get_by_label("Password", exact=True).fill(password)
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+
+
+async def test_the_first_visitor_creates_the_administrator_and_generates_an_image(
+    visitor: Page, painter: Painter
+) -> None:
+    errors: list[str] = []
+    visitor.on("pageerror", lambda error: errors.append(str(error)))
+    visitor.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
+    await expect(visitor.get_by_role("heading", name="Create the administrator's account")).to_be_visible()
+    await visitor.get_by_label("E-mail address").fill(EMAIL)
+    await visitor.get_by_label("Password", exact=True).fill(PASSWORD)
+    await visitor.get_by_label("Password again").fill("another")
+    await visitor.keyboard.press("Enter")
+    await expect(visitor.locator("#account-error")).to_have_text("The two passwords differ.")
+    await create_administrator(visitor)
+    await expect(visitor.locator("#account")).to_be_hidden()
+    await visitor.get_by_label("Prompt", exact=True).fill("a red circle")
+    await visitor.get_by_role("button", name="Invoke").click()
+    await expect(visitor.locator(".tile")).to_have_count(1)
+    thumbnail = visitor.locator(".tile img")
+    await expect(thumbnail).to_have_js_property("complete", True)
+    await expect(thumbnail).not_to_have_js_property("naturalWidth", 0)
+    await visitor.reload()
+    await expect(visitor.locator(".tile")).to_have_count(1)
+    assert len(painter.items) == 1
+    assert errors == []
+
+
+async def test_signing_out_and_in_again(visitor: Page, app: FastAPI) -> None:
+    await create_administrator(visitor)
+    await visitor.get_by_label("Prompt", exact=True).fill("a secret")
+    await visitor.get_by_role("button", name="Sign out").click()
+    await expect(visitor.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert await visitor.evaluate(TOKEN) is None
+    await expect(visitor.locator("#prompt")).to_have_value("")
+    await visitor.keyboard.press("Escape")
+    await expect(visitor.locator("#account")).to_be_visible()
+    await sign_in(visitor, "wrong")
+    await expect(visitor.locator("#account-error")).to_have_text("Incorrect email or password")
+    await sign_in(visitor)
+    await expect(visitor.locator("#account")).to_be_hidden()
+    await expect(visitor.locator("#link")).to_have_attribute("data-state", "online")
+    assert await visitor.evaluate(TOKEN) is not None
+
+
+async def test_an_expired_sign_in_asks_again_and_keeps_what_was_entered(
+    visitor: Page, app: FastAPI, painter: Painter
+) -> None:
+    await create_administrator(visitor)
+    await visitor.get_by_label("Prompt", exact=True).fill("worth keeping")
+    async with app.services.get(Resources).database.write() as connection:
+        found = await store.find(connection, EMAIL)
+        assert found is not None
+        await store.change(connection, found.user.user_id, token_epoch=store.next_token_epoch())
+    await visitor.get_by_role("button", name="Invoke").click()
+    await expect(visitor.locator("#account-text")).to_contain_text("no longer valid")
+    await expect(visitor.locator(".toast")).to_have_count(0)
+    await sign_in(visitor)
+    await expect(visitor.locator("#link")).to_have_attribute("data-state", "online")
+    await expect(visitor.locator("#prompt")).to_have_value("worth keeping")
+    await visitor.get_by_role("button", name="Invoke").click()
+    await expect(visitor.locator(".tile")).to_have_count(1)
+
+
+async def test_a_stored_token_of_no_value_leads_to_the_form(context: BrowserContext, app: FastAPI, url: str) -> None:
+    await account(app.services.get(Resources).database, "admin", is_admin=True)
+    page = await context.new_page()
+    await page.add_init_script("localStorage.setItem('auth_token', 'outdated')")
+    await page.goto(url)
+    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    await expect(page.locator("#model-hint")).to_be_hidden()
+
+
+async def test_signing_out_in_another_tab_signs_out_here(visitor: Page, context: BrowserContext, url: str) -> None:
+    await create_administrator(visitor)
+    other = await context.new_page()
+    await other.goto(url)
+    await other.get_by_role("button", name="Sign out").click()
+    await expect(visitor.locator("#account")).to_be_visible()
