@@ -47,6 +47,16 @@ class GraphBuilder:
             }
         )
 
+    def remove_unused(self, output: NodeOutput) -> None:
+        """Remove the node of an output unless others use it, and the nodes that only it uses."""
+        node_id = output.node_id
+        if any(edge["source"]["node_id"] == node_id for edge in self.edges) or self.nodes.pop(node_id, None) is None:
+            return
+        sources = [edge["source"] for edge in self.edges if edge["destination"]["node_id"] == node_id]
+        self.edges[:] = [edge for edge in self.edges if edge["destination"]["node_id"] != node_id]
+        for source in sources:
+            self.remove_unused(NodeOutput(source["node_id"], source["field"]))
+
     def output(self, node_id: str, node_type: str, output: str, **inputs: Any) -> NodeOutput:
         """Add a node as `node` does and return one of its outputs."""
         return NodeOutput(self.node(node_id, node_type, **inputs), output)

@@ -38,9 +38,7 @@ async def with_init_image(
     With a mask, its transparent area is repainted at full strength, and its opaque area stays unchanged. Raises
     InvalidGeneration when the model does not support image-to-image or inpainting.
     """
-    require_capability(resolved.config, "image_to_image")
-    if mask is not None:
-        require_capability(resolved.config, "inpaint")
+    require_capability(resolved.config, "image_to_image" if mask is None else "inpaint")
     size = (resolved.settings.width, resolved.settings.height)
 
     def prepare() -> tuple[Image.Image, Image.Image | None]:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,17 @@ from tests.server_process import Server
 
 WIDTH, HEIGHT, STEPS, SEED, SCALE = 96, 64, 3, 7, 3.0
 PROMPT, NEGATIVE = "a red fox", "blurry"
-MODELS = ("tiny sd3", "tiny cogview4")
+MODELS = ("tiny sd3", "tiny cogview4", "tiny flux")
+DISTILLED = ("tiny flux",)
+"""Models whose guidance is an input of the network."""
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_folder: Path) -> Iterator[Server]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_folder: Path, flux_folder: Path
+) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    for folder in (sd3_folder, cogview4_folder):
+    for folder in (sd3_folder, cogview4_folder, flux_folder):
         source = {"source": str(folder), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={}).raise_for_status()
 
@@ -29,6 +35,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_
         return set(MODELS) <= {model["name"] for model in models}
 
     running.wait_for(installed, "the models")
+    for record in running.client.get("/api/v2/models/").json()["models"]:
+        if record["name"] in MODELS:
+            settings = {"width": WIDTH, "height": HEIGHT, "steps": STEPS}
+            settings |= {"guidance" if record["name"] in DISTILLED else "cfg_scale": SCALE}
+            changes = {"default_settings": settings}
+            running.client.patch(f"/api/v2/models/i/{record['key']}", json=changes).raise_for_status()
     yield running
     running.client.close()
     running.stop()
@@ -63,8 +75,15 @@ def upload(server: Server, image: Image.Image) -> str:
 
 
 def from_comfyui(server: Server, model: str) -> np.ndarray:
-    sampler = {"seed": SEED, "steps": STEPS, "cfg": SCALE, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
-    links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
+    distilled = model in DISTILLED
+    cfg = 1.0 if distilled else SCALE
+    sampler = {"seed": SEED, "steps": STEPS, "cfg": cfg, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
+    links = {
+        "model": ["1", 0],
+        "positive": ["8" if distilled else "2", 0],
+        "negative": ["3", 0],
+        "latent_image": ["4", 0],
+    }
     nodes: dict[str, tuple[str, dict[str, Any]]] = {
         "1": ("CheckpointLoaderSimple", {"ckpt_name": model}),
         "2": ("CLIPTextEncode", {"text": PROMPT, "clip": ["1", 1]}),
@@ -73,10 +92,19 @@ def from_comfyui(server: Server, model: str) -> np.ndarray:
         "5": ("KSampler", sampler | links),
         "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
         "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": "x"}),
+        "8": ("FluxGuidance", {"conditioning": ["2", 0], "guidance": SCALE}),
     }
+    return run_workflow(server, nodes)
+
+
+def run_workflow(server: Server, nodes: dict[str, tuple[str, dict[str, Any]]], *warnings: str) -> np.ndarray:
+    """Return the image of the workflow's node 7; its warnings contain `warnings`, one each."""
     prompt = {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
     answer = server.client.post("/prompt", json={"prompt": prompt})
     assert answer.status_code == 200, answer.text
+    received = answer.json().get("warnings", [])
+    assert len(received) == len(warnings), received
+    assert all(text in message for text, message in zip(warnings, received, strict=True)), received
     prompt_id = answer.json()["prompt_id"]
     history = server.wait_for(lambda: server.client.get(f"/history/{prompt_id}").json().get(prompt_id), "history")
     image = history["outputs"]["7"]["images"][0]
@@ -103,6 +131,23 @@ def test_every_api_makes_the_same_image(model: str, server: Server) -> None:
     assert openai.status_code == 200, openai.text
     assert (decode_image(openai.json()["data"][0]["b64_json"]) == made).all()
     assert (from_comfyui(server, model) == made).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gemini_uses_the_settings_of_the_record(model: str, server: Server) -> None:
+    body = {"contents": [{"parts": [{"text": PROMPT}]}], "generationConfig": {"seed": SEED}}
+    answer = server.client.post(f"/v1beta/models/{model}:generateContent", json=body)
+    assert answer.status_code == 200, answer.text
+    (part,) = answer.json()["candidates"][0]["content"]["parts"]
+    assert (decode_image(part["inlineData"]["data"]) == generate(server, model, negative_prompt="")).all()
+
+
+def test_generate_from_the_command_line(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "fox.png"
+    options = ["--model", "tiny flux", "--seed", str(SEED), "--root", str(server.root)]
+    command = [sys.executable, "-m", "invokeclone", "generate", PROMPT, "--out", str(out), *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert (decode_image(out.read_bytes()) == generate(server, "tiny flux")).all()
 
 
 @pytest.mark.parametrize("model", MODELS)

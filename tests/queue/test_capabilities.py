@@ -73,7 +73,7 @@ async def test_other_models_have_none(client: httpx.AsyncClient) -> None:
 async def test_models_of_families_without_a_recipe_have_none(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invokeclone.queue.generation.mains.recipes", dict)
+    monkeypatch.setattr("invokeclone.graph.recipes.registry.recipes", dict)
     assert "not supported yet" in (await get(client, "m", 424))["detail"]
 
 

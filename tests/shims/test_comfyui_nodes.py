@@ -21,7 +21,7 @@ from invokeclone.shims.comfyui import history, record, store
 from invokeclone.shims.comfyui.catalog import Catalog, LoadableImage
 from invokeclone.shims.comfyui.node_types import BuildContext
 from invokeclone.shims.comfyui.nodes import TYPES
-from invokeclone.shims.comfyui.nodes.sampling import fold_seed
+from invokeclone.shims.comfyui.nodes.denoising import fold_seed
 from invokeclone.shims.comfyui.record import PromptRecord
 from invokeclone.shims.comfyui.samplers import SAMPLERS, SCHEDULES, scheduler_for
 from invokeclone.shims.comfyui.translate import build_graph, translate
@@ -768,15 +768,34 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
         "80": ("EmptyImage", {"width": 128, "height": 128, "batch_size": 1, "color": 0xFF0000}),
         "81": ("PrimitiveInt", {"value": 4}),
         "82": ("PrimitiveFloat", {"value": 3.5}),
+        "90": ("RandomNoise", {"noise_seed": 3}),
+        "91": ("KSamplerSelect", {"sampler_name": "euler"}),
+        "92": ("BasicScheduler", {"model": ["4", 0], "scheduler": "simple", "steps": 4, "denoise": 1.0}),
+        "93": ("SplitSigmas", {"sigmas": ["92", 0], "step": 2}),
+        "94": ("BasicGuider", {"model": ["4", 0], "conditioning": ["6", 0]}),
+        "95": ("SamplerCustomAdvanced", {"noise": ["90", 0], "guider": ["94", 0], "sampler": ["91", 0], "sigmas": ["93", 0], "latent_image": ["5", 0]}),
+        "96": ("DisableNoise", {}),
+        "97": ("ConditioningZeroOut", {"conditioning": ["6", 0]}),
+        "98": ("CFGGuider", {"model": ["4", 0], "positive": ["6", 0], "negative": ["97", 0], "cfg": 4.0}),
+        "99": ("SamplerCustomAdvanced", {"noise": ["96", 0], "guider": ["98", 0], "sampler": ["91", 0], "sigmas": ["93", 1], "latent_image": ["95", 0]}),
+        "100": ("SplitSigmasDenoise", {"sigmas": ["92", 0], "denoise": 0.5}),
+        "101": ("ImageStitch", {"image1": ["50", 0], "image2": ["60", 0], "direction": "left", "match_image_size": True, "spacing_width": 8, "spacing_color": "red"}),
+        "102": ("ImageScale", {"image": ["101", 0], "upscale_method": "bilinear", "width": 128, "height": 128, "crop": "center"}),
+        "103": ("InpaintModelConditioning", {"positive": ["6", 0], "negative": ["7", 0], "vae": ["4", 2], "pixels": ["102", 0], "mask": ["50", 1], "noise_mask": True}),
+        "104": ("SamplerCustom", {"model": ["4", 0], "add_noise": True, "noise_seed": 1, "cfg": 3.0, "positive": ["103", 0], "negative": ["103", 1], "sampler": ["91", 0], "sigmas": ["100", 1], "latent_image": ["103", 2]}),
+        "105": ("VAEDecode", {"samples": ["99", 0], "vae": ["4", 2]}),
+        "106": ("VAEDecode", {"samples": ["104", 1], "vae": ["4", 2]}),
+        "107": ("PreviewImage", {"images": ["105", 0]}),
+        "108": ("PreviewImage", {"images": ["106", 0]}),
     }  # fmt: skip
     workflow |= {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
     tested = {node["class_type"] for node in workflow.values()}
     untested = ("Lora", "Control", "UpscaleModel", "SDXL", "IPAdapter", "CLIPVision", "StyleModel", "unCLIP")
+    untested += ("Flux", "SD3", "TripleCLIP", "ReferenceLatent")
     absent = {name for name in TYPES if any(part in name for part in untested)}  # other tests run those that work
     assert set(TYPES) - tested == absent | {
         "PrimitiveString",
         "PrimitiveBoolean",
-        "EmptySD3LatentImage",
         "ImageUpscaleWithModel",
     }
     entry = comfy.run(workflow)
@@ -789,6 +808,8 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
         "69": 2,
         "73": 1,
         "84": 1,
+        "107": 1,
+        "108": 1,
     }
     pictures = {node: read_image(comfy.pictures(entry, node)[0]) for node in outputs}
     assert pictures["26"].size == (128, 128)
@@ -802,3 +823,4 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
     assert pictures["73"].getpixel((4, 4)) == (255, 255, 255), "the mask was inverted: what is opaque is white"
     assert pictures["73"].getpixel((64, 64)) == (0, 0, 0)
     assert read_image(comfy.pictures(entry, "69")[0]).mode == "RGB"
+    assert pictures["107"].size == pictures["108"].size == (128, 128)

@@ -40,7 +40,10 @@ class FlowDenoiseInputs(BaseModel):
 
 
 def flow_inputs(node: Any, context: InvocationContext, steps: int | None = None) -> "FlowInputs":
-    """Return the settings and tensors of a denoise node's inputs; `steps` if the node's input has another name."""
+    """Return the settings and tensors of a denoise node's inputs; `steps` if the node's input has another name.
+
+    Nodes without the input `add_noise` add noise.
+    """
     from invokeclone.engine.flow_inputs import FlowInputs
 
     return FlowInputs(
@@ -54,4 +57,5 @@ def flow_inputs(node: Any, context: InvocationContext, steps: int | None = None)
         latents=context.tensors.load(node.latents.latents_name) if node.latents else None,
         noise=context.tensors.load(node.noise.latents_name) if node.noise else None,
         keep_mask=context.tensors.load(node.denoise_mask.mask_name) if node.denoise_mask else None,
+        add_noise=getattr(node, "add_noise", True),
     )

@@ -4,9 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, Model, ModelParts, recipe
+from invokeclone.graph.recipes import (
+    AppliedLoRA,
+    CannotBuild,
+    DenoiseRun,
+    LoRANode,
+    Model,
+    ModelParts,
+    PartKind,
+    ReferenceImage,
+    recipe,
+)
 from invokeclone.graph.recipes.flow import FlowRecipe
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ClipVariantType, FluxVariantType, ModelType
 
 _TOKENS = "t5_max_seq_len"
 """Input of the prompt node; it comes from the model loader, as the text encoders do."""
@@ -23,12 +33,18 @@ class FluxRecipe(FlowRecipe):
     guidance_name = "guidance"
     has_negative_prompt = False
     text_encoders = _ENCODERS
+    separate_parts: Mapping[str, PartKind] = {
+        "clip_embed_model": PartKind(ModelType.CLIPEmbed, ClipVariantType.L),
+        "t5_encoder_model": PartKind(ModelType.T5Encoder),
+        "vae_model": PartKind(ModelType.VAE),
+    }
+    schedule_shift: Mapping[str, float] = {"max_shift": 1.15, "base_shift": 0.5}
 
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         """Load transformer, text encoders and VAE."""
-        parts = super().load_model(builder, model)
-        tokens = NodeOutput(parts.vae.node_id, "max_seq_len")
-        return replace(parts, text_encoders={**parts.text_encoders, _TOKENS: tokens})
+        loaded = super().load_model(builder, model, parts)
+        tokens = NodeOutput(loaded.vae.node_id, "max_seq_len")
+        return replace(loaded, text_encoders={**loaded.text_encoders, _TOKENS: tokens})
 
     def apply_loras(
         self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
@@ -54,8 +70,16 @@ class FluxRecipe(FlowRecipe):
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise noise from the seed, or latents with that noise."""
+        return self._denoise(builder, name, parts, run)
+
+    def _denoise(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun, fill: NodeOutput | None = None
+    ) -> NodeOutput:
+        """Denoise; `fill` is the image and the mask of a Fill model."""
         guided = run.negative is not None and run.cfg_scale > 1.0
         control = self._controls(builder, name, run)
+        references = self._references(builder, name, run.references)
+        reads_images = control is not None or references is not None or fill is not None
         return builder.output(
             name,
             "flux_denoise",
@@ -65,7 +89,9 @@ class FluxRecipe(FlowRecipe):
             negative_text_conditioning=run.negative if guided else None,
             cfg_scale=run.cfg_scale if guided else 1.0,
             control=control,
-            controlnet_vae=None if control is None else parts.vae,
+            kontext_conditioning=references,
+            fill_conditioning=fill,
+            controlnet_vae=parts.vae if reads_images else None,
             latents=run.latents,
             denoise_mask=run.mask,
             denoising_start=run.start,
@@ -89,6 +115,17 @@ class FluxRecipe(FlowRecipe):
             outputs.append(builder.output(f"{name}_controlnet_{number}", "flux_controlnet", "control", **fields))
         return builder.collect(f"{name}_controlnet_collect", outputs) if outputs else None
 
+    def _references(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
+        """Return the reference images that a Kontext model reads as a list, None if there are none."""
+        outputs = []
+        for number, reference in enumerate(references):
+            if reference.model is not None:
+                raise CannotBuild(f"{self.name}: IP-Adapters are not supported")
+            image = reference.image
+            field = {"image_name": image} if isinstance(image, str) else image
+            outputs.append(builder.output(f"{name}_kontext_{number}", "flux_kontext", "kontext_cond", image=field))
+        return builder.collect(f"{name}_kontext_collect", outputs) if outputs else None
+
     def decode(
         self,
         builder: GraphBuilder,
@@ -105,3 +142,31 @@ class FluxRecipe(FlowRecipe):
     ) -> NodeOutput:
         """Encode the whole image at once."""
         return builder.output(name, "flux_vae_encode", "latents", image=image, vae=vae)
+
+
+@recipe(BaseModelType.Flux, variant=FluxVariantType.DevFill)
+class FluxFillRecipe(FluxRecipe):
+    """Recipe of FLUX.1 Fill, which reads the image and the mask of the part to repaint."""
+
+    reads_masked_image = True
+
+    def denoise_mask(
+        self,
+        builder: GraphBuilder,
+        name: str,
+        mask: Mapping[str, str] | NodeOutput,
+        image: Mapping[str, str] | NodeOutput | None,
+        vae: NodeOutput,  # noqa: ARG002  (the denoise node encodes the image)
+    ) -> NodeOutput:
+        """Select the image and the part to repaint."""
+        if image is None:
+            raise CannotBuild(f"{self.name}: Fill models need the image that the mask belongs to")
+        tensor = builder.output(f"{name}_tensor", "image_mask_to_tensor", "mask", image=mask, invert=True)
+        return builder.output(name, "flux_fill", "fill_cond", image=image, mask=tensor)
+
+    def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+        """Repaint the part; its latents only matter for runs that skip the beginning of the schedule."""
+        if run.mask is None:
+            raise CannotBuild(f"{self.name}: Fill models need an image and a mask of the part to repaint")
+        latents = run.latents if run.start > 0.0 else None
+        return self._denoise(builder, name, parts, replace(run, mask=None, latents=latents), run.mask)

@@ -1,11 +1,12 @@
 """Record classes, identification rules and architectures of FLUX.1. Does not import torch."""
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults, ModelKind
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
 from invokeclone.models.configs.kinds import (
     GGUF,
@@ -183,6 +184,34 @@ def _file(config: type[ModelConfig], form: ModelFormat) -> Rule:
     )
 
 
+_CAPABILITIES = Capabilities(
+    guidance="distilled",
+    schedulers=("euler", "heun", "lcm"),
+    image_to_image=True,
+    inpaint=True,
+    hires_fix=True,
+    partial_denoise=True,
+    lora=True,
+    control=True,
+    regional_prompts=True,
+    separate_vae=True,
+)
+_KINDS = (
+    ModelKind(
+        replace(
+            _CAPABILITIES,
+            text_to_image=False,
+            image_to_image=False,
+            hires_fix=False,
+            partial_denoise=False,
+            control=False,
+        ),
+        variant=FluxVariantType.DevFill,
+    ),
+    ModelKind(replace(_CAPABILITIES, reference_images=4, reads_references=True), name_part="kontext"),
+)
+"""FLUX.1 Fill only repaints parts of images. FLUX.1 Kontext has the same tensors as dev, so that only the name tells."""
+
 _OF_FOLDER = {"variant": _variant_of_folder, "repo_variant": forms.repo_variant}
 
 FAMILY = Family(
@@ -221,18 +250,8 @@ FAMILY = Family(
             BaseModelType.Flux,
             (latent_spaces.FLUX,),
             ModelDefaults(1024, 1024, steps=28, guidance=3.5),
-            Capabilities(
-                guidance="distilled",
-                schedulers=("euler", "heun", "lcm"),
-                image_to_image=True,
-                inpaint=True,
-                hires_fix=True,
-                partial_denoise=True,
-                lora=True,
-                control=True,
-                regional_prompts=True,
-                separate_vae=True,
-            ),
+            _CAPABILITIES,
+            kinds=_KINDS,
             variant_defaults={FluxVariantType.Schnell: ModelDefaults(1024, 1024, steps=4, guidance=3.5)},
             noise_type="FLUX",
         ),

@@ -34,7 +34,7 @@ class StableDiffusionRecipe(Recipe):
     metadata_mode = ""
     lora_node = LoRANode("lora_collection_loader", "unet", ("clip",))
 
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:  # noqa: ARG002  (no separate parts)
         """Load UNet, CLIP and VAE."""
         loader = builder.node("sd1_model_loader", "main_model_loader", model=dict(model))
         unet, clip, vae = (NodeOutput(loader, name) for name in ("unet", "clip", "vae"))
@@ -160,7 +160,7 @@ class StableDiffusionXLRecipe(StableDiffusionRecipe):
     metadata_mode = "sdxl_"
     lora_node = LoRANode("sdxl_lora_collection_loader", "unet", ("clip", "clip2"))
 
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:  # noqa: ARG002  (no separate parts)
         """Load UNet, both text encoders and VAE."""
         loader = builder.node("sdxl_model_loader", "sdxl_model_loader", model=dict(model))
         unet, clip, clip2, vae = (NodeOutput(loader, name) for name in ("unet", "clip", "clip2", "vae"))
@@ -223,7 +223,7 @@ class StableDiffusionXLRefinerRecipe(StableDiffusionXLRecipe):
     name = "sdxl_refiner"
     aesthetic_scores = (6.0, 2.5)
 
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:  # noqa: ARG002  (no separate parts)
         """Load UNet, text encoder and VAE."""
         loader = builder.node("sdxl_refiner_model_loader", "sdxl_refiner_model_loader", model=dict(model))
         unet, clip2, vae = (NodeOutput(loader, name) for name in ("unet", "clip2", "vae"))

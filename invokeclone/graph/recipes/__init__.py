@@ -7,8 +7,8 @@ family's `spec.py` are checked before a recipe is used.
 
 from invokeclone.graph.recipes.blocks import Recipe
 from invokeclone.graph.recipes.loras import LoRANode
-from invokeclone.graph.recipes.registry import recipe, recipes
-from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PromptDetails
+from invokeclone.graph.recipes.registry import find_recipe, recipe, recipes
+from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails
 from invokeclone.graph.recipes.settings import (
     OUTPUT,
     PASTED,
@@ -57,6 +57,7 @@ __all__ = [
     "LoRANode",
     "Model",
     "ModelParts",
+    "PartKind",
     "PasteTarget",
     "Pixels",
     "Preprocessor",
@@ -67,6 +68,7 @@ __all__ = [
     "Refiner",
     "Share",
     "Variation",
+    "find_recipe",
     "merge_loras",
     "recipe",
     "recipes",

@@ -82,7 +82,7 @@ class GraphAssembly:
         `scores` are aesthetic scores, for models conditioned on them.
         """
         texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value")]
-        if recipe.has_negative_prompt:
+        if recipe.has_negative_prompt or self.settings.cfg_scale > 1.0:
             texts.append(recipe.write_prompt(self.settings.negative_prompt))
         encoded = []
         for number, (name, text) in enumerate(zip(("pos_cond", "neg_cond"), texts, strict=False)):
@@ -153,6 +153,7 @@ class GraphAssembly:
             settings.guidance,
             settings.scheduler,
             settings.cfg_rescale,
+            settings.cfg_scale,
             variation=variation,
             controls=[self._preprocess_control(number, control) for number, control in enumerate(settings.controls)],
             references=settings.references,
@@ -172,6 +173,9 @@ class GraphAssembly:
     def _apply_init_image(self, run: DenoiseRun, parts: ModelParts, init_image: InitImage) -> DenoiseRun:
         builder, mask = self.builder, self.settings.inpaint_mask
         image = self._init_image()
+        if mask is not None and self.recipe.reads_masked_image:
+            field = {"image_name": mask.mask}
+            return replace(run, mask=self.recipe.denoise_mask(builder, "denoise_mask", field, image, parts.vae))
         latents = self.recipe.encode_image(builder, "i2l", image, parts.vae)
         run = replace(run, latents=latents, start=round(1.0 - init_image.strength, 6))
         if mask is None:
@@ -262,6 +266,7 @@ class GraphAssembly:
             loras=[{"model": dict(lora.model), "weight": lora.weight} for lora in settings.loras] or None,
             seamless_x=settings.seamless,
             seamless_y=settings.seamless,
+            **({"cfg_scale": settings.cfg_scale} if settings.cfg_scale > 1.0 else {}),
             **{recipe.guidance_name: settings.guidance},
             **_adapter_metadata(settings),
             **({} if settings.refiner is None else self._refiner_metadata(settings.refiner)),
@@ -286,7 +291,7 @@ def _adapter_metadata(settings: ImageSettings) -> dict[str, Any]:
     for control in settings.controls:
         kind = "t2iAdapters" if control.model["type"] == ModelType.T2IAdapter else "controlnets"
         metadata[kind].append(control.fields())
-    metadata["ipAdapters"] = [reference.fields() for reference in settings.references]
+    metadata["ipAdapters"] = [reference.fields() for reference in settings.references if reference.model is not None]
     return {name: entries for name, entries in metadata.items() if entries}
 
 

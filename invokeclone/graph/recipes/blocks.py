@@ -8,7 +8,7 @@ from typing import Any
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes.assembly import GraphAssembly
-from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PromptDetails
+from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails
 from invokeclone.graph.recipes.settings import AppliedLoRA, CannotBuild, ImageSettings, Model
 
 
@@ -30,10 +30,16 @@ class Recipe(ABC):
     """Whether runs use a negative prompt unless a client asks for one."""
     aesthetic_scores: tuple[float, float] | None = None
     """Default aesthetic scores of the positive and the negative prompt, for models conditioned on them."""
+    separate_parts: Mapping[str, PartKind] = {}
+    """The separate models that `load_model` takes, by their names as its `parts`."""
+    reads_masked_image = False
+    """Whether the model reads image and mask beside the noise. Runs with a mask then begin with noise."""
+    schedule_shift: Mapping[str, float] = {}
+    """The shift that schedules of the family's models usually have, by the names of its parameters."""
 
     @abstractmethod
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
-        """Load the parts of a main model."""
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
+        """Load the parts of a main model; `parts` are separate models, by the names in `separate_parts`."""
 
     @abstractmethod
     def write_prompt(self, prompt: Prompt) -> str:

@@ -18,9 +18,10 @@ class FlowRecipe(Recipe):
     text_encoders: tuple[str, ...]
     """Outputs of the model loader that are inputs of the prompt node."""
 
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         """Load transformer, text encoders and VAE."""
-        loader = builder.node("model_loader", f"{self.name}_model_loader", model=dict(model))
+        separate = {name: dict(part) for name, part in (parts or {}).items()}
+        loader = builder.node("model_loader", f"{self.name}_model_loader", model=dict(model), **separate)
         encoders = {name: NodeOutput(loader, name) for name in self.text_encoders}
         return ModelParts(NodeOutput(loader, "transformer"), encoders, NodeOutput(loader, "vae"))
 

@@ -17,13 +17,16 @@ class LoRANode:
     encoders: Sequence[str]
 
     def apply(self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]) -> ModelParts:
-        """Apply LoRAs with one node, or two if the text encoders have different weights."""
+        """Apply LoRAs with one node, or two if the text encoders have different weights.
+
+        Text encoders that the parts lack are left out.
+        """
         if not loras:
             return parts
-        encoders = {encoder: parts.text_encoders[encoder] for encoder in self.encoders}
+        encoders = {encoder: output for encoder, output in parts.text_encoders.items() if encoder in self.encoders}
         weights = [lora.weight for lora in loras]
         text_weights = [lora.encoder_weight for lora in loras]
-        if weights == text_weights:
+        if not encoders or weights == text_weights:
             node = self._add(builder, name, loras, weights, {self.denoiser: parts.denoiser, **encoders})
             text_node = node
         else:

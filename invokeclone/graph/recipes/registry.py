@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     from invokeclone.graph.recipes.blocks import Recipe
 
 _recipes: "dict[BaseModelType, Recipe]" = {}
+_variant_recipes: "dict[tuple[BaseModelType, str], Recipe]" = {}
 
 
-def recipe(*bases: BaseModelType) -> "Callable[[type[Recipe]], type[Recipe]]":
-    """Register the decorated class for models of `bases`."""
+def recipe(*bases: BaseModelType, variant: str | None = None) -> "Callable[[type[Recipe]], type[Recipe]]":
+    """Register the decorated class for models of `bases`, or only for those of a variant."""
 
     def register(cls: "type[Recipe]") -> "type[Recipe]":
-        _recipes.update(dict.fromkeys(bases, cls()))
+        if variant is None:
+            _recipes.update(dict.fromkeys(bases, cls()))
+        else:
+            _variant_recipes.update(dict.fromkeys(((base, variant) for base in bases), cls()))
         return cls
 
     return register
@@ -29,3 +33,9 @@ def recipes() -> "Mapping[BaseModelType, Recipe]":
     for _ in discovery.modules("recipe"):
         pass  # importing registers
     return _recipes
+
+
+def find_recipe(base: BaseModelType, variant: str | None) -> "Recipe | None":
+    """Return the recipe of a model by the base and the variant of its record, None if its base has none."""
+    of_base = recipes().get(base)
+    return of_base if variant is None else _variant_recipes.get((base, variant), of_base)

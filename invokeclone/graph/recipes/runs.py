@@ -5,6 +5,16 @@ from dataclasses import dataclass
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes.settings import AppliedControl, ReferenceImage, Variation
+from invokeclone.graph.vocabulary.taxonomy import ModelType
+
+
+@dataclass(frozen=True)
+class PartKind:
+    """A kind of separate model that can replace a part of main models."""
+
+    type: ModelType
+    variant: str | None = None
+    """Variant of the record; None: any."""
 
 
 @dataclass(frozen=True)

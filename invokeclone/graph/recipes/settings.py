@@ -176,9 +176,10 @@ class AppliedControl:
 
 @dataclass(frozen=True)
 class ReferenceImage:
-    """A reference image, applied by an IP-Adapter."""
+    """A reference image, applied by an IP-Adapter or read by the model itself."""
 
-    model: Model
+    model: Model | None
+    """The IP-Adapter; None: the model reads the image, which has no other settings."""
     image: str | NodeOutput
     """Image name, or the output that provides the image."""
     image_encoder: str = "ViT-H"
@@ -192,10 +193,10 @@ class ReferenceImage:
     """Mask image, white where the reference applies: its name or an output; None: the whole image."""
 
     def fields(self) -> dict[str, Any]:
-        """Return the values except `mask` under the names of the node's inputs, which image metadata uses too."""
+        """Return the values except `mask` under the names of the IP-Adapter's node, which image metadata uses too."""
         return {
             "image": _image_field(self.image),
-            "ip_adapter_model": dict(self.model),
+            "ip_adapter_model": dict(self.model or {}),
             "clip_vision_model": self.image_encoder,
             "method": self.method,
             "weight": self.weight,
@@ -237,6 +238,8 @@ class ImageSettings:
     guidance: float
     scheduler: str
     negative_prompt: Prompt = Prompt(native="")
+    cfg_scale: float = 1.0
+    """Guidance by the negative prompt, for models whose `guidance` is an input of the network; 1: none."""
     cfg_rescale: float = 0.0
     clip_skip: int = 0
     vae: Model | None = None

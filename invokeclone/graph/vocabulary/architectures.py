@@ -4,7 +4,7 @@ A family's `spec.py` defines an Architecture for each of its bases.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
@@ -74,6 +74,8 @@ class Capabilities:
     """Features that a family's recipe supports; requests for others are rejected before anything is enqueued."""
 
     guidance: GuidanceKind = "cfg"
+    text_to_image: bool = True
+    """Images without an initial image; not with models that only repaint parts of one."""
     schedulers: tuple[str, ...] = ("euler",)
     image_to_image: bool = False
     inpaint: bool = False
@@ -85,6 +87,8 @@ class Capabilities:
     control: bool = False
     reference_images: int = 0
     """Maximum number of reference images."""
+    reads_references: bool = False
+    """Whether the model reads reference images itself; if not, IP-Adapters do."""
     regional_prompts: bool = False
     clip_skip: bool = False
     separate_vae: bool = False
@@ -94,6 +98,20 @@ class Capabilities:
     cfg_rescale: bool = False
     refiner: BaseModelType | None = None
     """Base of the refiners that can denoise the last part of a run."""
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """Models of a base whose capabilities differ from the others', by the variant or the name of the record."""
+
+    capabilities: Capabilities
+    variant: str | None = None
+    name_part: str | None = None
+    """A part of the name, in lower case, for models whose files do not tell them from others."""
+
+    def includes(self, variant: str | None, name: str) -> bool:
+        """Return whether a model with this variant and name is of this kind."""
+        return variant == self.variant if self.name_part is None else self.name_part in name.casefold()
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,8 @@ class Architecture:
     """The noise node's name of this latent space."""
     variant_defaults: Mapping[str, ModelDefaults] = field(default_factory=dict)
     """Settings of variants that differ from `defaults`, by the variant of the model's record."""
+    kinds: Sequence[ModelKind] = ()
+    """Models with other capabilities; the first kind that includes a model counts."""
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -119,6 +139,11 @@ class Architecture:
     def grid(self) -> int:
         """Image sides must be multiples of this number of pixels."""
         return self.latent_space.grid
+
+    def of_model(self, variant: str | None, name: str) -> "Architecture":
+        """Return the description with the capabilities of a model, by the variant and the name of its record."""
+        kind = next((kind for kind in self.kinds if kind.includes(variant, name)), None)
+        return self if kind is None else replace(self, capabilities=kind.capabilities)
 
     def defaults_of(self, variant: str | None) -> ModelDefaults:
         """Return the default settings of a variant."""

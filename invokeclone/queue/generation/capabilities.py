@@ -104,7 +104,7 @@ def _features(capabilities: Capabilities) -> dict[str, bool]:
         for field in fields(capabilities)
         if field.name not in separate_fields
     }
-    return {"text_to_image": True, "negative_prompt": capabilities.guidance == "cfg", **values}
+    return {"negative_prompt": capabilities.guidance == "cfg", **values}
 
 
 def _defaults(config: ModelConfig, capabilities: Capabilities) -> GenerationDefaults:

@@ -105,13 +105,15 @@ def _check_range(model: ModelConfig, begin: float, end: float) -> None:
 async def references(
     connection: AsyncConnection, choices: Sequence[ReferenceImageChoice], config: ModelConfig
 ) -> list[ReferenceImage]:
-    """Return reference images with their IP-Adapters and image encoders.
+    """Return reference images with their IP-Adapters and image encoders, which a model that reads them itself lacks.
 
     Raises ExtraModelNotInstalled if there is no adapter for the model, or an adapter's image encoder is missing.
     """
     if not choices:
         return []
     require_capability(config, "reference_images")
+    if architecture_of(config).capabilities.reads_references:
+        return [_own_reference(choice, config) for choice in choices]
     adapters = await IP_ADAPTERS.list_installed(connection)
     encoders = await IMAGE_ENCODERS.list_installed(connection)
     applied = []
@@ -131,6 +133,14 @@ async def references(
             )
         )
     return applied
+
+
+def _own_reference(choice: ReferenceImageChoice, config: ModelConfig) -> ReferenceImage:
+    """Return a reference image that the model reads itself. Raises InvalidGeneration for an adapter's settings."""
+    if changed := choice.model_dump(exclude={"image"}, exclude_defaults=True):
+        names = ", ".join(f"`{name}`" for name in changed)
+        raise InvalidGeneration(f"{config.name} reads reference images without an adapter: remove {names}")
+    return ReferenceImage(None, choice.image)
 
 
 def _ip_adapter(adapters: Sequence[ModelConfig], name: str | None, config: ModelConfig) -> ModelConfig:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.recipes import ImageSettings, Recipe, recipes
+from invokeclone.graph.recipes import ImageSettings, Recipe, find_recipe, recipes
 from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig
@@ -21,6 +21,7 @@ from invokeclone.queue.generation.errors import (
 )
 
 _CAPABILITIES = {
+    "text_to_image": "images without an initial image and a mask",
     "image_to_image": "initial images",
     "inpaint": "inpainting masks",
     "hires_fix": "a second run over the enlarged result",
@@ -28,6 +29,7 @@ _CAPABILITIES = {
     "lora": "LoRAs",
     "control": "ControlNets and T2I-Adapters",
     "reference_images": "reference images",
+    "reads_references": "reference images without an IP-Adapter",
     "refiner": "refiners",
     "regional_prompts": "prompts for regions",
     "clip_skip": "CLIP skip",
@@ -40,16 +42,21 @@ _CAPABILITIES = {
 
 
 def require_capability(config: ModelConfig, name: str) -> None:
-    """Raise InvalidGeneration unless the model's architecture has the capability."""
+    """Raise InvalidGeneration unless the model has the capability."""
     architecture = architecture_of(config)
-    if not getattr(architecture.capabilities, name):
-        raise InvalidGeneration(f"{config.name}: {architecture.base} models do not support {_CAPABILITIES[name]}")
+    if getattr(architecture.capabilities, name):
+        return
+    described = registry.architectures()[config.base]
+    all_kinds = (described.capabilities, *(kind.capabilities for kind in described.kinds))
+    is_of_others = any(getattr(capabilities, name) for capabilities in all_kinds)
+    kind = "models of its kind" if is_of_others else "models"
+    raise InvalidGeneration(f"{config.name}: {architecture.base} {kind} do not support {_CAPABILITIES[name]}")
 
 
 def check_capabilities(settings: ImageSettings, config: ModelConfig) -> None:
     """Raise InvalidGeneration for the first setting that the model's architecture does not support."""
     needs = {
-        "image_to_image": settings.init_image,
+        "image_to_image": settings.init_image and not settings.inpaint_mask,
         "inpaint": settings.inpaint_mask,
         "hires_fix": settings.hires_fix,
         "lora": settings.loras,
@@ -79,7 +86,7 @@ def identifier(config: ModelConfig) -> Mapping[str, Any]:
 
 def recipe_for(config: ModelConfig) -> Recipe:
     """Return the recipe for a model. Raises ModelCannotGenerate."""
-    recipe = recipes().get(config.base)
+    recipe = find_recipe(config.base, getattr(config, "variant", None))
     if recipe is None:
         raise ModelCannotGenerate(config)
     return recipe
@@ -90,7 +97,7 @@ def architecture_of(config: ModelConfig) -> Architecture:
     architecture = registry.architectures().get(config.base)
     if architecture is None:
         raise ModelCannotGenerate(config)
-    return architecture
+    return architecture.of_model(getattr(config, "variant", None), config.name)
 
 
 def record_default(config: ModelConfig, name: str) -> Any:
@@ -101,9 +108,11 @@ def record_default(config: ModelConfig, name: str) -> Any:
 def default_of(config: ModelConfig, name: str) -> Any:
     """Return a default setting of the model's record, else of its architecture, else None.
 
-    Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae.
+    Names are those of records: width, height, steps, cfg_scale, cfg_rescale_multiplier, scheduler, vae. The `cfg_scale`
+    of a model whose guidance is an input of the network is its record's `guidance`.
     """
-    record_value = record_default(config, name)
+    is_distilled = architecture_of(config).capabilities.guidance == "distilled"
+    record_value = record_default(config, "guidance" if name == "cfg_scale" and is_distilled else name)
     if record_value is not None:
         return record_value
     defaults = architecture_of(config).defaults_of(getattr(config, "variant", None))

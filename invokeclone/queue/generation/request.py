@@ -41,7 +41,7 @@ class ControlChoice(BaseModel):
 
 
 class ReferenceImageChoice(BaseModel):
-    """A reference image, applied by an IP-Adapter."""
+    """A reference image, applied by an IP-Adapter, or read by the model itself (Kontext), which needs only `image`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,6 +99,12 @@ class GenerationRequest(BaseModel):
     height: int | None = Field(default=None, gt=0, description="In pixels; rounded to the model's grid.")
     steps: int | None = Field(default=None, ge=1, le=1000, description="Number of denoising steps.")
     cfg_scale: float | None = Field(default=None, ge=1, le=1000, description="Guidance scale.")
+    true_cfg_scale: float | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="Guidance by the negative prompt, for models whose guidance is `distilled`; 1 or omitted: none.",
+    )
     scheduler: SCHEDULER_NAME_VALUES | None = Field(
         default=None, description="Name of the scheduler; the model's default if the model does not support it."
     )
@@ -113,7 +119,9 @@ class GenerationRequest(BaseModel):
         default=[], max_length=MAX_CONTROLS, description="ControlNets and T2I-Adapters to apply."
     )
     reference_images: list[ReferenceImageChoice] = Field(
-        default=[], max_length=MAX_REFERENCES, description="Reference images, applied by IP-Adapters."
+        default=[],
+        max_length=MAX_REFERENCES,
+        description="Reference images, applied by IP-Adapters or read by the model.",
     )
     refiner: RefinerChoice | None = Field(default=None, description="Refiner for the last part of each run.")
     seamless: bool = Field(default=False, description="Whether to make the image tileable: opposite edges match.")

@@ -23,6 +23,7 @@ from invokeclone.queue.generation.mains import (
     find_model,
     identifier,
     recipe_for,
+    require_capability,
     resolve_scheduler,
 )
 from invokeclone.queue.generation.request import GenerationRequest
@@ -46,6 +47,8 @@ class ResolvedRequest:
     def batch(self, *, origin: str | None, destination: str | None = "gallery") -> Batch:
         """Return the batch, with an item per seed. Raises InvalidGeneration for settings that are not supported."""
         check_capabilities(self.settings, self.config)
+        if self.settings.init_image is None:
+            require_capability(self.config, "text_to_image")
         try:
             graph = recipe_for(self.config).build(self.settings)
             data = [
@@ -99,6 +102,7 @@ async def resolve(
         height=height,
         steps=value("steps"),
         guidance=value("cfg_scale"),
+        cfg_scale=_true_cfg_scale(request, config),
         cfg_rescale=rescale or 0.0,
         scheduler=resolve_scheduler(config, value("scheduler")),
         clip_skip=request.clip_skip,
@@ -118,6 +122,14 @@ async def resolve(
     return ResolvedRequest(
         settings, [first] * len(variation_seeds) if variation_seeds else seeds, variation_seeds, config
     )
+
+
+def _true_cfg_scale(request: GenerationRequest, config: ModelConfig) -> float:
+    """Return the guidance by the negative prompt. Raises InvalidGeneration if `cfg_scale` is that already."""
+    scale = request.true_cfg_scale or 1.0
+    if scale > 1.0 and architecture_of(config).capabilities.guidance != "distilled":
+        raise InvalidGeneration(f"{config.name} has no other guidance than `cfg_scale`: remove `true_cfg_scale`")
+    return scale
 
 
 def _prompt(text: str | Prompt) -> Prompt:

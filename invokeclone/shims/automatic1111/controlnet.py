@@ -248,7 +248,8 @@ def description(resolved: ResolvedRequest) -> dict[str, str]:
 
 
 def _common(unit: AppliedControl | ReferenceImage) -> str:
-    return f"Model: {unit.model['name']}, Weight: {unit.weight}, Guidance Start: {unit.begin}, Guidance End: {unit.end}"
+    name = unit.model["name"] if unit.model else "None"
+    return f"Model: {name}, Weight: {unit.weight}, Guidance Start: {unit.begin}, Guidance End: {unit.end}"
 
 
 def _mode_name(names: Any, value: str) -> str:

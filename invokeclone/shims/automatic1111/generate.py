@@ -8,6 +8,7 @@ from typing import Any
 from invokeclone.images import service
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
+from invokeclone.queue import generation
 from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
 from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
@@ -145,7 +146,7 @@ def _text(plan: GenerationPlan, number: int) -> str:
         "Steps": resolved.steps,
         "Sampler": sampling.sampler,
         "Schedule type": sampling.schedule,
-        "CFG scale": resolved.guidance,
+        **_guidance_entries(plan),
         "Seed": plan.resolved.seeds[number],
         "Size": f"{resolved.width}x{resolved.height}",
         "Model hash": short_hash(plan.resolved.config),
@@ -160,6 +161,15 @@ def _text(plan: GenerationPlan, number: int) -> str:
         "Version": f"invokeclone {__version__}",
     }
     return infotext.format_infotext(request.prompt, request.negative_prompt, settings)
+
+
+def _guidance_entries(plan: GenerationPlan) -> dict[str, float]:
+    """Return the infotext entries of the guidance, as Forge writes them if the request has its parameter."""
+    settings = plan.resolved.settings
+    capabilities = generation.architecture_of(plan.resolved.config).capabilities
+    if plan.request.distilled_cfg_scale is None or capabilities.guidance != "distilled":
+        return {"CFG scale": settings.guidance}
+    return {"CFG scale": settings.cfg_scale, "Distilled CFG Scale": settings.guidance}
 
 
 def _extra(plan: GenerationPlan) -> dict[str, Any]:
@@ -205,7 +215,7 @@ def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp:
         "width": resolved.width,
         "height": resolved.height,
         "sampler_name": plan.sampling.sampler,
-        "cfg_scale": resolved.guidance,
+        "cfg_scale": _guidance_entries(plan)["CFG scale"],
         "steps": resolved.steps,
         "batch_size": request.batch_size,
         "restore_faces": False,

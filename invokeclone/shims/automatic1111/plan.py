@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from invokeclone.graph.recipes import HiresFix
+from invokeclone.graph.vocabulary.architectures import GuidanceKind
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
@@ -101,7 +102,7 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
             width=request.width,
             height=request.height,
             steps=request.steps,
-            cfg_scale=request.cfg_scale,
+            **_guidance(request, capabilities.guidance),
             clip_skip=options.last_layer - 1 if capabilities.clip_skip else 0,  # the option applies to all models
             vae=options.vae,
             seamless=request.tiling,
@@ -126,6 +127,16 @@ def _resolve_sampling(config: ModelConfig, name: str | None, schedule: str | Non
     result = resolve_sampling(name, schedule, default)
     supported = generation.resolve_scheduler(config, result.scheduler)
     return result if supported == result.scheduler else resolve_sampling(None, None, supported)
+
+
+def _guidance(request: Generate, kind: GuidanceKind) -> dict[str, float | None]:
+    """Return the guidance; with Forge's `distilled_cfg_scale`, the `cfg_scale` of a distilled model is that of negatives.
+
+    Without it, `cfg_scale` is the guidance of every model, because A1111's clients send no other.
+    """
+    if kind != "distilled" or request.distilled_cfg_scale is None:
+        return {"cfg_scale": request.cfg_scale}
+    return {"cfg_scale": request.distilled_cfg_scale, "true_cfg_scale": request.cfg_scale}
 
 
 def _refiner(request: Generate) -> RefinerChoice | None:

@@ -35,6 +35,7 @@ class Generate(Body):
     n_iter: int = Field(default=1, ge=1)
     steps: int | None = None
     cfg_scale: float | None = None
+    distilled_cfg_scale: float | None = None
     width: int | None = None
     height: int | None = None
     restore_faces: bool = False

@@ -26,8 +26,8 @@ FOLDERS = {
     "checkpoints": "checkpoints",
     "diffusion_models": "checkpoints",
     "unet": "checkpoints",
-    "text_encoders": "checkpoints",
-    "clip": "checkpoints",
+    "text_encoders": "text_encoders",
+    "clip": "text_encoders",
     "vae": "vae",
     "loras": "loras",
     "controlnet": "controlnet",
@@ -57,6 +57,8 @@ class Catalog:
 
     mains: Sequence[ModelConfig] = ()
     vaes: Sequence[ModelConfig] = ()
+    text_encoders: Sequence[ModelConfig] = ()
+    """Separate text encoders; those of main models are named by the main model."""
     loras: Sequence[ModelConfig] = ()
     embeddings: Sequence[ModelConfig] = ()
     controls: Sequence[ModelConfig] = ()
@@ -83,6 +85,7 @@ class Catalog:
         """Return the records of the models in a list."""
         lists: dict[str, Sequence[ModelConfig]] = {
             "checkpoints": self.mains,
+            "text_encoders": [*self.mains, *self.text_encoders],
             "vae": [*self.vaes, *self.mains],
             "loras": self.loras,
             "controlnet": self.controls,
@@ -109,6 +112,7 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
     return Catalog(
         await generation.generation_models(connection, refiners=True),
         await usable(ModelType.VAE),
+        [config for kind in _encoder_types() for config in await models.search(connection, type=kind)],
         await usable(*generation.LORAS.types),
         await usable(ModelType.TextualInversion),
         await usable(*generation.CONTROLS.types),
@@ -117,6 +121,12 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
         await _recent_names(connection, user),
         await _loadable_images(connection, user, list(dict.fromkeys(image_names))),
     )
+
+
+def _encoder_types() -> list[ModelType]:
+    """Return the types of the separate text encoders that main models can use."""
+    kinds = [kind.type for recipe in recipes().values() for kind in recipe.separate_parts.values()]
+    return [kind for kind in dict.fromkeys(kinds) if kind != ModelType.VAE]
 
 
 async def _recent_names(connection: AsyncConnection, user: User) -> list[str]:

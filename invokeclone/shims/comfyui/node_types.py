@@ -101,6 +101,10 @@ class BuildContext:
     limits: Limits = DEFAULT_LIMITS
     warnings: list[str] = field(default_factory=list)
     """What the workflow asks for and the graph leaves out, for the client."""
+    main_model: str | None = None
+    """Name of the main model that uses the node's text encoders."""
+    unused: list[NodeOutput] = field(default_factory=list)
+    """Outputs that are removed from the graph unless other nodes use them."""
 
     def warn(self, message: str) -> None:
         """Add a warning, once."""

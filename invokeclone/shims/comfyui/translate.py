@@ -6,12 +6,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from invokeclone.graph.builder import GraphBuilder
+from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.recipes import CannotBuild
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
+from invokeclone.shims.comfyui.main_models import main_model_of
 from invokeclone.shims.comfyui.node_types import PREFIX, BuildContext, NodeType
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.record import PromptRecord
@@ -91,9 +92,11 @@ def build_graph(
     positions = {node_id: position for position, node_id in enumerate(prompt)}
     outputs: dict[str, tuple[Any, ...]] = {}
     warnings = [] if warnings is None else warnings
+    unused: list[NodeOutput] = []
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
-        context = BuildContext(builder.with_scope(f"{PREFIX}{positions[node_id]}_"), catalog, limits, warnings)
+        scoped = builder.with_scope(f"{PREFIX}{positions[node_id]}_")
+        context = BuildContext(scoped, catalog, limits, warnings, main_model_of(node_id, kind, checked, prompt), unused)
         try:
             inputs = {
                 name: _value(name, value, kind, outputs, catalog) for name, value in checked.inputs[node_id].items()
@@ -106,6 +109,8 @@ def build_graph(
                 "too_many_nodes",
                 f"The prompt needs more than {GROWTH * limits.comfyui_nodes} graph nodes ({GROWTH} × setting limits.comfyui_nodes)",
             )
+    for output in unused:
+        builder.remove_unused(output)
     return builder
 
 

@@ -106,6 +106,16 @@ class EncodedPrompt:
     """Whether it applies to a part of the image only."""
     details: PromptDetails = PromptDetails()
     """Additional inputs of the encoder, such as sizes."""
+    zeroed: bool = False
+    """Whether ComfyUI would set it to zero; here it is an empty text."""
+
+
+@dataclass(frozen=True)
+class MaskedImage:
+    """An image, and its part to repaint, for models that read both."""
+
+    image: NodeOutput
+    mask: "Mask"
 
 
 @dataclass(frozen=True)
@@ -115,11 +125,23 @@ class EncodedPrompts:
     texts: tuple[EncodedPrompt, ...]
     controls: tuple[AppliedControl, ...] = ()
     """Controls of the sampling with these prompts."""
+    guidance: float | None = None
+    """Guidance of the sampling, for models that have it as an input; None: the model's default."""
+    references: tuple[ReferenceImage, ...] = ()
+    """Reference images that the model reads itself."""
+    masked_image: MaskedImage | None = None
 
     def concat(self, other: Self) -> Self:
-        """Return these prompts followed by those of `other`; a control of both is kept once."""
+        """Return these prompts followed by those of `other`; a control or reference of both is kept once."""
         new_controls = tuple(control for control in other.controls if control not in self.controls)
-        return type(self)(self.texts + other.texts, self.controls + new_controls)
+        new_references = tuple(reference for reference in other.references if reference not in self.references)
+        return type(self)(
+            self.texts + other.texts,
+            self.controls + new_controls,
+            other.guidance if self.guidance is None else self.guidance,
+            self.references + new_references,
+            self.masked_image or other.masked_image,
+        )
 
     @property
     def prompt(self) -> str:
@@ -192,6 +214,47 @@ class Latents:
         if self.width is None or self.height is None:
             raise CannotBuild(f"{operation}: the size of the latents is not set")
         return self.width, self.height
+
+
+@dataclass(frozen=True)
+class Guider:
+    """A model with its prompts."""
+
+    model: Model
+    positive: EncodedPrompts
+    negative: EncodedPrompts | None
+    """None: no guidance by a negative prompt."""
+    cfg: float
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise of a sampling; None: the latents already contain it."""
+
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Sigmas:
+    """A range of the noise levels of a schedule."""
+
+    schedule: str
+    """ComfyUI's name."""
+    steps: int
+    """Of the whole schedule."""
+    start: float = 0.0
+    """Share of the schedule that is skipped at the beginning."""
+    end: float = 1.0
+
+    @property
+    def step_count(self) -> int:
+        """The number of steps in the range."""
+        return max(0, round((self.end - self.start) * self.steps))
+
+    def split(self, step: int) -> tuple[Self, Self]:
+        """Return the first `step` steps and the remaining ones."""
+        middle = round(min(self.end, self.start + step / self.steps), 6)
+        return replace(self, end=middle), replace(self, start=middle)
 
 
 def check_image_count(count: int) -> int:

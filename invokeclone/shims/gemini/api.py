@@ -26,7 +26,7 @@ from invokeclone.shims.compat_api import (
 )
 from invokeclone.shims.gemini.requests import ASPECTS, FORMATS, Aspect, GenerateContent, Predict
 from invokeclone.shims.gemini.responses import ContentResult, as_array, as_events, render, stream_images
-from invokeclone.shims.references import with_reference_images
+from invokeclone.shims.references import with_edited_images
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -105,7 +105,8 @@ async def predict(request: Request, caller: Caller, needs: Needs, model: str) ->
 async def generate_content(request: Request, caller: Caller, needs: Needs, model: str) -> Response:
     """Generate images from the last user message.
 
-    Its first image is edited, the others are reference images; without any, the model's previous image is edited.
+    Its first image is edited, the others are reference images, or all are, if the model reads them itself. Without any,
+    the model's previous image is edited.
     """
     warnings = Warnings(request)
     result = await _content(request, caller, needs, model, warnings)
@@ -145,8 +146,7 @@ async def _content(request: Request, user: User, resources: Resources, model: st
     )
     resolved = await _resolve(resources, model, generation_request, config.image_config.aspect_ratio)
     if images:
-        resolved = await with_reference_images(resources, user, resolved, images[1:], warnings, "contents")
-        resolved = await init_images.with_init_image(resources, user, resolved, images[0], EDIT_STRENGTH)
+        resolved = await with_edited_images(resources, user, resolved, images, EDIT_STRENGTH, warnings, "contents")
     return ContentResult(resources, resolved, prompt)
 
 

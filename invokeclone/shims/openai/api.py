@@ -41,7 +41,7 @@ from invokeclone.shims.openai.requests import (
     read_with_images,
 )
 from invokeclone.shims.openai.responses import ResponseOptions
-from invokeclone.shims.references import with_reference_images
+from invokeclone.shims.references import with_edited_images
 from invokeclone.shims.runs import run_until_disconnect, runs_of
 from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
@@ -122,21 +122,22 @@ async def generate(request: Request, caller: Caller, needs: Needs) -> Response:
 async def edit(request: Request, caller: Caller, needs: Needs) -> Response:
     """Generate images from a prompt and images, sent as a form or JSON.
 
-    The first image is edited, the others are reference images; with a mask, only its transparent area changes.
+    The first image is edited, the others are reference images, or all are, if the model reads them itself; with a mask,
+    only its transparent area changes.
     """
     warnings = Warnings(request)
     body, files = await read_with_images(request, Edit, needs.settings.limits)
-    image, *further_images = [await image_io.decode_image(needs, data, "image") for data in files.images]
+    images = [await image_io.decode_image(needs, data, "image") for data in files.images]
     mask = await image_io.decode_image(needs, files.mask, "mask") if files.mask is not None else None
+    image = images[0]
     if mask is not None and mask.size != image.size:
         raise RequestRejected(
             f"the mask is {mask.width}x{mask.height}, but the image is {image.width}x{image.height}", "mask"
         )
     job = await _image_job(needs, request, body, body.prompt, image, warnings)
-    resolved = await with_reference_images(needs, caller, job.resolved, further_images, warnings, "image")
-    job = replace(job, resolved=resolved)
-    job = await _with_init_image(needs, caller, job, image, EDIT_STRENGTH[body.input_fidelity], mask)
-    return await _respond(request, needs, caller, job)
+    strength = EDIT_STRENGTH[body.input_fidelity]
+    resolved = await with_edited_images(needs, caller, job.resolved, images, strength, warnings, "image", mask)
+    return await _respond(request, needs, caller, replace(job, resolved=resolved))
 
 
 async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
@@ -147,8 +148,8 @@ async def vary(request: Request, caller: Caller, needs: Needs) -> Response:
         raise RequestRejected("only one image can be varied at a time", "image", "too_many_images")
     image = await image_io.decode_image(needs, files.images[0], "image")
     job = await _image_job(needs, request, body, "", image, warnings)
-    job = await _with_init_image(needs, caller, job, image, VARIATION_STRENGTH)
-    return await _respond(request, needs, caller, job)
+    resolved = await init_images.with_init_image(needs, caller, job.resolved, image, VARIATION_STRENGTH)
+    return await _respond(request, needs, caller, replace(job, resolved=resolved))
 
 
 async def _image_job(
@@ -231,14 +232,6 @@ async def _job(
     partial = (prompt_body.partial_images or 0) if prompt_body and stream else None
     return _Job(
         replace(resolved, settings=settings), response_options, body.result_fields(deployment), partial, warnings
-    )
-
-
-async def _with_init_image(
-    resources: Resources, user: User, job: _Job, image: Image.Image, strength: float, mask: Image.Image | None = None
-) -> _Job:
-    return replace(
-        job, resolved=await init_images.with_init_image(resources, user, job.resolved, image, strength, mask)
     )
 
 

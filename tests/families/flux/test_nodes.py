@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from invokeclone.components.flux.reference_sizes import PREFERRED_SIZES
 from invokeclone.engine.cache import ModelCache
 from invokeclone.families.flux.nodes.autoencoder import FluxVaeDecodeInvocation, FluxVaeEncodeInvocation
 from invokeclone.families.flux.nodes.controls import (
@@ -18,7 +19,6 @@ from invokeclone.families.flux.nodes.controls import (
 )
 from invokeclone.families.flux.nodes.denoise import FluxDenoiseInvocation, FluxDenoiseLatentsMetaInvocation
 from invokeclone.families.flux.nodes.images import (
-    PREFERRED_SIZES,
     FluxFillInvocation,
     FluxKontextConcatenateImagesInvocation,
     FluxKontextInvocation,

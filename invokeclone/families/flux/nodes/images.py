@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.flux.fields import FluxKontextConditioningField
+from invokeclone.components.flux.reference_sizes import closest_size
 from invokeclone.families.flux.fields import FluxFillConditioningField, FluxFillOutput, FluxKontextOutput
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from invokeclone.families.flux.denoiser import Reference
 
-_PREFERRED = ((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104))
-PREFERRED_SIZES = (*_PREFERRED, (1024, 1024), *((height, width) for width, height in reversed(_PREFERRED)))
-"""Width and height of the images that FLUX.1 Kontext was trained with."""
 _GRID = 16
 
 
@@ -104,9 +102,8 @@ def _fit(image: "Image.Image", *, preferred: bool) -> "Image.Image":
     """Return an image of the preferred size with the closest aspect ratio, or of sides rounded down to the grid."""
     from PIL import Image
 
-    aspect = image.width / image.height
     if preferred:
-        size = min(PREFERRED_SIZES, key=lambda sides: abs(aspect - sides[0] / sides[1]))
+        size = closest_size(image.width, image.height)
     else:
         size = (max(_GRID, image.width // _GRID * _GRID), max(_GRID, image.height // _GRID * _GRID))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

@@ -3,10 +3,13 @@
 from invokeclone.shims.comfyui.node_types import registry
 from invokeclone.shims.comfyui.nodes import (
     controls,
+    custom_sampling,
+    flow,
     images,
     latents,
     loaders,
     masks,
+    model_images,
     primitives,
     prompts,
     references,
@@ -17,10 +20,13 @@ from invokeclone.shims.comfyui.nodes import (
 __all__ = [
     "TYPES",
     "controls",
+    "custom_sampling",
+    "flow",
     "images",
     "latents",
     "loaders",
     "masks",
+    "model_images",
     "primitives",
     "prompts",
     "references",

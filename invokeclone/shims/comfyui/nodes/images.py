@@ -115,11 +115,11 @@ def scale(
     width = width or max(1, round(image.width * height / image.height))
     height = height or max(1, round(image.height * width / image.width))
     if crop == "center":
-        image = _crop_to_aspect(context, image, width / height)
-    return (_resize(context, image, upscale_method, width, height),)
+        image = crop_to_aspect(context, image, width / height)
+    return (resize_images(context, image, upscale_method, width, height),)
 
 
-def _crop_to_aspect(context: BuildContext, image: ImageBatch, aspect: float) -> ImageBatch:
+def crop_to_aspect(context: BuildContext, image: ImageBatch, aspect: float) -> ImageBatch:
     """Crop images around their center to an aspect ratio."""
     width, height = min(image.width, round(image.height * aspect)), min(image.height, round(image.width / aspect))
     if (width, height) == (image.width, image.height):
@@ -137,7 +137,8 @@ def _crop_images(context: BuildContext, image: ImageBatch, left: int, top: int, 
     )
 
 
-def _resize(context: BuildContext, image: ImageBatch, method: str, width: int, height: int) -> ImageBatch:
+def resize_images(context: BuildContext, image: ImageBatch, method: str, width: int, height: int) -> ImageBatch:
+    """Resize images with one of ComfyUI's methods."""
     check_image_size(context, width, height)
     nodes = map_images(
         context, image, "resize", "img_resize", width=width, height=height, resample_mode=METHODS[method]
@@ -154,7 +155,9 @@ def _resize(context: BuildContext, image: ImageBatch, method: str, width: int, h
 )
 def scale_by(context: BuildContext, *, image: ImageBatch, upscale_method: str, scale_by: float) -> tuple[ImageBatch]:
     """Scale images by a factor."""
-    return (_resize(context, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),)
+    return (
+        resize_images(context, image, upscale_method, round(image.width * scale_by), round(image.height * scale_by)),
+    )
 
 
 @node(
@@ -170,7 +173,7 @@ def scale_to_total(
     """Resize images to an area, keeping their aspect ratio."""
     factor = math.sqrt(megapixels * MEGAPIXEL / (image.width * image.height))
     width, height = (max(1, round(side * factor)) for side in (image.width, image.height))
-    return (_resize(context, image, upscale_method, width, height),)
+    return (resize_images(context, image, upscale_method, width, height),)
 
 
 @node(
@@ -264,8 +267,8 @@ def batch(context: BuildContext, *, image1: ImageBatch, image2: ImageBatch) -> t
     """Append images to others, resized to the size of the first."""
     check_image_count(len(image1.nodes) + len(image2.nodes))
     if (image2.width, image2.height) != (image1.width, image1.height):
-        image2 = _crop_to_aspect(context, image2, image1.width / image1.height)
-        image2 = _resize(context, image2, "bilinear", image1.width, image1.height)
+        image2 = crop_to_aspect(context, image2, image1.width / image1.height)
+        image2 = resize_images(context, image2, "bilinear", image1.width, image1.height)
     pairs = image1.images_with_metadata + image2.images_with_metadata
     return (
         replace(image1, nodes=tuple(image for image, _ in pairs), metadata=tuple(metadata for _, metadata in pairs)),

@@ -12,7 +12,7 @@ from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, lis
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
 
 STRENGTH = number(1.0, -100.0, 100.0)
-CLIP_NAME = list_choice("checkpoints")
+CLIP_NAME = list_choice("text_encoders")
 CLIP_TYPE = choice("stable_diffusion", open_list=True)
 CLIP_DEVICE = replace(choice("default", "cpu"), optional=True)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)
@@ -24,9 +24,40 @@ def _find_config(context: BuildContext, list_name: str, name: str) -> ModelConfi
 
 
 def _load_main_model(context: BuildContext, name: str) -> Model:
-    config = _find_config(context, "checkpoints", name)
+    return _load_parts(context, _find_config(context, "checkpoints", name), {})
+
+
+def _load_parts(context: BuildContext, config: ModelConfig, parts: Mapping[str, Mapping[str, Any]]) -> Model:
+    """Load a main model, some parts of which may be separate models."""
     recipe = recipe_for(config)
-    return Model(recipe.load_model(context.builder, identifier(config)), config, recipe)
+    return Model(recipe.load_model(context.builder, identifier(config), parts), config, recipe)
+
+
+def _load_encoders(context: BuildContext, *names: str) -> Clip:
+    """Load separate text encoders, or those of a main model, which then all names must be.
+
+    Text encoders that are not named are those that the main model has, or else installed ones.
+    """
+    configs = [_find_config(context, "text_encoders", name) for name in names]
+    if any(config.type == "main" for config in configs):
+        if len({config.key for config in configs}) > 1:
+            all_of_them = "both" if len(configs) == 2 else "all"  # noqa: PLR2004
+            context.refuse(f"{all_of_them} text encoders must be those of one main model")
+        return Clip(_load_parts(context, configs[0], {}))
+    if context.main_model is None:
+        context.refuse("the text encoders must encode prompts for a model that a node loads by its name")
+    main = _find_config(context, "checkpoints", context.main_model)
+    kinds = recipe_for(main).separate_parts
+    parts: dict[str, Mapping[str, Any]] = {}
+    for config in configs:
+        variant = getattr(config, "variant", None)
+        suitable = [
+            name for name, kind in kinds.items() if kind.type == config.type and kind.variant in (None, variant)
+        ]
+        if not suitable or suitable[0] in parts:
+            context.refuse(f"{main.name} ({main.base}) cannot use {config.name} ({config.type}) beside the others")
+        parts[suitable[0]] = identifier(config)
+    return Clip(_load_parts(context, main, parts))
 
 
 def _vae_of(model: Model) -> Vae:
@@ -71,8 +102,8 @@ def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tu
     "CLIP",
 )
 def load_clip(context: BuildContext, *, clip_name: str, type: str, device: str | None = None) -> tuple[Clip]:  # noqa: A002, ARG001  (ComfyUI's names; the model and the server determine them)
-    """Load the text encoders of a main model."""
-    return (Clip(_load_main_model(context, clip_name)),)
+    """Load a text encoder, or the text encoders of a main model."""
+    return (_load_encoders(context, clip_name),)
 
 
 @node(
@@ -90,10 +121,20 @@ def load_two_encoders(
     type: str,  # noqa: A002, ARG001  (as above)
     device: str | None = None,  # noqa: ARG001
 ) -> tuple[Clip]:
-    """Load all text encoders of a main model, which both names must be."""
-    if _find_config(context, "checkpoints", clip_name1).key != _find_config(context, "checkpoints", clip_name2).key:
-        context.refuse("both text encoders must be those of one main model")
-    return (Clip(_load_main_model(context, clip_name1)),)
+    """Load two text encoders, or all of a main model, which both names then must be."""
+    return (_load_encoders(context, clip_name1, clip_name2),)
+
+
+@node(
+    "TripleCLIPLoader",
+    "TripleCLIPLoader",
+    "advanced/loaders",
+    {"clip_name1": CLIP_NAME, "clip_name2": CLIP_NAME, "clip_name3": CLIP_NAME},
+    "CLIP",
+)
+def load_three_encoders(context: BuildContext, *, clip_name1: str, clip_name2: str, clip_name3: str) -> tuple[Clip]:
+    """Load three text encoders, or all of a main model, which all names then must be."""
+    return (_load_encoders(context, clip_name1, clip_name2, clip_name3),)
 
 
 @node(

@@ -70,7 +70,7 @@ def apply(
     attn_mask: Mask | None = None,
 ) -> tuple[Model]:
     """Apply an IP-Adapter with a reference image to a model."""
-    reference = _reference(context, ipadapter, None, image, attn_mask)
+    reference = _reference(context, model, ipadapter, None, image, attn_mask)
     method = SIMPLE_METHODS[weight_type]
     return (
         _add_reference(context, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),
@@ -113,7 +113,7 @@ def apply_advanced(
     """Apply an IP-Adapter with a reference image to some layers and steps of a model."""
     if image_negative is not None:
         context.refuse("negative images are not supported")
-    reference = _reference(context, ipadapter, clip_vision, image, attn_mask)
+    reference = _reference(context, model, ipadapter, clip_vision, image, attn_mask)
     method = METHODS[weight_type]
     return (
         _add_reference(context, model, replace(reference, weight=weight, begin=start_at, end=end_at, method=method)),
@@ -122,6 +122,7 @@ def apply_advanced(
 
 def _reference(
     context: BuildContext,
+    model: Model,
     adapter: IPAdapterValue,
     encoder: ImageEncoderValue | None,
     image: ImageBatch,
@@ -136,15 +137,15 @@ def _reference(
         name = image_encoder(context.catalog.image_encoders, adapter.config, encoder_name)
     except ExtraModelNotInstalled as error:
         context.refuse(str(error))
+    context.require(model.config, "reference_images")
+    if adapter.config.base != model.config.base:
+        name, base = adapter.config.name, adapter.config.base
+        context.refuse(f"{name} is for {base} models, {model.config.name} is {model.config.base}")
     region = mask.to_image(context, "region", white_changes=True) if mask else None
     return ReferenceImage(identifier(adapter.config), image.nodes[0], name, mask=region)
 
 
 def _add_reference(context: BuildContext, model: Model, reference: ReferenceImage) -> Model:
-    context.require(model.config, "reference_images")
-    if reference.model["base"] != model.config.base:
-        name, base = reference.model["name"], reference.model["base"]
-        context.refuse(f"{name} is for {base} models, {model.config.name} is {model.config.base}")
     if reference.weight > MAX_WEIGHT:
         context.refuse(f"an IP-Adapter's weight is at most {MAX_WEIGHT:g}, not {reference.weight:g}")
     if not reference.weight or reference.begin >= reference.end:

@@ -1,5 +1,6 @@
 """The family's building blocks for graphs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
@@ -12,7 +13,7 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 class TinyFlowRecipe(Recipe):
     name = "tiny_flow"
 
-    def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
+    def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         loader = builder.node("loader", "tiny_flow_model_loader", model=dict(model))
         transformer, clip, vae = (NodeOutput(loader, name) for name in ("transformer", "clip", "vae"))
         return ModelParts(transformer, {"clip": clip}, vae)
