@@ -4,7 +4,7 @@ from typing import Any
 
 from invokeclone.components.separate_parts import first_installed, includes
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.invocations.metadata import check_exists
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import (
     BaseModelType,
@@ -13,6 +13,7 @@ from invokeclone.graph.vocabulary.taxonomy import (
     ModelType,
     SubModelType,
 )
+from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.model_files import ModelFiles
 
 _KINDS: dict[SubModelType, tuple[dict[str, Any], str, str]] = {
@@ -45,6 +46,10 @@ class MissingPart(ValueError):
         )
 
 
+class UnreadableModel(ValueError):
+    """A main model's file does not exist any more, or is damaged."""
+
+
 def source_of(
     context: InvocationContext,
     main: ModelIdentifierField,
@@ -55,12 +60,11 @@ def source_of(
     """Return the model that provides a part; `field` is the node's input that selects it.
 
     Without a selection it is the main model if its files include the part, else the first installed model of the
-    kind by name. Raises MissingPart, UnknownModel and WrongModelType, and
+    kind by name. The type of a selected model is not checked. Raises MissingPart, UnreadableModel, UnknownModel, and
     ValueError for a CLIP text encoder of another size.
     """
     if selected is not None:
         check_exists(context, selected)
-        check_type(context, selected, _KINDS[part][0]["type"])
         if not _is_suitable(context.models.get_config(selected.key)):
             raise ValueError(
                 f"{selected.name} is not a {_KINDS[part][1]}, which FLUX.1 needs as {field}: select another"
@@ -80,7 +84,12 @@ def _is_bundled(context: InvocationContext, main: ModelIdentifierField, part: Su
     record, prefix = context.models.get_config(main.key), BUNDLED_PARTS.get(part)
     if record.format != ModelFormat.Checkpoint or prefix is None:
         return False
-    return ModelFiles(context.models.get_absolute_path(record)).has_prefix(prefix)
+    try:
+        return ModelFiles(context.models.get_absolute_path(record)).has_prefix(prefix)
+    except (OSError, InvalidModel) as error:
+        raise UnreadableModel(
+            f"{record.name} cannot be read, its file is missing or damaged: install it again ({error})"
+        ) from error
 
 
 def _is_suitable(record: Any) -> bool:

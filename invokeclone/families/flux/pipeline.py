@@ -45,7 +45,8 @@ def encode_clip(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.de
     """Return CLIP's pooled embedding (1, width) of a prompt, of which at most 77 tokens are used."""
     with torch.inference_mode():
         encoded = tokenizer(prompt, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        pooled: torch.Tensor = text_encoder(encoded["input_ids"].to(device)).pooler_output
+        unprojected = getattr(text_encoder, "text_model", text_encoder)  # Stable Diffusion 3's projects its output
+        pooled: torch.Tensor = unprojected(encoded["input_ids"].to(device)).pooler_output
         return pooled
 
 

@@ -6,7 +6,7 @@ from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.denoisers.inputs import FlowDenoiseInputs
-from invokeclone.components.separate_parts import first_installed, includes
+from invokeclone.components.separate_parts import clip_of, first_installed, includes, t5_of
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.sd3.fields import SD3ConditioningField, SD3ConditioningOutput
 from invokeclone.graph.context import InvocationContext
@@ -85,10 +85,16 @@ class Sd3ModelLoaderInvocation(BaseInvocation):
         """Return references to the parts."""
         self._check(context)
         part = self.model.part
+        clip_l = (part(SubModelType.Tokenizer), part(SubModelType.TextEncoder))
+        clip_g = (part(SubModelType.Tokenizer2), part(SubModelType.TextEncoder2))
+        if self.clip_l_model is not None:
+            clip_l = clip_of(context, self.clip_l_model, ClipVariantType.L)
+        if self.clip_g_model is not None:
+            clip_g = clip_of(context, self.clip_g_model, ClipVariantType.G)
         return Sd3ModelLoaderOutput(
             transformer=TransformerField(transformer=part(SubModelType.Transformer), loras=[]),
-            clip_l=_clip(self.clip_l_model, part(SubModelType.Tokenizer), part(SubModelType.TextEncoder)),
-            clip_g=_clip(self.clip_g_model, part(SubModelType.Tokenizer2), part(SubModelType.TextEncoder2)),
+            clip_l=_clip(*clip_l),
+            clip_g=_clip(*clip_g),
             t5_encoder=self._t5(context),
             vae=VAEField(vae=self.vae_model or part(SubModelType.VAE)),
         )
@@ -106,32 +112,19 @@ class Sd3ModelLoaderInvocation(BaseInvocation):
         if separate is None:
             tokenizer, encoder = self.model.part(SubModelType.Tokenizer3), self.model.part(SubModelType.TextEncoder3)
         else:
-            tokenizer, encoder = separate.part(SubModelType.Tokenizer2), separate.part(SubModelType.TextEncoder2)
+            tokenizer, encoder = t5_of(context, separate)
         return T5EncoderField(tokenizer=tokenizer, text_encoder=encoder, loras=[])
 
     def _check(self, context: InvocationContext) -> None:
         """Raise ValueError for a model that is not installed or of the wrong kind."""
-        types = (
-            (self.model, ModelType.Main),
-            (self.t5_encoder_model, ModelType.T5Encoder),
-            (self.clip_l_model, ModelType.CLIPEmbed),
-            (self.clip_g_model, ModelType.CLIPEmbed),
-            (self.vae_model, ModelType.VAE),
-        )
-        for model, model_type in types:
+        for model, model_type in ((self.model, ModelType.Main), (self.vae_model, ModelType.VAE)):
             if model is not None:
                 check_exists(context, model)
                 check_type(context, model, model_type)
         check_base(context.models.get_config(self.model.key), _BASE)
 
 
-def _clip(separate: ModelIdentifierField | None, *main_parts: ModelIdentifierField) -> CLIPField:
-    """Return the tokenizer and text encoder of a separate model, or the main model's."""
-    tokenizer, encoder = (
-        main_parts
-        if separate is None
-        else (separate.part(SubModelType.Tokenizer), separate.part(SubModelType.TextEncoder))
-    )
+def _clip(tokenizer: ModelIdentifierField, encoder: ModelIdentifierField) -> CLIPField:
     return CLIPField(tokenizer=tokenizer, text_encoder=encoder, skipped_layers=0, loras=[])
 
 

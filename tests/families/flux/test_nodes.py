@@ -357,3 +357,21 @@ def test_tiled_decoding_is_a_setting(context: FakeContext, model: FluxModelLoade
             assert max(sizes) == expected
     finally:
         hook.remove()
+
+
+def test_encoders_of_a_stable_diffusion_3_model(
+    context: FakeContext, main: ModelIdentifierField, model: FluxModelLoaderOutput, sd3_folder: Path, tmp_path: Path
+) -> None:
+    """InvokeAI's web UI lists main models that include an encoder among the encoders."""
+    sd3 = context.models.add_main(sd3_folder, BaseModelType.StableDiffusion3)
+    mixed = FluxModelLoaderInvocation(model=main, t5_encoder_model=sd3, clip_embed_model=sd3).invoke(context)
+    assert mixed.t5_encoder.text_encoder == sd3.part("text_encoder_3")
+    assert mixed.clip.tokenizer == sd3.part("tokenizer")
+    text = context.conditioning.load(encode(context, mixed, "a cat").conditioning_name).conditionings[0]
+    assert text.clip_embeds.shape == (1, 24)
+    assert text.t5_embeds.shape == (1, 256, 64)
+    own = FluxModelLoaderInvocation(model=main, t5_encoder_model=main, clip_embed_model=main).invoke(context)
+    assert own == model
+    with pytest.raises(ValueError, match="is a model of type main: select one of type t5_encoder"):
+        without = context.models.add_main(tmp_path, BaseModelType.StableDiffusion3)
+        FluxModelLoaderInvocation(model=main, t5_encoder_model=without).invoke(context)

@@ -211,9 +211,15 @@ def test_nan_latents_are_named_when_decoding(context: FakeContext, model: Sd3Mod
 def test_models_of_other_kinds_are_rejected(
     context: FakeContext, main: ModelIdentifierField, cogview4_folder: Path, denoise: Any
 ) -> None:
-    with pytest.raises(ValueError, match="select one of type t5_encoder"):
-        Sd3ModelLoaderInvocation(model=main, t5_encoder_model=main).invoke(context)
     other = context.models.add_main(cogview4_folder, BaseModelType.CogView4)
+    for field, kind in (
+        ("t5_encoder", "t5_encoder"),
+        ("clip_l", "clip_embed"),
+        ("clip_g", "clip_embed"),
+        ("vae", "vae"),
+    ):
+        with pytest.raises(ValueError, match=f"type main: select one of type {kind}"):
+            Sd3ModelLoaderInvocation(model=main, **{f"{field}_model": other}).invoke(context)
     with pytest.raises(ValueError, match="needs one of base sd-3"):
         Sd3ModelLoaderInvocation(model=other).invoke(context)
     transformer = {"transformer": other.model_copy(update={"submodel_type": "transformer"}), "loras": []}
@@ -239,3 +245,11 @@ def test_a_t5_encoder_of_another_size_is_named(
     small = Sd3ModelLoaderInvocation(model=main, t5_encoder_model=t5).invoke(context)
     with pytest.raises(ValueError, match="T5 encoder of another size"):
         denoise(positive_conditioning=encode(context, small, "a cat"))
+
+
+def test_main_models_are_accepted_as_text_encoders(
+    context: FakeContext, main: ModelIdentifierField, model: Sd3ModelLoaderOutput
+) -> None:
+    """InvokeAI's web UI lists main models that include an encoder among the encoders, and selects the first."""
+    same = Sd3ModelLoaderInvocation(model=main, t5_encoder_model=main, clip_l_model=main, clip_g_model=main)
+    assert same.invoke(context) == model

@@ -5,6 +5,7 @@ from typing import Literal
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
+from invokeclone.components.separate_parts import clip_of, t5_of
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import FluxModelLoaderOutput
 from invokeclone.families.flux.parts import source_of
@@ -13,7 +14,13 @@ from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, InputField
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import (
+    BaseModelType,
+    ClipVariantType,
+    FluxVariantType,
+    ModelType,
+    SubModelType,
+)
 
 
 @invocation("flux_model_loader", title="Main Model - FLUX", tags=["model", "flux"], category="model", version="1.1.0")
@@ -51,17 +58,20 @@ class FluxModelLoaderInvocation(BaseInvocation):
         clip = source_of(context, self.model, self.clip_embed_model, SubModelType.TextEncoder, "clip_embed_model")
         t5 = source_of(context, self.model, self.t5_encoder_model, SubModelType.TextEncoder2, "t5_encoder_model")
         vae = source_of(context, self.model, self.vae_model, SubModelType.VAE, "vae_model")
+        if vae is self.vae_model:
+            check_exists(context, vae)
+            check_type(context, vae, ModelType.VAE)
+        part = self.model.part
+        clip_parts = (part(SubModelType.Tokenizer), part(SubModelType.TextEncoder))
+        if clip is not self.model:
+            clip_parts = clip_of(context, clip, ClipVariantType.L)
+        t5_parts = (part(SubModelType.Tokenizer2), part(SubModelType.TextEncoder2))
+        if t5 is not self.model:
+            t5_parts = t5_of(context, t5)
         return FluxModelLoaderOutput(
-            transformer=TransformerField(transformer=self.model.part(SubModelType.Transformer), loras=[]),
-            clip=CLIPField(
-                tokenizer=clip.part(SubModelType.Tokenizer),
-                text_encoder=clip.part(SubModelType.TextEncoder),
-                skipped_layers=0,
-                loras=[],
-            ),
-            t5_encoder=T5EncoderField(
-                tokenizer=t5.part(SubModelType.Tokenizer2), text_encoder=t5.part(SubModelType.TextEncoder2), loras=[]
-            ),
+            transformer=TransformerField(transformer=part(SubModelType.Transformer), loras=[]),
+            clip=CLIPField(tokenizer=clip_parts[0], text_encoder=clip_parts[1], skipped_layers=0, loras=[]),
+            t5_encoder=T5EncoderField(tokenizer=t5_parts[0], text_encoder=t5_parts[1], loras=[]),
             vae=VAEField(vae=vae.part(SubModelType.VAE)),
             max_seq_len=self._tokens(context),
         )

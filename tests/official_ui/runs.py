@@ -1,0 +1,53 @@
+"""Steps of the official web UI's Generate tab that every family has, and what the UI enqueued."""
+
+import json
+import re
+from typing import Any
+
+from playwright.async_api import Request, expect
+
+from tests.official_ui.conftest import UI
+from tests.official_ui.sdxl import number, wait_until_completed
+
+WIDTH, HEIGHT, STEPS = 128, 96, 4
+
+
+class Run:
+    """An item that the UI has enqueued, completed, and the graph that it sent."""
+
+    def __init__(self, ui: UI, item: dict[str, Any], graph: dict[str, Any]) -> None:
+        self.item = item
+        self.nodes = {node["type"]: node for node in graph["nodes"].values()}
+        self.image = ui.server.picture_of(item)
+        self.metadata = ui.server.picture_metadata(item)
+
+
+async def choose_model(ui: UI, name: str) -> None:
+    await ui.page.get_by_role("button", name=re.compile("^(Tiny|Embedded) ")).first.click()
+    await ui.text(name, exact=True).last.click()
+    await expect(ui.page.get_by_role("button", name=name, exact=True).first).to_be_visible()
+
+
+async def set_size_and_steps(ui: UI) -> None:
+    await ui.text("Advanced Options").first.click()
+    for name, value in (("Width", WIDTH), ("Height", HEIGHT), ("Steps", STEPS)):
+        await number(ui, name).fill(str(value))
+        await number(ui, name).press("Tab")
+
+
+async def invoke(ui: UI, prompt: str) -> Run:
+    """Generate with what the UI has now."""
+    await ui.prompt(prompt)
+
+    def enqueues(request: Request) -> bool:
+        return request.method == "POST" and request.url.endswith("/enqueue_batch")
+
+    await expect(ui.button(re.compile("^Invoke")).first).to_be_enabled()
+    async with ui.page.expect_request(enqueues) as sent:
+        await ui.button(re.compile("^Invoke")).first.click()
+    request = await sent.value
+    answer = await request.response()
+    assert answer is not None
+    (item_id,) = (await answer.json())["item_ids"]
+    item = wait_until_completed(ui, item_id)
+    return Run(ui, item, json.loads(request.post_data or "")["batch"]["graph"])
