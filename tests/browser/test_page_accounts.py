@@ -43,8 +43,8 @@ async def create_administrator(page: Page) -> None:
     await expect(page.locator("#link")).to_have_attribute("data-state", "online")
 
 
-async def sign_in(page: Page, password: str = PASSWORD) -> None:
-    await page.get_by_label("E-mail address").fill(EMAIL)
+async def sign_in(page: Page, password: str = PASSWORD, email: str = EMAIL) -> None:
+    await page.get_by_label("E-mail address").fill(email)
     await page.get_by_label("Password", exact=True).fill(password)
     await page.get_by_role("button", name="Sign in", exact=True).click()
 
@@ -109,6 +109,23 @@ async def test_an_expired_sign_in_asks_again_and_keeps_what_was_entered(
     await expect(visitor.locator("#prompt")).to_have_value("worth keeping")
     await visitor.get_by_role("button", name="Invoke").click()
     await expect(visitor.locator(".tile")).to_have_count(1)
+
+
+async def test_entries_are_not_kept_for_another_user(visitor: Page, app: FastAPI) -> None:
+    await create_administrator(visitor)
+    await visitor.get_by_label("Prompt", exact=True).fill("a secret")
+    async with app.services.get(Resources).database.write() as connection:
+        found = await store.find(connection, EMAIL)
+        assert found is not None
+        other = await store.add(
+            connection, email="other@example.com", display_name=None, password_hash=found.password_hash, is_admin=True
+        )
+        await store.change(connection, found.user.user_id, token_epoch=store.next_token_epoch())
+    await visitor.get_by_role("button", name="Invoke").click()
+    await expect(visitor.locator("#account-text")).to_contain_text("no longer valid")
+    await sign_in(visitor, email=other.email)
+    await expect(visitor.locator("#link")).to_have_attribute("data-state", "online")
+    await expect(visitor.locator("#prompt")).to_have_value("")
 
 
 async def test_a_stored_token_of_no_value_leads_to_the_form(context: BrowserContext, app: FastAPI, url: str) -> None:
