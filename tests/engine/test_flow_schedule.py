@@ -46,6 +46,18 @@ def test_steps_in_half_precision_are_rounded_as_in_diffusers():
         assert torch.equal(latents, expected)
 
 
+def test_the_change_of_a_step_is_rounded_before_it_is_added():
+    """As in InvokeAI's own loops (CogView4), whose lengths of steps are plain numbers."""
+    schedule = flow.flow_schedule([0.7, 0.33, 0.0], CPU)
+    latents, prediction = noise_of(1, 1, 4, 40, 40).bfloat16(), noise_of(2, 1, 4, 40, 40).bfloat16()
+    length = float(schedule.levels[1]) - float(schedule.levels[0])
+    change = (prediction.float() * length).bfloat16()
+    after = schedule.step(prediction, latents, 0).latents
+    assert torch.equal(after, (latents.float() + change.float()).bfloat16())
+    exact = (latents.float() + prediction.float() * length).bfloat16()
+    assert not torch.equal(after, exact)
+
+
 def test_half_precision_is_accumulated_in_float32():
     schedule = flow.flow_schedule([1.0, 0.999, 0.0], CPU)
     latents, prediction = torch.full((1, 1, 1, 1), 100.0).bfloat16(), torch.full((1, 1, 1, 1), -130.0).bfloat16()
