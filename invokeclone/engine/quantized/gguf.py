@@ -20,6 +20,10 @@ _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Prefix of metadata with the shapes of tensors that the writer had to flatten."""
 
 
+class UndecodableType(ValueError):
+    """There is no decoder for a quantization type."""
+
+
 @dataclass(frozen=True)
 class GGUFTensor(PackedTensor):
     """A matrix of GGUF blocks; scales are float16, as in diffusers' decoder."""
@@ -32,7 +36,7 @@ class GGUFTensor(PackedTensor):
 
 
 def decode(packed: torch.Tensor, kind: str) -> torch.Tensor:
-    """Return the values (…) of packed bytes of a quantization type. Raises ValueError for types without a decoder."""
+    """Return the values (…) of packed bytes of a quantization type. Raises UndecodableType."""
     function, block, size = _decoder(kind)
     values: torch.Tensor = function(packed.contiguous().view(torch.uint8).reshape(-1, size), block, size)
     return values
@@ -47,7 +51,7 @@ def _decoder(kind: str) -> tuple[Any, int, int]:
     number = getattr(GGMLQuantizationType, kind, None)
     if number is None or (number not in dequantize_functions and not _has_reference(number)):
         usable = ", ".join(sorted(decodable.name for decodable in dequantize_functions))
-        raise ValueError(f"tensors of GGUF type {kind} cannot be decoded: use a file of one of {usable}")
+        raise UndecodableType(f"tensors of GGUF type {kind} cannot be decoded: use a file of one of {usable}")
     return dequantize_functions.get(number, _reference(number)), *GGML_QUANT_SIZES[number]
 
 
@@ -71,7 +75,7 @@ def _reference(number: Any) -> Any:
 def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
     """Return the tensors of a GGUF file; matrices of quantized types are packed.
 
-    Raises InvalidModel for a damaged file, and ValueError for a type that cannot be decoded.
+    Raises InvalidModel for a damaged file, and UndecodableType with the file's name.
     """
     stored, metadata = gguf.locate(path)
     file = np.memmap(path, dtype=np.uint8, mode="r") if stored else np.empty(0, np.uint8)
@@ -79,7 +83,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
     for name, data in stored.items():
         checkpoint()
         content = torch.from_numpy(np.array(file[data.begin : data.begin + data.size]))
-        tensors[name] = _tensor(content, data._replace(shape=_original_shape(name, data, metadata)))
+        try:
+            tensors[name] = _tensor(content, data._replace(shape=_original_shape(name, data, metadata)))
+        except UndecodableType as error:
+            raise UndecodableType(f"{path.name}: {error}") from error
     return tensors
 
 
