@@ -23,7 +23,7 @@ class ImageEncoder:
 
 
 IMAGE_ENCODERS = {
-    "ViT-L": ImageEncoder(("clip-vit-large-patch14",), "openai/clip-vit-large-patch14"),
+    "ViT-L": ImageEncoder(("clip-vit-large-patch14", "CLIP ViT-L image encoder"), "openai/clip-vit-large-patch14"),
     "ViT-H": ImageEncoder(
         ("IP Adapter SD1.5 Image Encoder", "ip_adapter_sd_image_encoder", "CLIP ViT-H image encoder"),
         "h94/IP-Adapter::models/image_encoder",

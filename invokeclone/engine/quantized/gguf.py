@@ -22,6 +22,10 @@ _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 """Prefix of metadata with the shapes of tensors that the writer had to flatten."""
 
 
+class UndecodableType(ValueError):
+    """There is no decoder for a quantization type."""
+
+
 @dataclass(frozen=True)
 class GGUFTensor(PackedTensor):
     """A matrix of GGUF blocks; scales are float16, as in diffusers' decoder."""
@@ -34,7 +38,7 @@ class GGUFTensor(PackedTensor):
 
 
 def decode(packed: torch.Tensor, kind: str) -> torch.Tensor:
-    """Return the values (…) of packed bytes of a quantization type. Raises ValueError for types without a decoder."""
+    """Return the values (…) of packed bytes of a quantization type. Raises UndecodableType."""
     function, block, size = _decoder(kind)
     values: torch.Tensor = function(packed.contiguous().view(torch.uint8).reshape(-1, size), block, size)
     return values
@@ -49,7 +53,7 @@ def _decoder(kind: str) -> tuple[Any, int, int]:
     number = getattr(GGMLQuantizationType, kind, None)
     if number is None or (number not in dequantize_functions and not _has_reference(number)):
         usable = ", ".join(sorted(decodable.name for decodable in dequantize_functions))
-        raise ValueError(f"tensors of GGUF type {kind} cannot be decoded: use a file of one of {usable}")
+        raise UndecodableType(f"tensors of GGUF type {kind} cannot be decoded: use a file of one of {usable}")
     return dequantize_functions.get(number, _reference(number)), *GGML_QUANT_SIZES[number]
 
 
@@ -73,7 +77,7 @@ def _reference(number: Any) -> Any:
 def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
     """Return the tensors of a GGUF file; matrices of quantized types are packed.
 
-    Raises InvalidModel for a damaged file, and ValueError for a type that cannot be decoded.
+    Raises InvalidModel for a damaged file, and UndecodableType with the file's name.
     """
     stored, metadata = gguf.locate(path)
     tensors: dict[str, torch.Tensor | GGUFTensor] = {}
@@ -81,7 +85,10 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
         for name, data in stored.items():
             checkpoint()
             content = _read(file, data, path.name)
-            tensors[name] = _tensor(content, data._replace(shape=_original_shape(name, data, metadata)))
+            try:
+                tensors[name] = _tensor(content, data._replace(shape=_original_shape(name, data, metadata)))
+            except UndecodableType as error:
+                raise UndecodableType(f"{path.name}: {error}") from error
     return tensors
 
 

@@ -17,7 +17,11 @@ from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.model_files import ModelFiles
 
 _KINDS: dict[SubModelType, tuple[dict[str, Any], str, str]] = {
-    SubModelType.TextEncoder: ({"type": ModelType.CLIPEmbed}, "CLIP-L text encoder", "openai/clip-vit-large-patch14"),
+    SubModelType.TextEncoder: (
+        {"type": ModelType.CLIPEmbed},
+        "CLIP-L text encoder",
+        "openai/clip-vit-large-patch14 as type clip_embed",
+    ),
     SubModelType.TextEncoder2: ({"type": ModelType.T5Encoder}, "T5 encoder", "InvokeAI/t5-v1_1-xxl::bfloat16"),
     SubModelType.VAE: (
         {"type": ModelType.VAE, "base": BaseModelType.Flux},

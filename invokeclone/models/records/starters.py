@@ -106,11 +106,12 @@ def list_starters(installed: Iterable[InstalledModel], content: _StarterFile | N
     content = content or _load_files()
     entries = {entry.id: entry for entry in content.models}
     registered = list(installed)
-    sources, kinds = {model.source for model in registered}, {model[1:] for model in registered}
+    sources = {(model.source, model.type) for model in registered}  # of CLIP's repository there are two types
+    kinds = {model[1:] for model in registered}
 
     def is_installed(entry: _Entry) -> bool:
         names = (entry.name, *entry.previous_names)
-        return entry.source in sources or any((name, entry.base, entry.type) in kinds for name in names)
+        return (entry.source, entry.type) in sources or any((name, entry.base, entry.type) in kinds for name in names)
 
     def to_dict(entry: _Entry) -> dict[str, Any]:
         return entry.model_dump(exclude={"id", "needs", "is_installed"}) | {"is_installed": is_installed(entry)}

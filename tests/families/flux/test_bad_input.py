@@ -61,10 +61,12 @@ class Bench(files.Library):
         self.install_file(path, {"name": name, **kind})
         return name
 
-    def delete(self, *names: str) -> None:
-        for name in names:
-            key = self.models.pop(name)["key"]
-            self.server.client.delete(f"/api/v2/models/i/{key}").raise_for_status()
+    def keep_parts(self, *names: str) -> None:
+        """Have exactly these of the separate parts installed."""
+        for name in set(files.PARTS) - set(names):
+            if record := self.models.pop(name, None):
+                self.server.client.delete(f"/api/v2/models/i/{record['key']}").raise_for_status()
+        self.install(*(set(names) - self.models.keys()))
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +92,12 @@ def change_weights(path: Path, change: Callable[[dict[str, Any]], None]) -> None
 
 
 def without_parts(bench: Bench) -> dict[str, Any]:
+    bench.keep_parts()
     return bench.graph()
 
 
 def without_t5(bench: Bench) -> dict[str, Any]:
-    bench.install(files.CLIP, files.VAE)
+    bench.keep_parts(files.CLIP, files.VAE)
     return bench.graph()
 
 
@@ -103,13 +106,11 @@ def part_of_another_kind(bench: Bench) -> dict[str, Any]:
 
 
 def without_vae(bench: Bench) -> dict[str, Any]:
-    bench.install(files.T5)
-    bench.delete(files.VAE)
+    bench.keep_parts(files.T5, files.CLIP)
     return bench.graph()
 
 
 def lora_of_another_family(bench: Bench) -> dict[str, Any]:
-    bench.install(files.VAE)
     path = shutil.copy(bench.folder / files.FILES[files.LORA], bench.folder / "klein.safetensors")
     return bench.graph(lora=bench.add("klein", Path(path), base="flux2"))
 
@@ -119,19 +120,19 @@ def gguf_of_an_unknown_type(bench: Bench) -> dict[str, Any]:
     from gguf import GGMLQuantizationType, GGUFWriter
     from safetensors.torch import load_file
 
-    path = bench.folder / "ternary.gguf"
+    path = bench.folder / "odd.gguf"
     writer = GGUFWriter(path, "flux")
     for name, tensor in load_file(bench.folder / files.FILES[files.DEV]).items():
         if name == "double_blocks.0.img_mlp.0.weight":
-            packed = torch.zeros(tensor.shape[0], 54, dtype=torch.uint8).numpy()
-            writer.add_tensor(name, packed, raw_dtype=GGMLQuantizationType.TQ1_0)
+            packed = torch.zeros(tensor.shape[0], 40, dtype=torch.uint8).numpy()
+            writer.add_tensor(name, packed, raw_dtype=GGMLQuantizationType.Q8_1)
         else:
             writer.add_tensor(name, tensor.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return bench.graph(bench.add("ternary", path))
+    return bench.graph(bench.add("odd", path))
 
 
 def file_cut_off_after_its_installation(bench: Bench) -> dict[str, Any]:
@@ -166,25 +167,23 @@ MESSAGES = {
     part_of_another_kind: r"Tiny CLIP-L is a model of type clip_embed: select one of type t5_encoder",
     without_vae: r"Tiny FLUX comes without a VAE of FLUX\.1: install one, for example .* select it as vae_model",
     lora_of_another_family: r"klein is for flux2 models",
-    gguf_of_an_unknown_type: r"TQ1_0",
+    gguf_of_an_unknown_type: r"odd\.gguf: tensors of GGUF type Q8_1 cannot be decoded: use a file of one of .*Q8_0",
     file_cut_off_after_its_installation: r"cut cannot be read, its file is missing or damaged: install it again \(.* 5000 bytes",
     file_that_is_gone: r"gone cannot be read, its file is missing or damaged: install it again",
     transformer_with_nan: r"denoising produced NaN or infinite values: the model",
     vae_with_nan: r"this VAE is damaged, it produces NaN or infinite values: install the model again",
 }
-"""In this order: the first ones install the parts that the later ones use."""
 
 
 @pytest.mark.parametrize("make", MESSAGES, ids=lambda make: make.__name__)
 def test_the_message_helps_and_the_next_item_completes(make: Callable[[Bench], dict[str, Any]], bench: Bench) -> None:
+    bench.keep_parts(*files.PARTS)
     item = bench.run(make(bench))
     assert item["status"] == "failed"
     assert re.search(MESSAGES[make], item["error_message"]), item["error_message"]
     worker = bench.server.a_worker().pid
-    missing = set(files.PARTS) - bench.models.keys()
-    bench.install(*missing)
+    bench.keep_parts(*files.PARTS)
     assert bench.run(bench.graph(lora=files.LORA))["status"] == "completed"
-    bench.delete(*missing)
     assert bench.server.a_worker().pid == worker
 
 

@@ -153,6 +153,17 @@ def test_an_input_layer_of_another_shape(flux_transformer: Any) -> None:
     assert torch.equal(renamed["x_embedder.weight"], expected)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_gguf_files_without_quantization(kind: str, flux_transformer: Any, tmp_path: Path) -> None:
+    from tests.quantized_files import write_gguf
+
+    write_gguf(tmp_path / "a.gguf", original_names(flux_transformer.state_dict()), kind)
+    loaded = load.load_checkpoint(request(tmp_path / "a.gguf", tmp_path)).state_dict()
+    expected = flux_transformer.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.allclose(loaded[name].float(), value, rtol=0.01, atol=1e-6) for name, value in expected.items())
+
+
 def test_a_truncated_gguf_file_is_named(flux_transformer: Any, tmp_path: Path) -> None:
     from tests.quantized_files import write_gguf
 

@@ -27,7 +27,7 @@ def test_every_entry_has_a_valid_source_and_kind(entry):
 
 
 def test_entries_are_unique_and_references_resolve():
-    assert len(IDS) == len({entry.source for entry in ENTRIES}) == len(ENTRIES)
+    assert len(IDS) == len({(entry.source, entry.type) for entry in ENTRIES}) == len(ENTRIES)
     assert len({(entry.name, entry.base, entry.type) for entry in ENTRIES}) == len(ENTRIES)
     assert all(needed in IDS for entry in ENTRIES for needed in entry.needs)
     assert not any(IDS[needed].needs for entry in ENTRIES for needed in entry.needs), "dependencies aren't nested"
@@ -55,6 +55,9 @@ def test_a_starter_is_installed_by_source_or_by_name_and_kind():
         IDS["t5"].name,
         IDS["clip_l"].name,
     }
+    text_encoder = InstalledModel(IDS["clip_l"].source, "renamed", "any", "clip_embed")
+    installed = [model.name for model in starters.list_starters([text_encoder]).starter_models if model.is_installed]
+    assert installed == [IDS["clip_l"].name], "the image encoder is in the same repository"
     assert [model.name for model in models_by_name["FLUX.1 schnell"].dependencies] == [IDS["flux_vae"].name]
     bundled = {model.name: model.is_installed for model in answer.starter_bundles["flux"].models}
     assert bundled[IDS["clip_l"].name] is True
