@@ -64,6 +64,7 @@ export const me = () => call("GET", "api/v1/auth/me");
 export const renewCookie = () => call("POST", "api/v1/auth/media-cookie");
 
 export const models = async () => (await call("GET", "api/v2/models/?model_type=main")).models;
+export const capabilities = (key) => call("GET", `api/v2/models/i/${key}/capabilities`);
 export const enqueue = (request) => call("POST", "api/v1/queue/default/enqueue_prompt", request);
 /** Return the queue's status (`queue`) and whether it is paused (`processor`). */
 export const queueStatus = () => call("GET", "api/v1/queue/default/status");

@@ -11,7 +11,7 @@ const SCHEDULERS = {
   kdpm_2: "KDPM 2", kdpm_2_k: "KDPM 2 Karras", kdpm_2_a: "KDPM 2 Ancestral", kdpm_2_a_k: "KDPM 2 Ancestral Karras", lcm: "LCM",
   lms: "LMS", lms_k: "LMS Karras", pndm: "PNDM", tcd: "TCD", unipc: "UniPC", unipc_k: "UniPC Karras",
 };
-const BASES = new Set(["sd-1", "sd-2"]);
+const UNSUPPORTED = 424;
 const $ = (id) => document.getElementById(id);
 const stored = () => { try { return JSON.parse(localStorage.getItem("invokeclone") ?? "{}"); } catch { return {}; } };
 
@@ -39,12 +39,22 @@ export function prepare(report) {
   sync();
 }
 
+/** Add a model's capabilities; null if no images can be generated with it. */
+async function describe(model) {
+  try {
+    return { ...model, capabilities: await api.capabilities(model.key) };
+  } catch (error) {
+    if (error.status === UNSUPPORTED) return null;
+    throw error;
+  }
+}
+
 /** Load the list of models from the server, and keep the selected one. */
 export async function loadModels() {
   const selected = stored().model;
   try {
-    models = (await api.models()).filter((model) => BASES.has(model.base));
-    hint(models.length ? "" : "No Stable Diffusion 1 or 2 model is installed. Install one with: invokeclone models install");
+    models = (await Promise.all((await api.models()).map(describe))).filter(Boolean);
+    hint(models.length ? "" : "No model that can generate images is installed. Install one with: invokeclone models install");
   } catch (error) {
     hint(`The list of models could not be loaded: ${error.message}`);
     return;
@@ -97,7 +107,7 @@ function sync() {
 }
 
 function applyDefaults(model) {
-  const defaults = model?.default_settings ?? {};
+  const defaults = model?.capabilities.defaults ?? {};
   put("width", defaults.width ?? 512);
   put("height", defaults.height ?? 512);
   put("steps", defaults.steps ?? 30);
@@ -121,7 +131,7 @@ export function toRequest() {
 export function reuse(metadata) {
   put("prompt", metadata.positive_prompt);
   put("negative", metadata.negative_prompt);
-  for (const [id, name] of [["width", "width"], ["height", "height"], ["steps", "steps"], ["cfg", "cfg_scale"], ["scheduler", "scheduler"], ["strength", "strength"]]) put(id, metadata[name]);
+  for (const [id, name] of [["width", "width"], ["height", "height"], ["steps", "steps"], ["cfg", "cfg_scale"], ["cfg", "guidance"], ["scheduler", "scheduler"], ["strength", "strength"]]) put(id, metadata[name]);
   if (Number.isInteger(metadata.seed)) {
     put("seed", metadata.seed);
     $("random").checked = false;

@@ -5,7 +5,7 @@ import * as api from "./api.js";
 const PAGE = 60;
 const STAR = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="m12 4 2.5 5.2 5.7.8-4.1 4 1 5.7L12 17l-5.1 2.7 1-5.7-4.1-4 5.7-.8Z"/></svg>';
 const LABELS = {
-  model: "Model", width: "Width", height: "Height", steps: "Steps", cfg_scale: "CFG scale", scheduler: "Scheduler", seed: "Seed",
+  model: "Model", width: "Width", height: "Height", steps: "Steps", cfg_scale: "CFG scale", guidance: "Guidance", scheduler: "Scheduler", seed: "Seed",
   strength: "Strength", generation_mode: "Mode",
 };
 const $ = (id) => document.getElementById(id);
