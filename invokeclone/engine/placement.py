@@ -56,8 +56,8 @@ class PlacementUnit:
 
     def absorb(self, other: "PlacementUnit") -> None:
         """Add the modules and tensors of a unit that this one does not have."""
-        for own, others in ((self.modules, other.modules), (self.tensors, other.tensors)):
-            own.extend(item for item in others if all(item is not known for known in own))
+        for target, source in ((self.modules, other.modules), (self.tensors, other.tensors)):
+            target.extend(item for item in source if all(item is not present for present in target))
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:
