@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 from fastapi import APIRouter
@@ -11,7 +12,21 @@ from PIL.PngImagePlugin import PngInfo
 
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.workers import Workers
 from invokeclone.server.http import bodies, errors
+
+
+class RunningWorkers:
+    """Workers that run and answer nothing."""
+
+    def require_running(self) -> None:
+        pass
+
+    async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
+        return []
+
+    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
+        raise AssertionError(name)
 
 
 @asynccontextmanager
@@ -21,7 +36,7 @@ async def serving(
     """Serve the routers and lend a client; `parts` are the services that they need besides resources."""
     app = Application(generate_unique_id_function=lambda route: route.name)
     app.services.add(Resources, resources)
-    for kind, part in (parts or {}).items():
+    for kind, part in {Workers: RunningWorkers(), **(parts or {})}.items():
         app.services.add(kind, part)
     errors.install(app)
     for router in routers:

@@ -13,6 +13,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
 from invokeclone.queue.api import router
 from invokeclone.server.http import bodies, errors
+from tests.rooms import RunningWorkers
 
 
 @invocation_output("queue_test_output")
@@ -57,19 +58,6 @@ class Make:
 @pytest.fixture
 def make() -> Make:
     return Make()
-
-
-class RunningWorkers:
-    """Workers that run and answer nothing."""
-
-    def require_running(self) -> None:
-        pass
-
-    async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
-        return []
-
-    async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
-        raise AssertionError(name)
 
 
 @pytest.fixture

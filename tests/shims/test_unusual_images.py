@@ -31,9 +31,8 @@ from invokeclone.queue.generation import ResolvedRequest
 from invokeclone.shims import image_io, init_images
 from invokeclone.shims.automatic1111 import extras, generate, inpainting
 from invokeclone.shims.automatic1111.schemas import ImageToImage, Upscale
-from invokeclone.shims.comfyui import api as comfyui
+from invokeclone.shims.comfyui.routes import images as comfyui
 from invokeclone.shims.gemini.requests import GenerateContent
-from invokeclone.shims.openai import api as openai
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.interfaces.images import WorkerImages
 from tests.images.unusual_files import UnusualFile, unusual_files
@@ -151,22 +150,21 @@ async def automatic1111(server: Server, file: UnusualFile) -> list[Seen]:
 async def comfyui_upload(server: Server, file: UnusualFile) -> list[Seen]:
     """Send to `/upload/image`, then LoadImage, which is RGB and the alpha channel; `/view` of an image uploaded elsewhere."""
     sent = UploadFile(io.BytesIO(file.data), filename="x.png", headers=Headers({"content-type": file.mime}))
-    image = await comfyui._read_upload(server.resources, FormData([("image", sent)]))
-    name = await image_io.save_intermediate(server.resources, image, SYSTEM)
+    upload = await comfyui._read_upload(server.resources, FormData([("image", sent)]))
+    name = await image_io.save_intermediate(server.resources, upload.image, SYSTEM)
     other = (await uploaded(server, file))["image_name"]
     viewed = opened(await image_io.read_image_file(server.resources, other))
     return [(await stored(server.resources, name), file.upright, 0), (viewed, file.upright, 0)]
 
 
 async def openai_edit(server: Server, file: UnusualFile) -> list[Seen]:
-    return await _as_init_image(server, file, await openai._decode_single_image(server.resources, [file.data]))
+    return await _as_init_image(server, file, await image_io.decode_image(server.resources, file.data, "image"))
 
 
 async def gemini(server: Server, file: UnusualFile) -> list[Seen]:
     blob = {"inlineData": {"mimeType": file.mime, "data": base64.b64encode(file.data).decode()}}
     body = GenerateContent.model_validate({"contents": [{"parts": [{"text": "x"}, blob]}]})
-    data = body.image_data(server.resources.settings.limits)
-    assert data is not None
+    (data,) = body.image_files(server.resources.settings.limits)
     return await _as_init_image(server, file, await image_io.decode_image(server.resources, data, "contents"))
 
 

@@ -202,13 +202,20 @@ def test_refiner_refines_only_the_inpainted_part(library: Library) -> None:
         "model.vae > i2l.vae",
         "i2l.latents > base.latents",
         "resize.image > mask.image",
+        "resize_mask.image > mask.mask",
         "model.vae > mask.vae",
         "mask.denoise_mask > base.denoise_mask",
         "mask.denoise_mask > refine.denoise_mask",
         base={"denoising_start": 0.3},
         resize={"type": "img_resize", "resample_mode": "lanczos", **photo},
         i2l={"type": "i2l", "fp32": True},
-        mask={"type": "create_denoise_mask", "fp32": True, "mask": {"image_name": library.region}},
+        resize_mask={
+            "type": "img_resize",
+            "resample_mode": "bilinear",
+            **photo,
+            "image": {"image_name": library.region},
+        },
+        mask={"type": "create_denoise_mask", "fp32": True},
     )
     assert library.server.pixels_of(item) == library.server.pixels_of(by_hand)
 

@@ -15,7 +15,7 @@ from invokeclone.engine.loading import files
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install.embedded_model import EMBEDDED, EMBEDDED_KEY, register_embedded
-from invokeclone.models.install.registration import RegistrationRequest, register
+from invokeclone.models.install.registration import Files, RegistrationRequest, register
 from invokeclone.models.records.guard import Guard
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
@@ -48,7 +48,7 @@ class Bench:
     async def install(self, path: Path, **overrides: Any) -> dict[str, Any]:
         """Register a file where it is and return its identifier."""
         request = RegistrationRequest(
-            path=path, source=str(path), source_type="path", overrides=overrides, inplace=True
+            path=path, source=str(path), source_type="path", overrides=overrides, files=Files.STAY
         )
         config = await register(self.resources, Guard(), request)
         return config.model_dump(mode="json", include={"key", "hash", "name", "base", "type"})
