@@ -105,9 +105,7 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "wan_video_denoise",
     ),
     "Z-Image": (
-        "z_image_control", "z_image_denoise", "z_image_denoise_meta", "z_image_i2l", "z_image_l2i",
-        "z_image_lora_collection_loader", "z_image_lora_loader", "z_image_model_loader",
-        "z_image_seed_variance_enhancer", "z_image_text_encoder",
+        "z_image_control", "z_image_lora_collection_loader", "z_image_lora_loader", "z_image_seed_variance_enhancer",
     ),
 }  # fmt: skip
 

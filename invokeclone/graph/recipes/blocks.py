@@ -31,6 +31,10 @@ class Recipe(ABC):
     aesthetic_scores: tuple[float, float] | None = None
     """Default aesthetic scores of the positive and the negative prompt, for models conditioned on them."""
 
+    def uses_negative_prompt(self, guidance: float) -> bool:
+        """Return whether runs with this guidance use a negative prompt."""
+        return self.has_negative_prompt
+
     @abstractmethod
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load the parts of a main model."""
