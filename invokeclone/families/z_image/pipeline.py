@@ -99,8 +99,8 @@ def _check_prompt(config: Any, name: str, side: ZImageConditioning) -> None:
             f"the {name} prompt was encoded by another Qwen3 model (width {width}, not {config.cap_feat_dim}): "
             "connect the Qwen3 encoder of the transformer's model"
         )
-    most = (config.axes_lens[0] - 2) // TOKEN_GRID * TOKEN_GRID
-    if tokens > most:
+    limit = (config.axes_lens[0] - 2) // TOKEN_GRID * TOKEN_GRID
+    if tokens > limit:
         raise ValueError(
-            f"the {name} prompts have {tokens} tokens together, more than the {most} that the model knows: shorten them"
+            f"the {name} prompts have {tokens} tokens together, more than the {limit} that the model knows: shorten them"
         )

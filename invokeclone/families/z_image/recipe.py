@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes import DenoiseRun, ModelParts, recipe
+from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, ModelParts, recipe
 from invokeclone.graph.recipes.flow import FlowRecipe
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+
+_LORA_NODE = LoRANode("z_image_lora_collection_loader", "transformer", ("qwen3_encoder",))
 
 
 @recipe(BaseModelType.ZImage)
@@ -19,6 +21,12 @@ class ZImageRecipe(FlowRecipe):
     def uses_negative_prompt(self, guidance: float) -> bool:
         """Return whether there is guidance."""
         return guidance > 1.0
+
+    def apply_loras(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
+    ) -> ModelParts:
+        """Apply LoRAs to transformer and text encoder."""
+        return _LORA_NODE.apply(builder, name, parts, loras)
 
     def encode_prompt(
         self,
@@ -39,6 +47,7 @@ class ZImageRecipe(FlowRecipe):
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise noise from the seed, or latents with that noise."""
+        control = self._control(builder, name, run)
         return builder.output(
             name,
             "z_image_denoise",
@@ -46,6 +55,8 @@ class ZImageRecipe(FlowRecipe):
             transformer=parts.denoiser,
             positive_conditioning=run.positive,
             negative_conditioning=run.negative if run.guidance > 1.0 else None,
+            control=control,
+            vae=None if control is None else parts.vae,
             latents=run.latents,
             denoise_mask=run.mask,
             denoising_start=run.start,
@@ -57,4 +68,21 @@ class ZImageRecipe(FlowRecipe):
             seed=run.seed,
             width=run.width,
             height=run.height,
+        )
+
+    def _control(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput | None:
+        """Return the run's ControlNet, of which the denoise node takes one."""
+        if not run.controls:
+            return None
+        if len(run.controls) > 1:
+            raise CannotBuild(f"{self.name}: only one ControlNet at a time is supported")
+        fields = run.controls[0].fields()
+        if run.controls[0].model["type"] != ModelType.ControlNet:
+            raise CannotBuild(f"{self.name}: {run.controls[0].model['name']} is not a ControlNet")
+        return builder.output(
+            f"{name}_controlnet",
+            "z_image_control",
+            "control",
+            control_context_scale=fields["control_weight"],
+            **{key: fields[key] for key in ("image", "control_model", "begin_step_percent", "end_step_percent")},
         )

@@ -166,6 +166,8 @@ FAMILY = Family(
                 inpaint=True,
                 hires_fix=True,
                 partial_denoise=True,
+                lora=True,
+                control=True,
                 regional_prompts=True,
                 separate_vae=True,
             ),

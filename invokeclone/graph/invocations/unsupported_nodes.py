@@ -104,9 +104,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "wan_lora_loader", "wan_model_loader", "wan_ref_image_encoder", "wan_text_encoder", "wan_ti2v_ideal_dimensions",
         "wan_video_denoise",
     ),
-    "Z-Image": (
-        "z_image_control", "z_image_lora_collection_loader", "z_image_lora_loader", "z_image_seed_variance_enhancer",
-    ),
 }  # fmt: skip
 
 TYPES = _TYPES | {node_type: _family(name) for name, types in _FAMILIES.items() for node_type in types}

@@ -72,13 +72,19 @@ class ZImageDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
         from invokeclone.families.z_image import pipeline
+        from invokeclone.families.z_image.lora_keys import TRANSFORMER
+        from invokeclone.families.z_image.nodes.controls import encode_control_image, load_controlnet
 
-        task = self._task(context)
+        task, image = self._task(context), None
+        if self.control is not None:
+            image = encode_control_image(context, self.control, self.vae, self.width, self.height)
         loaded = context.models.load(self.transformer.transformer)
         check_base(loaded.config, _BASE)
         with ExitStack() as stack:
             transformer = stack.enter_context(loaded)
-            stack.enter_context(patch_loras(context, self.transformer.loras, transformer, "transformer"))
+            stack.enter_context(patch_loras(context, self.transformer.loras, transformer, TRANSFORMER))
+            if self.control is not None and image is not None:
+                task.controls = [load_controlnet(context, stack, self.control, transformer, image)]
             return pipeline.denoise(
                 transformer,
                 task,
