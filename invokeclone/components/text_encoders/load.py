@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from invokeclone.components.text_encoders import qwen3, t5_files
+from invokeclone.components.text_encoders import qwen3, qwen3_files, t5_files
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder
 from invokeclone.engine.loading.load_request import LoadRequest
@@ -46,13 +46,30 @@ def load_t5_int8(request: LoadRequest) -> Any:
 @loads(type=ModelType.Qwen3Encoder, format=ModelFormat.Qwen3Encoder)
 def load_qwen3(request: LoadRequest) -> Any:
     """Return the tokenizer or the encoder of a folder, which may have a folder for each, or all files in one."""
-    if request.submodel not in _QWEN3_PARTS:
-        raise ValueError(f"{request.config.name}: Qwen3 encoders have no part {request.submodel!r}")
+    _check_qwen3_part(request)
     folder = request.path / str(request.submodel)
     folder = folder if folder.is_dir() else request.path
     if request.submodel == SubModelType.Tokenizer:
         return qwen3.load_qwen3_tokenizer(folder)
     return qwen3.load_qwen3_encoder(folder, _dtype(request))
+
+
+@loads(type=ModelType.Qwen3Encoder, format=ModelFormat.Checkpoint)
+@loads(type=ModelType.Qwen3Encoder, format=ModelFormat.GGUFQuantized)
+def load_qwen3_file(request: LoadRequest) -> Any:
+    """Return the encoder of a file, whose quantized weights stay quantized, or the tokenizer of a GGUF file."""
+    _check_qwen3_part(request)
+    if request.submodel == SubModelType.TextEncoder:
+        return qwen3_files.load_qwen3_file(request.path, _dtype(request))
+    if request.config.format != ModelFormat.GGUFQuantized:
+        raise ValueError(f"{request.config.name} comes without a tokenizer: use that of a Qwen3 encoder in a folder")
+    return qwen3_files.load_gguf_tokenizer(request.path)
+
+
+def _check_qwen3_part(request: LoadRequest) -> None:
+    """Raise ValueError for a part that Qwen3 encoders do not have."""
+    if request.submodel not in _QWEN3_PARTS:
+        raise ValueError(f"{request.config.name}: Qwen3 encoders have no part {request.submodel!r}")
 
 
 def _check_part(request: LoadRequest) -> None:

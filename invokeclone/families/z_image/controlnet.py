@@ -75,7 +75,7 @@ class ZImageControlNet:
         if not self.weight or not self.begin <= call.index / call.count <= self.end:
             return
         context = self._context().to(call.latents[0]).unsqueeze(1)
-        with _shared_modules(self.net, self.transformer):
+        with _lend_modules(self.net, self.transformer):
             samples = self.net(
                 list(call.latents),
                 call.time,
@@ -100,7 +100,7 @@ class ZImageControlNet:
 
 
 @contextmanager
-def _shared_modules(net: Any, transformer: Any) -> Iterator[None]:
+def _lend_modules(net: Any, transformer: Any) -> Iterator[None]:
     """Give a ControlNet the transformer's modules inside the block; it does not own them."""
     for name in _SHARED:
         setattr(net, name, getattr(transformer, name))

@@ -75,4 +75,4 @@ def _reference(record: Any) -> ModelIdentifierField:
 
 
 def _is_suitable(record: Any) -> bool:
-    return record.type != ModelType.Qwen3Encoder or record.variant == Qwen3VariantType.Qwen3_4B
+    return bool(record.type != ModelType.Qwen3Encoder or record.variant == Qwen3VariantType.Qwen3_4B)

@@ -15,5 +15,5 @@ def vary(embeds: torch.Tensor, seed: int, strength: float, share: float) -> torc
     generator = torch.Generator("cpu").manual_seed(seed % _SEEDS)
     noise = torch.rand(embeds.shape, generator=generator, dtype=embeds.dtype) * 2.0 - 1.0
     generator.manual_seed((seed + 1) % _SEEDS)
-    chosen = torch.bernoulli(torch.full_like(embeds, share), generator=generator)
-    return embeds + noise * (strength * float(embeds.std())) * chosen
+    selection = torch.bernoulli(torch.full_like(embeds, share), generator=generator)
+    return embeds + noise * (strength * float(embeds.std())) * selection

@@ -3,6 +3,7 @@
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.text_encoders.fields import Qwen3EncoderField
+from invokeclone.components.text_encoders.qwen3_parts import tokenizer_source
 from invokeclone.families.z_image.fields import ZImageModelLoaderOutput
 from invokeclone.families.z_image.parts import check_main, encoder_source, vae_source
 from invokeclone.graph.context import InvocationContext
@@ -63,11 +64,12 @@ class ZImageModelLoaderInvocation(BaseInvocation):
         for model in mains:
             check_main(context, model)
         encoder = encoder_source(context, mains, self.qwen3_encoder_model)
+        tokenizer = tokenizer_source(context, encoder, mains)
         vae = vae_source(context, mains, self.vae_model)
         return ZImageModelLoaderOutput(
             transformer=TransformerField(transformer=self.model.part(SubModelType.Transformer), loras=[]),
             qwen3_encoder=Qwen3EncoderField(
-                tokenizer=encoder.part(SubModelType.Tokenizer), text_encoder=encoder.part(SubModelType.TextEncoder)
+                tokenizer=tokenizer.part(SubModelType.Tokenizer), text_encoder=encoder.part(SubModelType.TextEncoder)
             ),
             vae=VAEField(vae=vae.part(SubModelType.VAE)),
         )
