@@ -123,6 +123,13 @@ def test_the_negative_prompt_acts_only_with_guidance(denoise: Any) -> None:
     assert torch.equal(plain, denoise(guidance_scale=3.0, negative_conditioning=None))
 
 
+def test_latents_are_continued_without_new_noise(context: FakeContext, denoise: Any) -> None:
+    half = LatentsField(latents_name=context.tensors.save(denoise(steps=4, denoising_end=0.5)))
+    rest = denoise(steps=4, denoising_start=0.5, latents=half, add_noise=False)
+    assert torch.equal(rest, denoise(steps=4))
+    assert not torch.equal(rest, denoise(steps=4, denoising_start=0.5, latents=half))
+
+
 def test_prompts_of_regions(context: FakeContext, model: ZImageModelLoaderOutput, denoise: Any) -> None:
     left = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.bool)
     left[..., : WIDTH // 2] = True
