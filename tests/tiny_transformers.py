@@ -130,6 +130,65 @@ def make_cogview4_parts() -> dict[str, Any]:
     }  # fmt: skip
 
 
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""The part of Qwen3's template that applies to one message of a user."""
+
+
+def make_qwen3(width: int = 32, layers: int = 3) -> tuple[Any, Any]:
+    """Return a tokenizer of bytes and Qwen3 as a language model."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *special]
+    tokenizer = Qwen2TokenizerFast(
+        vocab={word: number for number, word in enumerate(words)}, merges=[], pad_token=special[0],
+        eos_token=special[2], additional_special_tokens=special[1:2],
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT
+    torch.manual_seed(5)
+    config = Qwen3Config(
+        vocab_size=len(words), hidden_size=width, intermediate_size=width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+    )  # fmt: skip
+    return tokenizer, Qwen3ForCausalLM(config).eval()
+
+
+def make_z_image_transformer() -> Any:
+    """Return Z-Image's transformer for prompts of `make_qwen3`."""
+    import torch
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+
+    torch.manual_seed(6)
+    transformer = ZImageTransformer2DModel(
+        in_channels=16, dim=32, n_layers=3, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=32,
+        axes_dims=[4, 6, 6], axes_lens=[256, 64, 64],
+    )  # fmt: skip
+    for name, parameter in transformer.named_parameters():
+        if name.endswith("pad_token") or "adaLN" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return transformer.eval()
+
+
+def make_z_image_parts() -> dict[str, Any]:
+    """Return the parts of Z-Image."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    tokenizer, qwen3 = make_qwen3()
+    return {
+        "transformer": make_z_image_transformer(),
+        "text_encoder": qwen3,
+        "tokenizer": tokenizer,
+        "vae": make_vae16(scaling_factor=0.3611, shift_factor=0.1159),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+
+
 @dataclass
 class InstalledModels:
     """The context's models interface, with several models by their keys."""

@@ -40,12 +40,13 @@ def prepare(
 ) -> tuple[torch.Tensor, FlowMask | None]:
     """Return the latents that a run starts from and its mask, on `device` in `dtype`.
 
-    Noise is drawn in float16 on the CPU unless it is given. Raises ValueError for sides off the grid, latents or
-    noise of another size, of different batch sizes or with NaN or infinite values, a mask without latents, and a later
-    start without latents.
+    Noise is drawn on the CPU, in float16 or in the float32 of the latent space, unless it is given. Raises ValueError
+    for sides off the grid, latents or noise of another size, of different batch sizes or with NaN or infinite values,
+    a mask without latents, and a later start without latents.
     """
     shape = space.noise_shape(inputs.width, inputs.height)
-    noise = draw_noise(inputs.seed, shape, devices.CPU_DEVICE, torch.float16) if inputs.noise is None else inputs.noise
+    drawn = torch.float32 if space.float32_noise else torch.float16
+    noise = draw_noise(inputs.seed, shape, devices.CPU_DEVICE, drawn) if inputs.noise is None else inputs.noise
     _check("noise", noise, shape)
     noise, latents = noise.to(device, dtype), None
     if inputs.latents is not None:

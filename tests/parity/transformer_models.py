@@ -18,6 +18,7 @@ def make(folder: Path) -> None:
     _sd3(folder / "p-sd3")
     _cogview4(folder / "p-cogview4")
     _flux(folder)
+    _z_image(folder / "p-z-image")
 
 
 def _sd3(folder: Path) -> None:
@@ -96,6 +97,25 @@ def _flux(folder: Path) -> None:
     fill(CLIPTextModel(text_config(768)), salt="flux-clip").save_pretrained(clip / "text_encoder")
     make_tokenizer().save_pretrained(clip / "tokenizer")
     copy_vocabulary(clip)
+
+
+def _z_image(folder: Path) -> None:
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    words = len(json.loads((TOKENIZERS / "qwen" / "tokenizer.json").read_text())["model"]["vocab"])
+    qwen3 = Qwen3Config(
+        vocab_size=words, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformer = ZImageTransformer2DModel(
+        in_channels=16, dim=64, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=64,
+        axes_dims=[8, 12, 12], axes_lens=[1024, 512, 512],
+    )  # fmt: skip
+    vae = _vae(scaling_factor=0.3611, shift_factor=0.1159)
+    networks = {"text_encoder": Qwen3ForCausalLM(qwen3), "transformer": transformer, "vae": vae}
+    save_pipeline(folder, "ZImagePipeline", _fill(networks, folder.name))
+    _add_tokenizer(folder, "tokenizer", "qwen", "Qwen2TokenizerFast")
 
 
 def _vae(**config: Any) -> Any:

@@ -104,11 +104,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "wan_lora_loader", "wan_model_loader", "wan_ref_image_encoder", "wan_text_encoder", "wan_ti2v_ideal_dimensions",
         "wan_video_denoise",
     ),
-    "Z-Image": (
-        "z_image_control", "z_image_denoise", "z_image_denoise_meta", "z_image_i2l", "z_image_l2i",
-        "z_image_lora_collection_loader", "z_image_lora_loader", "z_image_model_loader",
-        "z_image_seed_variance_enhancer", "z_image_text_encoder",
-    ),
 }  # fmt: skip
 
 TYPES = _TYPES | {node_type: _family(name) for name, types in _FAMILIES.items() for node_type in types}
