@@ -45,7 +45,13 @@ class ZImageDenoiseTask:
 
 
 def schedule_of(task: ZImageDenoiseTask, device: torch.device) -> FlowSchedule:
-    """Return a run's schedule. Raises ValueError for too many steps."""
+    """Return a run's schedule, for predictions in float32. Raises ValueError for too many steps."""
+    schedule = _solver_of(task, device)
+    schedule.keeps_format = True
+    return schedule
+
+
+def _solver_of(task: ZImageDenoiseTask, device: torch.device) -> FlowSchedule:
     inputs = task.inputs
     if task.scheduler != "euler":
         levels = _clip(flow_solvers.linear_levels(inputs.steps), inputs)
