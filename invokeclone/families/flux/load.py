@@ -7,6 +7,7 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
 from invokeclone.components.clip.load import load_text_encoder_file, tokenizer
+from invokeclone.components.flux.single_files import without_prefix
 from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part
@@ -93,7 +94,7 @@ def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     try:
-        weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
+        weights = single_files.NAMES.to_diffusers(without_prefix(tensors))
         with torch.device("meta"):
             model = FluxTransformer2DModel(**single_files.transformer_config(weights))
         missing, unknown = fill(model, weights, dtype)

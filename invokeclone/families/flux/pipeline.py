@@ -8,6 +8,7 @@ import torch
 
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.components.flux.conditioning import FLUXConditioningInfo
+from invokeclone.components.flux.tokens import PACKING
 from invokeclone.components.text_encoders.encode import encode_t5
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
@@ -18,7 +19,6 @@ from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.engine.schedules.flow import FlowSchedule
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.denoiser import FluxControl, FluxDenoiser, FluxImageAttention, PositionScaling, Reference
-from invokeclone.families.flux.tokens import PACKING
 
 PACKED_CHANNELS = latent_spaces.FLUX.channels * PACKING**2
 PIXELS_PER_TOKEN_SIDE = latent_spaces.FLUX.spatial_factor * PACKING

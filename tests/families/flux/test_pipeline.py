@@ -13,13 +13,13 @@ from diffusers import (
     FluxPipeline,
 )
 
+from invokeclone.components.flux.tokens import pack, unpack
 from invokeclone.engine.flow_inputs import FlowInputs
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.families.flux import pipeline
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.pipeline import FluxDenoiseTask
 from invokeclone.families.flux.reference_images import fill_tokens, kontext_references
-from invokeclone.families.flux.tokens import pack, unpack
 from tests.tiny_flux import make_transformer
 
 CPU = torch.device("cpu")

@@ -207,10 +207,10 @@ def _controlnet(
 
     from invokeclone.components.autoencoders import vae as autoencoder
     from invokeclone.components.control.images import prepare
+    from invokeclone.components.flux.tokens import pack
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.flux.controlnet import FluxControlNet, is_xlabs
     from invokeclone.families.flux.nodes.images import require_vae
-    from invokeclone.families.flux.tokens import pack
 
     check_base(context, field.control_model, "ControlNet")
     net = stack.enter_context(context.models.load(field.control_model))
