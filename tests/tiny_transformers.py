@@ -130,6 +130,26 @@ def make_cogview4_parts() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def make_qwen3(width: int = 32, layers: int = 3) -> tuple[Any, Any]:
+    """Return a tokenizer of bytes and Qwen3 as a language model."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *special]
+    tokenizer = Qwen2TokenizerFast(
+        vocab={word: number for number, word in enumerate(words)}, merges=[], pad_token=special[0],
+        eos_token=special[2], additional_special_tokens=special[1:2],
+    )  # fmt: skip
+    torch.manual_seed(5)
+    config = Qwen3Config(
+        vocab_size=len(words), hidden_size=width, intermediate_size=width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+    )  # fmt: skip
+    return tokenizer, Qwen3ForCausalLM(config).eval()
+
+
 @dataclass
 class InstalledModels:
     """The context's models interface, with several models by their keys."""
