@@ -1,13 +1,16 @@
 """The layout of single files of FLUX.1 and FLUX.2: Black Forest Labs' tensor names, and diffusers' names."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from invokeclone.engine.quantized.packed import PackedTensor, Weights
+from invokeclone.engine.quantized.packed import PackedTensor, Weights, fill
+from invokeclone.kit import log
+
+logger = log.get("components.flux")
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 """Prefixes of the transformer's tensors in files of other programs; the first that occurs counts."""
@@ -81,3 +84,24 @@ def count_blocks(weights: Mapping[str, Any], blocks: str) -> int:
     """Return the number of blocks in the list `blocks` (diffusers' names)."""
     pattern = re.compile(rf"{blocks}\.(\d+)\.")
     return len({match[1] for name in weights if (match := pattern.match(name))})
+
+
+def build_transformer(
+    model_class: Any, weights: Weights, config_of: Callable[[Weights], dict[str, Any]], dtype: torch.dtype, name: str
+) -> Any:
+    """Return the transformer with these tensors (diffusers' names), whose quantized ones stay quantized.
+
+    `name` is that of the file. Raises ValueError for missing tensors, also where `config_of` raises KeyError.
+    """
+    try:
+        with torch.device("meta"):
+            model = model_class(**config_of(weights))
+        missing, unknown = fill(model, weights, dtype)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"{name} holds an incomplete transformer, download it again: {reason}") from error
+    if missing:
+        raise ValueError(f"{name} holds an incomplete transformer ({missing[0]} is missing): download it again")
+    if unknown:
+        logger.warning("%s: %s unknown tensors are ignored, such as %s", name, len(unknown), unknown[0])
+    return model.eval()

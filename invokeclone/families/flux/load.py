@@ -7,7 +7,7 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
 from invokeclone.components.clip.load import load_text_encoder_file, tokenizer
-from invokeclone.components.flux.single_files import without_prefix
+from invokeclone.components.flux.single_files import build_transformer, without_prefix
 from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part
@@ -15,16 +15,14 @@ from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.quantized.files import read_weights
-from invokeclone.engine.quantized.packed import Weights, fill
+from invokeclone.engine.quantized.packed import Weights
 from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.families.flux.controlnet import load_controlnet_file
 from invokeclone.families.flux.ip_adapter import load_ip_adapter
 from invokeclone.families.flux.parts import BUNDLED_PARTS
 from invokeclone.families.flux.redux import load_redux
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
-from invokeclone.kit import log
 
-logger = log.get("families.flux")
 _CONFIGS = Path(__file__).parent / "configs"
 _CLASSES = {
     SubModelType.Transformer: "diffusers.FluxTransformer2DModel",
@@ -93,19 +91,8 @@ def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
     """
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-    try:
-        weights = single_files.NAMES.to_diffusers(without_prefix(tensors))
-        with torch.device("meta"):
-            model = FluxTransformer2DModel(**single_files.transformer_config(weights))
-        missing, unknown = fill(model, weights, dtype)
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{name} holds an incomplete transformer, download it again: {reason}") from error
-    if missing:
-        raise ValueError(f"{name} holds an incomplete transformer ({missing[0]} is missing): download it again")
-    if unknown:
-        logger.warning("%s: %s unknown tensors are ignored, such as %s", name, len(unknown), unknown[0])
-    return model.eval()
+    weights = single_files.NAMES.to_diffusers(without_prefix(tensors))
+    return build_transformer(FluxTransformer2DModel, weights, single_files.transformer_config, dtype, name)
 
 
 @loads(base=BaseModelType.Flux, type=ModelType.VAE, format=ModelFormat.Checkpoint)
