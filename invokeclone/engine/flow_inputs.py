@@ -1,5 +1,6 @@
 """Inputs of flow-matching runs whose noise is drawn from the run's seed: checks, initial latents, mask."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,11 +37,16 @@ class FlowInputs:
 
 
 def prepare(
-    inputs: FlowInputs, space: LatentSpace, schedule: FlowSchedule, device: torch.device, dtype: torch.dtype
+    inputs: FlowInputs,
+    space: LatentSpace,
+    schedule: FlowSchedule,
+    device: torch.device,
+    dtype: torch.dtype,
+    normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, FlowMask | None]:
     """Return the latents that a run starts from and its mask, on `device` in `dtype`.
 
-    Noise is drawn in float16 on the CPU unless it is given. Raises ValueError for sides off the grid, latents or
+    Noise is drawn in float16 on the CPU unless it is given. `normalize` brings latents to the noise's scale. Raises ValueError for sides off the grid, latents or
     noise of another size or with NaN or infinite values, a mask without latents, and a later start without latents.
     """
     shape = space.noise_shape(inputs.width, inputs.height)
@@ -49,7 +55,8 @@ def prepare(
     noise, latents = noise.to(device, dtype), None
     if inputs.latents is not None:
         _check("latents", inputs.latents, shape)
-        latents = inputs.latents.to(device, dtype)
+        latents = inputs.latents if normalize is None else normalize(inputs.latents)
+        latents = latents.to(device, dtype)
         noise = noise.expand(len(latents), *shape[1:])
     initial = schedule.start(latents, noise if inputs.add_noise or latents is None else None)
     if inputs.keep_mask is None:

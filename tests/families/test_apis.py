@@ -14,13 +14,15 @@ from tests.server_process import Server
 
 WIDTH, HEIGHT, STEPS, SEED, SCALE = 96, 64, 3, 7, 3.0
 PROMPT, NEGATIVE = "a red fox", "blurry"
-MODELS = ("tiny sd3", "tiny cogview4")
+MODELS = ("tiny sd3", "tiny cogview4", "tiny flux2")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_folder: Path) -> Iterator[Server]:
+def server(
+    tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_folder: Path, flux2_folder: Path
+) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    for folder in (sd3_folder, cogview4_folder):
+    for folder in (sd3_folder, cogview4_folder, flux2_folder):
         source = {"source": str(folder), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={}).raise_for_status()
 

@@ -87,13 +87,20 @@ def count_blocks(weights: Mapping[str, Any], blocks: str) -> int:
 
 
 def build_transformer(
-    model_class: Any, weights: Weights, config_of: Callable[[Weights], dict[str, Any]], dtype: torch.dtype, name: str
+    model_class: Any,
+    names: OriginalNames,
+    config_of: Callable[[Weights], dict[str, Any]],
+    tensors: Weights,
+    dtype: torch.dtype,
+    name: str,
 ) -> Any:
-    """Return the transformer with these tensors (diffusers' names), whose quantized ones stay quantized.
+    """Return the transformer with these tensors, named as by Black Forest Labs or diffusers; quantized ones stay so.
 
-    `name` is that of the file. Raises ValueError for missing tensors, also where `config_of` raises KeyError.
+    `config_of` returns the configuration by the tensors' sizes, or raises KeyError. `name` is that of the file. Raises
+    ValueError for missing tensors.
     """
     try:
+        weights = names.to_diffusers(tensors)
         with torch.device("meta"):
             model = model_class(**config_of(weights))
         missing, unknown = fill(model, weights, dtype)

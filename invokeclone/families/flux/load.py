@@ -91,8 +91,10 @@ def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
     """
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-    weights = single_files.NAMES.to_diffusers(without_prefix(tensors))
-    return build_transformer(FluxTransformer2DModel, weights, single_files.transformer_config, dtype, name)
+    weights = without_prefix(tensors)
+    return build_transformer(
+        FluxTransformer2DModel, single_files.NAMES, single_files.transformer_config, weights, dtype, name
+    )
 
 
 @loads(base=BaseModelType.Flux, type=ModelType.VAE, format=ModelFormat.Checkpoint)

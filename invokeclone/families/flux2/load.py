@@ -65,8 +65,10 @@ def transformer_of(tensors: Weights, dtype: torch.dtype, name: str) -> Any:
     """
     from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 
-    weights = single_files.NAMES.to_diffusers(single_files.without_scales(without_prefix(tensors)))
-    return build_transformer(Flux2Transformer2DModel, weights, single_files.transformer_config, dtype, name)
+    weights = single_files.without_scales(without_prefix(tensors))
+    return build_transformer(
+        Flux2Transformer2DModel, single_files.NAMES, single_files.transformer_config, weights, dtype, name
+    )
 
 
 @loads(base=BaseModelType.Flux2, type=ModelType.VAE, format=ModelFormat.Checkpoint)

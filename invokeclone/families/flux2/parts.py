@@ -1,10 +1,8 @@
 """The parts of a FLUX.2 klein model beside its transformer: selected ones, the main model's own, or other installed models."""
 
-from typing import Any
-
-from invokeclone.components.separate_parts import first_installed, includes
+from invokeclone.components.separate_parts import MissingPart, first_installed, includes
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import (
     BaseModelType,
@@ -21,10 +19,12 @@ _ENCODERS = {
     Flux2VariantType.Klein9BBase: Qwen3VariantType.Qwen3_8B,
 }
 """The size of Qwen3 that each model was trained with."""
-
-
-class MissingPart(ValueError):
-    """A model needs a part that neither it nor another installed model provides."""
+_SOURCES: dict[str, str] = {
+    Qwen3VariantType.Qwen3_4B: "black-forest-labs/FLUX.2-klein-4B::text_encoder+tokenizer",
+    Qwen3VariantType.Qwen3_8B: "black-forest-labs/FLUX.2-klein-9B::text_encoder+tokenizer",
+    SubModelType.VAE: "black-forest-labs/FLUX.2-klein-4B::vae",
+}
+"""Where a part can be installed from."""
 
 
 def encoder_source(
@@ -44,15 +44,11 @@ def encoder_source(
     found = _of_main(context, main, source, SubModelType.TextEncoder)
     if found is not None:
         return found
-    wanted = _ENCODERS.get(getattr(context.models.get_config(main.key), "variant", None))
-
-    def fits(record: Any) -> bool:
-        return wanted is None or record.variant == wanted
-
-    return _installed(
-        context, main, first_installed(context, fits, type=ModelType.Qwen3Encoder), "Qwen3 text encoder", wanted or "",
-        "qwen3_encoder_model",
-    )  # fmt: skip
+    wanted = _ENCODERS.get(getattr(context.models.get_config(main.key), "variant", None), Qwen3VariantType.Qwen3_4B)
+    separate = first_installed(context, lambda record: record.variant == wanted, type=ModelType.Qwen3Encoder)
+    if separate is None:
+        raise MissingPart(main.name, f"Qwen3 text encoder ({wanted})", _SOURCES[wanted], "qwen3_encoder_model")
+    return _announce(context, main, separate, "Qwen3 text encoder")
 
 
 def vae_source(
@@ -75,7 +71,9 @@ def vae_source(
     if found is not None:
         return found
     separate = first_installed(context, lambda _: True, type=ModelType.VAE, base=BaseModelType.Flux2)
-    return _installed(context, main, separate, "VAE of FLUX.2", "", "vae_model")
+    if separate is None:
+        raise MissingPart(main.name, "VAE of FLUX.2", _SOURCES[SubModelType.VAE], "vae_model")
+    return _announce(context, main, separate, "VAE of FLUX.2")
 
 
 def _of_main(
@@ -88,22 +86,12 @@ def _of_main(
     if source is not None:
         check_exists(context, source)
         check_type(context, source, ModelType.Main)
+        check_base(context.models.get_config(source.key), BaseModelType.Flux2)
     return next((model for model in (source, main) if model is not None and includes(context, model, part)), None)
 
 
-def _installed(
-    context: InvocationContext,
-    main: ModelIdentifierField,
-    separate: ModelIdentifierField | None,
-    kind: str,
-    size: str,
-    field: str,
+def _announce(
+    context: InvocationContext, main: ModelIdentifierField, separate: ModelIdentifierField, kind: str
 ) -> ModelIdentifierField:
-    if separate is None:
-        named = f"{kind} ({size})" if size else kind
-        message = (
-            f"{main.name} comes without a {named}: install one (the starter models have it), and select it as {field}"
-        )
-        raise MissingPart(message)
     context.logger.info(f"{main.name} comes without a {kind}: {separate.name} is used")
     return separate

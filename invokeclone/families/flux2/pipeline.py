@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -79,8 +79,7 @@ def denoise(transformer: Any, task: Flux2Task, device: torch.device, on_step: lo
     _check(transformer, task)
     # 1. the schedule, the initial latents and the mask; noise has the scale of normalized latents
     schedule = make_schedule(task.inputs, task.scheduler, device)
-    latents = None if task.inputs.latents is None else task.statistics.normalize(task.inputs.latents)
-    initial, mask = prepare(replace(task.inputs, latents=latents), latent_spaces.FLUX_2, schedule, device, dtype)
+    initial, mask = prepare(task.inputs, latent_spaces.FLUX_2, schedule, device, dtype, task.statistics.normalize)
     if not len(schedule.timesteps):
         return task.statistics.denormalize(initial).cpu()
     # 2. the denoiser and its guidance
