@@ -1,5 +1,7 @@
 """The parts of a FLUX.2 klein model beside its transformer: selected ones, the main model's own, or other installed models."""
 
+from typing import Any
+
 from invokeclone.components.separate_parts import MissingPart, first_installed, includes
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
@@ -44,7 +46,8 @@ def encoder_source(
     found = _of_main(context, main, source, SubModelType.TextEncoder)
     if found is not None:
         return found
-    wanted = _ENCODERS.get(getattr(context.models.get_config(main.key), "variant", None), Qwen3VariantType.Qwen3_4B)
+    variant: Any = getattr(context.models.get_config(main.key), "variant", None)
+    wanted = _ENCODERS.get(variant, Qwen3VariantType.Qwen3_4B)
     separate = first_installed(context, lambda record: record.variant == wanted, type=ModelType.Qwen3Encoder)
     if separate is None:
         raise MissingPart(main.name, f"Qwen3 text encoder ({wanted})", _SOURCES[wanted], "qwen3_encoder_model")
