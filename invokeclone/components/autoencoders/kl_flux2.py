@@ -92,8 +92,8 @@ def _config(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 def to_diffusers_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return tensors with diffusers' names; unknown names, such as diffusers' own, stay."""
-    found = [int(match[1]) for name in weights if (match := re.match(r"decoder\.up\.(\d+)\.", name))]
-    last = max(found, default=0)
+    levels = [int(match[1]) for name in weights if (match := re.match(r"decoder\.up\.(\d+)\.", name))]
+    last = max(levels, default=0)
     renamed = {}
     for name, value in weights.items():
         new = _rename(name, last)

@@ -78,5 +78,5 @@ def encode_qwen3(
 
 
 def _pad_id(tokenizer: Any) -> int:
-    known = tokenizer.pad_token_id
-    return int(tokenizer.convert_tokens_to_ids(_PAD) if known is None else known)
+    pad_id = tokenizer.pad_token_id
+    return int(tokenizer.convert_tokens_to_ids(_PAD) if pad_id is None else pad_id)

@@ -43,14 +43,16 @@ def encoder_source(
         check_exists(context, selected)
         check_type(context, selected, ModelType.Qwen3Encoder)
         return selected
-    found = _of_main(context, main, source, SubModelType.TextEncoder)
-    if found is not None:
-        return found
+    provider = _of_main(context, main, source, SubModelType.TextEncoder)
+    if provider is not None:
+        return provider
     variant: Any = getattr(context.models.get_config(main.key), "variant", None)
-    wanted = _ENCODERS.get(variant, Qwen3VariantType.Qwen3_4B)
-    separate = first_installed(context, lambda record: record.variant == wanted, type=ModelType.Qwen3Encoder)
+    encoder_variant = _ENCODERS.get(variant, Qwen3VariantType.Qwen3_4B)
+    separate = first_installed(context, lambda record: record.variant == encoder_variant, type=ModelType.Qwen3Encoder)
     if separate is None:
-        raise MissingPart(main.name, f"Qwen3 text encoder ({wanted})", _SOURCES[wanted], "qwen3_encoder_model")
+        raise MissingPart(
+            main.name, f"Qwen3 text encoder ({encoder_variant})", _SOURCES[encoder_variant], "qwen3_encoder_model"
+        )
     return _announce(context, main, separate, "Qwen3 text encoder")
 
 
@@ -68,11 +70,11 @@ def vae_source(
         check_exists(context, selected)
         check_type(context, selected, ModelType.VAE)
         return selected
-    found = _of_main(context, main, None, SubModelType.VAE) or (
+    provider = _of_main(context, main, None, SubModelType.VAE) or (
         source if source is not None and includes(context, source, SubModelType.VAE) else None
     )
-    if found is not None:
-        return found
+    if provider is not None:
+        return provider
     separate = first_installed(context, lambda _: True, type=ModelType.VAE, base=BaseModelType.Flux2)
     if separate is None:
         raise MissingPart(main.name, "VAE of FLUX.2", _SOURCES[SubModelType.VAE], "vae_model")

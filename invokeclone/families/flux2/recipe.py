@@ -26,9 +26,9 @@ class Flux2Recipe(FlowRecipe):
 
     def build(self, settings: ImageSettings) -> dict[str, Any]:
         """Return the graph; it encodes a negative prompt only if the guidance uses it."""
-        chosen = copy(self)
-        chosen.has_negative_prompt = settings.guidance != 1.0
-        return super(Flux2Recipe, chosen).build(settings)
+        variation = copy(self)
+        variation.has_negative_prompt = settings.guidance != 1.0
+        return super(Flux2Recipe, variation).build(settings)
 
     def load_model(self, builder: GraphBuilder, model: Model) -> ModelParts:
         """Load transformer, text encoder and VAE."""
