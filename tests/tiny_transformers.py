@@ -189,6 +189,78 @@ def make_z_image_parts() -> dict[str, Any]:
     }
 
 
+FLUX2_TRANSFORMER = {
+    "in_channels": 128, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+    "joint_attention_dim": 48, "timestep_guidance_channels": 16, "axes_dims_rope": (4, 4, 4, 4),
+    "guidance_embeds": False,
+}  # fmt: skip
+
+
+def make_flux2_transformer(**changes: Any) -> Any:
+    """Return a transformer of FLUX.2 klein."""
+    import torch
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+
+    torch.manual_seed(6)
+    transformer = Flux2Transformer2DModel(**{**FLUX2_TRANSFORMER, **changes})
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.3)
+    for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks, transformer.context_embedder):
+        for weight in blocks.parameters():
+            weight.data *= 2.5 if weight.ndim > 1 else 1.0  # so that the text has an effect
+    return transformer.eval()
+
+
+def original_flux2_names(weights: "dict[str, Any]") -> dict[str, Any]:
+    """Return a FLUX.2 transformer's tensors with the names and the fused layers of Black Forest Labs' files."""
+    import torch
+
+    from invokeclone.components.flux.single_files import count_blocks
+    from invokeclone.families.flux2.single_files import NAMES
+
+    layers = [*NAMES.outer]
+    for kind, blocks, names in (
+        ("double", "transformer_blocks", NAMES.double), ("single", "single_transformer_blocks", NAMES.single),
+    ):  # fmt: skip
+        layers += [
+            f"{kind}_blocks.{number}.{name}" for number in range(count_blocks(weights, blocks)) for name in names
+        ]
+    original = {}
+    for layer in layers:
+        parts = [weights[f"{m}.weight"] for m in NAMES.module_names(layer) if f"{m}.weight" in weights]
+        if parts:
+            tensor = torch.cat(parts)
+            tensor = torch.cat(tensor.chunk(2)[::-1]) if layer.startswith("final_layer.adaLN") else tensor
+            original[f"{layer}.{'scale' if layer.endswith('_norm') else 'weight'}"] = tensor.clone()
+    return original
+
+
+def make_flux2_vae(**changes: Any) -> Any:
+    """Return FLUX.2's autoencoder, with statistics that differ by channel."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+
+    torch.manual_seed(7)
+    sizes = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 32}
+    vae = AutoencoderKLFlux2(**{**sizes, **changes}).eval()
+    vae.bn.running_mean.uniform_(-0.5, 0.5)
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    return vae
+
+
+def make_flux2_parts() -> dict[str, Any]:
+    """Return the parts of FLUX.2 klein."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    tokenizer, qwen3 = make_qwen3(16, 28)
+    return {
+        "transformer": make_flux2_transformer(),
+        "text_encoder": qwen3,
+        "tokenizer": tokenizer,
+        "vae": make_flux2_vae(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    }
+
+
 @dataclass
 class InstalledModels:
     """The context's models interface, with several models by their keys."""

@@ -16,7 +16,7 @@ from tests.server_process import Server
 
 WIDTH, HEIGHT, STEPS, SEED, SCALE = 96, 64, 3, 7, 3.0
 PROMPT, NEGATIVE = "a red fox", "blurry"
-MODELS = ("tiny sd3", "tiny cogview4", "tiny flux", "tiny z-image")
+MODELS = ("tiny sd3", "tiny cogview4", "tiny flux", "tiny flux2", "tiny z-image")
 DISTILLED = ("tiny flux",)
 """Models whose guidance is an input of the network."""
 
@@ -27,10 +27,11 @@ def server(
     sd3_folder: Path,
     cogview4_folder: Path,
     flux_folder: Path,
+    flux2_folder: Path,
     z_image_folder: Path,
 ) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    for folder in (sd3_folder, cogview4_folder, flux_folder, z_image_folder):
+    for folder in (sd3_folder, cogview4_folder, flux_folder, flux2_folder, z_image_folder):
         source = {"source": str(folder), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={}).raise_for_status()
 

@@ -18,6 +18,7 @@ def make(folder: Path) -> None:
     _sd3(folder / "p-sd3")
     _cogview4(folder / "p-cogview4")
     _flux(folder)
+    _flux2(folder / "p-flux2-klein")
     _z_image(folder / "p-z-image")
 
 
@@ -116,6 +117,28 @@ def _z_image(folder: Path) -> None:
     networks = {"text_encoder": Qwen3ForCausalLM(qwen3), "transformer": transformer, "vae": vae}
     save_pipeline(folder, "ZImagePipeline", _fill(networks, folder.name))
     _add_tokenizer(folder, "tokenizer", "qwen", "Qwen2TokenizerFast")
+
+
+def _flux2(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    shutil.copytree(TOKENIZERS / "qwen", folder / "tokenizer")
+    words = len(json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"])
+    qwen3 = Qwen3Config(
+        vocab_size=words, hidden_size=64, intermediate_size=64, num_hidden_layers=36, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformer = Flux2Transformer2DModel(
+        in_channels=128, num_layers=1, num_single_layers=2, attention_head_dim=32, num_attention_heads=2,
+        joint_attention_dim=192, timestep_guidance_channels=32, axes_dims_rope=(8, 8, 8, 8), guidance_embeds=False,
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(16, 32, 32, 32), layers_per_block=1, norm_num_groups=8, latent_channels=32, sample_size=256
+    )
+    networks = {"text_encoder": Qwen3ForCausalLM(qwen3), "transformer": transformer, "vae": vae}
+    save_pipeline(folder, "Flux2KleinPipeline", _fill(networks, folder.name))
 
 
 def _vae(**config: Any) -> Any:

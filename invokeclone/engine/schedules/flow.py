@@ -47,6 +47,13 @@ def clip_levels(levels: list[float], start: float, end: float) -> list[float]:
     return run_levels
 
 
+def refill_levels(levels: list[float], steps: int, factor: float) -> list[float]:
+    """Return `steps` + 1 levels from the first to the last of `levels`, evenly spaced before the shift by `factor`."""
+    first, last = shift_levels([levels[0], levels[-1]], 1.0 / factor)
+    between: list[float] = torch.linspace(first, last, steps + 1, dtype=torch.float64).tolist()
+    return [levels[0], *shift_levels(between[1:-1], factor), levels[-1]]
+
+
 @dataclass
 class FlowSchedule:
     """Euler's method over given levels."""

@@ -4,17 +4,20 @@ from dataclasses import dataclass, field
 
 import torch
 
-from invokeclone.engine.schedules.flow import TRAINING_STEPS, FlowSchedule
+from invokeclone.engine.schedules.flow import TRAINING_STEPS, FlowSchedule, shift_levels
 from invokeclone.engine.schedules.interface import SolverStep
 
 _NOISE_MASK = 0xFFFFFFFF
 
 
 def linear_levels(steps: int, shift: float = 1.0) -> list[float]:
-    """Return `steps` levels from 1 to 1/1000, evenly spaced before the shift, and a final 0."""
-    levels = torch.linspace(1.0, 1.0 / TRAINING_STEPS, steps, dtype=torch.float64)
-    shifted: list[float] = (shift * levels / (1.0 + (shift - 1.0) * levels)).tolist()
-    return [*shifted, 0.0]
+    """Return `steps` levels from 1 to the shifted 1/1000, evenly spaced before they are shifted, and a final 0.
+
+    So do diffusers' flow-matching schedulers: the lowest level is shifted twice.
+    """
+    lowest = shift_levels([1.0 / TRAINING_STEPS], shift)[0]
+    levels: list[float] = torch.linspace(1.0, lowest, steps, dtype=torch.float64).tolist()
+    return [*shift_levels(levels, shift), 0.0]
 
 
 @dataclass
