@@ -154,6 +154,20 @@ def test_a_single_file_uses_installed_parts(
     torch.testing.assert_close(result, denoise(), atol=0.02, rtol=0.02)
 
 
+def test_an_encoder_without_a_tokenizer_uses_that_of_another_model(
+    context: FakeContext, main: ModelIdentifierField, flux2_folder: Path, tmp_path: Path
+) -> None:
+    encoder = context.models.add(
+        tmp_path / "qwen3.safetensors", BaseModelType.Any, ModelType.Qwen3Encoder, ModelFormat.Checkpoint,
+        variant=Qwen3VariantType.Qwen3_4B,
+    )  # fmt: skip
+    alone = add(context, flux2_folder / "transformer")
+    inputs = {"model": alone, "vae_model": None, "qwen3_encoder_model": encoder}
+    for changes in ({"model": main}, {"qwen3_source_model": main}):
+        chosen = Flux2KleinModelLoaderInvocation(**{**inputs, **changes}).invoke(context).qwen3_encoder
+        assert (chosen.text_encoder.key, chosen.tokenizer.key) == ("qwen3.safetensors", "tiny flux2")
+
+
 def test_another_main_model_may_have_the_parts(
     context: FakeContext, main: ModelIdentifierField, flux2_folder: Path, cogview4_folder: Path
 ) -> None:

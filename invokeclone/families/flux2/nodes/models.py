@@ -5,6 +5,7 @@ from typing import Literal
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.text_encoders.fields import Qwen3EncoderField
+from invokeclone.components.text_encoders.qwen3_parts import tokenizer_source
 from invokeclone.families.flux2.fields import Flux2KleinModelLoaderOutput
 from invokeclone.families.flux2.parts import encoder_source, vae_source
 from invokeclone.graph.context import InvocationContext
@@ -70,11 +71,13 @@ class Flux2KleinModelLoaderInvocation(BaseInvocation):
             message = f"{self.model.name} is FLUX.2 dev, which this version cannot run: select a FLUX.2 klein model"
             raise ValueError(message)
         encoder = encoder_source(context, self.model, self.qwen3_encoder_model, self.qwen3_source_model)
+        mains = [model for model in (self.qwen3_source_model, self.model) if model is not None]
+        tokenizer = tokenizer_source(context, encoder, mains)
         vae = vae_source(context, self.model, self.vae_model, self.qwen3_source_model)
         return Flux2KleinModelLoaderOutput(
             transformer=TransformerField(transformer=self.model.part(SubModelType.Transformer), loras=[]),
             qwen3_encoder=Qwen3EncoderField(
-                tokenizer=encoder.part(SubModelType.Tokenizer),
+                tokenizer=tokenizer.part(SubModelType.Tokenizer),
                 text_encoder=encoder.part(SubModelType.TextEncoder),
                 loras=[],
             ),
