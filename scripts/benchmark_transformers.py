@@ -61,11 +61,11 @@ def _flux() -> tuple[Run, Run]:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
+    from invokeclone.components.flux.tokens import pack, unpack
     from invokeclone.engine.flow_inputs import FlowInputs
     from invokeclone.engine.schedules import flow
     from invokeclone.families.flux import pipeline
     from invokeclone.families.flux.conditioning import FluxConditioning
-    from invokeclone.families.flux.tokens import pack, unpack
 
     net = FluxTransformer2DModel(
         num_layers=4, num_single_layers=8, attention_head_dim=64, num_attention_heads=8, joint_attention_dim=256,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.vocabulary.fields import ImageField, MetadataField
-from invokeclone.graph.vocabulary.taxonomy import ImageCategory
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ImageCategory
 from invokeclone.kit.config.settings import Settings
 
 
@@ -129,10 +129,10 @@ class FakeUtil:
             raise CanceledException
 
     def flux_step_callback(self, intermediate_state: Any) -> None:
-        self.steps.append(intermediate_state)
+        self.sd_step_callback(intermediate_state, BaseModelType.Flux)
 
     def flux2_step_callback(self, intermediate_state: Any) -> None:
-        self.steps.append(intermediate_state)
+        self.sd_step_callback(intermediate_state, BaseModelType.Flux2)
 
     def is_canceled(self) -> bool:
         return self.canceled

@@ -81,14 +81,14 @@ def original_names(weights: "dict[str, torch.Tensor]") -> "dict[str, torch.Tenso
     """Return a transformer's tensors with the names and the fused layers of Black Forest Labs' files."""
     import torch
 
-    from invokeclone.families.flux.single_files import module_names
+    from invokeclone.families.flux.single_files import NAMES
 
     layers = [*_SINGLE_LAYERS]
     for kind, count, names in (("double", 2, _DOUBLE_LAYERS), ("single", 2, _SINGLE_BLOCK_LAYERS)):
         layers += [f"{kind}_blocks.{number}.{name}" for number in range(count) for name in names]
     original = {}
     for layer in layers:
-        modules = module_names(layer)
+        modules = NAMES.module_names(layer)
         for ending in ("weight", "bias"):
             parts = [weights[f"{module}.{ending}"] for module in modules if f"{module}.{ending}" in weights]
             if not parts:

@@ -130,6 +130,137 @@ def make_cogview4_parts() -> dict[str, Any]:
     }  # fmt: skip
 
 
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""The part of Qwen3's template that applies to one message of a user."""
+
+
+def make_qwen3(width: int = 32, layers: int = 3) -> tuple[Any, Any]:
+    """Return a tokenizer of bytes and Qwen3 as a language model."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *special]
+    tokenizer = Qwen2TokenizerFast(
+        vocab={word: number for number, word in enumerate(words)}, merges=[], pad_token=special[0],
+        eos_token=special[2], additional_special_tokens=special[1:2],
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT
+    torch.manual_seed(5)
+    config = Qwen3Config(
+        vocab_size=len(words), hidden_size=width, intermediate_size=width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+    )  # fmt: skip
+    return tokenizer, Qwen3ForCausalLM(config).eval()
+
+
+def make_z_image_transformer() -> Any:
+    """Return Z-Image's transformer for prompts of `make_qwen3`."""
+    import torch
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+
+    torch.manual_seed(6)
+    transformer = ZImageTransformer2DModel(
+        in_channels=16, dim=32, n_layers=3, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=32,
+        axes_dims=[4, 6, 6], axes_lens=[256, 64, 64],
+    )  # fmt: skip
+    for name, parameter in transformer.named_parameters():
+        if name.endswith("pad_token") or "adaLN" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return transformer.eval()
+
+
+def make_z_image_parts() -> dict[str, Any]:
+    """Return the parts of Z-Image."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    tokenizer, qwen3 = make_qwen3()
+    return {
+        "transformer": make_z_image_transformer(),
+        "text_encoder": qwen3,
+        "tokenizer": tokenizer,
+        "vae": make_vae16(scaling_factor=0.3611, shift_factor=0.1159),
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    }
+
+
+FLUX2_TRANSFORMER = {
+    "in_channels": 128, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+    "joint_attention_dim": 48, "timestep_guidance_channels": 16, "axes_dims_rope": (4, 4, 4, 4),
+    "guidance_embeds": False,
+}  # fmt: skip
+
+
+def make_flux2_transformer(**changes: Any) -> Any:
+    """Return a transformer of FLUX.2 klein."""
+    import torch
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+
+    torch.manual_seed(6)
+    transformer = Flux2Transformer2DModel(**{**FLUX2_TRANSFORMER, **changes})
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.3)
+    for blocks in (transformer.transformer_blocks, transformer.single_transformer_blocks, transformer.context_embedder):
+        for weight in blocks.parameters():
+            weight.data *= 2.5 if weight.ndim > 1 else 1.0  # so that the text has an effect
+    return transformer.eval()
+
+
+def original_flux2_names(weights: "dict[str, Any]") -> dict[str, Any]:
+    """Return a FLUX.2 transformer's tensors with the names and the fused layers of Black Forest Labs' files."""
+    import torch
+
+    from invokeclone.components.flux.single_files import count_blocks
+    from invokeclone.families.flux2.single_files import NAMES
+
+    layers = [*NAMES.outer]
+    for kind, blocks, names in (
+        ("double", "transformer_blocks", NAMES.double), ("single", "single_transformer_blocks", NAMES.single),
+    ):  # fmt: skip
+        layers += [
+            f"{kind}_blocks.{number}.{name}" for number in range(count_blocks(weights, blocks)) for name in names
+        ]
+    original = {}
+    for layer in layers:
+        parts = [weights[f"{m}.weight"] for m in NAMES.module_names(layer) if f"{m}.weight" in weights]
+        if parts:
+            tensor = torch.cat(parts)
+            tensor = torch.cat(tensor.chunk(2)[::-1]) if layer.startswith("final_layer.adaLN") else tensor
+            original[f"{layer}.{'scale' if layer.endswith('_norm') else 'weight'}"] = tensor.clone()
+    return original
+
+
+def make_flux2_vae(**changes: Any) -> Any:
+    """Return FLUX.2's autoencoder, with statistics that differ by channel."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+
+    torch.manual_seed(7)
+    sizes = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 32}
+    vae = AutoencoderKLFlux2(**{**sizes, **changes}).eval()
+    vae.bn.running_mean.uniform_(-0.5, 0.5)
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    return vae
+
+
+def make_flux2_parts() -> dict[str, Any]:
+    """Return the parts of FLUX.2 klein."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    tokenizer, qwen3 = make_qwen3(16, 28)
+    return {
+        "transformer": make_flux2_transformer(),
+        "text_encoder": qwen3,
+        "tokenizer": tokenizer,
+        "vae": make_flux2_vae(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    }
+
+
 @dataclass
 class InstalledModels:
     """The context's models interface, with several models by their keys."""

@@ -59,6 +59,17 @@ def _encoder_of(
     return selected.part(parts[0]), selected.part(parts[1])
 
 
+class MissingPart(ValueError):
+    """A model needs a part that neither it nor another installed model provides."""
+
+    def __init__(self, model: str, kind: str, source: str, field: str) -> None:
+        """Take the names of model and part, where one can be installed from, and the node's input that selects it."""
+        super().__init__(
+            f"{model} comes without a {kind}: install one, for example {source} (the starter models have it), and "
+            f"select it as {field}"
+        )
+
+
 def includes(context: InvocationContext, main: ModelIdentifierField, part: SubModelType) -> bool:
     """Return whether a main model is a folder that includes a part."""
     record = context.models.get_config(main.key)

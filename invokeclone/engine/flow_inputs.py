@@ -1,5 +1,6 @@
 """Inputs of flow-matching runs whose noise is drawn from the run's seed: checks, initial latents, mask."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,22 +37,28 @@ class FlowInputs:
 
 
 def prepare(
-    inputs: FlowInputs, space: LatentSpace, schedule: FlowSchedule, device: torch.device, dtype: torch.dtype
+    inputs: FlowInputs,
+    space: LatentSpace,
+    schedule: FlowSchedule,
+    device: torch.device,
+    dtype: torch.dtype,
+    normalize: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, FlowMask | None]:
     """Return the latents that a run starts from and its mask, on `device` in `dtype`.
 
-    Noise is drawn in float16 on the CPU unless it is given. Raises ValueError for sides off the grid, latents or
-    noise of another size, of different batch sizes or with NaN or infinite values, a mask without latents, and a later
-    start without latents.
+    Noise is drawn on the CPU, in float16 or in the float32 of the latent space, unless it is given. `normalize` brings
+    latents to the noise's scale. Raises ValueError for sides off the grid, latents or noise of another size, of
+    different batch sizes or with NaN or infinite values, a mask without latents, and a later start without latents.
     """
     shape = space.noise_shape(inputs.width, inputs.height)
-    noise = draw_noise(inputs.seed, shape, devices.CPU_DEVICE, torch.float16) if inputs.noise is None else inputs.noise
+    drawn = torch.float32 if space.float32_noise else torch.float16
+    noise = draw_noise(inputs.seed, shape, devices.CPU_DEVICE, drawn) if inputs.noise is None else inputs.noise
     _check("noise", noise, shape)
     noise, latents = noise.to(device, dtype), None
     if inputs.latents is not None:
         _check("latents", inputs.latents, shape)
-        latents = inputs.latents.to(device, dtype)
-        latents, noise = _with_equal_batches(latents, noise)
+        latents = inputs.latents if normalize is None else normalize(inputs.latents)
+        latents, noise = _with_equal_batches(latents.to(device, dtype), noise)
     initial = schedule.start(latents, noise if inputs.add_noise or latents is None else None)
     if inputs.keep_mask is None:
         return initial, None

@@ -1,11 +1,13 @@
 """Schedules of flow matching against diffusers' scheduler, and the parts of them that a run may take."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from invokeclone.engine import denoise
-from invokeclone.engine.schedules import flow
+from invokeclone.engine.schedules import flow, flow_solvers
 
 CPU = torch.device("cpu")
 
@@ -56,6 +58,24 @@ def test_the_change_of_a_step_is_rounded_before_it_is_added():
     assert torch.equal(after, (latents.float() + change.float()).bfloat16())
     exact = (latents.float() + prediction.float() * length).bfloat16()
     assert not torch.equal(after, exact)
+
+
+@pytest.mark.parametrize("kind", ["euler", "heun", "lcm"])
+def test_latents_can_keep_their_format_with_predictions_in_float32(kind: str) -> None:
+    """As in Z-Image, whose steps are computed in float32; by default the latents get the prediction's format."""
+    levels = [0.7, 0.33, 0.0]
+    schedules = {
+        "euler": flow.flow_schedule(levels, CPU),
+        "heun": flow_solvers.heun_flow_schedule(levels, CPU),
+        "lcm": flow_solvers.consistency_flow_schedule(levels, CPU, 1),
+    }
+    latents, prediction = noise_of(1, 1, 4, 8, 8).bfloat16(), noise_of(2, 1, 4, 8, 8)
+    changed, kept = copy.deepcopy(schedules[kind]), schedules[kind]
+    kept.keeps_format = True
+    expected, rounded = changed.step(prediction, latents, 0), kept.step(prediction, latents, 0)
+    assert expected.latents.dtype == expected.original.dtype == torch.float32
+    assert torch.equal(rounded.latents, expected.latents.bfloat16())
+    assert torch.equal(rounded.original, expected.original.bfloat16())
 
 
 def test_half_precision_is_accumulated_in_float32():

@@ -16,17 +16,22 @@ from tests.server_process import Server
 
 WIDTH, HEIGHT, STEPS, SEED, SCALE = 96, 64, 3, 7, 3.0
 PROMPT, NEGATIVE = "a red fox", "blurry"
-MODELS = ("tiny sd3", "tiny cogview4", "tiny flux")
+MODELS = ("tiny sd3", "tiny cogview4", "tiny flux", "tiny flux2", "tiny z-image")
 DISTILLED = ("tiny flux",)
 """Models whose guidance is an input of the network."""
 
 
 @pytest.fixture(scope="module")
 def server(
-    tmp_path_factory: pytest.TempPathFactory, sd3_folder: Path, cogview4_folder: Path, flux_folder: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    sd3_folder: Path,
+    cogview4_folder: Path,
+    flux_folder: Path,
+    flux2_folder: Path,
+    z_image_folder: Path,
 ) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("server") / "root").start()
-    for folder in (sd3_folder, cogview4_folder, flux_folder):
+    for folder in (sd3_folder, cogview4_folder, flux_folder, flux2_folder, z_image_folder):
         source = {"source": str(folder), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={}).raise_for_status()
 
@@ -174,7 +179,7 @@ def test_initial_images_masks_and_hires_fix(model: str, server: Server) -> None:
 def test_metadata_names_the_family(model: str, server: Server) -> None:
     item = server.finished(enqueue(server, model))
     mode = server.picture_metadata(item)["generation_mode"]
-    assert mode == f"{model.removeprefix('tiny ')}_txt2img"
+    assert mode == f"{model.removeprefix('tiny ').replace('-', '_')}_txt2img"
 
 
 def test_unsupported_options_are_refused_before_anything_is_enqueued(server: Server) -> None:

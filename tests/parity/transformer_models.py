@@ -18,6 +18,8 @@ def make(folder: Path) -> None:
     _sd3(folder / "p-sd3")
     _cogview4(folder / "p-cogview4")
     _flux(folder)
+    _flux2(folder / "p-flux2-klein")
+    _z_image(folder / "p-z-image")
 
 
 def _sd3(folder: Path) -> None:
@@ -96,6 +98,47 @@ def _flux(folder: Path) -> None:
     fill(CLIPTextModel(text_config(768)), salt="flux-clip").save_pretrained(clip / "text_encoder")
     make_tokenizer().save_pretrained(clip / "tokenizer")
     copy_vocabulary(clip)
+
+
+def _z_image(folder: Path) -> None:
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    words = len(json.loads((TOKENIZERS / "qwen" / "tokenizer.json").read_text())["model"]["vocab"])
+    qwen3 = Qwen3Config(
+        vocab_size=words, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformer = ZImageTransformer2DModel(
+        in_channels=16, dim=64, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=64,
+        axes_dims=[8, 12, 12], axes_lens=[1024, 512, 512],
+    )  # fmt: skip
+    vae = _vae(scaling_factor=0.3611, shift_factor=0.1159)
+    networks = {"text_encoder": Qwen3ForCausalLM(qwen3), "transformer": transformer, "vae": vae}
+    save_pipeline(folder, "ZImagePipeline", _fill(networks, folder.name))
+    _add_tokenizer(folder, "tokenizer", "qwen", "Qwen2TokenizerFast")
+
+
+def _flux2(folder: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    shutil.copytree(TOKENIZERS / "qwen", folder / "tokenizer")
+    words = len(json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"])
+    qwen3 = Qwen3Config(
+        vocab_size=words, hidden_size=64, intermediate_size=64, num_hidden_layers=36, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    transformer = Flux2Transformer2DModel(
+        in_channels=128, num_layers=1, num_single_layers=2, attention_head_dim=32, num_attention_heads=2,
+        joint_attention_dim=192, timestep_guidance_channels=32, axes_dims_rope=(8, 8, 8, 8), guidance_embeds=False,
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(16, 32, 32, 32), layers_per_block=1, norm_num_groups=8, latent_channels=32, sample_size=256
+    )
+    networks = {"text_encoder": Qwen3ForCausalLM(qwen3), "transformer": transformer, "vae": vae}
+    save_pipeline(folder, "Flux2KleinPipeline", _fill(networks, folder.name))
 
 
 def _vae(**config: Any) -> Any:

@@ -26,15 +26,20 @@ def decode_latents(
 
 
 def encode_image(
-    context: InvocationContext, image: ImageField, vae: VAEField, *, shifted: bool = True
+    context: InvocationContext, image: ImageField, vae: VAEField, *, shifted: bool = True, sampled: bool = True
 ) -> LatentsOutput:
-    """Encode an image in the autoencoder's number format and save the latents. `shifted` is as in `vae.encode`."""
+    """Encode an image in the autoencoder's number format and save the latents.
+
+    `shifted` and `sampled` are as in `vae.encode`.
+    """
     pixels = autoencoder.image_to_tensor(context.images.get_pil(image.image_name, mode="RGB"))
     loaded = context.models.load(vae.vae)
     with loaded as model:
         context.util.signal_progress("Running VAE encoder")
         device = device_of(loaded, model)
-        latents = autoencoder.encode(model, pixels, device, model.dtype, tile=_tile(context), shifted=shifted).cpu()
+        latents = autoencoder.encode(
+            model, pixels, device, model.dtype, tile=_tile(context), shifted=shifted, sampled=sampled
+        ).cpu()
     return LatentsOutput.build(context.tensors.save(latents), latents)
 
 

@@ -93,7 +93,7 @@ def encode(
         else:
             latents = encoded.latents  # a tiny autoencoder has no distribution
         shift = _shift(vae) if shifted else 0.0
-        scaled: torch.Tensor = (latents.float() - shift) * vae.config.scaling_factor
+        scaled: torch.Tensor = (latents.float() - shift) * _scale(vae)
         return scaled
 
 
@@ -114,7 +114,7 @@ def decode(
     _check_channels(vae, latents)
     with torch.inference_mode():
         shift = _shift(vae) if shifted else 0.0
-        unscaled = latents.to(device=device, dtype=torch.float32) / vae.config.scaling_factor + shift
+        unscaled = latents.to(device=device, dtype=torch.float32) / _scale(vae) + shift
         with number_format(vae, dtype), _tiles(vae, tile):
             pixels: torch.Tensor = vae.decode(unscaled.to(dtype), return_dict=False)[0]
         if torch.isfinite(pixels).all():
@@ -122,6 +122,11 @@ def decode(
         if dtype != torch.float32:
             return decode(vae, latents, device, tile=tile, shifted=shifted)
         raise ValueError(f"{_culprit(latents)} NaN or infinite values: install the model again")
+
+
+def _scale(vae: Any) -> float:
+    """Return the factor on latents; 1 for autoencoders that have none, such as FLUX.2's."""
+    return getattr(vae.config, "scaling_factor", 1.0)
 
 
 def _shift(vae: Any) -> float:

@@ -39,10 +39,12 @@ class FlowDenoiseInputs(BaseModel):
         return scale
 
 
-def flow_inputs(node: Any, context: InvocationContext, steps: int | None = None) -> "FlowInputs":
-    """Return the settings and tensors of a denoise node's inputs; `steps` if the node's input has another name.
+def flow_inputs(
+    node: Any, context: InvocationContext, steps: int | None = None, cfg_scale: float | None = None
+) -> "FlowInputs":
+    """Return the settings and tensors of a denoise node's inputs.
 
-    Nodes without the input `add_noise` add noise.
+    `steps` and `cfg_scale` are given if the node's inputs have other names. Nodes without the input `add_noise` add noise.
     """
     from invokeclone.engine.flow_inputs import FlowInputs
 
@@ -53,7 +55,7 @@ def flow_inputs(node: Any, context: InvocationContext, steps: int | None = None)
         node.seed,
         node.denoising_start,
         node.denoising_end,
-        node.cfg_scale,
+        node.cfg_scale if cfg_scale is None else cfg_scale,
         latents=context.tensors.load(node.latents.latents_name) if node.latents else None,
         noise=context.tensors.load(node.noise.latents_name) if node.noise else None,
         keep_mask=context.tensors.load(node.denoise_mask.mask_name) if node.denoise_mask else None,

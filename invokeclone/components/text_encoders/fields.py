@@ -18,3 +18,11 @@ class GlmEncoderField(BaseModel):
 
     tokenizer: ModelIdentifierField = Field(description="The tokenizer")
     text_encoder: ModelIdentifierField = Field(description="The text encoder")
+
+
+class Qwen3EncoderField(BaseModel):
+    """A Qwen3 text encoder with its tokenizer and LoRAs."""
+
+    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
+    text_encoder: ModelIdentifierField = Field(description="The text encoder")
+    loras: list[LoRAField] = Field(default_factory=list, description="LoRAs to apply")

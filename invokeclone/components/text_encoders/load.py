@@ -1,17 +1,18 @@
-"""Loaders of T5 text encoders as transformers objects."""
+"""Loaders of T5 and Qwen3 text encoders as transformers objects."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from invokeclone.components.text_encoders import t5_files
+from invokeclone.components.text_encoders import qwen3, qwen3_files, t5_files
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelType, SubModelType
 
+_QWEN3_PARTS = (SubModelType.Tokenizer, SubModelType.TextEncoder)
 _FOLDERS = {SubModelType.Tokenizer2: "tokenizer_2", SubModelType.TextEncoder2: "text_encoder_2"}
 
 
@@ -42,6 +43,35 @@ def load_t5_int8(request: LoadRequest) -> Any:
     return t5_files.load_int8_encoder(request.path / _FOLDERS[SubModelType.TextEncoder2], _dtype(request))
 
 
+@loads(type=ModelType.Qwen3Encoder, format=ModelFormat.Qwen3Encoder)
+def load_qwen3(request: LoadRequest) -> Any:
+    """Return the tokenizer or the encoder of a folder, which may have a folder for each, or all files in one."""
+    _check_qwen3_part(request)
+    folder = request.path / str(request.submodel)
+    folder = folder if folder.is_dir() else request.path
+    if request.submodel == SubModelType.Tokenizer:
+        return qwen3.load_qwen3_tokenizer(folder)
+    return qwen3.load_qwen3_encoder(folder, _dtype(request))
+
+
+@loads(type=ModelType.Qwen3Encoder, format=ModelFormat.Checkpoint)
+@loads(type=ModelType.Qwen3Encoder, format=ModelFormat.GGUFQuantized)
+def load_qwen3_file(request: LoadRequest) -> Any:
+    """Return the encoder of a file, whose quantized weights stay quantized, or the tokenizer of a GGUF file."""
+    _check_qwen3_part(request)
+    if request.submodel == SubModelType.TextEncoder:
+        return qwen3_files.load_qwen3_file(request.path, _dtype(request))
+    if request.config.format != ModelFormat.GGUFQuantized:
+        raise ValueError(f"{request.config.name} comes without a tokenizer: use that of a Qwen3 encoder in a folder")
+    return qwen3_files.load_gguf_tokenizer(request.path)
+
+
+def _check_qwen3_part(request: LoadRequest) -> None:
+    """Raise ValueError for a part that Qwen3 encoders do not have."""
+    if request.submodel not in _QWEN3_PARTS:
+        raise ValueError(f"{request.config.name}: Qwen3 encoders have no part {request.submodel!r}")
+
+
 def _check_part(request: LoadRequest) -> None:
     """Raise ValueError for a part that T5 encoders do not have."""
     if request.submodel not in _FOLDERS:
@@ -49,7 +79,7 @@ def _check_part(request: LoadRequest) -> None:
 
 
 def _dtype(request: LoadRequest) -> torch.dtype:
-    """Return the number format in which quantized encoders compute; T5 overflows in float16."""
+    """Return the number format in which encoders that overflow in float16 compute."""
     return devices.choose_bfloat16_dtype(request.device, request.settings.precision)
 
 

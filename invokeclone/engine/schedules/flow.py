@@ -47,6 +47,13 @@ def clip_levels(levels: list[float], start: float, end: float) -> list[float]:
     return run_levels
 
 
+def refill_levels(levels: list[float], steps: int, factor: float) -> list[float]:
+    """Return `steps` + 1 levels from the first to the last of `levels`, evenly spaced before the shift by `factor`."""
+    first, last = shift_levels([levels[0], levels[-1]], 1.0 / factor)
+    between: list[float] = torch.linspace(first, last, steps + 1, dtype=torch.float64).tolist()
+    return [levels[0], *shift_levels(between[1:-1], factor), levels[-1]]
+
+
 @dataclass
 class FlowSchedule:
     """Euler's method over given levels."""
@@ -59,6 +66,8 @@ class FlowSchedule:
     training_steps: int = TRAINING_STEPS
     rounds_length: bool = False
     """Whether the length of a step is rounded to the prediction's number format, as diffusers' schedulers do."""
+    keeps_format: bool = False
+    """Whether latents keep their number format if predictions are in another; else they get the prediction's."""
 
     def start(self, latents: torch.Tensor | None, noise: torch.Tensor | None) -> torch.Tensor:
         """Return noise, latents with the noise of the first level, or latents unchanged.
@@ -90,15 +99,18 @@ class FlowSchedule:
         """Return latents moved along the predicted velocity.
 
         The change is computed in the prediction's number format, added in float32, and the sum is in the prediction's
-        format.
+        format, or in that of the latents (`keeps_format`).
         """
         level, following = float(self.levels[index]), float(self.levels[index + 1])
-        sample = latents.float()
-        original = (sample - level * prediction).to(prediction.dtype)
+        sample, result_format = latents.float(), self._result_format(prediction, latents)
+        original = (sample - level * prediction).to(result_format)
         length = following - level
         if self.rounds_length:
             length = round_to(length, prediction.dtype)
-        return SolverStep((sample + length * prediction).to(prediction.dtype), original)
+        return SolverStep((sample + length * prediction).to(result_format), original)
+
+    def _result_format(self, prediction: torch.Tensor, latents: torch.Tensor) -> torch.dtype:
+        return latents.dtype if self.keeps_format else prediction.dtype
 
     def mask(
         self,

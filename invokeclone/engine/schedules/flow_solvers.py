@@ -4,17 +4,20 @@ from dataclasses import dataclass, field
 
 import torch
 
-from invokeclone.engine.schedules.flow import TRAINING_STEPS, FlowSchedule
+from invokeclone.engine.schedules.flow import TRAINING_STEPS, FlowSchedule, shift_levels
 from invokeclone.engine.schedules.interface import SolverStep
 
 _NOISE_MASK = 0xFFFFFFFF
 
 
 def linear_levels(steps: int, shift: float = 1.0) -> list[float]:
-    """Return `steps` levels from 1 to 1/1000, evenly spaced before the shift, and a final 0."""
-    levels = torch.linspace(1.0, 1.0 / TRAINING_STEPS, steps, dtype=torch.float64)
-    shifted: list[float] = (shift * levels / (1.0 + (shift - 1.0) * levels)).tolist()
-    return [*shifted, 0.0]
+    """Return `steps` levels from 1 to the shifted 1/1000, evenly spaced before they are shifted, and a final 0.
+
+    So do diffusers' flow-matching schedulers: the lowest level is shifted twice.
+    """
+    lowest = shift_levels([1.0 / TRAINING_STEPS], shift)[0]
+    levels: list[float] = torch.linspace(1.0, lowest, steps, dtype=torch.float64).tolist()
+    return [*shift_levels(levels, shift), 0.0]
 
 
 @dataclass
@@ -27,18 +30,18 @@ class HeunFlowSchedule(FlowSchedule):
 
     def step(self, prediction: torch.Tensor, latents: torch.Tensor, index: int) -> SolverStep:
         """Return the latents of Euler's method, or those corrected by the velocity at its end point."""
-        velocity = prediction.float()
+        velocity, result_format = prediction.float(), self._result_format(prediction, latents)
         if self._start is None or self._slope is None:
             level, following = float(self.levels[index]), float(self.levels[index + 1])
             sample = latents.float()
             self._start, self._slope = sample, velocity
-            original = (sample - level * velocity).to(prediction.dtype)
-            return SolverStep((sample + (following - level) * velocity).to(prediction.dtype), original)
+            original = (sample - level * velocity).to(result_format)
+            return SolverStep((sample + (following - level) * velocity).to(result_format), original)
         level, following = float(self.levels[index - 1]), float(self.levels[index])
         sample, slope = self._start, 0.5 * (self._slope + velocity)
         self._start = self._slope = None
-        original = (sample - level * slope).to(prediction.dtype)
-        return SolverStep((sample + (following - level) * slope).to(prediction.dtype), original)
+        original = (sample - level * slope).to(result_format)
+        return SolverStep((sample + (following - level) * slope).to(result_format), original)
 
 
 @dataclass
@@ -52,13 +55,14 @@ class ConsistencyFlowSchedule(FlowSchedule):
         """Return the predicted original with noise of the next level, drawn on the CPU from the seed."""
         level, following = float(self.levels[index]), float(self.levels[index + 1])
         original = latents.float() - level * prediction.float()
+        result_format = self._result_format(prediction, latents)
         if following == 0.0:
-            return SolverStep(original.to(prediction.dtype), original.to(prediction.dtype))
+            return SolverStep(original.to(result_format), original.to(result_format))
         if self._generator is None:
             self._generator = torch.Generator("cpu").manual_seed((self.seed ^ _NOISE_MASK) % 2**32)
         noise = torch.randn(latents.shape, generator=self._generator).to(original)
         mixed = (1.0 - following) * original + following * noise
-        return SolverStep(mixed.to(prediction.dtype), original.to(prediction.dtype))
+        return SolverStep(mixed.to(result_format), original.to(result_format))
 
 
 def heun_flow_schedule(levels: list[float], device: torch.device) -> HeunFlowSchedule:

@@ -4,20 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
+from invokeclone.components.flux.regions import PromptRegion, attention_mask
 from invokeclone.engine.conditioning import ConditioningTensors
-
-
-@dataclass
-class PromptRegion:
-    """A part of the text: embeddings (1, tokens, width) and a mask (…, height, width) of the region it applies to.
-
-    A mask of None means the part of the image that no other mask covers.
-    """
-
-    embeds: torch.Tensor
-    mask: torch.Tensor | None = None
 
 
 @dataclass
@@ -45,39 +34,4 @@ def build_conditioning(
             "encode all with the T5 encoder and Redux model of FLUX.1"
         )
     text = torch.cat([region.embeds for region in regions], dim=1)
-    mask = None
-    if any(region.mask is not None for region in regions):
-        mask = _attention_mask(regions, text.shape[1], rows, columns)
-    return FluxConditioning(text, pooled, mask, positive)
-
-
-def _attention_mask(regions: Sequence[PromptRegion], text_tokens: int, rows: int, columns: int) -> torch.Tensor:
-    """Return a boolean mask (1, 1, tokens, tokens).
-
-    A part of the text attends to itself and to its region; a region attends to its text and to itself; image tokens
-    outside all regions attend to the whole image.
-    """
-    image_tokens = rows * columns
-    masks = [None if region.mask is None else _on_tokens(region.mask, rows, columns) for region in regions]
-    covered = torch.stack([mask for mask in masks if mask is not None]).any(dim=0)
-    attends = torch.zeros(text_tokens + image_tokens, text_tokens + image_tokens, dtype=torch.bool)
-    image = slice(text_tokens, None)
-    first = 0
-    for region, mask in zip(regions, masks, strict=True):
-        own_text = slice(first, first + region.embeds.shape[1])
-        area = ~covered if mask is None else mask
-        attends[own_text, own_text] = True
-        attends[own_text, image] = area
-        attends[image, own_text] = area[:, None]
-        if mask is not None:
-            attends[image, image] |= torch.outer(mask, mask)
-        first = own_text.stop
-    attends[image, image] |= ~covered[:, None]
-    return attends[None, None]
-
-
-def _on_tokens(mask: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Return a region's mask as one boolean per image token."""
-    planes = mask.reshape(1, 1, *mask.shape[-2:]).float()
-    resized = functional.interpolate(planes, size=(rows, columns), mode="nearest")
-    return (resized > 0.5).flatten()  # noqa: PLR2004 - a half
+    return FluxConditioning(text, pooled, attention_mask(regions, rows, columns), positive)

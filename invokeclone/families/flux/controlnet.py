@@ -42,7 +42,7 @@ def load_controlnet_file(path: Path, dtype: torch.dtype) -> Any:
 
 def _to_diffusers_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     renamed = {}
-    for name, value in single_files.to_diffusers_names(tensors).items():
+    for name, value in single_files.NAMES.to_diffusers(tensors).items():
         if match := _HINT.fullmatch(name):
             renamed[f"input_hint_block.{_hint_layer(int(match[1]))}.{match[2]}"] = value
         else:

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 import torch
 
+from invokeclone.components.flux.tokens import PACKING, pack, unpack
 from invokeclone.engine.block_cache import guidance_side
 from invokeclone.engine.denoise import OnStep
 from invokeclone.families.flux.conditioning import FluxConditioning
-from invokeclone.families.flux.tokens import PACKING, pack, positions, rotary_table, unpack
+from invokeclone.families.flux.tokens import positions, rotary_table
 from invokeclone.graph.context import PipelineIntermediateState
 
 _TIME_SCALE = 1000.0

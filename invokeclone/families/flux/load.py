@@ -7,6 +7,7 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
 from invokeclone.components.clip.load import load_text_encoder_file, tokenizer
+from invokeclone.components.flux.single_files import build_transformer, without_prefix
 from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part
@@ -14,16 +15,14 @@ from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
 from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.quantized.files import read_weights
-from invokeclone.engine.quantized.packed import PackedTensor, fill
+from invokeclone.engine.quantized.packed import PackedTensor
 from invokeclone.families.flux import lora_keys, single_files
 from invokeclone.families.flux.controlnet import load_controlnet_file
 from invokeclone.families.flux.ip_adapter import load_ip_adapter
 from invokeclone.families.flux.parts import BUNDLED_PARTS
 from invokeclone.families.flux.redux import load_redux
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
-from invokeclone.kit import log
 
-logger = log.get("families.flux")
 _CONFIGS = Path(__file__).parent / "configs"
 _CLASSES = {
     SubModelType.Transformer: "diffusers.FluxTransformer2DModel",
@@ -93,20 +92,11 @@ def transformer_of(tensors: dict[str, torch.Tensor | PackedTensor], dtype: torch
     """
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-    try:
-        weights = single_files.to_diffusers_names(single_files.without_prefix(tensors))
-        tensors.clear()
-        with torch.device("meta"):
-            model = FluxTransformer2DModel(**single_files.transformer_config(weights))
-        missing, unknown = fill(model, weights, dtype)
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{name} holds an incomplete transformer, download it again: {reason}") from error
-    if missing:
-        raise ValueError(f"{name} holds an incomplete transformer ({missing[0]} is missing): download it again")
-    if unknown:
-        logger.warning("%s: %s unknown tensors are ignored, such as %s", name, len(unknown), unknown[0])
-    return model.eval()
+    weights = without_prefix(tensors)
+    tensors.clear()
+    return build_transformer(
+        FluxTransformer2DModel, single_files.NAMES, single_files.transformer_config, weights, dtype, name
+    )
 
 
 @loads(base=BaseModelType.Flux, type=ModelType.VAE, format=ModelFormat.Checkpoint)

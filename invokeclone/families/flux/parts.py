@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from invokeclone.components.separate_parts import first_installed, includes
+from invokeclone.components.separate_parts import MissingPart, first_installed, includes
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.metadata import check_exists
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
@@ -39,17 +39,6 @@ BUNDLED_PARTS = {
 """Prefixes of the other parts' tensors in ComfyUI's bundles. T5 is in them too, but without its vocabulary."""
 
 
-class MissingPart(ValueError):
-    """A model needs a part that neither it nor another installed model provides."""
-
-    def __init__(self, model: str, part: SubModelType, field: str) -> None:
-        _, kind, source = _KINDS[part]
-        super().__init__(
-            f"{model} comes without a {kind}: install one, for example {source} (the starter models have it), and "
-            f"select it as {field}"
-        )
-
-
 class UnreadableModel(ValueError):
     """A main model's file does not exist any more, or is damaged."""
 
@@ -78,7 +67,8 @@ def source_of(
         return main
     separate = first_installed(context, _is_suitable, **_KINDS[part][0])
     if separate is None:
-        raise MissingPart(main.name, part, field)
+        _, kind, source = _KINDS[part]
+        raise MissingPart(main.name, kind, source, field)
     context.logger.info(f"{main.name} comes without a {_KINDS[part][1]}: {separate.name} is used")
     return separate
 

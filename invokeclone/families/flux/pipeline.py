@@ -9,6 +9,7 @@ import torch
 
 from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.components.flux.conditioning import FLUXConditioningInfo
+from invokeclone.components.flux.tokens import PACKING
 from invokeclone.components.text_encoders.encode import encode_t5
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
@@ -21,7 +22,6 @@ from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.engine.schedules.flow import FlowSchedule
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.denoiser import FluxControl, FluxDenoiser, FluxImageAttention, PositionScaling, Reference
-from invokeclone.families.flux.tokens import PACKING
 from invokeclone.kit import log
 
 logger = log.get("families.flux")

@@ -8,8 +8,9 @@ from torch.nn import functional
 
 from invokeclone.components.autoencoders import vae as autoencoder
 from invokeclone.components.autoencoders.latent_spaces import FLUX
+from invokeclone.components.flux.tokens import PACKING, pack, pad_to_tokens, place
 from invokeclone.families.flux.denoiser import Reference
-from invokeclone.families.flux.tokens import PACKING, pack, positions
+from invokeclone.families.flux.tokens import positions
 
 _FACTOR = 8
 """Pixels per latent along each side."""
@@ -18,33 +19,20 @@ _FACTOR = 8
 def kontext_references(vae: Any, images: Sequence[torch.Tensor], device: torch.device) -> list[Reference]:
     """Return the tokens of reference images (1, 3, height, width) in -1..1, which keep their sizes, of at least 8 pixels.
 
-    The first image is at the output's position; each further one is placed to the right of the area covered so far,
-    or below it, whichever keeps the area closer to a square.
+    They are placed side by side (`place`).
     """
-    references: list[Reference] = []
-    covered_height = covered_width = 0
-    for image in images:
-        if min(image.shape[-2:]) < _FACTOR:
-            raise ValueError(f"a reference image must be at least {_FACTOR} x {_FACTOR} pixels")
-        latents = _encode(vae, image, device, sampled=False)
-        latents = _pad_to_tokens(latents)
-        height, width = latents.shape[-2:]
-        row = column = 0
-        if references:
-            if covered_height + height > covered_width + width:
-                column = covered_width
-            else:
-                row = covered_height
-        covered_height, covered_width = max(covered_height, row + height), max(covered_width, column + width)
-        grid = positions(height // PACKING, width // PACKING, 1, (row // PACKING, column // PACKING))
-        references.append(Reference(pack(latents), grid))
-    return references
+    encoded = [pad_to_tokens(_encode_reference(vae, image, device)) for image in images]
+    places = place([(latents.shape[-2], latents.shape[-1]) for latents in encoded])
+    return [
+        Reference(pack(latents), positions(latents.shape[-2] // PACKING, latents.shape[-1] // PACKING, 1, offset))
+        for latents, offset in zip(encoded, places, strict=True)
+    ]
 
 
-def _pad_to_tokens(latents: torch.Tensor) -> torch.Tensor:
-    """Return latents with even sides, padded by wrapping around."""
-    down, right = latents.shape[-2] % PACKING, latents.shape[-1] % PACKING
-    return functional.pad(latents, (0, right, 0, down), mode="circular") if down or right else latents
+def _encode_reference(vae: Any, image: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if min(image.shape[-2:]) < _FACTOR:
+        raise ValueError(f"a reference image must be at least {_FACTOR} x {_FACTOR} pixels")
+    return _encode(vae, image, device, sampled=False)
 
 
 def fill_tokens(vae: Any, image: torch.Tensor, change: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,26 +1,10 @@
-"""Image tokens of FLUX.1: latents packed in squares of two, their positions, and the rotary tables of positions."""
+"""Positions of FLUX.1's tokens, and their rotary tables."""
 
 from collections.abc import Sequence
 
 import torch
 
-PACKING = 2
-"""Latents per token along each side."""
 _THETA = 10000.0
-
-
-def pack(latents: torch.Tensor) -> torch.Tensor:
-    """Return tokens (batch, rows · columns, channels · 4) of latents (batch, channels, 2 · rows, 2 · columns)."""
-    batch, channels, height, width = latents.shape
-    squares = latents.reshape(batch, channels, height // PACKING, PACKING, width // PACKING, PACKING)
-    return squares.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * PACKING * PACKING)
-
-
-def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Return the latents (batch, channels, height, width) of tokens."""
-    rows, columns = height // PACKING, width // PACKING
-    squares = tokens.reshape(len(tokens), rows, columns, -1, PACKING, PACKING)
-    return squares.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, height, width)
 
 
 def positions(rows: int, columns: int, index: int = 0, offset: tuple[int, int] = (0, 0)) -> torch.Tensor:

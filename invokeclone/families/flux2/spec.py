@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Flux2VariantType, ModelFormat
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import (
@@ -164,6 +164,22 @@ FAMILY = Family(
         loras.rule(LoRA_Diffusers_Flux2_Config, _is_lora, base_of_lora, base_is_guess=True, variant=_variant_of_lora),
     ),
     architectures=(
-        Architecture(BaseModelType.Flux2, (latent_spaces.FLUX_2,), ModelDefaults(1024, 1024), noise_type="FLUX.2"),
+        Architecture(
+            BaseModelType.Flux2,
+            (latent_spaces.FLUX_2,),
+            ModelDefaults(1024, 1024, steps=4, guidance=1.0),
+            Capabilities(
+                schedulers=("euler", "heun", "lcm"),
+                image_to_image=True,
+                inpaint=True,
+                hires_fix=True,
+                partial_denoise=True,
+                lora=True,
+                regional_prompts=True,
+                separate_vae=True,
+            ),
+            variant_defaults=dict.fromkeys(_UNDISTILLED.values(), ModelDefaults(1024, 1024, steps=28, guidance=1.0)),
+            noise_type="FLUX.2",
+        ),
     ),
 )

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ZImageVariantType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import (
@@ -156,7 +156,24 @@ FAMILY = Family(
         loras.rule(LoRA_Diffusers_ZImage_Config, _is_lora),
     ),
     architectures=(
-        Architecture(BaseModelType.ZImage, (latent_spaces.Z_IMAGE,), ModelDefaults(1024, 1024), noise_type="Z-Image"),
+        Architecture(
+            BaseModelType.ZImage,
+            (latent_spaces.Z_IMAGE,),
+            ModelDefaults(1024, 1024, steps=9, guidance=1.0),
+            Capabilities(
+                schedulers=("euler", "heun", "lcm"),
+                image_to_image=True,
+                inpaint=True,
+                hires_fix=True,
+                partial_denoise=True,
+                lora=True,
+                control=True,
+                regional_prompts=True,
+                separate_vae=True,
+            ),
+            variant_defaults={ZImageVariantType.ZBase: ModelDefaults(1024, 1024, steps=50, guidance=4.0)},
+            noise_type="Z-Image",
+        ),
     ),
     unsupported=(UnsupportedKind("Lumina Image 2 or OmniGen 2, or a LoRA of them", _is_lumina),),
 )

@@ -82,10 +82,8 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
         "ernie_image_vae_decode",
     ),
-    "FLUX.2": (
-        "flux2_denoise", "flux2_dev_lora_collection_loader", "flux2_dev_lora_loader", "flux2_dev_model_loader",
-        "flux2_dev_text_encoder", "flux2_klein_lora_collection_loader", "flux2_klein_lora_loader",
-        "flux2_klein_model_loader", "flux2_klein_text_encoder", "flux2_vae_decode", "flux2_vae_encode",
+    "FLUX.2 dev": (
+        "flux2_dev_lora_collection_loader", "flux2_dev_lora_loader", "flux2_dev_model_loader", "flux2_dev_text_encoder",
     ),
     "Ideogram 4": (
         "ideogram4_caption_builder", "ideogram4_denoise", "ideogram4_l2i", "ideogram4_model_loader",
@@ -103,11 +101,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "wan_denoise", "wan_i2l", "wan_i2v_ideal_dimensions", "wan_l2i", "wan_l2v", "wan_lora_collection_loader",
         "wan_lora_loader", "wan_model_loader", "wan_ref_image_encoder", "wan_text_encoder", "wan_ti2v_ideal_dimensions",
         "wan_video_denoise",
-    ),
-    "Z-Image": (
-        "z_image_control", "z_image_denoise", "z_image_denoise_meta", "z_image_i2l", "z_image_l2i",
-        "z_image_lora_collection_loader", "z_image_lora_loader", "z_image_model_loader",
-        "z_image_seed_variance_enhancer", "z_image_text_encoder",
     ),
 }  # fmt: skip
 

@@ -82,7 +82,7 @@ class GraphAssembly:
         `scores` are aesthetic scores, for models conditioned on them.
         """
         texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value")]
-        if recipe.has_negative_prompt or self.settings.cfg_scale > 1.0:
+        if recipe.uses_negative_prompt(self.settings.guidance) or self.settings.cfg_scale > 1.0:
             texts.append(recipe.write_prompt(self.settings.negative_prompt))
         encoded = []
         for number, (name, text) in enumerate(zip(("pos_cond", "neg_cond"), texts, strict=False)):

@@ -37,6 +37,10 @@ class Recipe(ABC):
     schedule_shift: Mapping[str, float] = {}
     """The shift that schedules of the family's models usually have, by the names of its parameters."""
 
+    def uses_negative_prompt(self, guidance: float) -> bool:
+        """Return whether runs with this guidance use a negative prompt."""
+        return self.has_negative_prompt
+
     @abstractmethod
     def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         """Load the parts of a main model; `parts` are separate models, by the names in `separate_parts`."""

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from invokeclone.families.flux.conditioning import PromptRegion, build_conditioning
+from invokeclone.components.flux.regions import PromptRegion
+from invokeclone.families.flux.conditioning import build_conditioning
 from invokeclone.families.flux.controlnet import FluxControlNet
 from invokeclone.families.flux.ip_adapter import FluxImagePrompt
 from invokeclone.families.flux.reference_images import control_tokens, fill_tokens, kontext_references

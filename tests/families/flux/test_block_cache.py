@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from invokeclone.components.flux.regions import PromptRegion
 from invokeclone.families.flux import pipeline
-from invokeclone.families.flux.conditioning import PromptRegion, build_conditioning
+from invokeclone.families.flux.conditioning import build_conditioning
 from invokeclone.families.flux.controlnet import FluxControlNet
 from invokeclone.kit.config.settings import Settings
 from tests.families.flux.test_controls import encoded, make_controlnet
@@ -75,7 +76,7 @@ def test_a_large_threshold_computes_each_side_once(flux_transformer: Any, flux_t
 
 def test_a_skipped_step_adds_what_the_blocks_added_before(flux_transformer: Any, flux_text: Text) -> None:
     states: list[torch.Tensor] = []
-    hook = flux_transformer.norm_out.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0].clone()))
+    hook = flux_transformer.norm_out.norm.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0].clone()))
     try:
         heads = head_outputs(flux_transformer, flux_text)
     finally:

@@ -11,13 +11,15 @@ from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from invokeclone.components.flux.regions import PromptRegion
+from invokeclone.components.flux.tokens import pack, unpack
 from invokeclone.families.flux import pipeline, redux
-from invokeclone.families.flux.conditioning import FluxConditioning, PromptRegion, build_conditioning
+from invokeclone.families.flux.conditioning import FluxConditioning, build_conditioning
 from invokeclone.families.flux.controlnet import FluxControlNet, load_controlnet_file
 from invokeclone.families.flux.ip_adapter import FluxImagePrompt, load_ip_adapter
 from invokeclone.families.flux.pipeline import FluxDenoiseTask
 from invokeclone.families.flux.position_scaling import dynamic_positions
-from invokeclone.families.flux.tokens import pack, positions, rotary_table, unpack
+from invokeclone.families.flux.tokens import positions, rotary_table
 from tests.families.flux.test_pipeline import (
     CPU,
     HEIGHT,

@@ -75,7 +75,7 @@ def predict_merged(flux_transformer: Any, original: Tensors) -> Merge:
 
     def merge(deltas: Tensors, weight: float = WEIGHT) -> torch.Tensor:
         changed = {name: value + weight * deltas[name] if name in deltas else value for name, value in original.items()}
-        return predict(flux_transformer, single_files.to_diffusers_names(changed))
+        return predict(flux_transformer, single_files.NAMES.to_diffusers(changed))
 
     return merge
 
@@ -103,7 +103,7 @@ def flat(name: str) -> str:
 
 def rows_of(layer: str, up: torch.Tensor, hidden: int) -> Tensors:
     """Return the rows of each of diffusers' modules that a layer consists of."""
-    modules = single_files.module_names(layer)
+    modules = single_files.NAMES.module_names(layer)
     if layer == SWAPPED:
         return {modules[0]: torch.cat(up.chunk(2)[::-1])}
     if len(modules) == 1:

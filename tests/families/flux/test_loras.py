@@ -18,6 +18,7 @@ from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.denoisers.lora_fields import LoRANotApplicable
 from invokeclone.components.flux.conditioning import FLUXConditioningInfo
 from invokeclone.components.flux.fields import FluxConditioningField
+from invokeclone.components.flux.tokens import pack, unpack
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.engine.conditioning import ConditioningFieldData
 from invokeclone.engine.lora.files import load_lora
@@ -33,7 +34,6 @@ from invokeclone.families.flux.nodes.loras import (
 from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation
 from invokeclone.families.flux.nodes.prompts import FluxTextEncoderInvocation
 from invokeclone.families.flux.reference_images import control_tokens, kontext_references
-from invokeclone.families.flux.tokens import pack, unpack
 from invokeclone.graph.invocations.metadata import WrongModelType
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
@@ -98,7 +98,7 @@ def merge_control_lora(original: Tensors, lora: Tensors, weight: float) -> Any:
             layer = name.removesuffix(".lora_B.bias")
             changed[f"{layer}.bias"] = changed[f"{layer}.bias"] + weight * tensor
     model = make_transformer(in_channels=128, out_channels=64)
-    model.load_state_dict(single_files.to_diffusers_names(changed))
+    model.load_state_dict(single_files.NAMES.to_diffusers(changed))
     return model
 
 
@@ -305,7 +305,7 @@ class TestRuns:
         delta = 0.5 * random_tensor(rows, 2) @ (0.3 * random_tensor(2, columns))
         changed = {**original, f"{LAYER}.weight": original[f"{LAYER}.weight"] + delta}
         merged = make_transformer()
-        merged.load_state_dict(single_files.to_diffusers_names(changed))
+        merged.load_state_dict(single_files.NAMES.to_diffusers(changed))
         context.models.objects["dev"] = merged
         assert torch.allclose(latents, latents_of(context, denoise()), atol=2e-4)
         assert not torch.allclose(latents, plain, atol=1e-2)

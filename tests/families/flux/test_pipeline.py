@@ -16,13 +16,14 @@ from diffusers import (
 )
 from torch.nn import functional
 
+from invokeclone.components.flux.tokens import pack, unpack
 from invokeclone.engine.flow_inputs import FlowInputs
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.families.flux import pipeline
 from invokeclone.families.flux.conditioning import FluxConditioning
 from invokeclone.families.flux.pipeline import FluxDenoiseTask
 from invokeclone.families.flux.reference_images import fill_tokens, kontext_references
-from invokeclone.families.flux.tokens import pack, positions, rotary_table, unpack
+from invokeclone.families.flux.tokens import positions, rotary_table
 from tests.tiny_flux import make_transformer
 
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from invokeclone.components.flux.single_files import PREFIXES
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.quantized.files import read_weights
 from invokeclone.families.flux import load, single_files
@@ -36,7 +37,7 @@ def test_original_names(flux_file: Path, flux_transformer: Any, tmp_path: Path) 
     assert not loaded.training
 
 
-@pytest.mark.parametrize("prefix", single_files.PREFIXES)
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_of_other_programs(prefix: str, flux_file: Path, flux_transformer: Any, tmp_path: Path) -> None:
     tensors = {f"{prefix}{name}": value for name, value in load_file(flux_file).items()}
     tensors["text_encoders.clip_l.transformer.text_model.final_layer_norm.weight"] = torch.ones(4)
@@ -56,7 +57,7 @@ def test_published_files_are_renamed_as_diffusers_does() -> None:
     sizes = {"attention_head_dim": 128, "num_attention_heads": 24, "axes_dims_rope": (16, 56, 56)}
     with torch.device("meta"):
         weights = original_names(make_transformer(**sizes).state_dict())
-        ours = single_files.to_diffusers_names(weights)
+        ours = single_files.NAMES.to_diffusers(weights)
         theirs = convert_flux_transformer_checkpoint_to_diffusers(dict(weights))
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in theirs.items()}
 
@@ -136,7 +137,7 @@ def test_quantized_files(kind: str, flux_text: Any, tmp_path: Path) -> None:
     assert loaded.dtype == torch.bfloat16
     weights = {
         name: value.decode(torch.float32) if isinstance(value, PackedTensor) else value
-        for name, value in single_files.to_diffusers_names(read_weights(path)).items()
+        for name, value in single_files.NAMES.to_diffusers(read_weights(path)).items()
     }
     plain = make_transformer(**sizes)
     plain.load_state_dict(weights)
@@ -149,7 +150,7 @@ def test_an_input_layer_of_another_shape(flux_transformer: Any) -> None:
     original = original_names(flux_transformer.state_dict())
     expected = original["img_in.weight"]
     flat = original | {"img_in.weight": expected.reshape(1, -1)}
-    renamed = single_files.to_diffusers_names(flat)
+    renamed = single_files.NAMES.to_diffusers(flat)
     assert torch.equal(renamed["x_embedder.weight"], expected)  # type: ignore[arg-type]
 
 

@@ -174,7 +174,8 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
     ) -> "FluxConditioning":
         """Return one side of the guidance. Raises ValueError if there is none, or for another family's."""
         from invokeclone.components.flux.conditioning import FLUXConditioningInfo
-        from invokeclone.families.flux.conditioning import PromptRegion, build_conditioning
+        from invokeclone.components.flux.regions import PromptRegion
+        from invokeclone.families.flux.conditioning import build_conditioning
         from invokeclone.families.flux.pipeline import PIXELS_PER_TOKEN_SIDE
 
         name = f"{'positive' if positive else 'negative'}_text_conditioning"

@@ -1,0 +1,1 @@
+"""Nodes of FLUX.2."""
