@@ -147,7 +147,8 @@ def text_positions(tokens: int) -> torch.Tensor:
 def make_schedule(inputs: FlowInputs, scheduler: str, device: torch.device) -> FlowSchedule:
     """Return the schedule of a run, whose shift does not depend on the image's size.
 
-    A run of Euler's method that starts later has the full number of steps, unlike those of other solvers.
+    A run of Euler's method that starts later has the full number of steps, unlike those of other solvers. As in InvokeAI,
+    the lengths of its steps are rounded only if it begins with noise alone.
     """
     if inputs.steps < 1:
         raise ValueError(f"num_steps must be at least 1, not {inputs.steps}")
@@ -160,7 +161,7 @@ def make_schedule(inputs: FlowInputs, scheduler: str, device: torch.device) -> F
         return flow_solvers.consistency_flow_schedule(levels, device, inputs.seed)
     if inputs.start > 0 and len(levels) > 1:
         levels = flow.refill_levels(levels, inputs.steps, _SHIFT)
-    return flow.flow_schedule(levels, device)
+    return flow.flow_schedule(levels, device, rounds_length=inputs.latents is None)
 
 
 def _check(transformer: Any, task: Flux2Task) -> None:

@@ -136,6 +136,19 @@ def test_a_later_start_has_all_steps(flux2_parts: dict[str, Any]) -> None:
     assert len(ended) == 7, "without a later start, the steps after the end are left out"
 
 
+def test_lengths_of_steps_are_rounded_in_runs_from_noise_alone() -> None:
+    """Runs from an image take InvokeAI's own steps, others those of diffusers' scheduler."""
+    prediction = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    latents, after = torch.zeros_like(prediction), {}
+    for given in (None, latents):
+        schedule = pipeline.make_schedule(FlowInputs(64, 64, 4, latents=given), "euler", CPU)
+        after[given is None] = schedule.step(prediction, latents, 0).latents
+    length = float(schedule.levels[1]) - float(schedule.levels[0])
+    assert torch.equal(after[True], prediction * float(torch.tensor(length).bfloat16()))
+    assert torch.equal(after[False], prediction * length)
+    assert not torch.equal(after[True], after[False])
+
+
 def test_a_run_continues_another(flux2_parts: dict[str, Any]) -> None:
     """Latents that a run leaves noisy are the start of the next one, which adds no noise."""
     half = run(flux2_parts, end=0.5, steps=8)
