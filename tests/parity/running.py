@@ -43,14 +43,9 @@ def serve(root: Path, folder: Path) -> Iterator[Server]:
     model_folders = sorted(folder.iterdir())
     for model in model_folders:
         source = {"source": str(model), "inplace": True}
-        running.client.post(
-            "/api/v2/models/install", params=source, json={"name": model.name.removesuffix(".safetensors")}
-        ).raise_for_status()
+        running.client.post("/api/v2/models/install", params=source, json={"name": model.name}).raise_for_status()
     running.wait_for(
-        lambda: (
-            {model.name.removesuffix(".safetensors") for model in model_folders}
-            <= {model["name"] for model in models_of(running)}
-        ),
+        lambda: {model.name for model in model_folders} <= {model["name"] for model in models_of(running)},
         "the models",
     )
     yield running
