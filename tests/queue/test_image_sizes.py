@@ -74,6 +74,8 @@ async def test_a_mask_of_another_size_is_refused(client: httpx.AsyncClient, reso
     image, mask = await store(resources, (300, 200)), await store(resources, (200, 300))
     refused = await enqueue(client, 400, init_image={"image": image}, inpaint_mask={"mask": mask})
     assert "the mask is 200x300 and the initial image 300x200" in json.dumps(refused)
+    fitting = await store(resources, (64, 96))
+    await enqueue(client, init_image={"image": image}, inpaint_mask={"mask": fitting}, width=64, height=96)
     turned = await store(resources, (200, 300), 8)
     await enqueue(client, init_image={"image": image}, inpaint_mask={"mask": turned})
 

@@ -20,24 +20,25 @@ async def resolve_with_images(
     """Resolve a request whose images are stored; the user must be allowed to read them.
 
     The result has the size of the initial image if the request has none; an initial image of another size is resized,
-    with its mask. Raises the errors of `resolve`, ImageNotFound, and InvalidGeneration for a mask of another size than
-    the initial image.
+    with its mask. Raises the errors of `resolve`, ImageNotFound, and InvalidGeneration for a mask that has neither the
+    size of the initial image nor that of the result.
     """
     if request.init_image is None:
         return await resolve(connection, request)
     size = await _size(resources, request.init_image.image)
-    if request.inpaint_mask is not None:
-        mask = await _size(resources, request.inpaint_mask.mask)
-        if mask != size:
-            raise InvalidGeneration(
-                f"the mask is {mask[0]}x{mask[1]} and the initial image {size[0]}x{size[1]}: they must have the same size"
-            )
     if request.width is None and request.height is None:
         scale = min(1.0, (MAX_PIXELS / (size[0] * size[1])) ** 0.5)
         width, height = (max(1, round(side * scale)) for side in size)
         request = request.model_copy(update={"width": width, "height": height})
     resolved = await resolve(connection, request)
     settings = resolved.settings
+    if request.inpaint_mask is not None:
+        mask = await _size(resources, request.inpaint_mask.mask)
+        if mask not in (size, (settings.width, settings.height)):
+            raise InvalidGeneration(
+                f"the mask is {mask[0]}x{mask[1]} and the initial image {size[0]}x{size[1]}: the mask must have the size "
+                f"of the image or of the result, {settings.width}x{settings.height}"
+            )
     if settings.init_image is None or size == (settings.width, settings.height):
         return resolved
     return replace(resolved, settings=replace(settings, init_image=replace(settings.init_image, resize=True)))

@@ -126,7 +126,7 @@ def test_runs_with_controls_do_not_use_it(
 ) -> None:
     control = FluxControlNet(make_controlnet(), encoded(flux_vae, image_of(1)), (2, 2), weight=0.5)
     expected, calls = counted(flux_transformer, task_of(flux_text, controls=[control]))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="invokeclone.families.flux"):
         latents, cached_calls = counted(flux_transformer, task_of(flux_text, controls=[control], cache_threshold=1.0))
     assert torch.equal(latents, expected)
     assert cached_calls == calls == [STEPS] * 4
