@@ -76,6 +76,7 @@ def install(app: FastAPI, root: Path) -> None:
     async def part(request: Request) -> Response:
         return send(request, request.path_params["name"])
 
-    app.add_route("/", index, include_in_schema=False)
     app.add_route("/page/{name}", part, include_in_schema=False)
+    app.add_route("/", index, include_in_schema=False)
+    app.router.routes.insert(0, app.router.routes.pop())  # routes are tried in order, and there are hundreds
     app.router.default = official.with_fallback(app.router.default)
