@@ -89,6 +89,7 @@ def test_measured_prompt_accuracy_reaches_the_stated_metrics():
         assert scores[key] >= promised[key] - slack, (key, scores[key], promised[key])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_images_of_512_pixels_show_one_object_that_follows_the_prompt():
     """The official UI's size for this base, for which the model was not trained."""
