@@ -42,7 +42,6 @@ _process_fields: dict[str, Any] = {}
 
 def get(name: str) -> logging.Logger:
     """Return the logger of one package: `get("queue")` is `invokeclone.queue`."""
-    logging.setLogRecordFactory(_EncodableRecord)
     return logging.getLogger(f"{ROOT}.{name}")
 
 
@@ -68,6 +67,9 @@ class _EncodableRecord(logging.LogRecord):
     def getMessage(self) -> str:  # noqa: N802  (logging's name)
         """Return the message with lone surrogates as escapes."""
         return super().getMessage().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+logging.setLogRecordFactory(_EncodableRecord)
 
 
 class Fields(logging.Filter):

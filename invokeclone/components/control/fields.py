@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from invokeclone.graph.invocations.invocation import BaseInvocationOutput, invocation_output
 from invokeclone.graph.vocabulary.fields import ImageField, OutputField, TensorField
@@ -33,6 +33,22 @@ def check_steps(begin: float, end: float) -> None:
     if begin >= end:
         message = f"Begin step percent ({begin}) must be less than end step percent ({end})"
         raise ValueError(message)
+
+
+class ControlChecks(BaseModel):
+    """Mixin of nodes with `weight` or `control_weight`, `begin_step_percent` and `end_step_percent`: checks them."""
+
+    @field_validator("control_weight", "weight", check_fields=False)
+    @classmethod
+    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
+        check_weights(value)
+        return value
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        node: Any = self
+        check_steps(node.begin_step_percent, node.end_step_percent)
+        return self
 
 
 def _begin() -> Any:

@@ -20,13 +20,6 @@ class LoRANotApplicable(ValueError):
     """A LoRA cannot be applied to a model: it is already applied, or for another base."""
 
 
-def as_list(loras: LoRAField | list[LoRAField] | None) -> list[LoRAField]:
-    """Return the input of a node that takes one LoRA or several as a list."""
-    if loras is None:
-        return []
-    return loras if isinstance(loras, list) else [loras]
-
-
 def with_loras(context: InvocationContext, target: Target | None, loras: Sequence[LoRAField]) -> Target | None:
     """Return a model part with the LoRAs added; None stays None.
 

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.components.flux.conditioning import FLUXConditioningInfo
 from invokeclone.components.flux.tokens import PACKING
-from invokeclone.components.text_encoders.encode import encode_t5
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
 from invokeclone.engine.block_cache import first_block_cache
@@ -27,18 +25,6 @@ from invokeclone.kit import log
 logger = log.get("families.flux")
 PACKED_CHANNELS = latent_spaces.FLUX.channels * PACKING**2
 PIXELS_PER_TOKEN_SIDE = latent_spaces.FLUX.spatial_factor * PACKING
-
-
-def encode(
-    clip: tuple[Any, Any], t5: tuple[Any, Any], prompt: str, tokens: int, devices_: tuple[torch.device, torch.device]
-) -> FLUXConditioningInfo:
-    """Return CLIP's pooled embedding and T5's embeddings (1, tokens, width) of a prompt, on the CPU.
-
-    `clip` and `t5` are pairs of tokenizer and encoder, which compute on the devices in `devices_`.
-    """
-    return FLUXConditioningInfo(
-        encode_clip(*clip, prompt, devices_[0]).cpu(), encode_t5(*t5, prompt, tokens, devices_[1]).cpu()
-    )
 
 
 def encode_clip(tokenizer: Any, text_encoder: Any, prompt: str, device: torch.device) -> torch.Tensor:

@@ -12,6 +12,7 @@ from invokeclone.components.control.fields import (
 )
 from invokeclone.components.control.image_encoders import find_image_encoder
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.vocabulary.fields import Input, InputField, MetadataField, OutputField, WithMetadata
 from invokeclone.graph.vocabulary.taxonomy import Classification
@@ -47,13 +48,6 @@ class MDT2IAdapterListOutput(BaseInvocationOutput):
 def records(metadata: MetadataField | None, label: str) -> list[Any]:
     """Return the metadata records under a label."""
     return (metadata.root if metadata else {}).get(label) or []
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return a value as a list; None becomes an empty list."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list) else [value]
 
 
 @invocation(

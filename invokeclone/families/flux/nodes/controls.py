@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal, Self
-
-from pydantic import field_validator, model_validator
+from typing import TYPE_CHECKING, Any, Literal
 
 from invokeclone.components.control.fields import (
     CONTROLNET_RESIZE_VALUES,
+    ControlChecks,
     IPAdapterField,
     IPAdapterOutput,
-    check_steps,
-    check_weights,
 )
 from invokeclone.components.control.image_encoders import find_image_encoder
 from invokeclone.families.flux.fields import (
@@ -39,7 +36,7 @@ DOWNSAMPLING_FUNCTIONS = Literal["nearest", "bilinear", "bicubic", "area", "near
 @invocation(
     "flux_controlnet", title="FLUX ControlNet", tags=["controlnet", "flux"], category="conditioning", version="1.0.0"
 )
-class FluxControlNetInvocation(BaseInvocation):
+class FluxControlNetInvocation(ControlChecks, BaseInvocation):
     """Combine a ControlNet with its image for the denoise node."""
 
     image: ImageField = InputField(description="The control image")
@@ -59,17 +56,6 @@ class FluxControlNetInvocation(BaseInvocation):
     instantx_control_mode: int | None = InputField(
         default=-1, description="Mode of union models, such as 0 for canny and 2 for depth; -1 for none"
     )
-
-    @field_validator("control_weight")
-    @classmethod
-    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
-        check_weights(value)
-        return value
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        check_steps(self.begin_step_percent, self.end_step_percent)
-        return self
 
     def invoke(self, context: InvocationContext) -> FluxControlNetOutput:
         """Return the combination. Raises for a missing image."""
@@ -94,7 +80,7 @@ class FluxControlNetInvocation(BaseInvocation):
     category="conditioning",
     version="1.0.0",
 )
-class FluxIPAdapterInvocation(BaseInvocation):
+class FluxIPAdapterInvocation(ControlChecks, BaseInvocation):
     """Use an image as a prompt for the denoise node."""
 
     image: ImageField = InputField(description="The prompt image")
@@ -108,17 +94,6 @@ class FluxIPAdapterInvocation(BaseInvocation):
     weight: float | list[float] = InputField(default=1, description="Weight, or one weight per step")
     begin_step_percent: float = InputField(default=0, ge=0, le=1, description=_BEGIN)
     end_step_percent: float = InputField(default=1, ge=0, le=1, description=_END)
-
-    @field_validator("weight")
-    @classmethod
-    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
-        check_weights(value)
-        return value
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        check_steps(self.begin_step_percent, self.end_step_percent)
-        return self
 
     def invoke(self, context: InvocationContext) -> IPAdapterOutput:
         """Find the image encoder and return the combination."""

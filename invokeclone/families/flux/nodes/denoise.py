@@ -1,6 +1,5 @@
 """Denoise nodes. They collect their inputs into a task for `pipeline.denoise`."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +14,7 @@ from invokeclone.families.flux.fields import (
     FluxReduxConditioningField,
 )
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_base
 from invokeclone.graph.invocations.outputs import LatentsMetaOutput, LatentsOutput
@@ -229,13 +229,6 @@ class FluxDenoiseLatentsMetaInvocation(FluxDenoiseInvocation, WithMetadata):
             "seed": self.seed,
             **({"loras": loras} if loras else {}),
         }
-
-
-def as_list(value: Any) -> Sequence[Any]:
-    """Return an input that is one value, a list or nothing as a list."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
 
 
 def _mask(

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.lora_fields import as_list, with_loras
+from invokeclone.components.denoisers.lora_fields import with_loras
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import ControlLoRAField, FluxControlLoRALoaderOutput, FluxLoRALoaderOutput
 from invokeclone.families.flux.nodes.controls import check_base
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, Input, InputField

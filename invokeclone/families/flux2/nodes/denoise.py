@@ -1,11 +1,12 @@
 """The denoise node. It collects its inputs into a task for `pipeline.denoise`."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.denoisers.inputs import FlowDenoiseInputs, flow_inputs
 from invokeclone.components.flux.fields import FluxConditioningField, FluxKontextConditioningField
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
 from invokeclone.graph.invocations.metadata import check_base
 from invokeclone.graph.invocations.outputs import LatentsOutput
@@ -81,7 +82,7 @@ class Flux2DenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         from invokeclone.families.flux2.pipeline import Flux2Task, join_prompts
         from invokeclone.families.flux2.reference_images import encode_references
 
-        regions = [self._region(context, f, "positive") for f in _as_list(self.positive_text_conditioning)]
+        regions = [self._region(context, f, "positive") for f in as_list(self.positive_text_conditioning)]
         if not regions:
             message = "positive_text_conditioning is an empty list: connect at least one prompt"
             raise ValueError(message)
@@ -90,7 +91,7 @@ class Flux2DenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             negative = self._region(context, self.negative_text_conditioning, "negative")
         size = (self.width, self.height)
         images = [
-            context.images.get_pil(field.image.image_name, mode="RGB") for field in _as_list(self.kontext_conditioning)
+            context.images.get_pil(field.image.image_name, mode="RGB") for field in as_list(self.kontext_conditioning)
         ]
         loaded = context.models.load(self.vae.vae)
         with loaded as vae:
@@ -114,10 +115,3 @@ class Flux2DenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         stored = context.conditioning.load(field.conditioning_name)
         info = stored.single(Flux2ConditioningInfo, f"{side}_text_conditioning")
         return PromptRegion(info.embeds, context.tensors.load(field.mask.tensor_name) if field.mask else None)
-
-
-def _as_list(value: Any) -> list[Any]:
-    """Return an input that is one value, a list or nothing as a list."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]

@@ -1,10 +1,11 @@
 """Nodes that add LoRAs to the fields of FLUX.2 klein models. They load no model."""
 
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.lora_fields import as_list, with_loras
+from invokeclone.components.denoisers.lora_fields import with_loras
 from invokeclone.components.text_encoders.fields import Qwen3EncoderField
 from invokeclone.families.flux2.fields import Flux2KleinLoRALoaderOutput
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField

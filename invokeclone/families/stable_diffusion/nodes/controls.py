@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
 from invokeclone.components.control.fields import (
     CONTROLNET_MODE_VALUES,
     CONTROLNET_RESIZE_VALUES,
+    ControlChecks,
     ControlField,
     ControlOutput,
     T2IAdapterField,
     T2IAdapterOutput,
-    check_steps,
-    check_weights,
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
@@ -41,7 +40,7 @@ _NAMES = {ModelType.ControlNet: "ControlNet", ModelType.T2IAdapter: "T2I-Adapter
     category="conditioning",
     version="1.1.3",
 )
-class ControlNetInvocation(BaseInvocation):
+class ControlNetInvocation(ControlChecks, BaseInvocation):
     """Combine a ControlNet with its image for the denoise node."""
 
     image: ImageField = InputField(description="The control image")
@@ -63,17 +62,6 @@ class ControlNetInvocation(BaseInvocation):
         default="balanced", description="Balance between the prompt and the control image"
     )
     resize_mode: CONTROLNET_RESIZE_VALUES = InputField(default="just_resize", description=_RESIZE)
-
-    @field_validator("control_weight")
-    @classmethod
-    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
-        check_weights(value)
-        return value
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        check_steps(self.begin_step_percent, self.end_step_percent)
-        return self
 
     def invoke(self, context: InvocationContext) -> ControlOutput:
         """Return the combination. Raises for a missing image."""
@@ -98,7 +86,7 @@ class ControlNetInvocation(BaseInvocation):
     category="conditioning",
     version="1.0.4",
 )
-class T2IAdapterInvocation(BaseInvocation):
+class T2IAdapterInvocation(ControlChecks, BaseInvocation):
     """Combine a T2I-Adapter with its image for the denoise node."""
 
     image: ImageField = InputField(description="The control image")
@@ -116,17 +104,11 @@ class T2IAdapterInvocation(BaseInvocation):
 
     @field_validator("weight")
     @classmethod
-    def _check_weights(cls, value: float | list[float]) -> float | list[float]:
-        check_weights(value)
+    def _not_negative(cls, value: float | list[float]) -> float | list[float]:
         if min(value if isinstance(value, list) else [value], default=0) < 0:
             message = "the weight of a T2I-Adapter must be at least 0"
             raise ValueError(message)
         return value
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        check_steps(self.begin_step_percent, self.end_step_percent)
-        return self
 
     def invoke(self, context: InvocationContext) -> T2IAdapterOutput:
         """Return the combination. Raises for a missing image."""

@@ -1,16 +1,13 @@
 """The IP-Adapter node, and the encoding of its images for the denoise node."""
 
-from typing import TYPE_CHECKING, Any, Self
-
-from pydantic import field_validator, model_validator
+from typing import TYPE_CHECKING, Any
 
 from invokeclone.components.control.fields import (
     CLIP_VISION_MODELS,
     IP_ADAPTER_METHODS,
+    ControlChecks,
     IPAdapterField,
     IPAdapterOutput,
-    check_steps,
-    check_weights,
 )
 from invokeclone.components.control.image_encoders import encoder_name_of, find_image_encoder
 from invokeclone.graph.context import InvocationContext
@@ -64,7 +61,7 @@ def _layers(base: BaseModelType) -> dict[str, tuple[str, ...]]:
     category="conditioning",
     version="1.5.1",
 )
-class IPAdapterInvocation(BaseInvocation):
+class IPAdapterInvocation(ControlChecks, BaseInvocation):
     """Use images as a prompt for the denoise node."""
 
     image: ImageField | list[ImageField] = InputField(description="The prompt image(s)", ui_order=1)
@@ -90,17 +87,6 @@ class IPAdapterInvocation(BaseInvocation):
         default=1, ge=0, le=1, description="Where it stops, as a fraction of the steps"
     )
     mask: TensorField | None = InputField(default=None, description="Mask of the region it applies to")
-
-    @field_validator("weight")
-    @classmethod
-    def _within_range(cls, value: float | list[float]) -> float | list[float]:
-        check_weights(value)
-        return value
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        check_steps(self.begin_step_percent, self.end_step_percent)
-        return self
 
     def invoke(self, context: InvocationContext) -> IPAdapterOutput:
         """Find the image encoder and return the combination."""

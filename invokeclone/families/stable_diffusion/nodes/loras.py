@@ -1,9 +1,10 @@
 """Nodes that add LoRAs to the fields of Stable Diffusion models. They load no model."""
 
 from invokeclone.components.clip.fields import CLIPField
-from invokeclone.components.denoisers.lora_fields import as_list, with_loras
+from invokeclone.components.denoisers.lora_fields import with_loras
 from invokeclone.families.stable_diffusion.fields import LoRALoaderOutput, SDXLLoRALoaderOutput, UNetField
 from invokeclone.graph.context import InvocationContext
+from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
