@@ -1,6 +1,7 @@
 """CogView4's nodes. They collect their inputs and call the pipeline."""
 
 from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.components.autoencoders.nodes import DecodeLatents, EncodeImage
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.denoisers.inputs import FlowDenoiseInputs
 from invokeclone.components.text_encoders.fields import GlmEncoderField
@@ -8,13 +9,11 @@ from invokeclone.families.cogview4.fields import CogView4ConditioningField, CogV
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
-from invokeclone.graph.invocations.outputs import ImageOutput, LatentsOutput
+from invokeclone.graph.invocations.outputs import LatentsOutput
 from invokeclone.graph.vocabulary.fields import (
     FieldDescriptions,
-    ImageField,
     Input,
     InputField,
-    LatentsField,
     OutputField,
     UIComponent,
     WithBoard,
@@ -138,17 +137,10 @@ class CogView4DenoiseInvocation(BaseInvocation, FlowDenoiseInputs, WithMetadata,
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class CogView4ImageToLatentsInvocation(BaseInvocation, WithMetadata, WithBoard):
+class CogView4ImageToLatentsInvocation(EncodeImage, WithMetadata, WithBoard):
     """Encode an image to latents with CogView4's VAE."""
 
-    image: ImageField = InputField(description="The image to encode")
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Encode the image and save the latents."""
-        from invokeclone.components.autoencoders import steps
-
-        return steps.encode_image(context, self.image, self.vae, shifted=False)
+    shifted = False
 
 
 @invocation(
@@ -159,14 +151,7 @@ class CogView4ImageToLatentsInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class CogView4LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+class CogView4LatentsToImageInvocation(DecodeLatents):
     """Decode latents to an image with CogView4's VAE."""
 
-    latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Decode the latents and save the image."""
-        from invokeclone.components.autoencoders import steps
-
-        return steps.decode_latents(context, self.latents, self.vae, shifted=False)
+    shifted = False

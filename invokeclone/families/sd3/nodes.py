@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from invokeclone.components.autoencoders.fields import VAEField
+from invokeclone.components.autoencoders.nodes import DecodeLatents, EncodeImage
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.denoisers.inputs import FlowDenoiseInputs
@@ -12,13 +13,11 @@ from invokeclone.families.sd3.fields import SD3ConditioningField, SD3Conditionin
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
-from invokeclone.graph.invocations.outputs import ImageOutput, LatentsOutput
+from invokeclone.graph.invocations.outputs import LatentsOutput
 from invokeclone.graph.vocabulary.fields import (
     FieldDescriptions,
-    ImageField,
     Input,
     InputField,
-    LatentsField,
     OutputField,
     WithBoard,
     WithMetadata,
@@ -216,17 +215,10 @@ class SD3DenoiseInvocation(BaseInvocation, FlowDenoiseInputs, WithMetadata, With
     category="latents",
     version="1.0.1",
 )
-class SD3ImageToLatentsInvocation(BaseInvocation, WithMetadata, WithBoard):
+class SD3ImageToLatentsInvocation(EncodeImage, WithMetadata, WithBoard):
     """Encode an image to latents with Stable Diffusion 3's VAE."""
 
-    image: ImageField = InputField(description="The image to encode")
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Encode the image and save the latents."""
-        from invokeclone.components.autoencoders import steps
-
-        return steps.encode_image(context, self.image, self.vae, shifted=False)
+    shifted = False
 
 
 @invocation(
@@ -236,14 +228,7 @@ class SD3ImageToLatentsInvocation(BaseInvocation, WithMetadata, WithBoard):
     category="latents",
     version="1.3.2",
 )
-class SD3LatentsToImageInvocation(BaseInvocation, WithMetadata, WithBoard):
+class SD3LatentsToImageInvocation(DecodeLatents):
     """Decode latents to an image with Stable Diffusion 3's VAE."""
 
-    latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Decode the latents and save the image."""
-        from invokeclone.components.autoencoders import steps
-
-        return steps.decode_latents(context, self.latents, self.vae, shifted=False)
+    shifted = False

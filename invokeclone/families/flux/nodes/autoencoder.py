@@ -1,18 +1,7 @@
 """Nodes that decode FLUX.1's latents to images and encode images to latents."""
 
-from invokeclone.components.autoencoders.fields import VAEField
-from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
-from invokeclone.graph.invocations.outputs import ImageOutput, LatentsOutput
-from invokeclone.graph.vocabulary.fields import (
-    FieldDescriptions,
-    ImageField,
-    Input,
-    InputField,
-    LatentsField,
-    WithBoard,
-    WithMetadata,
-)
+from invokeclone.components.autoencoders.nodes import DecodeLatents, EncodeImage
+from invokeclone.graph.invocations.invocation import invocation
 
 
 @invocation(
@@ -22,17 +11,8 @@ from invokeclone.graph.vocabulary.fields import (
     category="latents",
     version="1.0.2",
 )
-class FluxVaeDecodeInvocation(BaseInvocation, WithMetadata, WithBoard):
+class FluxVaeDecodeInvocation(DecodeLatents):
     """Decode latents to an image."""
-
-    latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Decode the latents and save the image."""
-        from invokeclone.components.autoencoders.steps import decode_latents
-
-        return decode_latents(context, self.latents, self.vae)
 
 
 @invocation(
@@ -42,14 +22,5 @@ class FluxVaeDecodeInvocation(BaseInvocation, WithMetadata, WithBoard):
     category="latents",
     version="1.0.1",
 )
-class FluxVaeEncodeInvocation(BaseInvocation):
+class FluxVaeEncodeInvocation(EncodeImage):
     """Encode an image to latents."""
-
-    image: ImageField = InputField(description="The image to encode")
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Encode the image and save the latents."""
-        from invokeclone.components.autoencoders.steps import encode_image
-
-        return encode_image(context, self.image, self.vae)

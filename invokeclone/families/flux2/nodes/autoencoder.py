@@ -1,18 +1,7 @@
 """Nodes that decode FLUX.2's latents to images and encode images to latents."""
 
-from invokeclone.components.autoencoders.fields import VAEField
-from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
-from invokeclone.graph.invocations.outputs import ImageOutput, LatentsOutput
-from invokeclone.graph.vocabulary.fields import (
-    FieldDescriptions,
-    ImageField,
-    Input,
-    InputField,
-    LatentsField,
-    WithBoard,
-    WithMetadata,
-)
+from invokeclone.components.autoencoders.nodes import DecodeLatents, EncodeImage
+from invokeclone.graph.invocations.invocation import Classification, invocation
 
 
 @invocation(
@@ -23,17 +12,8 @@ from invokeclone.graph.vocabulary.fields import (
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class Flux2VaeDecodeInvocation(BaseInvocation, WithMetadata, WithBoard):
+class Flux2VaeDecodeInvocation(DecodeLatents):
     """Decode latents to an image with FLUX.2's VAE."""
-
-    latents: LatentsField = InputField(description=FieldDescriptions.latents, input=Input.Connection)
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> ImageOutput:
-        """Decode the latents and save the image."""
-        from invokeclone.components.autoencoders.steps import decode_latents
-
-        return decode_latents(context, self.latents, self.vae)
 
 
 @invocation(
@@ -44,14 +24,7 @@ class Flux2VaeDecodeInvocation(BaseInvocation, WithMetadata, WithBoard):
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class Flux2VaeEncodeInvocation(BaseInvocation):
+class Flux2VaeEncodeInvocation(EncodeImage):
     """Encode an image to latents with FLUX.2's VAE."""
 
-    image: ImageField = InputField(description="The image to encode")
-    vae: VAEField = InputField(description=FieldDescriptions.vae, input=Input.Connection)
-
-    def invoke(self, context: InvocationContext) -> LatentsOutput:
-        """Encode the image and save the latents."""
-        from invokeclone.components.autoencoders.steps import encode_image
-
-        return encode_image(context, self.image, self.vae, sampled=False)
+    sampled = False
