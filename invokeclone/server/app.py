@@ -63,6 +63,7 @@ from invokeclone.server.http.token_renewal import TokenRenewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
 from invokeclone.server.supervision.supervisor import COMMAND, Supervisor
+from invokeclone.server.webui import WebUI
 from invokeclone.shims import routers as shims
 from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui.sockets import Clients
@@ -153,7 +154,9 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     for router in ROUTERS + shims.ROUTERS:
         routes.include(bodies.read_strictly(router))
     routes.include(_probes())
-    page.install(app, settings.root)
+    official = WebUI(settings.root)
+    routes.include(page.router(official))
+    app.router.default = official.with_fallback(app.router.default)
     services.add(openapi.Document, openapi.install(app))
     app.mount("/ws", sockets.app)
     authentication.check(app)

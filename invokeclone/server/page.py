@@ -5,9 +5,8 @@ import hashlib
 import mimetypes
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -53,10 +52,9 @@ def _load() -> dict[str, _File]:
     return page_files
 
 
-def install(app: FastAPI, root: Path) -> None:
-    """Serve the page at `/` and its files under `/page/`; the official UI is looked up in `root`."""
+def router(official: WebUI) -> APIRouter:
+    """Return the routes of the page at `/` and of its files under `/page/`."""
     loaded = _load()
-    official = WebUI(root)
 
     def send(request: Request, name: str) -> Response:
         file = loaded.get(name)
@@ -76,7 +74,7 @@ def install(app: FastAPI, root: Path) -> None:
     async def part(request: Request) -> Response:
         return send(request, request.path_params["name"])
 
-    app.add_route("/page/{name}", part, include_in_schema=False)
-    app.add_route("/", index, include_in_schema=False)
-    app.router.routes.insert(0, app.router.routes.pop())  # routes are tried in order, and there are hundreds
-    app.router.default = official.with_fallback(app.router.default)
+    routes = APIRouter()
+    routes.add_route("/page/{name}", part, include_in_schema=False)
+    routes.add_route("/", index, include_in_schema=False)
+    return routes
