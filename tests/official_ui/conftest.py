@@ -4,10 +4,12 @@
 tests are skipped. Nothing of a bundle is in this repository.
 """
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -23,6 +25,7 @@ from playwright.async_api import (
 )
 
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.official_ui.events import Events
 from tests.server_process import Server
 
 BUNDLES = Path(__file__).parents[2] / ".cache" / "webui"
@@ -82,6 +85,7 @@ class UI:
         self.wrong: list[str] = []
         self.forgiven: list[str] = []
         """Patterns of what goes wrong by the UI's own doing."""
+        self.events = Events(page)
         page.on("response", self._record_response)
         page.on("requestfailed", lambda request: self._record_failure(request.url, request.failure))
         page.on("console", self._record_console)
@@ -106,6 +110,7 @@ class UI:
         async with self.page.expect_response("**/openapi.json"):  # before it, the UI knows no node
             await self.page.goto(self.server.url)
         await expect(self.button("Invoke").first).to_be_visible()
+        await asyncio.wait_for(self.events.connected.wait(), PATIENCE / 1000)
         return self
 
     async def _close_news(self) -> None:
@@ -138,11 +143,11 @@ class UI:
         library = self.page.get_by_role("dialog").filter(has_text="Workflow Library")
         await library.get_by_text(name, exact=True).first.click()
         anyway = self.page.get_by_role("alertdialog").get_by_role("button", name="Load", exact=True)
-        loaded = self.text("Workflow Loaded").first
-        await expect(anyway.or_(loaded).first).to_be_visible()
+        closed = self.page.locator('body:not(:has([role="dialog"]:has-text("Workflow Library")))')
+        await expect(anyway.or_(closed).first).to_be_visible()
         if await anyway.is_visible():
             await anyway.click()
-        await expect(loaded).to_be_visible()
+        await expect(library).to_have_count(0)
 
     async def prompt(self, text: str) -> None:
         await self.page.locator("textarea").first.fill(text)
@@ -157,6 +162,12 @@ class UI:
         await self.button(re.compile("^Invoke")).first.click()
         item = self.server.wait_for(lambda: [i for i in self.items() if i["item_id"] not in known_ids], "an item")[0]
         return int(item["item_id"])
+
+    async def preview(self, item_id: int) -> dict[str, Any]:
+        """Return an image of a run's progress that the page has received; the run may be over before it is drawn."""
+        image = await asyncio.wait_for(self.events.wait_for_preview(item_id), PATIENCE / 1000)
+        assert image["dataURL"].startswith("data:image/")
+        return image
 
     def items(self) -> list[dict]:
         return list(self.server.client.get("/api/v1/queue/default/list_all").json())

@@ -13,18 +13,21 @@ from playwright.async_api import expect
 from scripts.embedded import judge
 from tests.official_ui import sdxl
 from tests.official_ui.conftest import UI
+from tests.official_ui.sdxl import number
 from tests.server_process import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_ui_starts_lists_the_model_and_shows_generation_progress(ui: UI) -> None:
+async def test_the_progress_of_a_run_is_drawn(ui: UI) -> None:
     await expect(ui.button("Embedded Tiny").first).to_be_visible()
-    item = await ui.invoke("a red circle on a blue background")
+    await ui.text("Advanced Options").first.click()
+    await number(ui, "Steps").fill("500")  # longer than a busy machine takes to draw the progress
+    await number(ui, "Steps").press("Tab")
+    item = await ui.invoke("a red circle on a blue background", model_settings=False)
     await expect(ui.page.get_by_test_id("progress-image").first).to_be_visible()
-    await expect(ui.thumbnails().first).to_be_visible()
-    assert ui.server.finished(item)["status"] == "completed"
-    await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
+    ui.server.client.put(f"/api/v1/queue/default/i/{item}/cancel").raise_for_status()
+    assert ui.server.finished(item)["status"] == "canceled"
 
 
 async def test_the_first_image_follows_the_prompt_with_the_uis_own_settings(ui: UI) -> None:
@@ -45,6 +48,8 @@ async def test_the_first_image_follows_the_prompt_with_the_uis_own_settings(ui: 
         shape = judge.recognise(judge.silhouette(pixels, background, color))[0]  # two side by side have another one
         seen.append((judge.nearest_colour(background), judge.nearest_colour(color), shape))
     assert seen[-1] == ("blue", "red", "circle"), seen
+    await expect(ui.thumbnails().first).to_be_visible()
+    await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
 
 
 async def test_the_viewer_shows_metadata_and_recalls_it(ui: UI) -> None:
@@ -261,7 +266,7 @@ async def test_image_with_lora_and_refiner_is_recalled_and_reproduced(sdxl_insta
     await expect(ui.text(sdxl.MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model
     await sdxl.choose_lora_and_refiner(ui)
     item_id = await ui.invoke(sdxl.PROMPT)
-    await expect(page.get_by_test_id("progress-image").first).to_be_visible()
+    await ui.preview(item_id)
     item = sdxl.wait_until_completed(ui, item_id)
     image, metadata = ui.server.picture_of(item), ui.server.picture_metadata(item)
     assert (image["width"], image["height"]) == (128, 128)

@@ -51,7 +51,7 @@ async def test_flux_with_separate_parts_lora_and_references(library: files.Libra
     for label, part in (("VAE", OTHER_VAE), ("T5 Encoder", files.T5), ("CLIP Embed", files.CLIP)):
         await choose(ui, label, part)
     run = await invoke(ui, "a red fox")
-    await expect(page.get_by_test_id("progress-image").first).to_be_visible()
+    await ui.preview(run.item["item_id"])
     loader, denoise = run.nodes["flux_model_loader"], run.nodes["flux_denoise"]
     parts = {"vae_model": OTHER_VAE, "t5_encoder_model": files.T5, "clip_embed_model": files.CLIP}
     assert {name: loader[name]["name"] for name in parts} == parts
