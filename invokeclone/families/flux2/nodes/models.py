@@ -5,7 +5,7 @@ from typing import Literal
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.text_encoders.fields import Qwen3EncoderField
-from invokeclone.components.text_encoders.qwen3_parts import tokenizer_source
+from invokeclone.components.text_encoders.tokenizer_sources import tokenizer_source
 from invokeclone.families.flux2.fields import Flux2KleinModelLoaderOutput
 from invokeclone.families.flux2.parts import encoder_source, vae_source
 from invokeclone.graph.context import InvocationContext
