@@ -303,6 +303,19 @@ def make_flux2_parts() -> dict[str, Any]:
     }
 
 
+def make_flux2_dev_parts() -> dict[str, Any]:
+    """Return the parts of FLUX.2 dev."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    return {
+        "transformer": make_flux2_transformer(joint_attention_dim=96, guidance_embeds=True),
+        "text_encoder": make_mistral(),
+        "tokenizer": make_mistral_tokenizer(),
+        "vae": make_flux2_vae(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    }
+
+
 @dataclass
 class InstalledModels:
     """The context's models interface, with several models by their keys."""
