@@ -16,17 +16,24 @@ NF4_TABLE = (
 
 
 def write_gguf(
-    path: Path, tensors: Mapping[str, torch.Tensor], kind: str, metadata: Mapping[str, Any] | None = None
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    kind: str,
+    metadata: Mapping[str, Any] | None = None,
+    architecture: str = "flux",
 ) -> None:
-    """Write a GGUF file; matrices whose rows are whole blocks are quantized, other tensors are float32."""
+    """Write a GGUF file; matrices whose rows are whole blocks are quantized, other tensors are float32.
+
+    `metadata` are lists and numbers of floating point.
+    """
     from gguf import GGMLQuantizationType, GGUFWriter, quants
     from gguf.constants import GGML_QUANT_SIZES
 
     number = GGMLQuantizationType[kind]
     block, _ = GGML_QUANT_SIZES[number]
-    writer = GGUFWriter(path, "flux")
+    writer = GGUFWriter(path, architecture)
     for name, value in (metadata or {}).items():
-        writer.add_array(name, value)
+        (writer.add_float32 if isinstance(value, float) else writer.add_array)(name, value)
     for name, tensor in tensors.items():
         array = tensor.float().numpy()
         if array.ndim == 2 and array.shape[1] % block == 0:

@@ -159,6 +159,48 @@ def make_qwen3(width: int = 32, layers: int = 3) -> tuple[Any, Any]:
     return tokenizer, Qwen3ForCausalLM(config).eval()
 
 
+INSTRUCTIONS = (
+    "{{ bos_token }}{% for message in messages %}{% set name = {'system': 'SYSTEM_PROMPT', 'user': 'INST'}[message['role']] %}"
+    "[{{ name }}]{% for part in message['content'] %}{{ part['text'] }}{% endfor %}[/{{ name }}]{% endfor %}"
+)
+"""The part of Mistral's template that applies to a system message and one of a user."""
+
+
+def make_mistral_tokenizer() -> Any:
+    """Return a tokenizer of bytes with Mistral's special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", *(f"<SPECIAL_{n}>" for n in range(6, 11)), "<pad>"]
+    special += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+    words = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, chat_template=INSTRUCTIONS, padding_side="left", bos_token="<s>", eos_token="</s>",
+        pad_token="<pad>", model_max_length=4096,
+    )  # fmt: skip
+
+
+def make_mistral(width: int = 32, layers: int = 31) -> Any:
+    """Return Mistral with a vision part, for texts of `make_mistral_tokenizer`; as in published ones, heads are 128 wide."""
+    import torch
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
+
+    torch.manual_seed(8)
+    text = MistralConfig(
+        vocab_size=272, hidden_size=width, intermediate_size=width, num_hidden_layers=layers, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=128, rms_norm_eps=1e-5, rope_theta=1e9, sliding_window=None,
+    )  # fmt: skip
+    vision = PixtralVisionConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=14, patch_size=14
+    )
+    config = Mistral3Config(text_config=text, vision_config=vision, spatial_merge_size=1)
+    return Mistral3ForConditionalGeneration(config).eval()
+
+
 def make_z_image_transformer() -> Any:
     """Return Z-Image's transformer for prompts of `make_qwen3`."""
     import torch
@@ -256,6 +298,19 @@ def make_flux2_parts() -> dict[str, Any]:
         "transformer": make_flux2_transformer(),
         "text_encoder": qwen3,
         "tokenizer": tokenizer,
+        "vae": make_flux2_vae(),
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    }
+
+
+def make_flux2_dev_parts() -> dict[str, Any]:
+    """Return the parts of FLUX.2 dev."""
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    return {
+        "transformer": make_flux2_transformer(joint_attention_dim=96, guidance_embeds=True),
+        "text_encoder": make_mistral(),
+        "tokenizer": make_mistral_tokenizer(),
         "vae": make_flux2_vae(),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     }

@@ -53,3 +53,15 @@ def flux2_parts(sd1_parts: dict[str, Any]) -> dict[str, Any]:
 def flux2_folder(tmp_path_factory: pytest.TempPathFactory, flux2_parts: dict[str, Any]) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny flux2"
     return tiny_transformers.save_pipeline(folder, "Flux2KleinPipeline", flux2_parts)
+
+
+@pytest.fixture(scope="session")
+def flux2_dev_parts(sd1_parts: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts; the fixture of Stable Diffusion's parts sets the number of threads."""
+    return tiny_transformers.make_flux2_dev_parts()
+
+
+@pytest.fixture(scope="session")
+def flux2_dev_folder(tmp_path_factory: pytest.TempPathFactory, flux2_dev_parts: dict[str, Any]) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny flux2 dev"
+    return tiny_transformers.save_pipeline(folder, "Flux2Pipeline", flux2_dev_parts)

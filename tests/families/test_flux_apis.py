@@ -1,4 +1,4 @@
-"""FLUX.1 and SD3 on a real server: ComfyUI's usual workflows, both guidances, Kontext's references and Fill's masks."""
+"""FLUX.1, FLUX.2 dev and SD3 on a real server: ComfyUI's usual workflows, both guidances, reference images, Fill's masks."""
 
 import shutil
 from collections.abc import Iterator
@@ -27,11 +27,14 @@ from tests.server_process import Server
 from tests.tiny_flux import make_transformer
 
 FLUX, KONTEXT, FILL, SCHNELL, SD3 = "tiny flux", "tiny Kontext", "tiny fill", "tiny schnell", "tiny sd3"
+FLUX2 = "tiny flux2 dev"
 Nodes = dict[str, tuple[str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, flux_folder: Path, sd3_folder: Path) -> list[Path]:
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, flux_folder: Path, sd3_folder: Path, flux2_dev_folder: Path
+) -> list[Path]:
     """Return the folders of the models: Kontext has dev's weights, Fill has more channels."""
     parent = tmp_path_factory.mktemp("flux")
     kontext, fill, schnell = (shutil.copytree(flux_folder, parent / name) for name in (KONTEXT, FILL, SCHNELL))
@@ -42,7 +45,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, flux_folder: Path, sd3_fol
     for folder, config in changes:
         shutil.rmtree(folder / "transformer")
         make_transformer(**config).save_pretrained(folder / "transformer")
-    return [flux_folder, kontext, fill, schnell, sd3_folder]
+    return [flux_folder, kontext, fill, schnell, sd3_folder, flux2_dev_folder]
 
 
 @pytest.fixture(scope="module")
@@ -265,19 +268,22 @@ def edit(server: Server, model: str, photos: list[Image.Image]) -> tuple[np.ndar
     return decode_image(answer.json()["data"][0]["b64_json"]), answer.headers.get("warning", "")
 
 
-def test_kontext_reads_the_images_to_edit(server: Server, photo: Image.Image) -> None:
+@pytest.mark.parametrize("model", [KONTEXT, FLUX2])
+def test_the_images_to_edit_are_references(model: str, server: Server, photo: Image.Image) -> None:
     """All of them are references; the image begins with noise."""
     photos = [photo, photo.rotate(180)]
     names = [upload(server, image) for image in photos]
     alone, both = (
-        generate(server, KONTEXT, reference_images=[{"image": name} for name in names[:count]]) for count in (1, 2)
+        generate(server, model, reference_images=[{"image": name} for name in names[:count]]) for count in (1, 2)
     )
-    assert np.abs(alone - generate(server, KONTEXT)).max() > 0
+    assert np.abs(alone - generate(server, model)).max() > 0
     assert np.abs(alone - both).max() > 0
-    assert (edit(server, KONTEXT, photos[:1])[0] == alone).all()
-    edited, warning = edit(server, KONTEXT, photos)
+    edited, warning = edit(server, model, photos)
     assert (edited == both).all()
     assert warning == ""
+
+
+def test_images_over_the_limit_are_not_used(server: Server, photo: Image.Image) -> None:
     _, warning = edit(server, KONTEXT, [photo] * 6)
     assert "2 of 6 images are not used" in warning
 
@@ -389,7 +395,9 @@ def test_capabilities_are_those_of_the_record(server: Server) -> None:
         return dict(server.client.get(f"/api/v2/models/i/{key_of(server, model)}/capabilities").json())
 
     assert capabilities(SCHNELL)["defaults"]["steps"] == 4
-    dev, kontext, fill = (capabilities(model) for model in (FLUX, KONTEXT, FILL))
+    dev, kontext, fill, flux2 = (capabilities(model) for model in (FLUX, KONTEXT, FILL, FLUX2))
+    assert (flux2["defaults"]["steps"], flux2["defaults"]["cfg_scale"], flux2["guidance"]) == (28, 3.5, "distilled")
+    assert flux2["limits"]["reference_images"] == 10
     assert (dev["defaults"]["steps"], dev["defaults"]["cfg_scale"], dev["guidance"]) == (28, 3.5, "distilled")
     assert [model["limits"]["reference_images"] for model in (dev, kontext, fill)] == [0, 4, 0]
     features = [model["features"] for model in (dev, kontext, fill)]

@@ -26,3 +26,11 @@ class Qwen3EncoderField(BaseModel):
     tokenizer: ModelIdentifierField = Field(description="The tokenizer")
     text_encoder: ModelIdentifierField = Field(description="The text encoder")
     loras: list[LoRAField] = Field(default_factory=list, description="LoRAs to apply")
+
+
+class MistralEncoderField(BaseModel):
+    """A Mistral text encoder with its tokenizer and LoRAs."""
+
+    tokenizer: ModelIdentifierField = Field(description="The tokenizer")
+    text_encoder: ModelIdentifierField = Field(description="The text encoder")
+    loras: list[LoRAField] = Field(default_factory=list, description="LoRAs to apply")

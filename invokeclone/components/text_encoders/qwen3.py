@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from invokeclone.components.text_encoders.encode import hidden_states
 from invokeclone.engine.loading import folders
 from invokeclone.engine.loading.files import load_folder
 from invokeclone.kit import log
@@ -50,31 +51,21 @@ def encode_qwen3(
     tokens: int = 512,
     padded: bool = False,
 ) -> list[torch.Tensor]:
-    """Return hidden states (1, tokens, width) of a text, one per entry of `layers`, on `device` in the encoder's number format.
+    """Return hidden states (1, tokens, width) of a text, numbered as by `hidden_states`.
 
-    State 0 is the embeddings, state n the output of layer n (the last one after the final norm); numbers beyond the
-    last are the last, and negative ones count from the end. At most `tokens` tokens of the text are used. With
-    `padded` there are always that many: padding follows the text, which does not attend to it. Without, there is no
-    padding: as attention is causal, the states of the text are the same.
+    At most `tokens` tokens of the text are used. With `padded` there are always that many: padding follows the text,
+    which does not attend to it. Without, there is no padding: as attention is causal, the states of the text are the
+    same.
     """
-    with torch.inference_mode():
-        ids = tokenizer(text, verbose=False)["input_ids"]
-        if len(ids) > tokens:
-            logger.warning("the prompt is longer than %s tokens of Qwen3: its end is not used", tokens)
-            ids = ids[:tokens]
-        count = len(ids)
-        if padded:
-            ids = ids + [_pad_id(tokenizer)] * (tokens - count)
-        mask = torch.zeros(1, len(ids), dtype=torch.long, device=device)
-        mask[:, :count] = 1
-        output = text_encoder(
-            input_ids=torch.tensor([ids], device=device),
-            attention_mask=mask if padded else None,
-            output_hidden_states=True,
-            use_cache=False,
-        )
-        states = output.hidden_states
-        return [states[min(layer, len(states) - 1)] for layer in layers]
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    if len(ids) > tokens:
+        logger.warning("the prompt is longer than %s tokens of Qwen3: its end is not used", tokens)
+        ids = ids[:tokens]
+    if not padded:
+        return hidden_states(text_encoder, ids, layers, device)
+    padding = tokens - len(ids)
+    mask = [1] * len(ids) + [0] * padding
+    return hidden_states(text_encoder, ids + [_pad_id(tokenizer)] * padding, layers, device, mask)
 
 
 def _pad_id(tokenizer: Any) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from invokeclone.components.text_encoders.names import PREFIXES
 from invokeclone.graph.vocabulary.taxonomy import MistralVariantType, ModelFormat, ModelType, Qwen3VariantType
 from invokeclone.models.configs.kinds import GGUF, Checkpoint, CpuOnly, OfAnyBase, SDNQFile
 from invokeclone.models.files.model_files import ModelFiles
@@ -151,7 +152,6 @@ _QWEN3_VL_CLASSES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
 _QWEN_VL_CLASSES = ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLModel")
 _MISTRAL = ("Mistral3ForConditionalGeneration", "Mistral3Model", "MistralForCausalLM", "MistralModel")
 _GEMMA2 = ("Gemma2ForCausalLM", "Gemma2Model")
-_PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "text_model.", "model.")
 _T5_POSITIONS = "enc.blk.{}.attn_rel_b.weight"
 _LAYER = re.compile(r"(?:layers|blk)\.(\d+)\.")
 
@@ -231,7 +231,7 @@ def _is_umt5_folder(model: ModelFiles) -> None:
 
 
 def _names(model: ModelFiles) -> Mapping[str, Tensor]:
-    return model.without_prefixes(*_PREFIXES)
+    return model.without_prefixes(*PREFIXES)
 
 
 def _width_of_file(model: ModelFiles) -> int:

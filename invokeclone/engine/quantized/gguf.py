@@ -1,5 +1,6 @@
 """Tensors of GGUF files: quantized matrices stay packed, everything else is decoded when the file is read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from io import FileIO
@@ -74,15 +75,18 @@ def _reference(number: Any) -> Any:
     return function
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor | GGUFTensor]:
-    """Return the tensors of a GGUF file; matrices of quantized types are packed.
+def read_tensors(path: Path, prefixes: Iterable[str] = ("",)) -> dict[str, torch.Tensor | GGUFTensor]:
+    """Return the tensors of a GGUF file whose names begin with one of `prefixes`; matrices of quantized types are packed.
 
     Raises InvalidModel for a damaged file, and UndecodableType with the file's name.
     """
     stored, metadata = gguf.locate(path)
+    starts = tuple(prefixes)
     tensors: dict[str, torch.Tensor | GGUFTensor] = {}
     with path.open("rb", buffering=0) as file:
         for name, data in stored.items():
+            if not name.startswith(starts):
+                continue
             checkpoint()
             content = _read(file, data, path.name)
             try:

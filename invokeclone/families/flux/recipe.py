@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from invokeclone.components.flux.references import add_references
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.recipes import (
     AppliedLoRA,
@@ -12,7 +13,6 @@ from invokeclone.graph.recipes import (
     Model,
     ModelParts,
     PartKind,
-    ReferenceImage,
     recipe,
 )
 from invokeclone.graph.recipes.flow import FlowRecipe
@@ -78,7 +78,7 @@ class FluxRecipe(FlowRecipe):
         """Denoise; `fill` is the image and the mask of a Fill model."""
         guided = run.negative is not None and run.cfg_scale > 1.0
         control = self._controls(builder, name, run)
-        references = self._references(builder, name, run.references)
+        references = add_references(builder, name, self.name, run.references)
         reads_images = control is not None or references is not None or fill is not None
         return builder.output(
             name,
@@ -114,17 +114,6 @@ class FluxRecipe(FlowRecipe):
             fields = {key: value for key, value in control.fields().items() if key != "control_mode"}
             outputs.append(builder.output(f"{name}_controlnet_{number}", "flux_controlnet", "control", **fields))
         return builder.collect(f"{name}_controlnet_collect", outputs) if outputs else None
-
-    def _references(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
-        """Return the reference images that a Kontext model reads as a list, None if there are none."""
-        outputs = []
-        for number, reference in enumerate(references):
-            if reference.model is not None:
-                raise CannotBuild(f"{self.name}: IP-Adapters are not supported")
-            image = reference.image
-            field = {"image_name": image} if isinstance(image, str) else image
-            outputs.append(builder.output(f"{name}_kontext_{number}", "flux_kontext", "kontext_cond", image=field))
-        return builder.collect(f"{name}_kontext_collect", outputs) if outputs else None
 
     def decode(
         self,

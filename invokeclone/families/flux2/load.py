@@ -6,6 +6,7 @@ import torch
 
 from invokeclone.components.autoencoders.kl_flux2 import load_kl_flux2_file, load_kl_flux2_folder
 from invokeclone.components.flux.single_files import build_transformer, without_prefix
+from invokeclone.components.text_encoders.mistral import load_mistral_encoder, load_mistral_tokenizer
 from invokeclone.components.text_encoders.qwen3 import load_qwen3_encoder, load_qwen3_tokenizer
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder
@@ -15,7 +16,13 @@ from invokeclone.engine.lora import files as lora_files
 from invokeclone.engine.quantized.files import read_weights
 from invokeclone.engine.quantized.packed import PackedTensor
 from invokeclone.families.flux2 import lora_keys, single_files
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.graph.vocabulary.taxonomy import (
+    BaseModelType,
+    Flux2VariantType,
+    ModelFormat,
+    ModelType,
+    SubModelType,
+)
 
 
 def _dtype(request: LoadRequest) -> torch.dtype:
@@ -42,9 +49,9 @@ def load(request: LoadRequest) -> Any:
         case SubModelType.VAE:
             return load_kl_flux2_folder(folder, dtype, variant)
         case SubModelType.TextEncoder:
-            return load_qwen3_encoder(folder, dtype, variant)
+            return (load_mistral_encoder if _is_dev(request) else load_qwen3_encoder)(folder, dtype, variant)
         case SubModelType.Tokenizer:
-            return load_qwen3_tokenizer(folder)
+            return (load_mistral_tokenizer if _is_dev(request) else load_qwen3_tokenizer)(folder)
         case _:
             raise _no_such_part(request)
 
@@ -92,8 +99,12 @@ def load_lora(request: LoadRequest) -> lora_files.LoRAWeights:
     return lora_files.load_lora(request.path, lora_keys.LAYOUT, request.dtype)
 
 
+def _is_dev(request: LoadRequest) -> bool:
+    return getattr(request.config, "variant", None) == Flux2VariantType.Dev
+
+
 def _no_such_part(request: LoadRequest) -> ValueError:
     return ValueError(
         f"{request.config.name} has no part {request.submodel!r}: select a model that has it, such as a separate "
-        "Qwen3 encoder or VAE"
+        "text encoder or VAE"
     )

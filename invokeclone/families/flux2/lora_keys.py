@@ -4,7 +4,7 @@ from invokeclone.components.flux.lora_names import FlatNames
 from invokeclone.engine.lora.keys import KeyLayout
 from invokeclone.families.flux2 import single_files
 
-TRANSFORMER, QWEN3 = "transformer", "qwen3"
+TRANSFORMER, TEXT_ENCODER = "transformer", "text_encoder"
 _NAMES = FlatNames.of(single_files.NAMES)
 
 LAYOUT = KeyLayout(
@@ -14,10 +14,13 @@ LAYOUT = KeyLayout(
         ("lycoris_", TRANSFORMER),
         ("diffusion_model.", TRANSFORMER),
         ("transformer.", TRANSFORMER),
-        ("text_encoder.model.", QWEN3),
-        ("text_encoder.", QWEN3),
-        ("lora_te_model_", QWEN3),
-        ("lora_te_", QWEN3),
+        ("text_encoder.model.language_model.", TEXT_ENCODER),
+        ("text_encoder.language_model.model.", TEXT_ENCODER),
+        ("text_encoder.language_model.", TEXT_ENCODER),
+        ("text_encoder.model.", TEXT_ENCODER),
+        ("text_encoder.", TEXT_ENCODER),
+        ("lora_te_model_", TEXT_ENCODER),
+        ("lora_te_", TEXT_ENCODER),
     ),
     default_part=TRANSFORMER,
     rename=_NAMES.diffusers_name,

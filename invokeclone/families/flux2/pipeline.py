@@ -11,6 +11,7 @@ from invokeclone.components.autoencoders import latent_spaces
 from invokeclone.components.autoencoders.kl_flux2 import LatentStatistics
 from invokeclone.components.flux.regions import PromptRegion, attention_mask
 from invokeclone.components.flux.tokens import PACKING, pack, unpack
+from invokeclone.components.text_encoders.mistral import encode_mistral, instruction_text
 from invokeclone.components.text_encoders.qwen3 import chat_text, encode_qwen3
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
@@ -59,6 +60,17 @@ def encode_klein(
     """Return the embeddings of a prompt for klein models, on the CPU: hidden states of Qwen3, one beside the other."""
     text = chat_text(prompt, thinking=False)
     states = encode_qwen3(tokenizer, text_encoder, text, KLEIN_LAYERS, device, tokens=tokens, padded=True)
+    return Flux2ConditioningInfo(torch.cat(states, dim=-1).cpu())
+
+
+def encode_dev(
+    tokenizer: Any, text_encoder: Any, prompt: str, tokens: int, device: torch.device
+) -> Flux2ConditioningInfo:
+    """Return the embeddings of a prompt for dev models, on the CPU: hidden states of Mistral, one beside the other."""
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+
+    text = instruction_text(SYSTEM_MESSAGE, prompt)
+    states = encode_mistral(tokenizer, text_encoder, text, device, tokens=tokens)
     return Flux2ConditioningInfo(torch.cat(states, dim=-1).cpu())
 
 
@@ -171,7 +183,8 @@ def _check(transformer: Any, task: Flux2Task) -> None:
         if prompt is not None and prompt.text.shape[-1] != width:
             raise ValueError(
                 f"the {name} prompt was encoded by a text encoder of another size (width {prompt.text.shape[-1]}, not "
-                f"{width}): connect the Qwen3 encoder of the transformer's model: 4B for klein 4B, 8B for klein 9B"
+                f"{width}): connect the encoder of the transformer's model: Qwen3 4B for klein 4B, 8B for klein 9B, Mistral for "
+                "dev"
             )
     if task.negative is None and task.inputs.cfg_scale != 1.0:
         raise ValueError(

@@ -1,16 +1,16 @@
-"""FLUX.2 klein's graph building blocks, with the same nodes as InvokeAI's web UI."""
+"""FLUX.2's graph building blocks, with the same nodes as InvokeAI's web UI."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from invokeclone.components.flux.references import add_references
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, Model, ModelParts, recipe
+from invokeclone.graph.recipes import AppliedLoRA, DenoiseRun, LoRANode, Model, ModelParts, PartKind, recipe
 from invokeclone.graph.recipes.flow import FlowRecipe
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Flux2VariantType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Flux2VariantType, ModelType
 
 _TOKENS = "max_seq_len"
 """Input of the prompt node; it comes from the model loader, as the text encoder does."""
-_ENCODERS = ("qwen3_encoder",)
-_LORA_NODE = LoRANode("flux2_klein_lora_collection_loader", "transformer", _ENCODERS)
 
 
 @recipe(BaseModelType.Flux2)
@@ -19,7 +19,13 @@ class Flux2Recipe(FlowRecipe):
 
     name = "flux2"
     metadata_mode = "flux2_"
-    text_encoders = _ENCODERS
+    text_encoders = ("qwen3_encoder",)
+    separate_parts: Mapping[str, PartKind] = {
+        "qwen3_encoder_model": PartKind(ModelType.Qwen3Encoder),
+        "vae_model": PartKind(ModelType.VAE),
+    }
+    kind = "flux2_klein"
+    """Prefix of the nodes that klein and dev do not share."""
 
     def uses_negative_prompt(self, guidance: float) -> bool:
         """Return whether there is guidance."""
@@ -27,18 +33,17 @@ class Flux2Recipe(FlowRecipe):
 
     def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         """Load transformer, text encoder and VAE."""
-        if model.get("variant") == Flux2VariantType.Dev:
-            raise CannotBuild(f"{model['name']} is FLUX.2 dev, which this version cannot run: select a klein model")
         separate = {name: dict(part) for name, part in (parts or {}).items()}
-        loader = builder.node("model_loader", "flux2_klein_model_loader", model=dict(model), **separate)
-        encoders = {name: NodeOutput(loader, name) for name in (*_ENCODERS, _TOKENS)}
+        loader = builder.node("model_loader", f"{self.kind}_model_loader", model=dict(model), **separate)
+        encoders = {name: NodeOutput(loader, name) for name in (*self.text_encoders, _TOKENS)}
         return ModelParts(NodeOutput(loader, "transformer"), encoders, NodeOutput(loader, "vae"))
 
     def apply_loras(
         self, builder: GraphBuilder, name: str, parts: ModelParts, loras: Sequence[AppliedLoRA]
     ) -> ModelParts:
         """Apply LoRAs to transformer and text encoder."""
-        return _LORA_NODE.apply(builder, name, parts, loras)
+        node = LoRANode(f"{self.kind}_lora_collection_loader", "transformer", self.text_encoders)
+        return node.apply(builder, name, parts, loras)
 
     def encode_prompt(
         self,
@@ -48,9 +53,9 @@ class Flux2Recipe(FlowRecipe):
         text: str | NodeOutput,
         region: NodeOutput | None = None,
     ) -> NodeOutput:
-        """Encode with Qwen3."""
+        """Encode with the text encoder."""
         encoders = dict(parts.text_encoders)
-        return builder.output(name, "flux2_klein_text_encoder", "conditioning", prompt=text, mask=region, **encoders)
+        return builder.output(name, f"{self.kind}_text_encoder", "conditioning", prompt=text, mask=region, **encoders)
 
     def combine_prompts(self, builder: GraphBuilder, name: str, prompts: Sequence[NodeOutput]) -> NodeOutput:
         """Combine the prompts of regions."""
@@ -58,7 +63,13 @@ class Flux2Recipe(FlowRecipe):
 
     def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
         """Denoise noise from the seed, or latents with that noise."""
-        guided = run.negative is not None and run.guidance != 1.0
+        return self._denoise(builder, name, parts, replace(run, cfg_scale=run.guidance))
+
+    def _denoise(
+        self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun, **guidance: float
+    ) -> NodeOutput:
+        """Denoise with a negative prompt, if `run.cfg_scale` is not 1; `guidance` is an input of dev models."""
+        guided = run.negative is not None and run.cfg_scale != 1.0
         return builder.output(
             name,
             "flux2_denoise",
@@ -67,7 +78,8 @@ class Flux2Recipe(FlowRecipe):
             vae=parts.vae,
             positive_text_conditioning=run.positive,
             negative_text_conditioning=run.negative if guided else None,
-            cfg_scale=run.guidance if guided else 1.0,
+            cfg_scale=run.cfg_scale if guided else 1.0,
+            kontext_conditioning=add_references(builder, name, self.name, run.references),
             latents=run.latents,
             denoise_mask=run.mask,
             denoising_start=run.start,
@@ -78,6 +90,7 @@ class Flux2Recipe(FlowRecipe):
             seed=run.seed,
             width=run.width,
             height=run.height,
+            **guidance,
         )
 
     def decode(
@@ -96,3 +109,25 @@ class Flux2Recipe(FlowRecipe):
     ) -> NodeOutput:
         """Encode the whole image at once."""
         return builder.output(name, "flux2_vae_encode", "latents", image=image, vae=vae)
+
+
+@recipe(BaseModelType.Flux2, variant=Flux2VariantType.Dev)
+class Flux2DevRecipe(Flux2Recipe):
+    """Recipe of FLUX.2 dev. Its guidance is an input of the network, so that negative prompts are for a cfg_scale only."""
+
+    text_encoders = ("mistral_encoder",)
+    separate_parts: Mapping[str, PartKind] = {
+        "mistral_encoder_model": PartKind(ModelType.MistralEncoder),
+        "vae_model": PartKind(ModelType.VAE),
+    }
+    kind = "flux2_dev"
+    guidance_name = "guidance"
+    has_negative_prompt = False
+
+    def uses_negative_prompt(self, guidance: float) -> bool:  # noqa: ARG002  (an input of the network)
+        """Return that there is none by default."""
+        return False
+
+    def denoise(self, builder: GraphBuilder, name: str, parts: ModelParts, run: DenoiseRun) -> NodeOutput:
+        """Denoise noise from the seed, or latents with that noise."""
+        return self._denoise(builder, name, parts, run, guidance=run.guidance)

@@ -1,11 +1,12 @@
 """Record classes, identification rules and architectures of FLUX.2. Does not import torch."""
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from invokeclone.components.autoencoders import latent_spaces
-from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults
+from invokeclone.graph.vocabulary.architectures import Architecture, Capabilities, ModelDefaults, ModelKind
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Flux2VariantType, ModelFormat
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.configs.kinds import (
@@ -142,6 +143,19 @@ _OF_FOLDER = {
     "default_settings": forms.settings_of(_variant_of_folder, _SETTINGS),
 }
 
+_CAPABILITIES = Capabilities(
+    schedulers=("euler", "heun", "lcm"),
+    image_to_image=True,
+    inpaint=True,
+    hires_fix=True,
+    partial_denoise=True,
+    lora=True,
+    reference_images=4,
+    reads_references=True,
+    regional_prompts=True,
+    separate_vae=True,
+)
+
 FAMILY = Family(
     rules=(
         Rule(config=Main_Diffusers_Flux2_Config, recognizes=forms.is_pipeline_of(*_PIPELINES), detectors=_OF_FOLDER),
@@ -168,17 +182,16 @@ FAMILY = Family(
             BaseModelType.Flux2,
             (latent_spaces.FLUX_2,),
             ModelDefaults(1024, 1024, steps=4, guidance=1.0),
-            Capabilities(
-                schedulers=("euler", "heun", "lcm"),
-                image_to_image=True,
-                inpaint=True,
-                hires_fix=True,
-                partial_denoise=True,
-                lora=True,
-                regional_prompts=True,
-                separate_vae=True,
+            _CAPABILITIES,
+            kinds=(
+                ModelKind(
+                    replace(_CAPABILITIES, guidance="distilled", reference_images=10), variant=Flux2VariantType.Dev
+                ),
             ),
-            variant_defaults=dict.fromkeys(_UNDISTILLED.values(), ModelDefaults(1024, 1024, steps=28, guidance=1.0)),
+            variant_defaults={
+                **dict.fromkeys(_UNDISTILLED.values(), ModelDefaults(1024, 1024, steps=28, guidance=1.0)),
+                Flux2VariantType.Dev: ModelDefaults(1024, 1024, steps=28, guidance=3.5),
+            },
             noise_type="FLUX.2",
         ),
     ),

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.components.text_encoders.load import load_qwen3_file
+from invokeclone.components.text_encoders.names import BLOCK_NAMES
 from invokeclone.components.text_encoders.qwen3 import encode_qwen3
-from invokeclone.components.text_encoders.qwen3_files import _BLOCK_NAMES
-from invokeclone.components.text_encoders.qwen3_parts import tokenizer_source
+from invokeclone.components.text_encoders.tokenizer_sources import tokenizer_source
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.quantized.packed import PackedLinear
@@ -37,7 +37,7 @@ def gguf_file(qwen3: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) 
     tokens[200:203] = ["re", "fo", "fox"]  # in place of bytes that the text does not have
     types = [3 if token.startswith("<|") else 1 for token in tokens]
     lists = {"tokens": tokens, "merges": ["r e", "f o", "fo x"], "token_type": types}
-    names = {module: name for name, module in _BLOCK_NAMES.items()}
+    names = {module: name for name, module in BLOCK_NAMES.items()}
     tensors = {}
     for name, value in qwen3[1].model.state_dict().items():
         if name.startswith("layers."):

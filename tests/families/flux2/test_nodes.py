@@ -182,9 +182,9 @@ def test_another_main_model_may_have_the_parts(
         Flux2KleinModelLoaderInvocation(model=main, vae_model=main).invoke(context)
 
 
-def test_dev_models_are_refused(context: FakeContext, flux2_folder: Path) -> None:
+def test_dev_models_have_a_loader_of_their_own(context: FakeContext, flux2_folder: Path) -> None:
     dev = add(context, flux2_folder, Flux2VariantType.Dev)
-    with pytest.raises(ValueError, match=r"is FLUX.2 dev, which this version cannot run"):
+    with pytest.raises(ValueError, match=r"is a FLUX.2 dev model, .*: use flux2_dev_model_loader, or select another"):
         Flux2KleinModelLoaderInvocation(model=dev).invoke(context)
 
 

@@ -3,7 +3,7 @@
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.text_encoders.fields import Qwen3EncoderField
-from invokeclone.components.text_encoders.qwen3_parts import tokenizer_source
+from invokeclone.components.text_encoders.tokenizer_sources import tokenizer_source
 from invokeclone.families.z_image.fields import ZImageModelLoaderOutput
 from invokeclone.families.z_image.parts import check_main, encoder_source, vae_source
 from invokeclone.graph.context import InvocationContext
