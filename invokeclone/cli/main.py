@@ -86,7 +86,10 @@ def _generate(command: argparse.ArgumentParser) -> None:
     several: dict[str, Any] = {"action": "append", "default": []}
     command.add_argument("--lora", **several, metavar="NAME[:WEIGHT]", help="LoRA to apply; may be repeated")
     command.add_argument(
-        "--control", **several, metavar="NAME:FILE", help="ControlNet or T2I-Adapter, and its control image"
+        "--control",
+        **several,
+        metavar="NAME:FILE",
+        help="ControlNet, T2I-Adapter or control LoRA, and its control image",
     )
     command.add_argument(
         "--reference",

@@ -54,7 +54,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, folders: list[Path], flux_f
     for folder in folders:
         install(running, folder)
     install_text_encoders(running, flux_folder, tmp_path_factory.mktemp("encoders"))
-    names = {folder.name for folder in folders} | {"tiny t5", "tiny clip-l"}
+    install_image_models(running, tmp_path_factory.mktemp("images"))
+    names = {folder.name for folder in folders} | {"tiny t5", "tiny clip-l", "tiny eye", "redux", "union"}
 
     def installed() -> bool:
         return names <= {model["name"] for model in running.client.get("/api/v2/models/").json()["models"]}
@@ -85,6 +86,26 @@ def install_text_encoders(server: Server, flux_folder: Path, parent: Path) -> No
     text_encoder = CLIPTextModel.from_pretrained(flux_folder / "text_encoder")
     text_encoder.to(torch.bfloat16).save_pretrained(clip / "text_encoder")  # as FLUX.1 loads its own
     install(server, clip, type="clip_embed", format="diffusers", base="any", variant="large")
+
+
+def install_image_models(server: Server, parent: Path) -> None:
+    """Install Redux, its image encoder and a union ControlNet."""
+    import torch
+    from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
+    from safetensors.torch import save_file
+    from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+
+    from tests.families.flux.test_controls import make_controlnet
+
+    torch.manual_seed(5)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    eye = SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=32, patch_size=16, vision_use_head=False))
+    eye.save_pretrained(parent / "tiny eye")
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(parent / "tiny eye")
+    save_file(ReduxImageEncoder(16, 24).state_dict(), parent / "redux.safetensors")
+    save_file(make_controlnet(num_mode=7).state_dict(), parent / "union.safetensors")
+    for path in parent.iterdir():
+        install(server, path)
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +274,36 @@ def test_workflow_of_sd3(server: Server) -> None:
     nodes["15"] = ("FluxGuidance", {"conditioning": ["4", 0], "guidance": 2.0})
     nodes["13"][1]["positive"] = ["15", 0]
     assert (run_workflow(server, nodes, "shift 1.7 was not used", "has no guidance input") == made).all()
+
+
+def test_redux_and_a_union_controlnet(server: Server, photo: Image.Image) -> None:
+    """Both change the image; the mode is the one that the name of the kind stands for."""
+    name = upload(server, photo)
+    applied = {"conditioning": ["4", 0], "style_model": ["21", 0], "clip_vision_output": ["22", 0]}
+    sides = {"positive": ["23", 0], "negative": ["4", 0], "vae": ["3", 0], "image": ["16", 0], "strength": 0.7}
+    nodes = advanced(
+        FLUX,
+        **{
+            "16": ("LoadImage", {"image": name}),
+            "20": ("CLIPVisionLoader", {"clip_name": "tiny eye"}),
+            "21": ("StyleModelLoader", {"style_model_name": "redux.safetensors"}),
+            "22": ("CLIPVisionEncode", {"clip_vision": ["20", 0], "image": ["16", 0], "crop": "center"}),
+            "23": ("StyleModelApply", applied | {"strength": 1.0, "strength_type": "multiply"}),
+            "24": ("ControlNetLoader", {"control_net_name": "union.safetensors"}),
+            "25": ("SetUnionControlNetType", {"control_net": ["24", 0], "type": "depth"}),
+            "26": ("ControlNetApplySD3", sides | {"control_net": ["25", 0], "start_percent": 0.0, "end_percent": 1.0}),
+        },
+    )
+    nodes["5"][1]["conditioning"] = ["26", 0]
+    both = run_workflow(server, nodes)
+    nodes["5"][1]["conditioning"] = ["23", 0]
+    styled = run_workflow(server, nodes)
+    nodes["26"][1]["positive"] = nodes["5"][1]["conditioning"] = ["4", 0]
+    plain = run_workflow(server, nodes)
+    assert min(np.abs(one - other).max() for one, other in ((both, styled), (styled, plain))) > 0
+    nodes["5"][1]["conditioning"] = ["26", 0]
+    control = {"model": "union", "image": name, "weight": 0.7, "kind": "depth"}
+    assert (run_workflow(server, nodes) == generate(server, FLUX, controls=[control])).all()
 
 
 # Kontext

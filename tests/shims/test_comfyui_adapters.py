@@ -183,7 +183,6 @@ def test_a_folder_names_its_own_image_encoder() -> None:
 @pytest.mark.parametrize(
     ("kind", "inputs", "what"),
     [
-        ("StyleModelLoader", {"style_model_name": "a.safetensors"}, "Style models"),
         ("unCLIPCheckpointLoader", {"ckpt_name": "a.safetensors"}, "unCLIP"),
         ("IPAdapterUnifiedLoader", {"model": ["4", 0], "preset": "PLUS"}, "load one with IPAdapterModelLoader"),
     ],
@@ -192,15 +191,6 @@ def test_nodes_without_a_counterpart_are_refused_by_name(kind: str, inputs: dict
     workflow = text_to_image()
     workflow["20"] = {"class_type": kind, "inputs": inputs}
     workflow["3"]["inputs"]["model"] = ["20", 0]
-    if kind == "StyleModelLoader":
-        workflow["21"] = {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": ENCODER}}
-        workflow["22"] = {"class_type": "CLIPVisionEncode"}
-        workflow["22"]["inputs"] = {"clip_vision": ["21", 0], "image": ["24", 0], "crop": "center"}
-        workflow["24"] = {"class_type": "LoadImage", "inputs": {"image": "a.png"}}
-        applied = {"conditioning": ["6", 0], "style_model": ["20", 0], "clip_vision_output": ["22", 0]}
-        workflow["23"] = {"class_type": "StyleModelApply"}
-        workflow["23"]["inputs"] = applied | {"strength": 1.0, "strength_type": "multiply"}
-        workflow["3"]["inputs"] |= {"model": ["4", 0], "positive": ["23", 0]}
     assert what in why(workflow)
 
 

@@ -8,11 +8,14 @@ from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.recipes import (
     AppliedLoRA,
     CannotBuild,
+    ControlKind,
     DenoiseRun,
     LoRANode,
     Model,
     ModelParts,
     PartKind,
+    StyleImage,
+    StyleModelKind,
     recipe,
 )
 from invokeclone.graph.recipes.flow import FlowRecipe
@@ -39,6 +42,16 @@ class FluxRecipe(FlowRecipe):
         "vae_model": PartKind(ModelType.VAE),
     }
     schedule_shift: Mapping[str, float] = {"max_shift": 1.15, "base_shift": 0.5}
+    control_kinds: Mapping[ControlKind, int] = {
+        "canny": 0,
+        "tile": 1,
+        "depth": 2,
+        "blur": 3,
+        "pose": 4,
+        "gray": 5,
+        "low_quality": 6,
+    }
+    style_model = StyleModelKind(ModelType.FluxRedux, ModelType.SigLIP)
 
     def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         """Load transformer, text encoders and VAE."""
@@ -78,8 +91,10 @@ class FluxRecipe(FlowRecipe):
         """Denoise; `fill` is the image and the mask of a Fill model."""
         guided = run.negative is not None and run.cfg_scale > 1.0
         control = self._controls(builder, name, run)
+        control_lora = self._control_lora(builder, name, run)
         references = add_references(builder, name, self.name, run.references)
-        reads_images = control is not None or references is not None or fill is not None
+        styles = self._styles(builder, name, run.styles)
+        reads_images = any(image is not None for image in (control, control_lora, references, fill))
         return builder.output(
             name,
             "flux_denoise",
@@ -89,7 +104,9 @@ class FluxRecipe(FlowRecipe):
             negative_text_conditioning=run.negative if guided else None,
             cfg_scale=run.cfg_scale if guided else 1.0,
             control=control,
+            control_lora=control_lora,
             kontext_conditioning=references,
+            redux_conditioning=styles,
             fill_conditioning=fill,
             controlnet_vae=parts.vae if reads_images else None,
             latents=run.latents,
@@ -108,12 +125,47 @@ class FluxRecipe(FlowRecipe):
     def _controls(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput | None:
         """Return the run's ControlNets as a list, None if there are none."""
         outputs = []
-        for number, control in enumerate(run.controls):
+        controls = [control for control in run.controls if control.model["type"] != ModelType.ControlLoRa]
+        for number, control in enumerate(controls):
             if control.model["type"] != ModelType.ControlNet:
                 raise CannotBuild(f"{self.name}: {control.model['name']} is not a ControlNet")
             fields = {key: value for key, value in control.fields().items() if key != "control_mode"}
+            if control.kind is not None:
+                fields["instantx_control_mode"] = self.control_kinds[control.kind]
             outputs.append(builder.output(f"{name}_controlnet_{number}", "flux_controlnet", "control", **fields))
         return builder.collect(f"{name}_controlnet_collect", outputs) if outputs else None
+
+    def _control_lora(self, builder: GraphBuilder, name: str, run: DenoiseRun) -> NodeOutput | None:
+        """Return the run's control LoRA, of which the denoise node takes one."""
+        controls = [control for control in run.controls if control.model["type"] == ModelType.ControlLoRa]
+        if not controls:
+            return None
+        if len(controls) > 1:
+            raise CannotBuild(f"{self.name}: only one control LoRA at a time is supported")
+        control = controls[0]
+        if (control.begin, control.end, control.resize, control.kind) != (0.0, 1.0, "just_resize", None):
+            raise CannotBuild(f"{control.model['name']} is a control LoRA: it has no range of steps, resizing and kind")
+        image = {"image_name": control.image} if isinstance(control.image, str) else control.image
+        lora = {"lora": dict(control.model), "image": image, "weight": control.weight}
+        return builder.output(f"{name}_control_lora", "flux_control_lora_loader", "control_lora", **lora)
+
+    def _styles(self, builder: GraphBuilder, name: str, styles: Sequence[StyleImage]) -> NodeOutput | None:
+        """Return the images of Redux models as a list, None if there are none."""
+        outputs = []
+        for number, style in enumerate(styles):
+            image = {"image_name": style.image} if isinstance(style.image, str) else style.image
+            outputs.append(
+                builder.output(
+                    f"{name}_redux_{number}",
+                    "flux_redux",
+                    "redux_cond",
+                    image=image,
+                    mask=style.region,
+                    redux_model=dict(style.model),
+                    weight=round(style.strength**0.5, 6),  # the node squares it
+                )
+            )
+        return builder.collect(f"{name}_redux_collect", outputs) if outputs else None
 
     def decode(
         self,

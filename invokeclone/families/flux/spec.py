@@ -193,6 +193,7 @@ _CAPABILITIES = Capabilities(
     partial_denoise=True,
     lora=True,
     control=True,
+    style_images=True,
     regional_prompts=True,
     separate_vae=True,
 )

@@ -31,6 +31,7 @@ class StableDiffusionRecipe(Recipe):
 
     name = "sd1"
     weights_prompts = True
+    has_control_modes = True
     metadata_mode = ""
     lora_node = LoRANode("lora_collection_loader", "unet", ("clip",))
 

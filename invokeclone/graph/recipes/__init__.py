@@ -8,7 +8,7 @@ family's `spec.py` are checked before a recipe is used.
 from invokeclone.graph.recipes.blocks import Recipe
 from invokeclone.graph.recipes.loras import LoRANode
 from invokeclone.graph.recipes.registry import find_recipe, recipe, recipes
-from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails
+from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails, StyleModelKind
 from invokeclone.graph.recipes.settings import (
     OUTPUT,
     PASTED,
@@ -18,6 +18,7 @@ from invokeclone.graph.recipes.settings import (
     AppliedControl,
     AppliedLoRA,
     CannotBuild,
+    ControlKind,
     ControlMode,
     ControlResize,
     Fill,
@@ -33,6 +34,7 @@ from invokeclone.graph.recipes.settings import (
     ReferenceMethod,
     Refiner,
     Share,
+    StyleImage,
     Variation,
     merge_loras,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "AppliedControl",
     "AppliedLoRA",
     "CannotBuild",
+    "ControlKind",
     "ControlMode",
     "ControlResize",
     "DenoiseRun",
@@ -67,6 +70,8 @@ __all__ = [
     "ReferenceMethod",
     "Refiner",
     "Share",
+    "StyleImage",
+    "StyleModelKind",
     "Variation",
     "find_recipe",
     "merge_loras",

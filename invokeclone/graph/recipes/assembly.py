@@ -289,6 +289,8 @@ def _adapter_metadata(settings: ImageSettings) -> dict[str, Any]:
     """Return the metadata of ControlNets, T2I-Adapters and IP-Adapters."""
     metadata: dict[str, list[dict[str, Any]]] = {"controlnets": [], "t2iAdapters": [], "ipAdapters": []}
     for control in settings.controls:
+        if control.model["type"] == ModelType.ControlLoRa:
+            continue  # InvokeAI has no metadata of them
         kind = "t2iAdapters" if control.model["type"] == ModelType.T2IAdapter else "controlnets"
         metadata[kind].append(control.fields())
     metadata["ipAdapters"] = [reference.fields() for reference in settings.references if reference.model is not None]

@@ -8,8 +8,8 @@ from typing import Any
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
 from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes.assembly import GraphAssembly
-from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails
-from invokeclone.graph.recipes.settings import AppliedLoRA, CannotBuild, ImageSettings, Model
+from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails, StyleModelKind
+from invokeclone.graph.recipes.settings import AppliedLoRA, CannotBuild, ControlKind, ImageSettings, Model
 
 
 class Recipe(ABC):
@@ -34,6 +34,12 @@ class Recipe(ABC):
     """The separate models that `load_model` takes, by their names as its `parts`."""
     reads_masked_image = False
     """Whether the model reads image and mask beside the noise. Runs with a mask then begin with noise."""
+    has_control_modes = False
+    """Whether ControlNets have a balance between prompt and control image."""
+    control_kinds: Mapping[ControlKind, int] = {}
+    """The modes of union ControlNets by what their images show."""
+    style_model: StyleModelKind | None = None
+    """The models that append images to prompts, None if there are none."""
     schedule_shift: Mapping[str, float] = {}
     """The shift that schedules of the family's models usually have, by the names of its parameters."""
 

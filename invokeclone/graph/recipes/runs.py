@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from invokeclone.graph.builder import NodeOutput
-from invokeclone.graph.recipes.settings import AppliedControl, ReferenceImage, Variation
+from invokeclone.graph.recipes.settings import AppliedControl, ReferenceImage, StyleImage, Variation
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 
 
@@ -15,6 +15,14 @@ class PartKind:
     type: ModelType
     variant: str | None = None
     """Variant of the record; None: any."""
+
+
+@dataclass(frozen=True)
+class StyleModelKind:
+    """A kind of model that appends images to prompts, and of the image encoder that it needs."""
+
+    type: ModelType
+    image_encoder: ModelType
 
 
 @dataclass(frozen=True)
@@ -71,3 +79,5 @@ class DenoiseRun:
     """Empty if the family's capabilities lack `control`."""
     references: Sequence[ReferenceImage] = ()
     """Empty if the family's capabilities lack `reference_images`."""
+    styles: Sequence[StyleImage] = ()
+    """Empty if the family's capabilities lack `style_images`."""

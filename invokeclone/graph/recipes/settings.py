@@ -27,6 +27,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[int, Field(gt=0)]
 ControlMode = Literal["balanced", "more_prompt", "more_control", "unbalanced"]
 ControlResize = Literal["just_resize", "crop_resize", "fill_resize", "just_resize_simple"]
+ControlKind = Literal[
+    "canny",
+    "tile",
+    "depth",
+    "blur",
+    "pose",
+    "gray",
+    "low_quality",
+    "soft_edge",
+    "normal",
+    "segmentation",
+    "inpaint",
+]
+"""What a control image shows, for union ControlNets, which take several kinds."""
 ReferenceMethod = Literal["full", "style", "composition", "style_strong", "style_precise"]
 """What is taken from a reference image."""
 Model = Mapping[str, Any]
@@ -142,7 +156,7 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class AppliedControl:
-    """A ControlNet or T2I-Adapter (by the model's type) and its control image."""
+    """A ControlNet, T2I-Adapter or control LoRA (by the model's type) and its control image."""
 
     model: Model
     image: str | NodeOutput
@@ -157,6 +171,8 @@ class AppliedControl:
     """How the control image is resized."""
     preprocessor: Preprocessor | None = None
     """Applied to the image first."""
+    kind: ControlKind | None = None
+    """What the image shows, for union ControlNets; None: not stated."""
 
     def fields(self) -> dict[str, Any]:
         """Return the values under the names of the node's inputs, which image metadata uses too."""
@@ -203,6 +219,20 @@ class ReferenceImage:
             "begin_step_percent": self.begin,
             "end_step_percent": self.end,
         }
+
+
+@dataclass(frozen=True)
+class StyleImage:
+    """An image that a style model, such as FLUX Redux, appends to the prompt."""
+
+    model: Model
+    """The style model."""
+    image: str | NodeOutput
+    """Image name, or the output that provides the image."""
+    strength: Share = 1.0
+    """Factor of the image's part of the prompt."""
+    region: NodeOutput | None = None
+    """Mask tensor of the region that the image applies to; None: the whole image."""
 
 
 def _image_field(image: str | NodeOutput) -> Any:

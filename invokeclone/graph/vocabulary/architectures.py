@@ -89,6 +89,8 @@ class Capabilities:
     """Maximum number of reference images."""
     reads_references: bool = False
     """Whether the model reads reference images itself; if not, IP-Adapters do."""
+    style_images: bool = False
+    """Images that a style model, such as FLUX Redux, appends to the prompt."""
     regional_prompts: bool = False
     clip_skip: bool = False
     separate_vae: bool = False

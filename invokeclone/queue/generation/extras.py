@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.components.control import image_encoders
-from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ReferenceImage, Refiner, merge_loras
+from invokeclone.graph.recipes import AppliedControl, AppliedLoRA, ControlKind, ReferenceImage, Refiner, merge_loras
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.images import access
 from invokeclone.images.errors import ImageNotFound, ImageNotYours
@@ -19,6 +19,7 @@ from invokeclone.queue.generation.errors import ExtraModelNotFound, ExtraModelNo
 from invokeclone.queue.generation.mains import (
     architecture_of,
     identifier,
+    recipe_for,
     record_default,
     require_capability,
     resolve_scheduler,
@@ -63,7 +64,9 @@ class AdapterKind:
 
 
 LORAS = AdapterKind("LoRA", (ModelType.LoRA,))
-CONTROLS = AdapterKind("ControlNet or T2I-Adapter", (ModelType.ControlNet, ModelType.T2IAdapter))
+CONTROLS = AdapterKind(
+    "ControlNet, T2I-Adapter or control LoRA", (ModelType.ControlNet, ModelType.T2IAdapter, ModelType.ControlLoRa)
+)
 IP_ADAPTERS = AdapterKind("IP-Adapter", (ModelType.IPAdapter,))
 IMAGE_ENCODERS = AdapterKind("CLIP vision model", (ModelType.CLIPVision,))
 REFINERS = AdapterKind("refiner", (ModelType.Main,))
@@ -92,9 +95,22 @@ async def controls(
         _check_range(model, choice.begin, choice.end)
         if model.type == ModelType.T2IAdapter and (choice.weight < 0 or choice.mode != "balanced"):
             raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight must be at least 0, and it has no mode")
+        if choice.mode != "balanced" and not recipe_for(config).has_control_modes:
+            raise InvalidGeneration(f"{model.name}: ControlNets of {config.base} have no mode: remove `mode`")
+        check_control_kind(config, choice.kind)
         values = identifier(model), choice.image, choice.weight, choice.begin, choice.end, choice.mode, choice.resize
-        applied.append(AppliedControl(*values))
+        applied.append(AppliedControl(*values, kind=choice.kind))
     return applied
+
+
+def check_control_kind(config: ModelConfig, kind: ControlKind | None) -> None:
+    """Raise InvalidGeneration if union ControlNets of a main model's base do not take images of a kind."""
+    kinds = recipe_for(config).control_kinds
+    if kind is None or kind in kinds:
+        return
+    if not kinds:
+        raise InvalidGeneration(f"ControlNets of {config.base} have no kinds of images: leave the kind out")
+    raise InvalidGeneration(f"union ControlNets of {config.base} take no {kind} images, only {', '.join(kinds)}")
 
 
 def _check_range(model: ModelConfig, begin: float, end: float) -> None:

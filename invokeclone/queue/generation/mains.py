@@ -30,6 +30,7 @@ _CAPABILITIES = {
     "control": "ControlNets and T2I-Adapters",
     "reference_images": "reference images",
     "reads_references": "reference images without an IP-Adapter",
+    "style_images": "style models",
     "refiner": "refiners",
     "regional_prompts": "prompts for regions",
     "clip_skip": "CLIP skip",

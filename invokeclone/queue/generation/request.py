@@ -4,7 +4,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from invokeclone.components.control.fields import CLIP_VISION_MODELS
 from invokeclone.graph.prompts import Prompt
-from invokeclone.graph.recipes import ControlMode, ControlResize, HiresFix, InitImage, InpaintMask, ReferenceMethod
+from invokeclone.graph.recipes import (
+    ControlKind,
+    ControlMode,
+    ControlResize,
+    HiresFix,
+    InitImage,
+    InpaintMask,
+    ReferenceMethod,
+)
 from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.queue.generation.limits import MAX_CONTROLS, MAX_LORAS, MAX_REFERENCES, SEEDS
 
@@ -25,17 +33,20 @@ class LoRAChoice(BaseModel):
 
 
 class ControlChoice(BaseModel):
-    """A ControlNet or T2I-Adapter, and its control image."""
+    """A ControlNet, T2I-Adapter or control LoRA, and its control image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="Key or name of a ControlNet or T2I-Adapter.")
+    model: str = Field(description="Key or name of a ControlNet, T2I-Adapter or control LoRA.")
     image: str = Field(description="Name of the control image, preprocessed for the model: edges, depth, poses …")
     weight: float = Field(default=1.0, ge=-1, le=2, description="Weight; at least 0 for T2I-Adapters.")
     begin: float = Field(default=0.0, ge=0, le=1, description="Start, as a fraction of the steps.")
     end: float = Field(default=1.0, ge=0, le=1, description="End, as a fraction of the steps.")
     mode: ControlMode = Field(
         default="balanced", description="Balance between prompt and control image; ControlNets only."
+    )
+    kind: ControlKind | None = Field(
+        default=None, description="What the image shows, for union ControlNets, which take several kinds."
     )
     resize: ControlResize = Field(default="just_resize", description="How the control image is resized.")
 
@@ -116,7 +127,7 @@ class GenerationRequest(BaseModel):
         description="LoRAs to apply, in this order; the weights of a LoRA that occurs twice are added.",
     )
     controls: list[ControlChoice] = Field(
-        default=[], max_length=MAX_CONTROLS, description="ControlNets and T2I-Adapters to apply."
+        default=[], max_length=MAX_CONTROLS, description="ControlNets, T2I-Adapters and control LoRAs to apply."
     )
     reference_images: list[ReferenceImageChoice] = Field(
         default=[],

@@ -33,6 +33,7 @@ FOLDERS = {
     "controlnet": "controlnet",
     "ipadapter": "ipadapter",
     "clip_vision": "clip_vision",
+    "style_models": "style_models",
     "upscale_models": "upscale_models",
     "embeddings": "embeddings",
 }
@@ -60,12 +61,14 @@ class Catalog:
     text_encoders: Sequence[ModelConfig] = ()
     """Separate text encoders; those of main models are named by the main model."""
     loras: Sequence[ModelConfig] = ()
+    """LoRAs, and control LoRAs, which need a control image."""
     embeddings: Sequence[ModelConfig] = ()
     controls: Sequence[ModelConfig] = ()
     """ControlNets and T2I-Adapters."""
     ip_adapters: Sequence[ModelConfig] = ()
     image_encoders: Sequence[ModelConfig] = ()
-    """CLIP vision models."""
+    """CLIP vision models, and the image encoders of style models."""
+    style_models: Sequence[ModelConfig] = ()
     recent: Sequence[str] = ()
     """Names of the user's newest uploads and images."""
     loadable_images: Mapping[str, LoadableImage] = field(default_factory=dict)
@@ -91,6 +94,7 @@ class Catalog:
             "controlnet": self.controls,
             "ipadapter": self.ip_adapters,
             "clip_vision": self.image_encoders,
+            "style_models": self.style_models,
             "embeddings": self.embeddings,
         }
         return lists.get(list_name, ())
@@ -109,15 +113,22 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
             config for model_type in types for config in await models.search(connection, type=model_type, bases=bases)
         ]
 
+    async def usable_with_any(*types: ModelType) -> list[ModelConfig]:
+        return [
+            config for model_type in dict.fromkeys(types) for config in await models.search(connection, type=model_type)
+        ]
+
+    styles = [recipe.style_model for recipe in recipes().values() if recipe.style_model is not None]
     return Catalog(
         await generation.generation_models(connection, refiners=True),
         await usable(ModelType.VAE),
-        [config for kind in _encoder_types() for config in await models.search(connection, type=kind)],
-        await usable(*generation.LORAS.types),
+        await usable_with_any(*_encoder_types()),
+        await usable(*generation.LORAS.types, ModelType.ControlLoRa),
         await usable(ModelType.TextualInversion),
-        await usable(*generation.CONTROLS.types),
+        await usable(ModelType.ControlNet, ModelType.T2IAdapter),
         await usable(*generation.IP_ADAPTERS.types),
-        await models.search(connection, type=ModelType.CLIPVision),
+        await usable_with_any(ModelType.CLIPVision, *(kind.image_encoder for kind in styles)),
+        await usable(*(kind.type for kind in styles)),
         await _recent_names(connection, user),
         await _loadable_images(connection, user, list(dict.fromkeys(image_names))),
     )
@@ -126,7 +137,7 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
 def _encoder_types() -> list[ModelType]:
     """Return the types of the separate text encoders that main models can use."""
     kinds = [kind.type for recipe in recipes().values() for kind in recipe.separate_parts.values()]
-    return [kind for kind in dict.fromkeys(kinds) if kind != ModelType.VAE]
+    return [kind for kind in kinds if kind != ModelType.VAE]
 
 
 async def _recent_names(connection: AsyncConnection, user: User) -> list[str]:

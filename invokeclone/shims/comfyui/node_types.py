@@ -119,6 +119,10 @@ class BuildContext:
         """Add a node to the graph and return one of its outputs."""
         return self.builder.output(role, node_type, output, **inputs)
 
+    def find(self, list_name: str, name: str) -> ModelConfig:
+        """Return the model of a list of the catalog that a name refers to; refuses an unknown one."""
+        return self.catalog.model(list_name, name) or self.refuse(f"unknown model {name!r}")
+
     def require(self, config: ModelConfig, capability: str) -> None:
         """Raise CannotBuild unless the model has a capability."""
         try:

@@ -11,10 +11,12 @@ from invokeclone.graph.recipes import (
     AppliedControl,
     AppliedLoRA,
     CannotBuild,
+    ControlKind,
     ModelParts,
     PromptDetails,
     Recipe,
     ReferenceImage,
+    StyleImage,
 )
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.shims.comfyui.node_types import MAX_IMAGES, BuildContext
@@ -33,6 +35,8 @@ class Model:
     """The parts without LoRAs; None if no LoRA is applied."""
     references: tuple[ReferenceImage, ...] = ()
     """The reference images of IP-Adapters."""
+    control_lora: AppliedLoRA | None = None
+    """A control LoRA, whose control image comes with the prompts."""
 
     @property
     def bare_parts(self) -> ModelParts:
@@ -68,6 +72,8 @@ class ControlNetValue:
     """A ControlNet or a T2I-Adapter."""
 
     config: ModelConfig
+    kind: ControlKind | None = None
+    """What the control image shows, for union ControlNets."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,22 @@ class IPAdapterValue:
 
 @dataclass(frozen=True)
 class ImageEncoderValue:
-    """A CLIP vision model."""
+    """A CLIP vision model or another image encoder."""
+
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images for a style model, and the encoder that encodes them; the graph's node of the style model does it."""
+
+    encoder: ModelConfig
+    images: tuple[NodeOutput, ...]
+
+
+@dataclass(frozen=True)
+class StyleModelValue:
+    """A model that appends images to prompts."""
 
     config: ModelConfig
 
@@ -102,12 +123,16 @@ class EncodedPrompt:
     text: str
     """In the prompt syntax of its model."""
     clip: Clip
-    masked: bool = False
-    """Whether it applies to a part of the image only."""
+    region: NodeOutput | None = None
+    """Mask tensor of the part of the image that it applies to; None: the whole image."""
     details: PromptDetails = PromptDetails()
     """Additional inputs of the encoder, such as sizes."""
     zeroed: bool = False
     """Whether ComfyUI would set it to zero; here it is an empty text."""
+    styles: tuple[StyleImage, ...] = ()
+    """Images of style models, which apply to the same part of the image."""
+    steps: tuple[float, float] = (0.0, 1.0)
+    """The range of the steps that it applies to."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +155,8 @@ class EncodedPrompts:
     references: tuple[ReferenceImage, ...] = ()
     """Reference images that the model reads itself."""
     masked_image: MaskedImage | None = None
+    control_image: NodeOutput | None = None
+    """The image for the model's control LoRA."""
 
     def concat(self, other: Self) -> Self:
         """Return these prompts followed by those of `other`; a control or reference of both is kept once."""
@@ -141,7 +168,16 @@ class EncodedPrompts:
             other.guidance if self.guidance is None else self.guidance,
             self.references + new_references,
             self.masked_image or other.masked_image,
+            self.control_image or other.control_image,
         )
+
+    @property
+    def styles(self) -> tuple[StyleImage, ...]:
+        """The images of style models, each once."""
+        images: list[StyleImage] = []
+        for style in (replace(style, region=text.region) for text in self.texts for style in text.styles):
+            images += [] if style in images else [style]
+        return tuple(images)
 
     @property
     def prompt(self) -> str:

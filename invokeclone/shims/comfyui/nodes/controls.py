@@ -2,13 +2,27 @@
 
 from dataclasses import replace
 
-from invokeclone.graph.recipes import AppliedControl
-from invokeclone.queue.generation import identifier
-from invokeclone.shims.comfyui.node_types import BuildContext, link, list_choice, node, number
-from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Vae
+from invokeclone.graph.recipes import AppliedControl, ControlKind
+from invokeclone.queue.generation import InvalidGeneration, check_control_kind, identifier
+from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
+from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Model, Vae
 
 CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
 MAX_STRENGTH = 2.0
+PROMPTS = {"positive": link("CONDITIONING"), "negative": link("CONDITIONING")}
+RANGE = {"start_percent": number(0.0, 0.0, 1.0, step=0.001), "end_percent": number(1.0, 0.0, 1.0, step=0.001)}
+KINDS: dict[str, ControlKind | None] = {
+    "auto": None,
+    "openpose": "pose",
+    "depth": "depth",
+    "hed/pidi/scribble/ted": "soft_edge",
+    "canny/lineart/anime_lineart/mlsd": "canny",
+    "normal": "normal",
+    "segment": "segmentation",
+    "tile": "tile",
+    "repaint": "inpaint",
+}
+"""ComfyUI's types of control images; each means the mode of that name, whatever its number in a union ControlNet."""
 
 
 @node(
@@ -20,8 +34,36 @@ MAX_STRENGTH = 2.0
 )
 def load_controlnet(context: BuildContext, *, control_net_name: str) -> tuple[ControlNetValue]:
     """Load a ControlNet or a T2I-Adapter."""
-    config = context.catalog.model("controlnet", control_net_name)
-    return (ControlNetValue(config or context.refuse(f"unknown ControlNet {control_net_name!r}")),)
+    return (ControlNetValue(context.find("controlnet", control_net_name)),)
+
+
+@node(
+    "DiffControlNetLoader",
+    "Load ControlNet Model (diff)",
+    "loaders",
+    {"model": link("MODEL"), "control_net_name": list_choice("controlnet")},
+    "CONTROL_NET",
+)
+def load_controlnet_of_model(
+    context: BuildContext,
+    *,
+    model: Model,  # noqa: ARG001  (ControlNets are complete)
+    control_net_name: str,
+) -> tuple[ControlNetValue]:
+    """Load a ControlNet or a T2I-Adapter."""
+    return load_controlnet(context, control_net_name=control_net_name)  # type: ignore[no-any-return]
+
+
+@node(
+    "SetUnionControlNetType",
+    "SetUnionControlNetType",
+    "conditioning/controlnet",
+    {"control_net": link("CONTROL_NET"), "type": choice(*KINDS)},
+    "CONTROL_NET",
+)
+def set_kind(_context: BuildContext, *, control_net: ControlNetValue, type: str) -> tuple[ControlNetValue]:  # noqa: A002  (ComfyUI's name)
+    """Set what the control image of a union ControlNet shows."""
+    return (replace(control_net, kind=KINDS[type]),)
 
 
 @node(
@@ -47,16 +89,17 @@ def apply(
     "ControlNetApplyAdvanced",
     "Apply ControlNet",
     "conditioning/controlnet",
-    {
-        "positive": link("CONDITIONING"),
-        "negative": link("CONDITIONING"),
-        **CONTROL,
-        "start_percent": number(0.0, 0.0, 1.0, step=0.001),
-        "end_percent": number(1.0, 0.0, 1.0, step=0.001),
-        "vae": replace(link("VAE"), optional=True),
-    },
-    "CONDITIONING",
-    "CONDITIONING",
+    {**PROMPTS, **CONTROL, **RANGE, "vae": link("VAE", optional=True)},
+    ("CONDITIONING", "positive"),
+    ("CONDITIONING", "negative"),
+)
+@node(
+    "ControlNetApplySD3",
+    "Apply Controlnet with VAE",
+    "conditioning/controlnet",
+    {**PROMPTS, **CONTROL, **RANGE, "vae": link("VAE")},
+    ("CONDITIONING", "positive"),
+    ("CONDITIONING", "negative"),
 )
 def apply_advanced(
     context: BuildContext,
@@ -68,7 +111,7 @@ def apply_advanced(
     strength: float,
     start_percent: float,
     end_percent: float,
-    vae: Vae | None = None,  # noqa: ARG001  (only ControlNets of other families need it)
+    vae: Vae | None = None,  # noqa: ARG001  (the sampled model's is used)
 ) -> tuple[EncodedPrompts, EncodedPrompts]:
     """Apply a control image to a positive and a negative prompt, for a range of steps."""
     if start_percent >= end_percent:
@@ -96,5 +139,9 @@ def _add_control(
         context.require(main, "control")
         if main.base != config.base:
             context.refuse(f"{config.name} is for {config.base} models, {main.name} is {main.base}")
-    control = AppliedControl(identifier(config), image.nodes[0], strength, begin, end)
+        try:
+            check_control_kind(main, control_net.kind)
+        except InvalidGeneration as error:
+            context.refuse(str(error))
+    control = AppliedControl(identifier(config), image.nodes[0], strength, begin, end, kind=control_net.kind)
     return replace(conditioning, controls=(*conditioning.controls, control))

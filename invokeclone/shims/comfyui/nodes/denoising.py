@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from invokeclone.graph.builder import NodeOutput
-from invokeclone.graph.recipes import DenoiseRun
+from invokeclone.graph.recipes import AppliedControl, DenoiseRun
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import SEEDS, architecture_of, default_of, identifier, is_refiner
 from invokeclone.shims.comfyui.node_types import BuildContext
@@ -63,6 +63,7 @@ class SamplingTask:
 def denoise_latents(context: BuildContext, task: SamplingTask, latents: Latents) -> Latents:
     """Add the nodes that denoise latents, or noise if they are empty. Raises CannotBuild."""
     model, config = task.model, task.model.config
+    task = _apply_to_all_steps(context, task)
     _check(context, task, latents)
     width, height = _size(config, latents)
     mask = _mask(context, task, latents)
@@ -70,6 +71,7 @@ def denoise_latents(context: BuildContext, task: SamplingTask, latents: Latents)
         context.unused += latents.nodes
         latents = replace(latents, nodes=())
     positive, negative = _prompts(context, task)
+    controls = _controls(context, task)
     nodes, metadata = [], []
     for index in range(latents.count):
         seed = (fold_seed(task.seed) + index) % SEEDS
@@ -89,12 +91,32 @@ def denoise_latents(context: BuildContext, task: SamplingTask, latents: Latents)
             latents=source,
             mask=mask,
             add_noise=task.add_noise,
-            controls=task.positive.controls,
+            controls=controls,
             references=(*model.references, *task.positive.references),
+            styles=task.positive.styles,
         )
         nodes.append(model.recipe.denoise(context.builder, f"denoise{index}", model.parts, run))
         metadata.append(_metadata(context, index, task, seed, latents, (width, height)))
     return replace(latents, nodes=tuple(nodes), width=width, height=height, metadata=tuple(metadata))
+
+
+def _apply_to_all_steps(context: BuildContext, task: SamplingTask) -> SamplingTask:
+    """Return the task whose prompts apply to all steps: on each side, those with the longest range of steps."""
+    positive = _longest(context, task.positive)
+    negative = None if task.negative is None else _longest(context, task.negative)
+    return replace(task, positive=positive, negative=negative)
+
+
+def _longest(context: BuildContext, prompts: EncodedPrompts) -> EncodedPrompts:
+    ranges = [text.steps for text in prompts.texts]
+    start, end = longest = max(ranges, key=lambda steps: steps[1] - steps[0])
+    if (start, end) == (0.0, 1.0) and len(set(ranges)) == 1:
+        return prompts
+    context.warn(
+        f"ConditioningSetTimestepRange: prompts apply to all steps; the one from {start:g} to {end:g} does, without others"
+    )
+    context.unused += [text.conditioning for text in prompts.texts if text.steps != longest]
+    return replace(prompts, texts=tuple(text for text in prompts.texts if text.steps == longest))
 
 
 def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
@@ -110,6 +132,7 @@ def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
     if task.positive.controls:
         context.require(config, "control")
     _check_references(context, task)
+    _check_styles(context, task)
     if task.end < 1.0 or not task.add_noise:
         context.require(config, "partial_denoise")
     for text in (text for prompts in task.prompts for text in prompts.texts):
@@ -130,6 +153,29 @@ def _check_references(context: BuildContext, task: SamplingTask) -> None:
     limit = architecture_of(config).capabilities.reference_images
     if len(task.positive.references) > limit:
         context.refuse(f"{config.name} takes at most {limit} reference images, not {len(task.positive.references)}")
+
+
+def _check_styles(context: BuildContext, task: SamplingTask) -> None:
+    if task.positive.styles:
+        context.require(task.model.config, "style_images")
+    if task.negative is not None and task.uses_negative and task.negative.styles:
+        context.refuse(
+            "style models apply to positive prompts only: connect the negative prompt without StyleModelApply"
+        )
+
+
+def _controls(context: BuildContext, task: SamplingTask) -> tuple[AppliedControl, ...]:
+    """Return the ControlNets of the prompts, and the control LoRA of the model with the image of the prompts."""
+    lora, image = task.model.control_lora, task.positive.control_image
+    if lora is None and image is None:
+        return task.positive.controls
+    if lora is None or image is None:
+        name = task.model.config.name if lora is None else lora.model["name"]
+        context.refuse(
+            f"{name}: an image beside the noise needs a control LoRA (LoraLoaderModelOnly), and a control LoRA needs an "
+            "image (InstructPixToPixConditioning); models that read an image themselves are not supported"
+        )
+    return (*task.positive.controls, AppliedControl(lora.model, image, lora.weight))
 
 
 def _size(config: ModelConfig, latents: Latents) -> tuple[int, int]:

@@ -125,6 +125,20 @@ def shift_by_size(
     return (_check_shift(context, model, max_shift=max_shift, base_shift=base_shift),)
 
 
+@node(
+    "DifferentialDiffusion",
+    "Differential Diffusion",
+    "_for_testing",
+    {"model": link("MODEL"), "strength": replace(number(1.0, 0.0, 1.0), optional=True)},
+    "MODEL",
+)
+def open_masks_gradually(context: BuildContext, *, model: Model, strength: float) -> tuple[Model]:
+    """Let gray parts of masks change in some steps only; here they are blended in every step."""
+    if strength and not model.recipe.reads_masked_image:
+        context.warn("DifferentialDiffusion: gray parts of masks are blended in every step")
+    return (model,)
+
+
 @node("ModelSamplingSD3", "ModelSamplingSD3", "advanced/model", {"model": link("MODEL"), "shift": SHIFT}, "MODEL")
 def shift(context: BuildContext, *, model: Model, shift: float) -> tuple[Model]:
     """Shift the schedule; only the model's usual shift has an effect."""

@@ -226,7 +226,36 @@ def pad(
     return replace(padded, nodes=opaque), Mask(keep_mask, width, height, white_changes=False)
 
 
+@node(
+    "GetImageSize",
+    "Get Image Size",
+    "image",
+    {"image": IMAGE},
+    ("INT", "width"),
+    ("INT", "height"),
+    ("INT", "batch_size"),
+)
+def get_size(_context: BuildContext, *, image: ImageBatch) -> tuple[int, int, int]:
+    """Get the size of images in pixels, and their number."""
+    return image.width, image.height, len(image.nodes)
+
+
 # Colors and batches
+
+
+@node(
+    "Canny",
+    "Canny",
+    "image/preprocessors",
+    {"image": IMAGE, "low_threshold": number(0.4, 0.01, 0.99), "high_threshold": number(0.8, 0.01, 0.99)},
+    "IMAGE",
+)
+def find_edges(
+    context: BuildContext, *, image: ImageBatch, low_threshold: float, high_threshold: float
+) -> tuple[ImageBatch]:
+    """Find the edges in images."""
+    thresholds = {"low_threshold": round(255 * low_threshold), "high_threshold": round(255 * high_threshold)}
+    return (replace(image, nodes=map_images(context, image, "edges", "canny_edge_detection", **thresholds)),)
 
 
 @node("ImageInvert", "Invert Image", "image", {"image": IMAGE}, "IMAGE")

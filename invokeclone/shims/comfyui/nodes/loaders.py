@@ -19,12 +19,8 @@ CLIP_STRENGTH = replace(STRENGTH, from_model=True)
 """A null means the strength of the denoiser."""
 
 
-def _find_config(context: BuildContext, list_name: str, name: str) -> ModelConfig:
-    return context.catalog.model(list_name, name) or context.refuse(f"unknown model {name!r}")
-
-
 def _load_main_model(context: BuildContext, name: str) -> Model:
-    return _load_parts(context, _find_config(context, "checkpoints", name), {})
+    return _load_parts(context, context.find("checkpoints", name), {})
 
 
 def _load_parts(context: BuildContext, config: ModelConfig, parts: Mapping[str, Mapping[str, Any]]) -> Model:
@@ -38,7 +34,7 @@ def _load_encoders(context: BuildContext, *names: str) -> Clip:
 
     Text encoders that are not named are those that the main model has, or else installed ones.
     """
-    configs = [_find_config(context, "text_encoders", name) for name in names]
+    configs = [context.find("text_encoders", name) for name in names]
     if any(config.type == "main" for config in configs):
         if len({config.key for config in configs}) > 1:
             all_of_them = "both" if len(configs) == 2 else "all"  # noqa: PLR2004
@@ -46,7 +42,7 @@ def _load_encoders(context: BuildContext, *names: str) -> Clip:
         return Clip(_load_parts(context, configs[0], {}))
     if context.main_model is None:
         context.refuse("the text encoders must encode prompts for a model that a node loads by its name")
-    main = _find_config(context, "checkpoints", context.main_model)
+    main = context.find("checkpoints", context.main_model)
     kinds = recipe_for(main).separate_parts
     parts: dict[str, Mapping[str, Any]] = {}
     for config in configs:
@@ -161,6 +157,8 @@ def load_lora(
     strength_clip: float | None,
 ) -> tuple[Model, Clip]:
     """Apply a LoRA to the denoiser and the text encoders. Weights of the same LoRA are added up."""
+    if (controlled := _with_control_lora(context, model, lora_name, strength_model)) is not None:
+        return controlled, clip
     lora = _lora_identifier(context, model, lora_name)
     text_strength = strength_model if strength_clip is None else strength_clip
     encoding = clip.model
@@ -204,6 +202,8 @@ def _with_denoiser(model: Model, denoiser: NodeOutput, loras: Sequence[AppliedLo
 )
 def load_lora_model_only(context: BuildContext, *, model: Model, lora_name: str, strength_model: float) -> tuple[Model]:
     """Apply a LoRA to the denoiser. Weights of the same LoRA are added up."""
+    if (controlled := _with_control_lora(context, model, lora_name, strength_model)) is not None:
+        return (controlled,)
     lora = AppliedLoRA(_lora_identifier(context, model, lora_name), strength_model)
     merged = merge_loras([*model.loras, lora])
     is_new = len(merged) > len(model.loras)
@@ -212,10 +212,19 @@ def load_lora_model_only(context: BuildContext, *, model: Model, lora_name: str,
     return (_with_denoiser(model, parts.denoiser, merged),)
 
 
+def _with_control_lora(context: BuildContext, model: Model, name: str, strength: float) -> Model | None:
+    """Return the model with a control LoRA; None for other LoRAs. Its image comes with the prompts."""
+    if context.find("loras", name).type != "control_lora":
+        return None
+    if model.control_lora is not None:
+        context.refuse("only one control LoRA at a time is supported")
+    return replace(model, control_lora=AppliedLoRA(_lora_identifier(context, model, name), strength))
+
+
 def _lora_identifier(context: BuildContext, model: Model, name: str) -> Mapping[str, Any]:
     """Return the identifier of a LoRA; refuses one for another base than the model's."""
     context.require(model.config, "lora")
-    config = _find_config(context, "loras", name)
+    config = context.find("loras", name)
     if config.base != model.config.base:
         context.refuse(
             f"the LoRA {config.name} is for {config.base} models, {model.config.name} is {model.config.base}"
@@ -226,7 +235,7 @@ def _lora_identifier(context: BuildContext, model: Model, name: str) -> Mapping[
 @node("VAELoader", "Load VAE", "loaders", {"vae_name": list_choice("vae")}, "VAE")
 def load_vae(context: BuildContext, *, vae_name: str) -> tuple[Vae]:
     """Load a VAE, or the VAE of a main model."""
-    config = _find_config(context, "vae", vae_name)
+    config = context.find("vae", vae_name)
     if config.type == "main":
         return (_vae_of(_load_main_model(context, vae_name)),)
     loader = context.output("vae", "vae_loader", "vae", vae_model=dict(identifier(config)))

@@ -77,6 +77,45 @@ def inpaint(
     )
 
 
+@node(
+    "InstructPixToPixConditioning",
+    "InstructPixToPixConditioning",
+    "conditioning/instructpix2pix",
+    {"positive": CONDITIONING, "negative": CONDITIONING, "vae": link("VAE"), "pixels": IMAGE},
+    ("CONDITIONING", "positive"),
+    ("CONDITIONING", "negative"),
+    ("LATENT", "latent"),
+)
+def add_control_image(
+    context: BuildContext, *, positive: EncodedPrompts, negative: EncodedPrompts, vae: Vae, pixels: ImageBatch
+) -> tuple[EncodedPrompts, EncodedPrompts, Latents]:
+    """Set the control image of a control LoRA; the latents are empty and of its size."""
+    if len(pixels.nodes) > 1:
+        context.refuse("a control LoRA takes one image: select one with ImageFromBatch")
+    image = pixels.nodes[0]
+    return (
+        replace(positive, control_image=image),
+        replace(negative, control_image=image),
+        Latents(width=pixels.width, height=pixels.height, vae=vae),
+    )
+
+
+@node(
+    "FluxKontextMultiReferenceLatentMethod",
+    "Edit Model Reference Method",
+    "advanced/conditioning/flux",
+    {"conditioning": CONDITIONING, "reference_latents_method": choice("offset", open_list=True)},
+    "CONDITIONING",
+)
+def set_reference_positions(
+    context: BuildContext, *, conditioning: EncodedPrompts, reference_latents_method: str
+) -> tuple[EncodedPrompts]:
+    """Set the positions of several reference images; the model determines them."""
+    if reference_latents_method != "offset":
+        context.warn(f"reference_latents_method {reference_latents_method} was not used: the model sets the positions")
+    return (conditioning,)
+
+
 # Sizes of reference images
 
 

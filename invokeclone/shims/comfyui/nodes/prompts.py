@@ -152,6 +152,26 @@ def concat(
 
 
 @node(
+    "ConditioningSetTimestepRange",
+    "ConditioningSetTimestepRange",
+    "advanced/conditioning",
+    {
+        "conditioning": CONDITIONING,
+        "start": number(0.0, 0.0, 1.0, step=0.001),
+        "end": number(1.0, 0.0, 1.0, step=0.001),
+    },
+    "CONDITIONING",
+)
+def set_steps(
+    context: BuildContext, *, conditioning: EncodedPrompts, start: float, end: float
+) -> tuple[EncodedPrompts]:
+    """Restrict prompts to a range of the steps. Samplers use the prompts with the longest range, for all steps."""
+    if start >= end:
+        context.refuse(f"start must be less than end, not {start:g}")
+    return (replace(conditioning, texts=tuple(replace(text, steps=(start, end)) for text in conditioning.texts)),)
+
+
+@node(
     "ConditioningSetMask",
     "Conditioning (Set Mask)",
     "conditioning",
@@ -174,7 +194,7 @@ def set_mask(
     """Restrict prompts to the white area of a mask."""
     if strength != 1.0:
         context.refuse(f"a strength of {strength:g} is not supported for a masked prompt, only 1")
-    if any(text.masked for text in conditioning.texts):
+    if any(text.region for text in conditioning.texts):
         context.refuse("the prompt already has a mask")
     region = context.output(
         "tensor", "image_mask_to_tensor", "mask", image=mask.to_image(context, "region", white_changes=True)
@@ -188,5 +208,5 @@ def set_mask(
             encoded = recipe.encode_prompt(context.builder, role, encoders, text.text, region)
         else:
             encoded = recipe.encode_detailed_prompt(context.builder, role, encoders, text.text, text.details, region)
-        texts.append(replace(text, conditioning=encoded, masked=True))
+        texts.append(replace(text, conditioning=encoded, region=region))
     return (replace(conditioning, texts=tuple(texts)),)

@@ -1,12 +1,23 @@
-"""IP-Adapter nodes as the IPAdapter_plus pack defines them; reference images are attached to models."""
+"""Reference images: IP-Adapters as the IPAdapter_plus pack has them, on models, and style models, on prompts."""
 
 from dataclasses import replace
 
 from invokeclone.components.control import image_encoders
-from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod
-from invokeclone.queue.generation import ExtraModelNotInstalled, identifier, image_encoder
+from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod, StyleImage
+from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.queue.generation import ExtraModelNotInstalled, identifier, image_encoder, recipe_for
 from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
-from invokeclone.shims.comfyui.values import ImageBatch, ImageEncoderValue, IPAdapterValue, Mask, Model
+from invokeclone.shims.comfyui.nodes.images import crop_to_aspect
+from invokeclone.shims.comfyui.values import (
+    EncodedImages,
+    EncodedPrompts,
+    ImageBatch,
+    ImageEncoderValue,
+    IPAdapterValue,
+    Mask,
+    Model,
+    StyleModelValue,
+)
 
 CATEGORY = "ipadapter"
 MAX_WEIGHT = 2.0
@@ -27,8 +38,7 @@ MASK = link("MASK", optional=True)
 @node("CLIPVisionLoader", "Load CLIP Vision", "loaders", {"clip_name": list_choice("clip_vision")}, "CLIP_VISION")
 def load_image_encoder(context: BuildContext, *, clip_name: str) -> tuple[ImageEncoderValue]:
     """Load a CLIP vision model."""
-    config = context.catalog.model("clip_vision", clip_name)
-    return (ImageEncoderValue(config or context.refuse(f"unknown CLIP vision model {clip_name!r}")),)
+    return (ImageEncoderValue(context.find("clip_vision", clip_name)),)
 
 
 @node(
@@ -40,8 +50,7 @@ def load_image_encoder(context: BuildContext, *, clip_name: str) -> tuple[ImageE
 )
 def load(context: BuildContext, *, ipadapter_file: str) -> tuple[IPAdapterValue]:
     """Load an IP-Adapter."""
-    config = context.catalog.model("ipadapter", ipadapter_file)
-    return (IPAdapterValue(config or context.refuse(f"unknown IP-Adapter {ipadapter_file!r}")),)
+    return (IPAdapterValue(context.find("ipadapter", ipadapter_file)),)
 
 
 @node(
@@ -151,3 +160,78 @@ def _add_reference(context: BuildContext, model: Model, reference: ReferenceImag
     if not reference.weight or reference.begin >= reference.end:
         return model
     return replace(model, references=(*model.references, reference))
+
+
+# Style models
+
+
+@node(
+    "StyleModelLoader", "Load Style Model", "loaders", {"style_model_name": list_choice("style_models")}, "STYLE_MODEL"
+)
+def load_style_model(context: BuildContext, *, style_model_name: str) -> tuple[StyleModelValue]:
+    """Load a model that appends images to prompts, such as FLUX Redux."""
+    return (StyleModelValue(context.find("style_models", style_model_name)),)
+
+
+@node(
+    "CLIPVisionEncode",
+    "CLIP Vision Encode",
+    "conditioning",
+    {"clip_vision": link("CLIP_VISION"), "image": link("IMAGE"), "crop": choice("center", "none")},
+    "CLIP_VISION_OUTPUT",
+)
+def encode_for_style_model(
+    context: BuildContext, *, clip_vision: ImageEncoderValue, image: ImageBatch, crop: str
+) -> tuple[EncodedImages]:
+    """Select images for a style model; they are squeezed to squares, or cropped around their center first."""
+    images = crop_to_aspect(context, image, 1.0) if crop == "center" else image
+    return (EncodedImages(clip_vision.config, images.nodes),)
+
+
+@node(
+    "StyleModelApply",
+    "Apply Style Model",
+    "conditioning/style_model",
+    {
+        "conditioning": link("CONDITIONING"),
+        "style_model": link("STYLE_MODEL"),
+        "clip_vision_output": link("CLIP_VISION_OUTPUT"),
+        "strength": number(1.0, 0.0, 10.0, step=0.001),
+        "strength_type": choice("multiply", "attn_bias"),
+    },
+    "CONDITIONING",
+)
+def apply_style_model(
+    context: BuildContext,
+    *,
+    conditioning: EncodedPrompts,
+    style_model: StyleModelValue,
+    clip_vision_output: EncodedImages,
+    strength: float,
+    strength_type: str,
+) -> tuple[EncodedPrompts]:
+    """Append images to prompts. Their part of the prompt is multiplied by the strength, 1 at most."""
+    if strength_type == "attn_bias" and not strength:
+        return (conditioning,)
+    if strength_type == "attn_bias" and strength != 1.0:
+        context.refuse(f"attn_bias with a strength of {strength:g} is not supported: select multiply, or 1")
+    if strength > 1.0:
+        context.refuse(f"a style model's strength is at most 1, not {strength:g}")
+    for text in conditioning.texts:
+        _check_style_model(context, style_model.config, clip_vision_output.encoder, text.clip.model)
+    images = tuple(StyleImage(identifier(style_model.config), image, strength) for image in clip_vision_output.images)
+    texts = tuple(replace(text, styles=(*text.styles, *images)) for text in conditioning.texts)
+    return (replace(conditioning, texts=texts),)
+
+
+def _check_style_model(context: BuildContext, style: ModelConfig, encoder: ModelConfig, model: Model) -> None:
+    """Refuse a style model for another base, and an image encoder that it does not work with."""
+    context.require(model.config, "style_images")
+    if style.base != model.config.base:
+        context.refuse(f"{style.name} is for {style.base} models, {model.config.name} is {model.config.base}")
+    kind = recipe_for(model.config).style_model
+    if kind is not None and encoder.type != kind.image_encoder:
+        context.refuse(
+            f"{style.name} needs an image encoder of the type {kind.image_encoder}, {encoder.name} is {encoder.type}: "
+            "select another one in CLIPVisionLoader"
+        )

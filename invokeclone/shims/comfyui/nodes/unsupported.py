@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, link, list_choice, node, number
+from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, link, list_choice, node, number
 
 _NO_LIST = list_choice("absent", open_list=True)
 """A list without names that accepts any, so that the node itself reports the reason."""
@@ -36,23 +36,6 @@ register_unsupported(
     "IMAGE",
 )
 register_unsupported(
-    "Style models", "StyleModelLoader", "Load Style Model", "loaders", {"style_model_name": _NO_LIST}, "STYLE_MODEL"
-)
-register_unsupported(
-    "Style models",
-    "StyleModelApply",
-    "Apply Style Model",
-    "conditioning/style_model",
-    {
-        "conditioning": link("CONDITIONING"),
-        "style_model": link("STYLE_MODEL"),
-        "clip_vision_output": link("CLIP_VISION_OUTPUT"),
-        "strength": number(1.0, 0.0, 10.0, step=0.001),
-        "strength_type": choice("multiply", "attn_bias"),
-    },
-    "CONDITIONING",
-)
-register_unsupported(
     "Models that take image embeddings (unCLIP)",
     "unCLIPCheckpointLoader",
     "unCLIPCheckpointLoader",
@@ -75,14 +58,6 @@ register_unsupported(
         "noise_augmentation": number(0.0, 0.0, 1.0),
     },
     "CONDITIONING",
-)
-register_unsupported(
-    "Image embeddings outside of IP-Adapters",
-    "CLIPVisionEncode",
-    "CLIP Vision Encode",
-    "conditioning",
-    {"clip_vision": link("CLIP_VISION"), "image": link("IMAGE"), "crop": choice("center", "none")},
-    "CLIP_VISION_OUTPUT",
 )
 register_unsupported(
     "Presets of IP-Adapters (load one with IPAdapterModelLoader instead)",
