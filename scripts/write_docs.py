@@ -25,6 +25,7 @@ from invokeclone.graph.invocations import registry, unsupported_nodes
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 from invokeclone.kit.config import limits, settings_file
+from invokeclone.kit.config.no_effect import NO_EFFECT
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.identify import registry as identification
 from invokeclone.server.app import create_app
@@ -145,7 +146,7 @@ def settings(_: str) -> str:
         default = (
             "see there" if grouped else f"`{yaml.safe_dump(defaults[name], default_flow_style=True).split(chr(10))[0]}`"
         )
-        text = (field.description or "") + (" Nothing reads it yet." if name in dead else "")
+        text = (field.description or "") + (" It has no effect (below)." if name in dead else "")
         rows[headings[name]].append((f"`{name}`", default, cell(text)))
     return "\n".join(
         f"### {title}\n\n{table('setting', 'default', 'meaning', rows=them)}" for title, them in rows.items()
@@ -153,8 +154,11 @@ def settings(_: str) -> str:
 
 
 def unread_settings(_: str) -> str:
-    """Return the settings that nothing reads, as a sentence."""
-    return textwrap.fill(", ".join(f"`{name}`" for name in unread()) + ".", 150) + "\n"
+    """Return a table of the settings that nothing reads. Raises ValueError if NO_EFFECT lists others."""
+    names = unread()
+    if set(names) != set(NO_EFFECT):
+        raise ValueError(f"NO_EFFECT in kit/config/no_effect.py must have exactly the settings {', '.join(names)}")
+    return table("setting", "reason", rows=[(f"`{name}`", NO_EFFECT[name]) for name in names])
 
 
 def limit_settings(_: str) -> str:

@@ -1,6 +1,8 @@
 """The denoise loop, shared by all models, schedules and masks."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 
@@ -11,6 +13,21 @@ Predict = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """Guided prediction of the model from (scaled latents, timestep, step number from 0)."""
 OnStep = Callable[[PipelineIntermediateState], None]
 """Called before the first model call and after each; raises CanceledException to stop the loop."""
+
+
+class Position(NamedTuple):
+    """The position of a model call in the loop: `index`, from 0, of `total`."""
+
+    index: int
+    total: int
+
+
+_position: ContextVar[Position | None] = ContextVar("denoise_position", default=None)
+
+
+def position() -> Position | None:
+    """Return the position of this thread's loop; None outside of one."""
+    return _position.get()
 
 
 def run(
@@ -28,7 +45,11 @@ def run(
             if mask is not None:
                 latents = mask.before_step(latents, index)
             # 2. predict
-            prediction = predict(schedule.scale_model_input(latents, index), timestep, index // order)
+            token = _position.set(Position(index, total))
+            try:
+                prediction = predict(schedule.scale_model_input(latents, index), timestep, index // order)
+            finally:
+                _position.reset(token)
             # 3. solver step
             latents, original = schedule.step(prediction, latents, index)
             if mask is not None:

@@ -32,6 +32,10 @@ class FlowInputs:
     """None: drawn from the seed."""
     keep_mask: torch.Tensor | None = None
     """Shape (batch or 1, 1, any height, any width), 1 where the image is kept."""
+    guidance_end: float = 1.0
+    """Fraction of the steps after which the negative prompt is not used."""
+    sequential: bool = False
+    """Whether the network is called for the two prompts one after the other."""
     add_noise: bool = True
     """Whether latents get the noise of the first level; without it they are the start as they are."""
 

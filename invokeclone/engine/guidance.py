@@ -1,7 +1,8 @@
 """Classifier-free guidance for any denoiser and conditioning."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self, TypeVar
+from contextvars import ContextVar
+from typing import Literal, Protocol, Self, TypeVar
 
 import torch
 
@@ -16,6 +17,14 @@ class DenoiserConditioning(Protocol):
 C = TypeVar("C", bound=DenoiserConditioning)
 Denoiser = Callable[[torch.Tensor, torch.Tensor, C], torch.Tensor]
 """An adapter of a network: from (latents (batch, …), timestep, conditioning) to the network's prediction."""
+
+Side = Literal["positive", "negative", "both"]
+_side: ContextVar[Side] = ContextVar("guidance_side", default="positive")
+
+
+def side() -> Side:
+    """Return the side of the guidance that this thread's call of the denoiser is for."""
+    return _side.get()
 
 
 def classifier_free_guidance(
@@ -37,14 +46,22 @@ def classifier_free_guidance(
     """
     joint = None if negative is None or sequential else negative.concat(positive)
 
+    def call(name: Side, latents: torch.Tensor, timestep: torch.Tensor, conditioning: C) -> torch.Tensor:
+        token = _side.set(name)
+        try:
+            return denoiser(latents, timestep, conditioning)
+        finally:
+            _side.reset(token)
+
     def predict(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:
         strength = scale_at(scale, step)
         if negative is None or strength == 1.0:
-            return denoiser(latents, timestep, positive)
+            return call("positive", latents, timestep, positive)
         if joint is None:
-            unconditional, prediction = denoiser(latents, timestep, negative), denoiser(latents, timestep, positive)
+            unconditional = call("negative", latents, timestep, negative)
+            prediction = call("positive", latents, timestep, positive)
         else:
-            unconditional, prediction = denoiser(torch.cat([latents, latents]), timestep, joint).chunk(2)
+            unconditional, prediction = call("both", torch.cat([latents, latents]), timestep, joint).chunk(2)
         guided = unconditional + (prediction - unconditional) * strength
         return _rescale(guided, prediction, rescale) if rescale else guided
 
@@ -54,6 +71,17 @@ def classifier_free_guidance(
 def scale_at(scale: float | Sequence[float], step: int) -> float:
     """Return the guidance scale of a step."""
     return scale[min(step, len(scale) - 1)] if isinstance(scale, Sequence) else scale
+
+
+def truncate_guidance(scale: float | Sequence[float], steps: int, end: float) -> float | list[float]:
+    """Return the guidance scales of a run of `steps` that uses the negative prompt only up to the fraction `end`.
+
+    Later steps have scale 1, so each calls the denoiser once. At `end` 1 the scale is returned as it is.
+    """
+    if end >= 1.0:
+        return list(scale) if isinstance(scale, Sequence) else scale
+    guided = round(steps * end)
+    return [scale_at(scale, step) if step < guided else 1.0 for step in range(steps)]
 
 
 def _rescale(guided: torch.Tensor, prediction: torch.Tensor, share: float) -> torch.Tensor:

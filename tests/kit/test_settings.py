@@ -65,6 +65,16 @@ def test_unknown_keys_get_one_line_each_and_are_ignored(tmp_path: Path) -> None:
     ]
 
 
+def test_changed_settings_without_an_effect_get_one_line_each(tmp_path: Path) -> None:
+    write(tmp_path, "ram: 12\nvram: null\nlazy_offload: true\nmax_cache_ram_gb: 3\n")
+    settings, lines = load_settings(tmp_path, {"INVOKEAI_DEV_RELOAD": "true"})
+    assert settings.max_cache_ram_gb == 3
+    assert [line.rsplit("/", 1)[-1] for line in lines] == [
+        "invokeai.yaml: ram: has no effect. It is deprecated in InvokeAI too: set max_cache_ram_gb.",
+        "INVOKEAI_DEV_RELOAD: has no effect. Restart the server instead, which takes 3 seconds.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -48,6 +48,7 @@ def flow_inputs(
     """
     from invokeclone.engine.flow_inputs import FlowInputs
 
+    settings = context.config.get()
     return FlowInputs(
         node.width,
         node.height,
@@ -58,6 +59,8 @@ def flow_inputs(
         node.cfg_scale if cfg_scale is None else cfg_scale,
         latents=context.tensors.load(node.latents.latents_name) if node.latents else None,
         noise=context.tensors.load(node.noise.latents_name) if node.noise else None,
+        guidance_end=settings.guidance_end,
+        sequential=settings.sequential_guidance,
         keep_mask=context.tensors.load(node.denoise_mask.mask_name) if node.denoise_mask else None,
         add_noise=getattr(node, "add_noise", True),
     )

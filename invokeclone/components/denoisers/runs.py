@@ -11,6 +11,7 @@ from invokeclone.engine.conditioning import ConditioningTensors
 from invokeclone.engine.denoise import OnStep
 from invokeclone.engine.flow_inputs import FlowInputs
 from invokeclone.engine.loaded import device_of
+from invokeclone.engine.optimizations import apply_optimizations
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.metadata import check_base
 from invokeclone.graph.invocations.outputs import LatentsOutput
@@ -34,14 +35,16 @@ def denoise_latents(
     )
     loaded = context.models.load(node.transformer.transformer)
     check_base(loaded.config, base)
-    threshold = context.config.get().first_block_cache_threshold
-    with loaded as transformer, first_block_cache(transformer, threshold):
-        latents = denoise(
-            transformer,
-            positive,
-            negative,
-            flow_inputs(node, context),
-            device_of(loaded, transformer),
-            lambda state: context.util.sd_step_callback(state, base),
-        )
+    settings = context.config.get()
+    with loaded as transformer, first_block_cache(transformer, settings.first_block_cache_threshold):
+        device = device_of(loaded, transformer)
+        with apply_optimizations(transformer, settings, device):
+            latents = denoise(
+                transformer,
+                positive,
+                negative,
+                flow_inputs(node, context),
+                device,
+                lambda state: context.util.sd_step_callback(state, base),
+            )
     return LatentsOutput.build(context.tensors.save(latents), latents)

@@ -10,7 +10,7 @@ from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
 from invokeclone.engine.block_cache import guidance_side
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
-from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.guidance import classifier_free_guidance, truncate_guidance
 from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules.flow import FlowSchedule, clip_levels, even_levels, flow_schedule, shift_levels
 from invokeclone.families.cogview4.conditioning import CogView4ConditioningInfo
@@ -88,7 +88,8 @@ def denoise(
 
     # 3. guidance: prompts differ in length, so each has a call of its own
     sides = [side.to(device, transformer.dtype) for side in (positive, negative)]
-    guided = classifier_free_guidance(predict, sides[0], sides[1], inputs.cfg_scale, sequential=True)
+    scales = truncate_guidance(inputs.cfg_scale, len(schedule.timesteps), inputs.guidance_end)
+    guided = classifier_free_guidance(predict, sides[0], sides[1], scales, sequential=True)
     # 4. the loop
     with devices.limit_threads(transformer, len(initial) * initial.shape[-2] * initial.shape[-1] // 4, device):
         return check_finite(loop.run(schedule, initial, guided, on_step, mask).cpu())

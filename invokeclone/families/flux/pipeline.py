@@ -13,7 +13,7 @@ from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
 from invokeclone.engine.block_cache import first_block_cache
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
-from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.guidance import classifier_free_guidance, truncate_guidance
 from invokeclone.engine.latents import check_finite
 from invokeclone.engine.patches import input_formats
 from invokeclone.engine.schedules import flow, flow_solvers
@@ -97,6 +97,7 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
             "a cfg_scale other than 1 needs negative_text_conditioning: connect one, or set cfg_scale to 1 "
             "(`guidance` needs none)"
         )
+    scales = truncate_guidance(scales, steps, task.inputs.guidance_end)
     positive = task.positive.to(device, dtype)
     negative = None if task.negative is None else task.negative.to(device, dtype)
     predict = classifier_free_guidance(denoiser, positive, negative, scales, sequential=True)

@@ -16,7 +16,7 @@ from invokeclone.components.text_encoders.qwen3 import chat_text, encode_qwen3
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
-from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.guidance import classifier_free_guidance, truncate_guidance
 from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.engine.schedules.flow import FlowSchedule
@@ -97,8 +97,11 @@ def denoise(transformer: Any, task: Flux2Task, device: torch.device, on_step: lo
     # 2. the denoiser and its guidance
     positive = task.positive.to(device, dtype)
     negative = None if task.negative is None else task.negative.to(device, dtype)
+    scales = truncate_guidance(
+        task.inputs.cfg_scale, -(-len(schedule.timesteps) // schedule.order), task.inputs.guidance_end
+    )
     predict = classifier_free_guidance(
-        _denoiser(transformer, task, device), positive, negative, task.inputs.cfg_scale, sequential=True
+        _denoiser(transformer, task, device), positive, negative, scales, sequential=True
     )
     # 3. the loop
     with devices.limit_threads(transformer, initial[:, 0].numel() // PACKING**2, device):

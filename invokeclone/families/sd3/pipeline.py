@@ -11,7 +11,7 @@ from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
 from invokeclone.engine.conditioning import ConditioningTensors
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
-from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.guidance import classifier_free_guidance, truncate_guidance
 from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules.flow import clip_levels, even_levels, flow_schedule
 from invokeclone.families.sd3.conditioning import SD3ConditioningInfo
@@ -75,12 +75,13 @@ def denoise(
         )[0]
         return velocity
 
-    # 3. guidance: one call for both prompts
+    # 3. guidance: one call for both prompts, if it is not sequential
     sides = [
         join(side, transformer.config, name, len(initial)).to(device, transformer.dtype)
         for side, name in ((positive, "positive"), (negative, "negative"))
     ]
-    guided = classifier_free_guidance(predict, sides[0], sides[1], inputs.cfg_scale)
+    scales = truncate_guidance(inputs.cfg_scale, len(schedule.timesteps), inputs.guidance_end)
+    guided = classifier_free_guidance(predict, sides[0], sides[1], scales, sequential=inputs.sequential)
     # 4. the loop
     with devices.limit_threads(transformer, len(initial) * initial.shape[-2] * initial.shape[-1] // 4, device):
         return check_finite(loop.run(schedule, initial, guided, on_step, mask).cpu())

@@ -18,7 +18,7 @@ from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules.discrete import DiscreteSchedule
 from invokeclone.engine.schedules.interface import SolverStep
 from invokeclone.families.stable_diffusion.denoiser import Area, UNetDenoiser
-from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, conditionings, prepare_run
+from invokeclone.families.stable_diffusion.pipeline import DenoiseTask, conditionings, guidance_scales, prepare_run
 from invokeclone.families.stable_diffusion.single_files import INPAINTING_CHANNELS
 
 
@@ -140,7 +140,12 @@ def denoise(unet: Any, task: DenoiseTask, tiling: Tiling, device: torch.device, 
     positive, negative = conditionings(unet, task, len(begun), device)
     denoiser = UNetDenoiser(unet, None, None, task.controls, len(schedule.timesteps), (height, width))
     guided = classifier_free_guidance(
-        denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
+        denoiser,
+        positive,
+        negative,
+        guidance_scales(task, schedule),
+        rescale=task.cfg_rescale,
+        sequential=task.sequential,
     )
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor, step: int) -> torch.Tensor:

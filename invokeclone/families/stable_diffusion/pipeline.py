@@ -12,7 +12,7 @@ from invokeclone.components.autoencoders import vae as autoencoder
 from invokeclone.components.clip.encode import encode_prompt, skip_layers
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices, preview
-from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.guidance import classifier_free_guidance, truncate_guidance
 from invokeclone.engine.latents import check_finite
 from invokeclone.engine.latents import noise as draw_noise
 from invokeclone.engine.masks import change_mask
@@ -71,6 +71,9 @@ class DenoiseTask:
     seamless_axes: Sequence[str] = ()
     free_u: FreeUConfig | None = None
     sequential: bool = False
+    """Whether the UNet is called for the two prompts one after the other."""
+    guidance_end: float = 1.0
+    """Fraction of the steps after which the negative prompts are not used."""
     controls: Sequence[Control] = ()
     image_prompts: Sequence[ImagePrompt] = ()
     hidiffusion: HiDiffusion | None = None
@@ -103,7 +106,12 @@ def denoise(unet: Any, task: DenoiseTask, device: torch.device, on_step: loop.On
     if extra is None and attention is None and not controls:
         denoiser.coarse = coarse_prediction(unet, schedule.sampler)
     predict = classifier_free_guidance(
-        denoiser, positive, negative, task.cfg_scale, rescale=task.cfg_rescale, sequential=task.sequential
+        denoiser,
+        positive,
+        negative,
+        guidance_scales(task, schedule),
+        rescale=task.cfg_rescale,
+        sequential=task.sequential,
     )
     # 4. the loop
     threads = devices.limit_threads(unet, len(initial) * initial.shape[-2] * initial.shape[-1], device)
@@ -156,6 +164,11 @@ def _schedule(task: DenoiseTask, device: torch.device) -> DiscreteSchedule:
         task.scheduler, task.scheduler_config, prediction_type=task.prediction_type, seeds=task.seeds
     )
     return discrete.plan(sampler, task.steps, device, start=task.start, end=task.end, seeds=task.seeds)
+
+
+def guidance_scales(task: DenoiseTask, schedule: DiscreteSchedule) -> float | list[float]:
+    """Return a task's guidance scale, or that of each step."""
+    return truncate_guidance(task.cfg_scale, -(-len(schedule.timesteps) // schedule.order), task.guidance_end)
 
 
 def _mask(

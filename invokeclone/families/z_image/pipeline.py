@@ -11,7 +11,7 @@ from invokeclone.components.text_encoders.qwen3 import chat_text, encode_qwen3
 from invokeclone.engine import denoise as loop
 from invokeclone.engine import devices
 from invokeclone.engine.flow_inputs import FlowInputs, prepare
-from invokeclone.engine.guidance import classifier_free_guidance
+from invokeclone.engine.guidance import classifier_free_guidance, truncate_guidance
 from invokeclone.engine.latents import check_finite
 from invokeclone.engine.schedules import flow, flow_solvers
 from invokeclone.engine.schedules.flow import FlowSchedule
@@ -88,10 +88,12 @@ def denoise(transformer: Any, task: ZImageDenoiseTask, device: torch.device, on_
     if not calls:
         return initial.cpu()
     # 2. the denoiser and its guidance: prompts differ in length, so each has a call of its own
-    denoiser = ZImageDenoiser(transformer, [call // schedule.order for call in range(calls)], task.controls)
+    steps = [call // schedule.order for call in range(calls)]
+    denoiser = ZImageDenoiser(transformer, steps, task.controls)
     positive, negative = (None if side is None else side.to(device, dtype) for side in (task.positive, task.negative))
     assert positive is not None
-    predict = classifier_free_guidance(denoiser, positive, negative, task.inputs.cfg_scale, sequential=True)
+    scales = truncate_guidance(task.inputs.cfg_scale, steps[-1] + 1, task.inputs.guidance_end)
+    predict = classifier_free_guidance(denoiser, positive, negative, scales, sequential=True)
     # 3. the loop
     with devices.limit_threads(transformer, len(initial) * initial.shape[-2] * initial.shape[-1] // 4, device):
         return check_finite(loop.run(schedule, initial, predict, denoiser.counting(on_step), mask).cpu())

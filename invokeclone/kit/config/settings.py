@@ -140,7 +140,10 @@ class InvokeAIAppConfig(BaseSettings):
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="Data type of weights.")
 
     # Generation
-    sequential_guidance: bool = Field(False, description="Run guidance passes one after the other to save memory.")
+    sequential_guidance: bool = Field(
+        False,
+        description="Compute the network for the two prompts one after the other instead of together, to save memory.",
+    )
     first_block_cache_threshold: SkipJsonSchema[float | None] = Field(
         default=None,
         ge=0,
@@ -149,13 +152,39 @@ class InvokeAIAppConfig(BaseSettings):
         description="Reuse the blocks of FLUX.1 and CogView4 in steps whose first block changes by less than this share, "
         "such as 0.08; faster, but images differ. null: compute every block.",
     )
+    pyramid_attention_broadcast: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=2,
+        le=8,
+        exclude=True,
+        description="Compute the attention of denoising networks only in every Nth step of the middle of a run (20 to 90 % "
+        "of its steps), that to the prompt half as often; faster, but images differ. null: in every step.",
+    )
+    guidance_end: SkipJsonSchema[float] = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        exclude=True,
+        description="Fraction of the steps after which the negative prompt is not used, such as 0.6; later steps compute the "
+        "network once instead of twice, but images differ. 1: use it in every step.",
+    )
+    torch_compile: SkipJsonSchema[bool] = Field(
+        default=False,
+        exclude=True,
+        description="Compile the blocks of denoising networks with torch.compile: the first run of each size takes minutes, "
+        "later ones less time. Images differ by rounding.",
+    )
     wan_memory_optimization: bool = Field(False, description="Save memory in Wan models.")
     pid_memory_optimization: bool = Field(False, description="Save memory in PiD decoders.")
     attention_type: Literal["auto", "normal", "xformers", "sliced", "torch-sdp"] = Field(
-        "auto", description="Attention implementation."
+        "auto",
+        description="Attention of denoising networks. sliced: some heads at a time, which needs less memory where torch has "
+        "no fused kernel; xformers: if it is installed, on CUDA; auto, normal and torch-sdp: torch's fused kernels.",
     )
     attention_slice_size: Literal["auto", "balanced", "max", 1, 2, 3, 4, 5, 6, 7, 8] = Field(
-        "auto", description="Slice size of sliced attention."
+        "auto",
+        description="Heads at a time for attention_type sliced: a number, max (one), balanced (half of them), or auto (as many "
+        "as fit into the free memory).",
     )
     force_tiled_decode: bool = Field(False, description="Decode latents in tiles to save memory.")
     pil_compress_level: int = Field(1, description="PNG compression level, 0 to 9.")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.config.no_effect import NO_EFFECT
 from invokeclone.kit.config.settings import Settings
 
 PREFIX = "INVOKEAI_"
@@ -44,7 +45,7 @@ def find_root(root: Path | None, environment: Mapping[str, str]) -> Path:
 def load_settings(
     root: Path | None = None, environment: Mapping[str, str] | None = None, **overrides: Any
 ) -> tuple[Settings, list[str]]:
-    """Return the settings and one line per unknown key, which is ignored so that old files keep working.
+    """Return the settings, and one line per value without an effect: of an unknown or unused setting, from old files.
 
     Overrides that are None are ignored. Raises SettingsError with one line per invalid value.
     """
@@ -68,7 +69,16 @@ def load_settings(
         mistakes += list(_explain(error, values, sources, str(file)))
     if mistakes:
         raise SettingsError(mistakes)
-    return settings, unknown
+    return settings, unknown + _without_effect(settings, sources)
+
+
+def _without_effect(settings: Settings, sources: Mapping[str, str]) -> list[str]:
+    """Return a line per setting that was changed although nothing reads it."""
+    return [
+        f"{source}: has no effect. {NO_EFFECT[name].replace('`', '')}"
+        for name, source in sources.items()
+        if name in NO_EFFECT and getattr(settings, name) != FIELDS[name].default
+    ]
 
 
 def read_keys(root: Path) -> tuple[dict[str, Any], list[str], list[str]]:

@@ -118,6 +118,7 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         """Return the denoised latents, on the CPU."""
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
+        from invokeclone.engine.optimizations import apply_optimizations
         from invokeclone.families.flux import pipeline
         from invokeclone.families.flux.control_lora import PART
         from invokeclone.families.flux.nodes.controls import controlnets
@@ -131,6 +132,10 @@ class FluxDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             stack.enter_context(patch_loras(context, self.transformer.loras, transformer, PART))
             stack.enter_context(patch_control_lora(context, self.control_lora, transformer, device))
             task.controls = controlnets(context, stack, as_list(self.control), self, transformer)
+            reuses_attention = not task.image_prompts  # they read the attention of each step
+            stack.enter_context(
+                apply_optimizations(transformer, context.config.get(), device, reuses_attention=reuses_attention)
+            )
             return pipeline.denoise(transformer, task, device, context.util.flux_step_callback)
 
     def _task(self, context: InvocationContext) -> "FluxDenoiseTask":

@@ -64,6 +64,7 @@ class Flux2DenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         """Return the denoised latents."""
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
+        from invokeclone.engine.optimizations import apply_optimizations
         from invokeclone.families.flux2 import pipeline
         from invokeclone.families.flux2.lora_keys import TRANSFORMER
 
@@ -72,7 +73,8 @@ class Flux2DenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         loaded = context.models.load(self.transformer.transformer)
         with loaded as transformer, patch_loras(context, self.transformer.loras, transformer, TRANSFORMER):
             device = device_of(loaded, transformer)
-            latents = pipeline.denoise(transformer, task, device, context.util.flux2_step_callback)
+            with apply_optimizations(transformer, context.config.get(), device):
+                latents = pipeline.denoise(transformer, task, device, context.util.flux2_step_callback)
         return LatentsOutput.build(context.tensors.save(latents), latents)
 
     def _task(self, context: InvocationContext) -> "Flux2Task":

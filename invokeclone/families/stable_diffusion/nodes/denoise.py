@@ -113,6 +113,7 @@ class DenoiseLatentsInvocation(BaseInvocation):
         """Return the denoised latents, on the CPU."""
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
+        from invokeclone.engine.optimizations import apply_optimizations
         from invokeclone.families.stable_diffusion import pipeline
 
         unet_info = context.models.load(self.unet.unet)
@@ -134,6 +135,9 @@ class DenoiseLatentsInvocation(BaseInvocation):
             # 2. controls
             task.controls = self._controls(context, stack, base, unet)
             # 3. the loop
+            stack.enter_context(
+                apply_optimizations(unet, context.config.get(), device, reuses_attention=not self.hidiffusion)
+            )
             return pipeline.denoise(unet, task, device, on_step)
 
     def _controls(
@@ -215,6 +219,7 @@ def denoise_task(
     """Return the task with the inputs that all denoise nodes have; `node` is one of them."""
     from invokeclone.families.stable_diffusion.pipeline import DenoiseTask
 
+    settings = context.config.get()
     latents = context.tensors.load(node.latents.latents_name) if node.latents else None
     noise = context.tensors.load(node.noise.latents_name) if node.noise else None
     seeds = [field.seed for field in (node.noise, node.latents) if field is not None and field.seed is not None]
@@ -232,7 +237,8 @@ def denoise_task(
         end=node.denoising_end,
         seeds=[seeds[0] if seeds else 0] * rows_of(latents, noise),
         prediction_type=prediction_type,
-        sequential=context.config.get().sequential_guidance,
+        sequential=settings.sequential_guidance,
+        guidance_end=settings.guidance_end,
     )
 
 

@@ -69,6 +69,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
         """Return the denoised latents."""
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
+        from invokeclone.engine.optimizations import apply_optimizations
         from invokeclone.families.stable_diffusion import multi_diffusion
 
         unet_info = context.models.load(self.unet.unet)
@@ -88,5 +89,7 @@ class TiledMultiDiffusionDenoiseLatents(BaseInvocation):
             # 2. controls
             task.controls = controlnets(context, stack, self.control, base, unet)
             # 3. the loop
-            latents = multi_diffusion.denoise(unet, task, tiling, device_of(unet_info, unet), on_step)
+            device = device_of(unet_info, unet)
+            stack.enter_context(apply_optimizations(unet, context.config.get(), device, reuses_attention=False))
+            latents = multi_diffusion.denoise(unet, task, tiling, device, on_step)
         return LatentsOutput.build(context.tensors.save(latents), latents)

@@ -71,6 +71,7 @@ class ZImageDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
         """Return the denoised latents, on the CPU."""
         from invokeclone.components.denoisers.loras import patch_loras
         from invokeclone.engine.loaded import device_of
+        from invokeclone.engine.optimizations import apply_optimizations
         from invokeclone.families.z_image import pipeline
         from invokeclone.families.z_image.lora_keys import TRANSFORMER
         from invokeclone.families.z_image.nodes.controls import encode_control_image, load_controlnet
@@ -85,10 +86,12 @@ class ZImageDenoiseInvocation(FlowDenoiseInputs, BaseInvocation):
             stack.enter_context(patch_loras(context, self.transformer.loras, transformer, TRANSFORMER))
             if self.control is not None and image is not None:
                 task.controls = [load_controlnet(context, stack, self.control, transformer, image)]
+            device = device_of(loaded, transformer)
+            stack.enter_context(apply_optimizations(transformer, context.config.get(), device))
             return pipeline.denoise(
                 transformer,
                 task,
-                device_of(loaded, transformer),
+                device,
                 lambda state: context.util.sd_step_callback(state, _BASE),
             )
 
