@@ -127,6 +127,13 @@ async def get_queue_item_ids(
     return ItemIdsResult(item_ids=item_ids, total_count=len(item_ids))
 
 
+@router.get("/{queue_id}/pending_item_ids", operation_id="get_pending_queue_item_ids")
+async def get_pending_queue_item_ids(_user: CurrentUser, source: Reads, queue_id: QueueId) -> ItemIdsResult:
+    """List the ids of the pending items by priority, the first to run first."""
+    item_ids = await store.list_pending(source, queue_id)
+    return ItemIdsResult(item_ids=item_ids, total_count=len(item_ids))
+
+
 @router.post(
     "/{queue_id}/items_by_ids", operation_id="get_queue_items_by_item_ids", response_model=list[SessionQueueItem]
 )
@@ -274,6 +281,12 @@ async def delete_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, 
 async def cancel_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, item_id: ItemId) -> Response:
     """Cancel an item; an item that has ended is not changed."""
     return _json(await service.cancel(needs, queue_id, item_id, user=user))
+
+
+@router.put("/{queue_id}/i/{item_id}/prepend", operation_id="prepend_queue_item", response_model=SessionQueueItem)
+async def prepend_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, item_id: ItemId) -> Response:
+    """Move a pending item before all other pending items; other items are not changed."""
+    return _json(await service.prepend(needs, queue_id, item_id, user=user))
 
 
 @router.delete("/{queue_id}/d/{destination}", operation_id="delete_by_destination")

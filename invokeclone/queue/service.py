@@ -178,6 +178,17 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
     return text
 
 
+async def prepend(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> str:
+    """Move an item before all pending ones; return it as JSON text. Raises QueueItemNotFound or NotYourQueueItem."""
+
+    async def move(connection: Changes) -> str:
+        _check_owner(user, await store.get(connection, queue_id, item_id))
+        await store.prepend(connection, queue_id, item_id)
+        return await store.get_json(connection, queue_id, item_id)
+
+    return await resources.database.transact(move)
+
+
 async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
     changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
     return [await chain.status_event(connection, item) for item in changed if item]

@@ -133,6 +133,15 @@ def _in_order(query: Select[Any], *conditions: ColumnElement[bool]) -> Select[An
 
 _HIGHEST = select(columns.priority).where(IN_QUEUE, PENDING).order_by(columns.priority.desc()).limit(1)
 COUNT_PENDING = PreparedStatement(select(counts.number_in_queue("pending"), _HIGHEST.scalar_subquery()))
+PENDING_IDS = PreparedStatement(
+    select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id)
+)
+SET_PRIORITY = PreparedStatement(
+    update(session_queue)
+    .where(IS_ITEM, PENDING)
+    .values(priority=parameter("to_priority"), updated_at=parameter("at"))
+    .returning(columns.item_id)
+)
 BATCH_IDS = PreparedStatement(
     select(columns.item_id).where(columns.batch_id == parameter("batch_id"), IN_QUEUE).order_by(columns.item_id.desc())
 )

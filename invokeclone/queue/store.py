@@ -89,6 +89,18 @@ async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
     return row[0], row[1] or 0
 
 
+async def list_pending(source: Source, queue_id: str) -> list[int]:
+    """Return the ids of the pending items in the order in which they run."""
+    return [row[0] for row in await statements.PENDING_IDS.rows(source, queue_id=queue_id)]
+
+
+async def prepend(connection: Changes, queue_id: str, item_id: int) -> None:
+    """Give a pending item the highest priority, unless it runs next already; others are not changed."""
+    if item_id in (await list_pending(connection, queue_id))[1:]:
+        _, highest = await count_pending(connection, queue_id)
+        await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=highest + 1, at=now())
+
+
 async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
     """Return the ids of all items with this batch id, newest first."""
     return [row[0] for row in await statements.BATCH_IDS.rows(source, queue_id=queue_id, batch_id=batch_id)]

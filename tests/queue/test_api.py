@@ -84,6 +84,22 @@ async def test_prepended_batches_precede_all_pending_items(client: Client, enque
     assert listed == [("first", 2), ("first", 2), ("second", 1), ("last", 0)]
 
 
+async def test_a_pending_item_is_moved_before_all_others(
+    client: Client, enqueue: Any, mixed: dict[str, int], resources: Resources
+) -> None:
+    first, second = mixed["pending"], (await enqueue())["item_ids"][0]
+    await enqueue(queue="other")
+    assert (await get(client, "pending_item_ids"))["item_ids"] == [first, second]
+    for item_id, order in ((second, [second, first]), (second, [second, first]), (first, [first, second])):
+        assert (await send_put(client, f"i/{item_id}/prepend"))["item_id"] == item_id
+        assert await get(client, "pending_item_ids") == {"item_ids": order, "total_count": 2}
+    priority = (await get(client, f"i/{mixed['failed']}"))["priority"]
+    assert (await send_put(client, f"i/{mixed['failed']}/prepend"))["priority"] == priority
+    item = await service.claim(resources, "cpu")
+    assert item is not None
+    assert item.item_id == first
+
+
 async def test_older_clients_may_send_validation_run_data(client: Client, make: Any) -> None:
     data = {"workflow_id": "w", "input_fields": [], "output_fields": []}
     body = {"batch": make.batch(), "validation_run_data": data}

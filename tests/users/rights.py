@@ -104,6 +104,7 @@ RIGHTS: dict[str, Row] = {
     "enqueue_prompt": everyone(f"POST {Q}/enqueue_prompt", json={"prompt": "a cat"}),
     "list_all_queue_items": everyone(f"GET {Q}/list_all"),
     "get_queue_item_ids": everyone(f"GET {Q}/item_ids"),
+    "get_pending_queue_item_ids": everyone(f"GET {Q}/pending_item_ids"),
     "get_queue_items_by_item_ids": everyone(f"POST {Q}/items_by_ids", json={"item_ids": ["{item}"]}),
     "get_queue_item_summaries_by_ids": everyone(f"POST {Q}/item_summaries_by_ids", json={"item_ids": ["{item}"]}),
     "resume": admins(f"PUT {Q}/processor/resume"),
@@ -122,6 +123,7 @@ RIGHTS: dict[str, Row] = {
     "counts_by_destination": everyone(f"GET {Q}/counts_by_destination?destination=d"),
     "get_queue_item": everyone(f"GET {Q}/i/{{item}}"),
     "delete_queue_item": owner_row(f"DELETE {Q}/i/{{item}}"),
+    "prepend_queue_item": owner_row(f"PUT {Q}/i/{{item}}/prepend"),
     "cancel_queue_item": owner_row(f"PUT {Q}/i/{{item}}/cancel"),
     "delete_by_destination": everyone(f"DELETE {Q}/d/d"),
     # Images

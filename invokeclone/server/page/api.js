@@ -63,28 +63,76 @@ export const me = () => call("GET", "api/v1/auth/me");
 /** Renew the cookie with which the browser fetches image files. */
 export const renewCookie = () => call("POST", "api/v1/auth/media-cookie");
 
-export const models = async () => (await call("GET", "api/v2/models/?model_type=main")).models;
-export const capabilities = (key) => call("GET", `api/v2/models/i/${key}/capabilities`);
-export const enqueue = (request) => call("POST", "api/v1/queue/default/enqueue_prompt", request);
+const rows = (path) => async () => call("GET", path);
+const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== ""));
+
+// Models
+const MODELS = "api/v2/models/";
+export const models = async (type) => (await call("GET", `${MODELS}?model_type=${type}`)).models.filter((model) => model.type === type);
+export const allModels = async () => (await call("GET", MODELS)).models;
+export const capabilities = (key) => call("GET", `${MODELS}i/${encodeURIComponent(key)}/capabilities`);
+export const deleteModel = (key) => call("DELETE", `${MODELS}i/${encodeURIComponent(key)}`);
+export const starterModels = rows(`${MODELS}starter_models`);
+export const installs = rows(`${MODELS}install`);
+export const install = (source, config = {}, token = "") =>
+  call("POST", `${MODELS}install?${query({ source, access_token: token })}`, config);
+export const cancelInstall = (id) => call("DELETE", `${MODELS}install/${encodeURIComponent(id)}`);
+/** Do `action` (pause, resume, restart_failed) with an installation. */
+export const changeInstall = (id, action) => call("POST", `${MODELS}install/${encodeURIComponent(id)}/${action}`);
+export const pruneInstalls = () => call("DELETE", `${MODELS}install`);
+
+// The queue
+const QUEUE = "api/v1/queue/default/";
+export const enqueue = (request, prepend = false) => call("POST", `${QUEUE}enqueue_prompt?prepend=${prepend}`, request);
 /** Return the queue's status (`queue`) and whether it is paused (`processor`). */
-export const queueStatus = () => call("GET", "api/v1/queue/default/status");
-export const item = (id) => call("GET", `api/v1/queue/default/i/${id}`);
-export const itemSummaries = (ids) => call("POST", "api/v1/queue/default/item_summaries_by_ids", { item_ids: ids });
-export const retryItems = (ids) => call("PUT", "api/v1/queue/default/retry_items_by_id", ids);
-export const cancelItem = (id) => call("PUT", `api/v1/queue/default/i/${id}/cancel`);
-export const cancelWaiting = () => call("PUT", "api/v1/queue/default/cancel_all_except_current");
-export const image = (name) => call("GET", `api/v1/images/i/${name}`);
-export const metadata = (name) => call("GET", `api/v1/images/i/${name}/metadata`);
-export const removeImage = (name) => call("DELETE", `api/v1/images/i/${name}`);
-export const star = (name, on) => call("POST", `api/v1/images/${on ? "star" : "unstar"}`, { image_names: [name] });
+export const queueStatus = rows(`${QUEUE}status`);
+export const item = (id) => call("GET", `${QUEUE}i/${encodeURIComponent(id)}`);
+export const itemIds = async () => (await call("GET", `${QUEUE}item_ids`)).item_ids;
+export const pendingIds = async () => (await call("GET", `${QUEUE}pending_item_ids`)).item_ids;
+export const itemSummaries = (ids) => call("POST", `${QUEUE}item_summaries_by_ids`, { item_ids: ids });
+export const retryItems = (ids) => call("PUT", `${QUEUE}retry_items_by_id`, ids);
+export const cancelItem = (id) => call("PUT", `${QUEUE}i/${encodeURIComponent(id)}/cancel`);
+export const prependItem = (id) => call("PUT", `${QUEUE}i/${encodeURIComponent(id)}/prepend`);
+export const cancelWaiting = () => call("PUT", `${QUEUE}cancel_all_except_current`);
+/** Do `action` (pause, resume) with the workers. */
+export const changeProcessor = (action) => call("PUT", `${QUEUE}processor/${action}`);
 
-/** Return a page of generated images: newest first, optionally starred ones before all others. */
-export const images = (offset, limit, starredFirst = false) =>
-  call("GET", `api/v1/images/?categories=general&is_intermediate=false&starred_first=${starredFirst}&order_dir=DESC&offset=${offset}&limit=${limit}`);
+// Images
+const IMAGES = "api/v1/images/";
+export const image = (name) => call("GET", `${IMAGES}i/${encodeURIComponent(name)}`);
+export const metadata = (name) => call("GET", `${IMAGES}i/${encodeURIComponent(name)}/metadata`);
+export const removeImage = (name) => call("DELETE", `${IMAGES}i/${encodeURIComponent(name)}`);
+export const star = (name, on) => call("POST", `${IMAGES}${on ? "star" : "unstar"}`, { image_names: [name] });
 
-/** Upload a user's image; return its record. */
-export function upload(file) {
+/** Return a page of images, newest first; `filter` has the route's parameters. */
+export const images = (offset, limit, filter) =>
+  call("GET", `${IMAGES}?${query({ is_intermediate: false, order_dir: "DESC", offset, limit, ...filter })}`);
+
+/** Upload an image of a category; return its record. */
+export function upload(file, category = "user", isIntermediate = false) {
   const form = new FormData();
   form.append("file", file, file.name || "image.png");
-  return call("POST", "api/v1/images/upload?image_category=user&is_intermediate=false", form);
+  return call("POST", `${IMAGES}upload?image_category=${category}&is_intermediate=${isIntermediate}`, form);
+}
+
+// Boards
+const BOARDS = "api/v1/boards/";
+export const boards = rows(`${BOARDS}?all=true&order_by=board_name&direction=ASC`);
+export const addBoard = (name) => call("POST", `${BOARDS}?${query({ board_name: name })}`);
+export const renameBoard = (id, name) => call("PATCH", `${BOARDS}${encodeURIComponent(id)}`, { board_name: name });
+export const deleteBoard = (id) => call("DELETE", `${BOARDS}${encodeURIComponent(id)}`);
+/** Move an image to a board, or off its board ("none"). */
+export const moveImage = (name, board) => (board === "none"
+  ? call("DELETE", "api/v1/board_images/", { image_name: name })
+  : call("POST", "api/v1/board_images/", { board_id: board, image_name: name }));
+
+// Style presets
+const PRESETS = "api/v1/style_presets/";
+export const presets = rows(PRESETS);
+export const deletePreset = (id) => call("DELETE", `${PRESETS}i/${encodeURIComponent(id)}`);
+/** Create a style preset, or replace the one with an id. */
+export function savePreset(values, id = null) {
+  const form = new FormData();
+  form.append("data", JSON.stringify({ type: "user", ...values }));
+  return call(id ? "PATCH" : "POST", id ? `${PRESETS}i/${encodeURIComponent(id)}` : PRESETS, form);
 }

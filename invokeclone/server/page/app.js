@@ -1,84 +1,35 @@
-// Main module of the page: connects sign-in, form, queue, progress and gallery. The server's state overrides local state.
+// Main module of the page: sets up the others, connects them, and handles the server's events.
 
 import * as api from "./api.js";
+import * as boards from "./boards.js";
+import * as dialogs from "./dialogs.js";
+import { $ } from "./dom.js";
 import * as form from "./form.js";
 import * as gallery from "./gallery.js";
-import { dismissAll, toast } from "./notices.js";
+import * as history from "./history.js";
+import * as loras from "./loras.js";
+import * as manager from "./manager.js";
+import * as mask from "./mask.js";
+import { clearModels, loadModels } from "./models.js";
+import { attempt, dismissAll, toast } from "./notices.js";
+import * as progress from "./progress.js";
+import * as queue from "./queue.js";
 import * as runs from "./runs.js";
 import * as session from "./session.js";
+import * as sizes from "./sizes.js";
 import { listen } from "./socket.js";
+import * as source from "./source.js";
+import { set, state } from "./state.js";
+import * as styles from "./styles.js";
+import * as viewer from "./viewer.js";
 
-const $ = (id) => document.getElementById(id);
 const RECHECK = 3_000;
 
-let running = null;
-let pending = 0;
 let online = false;
 let wasOnline = false;
-let entered = false; // whether the page may be used: somebody is signed in, or there are no accounts
+let lastUser = null;
 let disconnect = () => {};
-let userId = null;
-let queueEvents = 0; // number of queue status events received
 let progressEvents = 0; // number of progress events received
-
-// Queue
-
-function showQueue(queue, paused = false) {
-  pending = queue.pending;
-  running = queue.in_progress ? queue.item_id ?? running : null;
-  const words = [];
-  if (queue.in_progress) words.push(`${queue.in_progress} running`);
-  if (pending) words.push(`${pending} waiting`);
-  $("queue-text").textContent = words.join(", ") || "Queue empty";
-  $("queue").toggleAttribute("data-busy", words.length > 0);
-  $("cancel").disabled = !queue.in_progress;
-  $("clear").disabled = !pending;
-  if (!words.length) hideProgress();
-  else if ($("progress").hidden || $("progress").hasAttribute("data-waiting")) {
-    if (queue.in_progress) showProgress("Starting", null);
-    else showWaiting(paused ? "The queue is paused" : "Waiting for a worker");
-  }
-}
-
-/** Fetch the queue's state; the response is ignored if a newer event arrives meanwhile. */
-async function refreshQueue() {
-  const before = queueEvents;
-  try {
-    const { queue, processor } = await api.queueStatus();
-    if (queueEvents === before) showQueue(queue, !processor.is_started);
-  } catch { /* the connection indicator shows the problem */ }
-}
-
-// Progress
-
-function showProgress(message, percentage, image) {
-  $("progress").hidden = false;
-  $("progress").removeAttribute("data-waiting");
-  $("progress-message").textContent = message;
-  if (percentage === null || percentage === undefined) $("progress-bar").removeAttribute("value");
-  else $("progress-bar").value = percentage;
-  if (image) {
-    $("preview").src = image.dataURL;
-    $("preview").hidden = false;
-  }
-}
-
-/** Show a state that the next report of the queue replaces. */
-function showWaiting(message) {
-  showProgress(message, null);
-  $("progress").setAttribute("data-waiting", "");
-}
-
-function hideProgress() {
-  $("progress").hidden = true;
-  clearPreview();
-}
-
-function clearPreview() {
-  $("preview").hidden = true;
-  $("preview").removeAttribute("src");
-  $("progress-detail").textContent = "";
-}
 
 // Events
 
@@ -96,110 +47,103 @@ function imageNamesIn(result) {
 }
 
 /** Whether an event is about this user's item: an administrator gets those of others too. */
-const isOwn = (data) => !userId || data.user_id === userId;
+const isOwn = (data) => !state.user || data.user_id === state.user.user_id;
 
 const handlers = {
-  batch_enqueued: refreshQueue,
-  queue_cleared: refreshQueue,
-  queue_items_canceled: refreshQueue,
-  queue_items_retried: refreshQueue,
-  queue_item_status_changed(data) {
-    queueEvents += 1;
-    if (data.queue_status) showQueue({ ...data.queue_status, item_id: data.queue_status.item_id ?? (data.status === "in_progress" ? data.item_id : null) });
-    if (!isOwn(data)) return;
-    if (data.status === "in_progress") {
-      runs.follow([data.item_id]);
-      clearPreview();
-    }
-    if (data.status === "failed") runs.reportFailure(data.error_message, [data.item_id]);
-    if (!runs.isTerminal(data.status)) return;
-    runs.end(data.item_id);
-    if (data.item_id === running) running = null;
-  },
+  batch_enqueued: queue.refresh,
+  queue_cleared: queue.refresh,
+  queue_items_canceled: queue.refresh,
+  queue_items_retried: queue.refresh,
+  queue_item_status_changed: (data) => queue.onStatus(data, isOwn(data)),
   invocation_progress(data) {
     if (!isOwn(data)) return;
     progressEvents += 1;
-    const percent = data.percentage === null ? "" : ` ${Math.round(data.percentage * 100)} %`;
-    showProgress(`${data.message}${percent}`, data.percentage, data.image);
-    $("progress-detail").textContent = data.invocation?.type === "denoise_latents" ? `${data.invocation.steps} steps, ${data.invocation.scheduler}` : "";
+    progress.report(data);
   },
   invocation_complete(data) {
     if (isOwn(data) && !data.invocation?.is_intermediate) imageNamesIn(data.result).forEach(addImage);
   },
-  model_install_complete: () => form.loadModels(),
 };
+
+function onEvent(name, data) {
+  if (name.startsWith("model_install_")) manager.onEvent(name, data);
+  else handlers[name]?.(data);
+}
 
 /** Add a new image to the gallery; where the gallery is out of sight, offer to show it. */
 async function addImage(name) {
   const isNew = await gallery.add(name);
-  if (isNew && !$("viewer").open && $("gallery").getBoundingClientRect().top > innerHeight - 120) {
-    toast("The image is ready.", "note", { action: { label: "Show", run: () => gallery.open(name) } });
+  if (isNew) boards.reload();
+  if (isNew && !document.querySelector("dialog[open]") && $("gallery").getBoundingClientRect().top > innerHeight - 120) {
+    toast("The image is ready.", "note", { action: { label: "Show", run: () => viewer.open(name) } });
   }
 }
 
 /** Show the connection's state in the header, and a lost connection also above the page's content. */
-function showLink(state, problem = "") {
-  $("link").dataset.state = state;
-  $("link").querySelector("span").textContent = { online: "Connected", connecting: "Connecting", out: "Not connected" }[state] ?? "Reconnecting";
+function showLink(value, problem = "") {
+  $("link").dataset.state = value;
+  $("link").querySelector("span").textContent = { online: "Connected", connecting: "Connecting", out: "Not connected" }[value] ?? "Reconnecting";
   $("problem").hidden = !problem;
   $("problem-text").textContent = problem;
 }
 
-function onState(state, refusal) {
-  const reconnected = state === "online" && !online;
-  online = state === "online";
-  if (state === "refused") {
+function onState(value, refusal) {
+  const reconnected = value === "online" && !online;
+  online = value === "online";
+  if (value === "refused") {
     showLink("offline", refusal);
     api.queueStatus().catch(() => {}); // if a sign-in is needed, this leads to it
   } else if (!online) {
-    const risk = running || runs.unfinished() ? " The run in progress may be lost." : "";
+    const risk = queue.isRunning() || runs.unfinished() ? " The run in progress may be lost." : "";
     showLink("offline", `The server is not reachable.${risk} Trying again …`);
-    if (!$("progress").hidden) showWaiting("Waiting for the server");
+    if (progress.isShown()) progress.showWaiting("Waiting for the server");
   } else showLink("online");
   if (reconnected) resume();
 }
 
 /** Fetch what may have changed while no event could arrive. */
 function resume() {
-  refreshQueue();
-  if (wasOnline) {
-    gallery.reload();
-    form.loadModels();
-  }
+  queue.refresh();
+  if (wasOnline) load();
   wasOnline = true;
   runs.review().catch(() => {}); // at the next connection
+}
+
+function load() {
+  loadModels();
+  gallery.reload();
+  boards.loadBoards();
+  styles.loadPresets();
 }
 
 // Sign-in
 
 const hooks = {
   enter(user) {
-    if (user && userId && user.user_id !== userId) hooks.forget();
-    userId = user?.user_id ?? null;
-    if (entered) return;
-    entered = true;
+    if (user && lastUser && user.user_id !== lastUser) hooks.forget();
+    lastUser = user?.user_id ?? null;
+    if (state.entered) return;
+    set({ entered: true, user });
     showLink("connecting");
-    form.loadModels();
-    gallery.reload();
-    refreshQueue();
-    disconnect = listen((name, data) => handlers[name]?.(data), onState, api.currentToken);
+    load();
+    queue.refresh();
+    disconnect = listen(onEvent, onState, api.currentToken);
   },
   leave() {
-    entered = online = wasOnline = false;
+    online = wasOnline = false;
     disconnect();
-    running = null;
-    pending = 0;
-    hideProgress();
+    set({ entered: false, boards: [], presets: [] });
+    queue.clear("Signed out");
     dismissAll();
-    if ($("viewer").open) $("viewer").close();
+    dialogs.closeAll();
     gallery.clear();
-    form.clearModels();
-    $("queue-text").textContent = "Signed out";
+    clearModels();
     showLink("out");
   },
   /** Forget the user's entries, after signing out on purpose. */
   forget() {
     runs.forget();
+    history.forget();
     form.forget();
   },
   waiting(problem) { showLink("offline", `${problem} Trying again …`); },
@@ -207,49 +151,45 @@ const hooks = {
 
 // Actions
 
+async function enqueue(request) {
+  const before = progressEvents;
+  const result = await api.enqueue(request);
+  runs.follow(result.item_ids);
+  if (result.enqueued < result.requested) toast(`The queue is full: ${result.enqueued} of ${result.requested} were added.`);
+  if (progressEvents === before && !queue.isRunning()) progress.showWaiting("Waiting for a worker");
+  await queue.refresh();
+}
+
 async function invoke() {
   if (!$("form").reportValidity()) return;
-  const request = form.toRequest();
-  if (!request.model) return toast("Choose a model first.");
+  if (!state.model) return toast("Choose a model first.");
   dismissAll();
   $("invoke").disabled = true;
-  const before = progressEvents;
-  try {
-    const result = await api.enqueue(request);
-    runs.follow(result.item_ids);
-    if (result.enqueued < result.requested) toast(`The queue is full: ${result.enqueued} of ${result.requested} were added.`);
-    if (progressEvents === before && !running) showWaiting("Waiting for a worker");
-    await refreshQueue();
-  } catch (error) {
-    if (error.status !== 401) toast(error.message);
-  } finally {
-    $("invoke").disabled = !form.isReady();
-  }
+  await attempt(async () => {
+    await enqueue(form.toRequest());
+    history.remember($("prompt").value, $("negative").value);
+  });
+  $("invoke").disabled = !state.model;
 }
 
-async function act(action) {
-  try { await action(); await refreshQueue(); } catch (error) { if (error.status !== 401) toast(error.message); }
-}
+const toForm = (text) => {
+  toast(text, "note");
+  scrollTo({ top: 0, behavior: "smooth" });
+};
 
 $("form").addEventListener("submit", (event) => { event.preventDefault(); invoke(); });
-$("cancel").addEventListener("click", () => act(async () => {
-  const id = running ?? (await api.queueStatus()).queue.item_id;
-  if (!id) return;
-  runs.stop(id);
-  await api.cancelItem(id);
-}));
-$("clear").addEventListener("click", () => act(() => { runs.stop(); return api.cancelWaiting(); }));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.querySelector("dialog[open]")) { event.preventDefault(); invoke(); }
 });
 
-gallery.prepare({
-  report: toast,
-  reuse(metadata) { form.reuse(metadata); toast("Settings copied to the form.", "note"); scrollTo({ top: 0, behavior: "smooth" }); },
-  useAsInput(image) { form.setInputImage(image); toast("Image set as the input image.", "note"); scrollTo({ top: 0, behavior: "smooth" }); },
+for (const module of [dialogs, loras, styles, source, mask, boards, gallery, history, queue, manager, form, sizes]) module.prepare();
+viewer.prepare({
+  reuse(metadata) { form.reuse(metadata); toForm("Settings copied to the form."); },
+  useAsInput(image) { source.setSource(image); toForm("Image set as the input image."); },
+  inpaint: (image) => source.inpaint(image),
+  async enqueue(request) { await enqueue(request); toast(`Added to the queue: ${request.width} × ${request.height}.`, "note"); },
 });
-form.prepare(toast);
 session.prepare(hooks);
 session.start();
 // Poll for unfinished items while the socket is disconnected.
-setInterval(() => { if (!online && (running || pending) && !document.hidden) refreshQueue(); }, RECHECK);
+setInterval(() => { if (!online && queue.isBusy() && !document.hidden) queue.refresh(); }, RECHECK);

@@ -1,8 +1,17 @@
-// The form: generation settings, persisted in local storage, with defaults from the model or an image's metadata.
+// The form: generation settings, kept in local storage, with defaults from the model or an image's metadata, and only with what the model supports.
 
-import * as api from "./api.js";
+import { $ } from "./dom.js";
+import * as loras from "./loras.js";
+import * as models from "./models.js";
+import { features, on, set, state } from "./state.js";
+import { load, save } from "./storage.js";
+import { apply } from "./styles.js";
 
-const PERSISTED = ["prompt", "negative", "width", "height", "steps", "cfg", "scheduler", "seed", "random", "count", "strength", "model"];
+const KEY = "invokeclone";
+const PERSISTED = [
+  "prompt", "negative", "width", "height", "steps", "cfg", "true-cfg", "scheduler", "seed", "random", "count", "strength", "model",
+  "vae", "clip-skip", "seamless", "hires",
+];
 const SCHEDULERS = {
   euler: "Euler", euler_a: "Euler Ancestral", euler_k: "Euler Karras", ddim: "DDIM", ddpm: "DDPM", dpmpp_2m: "DPM++ 2M",
   dpmpp_2m_k: "DPM++ 2M Karras", dpmpp_2m_sde: "DPM++ 2M SDE", dpmpp_2m_sde_k: "DPM++ 2M SDE Karras", dpmpp_2s: "DPM++ 2S",
@@ -11,85 +20,27 @@ const SCHEDULERS = {
   kdpm_2: "KDPM 2", kdpm_2_k: "KDPM 2 Karras", kdpm_2_a: "KDPM 2 Ancestral", kdpm_2_a_k: "KDPM 2 Ancestral Karras", lcm: "LCM",
   lms: "LMS", lms_k: "LMS Karras", pndm: "PNDM", tcd: "TCD", unipc: "UniPC", unipc_k: "UniPC Karras",
 };
-const UNSUPPORTED = 424;
-const $ = (id) => document.getElementById(id);
-const stored = () => { try { return JSON.parse(localStorage.getItem("invokeclone") ?? "{}"); } catch { return {}; } };
+const HIRES_STRENGTH = 0.5;
 
-let models = [];
-let inputImage = null;
-
-/** Fill the form and persist its changes; `report(text)` shows an error. The models come with `loadModels`. */
-export function prepare(report) {
+/** Fill the form and persist its changes. The models come with `loadModels`. */
+export function prepare() {
   $("scheduler").append(...Object.entries(SCHEDULERS).map(([value, text]) => new Option(text, value)));
   $("scheduler").value = "euler";
-  const saved = stored();
+  const saved = load(KEY, {});
   for (const id of PERSISTED) if (id in saved) put(id, saved[id]);
   for (const range of document.querySelectorAll("[data-for]")) {
     const number = $(range.dataset.for);
     range.addEventListener("input", () => { number.value = range.value; });
-    number.addEventListener("input", () => { range.value = number.value; });
   }
   $("form").addEventListener("input", sync);
   $("swap").addEventListener("click", () => {
     [$("width").value, $("height").value] = [$("height").value, $("width").value];
     sync();
   });
-  $("model").addEventListener("change", () => applyDefaults(current()));
-  prepareInputImage(report);
-  sync();
+  models.prepare(applyDefaults);
+  on(["model", "extras"], showFeatures);
+  showFeatures();
 }
-
-/** Add a model's capabilities; null if no images can be generated with it. */
-async function describe(model) {
-  try {
-    return { ...model, capabilities: await api.capabilities(model.key) };
-  } catch (error) {
-    if (error.status === UNSUPPORTED) return null;
-    throw error;
-  }
-}
-
-/** Load the list of models from the server, and keep the selected one. */
-export async function loadModels() {
-  const selected = stored().model;
-  try {
-    models = (await Promise.all((await api.models()).map(describe))).filter(Boolean);
-    hint(models.length ? "" : "No model that can generate images is installed. Install one with: invokeclone models install");
-  } catch (error) {
-    hint(`The list of models could not be loaded: ${error.message}`);
-    return;
-  }
-  $("model").replaceChildren(...models.map((model) => new Option(model.name, model.key)));
-  const isAvailable = models.some((model) => model.key === selected);
-  if (isAvailable) $("model").value = selected;
-  else if (models.length) applyDefaults(current());
-  sync();
-}
-
-function hint(text) {
-  $("model-hint").hidden = !text;
-  $("model-hint").textContent = text;
-}
-
-/** Whether a request can be made: there is a model. */
-export const isReady = () => models.length > 0;
-
-/** Empty the list of models, for a page that nobody is signed in to. */
-export function clearModels() {
-  models = [];
-  $("model").replaceChildren();
-  hint("");
-  $("invoke").disabled = true;
-}
-
-/** Forget what a user has entered, after signing out. */
-export function forget() {
-  for (const id of ["prompt", "negative"]) $(id).value = "";
-  setInputImage(null);
-  sync();
-}
-
-const current = () => models.find((model) => model.key === $("model").value);
 
 function put(id, value) {
   const field = $(id);
@@ -97,38 +48,87 @@ function put(id, value) {
   else if (value !== undefined && value !== null) field.value = value;
 }
 
-/** Synchronize sliders, the seed field and local storage with the form. */
-function sync() {
+/** Synchronize sliders, dependent fields and local storage with the form. */
+export function sync() {
   for (const range of document.querySelectorAll("[data-for]")) range.value = $(range.dataset.for).value;
   $("seed").disabled = $("random").checked;
-  $("invoke").disabled = !models.length;
+  $("invoke").disabled = !state.model;
+  $("negative-field").hidden = Boolean(state.model) && !hasNegative();
   const values = Object.fromEntries(PERSISTED.map((id) => [id, $(id).type === "checkbox" ? $(id).checked : $(id).value]));
-  try { localStorage.setItem("invokeclone", JSON.stringify({ ...values, model: values.model || stored().model })); } catch { /* private mode */ }
+  save(KEY, { ...values, model: values.model || load(KEY, {}).model });
+  $("form").dispatchEvent(new Event("synced"));
+}
+
+const guidance = () => state.model?.capabilities.guidance ?? "cfg";
+const trueScale = () => (guidance() === "distilled" ? Number($("true-cfg").value) || 1 : 1);
+const hasNegative = () => guidance() === "cfg" || trueScale() > 1;
+
+/** Show the fields that the chosen model supports, within its limits. */
+function showFeatures() {
+  const supported = state.model?.capabilities;
+  for (const field of document.querySelectorAll("[data-feature]")) {
+    field.hidden = !field.dataset.feature.split(" ").some((name) => features()[name]);
+  }
+  $("cfg-field").hidden = guidance() === "none";
+  $("true-cfg-field").hidden = guidance() !== "distilled";
+  $("cfg-name").textContent = guidance() === "distilled" ? "Guidance" : "CFG scale";
+  if (supported) showSchedulers(supported);
+  $("scheduler-field").hidden = supported?.schedulers.length === 1;
+  for (const id of ["width", "height"]) {
+    $(id).step = supported?.limits.side_multiple ?? 8;
+    $(id).max = supported?.limits.side.maximum ?? 2048;
+  }
+  const vaes = state.extras.filter((model) => model.type === "vae" && model.base === state.model?.base);
+  const vae = $("vae").value || load(KEY, {}).vae;
+  $("vae").replaceChildren(new Option("The model's own", ""), ...vaes.map((model) => new Option(model.name, model.key)));
+  if (vaes.some((model) => model.key === vae)) $("vae").value = vae;
+  $("vae-field").hidden = !features().separate_vae || !vaes.length;
+  $("advanced").hidden = [...$("advanced").querySelectorAll(".field, .switch")].every((field) => field.hidden);
+  sync();
+}
+
+function showSchedulers({ schedulers, defaults }) {
+  const chosen = $("scheduler").value;
+  $("scheduler").replaceChildren(...schedulers.map((name) => new Option(SCHEDULERS[name] ?? name, name)));
+  $("scheduler").value = schedulers.includes(chosen) ? chosen : defaults.scheduler;
 }
 
 function applyDefaults(model) {
-  const defaults = model?.capabilities.defaults ?? {};
-  put("width", defaults.width ?? 512);
-  put("height", defaults.height ?? 512);
-  put("steps", defaults.steps ?? 30);
-  put("cfg", defaults.cfg_scale ?? 7.5);
-  put("scheduler", defaults.scheduler ?? "euler");
+  const { defaults } = model.capabilities;
+  for (const [id, value] of [["width", defaults.width], ["height", defaults.height], ["steps", defaults.steps], ["cfg", defaults.cfg_scale], ["scheduler", defaults.scheduler]]) put(id, value);
   sync();
+}
+
+/** Round a size down to what the chosen model accepts, scaled to fit its limits. */
+export function fit(width, height, { limits } = state.model.capabilities) {
+  const scale = Math.min(1, limits.side.maximum / Math.max(width, height), Math.sqrt(limits.pixels / (width * height)));
+  return [width, height].map((side) => Math.max(limits.side.minimum, Math.floor((side * scale) / limits.side_multiple) * limits.side_multiple));
 }
 
 /** Return the form's values as the body of an enqueue request. */
 export function toRequest() {
+  const can = features();
+  const styled = apply($("prompt").value, $("negative").value);
+  const [width, height, steps] = ["width", "height", "steps"].map((id) => Number($(id).value));
+  const source = can.image_to_image || can.inpaint ? state.source : null;
+  const mask = can.inpaint ? source?.mask : null;
+  const [hiresWidth, hiresHeight] = fit(2 * width, 2 * height);
   return {
-    prompt: $("prompt").value, negative_prompt: $("negative").value, model: current()?.key,
-    width: Number($("width").value), height: Number($("height").value), steps: Number($("steps").value),
-    cfg_scale: Number($("cfg").value), scheduler: $("scheduler").value, count: Number($("count").value),
-    seed: $("random").checked ? null : Number($("seed").value) || 0,
-    init_image: inputImage && { image: inputImage.image_name, strength: Number($("strength").value), resize: true },
+    prompt: styled.prompt, negative_prompt: hasNegative() ? styled.negative : "", model: state.model.key, width, height, steps,
+    cfg_scale: guidance() === "none" ? null : Number($("cfg").value), true_cfg_scale: trueScale() > 1 ? trueScale() : null,
+    scheduler: $("scheduler").value, count: Number($("count").value), seed: $("random").checked ? null : Number($("seed").value) || 0,
+    loras: can.lora ? loras.toRequest() : [], vae: can.separate_vae && $("vae").value || null,
+    clip_skip: can.clip_skip ? Number($("clip-skip").value) : 0, seamless: Boolean(can.seamless) && $("seamless").checked,
+    init_image: source && { image: source.image.image_name, strength: Number($("strength").value), resize: true },
+    inpaint_mask: mask && { mask: mask.name, feather: Math.round(Math.max(width, height) / 64) },
+    hires_fix: can.hires_fix && $("hires").checked && !mask ? { width: hiresWidth, height: hiresHeight, steps, strength: HIRES_STRENGTH } : null,
+    board_id: state.board && state.board !== "none" ? state.board : null,
   };
 }
 
-/** Set the form to the metadata of an image. */
+/** Set the form to the metadata of an image; its prompt includes the style. */
 export function reuse(metadata) {
+  models.pick(metadata.model?.key);
   put("prompt", metadata.positive_prompt);
   put("negative", metadata.negative_prompt);
   for (const [id, name] of [["width", "width"], ["height", "height"], ["steps", "steps"], ["cfg", "cfg_scale"], ["cfg", "guidance"], ["scheduler", "scheduler"], ["strength", "strength"]]) put(id, metadata[name]);
@@ -136,42 +136,20 @@ export function reuse(metadata) {
     put("seed", metadata.seed);
     $("random").checked = false;
   }
-  if (models.some((model) => model.key === metadata.model?.key)) $("model").value = metadata.model.key;
+  set({ style: "", loras: loras.fromMetadata(metadata) });
+  showFeatures();
+}
+
+/** Set prompts, for example earlier ones. */
+export function setPrompts(prompt, negative) {
+  put("prompt", prompt);
+  put("negative", negative);
   sync();
 }
 
-/** Set the input image by its record, or remove it (null). */
-export function setInputImage(image) {
-  inputImage = image;
-  const box = $("input-image-drop");
-  box.replaceChildren();
-  if (image) {
-    const thumbnail = new Image();
-    thumbnail.src = api.address(image.thumbnail_url);
-    thumbnail.alt = "Input image";
-    box.append(thumbnail);
-    $("input-image").open = true;
-  } else {
-    const text = document.createElement("span");
-    text.textContent = "Choose or drop an image";
-    box.append(text);
-  }
-  $("input-image-remove").hidden = !image;
-}
-
-function prepareInputImage(report) {
-  const box = $("input-image-drop");
-  const upload = async (file) => {
-    if (!file) return;
-    try { setInputImage(await api.upload(file)); } catch (error) { report(error.message); }
-  };
-  box.addEventListener("click", () => $("input-image-file").click());
-  box.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); $("input-image-file").click(); }
-  });
-  $("input-image-file").addEventListener("change", () => { upload($("input-image-file").files[0]); $("input-image-file").value = ""; });
-  box.addEventListener("dragover", (event) => { event.preventDefault(); box.dataset.over = ""; });
-  box.addEventListener("dragleave", () => { delete box.dataset.over; });
-  box.addEventListener("drop", (event) => { event.preventDefault(); delete box.dataset.over; upload(event.dataTransfer.files[0]); });
-  $("input-image-remove").addEventListener("click", () => setInputImage(null));
+/** Forget what a user has entered, after signing out. */
+export function forget() {
+  for (const id of ["prompt", "negative"]) $(id).value = "";
+  set({ source: null, loras: [], style: "", board: "" });
+  sync();
 }

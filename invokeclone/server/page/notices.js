@@ -1,6 +1,7 @@
 // Messages over the page: short notices that disappear, and those that stay until they are dismissed.
 
-const CROSS = '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M6 6l12 12M18 6 6 18"/></svg>';
+import { button, element, iconButton } from "./dom.js";
+
 const box = document.getElementById("toasts");
 
 /** Remove the messages that stay: what the user does next makes them obsolete. */
@@ -13,24 +14,16 @@ export function dismissAll() {
  * `action`: { label, run }, a button that also removes the message.
  */
 export function toast(text, kind = "error", { stays = false, action = null } = {}) {
-  const item = document.createElement("div");
-  item.className = "toast";
+  const item = element("div", { className: "toast" }, element("span", {}, text));
   item.dataset.kind = kind;
-  const words = document.createElement("span");
-  words.textContent = text;
   const remove = () => {
     item.remove();
     if (!box.children.length) box.hidePopover?.();
   };
   if (stays) item.dataset.stays = "";
-  item.append(words);
   if (action) item.append(button(action.label, () => { remove(); action.run(); }));
   if (stays) {
-    const cross = button("", remove);
-    cross.className = "icon quiet";
-    cross.setAttribute("aria-label", "Dismiss");
-    cross.innerHTML = CROSS;
-    item.append(cross);
+    item.append(iconButton("cross", "Dismiss", remove));
   } else setTimeout(remove, kind === "error" || action ? 9_000 : 4_000);
   box.append(item);
   // Hide and show again, to move the popover above a dialog that was opened later.
@@ -38,10 +31,7 @@ export function toast(text, kind = "error", { stays = false, action = null } = {
   box.showPopover?.();
 }
 
-function button(label, run) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = label;
-  made.addEventListener("click", run);
-  return made;
+/** Do something; a failure is shown, unless it is that of a sign-in, for which the form appears. */
+export async function attempt(action) {
+  try { await action(); } catch (error) { if (error.status !== 401) toast(error.message); }
 }

@@ -1,10 +1,11 @@
 // Accounts: the form to sign in (or to create the first administrator), and signing out. Without accounts none of it is seen.
 
 import * as api from "./api.js";
+import { $ } from "./dom.js";
 
 const RETRY = 3_000;
 const COOKIE_RENEWAL = 3_600_000;
-const $ = (id) => document.getElementById(id);
+
 
 let callbacks;
 let accounts = false;
