@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from invokeclone.engine.loading import loaders
+from invokeclone.families.flux2 import parts as flux2_parts
+from invokeclone.families.z_image import parts as z_image_parts
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.models.files.model_files import ModelFiles
@@ -60,13 +62,34 @@ def test_needs_are_complete(entry: Any) -> None:
     assert needed >= NEEDED_TYPES.get((entry.base, entry.type), set())
 
 
+def test_transformers_in_files_come_with_a_text_encoder_and_a_vae() -> None:
+    encoders = {
+        "klein_4b": "qwen3_4b_gguf", "klein_9b": "qwen3_8b_gguf", "dev": "mistral_gguf", "turbo": "qwen3_4b_gguf"
+    }  # fmt: skip
+    vaes = {BaseModelType.Flux2: "flux2_vae", BaseModelType.ZImage: "z_image_vae"}
+    mains = [entry for entry in CONTENT.models if entry.base in vaes and entry.type is ModelType.Main]
+    for entry in mains:
+        needed = {encoders[entry.variant], vaes[entry.base]} if entry.format is not ModelFormat.Diffusers else set()
+        assert set(entry.needs) == needed, entry.name
+    assert {entry.base for entry in mains} == vaes.keys()
+    assert {entry.variant for entry in mains} == {*encoders, "zbase"}
+
+
+def test_missing_parts_are_starter_models() -> None:
+    """The messages about missing parts name sources that the starter models have."""
+    named = [kind.source for kind in flux2_parts._ENCODERS.values()]
+    named += [flux2_parts._VAE_SOURCE, z_image_parts._ENCODER_SOURCE, z_image_parts._VAE_SOURCE]
+    assert set(named) <= {entry.source for entry in CONTENT.models}
+
+
 @pytest.mark.parametrize("base", BUNDLES)
 def test_bundles_are_complete(base: str) -> None:
     names = BUNDLES[base]
     mains = [name for name in names if IDS[name].type is ModelType.Main]
     assert mains
-    assert {needed for name in names for needed in IDS[name].needs} <= set(names)
-    assert {IDS[name].base for name in names} <= {base, BaseModelType.Any}
+    needed = {part for name in names for part in IDS[name].needs}
+    assert needed <= set(names)
+    assert {IDS[name].base for name in set(names) - needed} <= {base, BaseModelType.Any}
 
 
 def test_flux_starters_cover_what_its_nodes_use() -> None:

@@ -55,7 +55,7 @@ class Vocabulary(NamedTuple):
     """The tokenizer in a GGUF file: tokens by their numbers, merges, and the special ones of the tokens."""
 
     tokens: list[str]
-    merges: list[tuple[str, ...]]
+    merges: list[tuple[str, str]]
     special: list[str]
 
     @property
@@ -71,4 +71,5 @@ def read_vocabulary(path: Path) -> Vocabulary | None:
     if not tokens or len(types) != len(tokens):
         return None
     special = [token for token, kind in zip(tokens, types, strict=True) if kind in _SPECIAL_TYPES]
-    return Vocabulary(tokens, [tuple(merge.split(" ", 1)) for merge in merges], special)
+    pairs = (merge.partition(" ") for merge in merges)
+    return Vocabulary(tokens, [(first, second) for first, _, second in pairs], special)

@@ -34,19 +34,18 @@ class _EncoderKind:
         return self.variant is None or bool(record.variant == self.variant)
 
 
-def _qwen3(variant: Qwen3VariantType, repository: str) -> _EncoderKind:
-    source = f"black-forest-labs/{repository}::text_encoder+tokenizer"
+def _qwen3(variant: Qwen3VariantType, source: str) -> _EncoderKind:
     name = f"Qwen3 text encoder ({variant})"
     return _EncoderKind(ModelType.Qwen3Encoder, variant, name, source, "qwen3_encoder_model")
 
 
-_QWEN3_4B = _qwen3(Qwen3VariantType.Qwen3_4B, "FLUX.2-klein-4B")
-_QWEN3_8B = _qwen3(Qwen3VariantType.Qwen3_8B, "FLUX.2-klein-9B")
+_QWEN3_4B = _qwen3(Qwen3VariantType.Qwen3_4B, "Qwen/Qwen3-4B-GGUF::Qwen3-4B-Q8_0.gguf")
+_QWEN3_8B = _qwen3(Qwen3VariantType.Qwen3_8B, "Qwen/Qwen3-8B-GGUF::Qwen3-8B-Q8_0.gguf")
 _MISTRAL = _EncoderKind(
     ModelType.MistralEncoder,
     None,
     "Mistral text encoder",
-    "black-forest-labs/FLUX.2-dev::text_encoder+tokenizer",
+    "unsloth/Mistral-Small-3.2-24B-Instruct-2506-GGUF::Mistral-Small-3.2-24B-Instruct-2506-Q4_K_M.gguf",
     "mistral_encoder_model",
 )
 _ENCODERS = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from invokeclone.components.separate_parts import first_installed, includes
+from invokeclone.components.separate_parts import MissingPart, first_installed, includes
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
@@ -12,16 +12,9 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType, Qwen
 BASE = BaseModelType.ZImage
 _ENCODER = {"type": ModelType.Qwen3Encoder}
 _VAE = {"type": ModelType.VAE, "base": BaseModelType.Flux}
-
-
-class MissingZImagePart(ValueError):
-    """A model needs a part that neither it nor another installed model provides."""
-
-    def __init__(self, model: str, kind: str, field: str) -> None:
-        super().__init__(
-            f"{model} comes without a {kind}: install one (the starter models have it) and select it as {field}, or "
-            "select a complete Z-Image model as qwen3_source_model"
-        )
+_ENCODER_SOURCE = "Qwen/Qwen3-4B-GGUF::Qwen3-4B-Q8_0.gguf"
+_VAE_SOURCE = "Comfy-Org/z_image_turbo::split_files/vae/ae.safetensors"
+"""Where a part can be installed from."""
 
 
 def check_main(context: InvocationContext, model: ModelIdentifierField) -> None:
@@ -36,7 +29,12 @@ def encoder_source(
 ) -> ModelIdentifierField:
     """Return the model that provides Qwen3: the selected one, a main model that includes it, or an installed one."""
     return _source(
-        context, mains, selected, SubModelType.TextEncoder, _ENCODER, ("Qwen3 encoder", "qwen3_encoder_model")
+        context,
+        mains,
+        selected,
+        SubModelType.TextEncoder,
+        _ENCODER,
+        ("Qwen3 encoder", _ENCODER_SOURCE, "qwen3_encoder_model"),
     )
 
 
@@ -44,7 +42,7 @@ def vae_source(
     context: InvocationContext, mains: Sequence[ModelIdentifierField], selected: ModelIdentifierField | None
 ) -> ModelIdentifierField:
     """Return the model that provides the VAE, as `encoder_source`."""
-    return _source(context, mains, selected, SubModelType.VAE, _VAE, ("VAE of FLUX.1", "vae_model"))
+    return _source(context, mains, selected, SubModelType.VAE, _VAE, ("VAE of FLUX.1", _VAE_SOURCE, "vae_model"))
 
 
 def _source(
@@ -53,8 +51,9 @@ def _source(
     selected: ModelIdentifierField | None,
     part: SubModelType,
     kind: dict[str, Any],
-    names: tuple[str, str],
+    names: tuple[str, str, str],
 ) -> ModelIdentifierField:
+    """`names` are the part's, its source, and the node's input that selects it."""
     if selected is not None:
         check_exists(context, selected)
         check_type(context, selected, kind["type"])
@@ -65,7 +64,7 @@ def _source(
         context, lambda record: includes(context, _reference(record), part), type=ModelType.Main, base=BASE
     )
     if separate is None:
-        raise MissingZImagePart(mains[-1].name, *names)
+        raise MissingPart(mains[-1].name, *names)
     context.logger.info(f"{mains[-1].name} comes without a {names[0]}: {separate.name} is used")
     return separate
 

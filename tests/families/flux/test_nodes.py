@@ -211,7 +211,7 @@ def test_controlnet(context: FakeContext, denoise: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="control needs a VAE"):
         denoise(control=control, controlnet_vae=None)
     context.models.records[net.key].base = BaseModelType.StableDiffusion1
-    with pytest.raises(ValueError, match="is for sd-1 models"):
+    with pytest.raises(ValueError, match="is a sd-1 model: this node needs one of base flux"):
         denoise(control=control)
 
 

@@ -134,7 +134,7 @@ def test_a_single_file_uses_installed_parts(
         variant=Flux2VariantType.Klein4BBase,
     )  # fmt: skip
     with pytest.raises(
-        MissingPart, match=r"klein.safetensors comes without a Qwen3 text encoder \(qwen3_4b\).*text_en"
+        MissingPart, match=r"klein.safetensors comes without a Qwen3 text encoder \(qwen3_4b\).*Qwen3-4B-GGUF"
     ):
         Flux2KleinModelLoaderInvocation(model=file).invoke(context)
     for part in ("tokenizer", "text_encoder"):

@@ -19,7 +19,7 @@ from invokeclone.families.flux.fields import (
 )
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
-from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, InputField, TensorField, with_schema
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
@@ -186,7 +186,8 @@ def _controlnet(
     from invokeclone.families.flux.nodes.images import require_vae
     from invokeclone.families.flux.reference_images import control_tokens
 
-    check_base(context, field.control_model, "ControlNet")
+    check_exists(context, field.control_model)
+    check_base(context.models.get_config(field.control_model.key), BaseModelType.Flux)
     net = stack.enter_context(context.models.load(field.control_model))
     array = prepare(context.images.get_pil(field.image.image_name), (node.width, node.height), field.resize_mode)
     image = torch.from_numpy(array).permute(2, 0, 1)[None] * 2.0 - 1.0
@@ -214,8 +215,9 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField) -> "FluxIma
     from invokeclone.engine.loaded import device_of
     from invokeclone.families.flux.ip_adapter import FluxImagePrompt, encode
 
+    check_exists(context, field.ip_adapter_model)
     check_type(context, field.ip_adapter_model, ModelType.IPAdapter)
-    check_base(context, field.ip_adapter_model, "IP-Adapter")
+    check_base(context.models.get_config(field.ip_adapter_model.key), BaseModelType.Flux)
     images = field.image if isinstance(field.image, list) else [field.image]
     if len(images) != 1:
         message = f"IP-Adapters of FLUX.1 take one image, not {len(images)}: use one node per image"
@@ -226,11 +228,3 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField) -> "FluxIma
     with encoder_info as encoder, adapter_info as adapter:
         positive, negative = encode(adapter, encoder, image, device_of(adapter_info, adapter))
     return FluxImagePrompt(positive, negative, field.weight, field.begin_step_percent, field.end_step_percent)
-
-
-def check_base(context: InvocationContext, model: ModelIdentifierField, kind: str) -> None:
-    """Raise ValueError for a model of another base than FLUX.1."""
-    check_exists(context, model)
-    if (base := context.models.get_config(model.key).base) != BaseModelType.Flux:
-        message = f"the {kind} {model.name} is for {base} models: select one for {BaseModelType.Flux}"
-        raise ValueError(message)

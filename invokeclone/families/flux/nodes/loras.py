@@ -9,11 +9,10 @@ from invokeclone.components.denoisers.fields import TransformerField
 from invokeclone.components.denoisers.lora_fields import with_loras
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import ControlLoRAField, FluxControlLoRALoaderOutput, FluxLoRALoaderOutput
-from invokeclone.families.flux.nodes.controls import check_base
 from invokeclone.graph.context import InvocationContext
 from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
-from invokeclone.graph.invocations.metadata import check_exists, check_type
+from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
 from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, Input, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelType
@@ -115,7 +114,7 @@ class FluxControlLoRALoaderInvocation(BaseInvocation):
         """Return the control LoRA with its image."""
         check_exists(context, self.lora)
         check_type(context, self.lora, ModelType.ControlLoRa)
-        check_base(context, self.lora, "control LoRA")
+        check_base(context.models.get_config(self.lora.key), BaseModelType.Flux)
         return FluxControlLoRALoaderOutput(
             control_lora=ControlLoRAField(lora=self.lora, img=self.image, weight=self.weight)
         )
