@@ -3,9 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, Model, ModelParts, recipe
+from invokeclone.graph.recipes import (
+    AppliedLoRA,
+    CannotBuild,
+    DenoiseRun,
+    LoRANode,
+    Model,
+    ModelParts,
+    PartKind,
+    recipe,
+)
 from invokeclone.graph.recipes.flow import FlowRecipe
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Flux2VariantType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, Flux2VariantType, ModelType
 
 _TOKENS = "max_seq_len"
 """Input of the prompt node; it comes from the model loader, as the text encoder does."""
@@ -20,6 +29,10 @@ class Flux2Recipe(FlowRecipe):
     name = "flux2"
     metadata_mode = "flux2_"
     text_encoders = _ENCODERS
+    separate_parts: Mapping[str, PartKind] = {
+        "qwen3_encoder_model": PartKind(ModelType.Qwen3Encoder),
+        "vae_model": PartKind(ModelType.VAE),
+    }
 
     def uses_negative_prompt(self, guidance: float) -> bool:
         """Return whether there is guidance."""
