@@ -209,3 +209,87 @@ def test_the_worker_continues_after_a_failure(server: Server, sd3_folder: Path) 
     assert "without t5 has no T5 encoder" in item["error_message"]
     assert generate(server, "tiny sd3").std() > 10
     assert server.a_worker().pid == worker
+
+
+# ComfyUI's templates of FLUX.2 and Z-Image, whose parts are loaded apart
+
+
+def parts_of(model: str, text_encoder: str, vae: str, encoder_type: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the beginning of a template: the loaders 1, 2 and 3, the prompts 4 and 5; the image is that of node 13."""
+    return {
+        "1": ("UNETLoader", {"unet_name": model, "weight_dtype": "default"}),
+        "2": ("CLIPLoader", {"clip_name": text_encoder, "type": encoder_type, "device": "default"}),
+        "3": ("VAELoader", {"vae_name": vae}),
+        "4": ("CLIPTextEncode", {"text": PROMPT, "clip": ["2", 0]}),
+        "5": ("CLIPTextEncode", {"text": NEGATIVE, "clip": ["2", 0]}),
+        "6": ("VAEDecode", {"samples": ["13", 0], "vae": ["3", 0]}),
+        "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": "x"}),
+    }
+
+
+def z_image_template(model: str, text_encoder: str, vae: str, shift: float) -> dict[str, tuple[str, dict[str, Any]]]:
+    sampler = {"seed": SEED, "steps": STEPS, "cfg": SCALE, "sampler_name": "res_multistep", "scheduler": "simple"}
+    links = {"model": ["8", 0], "positive": ["4", 0], "negative": ["5", 0], "latent_image": ["14", 0], "denoise": 1.0}
+    return parts_of(model, text_encoder, vae, "lumina2") | {
+        "8": ("ModelSamplingAuraFlow", {"model": ["1", 0], "shift": shift}),
+        "13": ("KSampler", sampler | links),
+        "14": ("EmptySD3LatentImage", {"width": WIDTH, "height": HEIGHT, "batch_size": 1}),
+    }
+
+
+def test_template_of_z_image(server: Server) -> None:
+    from invokeclone.engine.schedules import flow
+
+    model, made = "tiny z-image", generate(server, "tiny z-image")
+    usual = flow.shift_by_tokens(WIDTH * HEIGHT // 16**2)
+    sampler = "has no dpmpp_2m (res_multistep, simple): euler is used"
+    nodes = z_image_template(model, model, model, usual)
+    assert (run_workflow(server, nodes, sampler) == made).all()
+    nodes["8"][1]["shift"] = 4 * usual
+    assert np.abs(run_workflow(server, nodes, sampler) - made).max() > 0
+
+
+def test_template_of_flux2(server: Server) -> None:
+    model = "tiny flux2"
+    size = {"width": WIDTH, "height": HEIGHT}
+    samples = {"noise": ["10", 0], "guider": ["9", 0], "sampler": ["11", 0], "sigmas": ["12", 0]}
+    nodes = parts_of(model, model, model, "flux2") | {
+        "9": ("CFGGuider", {"model": ["1", 0], "positive": ["4", 0], "negative": ["5", 0], "cfg": SCALE}),
+        "10": ("RandomNoise", {"noise_seed": SEED}),
+        "11": ("KSamplerSelect", {"sampler_name": "euler"}),
+        "12": ("Flux2Scheduler", {"steps": STEPS, **size}),
+        "13": ("SamplerCustomAdvanced", samples | {"latent_image": ["14", 0]}),
+        "14": ("EmptyFlux2LatentImage", {**size, "batch_size": 1}),
+    }
+    assert (run_workflow(server, nodes) == generate(server, model)).all()
+
+
+def test_a_transformer_with_separate_parts(server: Server, z_image_folder: Path, z_image_parts: dict[str, Any]) -> None:
+    """The folder of the transformer has no text encoder and no VAE: the workflow's are used, or those of the request."""
+    import shutil
+
+    from safetensors.torch import save_file
+
+    parent = server.root.parent
+    bare = shutil.copytree(z_image_folder, parent / "tiny bare")
+    encoder = parent / "tiny qwen3"
+    encoder.mkdir()
+    shutil.move(bare / "text_encoder", encoder / "text_encoder")
+    shutil.move(bare / "tokenizer", encoder / "tokenizer")
+    shutil.rmtree(bare / "vae")
+    save_file(z_image_parts["vae"].state_dict(), parent / "tiny ae.safetensors")
+    of_encoder = {"type": "qwen3_encoder", "format": "qwen3_encoder", "base": "any", "variant": "qwen3_4b"}
+    for path, config in ((bare, {}), (encoder, of_encoder), (parent / "tiny ae.safetensors", {})):
+        source = {"source": str(path), "inplace": True}
+        server.client.post("/api/v2/models/install", params=source, json=config).raise_for_status()
+    names = {"tiny bare", "tiny qwen3", "tiny ae"}
+    server.wait_for(
+        lambda: names <= {model["name"] for model in server.client.get("/api/v2/models/").json()["models"]}, "parts"
+    )
+    from invokeclone.engine.schedules import flow
+
+    usual = flow.shift_by_tokens(WIDTH * HEIGHT // 16**2)
+    nodes = z_image_template("tiny bare", "tiny qwen3", "tiny ae", usual)
+    made = generate(server, "tiny z-image", vae="tiny ae")
+    assert (run_workflow(server, nodes, "euler is used") == made).all()
+    assert (generate(server, "tiny bare", vae="tiny ae") == made).all()

@@ -184,7 +184,6 @@ def test_a_folder_names_its_own_image_encoder() -> None:
     ("kind", "inputs", "what"),
     [
         ("unCLIPCheckpointLoader", {"ckpt_name": "a.safetensors"}, "unCLIP"),
-        ("IPAdapterUnifiedLoader", {"model": ["4", 0], "preset": "PLUS"}, "load one with IPAdapterModelLoader"),
     ],
 )
 def test_nodes_without_a_counterpart_are_refused_by_name(kind: str, inputs: dict[str, Any], what: str) -> None:
@@ -192,6 +191,53 @@ def test_nodes_without_a_counterpart_are_refused_by_name(kind: str, inputs: dict
     workflow["20"] = {"class_type": kind, "inputs": inputs}
     workflow["3"]["inputs"]["model"] = ["20", 0]
     assert what in why(workflow)
+
+
+PRESETS = replace(
+    LIBRARY,
+    ip_adapters=[
+        adapter("ip-adapter-plus-face_sd15"),
+        adapter("ip-adapter-plus_sd15"),
+        adapter("IP Adapter (SD 1.5)"),
+        adapter("ip-adapter-full-face_sd15"),
+        adapter("ip-adapter_sd15_light_v11"),
+        adapter("ip-adapter-faceid_sd15"),
+        adapter("ip-adapter_sdxl", XL),
+        adapter("ip-adapter_sdxl_vit-h", XL),
+    ],
+    image_encoders=models(Config(ENCODER, "clip_vision"), Config("IP Adapter SDXL Image Encoder", "clip_vision")),
+)
+
+
+def with_preset(preset: str, model: str = "Embedded Tiny") -> dict[str, Any]:
+    workflow = with_inputs(referring("IPAdapter"), "4", ckpt_name=model)
+    workflow["30"] = {"class_type": "IPAdapterUnifiedLoader", "inputs": {"model": ["4", 0], "preset": preset}}
+    workflow["32"]["inputs"] |= {"model": ["30", 0], "ipadapter": ["30", 1]}
+    return workflow
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "name"),
+    [
+        ("LIGHT - SD1.5 only (low strength)", "Embedded Tiny", "ip-adapter_sd15_light_v11"),
+        ("STANDARD (medium strength)", "Embedded Tiny", "IP Adapter (SD 1.5)"),
+        ("PLUS (high strength)", "Embedded Tiny", "ip-adapter-plus_sd15"),
+        ("PLUS FACE (portraits)", "Embedded Tiny", "ip-adapter-plus-face_sd15"),
+        ("FULL FACE - SD1.5 only (portraits stronger)", "Embedded Tiny", "ip-adapter-full-face_sd15"),
+        ("STANDARD (medium strength)", "XL", "ip-adapter_sdxl_vit-h"),
+        ("VIT-G (medium strength)", "XL", "ip-adapter_sdxl"),
+    ],
+)
+def test_presets_are_published_ip_adapters(preset: str, model: str, name: str) -> None:
+    nodes = build_nodes(with_preset(preset, model), PRESETS)
+    assert nodes["3.denoise0_ip_adapter_0"]["ip_adapter_model"]["name"] == name
+
+
+def test_presets_that_are_not_installed_are_refused() -> None:
+    reason = why(with_preset("PLUS (high strength)", "XL"), PRESETS)
+    assert "no IP-Adapter of the preset PLUS (high strength) for sdxl models is installed" in reason
+    assert "(ip-adapter_sdxl, ip-adapter_sdxl_vit-h) with IPAdapterModelLoader" in reason
+    assert "'PLUS' not in" in why(with_preset("PLUS"), PRESETS)
 
 
 # SDXL and its refiner

@@ -772,7 +772,7 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
         "91": ("KSamplerSelect", {"sampler_name": "euler"}),
         "92": ("BasicScheduler", {"model": ["4", 0], "scheduler": "simple", "steps": 4, "denoise": 1.0}),
         "93": ("SplitSigmas", {"sigmas": ["92", 0], "step": 2}),
-        "94": ("BasicGuider", {"model": ["4", 0], "conditioning": ["6", 0]}),
+        "94": ("BasicGuider", {"model": ["112", 0], "conditioning": ["113", 0]}),
         "95": ("SamplerCustomAdvanced", {"noise": ["90", 0], "guider": ["94", 0], "sampler": ["91", 0], "sigmas": ["93", 0], "latent_image": ["5", 0]}),
         "96": ("DisableNoise", {}),
         "97": ("ConditioningZeroOut", {"conditioning": ["6", 0]}),
@@ -780,18 +780,24 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
         "99": ("SamplerCustomAdvanced", {"noise": ["96", 0], "guider": ["98", 0], "sampler": ["91", 0], "sigmas": ["93", 1], "latent_image": ["95", 0]}),
         "100": ("SplitSigmasDenoise", {"sigmas": ["92", 0], "denoise": 0.5}),
         "101": ("ImageStitch", {"image1": ["50", 0], "image2": ["60", 0], "direction": "left", "match_image_size": True, "spacing_width": 8, "spacing_color": "red"}),
-        "102": ("ImageScale", {"image": ["101", 0], "upscale_method": "bilinear", "width": 128, "height": 128, "crop": "center"}),
+        "102": ("ImageScale", {"image": ["101", 0], "upscale_method": "bilinear", "width": ["111", 0], "height": ["111", 1], "crop": "center"}),
         "103": ("InpaintModelConditioning", {"positive": ["6", 0], "negative": ["7", 0], "vae": ["4", 2], "pixels": ["102", 0], "mask": ["50", 1], "noise_mask": True}),
         "104": ("SamplerCustom", {"model": ["4", 0], "add_noise": True, "noise_seed": 1, "cfg": 3.0, "positive": ["103", 0], "negative": ["103", 1], "sampler": ["91", 0], "sigmas": ["100", 1], "latent_image": ["103", 2]}),
         "105": ("VAEDecode", {"samples": ["99", 0], "vae": ["4", 2]}),
         "106": ("VAEDecode", {"samples": ["104", 1], "vae": ["4", 2]}),
         "107": ("PreviewImage", {"images": ["105", 0]}),
         "108": ("PreviewImage", {"images": ["106", 0]}),
+        "109": ("Canny", {"image": ["60", 0], "low_threshold": 0.1, "high_threshold": 0.3}),
+        "110": ("PreviewImage", {"images": ["109", 0]}),
+        "111": ("GetImageSize", {"image": ["50", 0]}),
+        "112": ("DifferentialDiffusion", {"model": ["4", 0]}),
+        "113": ("ConditioningSetTimestepRange", {"conditioning": ["6", 0], "start": 0.0, "end": 1.0}),
     }  # fmt: skip
     workflow |= {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
     tested = {node["class_type"] for node in workflow.values()}
     untested = ("Lora", "Control", "UpscaleModel", "SDXL", "IPAdapter", "CLIPVision", "StyleModel", "unCLIP")
-    untested += ("Flux", "SD3", "TripleCLIP", "ReferenceLatent")
+    untested += ("Flux", "SD3", "TripleCLIP", "ReferenceLatent", "GGUF", "AuraFlow", "InstructPix", "ModelPatch")
+    untested += ("DiffsynthControlnet", "FunControlnet")
     absent = {name for name in TYPES if any(part in name for part in untested)}  # other tests run those that work
     assert set(TYPES) - tested == absent | {
         "PrimitiveString",
@@ -810,6 +816,7 @@ def test_a_real_server_runs_every_node(http: httpx.Client) -> None:
         "84": 1,
         "107": 1,
         "108": 1,
+        "110": 1,
     }
     pictures = {node: read_image(comfy.pictures(entry, node)[0]) for node in outputs}
     assert pictures["26"].size == (128, 128)

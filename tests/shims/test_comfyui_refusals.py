@@ -51,14 +51,14 @@ def without(node: str, name: str) -> dict[str, Any]:
             "3",
             "value_not_in_list",
             "Value not in list",
-            "sampler_name: 'dpm_adaptive' not in (list of length 23)",
+            "sampler_name: 'dpm_adaptive' not in (list of length 24)",
         ),
         (
             with_inputs(text_to_image(), "3", sampler_name=3),
             "3",
             "value_not_in_list",
             "Value not in list",
-            "sampler_name: '3' not in (list of length 23)",
+            "sampler_name: '3' not in (list of length 24)",
         ),
         (
             with_inputs(text_to_image(), "6", clip=["4", 0]),
@@ -156,7 +156,7 @@ def test_unknown_node_type_is_named() -> None:
         "error": {
             "type": "missing_node_type",
             "message": "Cannot execute because node NunchakuLoader does not exist.",
-            "details": "Node ID '#4'",
+            "details": "Node ID '#4': this server has the nodes that /object_info lists, replace it by one of these",
             "extra_info": {"node_id": "4", "class_type": "NunchakuLoader", "node_title": "Load Model"},
         },
         "node_errors": {},

@@ -12,6 +12,7 @@ from tests.shims.test_comfyui_adapters import build_nodes, why
 from tests.shims.test_comfyui_nodes import Config, models
 
 FLUX, SD1, SD3 = BaseModelType.Flux, BaseModelType.StableDiffusion1, BaseModelType.StableDiffusion3
+FLUX2, Z_IMAGE, ANY = BaseModelType.Flux2, BaseModelType.ZImage, BaseModelType.Any
 
 
 def config(name: str, kind: str = "main", base: BaseModelType = FLUX, **fields: Any) -> Any:
@@ -24,9 +25,21 @@ LIBRARY = Catalog(
         config("fill", variant="dev_fill"),
         config("sd1", base=SD1),
         config("sd3", base=SD3),
+        config("klein.gguf", base=FLUX2, variant="klein_4b"),
+        config("z-image.gguf", base=Z_IMAGE, variant="turbo"),
     ],
+    text_encoders=[
+        config("qwen3 4b", "qwen3_encoder", ANY, variant="qwen3_4b"),
+        config("qwen3 8b", "qwen3_encoder", ANY, variant="qwen3_8b"),
+        config("t5", "t5_encoder", ANY),
+    ],
+    vaes=[config("ae", "vae"), config("flux2 vae", "vae", FLUX2), config("sd vae", "vae", SD1)],
     loras=[config("style", "lora"), config("canny lora", "control_lora"), config("depth lora", "control_lora")],
-    controls=[config("union", "controlnet"), config("edges", "controlnet", SD1)],
+    controls=[
+        config("union", "controlnet"),
+        config("edges", "controlnet", SD1),
+        config("fun union", "controlnet", Z_IMAGE),
+    ],
     style_models=[config("redux", "flux_redux")],
     image_encoders=[*models(Config("vit", "clip_vision")), config("eye", "siglip", BaseModelType.Any)],
     loadable_images={"a.png": LoadableImage(100, 60, "a.png"), "b.png": LoadableImage(64, 64, "b.png")},
@@ -269,3 +282,90 @@ def test_the_size_of_an_image_is_a_number() -> None:
     workflow["empty"]["inputs"] |= {"width": ["size", 0], "height": ["size", 1], "batch_size": ["size", 2]}
     denoise = build_nodes(workflow, LIBRARY)["sampler.denoise0"]
     assert (denoise["width"], denoise["height"]) == (96, 64)
+
+
+# Models whose parts are loaded apart
+
+
+def apart(main: str, text_encoder: str, vae: str, **changes: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    loaders: Nodes = {
+        "m": ("UnetLoaderGGUF", {"unet_name": main}),
+        "clip": ("CLIPLoaderGGUF", {"clip_name": text_encoder, "type": "flux2"}),
+        "vae": ("VAELoader", {"vae_name": vae}),
+        "empty": ("EmptyFlux2LatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+    }
+    workflow = text_to_image(**loaders, **changes)
+    for node in ("positive", "negative"):
+        workflow[node]["inputs"]["clip"] = ["clip", 0]
+    workflow["decode"]["inputs"]["vae"] = ["vae", 0]
+    return workflow
+
+
+@pytest.mark.parametrize(
+    ("main", "vae", "loader"),
+    [
+        ("klein.gguf", "flux2 vae", "flux2_klein_model_loader"),
+        ("z-image.gguf", "ae", "z_image_model_loader"),
+    ],
+)
+def test_every_loader_of_a_main_model_has_the_parts_of_the_workflow(main: str, vae: str, loader: str) -> None:
+    """The transformer's file has no parts: without these, its loader would search for others, or fail."""
+    nodes = build_nodes(apart(main, "qwen3 4b", vae), LIBRARY)
+    loaders = [fields for fields in nodes.values() if fields["type"] == loader]
+    parts = [(fields["qwen3_encoder_model"]["name"], fields["vae_model"]["name"]) for fields in loaders]
+    assert parts == [("qwen3 4b", vae)] * 2
+
+
+@pytest.mark.parametrize(
+    ("workflow", "problem"),
+    [
+        (apart("z-image.gguf", "qwen3 8b", "ae"), "cannot use qwen3 8b (qwen3_encoder qwen3_8b); it takes qwen3_encoder qwen3_4b"),
+        (apart("klein.gguf", "t5", "flux2 vae"), "cannot use t5 (t5_encoder); it takes qwen3_encoder"),
+        (apart("sd1", "t5", "sd vae"), "it takes only its own text encoders"),
+        (apart("z-image.gguf", "qwen3 4b", "flux2 vae"), "which flux2 vae (flux2) cannot read"),
+        (apart("klein.gguf", "qwen3 4b", "ae"), "which ae (flux) cannot read"),
+        (apart("klein.gguf", "qwen3 4b", "no.safetensors"), "'no.safetensors' not in"),
+        (apart("klein.gguf", "nope.gguf", "flux2 vae"), "'nope.gguf' not in"),
+    ],
+)  # fmt: skip
+def test_parts_of_other_models_are_refused(workflow: dict[str, Any], problem: str) -> None:
+    assert problem in why(workflow, LIBRARY)
+
+
+def test_latents_of_another_kind_are_refused_by_samplers() -> None:
+    encode = ("VAEEncode", {"pixels": ["image", 0], "vae": ["ae", 0]})
+    workflow = apart("klein.gguf", "qwen3 4b", "flux2 vae", ae=("VAELoader", {"vae_name": "ae"}), encode=encode)
+    workflow["sampler"]["inputs"]["latent_image"] = ["encode", 0]
+    assert "the latents are those of ae (flux), which klein.gguf (flux2) cannot read" in why(workflow, LIBRARY)
+
+
+def test_shifts_and_missing_samplers() -> None:
+    """Z-Image's schedule is shifted by the node; FLUX.2's keeps its own."""
+    change = {"shifted": ("ModelSamplingAuraFlow", {"model": ["m", 0], "shift": 5.0})}
+    for main, vae, shift, warnings in (
+        ("z-image.gguf", "ae", 5.0, ["has no dpmpp_2m (res_multistep, simple): euler is used"]),
+        ("klein.gguf", "flux2 vae", None, ["shift 5 was not used", "has no dpmpp_2m"]),
+    ):
+        workflow = apart(main, "qwen3 4b", vae, **change)  # type: ignore[arg-type]
+        workflow["sampler"]["inputs"] |= {"model": ["shifted", 0], "sampler_name": "res_multistep"}
+        assert build_nodes(workflow, LIBRARY)["sampler.denoise0"].get("shift") == shift
+        received = warnings_of(workflow)
+        assert len(received) == len(warnings), received
+        assert all(text in message for text, message in zip(warnings, received, strict=True)), received
+
+
+@pytest.mark.parametrize("kind", ["QwenImageDiffsynthControlnet", "ZImageFunControlnet"])
+def test_model_patches_are_controlnets(kind: str) -> None:
+    patch = {"model": ["m", 0], "model_patch": ["patch", 0], "vae": ["vae", 0], "image": ["image", 0], "strength": 0.6}
+    workflow = apart(
+        "z-image.gguf", "qwen3 4b", "ae", patch=("ModelPatchLoader", {"name": "fun union"}), controlled=(kind, patch)
+    )
+    workflow["sampler"]["inputs"]["model"] = ["controlled", 0]
+    control = build_nodes(workflow, LIBRARY)["sampler.denoise0_controlnet"]
+    assert (control["type"], control["control_context_scale"]) == ("z_image_control", 0.6)
+    workflow["patch"]["inputs"]["name"] = "edges"
+    assert "edges is for sd-1 models" in why(workflow, LIBRARY)
+    workflow["controlled"]["inputs"]["strength"] = -0.5
+    assert "at least 0 and at most 2, not -0.5" in why(workflow, LIBRARY)
+    workflow["controlled"]["inputs"]["mask"] = ["image", 1]
+    assert "disconnect mask" in why(workflow, LIBRARY)

@@ -1,11 +1,11 @@
 """Z-Image's graph building blocks, with the same nodes as InvokeAI's web UI."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, ModelParts, recipe
+from invokeclone.graph.recipes import AppliedLoRA, CannotBuild, DenoiseRun, LoRANode, ModelParts, PartKind, recipe
 from invokeclone.graph.recipes.flow import FlowRecipe
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType, Qwen3VariantType
 
 _LORA_NODE = LoRANode("z_image_lora_collection_loader", "transformer", ("qwen3_encoder",))
 
@@ -17,6 +17,11 @@ class ZImageRecipe(FlowRecipe):
     name = "z_image"
     metadata_mode = "z_image_"
     text_encoders = ("qwen3_encoder",)
+    separate_parts: Mapping[str, PartKind] = {
+        "qwen3_encoder_model": PartKind(ModelType.Qwen3Encoder, Qwen3VariantType.Qwen3_4B),
+        "vae_model": PartKind(ModelType.VAE, base=BaseModelType.Flux),
+    }
+    sets_shift = True
 
     def uses_negative_prompt(self, guidance: float) -> bool:
         """Return whether there is guidance."""
@@ -64,6 +69,7 @@ class ZImageRecipe(FlowRecipe):
             add_noise=run.add_noise,
             steps=run.steps,
             guidance_scale=max(run.guidance, 1.0),
+            shift=run.shift,
             scheduler=run.scheduler,
             seed=run.seed,
             width=run.width,

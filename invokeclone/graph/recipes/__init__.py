@@ -7,7 +7,7 @@ family's `spec.py` are checked before a recipe is used.
 
 from invokeclone.graph.recipes.blocks import Recipe
 from invokeclone.graph.recipes.loras import LoRANode
-from invokeclone.graph.recipes.registry import find_recipe, recipe, recipes
+from invokeclone.graph.recipes.registry import every_recipe, find_recipe, recipe, recipes
 from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PartKind, PromptDetails, StyleModelKind
 from invokeclone.graph.recipes.settings import (
     OUTPUT,
@@ -73,6 +73,7 @@ __all__ = [
     "StyleImage",
     "StyleModelKind",
     "Variation",
+    "every_recipe",
     "find_recipe",
     "merge_loras",
     "recipe",

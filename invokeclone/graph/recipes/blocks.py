@@ -40,6 +40,8 @@ class Recipe(ABC):
     """The modes of union ControlNets by what their images show."""
     style_model: StyleModelKind | None = None
     """The models that append images to prompts, None if there are none."""
+    sets_shift = False
+    """Whether a run can shift its noise levels by a factor of its own."""
     schedule_shift: Mapping[str, float] = {}
     """The shift that schedules of the family's models usually have, by the names of its parameters."""
 

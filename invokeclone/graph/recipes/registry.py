@@ -1,6 +1,6 @@
 """Registry of the families' recipes by base."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,11 @@ def recipes() -> "Mapping[BaseModelType, Recipe]":
     for _ in discovery.modules("recipe"):
         pass  # importing registers
     return _recipes
+
+
+def every_recipe() -> "Sequence[Recipe]":
+    """Return the recipes of all bases and variants."""
+    return [*recipes().values(), *_variant_recipes.values()]
 
 
 def find_recipe(base: BaseModelType, variant: str | None) -> "Recipe | None":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes.settings import AppliedControl, ReferenceImage, StyleImage, Variation
-from invokeclone.graph.vocabulary.taxonomy import ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class PartKind:
     type: ModelType
     variant: str | None = None
     """Variant of the record; None: any."""
+    base: BaseModelType | None = None
+    """Base of VAEs; None: the main model's."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class DenoiseRun:
     start: float = 0.0
     """Fraction of the schedule that is skipped at the beginning."""
     end: float = 1.0
+    shift: float | None = None
+    """Factor by which noise levels are shifted; None: the family's. Only if the recipe has `sets_shift`."""
     latents: NodeOutput | None = None
     mask: NodeOutput | None = None
     add_noise: bool = True

@@ -34,6 +34,8 @@ from invokeclone.queue.generation.mains import (
     recipe_for,
     require_capability,
     resolve_scheduler,
+    share_latents,
+    vae_base_of,
 )
 from invokeclone.queue.generation.request import (
     ControlChoice,
@@ -83,5 +85,7 @@ __all__ = [
     "resolve",
     "resolve_scheduler",
     "resolve_with_images",
+    "share_latents",
+    "vae_base_of",
     "weights_dropped",
 ]

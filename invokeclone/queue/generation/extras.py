@@ -23,6 +23,7 @@ from invokeclone.queue.generation.mains import (
     record_default,
     require_capability,
     resolve_scheduler,
+    vae_base_of,
 )
 from invokeclone.queue.generation.request import (
     ControlChoice,
@@ -208,11 +209,11 @@ async def vae(
     name = default if requested_name is None else requested_name
     if name is None:
         return None
-    installed = await VAES.list_installed(connection)
+    installed, base = await VAES.list_installed(connection), vae_base_of(config)
     if requested_name is None:
-        match = find_by_name(installed, name, str(config.base))
-        return identifier(match) if match and match.base == config.base else None
-    return identifier(VAES.find(installed, requested_name, config, str(config.base)))
+        match = find_by_name(installed, name, base)
+        return identifier(match) if match and match.base == base else None
+    return identifier(VAES.find(installed, requested_name, config, base))
 
 
 async def require_images(connection: AsyncConnection, user: User, request: GenerationRequest) -> None:

@@ -101,6 +101,18 @@ def architecture_of(config: ModelConfig) -> Architecture:
     return architecture.of_model(getattr(config, "variant", None), config.name)
 
 
+def vae_base_of(config: ModelConfig) -> str:
+    """Return the base of the VAEs that a main model can use."""
+    kinds = recipe_for(config).separate_parts.values()
+    return str(next((kind.base for kind in kinds if kind.type == ModelType.VAE and kind.base), config.base))
+
+
+def share_latents(first: ModelConfig, second: ModelConfig) -> bool:
+    """Return whether two models, main models or VAEs, have the same latents."""
+    spaces = [architecture_of(config).latent_space for config in (first, second)]
+    return len({(space.channels, space.scale, space.shift) for space in spaces}) == 1
+
+
 def record_default(config: ModelConfig, name: str) -> Any:
     """Return a default setting of the model's record, or None."""
     return getattr(getattr(config, "default_settings", None), name, None)

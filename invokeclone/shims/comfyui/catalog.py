@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.recipes import recipes
+from invokeclone.graph.recipes import every_recipe, recipes
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ModelType
 from invokeclone.images import access
 from invokeclone.models.configs.model_config import ModelConfig
@@ -26,11 +26,14 @@ FOLDERS = {
     "checkpoints": "checkpoints",
     "diffusion_models": "checkpoints",
     "unet": "checkpoints",
+    "unet_gguf": "checkpoints",
     "text_encoders": "text_encoders",
     "clip": "text_encoders",
+    "clip_gguf": "text_encoders",
     "vae": "vae",
     "loras": "loras",
     "controlnet": "controlnet",
+    "model_patches": "controlnet",
     "ipadapter": "ipadapter",
     "clip_vision": "clip_vision",
     "style_models": "style_models",
@@ -118,7 +121,7 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
             config for model_type in dict.fromkeys(types) for config in await models.search(connection, type=model_type)
         ]
 
-    styles = [recipe.style_model for recipe in recipes().values() if recipe.style_model is not None]
+    styles = [recipe.style_model for recipe in every_recipe() if recipe.style_model is not None]
     return Catalog(
         await generation.generation_models(connection, refiners=True),
         await usable(ModelType.VAE),
@@ -136,7 +139,7 @@ async def read(connection: AsyncConnection, user: User, image_names: Sequence[st
 
 def _encoder_types() -> list[ModelType]:
     """Return the types of the separate text encoders that main models can use."""
-    kinds = [kind.type for recipe in recipes().values() for kind in recipe.separate_parts.values()]
+    kinds = [kind.type for recipe in every_recipe() for kind in recipe.separate_parts.values()]
     return [kind for kind in kinds if kind != ModelType.VAE]
 
 

@@ -1,4 +1,4 @@
-"""The main model that the text encoders of a workflow are used with; ComfyUI's nodes load them separately."""
+"""Main models and the separate models of a workflow that are used together; ComfyUI's nodes load them apart."""
 
 from typing import Any
 
@@ -9,6 +9,20 @@ from invokeclone.shims.comfyui.workflow import NodeLink, ValidatedWorkflow
 _MODEL, _ENCODERS = "MODEL", "CLIP"
 _MAIN_MODELS = "checkpoints"
 """The catalog's list of main models."""
+_PARTS = ("text_encoders", "vae")
+"""The catalog's lists of models that are parts of main models."""
+
+
+def separate_models_of(checked: ValidatedWorkflow, prompt: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the lists and names of the text encoders and VAEs that nodes load by name."""
+    parts = []
+    for node_id in checked.order:
+        declared = TYPES[prompt[node_id]["class_type"]].inputs
+        for name, value in checked.inputs[node_id].items():
+            list_name = declared[name].list_name
+            if list_name in _PARTS and isinstance(value, str):
+                parts.append((list_name, value))
+    return parts
 
 
 def main_model_of(node_id: str, kind: NodeType, checked: ValidatedWorkflow, prompt: dict[str, Any]) -> str | None:

@@ -3,7 +3,7 @@
 A function's arguments are the node's inputs by their ComfyUI names. `values.py` defines the values of links.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -103,6 +103,8 @@ class BuildContext:
     """What the workflow asks for and the graph leaves out, for the client."""
     main_model: str | None = None
     """Name of the main model that uses the node's text encoders."""
+    separate_models: Sequence[tuple[str, str]] = ()
+    """The lists and names of the text encoders and VAEs that the workflow's nodes load."""
     unused: list[NodeOutput] = field(default_factory=list)
     """Outputs that are removed from the graph unless other nodes use them."""
 

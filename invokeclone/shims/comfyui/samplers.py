@@ -19,6 +19,7 @@ SAMPLERS: dict[str, tuple[str, str]] = {
     "dpmpp_sde": ("dpmpp_sde", "dpmpp_sde_k"),
     "dpmpp_sde_gpu": ("dpmpp_sde", "dpmpp_sde_k"),
     "dpmpp_2m": ("dpmpp_2m", "dpmpp_2m_k"),
+    "res_multistep": ("dpmpp_2m", "dpmpp_2m_k"),
     "dpmpp_2m_sde": ("dpmpp_2m_sde", "dpmpp_2m_sde_k"),
     "dpmpp_2m_sde_gpu": ("dpmpp_2m_sde", "dpmpp_2m_sde_k"),
     "dpmpp_3m_sde": ("dpmpp_3m", "dpmpp_3m_k"),

@@ -12,7 +12,7 @@ from invokeclone.kit.config.limits import DEFAULT_LIMITS, Limits
 from invokeclone.queue.batches import Batch
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.catalog import Catalog
-from invokeclone.shims.comfyui.main_models import main_model_of
+from invokeclone.shims.comfyui.main_models import main_model_of, separate_models_of
 from invokeclone.shims.comfyui.node_types import PREFIX, BuildContext, NodeType
 from invokeclone.shims.comfyui.nodes import TYPES
 from invokeclone.shims.comfyui.record import PromptRecord
@@ -93,10 +93,12 @@ def build_graph(
     outputs: dict[str, tuple[Any, ...]] = {}
     warnings = [] if warnings is None else warnings
     unused: list[NodeOutput] = []
+    separate_models = separate_models_of(checked, prompt)
     for node_id in checked.order:
         kind = TYPES[prompt[node_id]["class_type"]]
         scoped = builder.with_scope(f"{PREFIX}{positions[node_id]}_")
-        context = BuildContext(scoped, catalog, limits, warnings, main_model_of(node_id, kind, checked, prompt), unused)
+        main_model = main_model_of(node_id, kind, checked, prompt)
+        context = BuildContext(scoped, catalog, limits, warnings, main_model, separate_models, unused)
         try:
             inputs = {
                 name: _value(name, value, kind, outputs, catalog) for name, value in checked.inputs[node_id].items()

@@ -19,6 +19,7 @@ from invokeclone.graph.recipes import (
     StyleImage,
 )
 from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.queue.generation import architecture_of, share_latents
 from invokeclone.shims.comfyui.node_types import MAX_IMAGES, BuildContext
 
 
@@ -35,6 +36,10 @@ class Model:
     """The parts without LoRAs; None if no LoRA is applied."""
     references: tuple[ReferenceImage, ...] = ()
     """The reference images of IP-Adapters."""
+    controls: tuple[AppliedControl, ...] = ()
+    """ControlNets applied to the model instead of the prompts."""
+    shift: float | None = None
+    """Factor by which noise levels are shifted; None: the family's."""
     control_lora: AppliedLoRA | None = None
     """A control LoRA, whose control image comes with the prompts."""
 
@@ -111,8 +116,13 @@ class Vae:
 
     vae: NodeOutput
     recipe: Recipe
-    grid: int
-    """Multiple of pixels that its images' sides must have."""
+    config: ModelConfig
+    """Its record, or that of the main model that includes it."""
+
+    @property
+    def grid(self) -> int:
+        """Multiple of pixels that its images' sides must have."""
+        return architecture_of(self.config).grid
 
 
 @dataclass(frozen=True)
@@ -233,6 +243,8 @@ class Latents:
     height: int | None = None
     vae: Vae | None = None
     """The VAE that encoded them."""
+    config: ModelConfig | None = None
+    """The model that made them, or the VAE that encoded them."""
     image: NodeOutput | None = None
     """The image that they encode, for inpainting models."""
     mask: Mask | None = None
@@ -244,6 +256,14 @@ class Latents:
         if not self.nodes:
             raise CannotBuild(f"{operation}: the latents are empty; connect a sampler or an encoder first")
         return self.nodes
+
+    def require_space_of(self, config: ModelConfig) -> None:
+        """Raise CannotBuild if they are latents of another kind than those of a model or VAE."""
+        if self.config is not None and not share_latents(self.config, config):
+            raise CannotBuild(
+                f"the latents are those of {self.config.name} ({self.config.base}), which {config.name} ({config.base}) "
+                "cannot read: connect a VAE or a model of the same kind, or decode and encode the image"
+            )
 
     def size(self, operation: str) -> tuple[int, int]:
         """Return the size in pixels; raises CannotBuild if it is left to the model."""

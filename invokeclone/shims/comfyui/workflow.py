@@ -145,7 +145,7 @@ def _types(prompt: Any, limit: int) -> dict[str, NodeType]:
             raise WorkflowRejected(
                 "missing_node_type",
                 f"Cannot execute because node {name} does not exist.",
-                f"Node ID '#{node_id}'",
+                f"Node ID '#{node_id}': this server has the nodes that /object_info lists, replace it by one of these",
                 node_id=node_id,
                 class_type=name,
                 node_title=_title(node),

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from invokeclone.graph.recipes import AppliedControl, ControlKind
+from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.generation import InvalidGeneration, check_control_kind, identifier
 from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
-from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Model, Vae
+from invokeclone.shims.comfyui.values import ControlNetValue, EncodedPrompts, ImageBatch, Mask, Model, Vae
 
 CONTROL = {"control_net": link("CONTROL_NET"), "image": link("IMAGE"), "strength": number(1.0, 0.0, 10.0)}
-MAX_STRENGTH = 2.0
+MIN_STRENGTH, MAX_STRENGTH = 0.0, 2.0
 PROMPTS = {"positive": link("CONDITIONING"), "negative": link("CONDITIONING")}
 RANGE = {"start_percent": number(0.0, 0.0, 1.0, step=0.001), "end_percent": number(1.0, 0.0, 1.0, step=0.001)}
 KINDS: dict[str, ControlKind | None] = {
@@ -120,6 +121,66 @@ def apply_advanced(
     return controlled, replace(negative, controls=controlled.controls)
 
 
+# ControlNets that are attached to models
+
+
+@node(
+    "ModelPatchLoader",
+    "Load Model Patch",
+    "advanced/loaders",
+    {"name": list_choice("controlnet")},
+    "MODEL_PATCH",
+)
+def load_model_patch(context: BuildContext, *, name: str) -> tuple[ControlNetValue]:
+    """Load a ControlNet."""
+    return (ControlNetValue(context.find("controlnet", name)),)
+
+
+PATCH = {"model": link("MODEL"), "model_patch": link("MODEL_PATCH"), "vae": link("VAE")}
+PATCH_STRENGTH = number(1.0, -10.0, 10.0)
+OPTIONAL_MASK = link("MASK", optional=True)
+
+
+@node(
+    "QwenImageDiffsynthControlnet",
+    "QwenImageDiffsynthControlnet",
+    "advanced/loaders/qwen",
+    {**PATCH, "image": link("IMAGE"), "strength": PATCH_STRENGTH, "mask": OPTIONAL_MASK},
+    "MODEL",
+)
+@node(
+    "ZImageFunControlnet",
+    "ZImageFunControlnet",
+    "advanced/loaders/zimage",
+    {
+        **PATCH,
+        "strength": PATCH_STRENGTH,
+        "image": link("IMAGE", optional=True),
+        "inpaint_image": link("IMAGE", optional=True),
+        "mask": OPTIONAL_MASK,
+    },
+    "MODEL",
+)
+def apply_to_model(
+    context: BuildContext,
+    *,
+    model: Model,
+    model_patch: ControlNetValue,
+    vae: Vae,  # noqa: ARG001  (the sampled model's is used)
+    strength: float,
+    image: ImageBatch | None = None,
+    inpaint_image: ImageBatch | None = None,
+    mask: Mask | None = None,
+) -> tuple[Model]:
+    """Apply a control image to a model."""
+    if mask is not None or inpaint_image is not None:
+        context.refuse("ControlNets that inpaint are not supported: disconnect mask and inpaint_image")
+    if image is None or not strength:
+        return (model,)
+    control = _make_control(context, model.config, model_patch, image, strength)
+    return (replace(model, controls=(*model.controls, control)),)
+
+
 def _add_control(
     context: BuildContext,
     conditioning: EncodedPrompts,
@@ -131,17 +192,31 @@ def _add_control(
 ) -> EncodedPrompts:
     if not strength:
         return conditioning
-    if strength > MAX_STRENGTH:
-        context.refuse(f"a ControlNet's strength is at most {MAX_STRENGTH:g}, not {strength:g}")
+    mains = [text.clip.model.config for text in conditioning.texts]
+    controls = [_make_control(context, main, control_net, image, strength, begin, end) for main in mains]
+    return replace(conditioning, controls=(*conditioning.controls, *controls[:1]))
+
+
+def _make_control(
+    context: BuildContext,
+    main: ModelConfig,
+    control_net: ControlNetValue,
+    image: ImageBatch,
+    strength: float,
+    begin: float = 0.0,
+    end: float = 1.0,
+) -> AppliedControl:
+    """Return a control for a main model; refuses what the model and the ControlNet do not support."""
+    if not MIN_STRENGTH <= strength <= MAX_STRENGTH:
+        context.refuse(
+            f"a ControlNet's strength is at least {MIN_STRENGTH:g} and at most {MAX_STRENGTH:g}, not {strength:g}"
+        )
     config = control_net.config
-    for text in conditioning.texts:
-        main = text.clip.model.config
-        context.require(main, "control")
-        if main.base != config.base:
-            context.refuse(f"{config.name} is for {config.base} models, {main.name} is {main.base}")
-        try:
-            check_control_kind(main, control_net.kind)
-        except InvalidGeneration as error:
-            context.refuse(str(error))
-    control = AppliedControl(identifier(config), image.nodes[0], strength, begin, end, kind=control_net.kind)
-    return replace(conditioning, controls=(*conditioning.controls, control))
+    context.require(main, "control")
+    if main.base != config.base:
+        context.refuse(f"{config.name} is for {config.base} models, {main.name} is {main.base}")
+    try:
+        check_control_kind(main, control_net.kind)
+    except InvalidGeneration as error:
+        context.refuse(str(error))
+    return AppliedControl(identifier(config), image.nodes[0], strength, begin, end, kind=control_net.kind)

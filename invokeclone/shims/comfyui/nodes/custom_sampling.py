@@ -94,6 +94,24 @@ def schedule(
 
 
 @node(
+    "Flux2Scheduler",
+    "Flux2Scheduler",
+    f"{CATEGORY}/schedulers",
+    {"steps": integer(20, 1, MAX_STEPS), "width": integer(1024, 16, 16_384), "height": integer(1024, 16, 16_384)},
+    "SIGMAS",
+)
+def schedule_by_size(
+    _context: BuildContext,
+    *,
+    steps: int,
+    width: int,  # noqa: ARG001  (the sampled latents' is used)
+    height: int,  # noqa: ARG001
+) -> tuple[Sigmas]:
+    """Make the noise levels of FLUX.2's schedule; the size is that of the sampled latents."""
+    return (Sigmas("simple", steps),)
+
+
+@node(
     "SplitSigmas",
     "SplitSigmas",
     f"{CATEGORY}/sigmas",
@@ -192,7 +210,7 @@ def _sample(
         noise.seed or 0,
         sigmas.steps,
         guider.cfg,
-        scheduler_of(guider.model, sampler, sigmas.schedule),
+        scheduler_of(context, guider.model, sampler, sigmas.schedule),
         start=sigmas.start,
         end=sigmas.end,
         add_noise=noise.seed is not None,

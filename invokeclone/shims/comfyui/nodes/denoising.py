@@ -65,6 +65,8 @@ def denoise_latents(context: BuildContext, task: SamplingTask, latents: Latents)
     model, config = task.model, task.model.config
     task = _apply_to_all_steps(context, task)
     _check(context, task, latents)
+    if latents.nodes:
+        latents.require_space_of(config)
     width, height = _size(config, latents)
     mask = _mask(context, task, latents)
     if mask is not None and model.recipe.reads_masked_image and not task.start:
@@ -88,6 +90,7 @@ def denoise_latents(context: BuildContext, task: SamplingTask, latents: Latents)
             cfg_scale=task.cfg if task.is_distilled else 1.0,
             start=task.start,
             end=task.end,
+            shift=model.shift,
             latents=source,
             mask=mask,
             add_noise=task.add_noise,
@@ -97,7 +100,7 @@ def denoise_latents(context: BuildContext, task: SamplingTask, latents: Latents)
         )
         nodes.append(model.recipe.denoise(context.builder, f"denoise{index}", model.parts, run))
         metadata.append(_metadata(context, index, task, seed, latents, (width, height)))
-    return replace(latents, nodes=tuple(nodes), width=width, height=height, metadata=tuple(metadata))
+    return replace(latents, nodes=tuple(nodes), width=width, height=height, config=config, metadata=tuple(metadata))
 
 
 def _apply_to_all_steps(context: BuildContext, task: SamplingTask) -> SamplingTask:
@@ -129,7 +132,7 @@ def _check(context: BuildContext, task: SamplingTask, latents: Latents) -> None:
         context.require(config, "inpaint")
     elif not latents.nodes or not task.start:
         context.require(config, "text_to_image")
-    if task.positive.controls:
+    if task.positive.controls or task.model.controls:
         context.require(config, "control")
     _check_references(context, task)
     _check_styles(context, task)
@@ -167,15 +170,16 @@ def _check_styles(context: BuildContext, task: SamplingTask) -> None:
 def _controls(context: BuildContext, task: SamplingTask) -> tuple[AppliedControl, ...]:
     """Return the ControlNets of the prompts, and the control LoRA of the model with the image of the prompts."""
     lora, image = task.model.control_lora, task.positive.control_image
+    controls = (*task.model.controls, *task.positive.controls)
     if lora is None and image is None:
-        return task.positive.controls
+        return controls
     if lora is None or image is None:
         name = task.model.config.name if lora is None else lora.model["name"]
         context.refuse(
             f"{name}: an image beside the noise needs a control LoRA (LoraLoaderModelOnly), and a control LoRA needs an "
             "image (InstructPixToPixConditioning); models that read an image themselves are not supported"
         )
-    return (*task.positive.controls, AppliedControl(lora.model, image, lora.weight))
+    return (*controls, AppliedControl(lora.model, image, lora.weight))
 
 
 def _size(config: ModelConfig, latents: Latents) -> tuple[int, int]:

@@ -139,9 +139,18 @@ def open_masks_gradually(context: BuildContext, *, model: Model, strength: float
     return (model,)
 
 
+@node(
+    "ModelSamplingAuraFlow",
+    "ModelSamplingAuraFlow",
+    "advanced/model",
+    {"model": link("MODEL"), "shift": replace(SHIFT, default=1.73)},
+    "MODEL",
+)
 @node("ModelSamplingSD3", "ModelSamplingSD3", "advanced/model", {"model": link("MODEL"), "shift": SHIFT}, "MODEL")
 def shift(context: BuildContext, *, model: Model, shift: float) -> tuple[Model]:
-    """Shift the schedule; only the model's usual shift has an effect."""
+    """Shift the schedule, for models that can; for others only the usual shift has an effect."""
+    if model.recipe.sets_shift:
+        return (replace(model, shift=shift),)
     return (_check_shift(context, model, shift=shift),)
 
 

@@ -40,6 +40,7 @@ SIDE = integer(512, 16, 16_384, step=GRID, from_model=True)
 EMPTY = {"width": SIDE, "height": SIDE, "batch_size": integer(1, 1, MAX_IMAGES)}
 
 
+@node("EmptyFlux2LatentImage", "Empty Flux 2 Latent", "latent", EMPTY, "LATENT")
 @node("EmptySD3LatentImage", "EmptySD3LatentImage", "latent/sd3", EMPTY, "LATENT")
 @node("EmptyLatentImage", "Empty Latent Image", "latent", EMPTY, "LATENT")
 def empty(
@@ -93,6 +94,7 @@ def decode_tiled(
 
 
 def _decode_images(context: BuildContext, samples: Latents, vae: Vae, tile: int | None = None) -> ImageBatch:
+    samples.require_space_of(vae.config)
     images = tuple(
         vae.recipe.decode(context.builder, f"image{index}", source, vae.vae, tile)
         for index, source in enumerate(samples.require_nodes("decoding"))
@@ -117,7 +119,7 @@ def _encode_images(context: BuildContext, pixels: ImageBatch, vae: Vae) -> Laten
         for index, image in enumerate(pixels.nodes)
     )
     image = pixels.nodes[0] if len(latents) == 1 else None
-    return Latents(latents, len(latents), width, height, vae, image)
+    return Latents(latents, len(latents), width, height, vae, vae.config, image)
 
 
 @node(

@@ -6,14 +6,20 @@ from typing import Any
 
 from invokeclone.graph.builder import NodeOutput
 from invokeclone.graph.recipes import AppliedLoRA, merge_loras
+from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.queue.generation import architecture_of, identifier, recipe_for
-from invokeclone.shims.comfyui.node_types import BuildContext, choice, link, list_choice, node, number
+from invokeclone.queue.generation import identifier, recipe_for, vae_base_of
+from invokeclone.shims.comfyui.node_types import BuildContext, NodeInput, choice, link, list_choice, node, number
 from invokeclone.shims.comfyui.values import Clip, Model, Vae
 
+GGUF = "bootleg"
+"""The category of the nodes of the GGUF pack, which load files of any format."""
 STRENGTH = number(1.0, -100.0, 100.0)
 CLIP_NAME = list_choice("text_encoders")
-CLIP_TYPE = choice("stable_diffusion", open_list=True)
+CLIP_TYPE = choice(
+    "stable_diffusion", "sdxl", "sd3", "flux", "cogview4", "lumina2", "flux2", "qwen_image", open_list=True
+)
+"""ComfyUI's types of text encoders; the main model determines how they are used."""
 CLIP_DEVICE = replace(choice("default", "cpu"), optional=True)
 CLIP_STRENGTH = replace(STRENGTH, from_model=True)
 """A null means the strength of the denoiser."""
@@ -35,7 +41,7 @@ def _load_encoders(context: BuildContext, *names: str) -> Clip:
     Text encoders that are not named are those that the main model has, or else installed ones.
     """
     configs = [context.find("text_encoders", name) for name in names]
-    if any(config.type == "main" for config in configs):
+    if any(config.type == ModelType.Main for config in configs):
         if len({config.key for config in configs}) > 1:
             all_of_them = "both" if len(configs) == 2 else "all"  # noqa: PLR2004
             context.refuse(f"{all_of_them} text encoders must be those of one main model")
@@ -43,21 +49,57 @@ def _load_encoders(context: BuildContext, *names: str) -> Clip:
     if context.main_model is None:
         context.refuse("the text encoders must encode prompts for a model that a node loads by its name")
     main = context.find("checkpoints", context.main_model)
-    kinds = recipe_for(main).separate_parts
     parts: dict[str, Mapping[str, Any]] = {}
     for config in configs:
-        variant = getattr(config, "variant", None)
-        suitable = [
-            name for name, kind in kinds.items() if kind.type == config.type and kind.variant in (None, variant)
-        ]
-        if not suitable or suitable[0] in parts:
-            context.refuse(f"{main.name} ({main.base}) cannot use {config.name} ({config.type}) beside the others")
-        parts[suitable[0]] = identifier(config)
-    return Clip(_load_parts(context, main, parts))
+        part = _part_name(main, config)
+        if part is None or part in parts:
+            context.refuse(_unusable(main, config))
+        parts[part] = identifier(config)
+    return Clip(_load_parts(context, main, {**_parts_of_workflow(context, main), **parts}))
+
+
+def _unusable(main: ModelConfig, config: ModelConfig) -> str:
+    """Return why a main model cannot use a separate text encoder: of the wrong kind, or beside others."""
+    if _part_name(main, config) is not None:
+        return f"{main.name} ({main.base}) cannot use {config.name} ({config.type}) beside the others"
+    kinds = [kind for kind in recipe_for(main).separate_parts.values() if kind.type != ModelType.VAE]
+    names = ", ".join(f"{kind.type} {kind.variant or ''}".strip() for kind in kinds)
+    variant = getattr(config, "variant", None) or ""
+    name = f"{config.name} ({config.type}{f' {variant}' if variant else ''})"
+    return f"{main.name} ({main.base}) cannot use {name}; it takes " + (names or "only its own text encoders")
+
+
+def _part_name(main: ModelConfig, config: ModelConfig) -> str | None:
+    """Return the name of the part of a main model that a separate model can replace; None if there is none."""
+    variant = getattr(config, "variant", None)
+    bases = (vae_base_of(main),) if config.type == ModelType.VAE else ("any", str(config.base))
+    kinds = recipe_for(main).separate_parts.items()
+    return next(
+        (
+            name
+            for name, kind in kinds
+            if kind.type == config.type and kind.variant in (None, variant) and str(config.base) in bases
+        ),
+        None,
+    )
+
+
+def _parts_of_workflow(context: BuildContext, main: ModelConfig) -> dict[str, Mapping[str, Any]]:
+    """Return the separate models of the workflow that are parts of a main model, the first of each kind.
+
+    ComfyUI's nodes load them apart from each other; here the main model's loader needs all of them.
+    """
+    parts: dict[str, Mapping[str, Any]] = {}
+    for list_name, name in context.separate_models:
+        config = context.catalog.model(list_name, name)
+        part = None if config is None or config.type == ModelType.Main else _part_name(main, config)
+        if config is not None and part is not None:
+            parts.setdefault(part, identifier(config))
+    return parts
 
 
 def _vae_of(model: Model) -> Vae:
-    return Vae(model.parts.vae, model.recipe, architecture_of(model.config).grid)
+    return Vae(model.parts.vae, model.recipe, model.config)
 
 
 @node(
@@ -75,6 +117,19 @@ def load_checkpoint(context: BuildContext, *, ckpt_name: str) -> tuple[Model, Cl
     return model, Clip(model), _vae_of(model)
 
 
+@node("UnetLoaderGGUF", "Unet Loader (GGUF)", GGUF, {"unet_name": list_choice("checkpoints")}, "MODEL")
+@node(
+    "UnetLoaderGGUFAdvanced",
+    "Unet Loader (GGUF/Advanced)",
+    GGUF,
+    {
+        "unet_name": list_choice("checkpoints"),
+        "dequant_dtype": choice("default", open_list=True),
+        "patch_dtype": choice("default", open_list=True),
+        "patch_on_device": NodeInput("BOOLEAN", default=False),
+    },
+    "MODEL",
+)
 @node(
     "UNETLoader",
     "Load Diffusion Model",
@@ -85,11 +140,13 @@ def load_checkpoint(context: BuildContext, *, ckpt_name: str) -> tuple[Model, Cl
     },
     "MODEL",
 )
-def load_unet(context: BuildContext, *, unet_name: str, weight_dtype: str) -> tuple[Model]:  # noqa: ARG001  (set by the server)
+def load_unet(context: BuildContext, *, unet_name: str, **_precision: object) -> tuple[Model]:
     """Load the denoiser of a main model. The server's settings determine its precision."""
-    return (_load_main_model(context, unet_name),)
+    config = context.find("checkpoints", unet_name)
+    return (_load_parts(context, config, _parts_of_workflow(context, config)),)
 
 
+@node("CLIPLoaderGGUF", "CLIPLoader (GGUF)", GGUF, {"clip_name": CLIP_NAME, "type": CLIP_TYPE}, "CLIP")
 @node(
     "CLIPLoader",
     "Load CLIP",
@@ -102,6 +159,13 @@ def load_clip(context: BuildContext, *, clip_name: str, type: str, device: str |
     return (_load_encoders(context, clip_name),)
 
 
+@node(
+    "DualCLIPLoaderGGUF",
+    "DualCLIPLoader (GGUF)",
+    GGUF,
+    {"clip_name1": CLIP_NAME, "clip_name2": CLIP_NAME, "type": CLIP_TYPE},
+    "CLIP",
+)
 @node(
     "DualCLIPLoader",
     "DualCLIPLoader",
@@ -121,6 +185,13 @@ def load_two_encoders(
     return (_load_encoders(context, clip_name1, clip_name2),)
 
 
+@node(
+    "TripleCLIPLoaderGGUF",
+    "TripleCLIPLoader (GGUF)",
+    GGUF,
+    {"clip_name1": CLIP_NAME, "clip_name2": CLIP_NAME, "clip_name3": CLIP_NAME},
+    "CLIP",
+)
 @node(
     "TripleCLIPLoader",
     "TripleCLIPLoader",
@@ -214,7 +285,7 @@ def load_lora_model_only(context: BuildContext, *, model: Model, lora_name: str,
 
 def _with_control_lora(context: BuildContext, model: Model, name: str, strength: float) -> Model | None:
     """Return the model with a control LoRA; None for other LoRAs. Its image comes with the prompts."""
-    if context.find("loras", name).type != "control_lora":
+    if context.find("loras", name).type != ModelType.ControlLoRa:
         return None
     if model.control_lora is not None:
         context.refuse("only one control LoRA at a time is supported")
@@ -236,7 +307,7 @@ def _lora_identifier(context: BuildContext, model: Model, name: str) -> Mapping[
 def load_vae(context: BuildContext, *, vae_name: str) -> tuple[Vae]:
     """Load a VAE, or the VAE of a main model."""
     config = context.find("vae", vae_name)
-    if config.type == "main":
+    if config.type == ModelType.Main:
         return (_vae_of(_load_main_model(context, vae_name)),)
     loader = context.output("vae", "vae_loader", "vae", vae_model=dict(identifier(config)))
-    return (Vae(loader, recipe_for(config), architecture_of(config).grid),)
+    return (Vae(loader, recipe_for(config), config),)

@@ -61,7 +61,7 @@ def sample(
         seed,
         schedule_length(step_count, denoise),
         _cfg(model, cfg),
-        scheduler_of(model, sampler_name, scheduler),
+        scheduler_of(context, model, sampler_name, scheduler),
         start=round(1.0 - denoise, 6),
     )
     return (denoise_latents(context, task, latent_image),)
@@ -122,7 +122,7 @@ def sample_advanced(
         noise_seed,
         total,
         _cfg(model, cfg),
-        scheduler_of(model, sampler_name, scheduler),
+        scheduler_of(context, model, sampler_name, scheduler),
         start=round(start / total, 6),
         end=round(end / total, 6),
         add_noise=add_noise == "enable",
@@ -150,8 +150,12 @@ def _cfg(model: Model, cfg: float | None) -> float:
     return float(default_of(model.config, "cfg_scale")) if cfg is None else cfg
 
 
-def scheduler_of(model: Model, sampler: str | None, schedule: str | None) -> str:
-    """Return the scheduler for ComfyUI's names; for None the model's."""
+def scheduler_of(context: BuildContext, model: Model, sampler: str | None, schedule: str | None) -> str:
+    """Return the scheduler for ComfyUI's names, with a warning if the model lacks it; for None the model's."""
     if sampler is None:
         return resolve_scheduler(model.config, str(default_of(model.config, "scheduler")))
-    return resolve_scheduler(model.config, scheduler_for(sampler, schedule or "normal"))
+    requested = scheduler_for(sampler, schedule or "normal")
+    scheduler = resolve_scheduler(model.config, requested)
+    if scheduler != requested:
+        context.warn(f"{model.config.name} has no {requested} ({sampler}, {schedule}): {scheduler} is used")
+    return scheduler

@@ -59,12 +59,3 @@ register_unsupported(
     },
     "CONDITIONING",
 )
-register_unsupported(
-    "Presets of IP-Adapters (load one with IPAdapterModelLoader instead)",
-    "IPAdapterUnifiedLoader",
-    "IPAdapter Unified Loader",
-    "ipadapter",
-    {"model": link("MODEL"), "preset": _NO_LIST, "ipadapter": link("IPADAPTER", optional=True)},
-    "MODEL",
-    ("IPADAPTER", "ipadapter"),
-)
