@@ -1,10 +1,11 @@
 """A pretended device with little memory."""
 
 import weakref
+from collections.abc import Sequence
 
 import torch
 
-from invokeclone.engine.devices import DeviceMemory
+from invokeclone.engine.devices import DeviceMemory, PendingCopies
 
 MB = 2**20
 
@@ -12,11 +13,14 @@ MB = 2**20
 class FakeMemory(DeviceMemory):
     """A device of some bytes; its tensors are copies in RAM that are counted until they go."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, copies_ahead: bool = False) -> None:
         super().__init__("cpu")
         self.capacity = capacity
         self.taken = 0
+        self.most = 0
+        """The most bytes that were taken at once."""
         self.emptied = 0
+        self._ahead = copies_ahead
 
     @property
     def separate(self) -> bool:
@@ -36,9 +40,26 @@ class FakeMemory(DeviceMemory):
         if size > self.free():
             raise torch.OutOfMemoryError("out of memory (pretended)")
         self.taken += size
+        self.most = max(self.most, self.taken)
         copy = tensor.clone()
         weakref.finalize(copy.untyped_storage(), self._give, size)
         return copy
+
+    @property
+    def copies_ahead(self) -> bool:
+        return self._ahead
+
+    def start_copies(self, tensors: Sequence[torch.Tensor]) -> PendingCopies:
+        return PendingCopies([self.to_device(tensor) for tensor in tensors])
+
+    def mark_use(self) -> None:
+        pass
+
+    def peak(self) -> int:
+        return self.most
+
+    def reset_peak(self) -> None:
+        self.most = self.taken
 
     def to_ram(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.clone()

@@ -1,7 +1,7 @@
 """Tiny models of transformer families with random weights, as pipeline folders, and a context in which nodes run with them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -322,6 +322,8 @@ class InstalledModels:
 
     cache: "ModelCache"
     records: dict[str, Any]
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Fields of every record that is added."""
 
     def exists(self, identifier: Any) -> bool:
         return getattr(identifier, "key", identifier) in self.records
@@ -354,7 +356,7 @@ class InstalledModels:
             base=base,
             type=model_type,
             format=model_format,
-            **fields,
+            **(self.fields | fields),
         )
         return ModelIdentifierField(key=name, hash="blake3:0", name=name, base=base, type=model_type)
 

@@ -53,6 +53,8 @@ class CacheEntry:
     model: Any
     size: int
     placement: Placement | None = None
+    on_cpu: bool = False
+    """Whether the model computes on the CPU, whatever the cache's device."""
     locks: int = 0
     used_at: float = 0.0
 
@@ -94,11 +96,11 @@ class ModelCache:
         self._lock = threading.RLock()
         self.ram_limit = self._choose_ram_limit()
 
-    def get(self, key: str, load: Callable[[], Any], size: int = 0) -> CacheEntry:
+    def get(self, key: str, load: Callable[[], Any], size: int = 0, *, on_cpu: bool = False) -> CacheEntry:
         """Return the model under `key` (`model key[:submodel]`), calling `load` if it is not cached.
 
         `size` is an estimate in bytes, such as the size of the model's files; that much RAM is freed before
-        loading. Exceptions of `load` propagate.
+        loading. A model loaded with `on_cpu` never moves to the device. Exceptions of `load` propagate.
         """
         with acquire_lock(self._lock):
             entry = self._entries.get(key)
@@ -106,7 +108,7 @@ class ModelCache:
                 self.stats.misses += 1
                 self._misses += 1
                 with self._log_memory(f"loading {key}"):
-                    entry = self._load(key, load, size)
+                    entry = self._load(key, load, size, on_cpu=on_cpu)
             else:
                 self.stats.hits += 1
                 self._hits += 1
@@ -226,7 +228,7 @@ class ModelCache:
         ram = {"RAM": int(psutil.Process().memory_info().rss)}
         return ram | {"VRAM": self.memory.in_use()} if self.memory.separate else ram
 
-    def _load(self, key: str, load: Callable[[], Any], size: int) -> CacheEntry:
+    def _load(self, key: str, load: Callable[[], Any], size: int, *, on_cpu: bool) -> CacheEntry:
         self._free_ram(size)
         try:
             model = load()
@@ -236,8 +238,8 @@ class ModelCache:
             self._offload(self.device_used)
             self.memory.empty()
             model = load()
-        entry = CacheEntry(key, model, size_of(model))
-        if isinstance(model, nn.Module) and self.memory.separate:
+        entry = CacheEntry(key, model, size_of(model), on_cpu=on_cpu)
+        if isinstance(model, nn.Module) and self.memory.separate and not on_cpu:
             entry.placement = Placement(model, self.memory, keep_ram_copy=self.settings.keep_ram_copy_of_weights)
         self._free_ram(entry.in_ram)
         self._entries[key] = entry
@@ -255,21 +257,22 @@ class ModelCache:
         missing = placement.size - placement.on_device
         self._offload(missing - self._device_headroom(working_memory))
         headroom = self._device_headroom(working_memory)
-        budget = (
-            None
-            if missing <= headroom or not self.settings.enable_partial_loading
-            else placement.on_device + max(headroom, 0)
-        )
+        partly = missing > headroom and self.settings.enable_partial_loading
         try:
-            placement.enter(budget)
+            placement.enter(placement.on_device + self._resident_budget(placement, headroom) if partly else None)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             logger.warning("out of memory while moving %s to %s: offloading the other models", entry.key, self.device)
             self._offload(self.device_used)
             self.memory.empty()
-            partly = self.settings.enable_partial_loading
-            placement.enter(max(self._device_headroom(working_memory), 0) if partly else None)
+            budget = self._resident_budget(placement, self._device_headroom(working_memory))
+            placement.enter(budget if self.settings.enable_partial_loading else None)
+
+    @staticmethod
+    def _resident_budget(placement: Placement, headroom: int) -> int:
+        """Return the bytes for the part of a model that stays on the device; beside it, the largest unit is streamed."""
+        return max(headroom - placement.largest_unit, 0)
 
     def _device_headroom(self, working_memory: int) -> int:
         """Return how many more bytes of models may be moved to the device."""

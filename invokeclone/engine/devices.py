@@ -4,7 +4,8 @@ All differences between CUDA, ROCm (which torch also calls cuda), XPU, MPS and t
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import psutil
@@ -173,11 +174,30 @@ def _weights(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+class PendingCopies:
+    """Copies on a device that may not be complete yet; `complete` is the event of their completion, if there is one."""
+
+    def __init__(self, copies: Sequence[torch.Tensor], complete: Any = None) -> None:
+        self._copies, self._complete = copies, complete
+
+    def wait(self) -> Sequence[torch.Tensor]:
+        """Return the copies; later computations on the device wait for them, this thread does not."""
+        if self._complete is not None:
+            stream = torch.cuda.current_stream(self._copies[0].device)
+            stream.wait_event(self._complete)
+            for tensor in self._copies:
+                tensor.record_stream(stream)  # their memory is not used again before the computations have ended
+        return self._copies
+
+
 class DeviceMemory:
     """The memory of one device, in bytes. Tests replace it with a fake."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = normalize(device)
+        self._copy_stream: Any = None
+        self._uses: deque[Any] = deque(maxlen=2)
+        """Events of the ends of the last computations with copied weights, the latest last."""
 
     @property
     def separate(self) -> bool:
@@ -216,6 +236,28 @@ class DeviceMemory:
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor on the device. Raises torch.OutOfMemoryError when it does not fit."""
         return tensor.to(self.device)
+
+    @property
+    def copies_ahead(self) -> bool:
+        """Whether the device can copy from RAM while it computes: CUDA and ROCm."""
+        return bool(self.device.type == "cuda")
+
+    def start_copies(self, tensors: Sequence[torch.Tensor]) -> PendingCopies:
+        """Begin to copy tensors to the device while it computes. Raises torch.OutOfMemoryError when they do not fit.
+
+        Waits for the computation before the latest one that was marked by `mark_use`, so that copies do not pile up.
+        """
+        if len(self._uses) == self._uses.maxlen:
+            self._uses[0].synchronize()
+        if self._copy_stream is None:
+            self._copy_stream = torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._copy_stream):
+            copies = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+            return PendingCopies(copies, self._copy_stream.record_event())
+
+    def mark_use(self) -> None:
+        """Mark the end of a computation with copied weights."""
+        self._uses.append(torch.cuda.current_stream(self.device).record_event())
 
     def to_ram(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor in RAM."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from invokeclone.engine.cache import CacheEntry, ModelCache
+from invokeclone.engine.devices import CPU_DEVICE
 
 
 class CachedModelWithoutConfig:
@@ -28,7 +29,7 @@ class CachedModelWithoutConfig:
     @property
     def device(self) -> torch.device:
         """The device on which the model computes inside the `with` block."""
-        return self._cache.device
+        return CPU_DEVICE if self._entry.on_cpu else self._cache.device
 
     def __enter__(self) -> Any:
         self._cache.lock(self._entry)

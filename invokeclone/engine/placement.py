@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from invokeclone.engine.devices import DeviceMemory
+from invokeclone.engine.weight_stream import WeightStream
 
 
 def nbytes(tensor: torch.Tensor) -> int:
@@ -33,7 +34,7 @@ def size_of(model: Any) -> int:
 
 @dataclass
 class PlacementUnit:
-    """A module that computes with its own weights, including its submodules: the smallest unit that can be moved.
+    """A module that computes with its own weights, mostly including its submodules: the smallest unit that can be moved.
 
     Modules with a common weight, such as the tied embeddings of text encoders, are one unit.
     """
@@ -60,18 +61,26 @@ class PlacementUnit:
             target.extend(item for item in source if all(item is not present for present in target))
 
 
-def _tensors(module: nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
+_CONTAINER_SHARE = 0.05
+"""Largest share of its weights that a container of modules owns directly; others may use the weights of their submodules."""
+
+
+def _tensors(module: nn.Module, *, recurse: bool = True) -> list[torch.Tensor]:
+    return [*module.parameters(recurse), *module.buffers(recurse)]
 
 
 def _units(module: nn.Module) -> Iterator[PlacementUnit]:
-    """Split a model at the modules that own weights directly, which may also use the weights of their submodules."""
-    if (
-        next(module.parameters(recurse=False), None) is not None
-        or next(module.buffers(recurse=False), None) is not None
-    ):
-        yield PlacementUnit([module], _tensors(module))
-        return
+    """Split a model at the modules that own weights directly, which may also use the weights of their submodules.
+
+    A container, which owns few weights itself, such as a token for padding, is one unit without its submodules.
+    """
+    direct = _tensors(module, recurse=False)
+    if direct:
+        tensors = _tensors(module)
+        if sum(map(nbytes, direct)) > _CONTAINER_SHARE * sum(map(nbytes, tensors)):
+            yield PlacementUnit([module], tensors)
+            return
+        yield PlacementUnit([module], direct)
     for child in module.children():
         yield from _units(child)
 
@@ -104,6 +113,7 @@ class Placement:
         self._memory = memory
         self._keep_ram_copy = keep_ram_copy
         self._units = _join(_units(model))
+        self._stream = WeightStream(memory, self._units)
         self.size = sum(unit.size for unit in self._units)
 
     @property
@@ -115,6 +125,11 @@ class Placement:
     def in_ram(self) -> int:
         """Bytes in RAM."""
         return self.size if self._keep_ram_copy else self.size - self.on_device
+
+    @property
+    def largest_unit(self) -> int:
+        """Bytes that streaming takes on the device at least."""
+        return max((unit.size for unit in self._units), default=0)
 
     @property
     def complete(self) -> bool:
@@ -145,6 +160,7 @@ class Placement:
 
     def leave(self) -> None:
         """Move the model back to RAM and release the device's memory."""
+        self._stream.clear()
         for unit in self._units:
             self._unhook(unit)
             if unit.on_device:
@@ -155,6 +171,7 @@ class Placement:
 
     def abandon(self) -> None:
         """Remove the hooks, whose closures would keep the weights alive until the next garbage collection."""
+        self._stream.clear()
         for unit in self._units:
             self._unhook(unit)
             unit.in_ram = []
@@ -175,11 +192,11 @@ class Placement:
             running.append(module)
             if len(running) > 1:  # called by another module of the unit
                 return
+            copies = self._stream.fetch(unit)
             with torch.inference_mode(mode=False):
-                for tensor in unit.tensors:
-                    original = tensor.data
-                    tensor.data = self._memory.to_device(original)
-                    waiting.append(original)
+                for tensor, copied in zip(unit.tensors, copies, strict=True):
+                    waiting.append(tensor.data)
+                    tensor.data = copied
 
         def drop(_module: nn.Module, _inputs: Any, _output: Any) -> None:
             running.pop()
@@ -188,6 +205,8 @@ class Placement:
             with torch.inference_mode(mode=False):
                 for tensor, original in zip(unit.tensors, waiting, strict=False):
                     tensor.data = original
+            if waiting:
+                self._stream.end_use()
             waiting.clear()
 
         for module in unit.modules:

@@ -126,7 +126,6 @@ def test_layers_that_do_not_fit_are_streamed():
     entry = cache.get("a", lambda: module)
     memory_use = []
     module[3].register_forward_pre_hook(lambda *_: memory_use.append(memory.taken))
-    cache._working = MB  # a layer must fit beside what stays
     with torch.inference_mode(), cache.hold(entry):
         assert 0 < entry.on_device < entry.size
         assert torch.equal(module(inputs), expected)
@@ -136,6 +135,39 @@ def test_layers_that_do_not_fit_are_streamed():
     with cache.hold(entry):
         assert entry.on_device == entry.size
     assert not module[3]._forward_hooks
+
+
+class Padded(nn.Module):
+    """A container of layers with a small weight of its own, as in transformers with tokens for padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(1, 512))
+        self.layers = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(4)))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layers(inputs + self.token)
+
+
+def test_a_container_with_a_weight_of_its_own_is_streamed_by_layer():
+    cache, memory = cache_of(2.6)
+    module, inputs = Padded(), torch.ones(1, 512)
+    expected = module(inputs)
+    entry = cache.get("a", lambda: module)
+    with torch.inference_mode(), cache.hold(entry):
+        assert MB < entry.on_device < 1.6 * MB
+        assert torch.equal(module(inputs), expected)
+    assert memory.peak() <= memory.capacity
+
+
+def test_attention_that_uses_the_weight_of_its_output_layer_is_one_unit():
+    memory, module, tokens = FakeMemory(MB), nn.MultiheadAttention(16, 2, batch_first=True).eval(), torch.ones(1, 3, 16)
+    expected = module(tokens, tokens, tokens)[0]
+    placement = Placement(module, memory)
+    placement.enter(0)
+    assert placement.largest_unit == placement.size
+    with torch.inference_mode():
+        assert torch.allclose(module(tokens, tokens, tokens)[0], expected)
 
 
 class Tied(nn.Module):
@@ -300,3 +332,11 @@ def test_memory_is_logged_for_failed_loads(logged):
     with pytest.raises(KeyError):
         cache.get("a", lambda: {}["nothing"])
     assert [record.getMessage().split(":")[0] for record in logged if "RAM" in record.getMessage()] == ["loading a"]
+
+
+def test_a_model_for_the_cpu_takes_no_memory_of_the_device():
+    cache, memory = cache_of(10)
+    entry = cache.get("a", lambda: model(1), on_cpu=True)
+    with cache.hold(entry):
+        assert memory.taken == 0
+        assert (entry.on_device, entry.in_ram) == (0, entry.size)

@@ -26,8 +26,10 @@ FAMILIES = ("sd1", "flux", "flux2", "z_image", "sd3", "cogview4")
 class DenoiseRun:
     """A denoise node with guidance, connected to a tiny model; `loaded` is its network."""
 
-    def __init__(self, family: str, folder: Path, cache: ModelCache) -> None:
+    def __init__(self, family: str, folder: Path, cache: ModelCache, **record: Any) -> None:
+        self.cache = cache
         self.context = context_with(cache)
+        self.context.models.fields = record
         self.node, self._network = _MAKERS[family](self.context, folder)
         _ = self.network
 
@@ -41,6 +43,11 @@ class DenoiseRun:
             self.context.config = FakeConfig(before)
         latents: torch.Tensor = self.context.tensors.load(output.latents.latents_name)
         return latents.float()
+
+    def shorten(self) -> None:
+        """Run one step only."""
+        steps = "num_steps" if hasattr(self.node, "num_steps") else "steps"
+        self.node = self.node.model_copy(update={steps: 1})
 
     @property
     def network(self) -> Any:

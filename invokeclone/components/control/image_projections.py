@@ -18,12 +18,15 @@ _HEAD = 64
 class ImageProjection(nn.Module):  # type: ignore[misc]
     """Projects images to tokens (images, tokens, width), with unconditional tokens for guidance."""
 
-    def tokens(self, encoder: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def tokens(
+        self, encoder: Any, pixels: torch.Tensor, device: torch.device | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens of images (number, 3, height, width), and unconditional ones.
 
-        Raises ValueError for another encoder.
+        `pixels` are on the encoder's device; `device` is the projection's, if it is another. Raises ValueError for another
+        encoder.
         """
-        states, no_image = self.features(encoder, pixels)
+        states, no_image = (features.to(device or features.device) for features in self.features(encoder, pixels))
         if states.shape[-1] != self.width_taken:
             raise ValueError(
                 f"the IP-Adapter needs {self.width_taken} values per image feature, but its image encoder has "

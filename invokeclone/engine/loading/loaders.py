@@ -9,7 +9,7 @@ from typing import Any
 from invokeclone.engine import fp8
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.checkpoints import loading
-from invokeclone.engine.devices import choose_dtype, is_out_of_memory
+from invokeclone.engine.devices import CPU_DEVICE, choose_dtype, is_out_of_memory
 from invokeclone.engine.loaded import CachedModel, CachedModelWithoutConfig
 from invokeclone.engine.loading.files import read_tensors
 from invokeclone.engine.loading.load_request import LoadRequest
@@ -35,6 +35,7 @@ Loader = Callable[[LoadRequest], Any]
 Kind = tuple[BaseModelType | None, ModelType, ModelFormat | None]
 _loaders: dict[Kind, Loader] = {}
 _MAX_REASON = 300
+_TEXT_ENCODERS = (SubModelType.TextEncoder, SubModelType.TextEncoder2, SubModelType.TextEncoder3)
 
 
 def loads(
@@ -85,16 +86,27 @@ def load(cache: ModelCache, config: Any, path: Path, submodel: SubModelType | No
     loader = find(config)
     if not path.exists():
         raise ModelFilesMissing(f"the files of {config.name} are missing from {path}")
-    dtype = choose_dtype(cache.device, cache.settings.precision)
-    request = LoadRequest(config, path, submodel, dtype, cache.device, cache.settings)
+    on_cpu = runs_on_cpu(config, submodel)
+    device = CPU_DEVICE if on_cpu else cache.device
+    request = LoadRequest(
+        config, path, submodel, choose_dtype(device, cache.settings.precision), device, cache.settings
+    )
     key = f"{config.key}:{submodel}" if submodel else str(config.key)
-    stored_in_fp8 = fp8.is_stored(config, submodel, cache.device)
     with loading():
-        if stored_in_fp8:
+        if fp8.is_stored(config, submodel, device):
             entry = cache.get(f"{key}:fp8", lambda: _load_in_fp8(loader, request), _size(path, submodel))
         else:
-            entry = cache.get(key, lambda: _load(loader, request), _size(path, submodel))
+            name = f"{key}:cpu" if on_cpu and cache.memory.separate else key
+            entry = cache.get(name, lambda: _load(loader, request), _size(path, submodel), on_cpu=on_cpu)
     return CachedModel(config, entry, cache)
+
+
+def runs_on_cpu(config: Any, submodel: SubModelType | None) -> bool:
+    """Return whether a record asks to run the model on the CPU, or the text encoders if it is a main model."""
+    if getattr(config, "cpu_only", None):
+        return True
+    settings = getattr(config, "default_settings", None)
+    return submodel in _TEXT_ENCODERS and bool(getattr(settings, "cpu_only", None))
 
 
 def _load_in_fp8(loader: Loader, request: LoadRequest) -> Any:

@@ -98,9 +98,16 @@ class FluxImagePrompt:
 
 
 def encode(
-    adapter: FluxIPAdapter, encoder: Any, image: Image.Image, device: torch.device
+    adapter: FluxIPAdapter,
+    encoder: Any,
+    image: Image.Image,
+    device: torch.device,
+    encoder_device: torch.device | None = None,
 ) -> tuple[KeysValues, KeysValues]:
-    """Return the keys and values of an image, and those of a black one. Raises ValueError for another image encoder."""
+    """Return the keys and values of an image, and those of a black one.
+
+    The adapter computes on `device`, the encoder too unless it has another. Raises ValueError for another image encoder.
+    """
     width = encoder.config.projection_dim
     if width != adapter.proj.in_features:
         raise ValueError(
@@ -108,8 +115,9 @@ def encode(
             f"{width}: install openai/clip-vit-large-patch14"
         )
     with torch.inference_mode():
-        batch = pixels([image, Image.new("RGB", image.size)]).to(device)
-        sides = [adapter.tokens(embeds[None].to(adapter.proj.weight)) for embeds in image_embeds(encoder, batch)]
+        batch = pixels([image, Image.new("RGB", image.size)]).to(encoder_device or device)
+        dtype = adapter.proj.weight.dtype
+        sides = [adapter.tokens(embeds[None].to(device, dtype)) for embeds in image_embeds(encoder, batch)]
         first, second = (_keys_values(adapter, tokens) for tokens in sides)
     return first, second
 

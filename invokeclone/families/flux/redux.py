@@ -27,10 +27,12 @@ def load_redux(path: Path, dtype: torch.dtype) -> Any:
     return model.to(dtype).eval()
 
 
-def encode(encoder: Any, redux: Any, image: Image.Image, device: torch.device) -> torch.Tensor:
+def encode(
+    encoder: Any, redux: Any, image: Image.Image, device: torch.device, redux_device: torch.device | None = None
+) -> torch.Tensor:
     """Return the tokens (1, tokens, width) of an image, on the CPU, in Redux's number format.
 
-    `encoder` is a SiglipVisionModel with its image processor. Raises ValueError for another image encoder.
+    `encoder` is a SiglipVisionModel with its image processor, on `device`; so is Redux unless it has another. Raises ValueError for another image encoder.
     """
     if encoder.config.hidden_size != redux.redux_up.in_features:
         raise ValueError(
@@ -42,7 +44,7 @@ def encode(encoder: Any, redux: Any, image: Image.Image, device: torch.device) -
             "pixel_values"
         ]
         states = encoder(pixels.to(device, encoder.dtype)).last_hidden_state
-        tokens: torch.Tensor = redux(states.to(redux.dtype)).image_embeds
+        tokens: torch.Tensor = redux(states.to(redux_device or device, redux.dtype)).image_embeds
         return tokens.cpu()
 
 

@@ -135,15 +135,20 @@ class ImagePrompt:
 
 
 def encode(
-    adapter: IPAdapter, encoder: Any, images: Sequence[Image.Image], device: torch.device
+    adapter: IPAdapter,
+    encoder: Any,
+    images: Sequence[Image.Image],
+    device: torch.device,
+    encoder_device: torch.device | None = None,
 ) -> tuple[dict[int, KeysValues], dict[int, KeysValues]]:
     """Return keys and values of images for each layer, and the unconditional ones.
 
-    Raises ValueError for another image encoder.
+    The adapter computes on `device`, the encoder too unless it has another. Raises ValueError for another image encoder.
     """
     with torch.inference_mode():
         # 1. tokens; those of several images are concatenated
-        sides = [side.flatten(0, 1)[None] for side in adapter.projection.tokens(encoder, pixels(images).to(device))]
+        inputs = pixels(images).to(encoder_device or device)
+        sides = [side.flatten(0, 1)[None] for side in adapter.projection.tokens(encoder, inputs, device)]
         # 2. keys and values of each layer
         layers = {int(number): layer for number, layer in adapter.layers.items()}
         for number, layer in layers.items():

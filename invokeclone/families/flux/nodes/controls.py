@@ -148,7 +148,8 @@ class FluxReduxInvocation(BaseInvocation):
         encoder_info = context.models.load(_siglip(context))
         redux_info = context.models.load(self.redux_model)
         with encoder_info as encoder, redux_info as model:
-            tokens = redux.encode(encoder, model, image, device_of(encoder_info, encoder))
+            devices = device_of(encoder_info, encoder), device_of(redux_info, model)
+            tokens = redux.encode(encoder, model, image, *devices)
         tokens = redux.weaken(tokens, self.downsampling_factor, self.downsampling_function, self.weight)
         name = context.tensors.save(tokens)
         conditioning = FluxReduxConditioningField(conditioning=TensorField(tensor_name=name), mask=self.mask)
@@ -226,5 +227,6 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField) -> "FluxIma
     encoder_info = context.models.load(field.image_encoder_model)
     adapter_info = context.models.load(field.ip_adapter_model)
     with encoder_info as encoder, adapter_info as adapter:
-        positive, negative = encode(adapter, encoder, image, device_of(adapter_info, adapter))
+        devices = device_of(adapter_info, adapter), device_of(encoder_info, encoder)
+        positive, negative = encode(adapter, encoder, image, *devices)
     return FluxImagePrompt(positive, negative, field.weight, field.begin_step_percent, field.end_step_percent)

@@ -142,7 +142,8 @@ def _image_prompt(context: InvocationContext, field: IPAdapterField, base: BaseM
     encoder_info = context.models.load(field.image_encoder_model)
     adapter_info = context.models.load(field.ip_adapter_model)
     with encoder_info as encoder, adapter_info as adapter:
-        positive, negative = encode(adapter, encoder, images, device_of(adapter_info, adapter))
+        devices = device_of(adapter_info, adapter), device_of(encoder_info, encoder)
+        positive, negative = encode(adapter, encoder, images, *devices)
     # 3. the image prompt
     return ImagePrompt(
         positive=positive,
