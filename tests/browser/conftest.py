@@ -1,22 +1,31 @@
 """A server with a page, and a Chromium to look at it."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, async_playwright, expect
+from sqlalchemy import delete
 
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import service as images
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry
 from invokeclone.models.records import store
+from invokeclone.queue import processor
+from invokeclone.queue import service as queue
+from invokeclone.queue.bulk import ItemFilter
 from invokeclone.server.app import create_app
-from tests.browser.painter import Painter
+from invokeclone.tables import boards, style_presets, users
+from tests.browser.painter import Painter, paint
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -54,6 +63,7 @@ const setTimer = window.setTimeout;
 window.setTimeout = (run, delay, ...rest) => setTimer(run, [4000, 9000].includes(delay) ? 2 ** 31 - 1 : delay, ...rest);
 """
 """Lets short notices stay, which a busy machine would otherwise remove before a test looks at them."""
+SCREEN: Any = {"viewport": {"width": 1360, "height": 860}, "color_scheme": "dark"}
 
 expect.set_options(timeout=PATIENCE)
 
@@ -72,8 +82,23 @@ def is_bug(line: ConsoleMessage) -> bool:
     return line.type == "error" and not line.text.startswith("Failed to load resource")
 
 
-@pytest.fixture
-def app(settings: Settings, laid_out: None) -> FastAPI:
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    root = tmp_path_factory.mktemp("page") / "root"
+    return Settings(root=root, device="cpu", precision="float32", log_format="plain")
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings, migrated: Path) -> FastAPI:
+    """Create one application for all tests of a file, which takes longer than most of them; `url` empties it."""
+    return create_in(settings, migrated)
+
+
+def create_in(settings: Settings, migrated: Path) -> FastAPI:
+    """Create an application without workers, with a new database."""
+    settings.database_path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(migrated, settings.database_path)
+    settings.database_path.chmod(0o600)
     return create_app(settings, worker_command=None)
 
 
@@ -102,11 +127,25 @@ async def offer_model(page: Page) -> None:
     await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def url(app: FastAPI) -> AsyncIterator[str]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def address(app: FastAPI) -> AsyncIterator[str]:
     async with serving(app) as port:
         await add_model(app)
         yield f"http://127.0.0.1:{port}/"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def url(app: FastAPI, address: str) -> str:
+    """Empty the server of what other tests left, and return its address."""
+    resources = app.services.get(Resources)
+    await processor.resume(resources)
+    await queue.clear(resources, ItemFilter(queue_id=queue.DEFAULT_QUEUE))
+    async with resources.database.write() as connection:
+        await connection.execute(delete(boards))
+        await connection.execute(delete(style_presets).where(style_presets.c.type != "default"))
+        await connection.execute(delete(users).where(users.c.user_id != "system"))
+    await images.delete_uncategorized(resources)
+    return address
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -130,22 +169,67 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    browser_context = await browser.new_context(viewport={"width": 1360, "height": 860}, color_scheme="dark")
+    browser_context = await browser.new_context(**SCREEN)
     await browser_context.add_init_script(KEEP_NOTICES)
     yield browser_context
     await browser_context.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(context: BrowserContext, url: str) -> AsyncIterator[Page]:
-    """Open the page with one model; any of its errors fails the test."""
-    browser_page = await context.new_page()
-    errors: list[str] = []
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tab(browser: Browser) -> Page:
+    """Open one tab for all tests of a file: a process for each takes longer than many a test."""
+    browser_page = await (await browser.new_context(**SCREEN)).new_page()
     browser_page.set_default_timeout(PATIENCE)
-    browser_page.on("pageerror", lambda error: errors.append(str(error)))
-    browser_page.on("console", lambda line: errors.append(line.text) if is_bug(line) else None)
-    await offer_model(browser_page)
-    await browser_page.goto(url)
-    await browser_page.wait_for_selector('#link[data-state="online"]')
-    yield browser_page
+    return browser_page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def blank(tab: Page, url: str) -> AsyncIterator[Page]:
+    """Return an empty tab without anything stored; any error of the page fails the test."""
+    errors: list[str] = []
+
+    def note_error(error: Error) -> None:
+        errors.append(str(error))
+
+    def note_line(line: ConsoleMessage) -> None:
+        if is_bug(line):
+            errors.append(line.text)
+
+    tab.on("pageerror", note_error)
+    tab.on("console", note_line)
+    await tab.set_viewport_size(SCREEN["viewport"])
+    yield tab
+    await tab.unroute_all(behavior="ignoreErrors")
+    await tab.goto(f"{url}page/icon.svg")  # the same origin without the page's code
+    await tab.evaluate("localStorage.clear(); sessionStorage.clear()")
+    await tab.context.clear_cookies()
+    tab.remove_listener("pageerror", note_error)
+    tab.remove_listener("console", note_line)
     assert errors == []
+
+
+@pytest.fixture
+def image_count() -> int:
+    """Return the number of images in the gallery when the page opens; tests override it by parametrizing."""
+    return 0
+
+
+async def fill(app: FastAPI, count: int) -> None:
+    """Add images to the gallery."""
+    for number in range(count):
+        await images.save(
+            app.services.get(Resources),
+            paint(number, (64, 64)),
+            category=ImageCategory.GENERAL,
+            origin=ResourceOrigin.INTERNAL,
+        )
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(blank: Page, app: FastAPI, url: str, image_count: int) -> Page:
+    """Open the page with one model."""
+    await fill(app, image_count)
+    await offer_model(blank)
+    await blank.goto(url)
+    await blank.wait_for_selector('#link[data-state="online"]')
+    return blank

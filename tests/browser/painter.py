@@ -75,6 +75,7 @@ class Painter:
             origin=ResourceOrigin.INTERNAL,
             metadata=json.dumps(metadata),
             user_id=item.user_id,
+            board_id=(nodes["canvas_output"].get("board") or {}).get("board_id"),
         )
         self.tell(
             InvocationCompleteEvent,

@@ -3,33 +3,16 @@
 import re
 
 import pytest
-from fastapi import FastAPI
-from playwright.async_api import BrowserContext, Page, expect
+from playwright.async_api import Page, expect
 
-from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import service as images
-from invokeclone.kit.resources import Resources
-from tests.browser.painter import Painter, paint
+from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def fill(app: FastAPI, count: int) -> None:
-    for number in range(count):
-        await images.save(
-            app.services.get(Resources),
-            paint(number, (64, 64)),
-            category=ImageCategory.GENERAL,
-            origin=ResourceOrigin.INTERNAL,
-        )
-
-
-async def test_empty_gallery_shows_a_message(page: Page) -> None:
+async def test_an_empty_gallery_shows_a_message_and_defaults_come_from_the_model(page: Page) -> None:
     await expect(page.locator("#empty")).to_be_visible()
     await expect(page.locator("#queue-text")).to_have_text("Queue empty")
-
-
-async def test_defaults_come_from_the_model(page: Page) -> None:
     for name, value in (("width", "128"), ("height", "128"), ("steps", "12"), ("cfg", "4"), ("scheduler", "ddim")):
         await expect(page.locator(f"#{name}")).to_have_value(value)
 
@@ -77,12 +60,11 @@ async def test_a_failure_shows_a_toast(page: Page, painter: Painter) -> None:
     await expect(page.locator(".tile")).to_have_count(1)
 
 
-async def test_viewer(page: Page, app: FastAPI, painter: Painter) -> None:
-    await fill(app, 2)
+@pytest.mark.parametrize("image_count", [2])
+async def test_viewer(page: Page, painter: Painter) -> None:
     await page.get_by_label("Prompt", exact=True).fill("a blue star")
     await page.get_by_role("button", name="Invoke").click()
-    await expect(page.locator(".tile")).to_have_count(1)
-    await page.reload()
+    await expect(page.locator(".tile")).to_have_count(3)
     await page.locator(".tile").first.click()
     await expect(page.locator("#metadata")).to_contain_text("a blue star")
     await page.keyboard.press("ArrowRight")
@@ -107,9 +89,8 @@ async def test_viewer(page: Page, app: FastAPI, painter: Painter) -> None:
     await expect(page.locator("#total")).to_have_text("2 images")
 
 
-async def test_starred_view(page: Page, app: FastAPI) -> None:
-    await fill(app, 3)
-    await page.reload()
+@pytest.mark.parametrize("image_count", [3])
+async def test_starred_view(page: Page) -> None:
     await page.locator(".tile").nth(1).click()
     await page.locator("#star").click()
     await page.keyboard.press("Escape")
@@ -117,28 +98,26 @@ async def test_starred_view(page: Page, app: FastAPI) -> None:
     await expect(page.locator(".tile")).to_have_count(1)
 
 
-async def test_scrolling_loads_more(page: Page, app: FastAPI) -> None:
-    await fill(app, 130)
-    await page.reload()
-    await expect(page.locator("#total")).to_have_text("130 images")
+@pytest.mark.parametrize("image_count", [70])
+async def test_scrolling_loads_more(page: Page) -> None:
+    await expect(page.locator("#total")).to_have_text("70 images")
     tiles = page.locator(".tile")
     await expect(tiles).not_to_have_count(0)
     loaded = await tiles.count()
-    assert loaded < 130
-    while loaded < 130:
+    assert loaded < 70
+    while loaded < 70:
         await page.evaluate("scrollTo(0, document.body.scrollHeight)")
         await expect(tiles).not_to_have_count(loaded)
         loaded = await tiles.count()
     names = await tiles.evaluate_all("tiles => tiles.map(tile => tile.dataset.name)")
-    assert len(set(names)) == len(names) == 130
+    assert len(set(names)) == len(names) == 70
 
 
-async def test_input_image(page: Page, app: FastAPI, painter: Painter) -> None:
-    await fill(app, 1)
-    await page.reload()
+@pytest.mark.parametrize("image_count", [1])
+async def test_input_image(page: Page, painter: Painter) -> None:
     await page.locator(".tile").click()
     await page.locator("#use").click()
-    await expect(page.locator("#input-image-drop img")).to_be_visible()
+    await expect(page.locator("#source-drop img")).to_be_visible()
     await page.get_by_label("Strength", exact=True).fill("0.75")
     await page.get_by_role("button", name="Invoke").click()
     await expect(page.locator(".tile")).to_have_count(2)
@@ -161,17 +140,16 @@ async def test_a_refused_batch_shows_a_toast(page: Page) -> None:
     await expect(page.locator(".toast")).to_have_text("not like this")
 
 
-async def test_missing_models_show_a_hint(context: BrowserContext, url: str) -> None:
-    page = await context.new_page()
+async def test_missing_models_show_a_hint(blank: Page, url: str) -> None:
+    page = blank
     await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": []}))
     await page.goto(url)
     await expect(page.locator("#model-hint")).to_be_visible()
     await expect(page.get_by_role("button", name="Invoke")).to_be_disabled()
 
 
-async def test_nothing_overflows_on_a_phone(page: Page, app: FastAPI) -> None:
-    await fill(app, 5)
+@pytest.mark.parametrize("image_count", [5])
+async def test_nothing_overflows_on_a_phone(page: Page) -> None:
     await page.set_viewport_size({"width": 360, "height": 740})
-    await page.reload()
     await expect(page.locator(".tile")).to_have_count(5)
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360

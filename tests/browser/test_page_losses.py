@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
 from invokeclone.queue import store
 from invokeclone.server.app import create_app
-from tests.browser.conftest import MODEL, PATIENCE, add_model, offer_model, serving
+from tests.browser.conftest import MODEL, PATIENCE, add_model, create_in, offer_model, serving
 from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -55,13 +56,14 @@ async def end(task: asyncio.Task[None]) -> None:
 
 
 async def test_a_run_lost_with_the_server_is_reported_and_can_be_run_again(
-    context: BrowserContext, settings: Settings, laid_out: None
+    context: BrowserContext, tmp_path: Path, migrated: Path
 ) -> None:
     """The server stops during a run and starts again at the same port; the page, left alone, finds out and says so."""
     page = await context.new_page()
     page.set_default_timeout(PATIENCE)
     await offer_model(page)
-    first = create_app(settings, worker_command=None)
+    settings = Settings(root=tmp_path / "root", device="cpu", precision="float32", log_format="plain")
+    first = create_in(settings, migrated)
     async with serving(first) as port:
         await add_model(first)
         painter, task = await work_at(first)
@@ -115,36 +117,33 @@ async def test_canceling_is_no_loss(page: Page, painter: Painter) -> None:
     await expect(page.locator(".toast")).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    ("status", "detail", "words"),
-    [
-        (403, "Admin privileges required", "Admin privileges required"),
-        (404, "Not Found", "Not Found"),
-        (503, "The database is busy: try again", "The database is busy: try again"),
-        (502, None, "The server responded with status 502."),
-    ],
-)
-async def test_failed_requests_say_why_and_can_be_repeated(
-    context: BrowserContext, url: str, status: int, detail: str | None, words: str
-) -> None:
-    page = await context.new_page()
-    failing = True
+async def test_failed_requests_say_why_and_can_be_repeated(blank: Page, url: str) -> None:
+    page = blank
+    failures: list[tuple[int, str | None]] = []
 
     async def answer(route: Route) -> None:
-        if not failing:
+        if not failures:
             await (route.fulfill(json={"models": [MODEL]}) if "models" in route.request.url else route.continue_())
-        elif detail is None:
+            return
+        status, detail = failures[-1]
+        if detail is None:
             await route.fulfill(status=status, body="<html>bad gateway</html>")
         else:
             await route.fulfill(status=status, json={"detail": detail})
 
     await page.route("**/api/v2/models/?*", answer)
     await page.route("**/api/v1/images/?*", answer)
-    await page.goto(url)
-    await expect(page.locator("#model-hint")).to_have_text(f"The list of models could not be loaded: {words}")
-    await expect(page.locator("#failed-text")).to_have_text(words)
-    await expect(page.get_by_role("button", name="Invoke")).to_be_disabled()
-    failing = False
+    for failure, words in (
+        ((403, "Admin privileges required"), "Admin privileges required"),
+        ((503, "The database is busy: try again"), "The database is busy: try again"),
+        ((502, None), "The server responded with status 502."),
+    ):
+        failures.append(failure)
+        await page.goto(url)
+        await expect(page.locator("#model-hint")).to_have_text(f"The list of models could not be loaded: {words}")
+        await expect(page.locator("#failed-text")).to_have_text(words)
+        await expect(page.get_by_role("button", name="Invoke")).to_be_disabled()
+    failures.clear()
     await page.get_by_role("button", name="Try again").click()
     await expect(page.locator("#empty")).to_be_visible()
     await page.reload()

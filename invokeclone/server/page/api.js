@@ -83,7 +83,7 @@ export const pruneInstalls = () => call("DELETE", `${MODELS}install`);
 
 // The queue
 const QUEUE = "api/v1/queue/default/";
-export const enqueue = (request, prepend = false) => call("POST", `${QUEUE}enqueue_prompt?prepend=${prepend}`, request);
+export const enqueue = (request) => call("POST", `${QUEUE}enqueue_prompt`, request);
 /** Return the queue's status (`queue`) and whether it is paused (`processor`). */
 export const queueStatus = rows(`${QUEUE}status`);
 export const item = (id) => call("GET", `${QUEUE}i/${encodeURIComponent(id)}`);

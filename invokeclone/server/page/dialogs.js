@@ -38,6 +38,7 @@ export function ask({ title, text = "", fields = [], submit, danger = false }) {
     const finish = (values) => {
       stop.abort();
       $("ask").close();
+      $("ask-fields").replaceChildren();
       resolve(values);
     };
     const stop = new AbortController();

@@ -6,7 +6,7 @@ import { $, element } from "./dom.js";
 import * as dialogs from "./dialogs.js";
 import * as gallery from "./gallery.js";
 import { attempt } from "./notices.js";
-import { state } from "./state.js";
+import { on, state } from "./state.js";
 import * as variations from "./variations.js";
 
 const LABELS = {
@@ -32,6 +32,7 @@ export function prepare(callbacks) {
   onClick("inpaint", (image) => { viewer.close(); return actions.inpaint(image); });
   onClick("vary", (image) => actions.enqueue(variations.vary(image, metadata, Number($("vary-strength").value))));
   onClick("upscale", (image) => actions.enqueue(variations.upscale(image, metadata)));
+  on(["model"], () => { if (shown) showActions(metadata); });
   $("viewer-board").addEventListener("change", () => attempt(() => move(gallery.find(shown).image)));
   viewer.addEventListener("close", () => {
     gallery.focus(shown);
@@ -69,17 +70,17 @@ export async function open(name) {
   confirmDelete(false);
   $("viewer-board").replaceChildren(new Option("No board", "none"), ...boards.options());
   $("viewer-board").value = image.board_id ?? "none";
-  showActions(image, null);
+  showActions(null);
   dialogs.open("viewer");
   const loaded = await api.metadata(name).catch(() => null);
   if (shown !== name) return;
   metadata = loaded;
-  showActions(image, metadata);
+  showActions(metadata);
   describe(image, loaded ?? {});
 }
 
 /** Show what the models can do with the image. */
-function showActions(image, values) {
+function showActions(values) {
   $("reuse").disabled = !values;
   $("full").alt = values?.positive_prompt || "Image without a prompt";
   const can = state.model?.capabilities.features ?? {};
