@@ -36,11 +36,16 @@ _BIN = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[a-z0-9_]+))?(?
 def load(folder: Path, cls: Any, dtype: torch.dtype | None, variant: str | None) -> Any:
     """Return a network, tokenizer, processor or sampler of `cls` from the folder it was saved to.
 
-    Networks are in `dtype`; None keeps the number format of a transformers network's files. Reads the weight files of `variant` if there are any, otherwise the ones that exist, preferring safetensors.
+    Networks are in `dtype`; None keeps the number format of a transformers network's files. Reads the weight files of
+    `variant` if there are any, otherwise the ones that exist, preferring safetensors. Quantized weights stay quantized.
     Raises InvalidModel for an index that names files outside the folder, and for damaged files.
     """
     if not (folder / "config.json").is_file():
         return load_plain(folder, cls)
+    from invokeclone.engine.quantized import folders as quantized_folders
+
+    if quantized_folders.is_quantized(folder):
+        return quantized_folders.load(folder, cls, dtype)
     number_format = {"dtype" if _is_of(cls, "transformers") else "torch_dtype": dtype or "auto"}
     files, safe, file_variant = _weights(folder, variant)
     with plain_view(folder) as view:

@@ -1,4 +1,4 @@
-"""Tensors quantized by bitsandbytes: NF4 (arXiv 2305.14314) and LLM.int8 (arXiv 2208.07339)."""
+"""Tensors quantized by bitsandbytes: 4 bits, NF4 (arXiv 2305.14314) and FP4, and LLM.int8 (arXiv 2208.07339)."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import torch
 from invokeclone.engine.quantized.packed import PackedTensor
 from invokeclone.graph.checkpoints import checkpoint
 
-_NF4_STATE = ".quant_state.bitsandbytes__nf4"
+_STATES = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 _SCALES = ".SCB"
 _INT8_FORMAT = ".weight_format"
 _INT8_MAX = 127.0
@@ -51,8 +51,8 @@ def unpack_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor 
     result: dict[str, torch.Tensor | PackedTensor] = {}
     for name, tensor in tensors.items():
         checkpoint()
-        if f"{name}{_NF4_STATE}" in tensors:
-            result[name] = _nf4(name, tensors)
+        if state := next((name + ending for ending in _STATES if name + ending in tensors), None):
+            result[name] = _table(name, state, tensors)
         elif name.endswith(".weight") and f"{name.removesuffix('.weight')}{_SCALES}" in tensors:
             result[name] = _int8(name, tensors)
         elif not _is_state(name):
@@ -65,15 +65,16 @@ def _is_state(name: str) -> bool:
     return name.endswith(endings) or ".quant_state." in name
 
 
-def _nf4(name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | PackedTensor:
+def _table(name: str, state_name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor | PackedTensor:
     try:
-        state = json.loads(bytes(tensors[f"{name}{_NF4_STATE}"].to(torch.uint8).tolist()))
+        state = json.loads(bytes(tensors[state_name].to(torch.uint8).tolist()))
         shape, block = torch.Size(state["shape"]), int(state.get("blocksize", _BLOCK))
         table, scales = tensors[f"{name}.quant_map"].float(), tensors[f"{name}.absmax"]
         if scales.dtype == torch.uint8:
             scales = _decode_nested_scales(name, tensors, state)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the quantization state of {name} is damaged: {error}") from error
+    _check_scales(name, scales)
     packed, values = tensors[name].reshape(-1), tuple(table.tolist())
     if len(shape) == 2 and shape[1] % block == 0:  # noqa: PLR2004 - a matrix whose rows are whole blocks
         parts = {"packed": packed.reshape(shape[0], -1), "scales": scales.float().reshape(shape[0], -1)}
@@ -98,4 +99,13 @@ def _int8(name: str, tensors: Mapping[str, torch.Tensor]) -> Int8Tensor:
     storage = tensors.get(f"{path}{_INT8_FORMAT}")
     if storage is not None and int(storage.flatten()[0]):
         raise ValueError(f"{name} is stored in a layout of bitsandbytes that only NVIDIA cards read: use another file")
-    return Int8Tensor({"values": values, "scales": tensors[f"{path}{_SCALES}"]}, values.shape)
+    scales = tensors[f"{path}{_SCALES}"]
+    _check_scales(name, scales)
+    if values.ndim != 2 or scales.shape != values.shape[:1]:  # noqa: PLR2004 - a matrix
+        raise ValueError(f"the scales of {name} do not fit its shape {list(values.shape)}: download the file again")
+    return Int8Tensor({"values": values, "scales": scales}, values.shape)
+
+
+def _check_scales(name: str, scales: torch.Tensor) -> None:
+    if not bool(torch.isfinite(scales.float()).all()):
+        raise ValueError(f"the scales of {name} are not numbers: the file is damaged, download it again")

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -19,13 +19,16 @@ _VALUES_AT_ONCE = 2**19
 class PackedTensor(ABC):
     """A quantized matrix whose rows are packed separately, so that it can be cut into rows.
 
-    `parts` are tensors with one row, or one group of consecutive values, per row of the matrix.
+    `parts` are tensors with one row, or one group of consecutive values, per row of the matrix; `shared` ones belong to
+    all rows.
     """
 
     parts: Mapping[str, torch.Tensor]
     """By name; the first dimension of each has one entry per row."""
     shape: torch.Size
     """Rows and columns of the matrix."""
+    shared: Mapping[str, torch.Tensor] = field(default_factory=dict, kw_only=True)
+    """By name, other names than those of `parts`; none is empty or without dimensions."""
 
     @abstractmethod
     def decode_whole(self, dtype: torch.dtype) -> torch.Tensor:
@@ -58,13 +61,19 @@ class PackedTensor(ABC):
         return self.split([self.shape[0] // count] * count)
 
     def join(self, following: Sequence[Self]) -> Self:
-        """Return the matrix with the rows of this one and then of the following ones."""
+        """Return the matrix with the rows of this one and then of the following ones, which are parts of one matrix."""
         matrices = [self, *following]
-        parts = {name: torch.cat([matrix.parts[name] for matrix in matrices]) for name in self.parts}
+        parts = {name: _join([matrix.parts[name] for matrix in matrices]) for name in self.parts}
         return self._with(parts, sum(matrix.shape[0] for matrix in matrices))
 
     def _with(self, parts: Mapping[str, torch.Tensor], rows: int) -> Self:
         return replace(self, parts=parts, shape=torch.Size([rows, *self.shape[1:]]))
+
+
+def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the rows of all parts; torch cannot join 8-bit floats on every device."""
+    joined = torch.cat([part.contiguous().view(torch.uint8) for part in parts])
+    return joined.view(parts[0].dtype)
 
 
 Weights = Mapping[str, "torch.Tensor | PackedTensor"]
@@ -82,9 +91,11 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
         """Take the packed weight (outputs, inputs) and the bias (outputs)."""
         nn.Module.__init__(self)
         self.out_features, self.in_features = packed.shape
-        self._packing = replace(packed, parts={})
-        self._formats = {name: tensor.dtype for name, tensor in packed.parts.items()}
-        for number, tensor in enumerate(packed.parts.values()):
+        self._packing = replace(packed, parts={}, shared={})
+        self._shared = frozenset(packed.shared)
+        tensors = {**packed.parts, **packed.shared}
+        self._formats = {name: tensor.dtype for name, tensor in tensors.items()}
+        for number, tensor in enumerate(tensors.values()):
             stored = nn.Parameter(tensor.contiguous().view(torch.int8), requires_grad=False)
             self.register_parameter(_name(number), stored)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
@@ -95,11 +106,12 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
 
     def decode(self, dtype: torch.dtype) -> torch.Tensor:
         """Return the weight in a number format, on the device of its bytes."""
-        parts = {
+        tensors = {
             name: getattr(self, _name(number)).data.view(part_format)
             for number, (name, part_format) in enumerate(self._formats.items())
         }
-        return replace(self._packing, parts=parts).decode(dtype)
+        shared = {name: tensors.pop(name) for name in self._shared}
+        return replace(self._packing, parts=tensors, shared=shared).decode(dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for inputs (…, columns)."""
