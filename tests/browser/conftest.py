@@ -178,7 +178,9 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def tab(browser: Browser) -> Page:
     """Open one tab for all tests of a file: a process for each takes longer than many a test."""
-    browser_page = await (await browser.new_context(**SCREEN)).new_page()
+    browser_context = await browser.new_context(**SCREEN)
+    await browser_context.add_init_script(KEEP_NOTICES)
+    browser_page = await browser_context.new_page()
     browser_page.set_default_timeout(PATIENCE)
     return browser_page
 

@@ -147,6 +147,7 @@ def test_gemini_uses_the_settings_of_the_record(model: str, server: Server) -> N
     assert (decode_image(part["inlineData"]["data"]) == generate(server, model, negative_prompt="")).all()
 
 
+@pytest.mark.slow  # tests/adding has a family that is generated from the command line
 def test_generate_from_the_command_line(server: Server, tmp_path: Path) -> None:
     out = tmp_path / "fox.png"
     options = ["--model", "tiny flux", "--seed", str(SEED), "--root", str(server.root)]

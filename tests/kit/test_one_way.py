@@ -24,6 +24,11 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def all_nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def name(node: ast.expr) -> str:
     """Return the dotted name of an expression: `Image.open`, or `.open` for one of something that has none."""
     if isinstance(node, ast.Name):
@@ -31,17 +36,21 @@ def name(node: ast.expr) -> str:
     return f"{name(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""
 
 
-def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Call):
-            yield name(node.func), node
+@cache
+def calls(path: Path) -> tuple[tuple[str, ast.Call], ...]:
+    return tuple((name(node.func), node) for node in all_nodes(path) if isinstance(node, ast.Call))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the modules that a file imports, at any place, and names imported from them as `module.name`."""
-    types = [node for node in ast.walk(tree(path)) if isinstance(node, ast.If) and name(node.test) == "TYPE_CHECKING"]
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return the modules that a file imports, at any place, and names imported from them as `module.name`."""
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    types = [node for node in all_nodes(path) if isinstance(node, ast.If) and name(node.test) == "TYPE_CHECKING"]
     unused = {id(inner) for block in types for inner in ast.walk(block)}
-    for node in ast.walk(tree(path)):
+    for node in all_nodes(path):
         if id(node) in unused:
             continue
         if isinstance(node, ast.Import):
@@ -215,7 +224,7 @@ def programs() -> set[str]:
     """Return our modules that other modules start as programs, by `python -m`."""
     names = set()
     for path in SOURCES:
-        for node in ast.walk(tree(path)):
+        for node in all_nodes(path):
             if isinstance(node, ast.Tuple | ast.List | ast.Call):
                 words = [
                     part.value if isinstance(part, ast.Constant) else None
