@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 HERE = Path(__file__).parent
 TERMINAL = {"completed", "failed", "canceled"}
@@ -155,3 +156,11 @@ def serving(root: Path, **environment: str) -> Iterator[Server]:
     finally:
         server.client.close()
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve the embedded model to all tests that leave no item running and no setting changed."""
+    with serving(tmp_path_factory.mktemp("shared") / "root") as server:
+        server.wait_for(lambda: server.client.get("/api/v2/models/").json()["models"], "the embedded model")
+        yield server

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,9 @@ FAIL = 'set -euo pipefail\nfunction curl { command curl --fail-with-body "$@"; }
 pytestmark = pytest.mark.timeout(280)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("examples") / "root") as running:
-        yield running
+@pytest.fixture(scope="session")
+def server(shared_server: Server) -> Server:
+    return shared_server
 
 
 def run(command: list[str], text: str, server: Server, folder: Path) -> str:

@@ -13,12 +13,8 @@ from tests.server_process import Server
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("shims") / "root").start()
-    running.wait_for(lambda: running.client.get("/api/v2/models/").json()["models"], "the embedded model")
-    yield running
-    running.client.close()
-    running.stop()
+def server(shared_server: Server) -> Server:
+    return shared_server
 
 
 @pytest.fixture

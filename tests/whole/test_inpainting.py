@@ -44,6 +44,11 @@ LINES = [
 ]
 
 
+@pytest.fixture(scope="session")
+def server(shared_server: Server) -> Server:
+    return shared_server
+
+
 def test_only_the_masked_part_changes(server: Server) -> None:
     ground = Image.linear_gradient("L").resize((SIZE, SIZE))
     source = Image.merge("RGB", (ground.rotate(90), ground, ground.rotate(180)))
