@@ -36,13 +36,13 @@ def build_decoder(
 ) -> Any:
     """Return the network that `make` creates, with `weights`, which is emptied; quantized matrices stay quantized.
 
-    `kind` and `file` are names for messages. Raises ValueError for missing tensors and for tensors of the wrong size.
+    `kind` and `file` are names for messages. Raises ValueError for missing tensors, and for sizes that do not fit each other.
     """
     try:
         with torch.device("meta"):
             model = make()
         missing, _ = fill(model, weights, dtype)
-    except (KeyError, RuntimeError) as error:
+    except (ArithmeticError, KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{file} holds an incomplete {kind} encoder, download it again: {reason}") from error
     if missing:

@@ -71,7 +71,7 @@ def load_mistral(request: LoadRequest) -> Any:
     folder = _decoder_folder(request, "Mistral")
     if request.submodel == SubModelType.Tokenizer:
         return mistral.load_mistral_tokenizer(folder)
-    return mistral.load_mistral_encoder(folder, _dtype(request))
+    return mistral_files.load_mistral_folder(folder, _dtype(request))
 
 
 @loads(type=ModelType.MistralEncoder, format=ModelFormat.Checkpoint)

@@ -1,4 +1,4 @@
-"""Mistral Small as a text encoder: loading as transformers objects, the template of instructions, hidden states of prompts."""
+"""Mistral Small as a text encoder: tokenizers, the template of instructions, hidden states of prompts."""
 
 import json
 import tempfile
@@ -9,7 +9,6 @@ import torch
 
 from invokeclone.components.text_encoders.encode import hidden_states
 from invokeclone.engine.loading import folders
-from invokeclone.engine.loading.files import load_folder, read_json
 from invokeclone.kit import log
 
 logger = log.get("components.text_encoders")
@@ -50,24 +49,6 @@ def tekken_tokenizer(content: bytes, source: str) -> Any:
                 f"the tokenizer in {source} cannot be read: use a Mistral encoder in a folder with tokenizer.json, such "
                 f"as that of FLUX.2 dev ({reason})"
             ) from error
-
-
-def load_mistral_encoder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """Return the encoder of a folder, a language model with or without a vision part, up to the last layer in use."""
-    from transformers import Mistral3ForConditionalGeneration, MistralModel
-
-    if not isinstance(read_json(folder / "config.json").get("text_config"), dict):
-        return limit_layers(load_folder(folder, MistralModel, dtype, variant))
-    with_vision = load_folder(folder, Mistral3ForConditionalGeneration, dtype, variant)
-    return limit_layers(with_vision.model.language_model)
-
-
-def limit_layers(model: Any) -> Any:
-    """Return a MistralModel without the layers after the last hidden state in use, and without the final norm."""
-    model.layers = model.layers[:LAYERS]
-    model.config.num_hidden_layers = len(model.layers)
-    model.norm = torch.nn.Identity()
-    return model
 
 
 def instruction_text(system: str, prompt: str) -> str:

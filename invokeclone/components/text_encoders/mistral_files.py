@@ -1,6 +1,6 @@
-"""Mistral encoders in single files: safetensors, which may contain the tokenizer, and GGUF."""
+"""Mistral encoders in folders and in single files: safetensors, which may contain the tokenizer, and GGUF."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from invokeclone.components.text_encoders.decoder_files import (
     read_vocabulary,
 )
 from invokeclone.components.text_encoders.names import EMBEDDINGS, TOKENIZER, layer_of
-from invokeclone.engine.loading.files import read_tensors
+from invokeclone.engine.loading.files import read_json, read_tensors
+from invokeclone.engine.loading.folders import plain_view
 from invokeclone.engine.quantized.gguf import read_tensors as read_gguf_tensors
 from invokeclone.engine.quantized.packed import PackedTensor, Weights
 from invokeclone.models.files import gguf
 
+_MISTRAL_OWN = "consolidated"
+"""Beginning of the names of files with the same weights by Mistral's own names."""
 _HEAD, _THETA, _EPSILON, _POSITIONS = 128, 1e9, 1e-5, 131072
 _ARCHITECTURE = "general.architecture"
 _PERMUTED = ("llama", "mistral3")
@@ -33,27 +36,67 @@ _SPLIT = (
 """How Mistral's tokenizer splits text into words."""
 
 
+def load_mistral_folder(folder: Path, dtype: torch.dtype) -> Any:
+    """Return the MistralModel of a folder, with or without a vision part, up to the last layer in use.
+
+    It computes in `dtype`. Raises ValueError for missing tensors and for a folder without safetensors files.
+    """
+    from transformers import MistralConfig
+
+    files = [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith(_MISTRAL_OWN)]
+    if not files:
+        raise ValueError(f"{folder} has no safetensors files of a Mistral encoder: install the complete model again")
+    weights: dict[str, torch.Tensor | PackedTensor] = {}
+    for file in [file for file in files if file.name.count(".") == 1] or files:
+        weights |= _used_tensors(file, dtype)
+    with plain_view(folder) as view:
+        stored = read_json(view / "config.json")
+    text = stored.get("text_config")
+    config = MistralConfig.from_dict(text if isinstance(text, dict) else stored)
+    config.num_hidden_layers = min(config.num_hidden_layers, mistral.LAYERS)
+    return _build(lambda: config, weights, dtype, folder.name)
+
+
 def load_mistral_file(path: Path, dtype: torch.dtype) -> Any:
     """Return the MistralModel of a file up to the last layer in use, computing in `dtype`.
 
     Quantized matrices stay quantized, but embeddings do not. Raises ValueError for missing tensors.
     """
-    from transformers import MistralConfig, MistralModel
+    from transformers import MistralConfig
 
     metadata = gguf.read(path)[1] if path.suffix.lower() == ".gguf" else {}
-    weights = {
+    weights = _used_tensors(path, dtype)
+
+    def make_config() -> Any:
+        config = MistralConfig(**_sizes(weights, metadata))
+        if metadata.get(_ARCHITECTURE) in _PERMUTED:
+            _restore_order(weights, config.head_dim)
+        return config
+
+    return _build(make_config, weights, dtype, path.name)
+
+
+def _used_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor | PackedTensor]:
+    """Return the tensors of the embeddings and of the layers in use."""
+    return {
         name: value
         for name, value in read_decoder(path, dtype).items()
-        if (layer_of(name) or 0) < mistral.LAYERS and name not in (TOKENIZER, "norm.weight")
+        if name == EMBEDDINGS or ((layer := layer_of(name)) is not None and layer < mistral.LAYERS)
     }
 
-    def make() -> Any:
-        config = _sizes(weights, metadata)
-        if metadata.get(_ARCHITECTURE) in _PERMUTED:
-            _restore_order(weights, config)
-        return mistral.limit_layers(MistralModel(MistralConfig(**config)))
 
-    return build_decoder(make, weights, dtype, "Mistral", path.name)
+def _build(
+    make_config: Callable[[], Any], weights: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype, name: str
+) -> Any:
+    """Return the network without the final norm: the last hidden state in use is that of a layer amid the others."""
+    from transformers import MistralModel
+
+    def make() -> Any:
+        model = MistralModel(make_config())
+        model.norm = torch.nn.Identity()
+        return model
+
+    return build_decoder(make, weights, dtype, "Mistral", name)
 
 
 def _sizes(weights: Weights, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -76,16 +119,11 @@ def _sizes(weights: Weights, metadata: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _restore_order(weights: dict[str, torch.Tensor | PackedTensor], config: Mapping[str, Any]) -> None:
+def _restore_order(weights: dict[str, torch.Tensor | PackedTensor], head: int) -> None:
     """Undo llama.cpp's order of the rows of queries and keys, in which the two halves of each head alternate."""
     for name, value in weights.items():
         if name.endswith(("self_attn.q_proj.weight", "self_attn.k_proj.weight")):
-            rows = (
-                torch.arange(value.shape[0], device="cpu")
-                .reshape(-1, config["head_dim"] // 2, 2)
-                .transpose(1, 2)
-                .flatten()
-            )
+            rows = torch.arange(value.shape[0], device="cpu").reshape(-1, head // 2, 2).transpose(1, 2).flatten()
             weights[name] = _take_rows(value, rows)
 
 

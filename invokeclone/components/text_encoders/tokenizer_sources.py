@@ -72,6 +72,8 @@ def tokenizer_source(
 
 def _has_tokenizer(context: InvocationContext, record: Any) -> bool:
     """Return whether a model's files have a tokenizer; of single safetensors files, only some of Mistral's do."""
+    if record.format == ModelFormat.SDNQQuantized:  # a folder or a file
+        return bool(context.models.get_absolute_path(record).is_dir())
     if record.format != ModelFormat.Checkpoint:
         return True
     if record.type != ModelType.MistralEncoder:

@@ -6,7 +6,8 @@ import torch
 
 from invokeclone.components.autoencoders.kl_flux2 import load_kl_flux2_file, load_kl_flux2_folder
 from invokeclone.components.flux.single_files import build_transformer, without_prefix
-from invokeclone.components.text_encoders.mistral import load_mistral_encoder, load_mistral_tokenizer
+from invokeclone.components.text_encoders.mistral import load_mistral_tokenizer
+from invokeclone.components.text_encoders.mistral_files import load_mistral_folder
 from invokeclone.components.text_encoders.qwen3 import load_qwen3_encoder, load_qwen3_tokenizer
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder
@@ -49,7 +50,9 @@ def load(request: LoadRequest) -> Any:
         case SubModelType.VAE:
             return load_kl_flux2_folder(folder, dtype, variant)
         case SubModelType.TextEncoder:
-            return (load_mistral_encoder if _is_dev(request) else load_qwen3_encoder)(folder, dtype, variant)
+            if _is_dev(request):
+                return load_mistral_folder(folder, dtype)
+            return load_qwen3_encoder(folder, dtype, variant)
         case SubModelType.Tokenizer:
             return (load_mistral_tokenizer if _is_dev(request) else load_qwen3_tokenizer)(folder)
         case _:

@@ -82,9 +82,6 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
         "ernie_image_denoise", "ernie_image_model_loader", "ernie_image_prompt_enhancer", "ernie_image_text_encoder",
         "ernie_image_vae_decode",
     ),
-    "FLUX.2 dev": (
-        "flux2_dev_lora_collection_loader", "flux2_dev_lora_loader", "flux2_dev_model_loader", "flux2_dev_text_encoder",
-    ),
     "Ideogram 4": (
         "ideogram4_caption_builder", "ideogram4_denoise", "ideogram4_l2i", "ideogram4_model_loader",
         "ideogram4_text_encoder",

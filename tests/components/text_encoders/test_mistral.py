@@ -112,6 +112,7 @@ def test_every_layout_of_folders_loads(
     stored = load_file(renamed / "model.safetensors")
     names = {name: name.replace("language_model.model.", "model.language_model.") for name in stored}
     save_file({names[name]: value for name, value in stored.items()}, renamed / "model.safetensors", {"format": "pt"})
+    (flat / "consolidated.safetensors").write_bytes(b"the same weights by Mistral's own names")
     for source in (flat, language_model, renamed):
         assert torch.equal(states(tokenizer, from_folder(source)), reference), source.name
     assert from_folder(flat, SubModelType.Tokenizer)(TEXT)["input_ids"] == tokenizer(TEXT)["input_ids"]
@@ -119,6 +120,8 @@ def test_every_layout_of_folders_loads(
         from_folder(language_model, SubModelType.Tokenizer)
     with pytest.raises(ValueError, match="Mistral encoders have no part"):
         from_folder(folder, SubModelType.VAE)
+    with pytest.raises(ValueError, match="has no safetensors files of a Mistral encoder"):
+        from_folder(folder / "tokenizer")
 
 
 def tensors_of(model: Any, prefix: str = "") -> dict[str, torch.Tensor]:

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 from invokeclone.engine.lora.apply import apply_loras
 from invokeclone.engine.lora.files import load_lora
+from invokeclone.engine.lora.keys import read_name
 from invokeclone.engine.lora.matching import LoRAPatch
-from invokeclone.families.flux2.lora_keys import LAYOUT, TRANSFORMER
+from invokeclone.families.flux2.lora_keys import LAYOUT, TEXT_ENCODER, TRANSFORMER
 from invokeclone.families.flux2.single_files import NAMES
 from tests.tiny_transformers import make_flux2_transformer, original_flux2_names
 
@@ -98,3 +99,20 @@ def test_every_layout_changes_the_same_layers(
         result = predict(transformer)
     assert not torch.allclose(result, predict(transformer), atol=1e-1)
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_encoder.model.layers.0.mlp.up_proj.lora_A.weight",
+        "text_encoder.model.language_model.layers.0.mlp.up_proj.lora_A.weight",
+        "text_encoder.language_model.model.layers.0.mlp.up_proj.lora_A.weight",
+        "lora_te_model_layers_0_mlp_up_proj.lora_down.weight",
+        "lora_te_model_language_model_layers_0_mlp_up_proj.lora_down.weight",
+        "lora_te_layers_0_mlp_up_proj.lora_down.weight",
+    ],
+)
+def test_layers_of_text_encoders_have_one_name(name: str) -> None:
+    parsed = read_name(name, LAYOUT)
+    assert parsed is not None
+    assert (parsed.part, parsed.layer, parsed.kind) == (TEXT_ENCODER, "layers_0_mlp_up_proj", "lora_down.weight")
