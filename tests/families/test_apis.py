@@ -176,6 +176,28 @@ def test_initial_images_masks_and_hires_fix(model: str, server: Server) -> None:
     assert enlarged.shape == (128, 192, 3)
 
 
+def test_a_second_pass_with_another_family(server: Server) -> None:
+    """FLUX.1 repaints the enlarged image of Stable Diffusion 3, as it does with that image as its initial one."""
+    fix = {"width": 192, "height": 128, "steps": 4, "strength": 0.5, "in_pixels": True}
+    second = {"model": "tiny flux", "prompt": "a blue fox"}
+    made = generate(server, "tiny sd3", hires_fix=fix, second_pass=second)
+    assert made.shape == (128, 192, 3)
+    enlarged = Image.fromarray(generate(server, "tiny sd3").astype(np.uint8)).resize(
+        (192, 128), Image.Resampling.LANCZOS
+    )
+    size = {"width": 192, "height": 128, "steps": 4, "prompt": "a blue fox", "negative_prompt": ""}
+    init_image = {"image": upload(server, enlarged), "strength": 0.5}
+    assert np.abs(made - generate(server, "tiny flux", init_image=init_image, **size)).max() <= 1
+    body = {"prompt": PROMPT, "model": "tiny sd3", "second_pass": second}
+    for request, message in (
+        ({}, "needs a hires fix"),
+        ({"hires_fix": fix | {"in_pixels": False}}, "cannot read the latents"),
+    ):
+        answer = server.client.post("/api/v1/queue/default/enqueue_prompt", json=body | request)
+        assert answer.status_code == 400, answer.text
+        assert message in answer.text
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_metadata_names_the_family(model: str, server: Server) -> None:
     item = server.finished(enqueue(server, model))

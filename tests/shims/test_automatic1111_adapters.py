@@ -31,6 +31,11 @@ async def library(resources: Resources) -> Resources:
         ("xl", {"type": "main", "base": "sdxl"}),
         ("xl refiner", {"type": "main", "base": "sdxl-refiner"}),
         ("control_v11p_sd15_canny", {"type": "controlnet", "base": "sd-1"}),
+        ("other", {"type": "main", "base": "sd-1"}),
+        ("flux", {"type": "main", "base": "flux", "variant": "dev", "format": "checkpoint", "config_path": ""}),
+        ("style", {"type": "lora", "base": "sd-1", "format": "lycoris"}),
+        ("xl style", {"type": "lora", "base": "sdxl", "format": "lycoris"}),
+        ("union", {"type": "controlnet", "base": "flux"}),
         ("ip-adapter_sd15", {"type": "ip_adapter", "base": "sd-1"}),
         ("ip-adapter-plus_sdxl_vit-h", {"type": "ip_adapter", "base": "sdxl"}),
         ("ip-adapter_sdxl", {"type": "ip_adapter", "base": "sdxl"}),
@@ -257,10 +262,121 @@ async def test_unsupported_refiners_are_refused(library: Resources) -> None:
 
 async def test_a_refiner_is_a_checkpoint_but_not_the_default(library: Resources) -> None:
     async with library.database.read() as connection:
-        assert [config.name for config in await generation.generation_models(connection)] == ["m", "xl"]
+        assert [config.name for config in await generation.generation_models(connection)] == [
+            "flux",
+            "m",
+            "other",
+            "xl",
+        ]
         listed = await generation.generation_models(connection, refiners=True)
-    assert [config.name for config in listed] == ["m", "xl", "xl refiner"]
+    assert [config.name for config in listed] == ["flux", "m", "other", "xl", "xl refiner"]
     plan = await make_plan(library, SYSTEM, TextToImage(**checkpoint("xl refiner")))
     registry.discover()
     nodes = plan.resolved.batch(origin="t").graph.nodes
     assert [nodes[f"{side}_cond"].aesthetic_score for side in ("pos", "neg")] == [6.0, 2.5]
+
+
+# The second pass of the hires fix
+
+SECOND = {"enable_hr": True, "prompt": "a fox <lora:style:0.5>", "negative_prompt": "blurry", "steps": 4}
+SECOND |= {"width": 64, "height": 64, "hr_upscaler": "None"}
+
+
+async def nodes_of(library: Resources, **fields: Any) -> dict[str, Any]:
+    registry.discover()
+    plan = await make_plan(library, SYSTEM, TextToImage(**checkpoint("m"), **fields))
+    graph = plan.resolved.batch(origin="t").graph.model_dump(mode="json")
+    sources = {
+        (edge["destination"]["node_id"], edge["destination"]["field"]): edge["source"] for edge in graph["edges"]
+    }
+    return {"text": generate._text(plan, 0), "warnings": plan.warnings, "sources": sources, **graph["nodes"]}
+
+
+async def test_second_pass_with_another_checkpoint_and_prompts(library: Resources) -> None:
+    fields = {"hr_checkpoint_name": "other [0123456789]", "hr_prompt": "a red fox", "hr_negative_prompt": "dark"}
+    nodes = await nodes_of(library, **SECOND, **fields)
+    assert nodes["second_sd1_model_loader"]["model"]["name"] == "other"
+    assert (nodes["second_positive_prompt"]["value"], nodes["second_neg_cond"]["prompt"]) == ("a red fox", "dark")
+    assert nodes["neg_cond"]["prompt"] == "blurry"
+    assert "second_loras" not in nodes, "the second prompt has none"
+    assert nodes["loras"]["loras"][0]["weight"] == 0.5
+    sources = nodes["sources"]
+    assert sources["second_denoise", "latents"]["node_id"] == "enlarged"
+    assert sources["second_denoise", "unet"]["node_id"] == "second_sd1_model_loader"
+    assert sources["second_denoise_noise", "seed"]["node_id"] == "seed", "both passes have the seed of the image"
+    assert sources["canvas_output", "vae"]["node_id"] == "second_sd1_model_loader"
+    assert sources["first_image", "vae"]["node_id"] == "sd1_model_loader"
+    assert "Hires checkpoint: other, Hires prompt: a red fox, Hires negative prompt: dark" in nodes["text"]
+
+
+async def test_second_pass_with_a_prompt_only(library: Resources) -> None:
+    nodes = await nodes_of(library, **SECOND, hr_negative_prompt="dark")
+    assert nodes["second_sd1_model_loader"]["model"]["name"] == "m"
+    assert nodes["second_positive_prompt"]["value"] == nodes["positive_prompt"]["value"] == "a fox "
+    assert nodes["second_loras"]["loras"] == nodes["loras"]["loras"]
+    assert "Hires checkpoint" not in nodes["text"]
+    for same in ({}, {"hr_checkpoint_name": "Use same checkpoint", "hr_prompt": SECOND["prompt"]}):
+        assert "second_positive_prompt" not in await nodes_of(library, **SECOND, **same)
+
+
+async def test_second_pass_of_another_base(library: Resources) -> None:
+    """LoRAs of the first pass do not fit; those of its own prompt do. Its latents are those of a decoded image."""
+    nodes = await nodes_of(library, **SECOND, hr_checkpoint_name="xl", hr_prompt="a fox <lora:xl style>", cfg_scale=3.0)
+    assert nodes["second_loras"]["loras"][0]["lora"]["name"] == "xl style"
+    assert nodes["sources"]["enlarged", "vae"]["node_id"] == "second_sdxl_model_loader"
+    assert nodes["second_denoise"]["cfg_scale"] == 3.0
+    nodes = await nodes_of(library, **SECOND, hr_checkpoint_name="flux", cfg_scale=3.0, hr_scale=1.6)
+    assert nodes["second_denoise"]["guidance"] == 3.5, "the default: this model's guidance is another"
+    assert (nodes["enlarge"]["width"], nodes["enlarge"]["height"]) == (96, 96), "on the grid of both"
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"hr_checkpoint_name": "nothing"}, "no main model 'nothing'"),
+        ({"hr_checkpoint_name": "xl", "hr_upscaler": "Latent"}, "cannot read the latents of m"),
+        ({"hr_checkpoint_name": "xl", "hr_prompt": "<lora:style>"}, "style is for sd-1 models, xl is sdxl"),
+        ({"hr_checkpoint_name": "xl", **script(unit())}, "cannot use the control models"),
+    ],
+)
+async def test_unsupported_second_passes_are_refused(library: Resources, fields: dict[str, Any], problem: str) -> None:
+    errors = generation.InvalidGeneration, generation.ModelNotFound, generation.ExtraModelNotFound
+    with pytest.raises(errors, match=problem):
+        await nodes_of(library, **SECOND | fields)
+
+
+async def test_loras_of_negative_prompts_are_left_out_with_a_warning(library: Resources) -> None:
+    """A1111 leaves them out silently."""
+    nodes = await nodes_of(library, prompt="a fox", negative_prompt="bad <lora:style:0.5>")
+    assert nodes["neg_cond"]["prompt"] == "bad "
+    assert "loras" not in nodes
+    ((text, param),) = nodes["warnings"]
+    assert (text, param) == (
+        "the LoRA style in negative_prompt has no effect: LoRAs of the prompt apply to both prompts",
+        "negative_prompt",
+    )
+
+
+# Union ControlNets
+
+
+async def test_types_of_union_controlnets(library: Resources) -> None:
+    fields = unit(model="union", union_control_type="Depth", module="none")
+    resolved = await resolve(library, TextToImage(**checkpoint("flux"), **script(fields)))
+    assert resolved.settings.controls[0].kind == "depth"
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "problem"),
+    [
+        ("flux", {"model": "union", "union_control_type": "Normal Map"}, "take no normal images"),
+        ("flux", {"model": "union", "union_control_type": "Smell"}, "unknown union_control_type 'Smell'"),
+        ("flux", {"model": "union", "control_mode": 2}, "have no mode"),
+        ("m", {"union_control_type": "Depth"}, "have no kinds"),
+    ],
+)
+async def test_unsupported_types_are_refused(
+    library: Resources, model: str, fields: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises((RequestRejected, generation.InvalidGeneration), match=problem):
+        await make_plan(library, SYSTEM, TextToImage(**checkpoint(model), **script(unit(**fields))))

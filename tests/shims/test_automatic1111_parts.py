@@ -461,16 +461,17 @@ HIRES = {"enable_hr": True}
         ({"width": 10_000, "height": 10_000}, "too large"),
         ({"override_settings": {"sd_model_checkpoint": "Name m2", "sd_vae": "Name v1"}}, "is for sd-1 models"),
         (HIRES | {"hr_upscaler": "R-ESRGAN 4x+"}, "R-ESRGAN 4x"),
-        (HIRES | {"hr_checkpoint_name": "other"}, "hr_checkpoint_name"),
-        (HIRES | {"hr_prompt": "other"}, "hr_prompt"),
-        (HIRES | {"hr_negative_prompt": "other"}, "hr_negative_prompt"),
+        (HIRES | {"hr_prompt": "a AND b"}, "AND"),
+        (HIRES | {"hr_prompt": "x" * 200_000}, "limits.prompt_characters"),
+        (HIRES | {"hr_prompt": "a <lora:no such one>"}, "no such one"),
         (HIRES | {"hr_scale": 0.5}, "hr_scale"),
         (HIRES | {"hr_scale": 16}, "too large"),
         (HIRES | {"hr_resize_x": 1024, "hr_resize_y": 512}, "aspect ratio"),
     ],
 )
 async def test_unsupported_fields_are_refused_by_name(library: Resources, fields: Any, named: str) -> None:
-    with pytest.raises((RequestRejected, generation.InvalidGeneration), match=named):
+    errors = RequestRejected, generation.InvalidGeneration, generation.ExtraModelNotFound
+    with pytest.raises(errors, match=named):
         await make_plan(library, SYSTEM, TextToImage(**fields))
 
 

@@ -143,8 +143,8 @@ class FluxRecipe(FlowRecipe):
         if len(controls) > 1:
             raise CannotBuild(f"{self.name}: only one control LoRA at a time is supported")
         control = controls[0]
-        if (control.begin, control.end, control.resize, control.kind) != (0.0, 1.0, "just_resize", None):
-            raise CannotBuild(f"{control.model['name']} is a control LoRA: it has no range of steps, resizing and kind")
+        if (control.begin, control.end, control.kind) != (0.0, 1.0, None):
+            raise CannotBuild(f"{control.model['name']} is a control LoRA: it has no range of steps and no kind")
         image = {"image_name": control.image} if isinstance(control.image, str) else control.image
         lora = {"lora": dict(control.model), "image": image, "weight": control.weight}
         return builder.output(f"{name}_control_lora", "flux_control_lora_loader", "control_lora", **lora)

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from invokeclone.graph.builder import GraphBuilder, NodeOutput
-from invokeclone.graph.recipes.registry import recipes
+from invokeclone.graph.recipes.registry import find_recipe, recipes
 from invokeclone.graph.recipes.runs import DenoiseRun, ModelParts, PromptDetails
 from invokeclone.graph.recipes.settings import (
     OUTPUT,
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 class GraphAssembly:
     """Builds one graph from a recipe's blocks."""
 
-    def __init__(self, recipe: "Recipe", settings: ImageSettings) -> None:
+    def __init__(self, recipe: "Recipe", settings: ImageSettings, builder: GraphBuilder | None = None) -> None:
         if settings.inpaint_mask and not settings.init_image:
             raise CannotBuild("an inpaint mask requires an initial image")
         self.recipe, self.settings = recipe, settings
-        self.builder = GraphBuilder(f"{recipe.name}_{self._mode()}")
+        self.builder = builder or GraphBuilder(f"{recipe.name}_{self._mode()}")
+        self.prompt_id = f"{self.builder.scope}{PROMPT}"
 
     def graph(self) -> dict[str, Any]:
         """Return the graph as a dict of `id`, `nodes` and `edges`; raises CannotBuild."""
@@ -49,10 +50,11 @@ class GraphAssembly:
             run = self._apply_init_image(run, parts, self.settings.init_image)
         # 3. the run, and a second run over its enlarged result
         latents = self._denoise("denoise_latents", parts, run)
+        last = self
         if self.settings.hires_fix:
-            latents = self._second_run(run, parts, latents, self.settings.hires_fix)
+            last, parts, latents = self._second_run(run, parts, latents, self.settings.hires_fix)
         # 4. decode, restore the unmasked pixels, record metadata
-        self._finish(parts, latents)
+        self._finish(last.recipe, parts, latents)
         graph = self.builder.graph()
         return _paste_into_target(graph, self.settings.paste_target) if self.settings.paste_target else graph
 
@@ -81,7 +83,7 @@ class GraphAssembly:
 
         `scores` are aesthetic scores, for models conditioned on them.
         """
-        texts: list[str | NodeOutput] = [NodeOutput(PROMPT, "value")]
+        texts: list[str | NodeOutput] = [NodeOutput(self.prompt_id, "value")]
         if recipe.uses_negative_prompt(self.settings.guidance) or self.settings.cfg_scale > 1.0:
             texts.append(recipe.write_prompt(self.settings.negative_prompt))
         encoded = []
@@ -121,7 +123,7 @@ class GraphAssembly:
 
     @property
     def _refiner_builder(self) -> GraphBuilder:
-        return self.builder.with_scope("refiner_")
+        return self.builder.with_scope(f"{self.builder.scope}refiner_")
 
     @cached_property
     def _refiner(self) -> "tuple[Recipe, ModelParts, NodeOutput, NodeOutput | None]":
@@ -202,13 +204,23 @@ class GraphAssembly:
             self.builder.node(name, "img_resize", image=field, resample_mode=method, **size)
         return NodeOutput(name, "image")
 
-    def _second_run(self, run: DenoiseRun, parts: ModelParts, latents: NodeOutput, fix: HiresFix) -> NodeOutput:
-        builder, recipe = self.builder, self.recipe
+    def _second_run(
+        self, run: DenoiseRun, parts: ModelParts, latents: NodeOutput, fix: HiresFix
+    ) -> "tuple[GraphAssembly, ModelParts, NodeOutput]":
+        """Denoise the enlarged result of the first run; return what decodes it and the latents."""
+        builder, first, first_parts = self.builder, self.recipe, parts
+        last: GraphAssembly = self
+        if (settings := self.settings.second_pass) is not None:
+            recipe = find_recipe(BaseModelType(settings.model["base"]), settings.variant)
+            assert recipe is not None
+            last = GraphAssembly(recipe, settings, builder.with_scope("second_"))
+            parts = last._load()
+            run = last._with_settings(run, *last._prompts(parts))
         size = {"width": fix.width, "height": fix.height}
         if fix.in_pixels:
-            image = recipe.decode(builder, "first_image", latents, parts.vae)
+            image = first.decode(builder, "first_image", latents, first_parts.vae)
             image = builder.output("enlarge", "img_resize", "image", image=image, resample_mode=fix.resample, **size)
-            enlarged = recipe.encode_image(builder, "enlarged", image, parts.vae)
+            enlarged = last.recipe.encode_image(builder, "enlarged", image, parts.vae)
         else:
             resized = {"latents": latents, "mode": fix.interpolation, "antialias": fix.antialias, **size}
             enlarged = builder.output("enlarged", "lresize", "latents", **resized)
@@ -222,13 +234,27 @@ class GraphAssembly:
             mask=None,
             start=1.0 - fix.strength,
         )
-        return self._denoise("second_denoise", parts, second)
+        name = "second_denoise" if last is self else "denoise"
+        return last, parts, last._denoise(name, parts, second)
 
-    def _finish(self, parts: ModelParts, latents: NodeOutput) -> None:
+    def _with_settings(self, run: DenoiseRun, positive: NodeOutput, negative: NodeOutput | None) -> DenoiseRun:
+        """Return another assembly's run with the prompts, guidance and scheduler of this one."""
+        settings = self.settings
+        return replace(
+            run,
+            positive=positive,
+            negative=negative,
+            guidance=settings.guidance,
+            cfg_scale=settings.cfg_scale,
+            cfg_rescale=settings.cfg_rescale,
+            scheduler=settings.scheduler,
+        )
+
+    def _finish(self, recipe: "Recipe", parts: ModelParts, latents: NodeOutput) -> None:
         settings, builder = self.settings, self.builder
         mask = settings.inpaint_mask
         pastes = mask is not None and mask.paste and settings.hires_fix is None
-        image = self.recipe.decode(builder, "decode" if pastes else OUTPUT, latents, parts.vae)
+        image = recipe.decode(builder, "decode" if pastes else OUTPUT, latents, parts.vae)
         if pastes and mask is not None:
             self._paste_result(image, mask)
         builder.connect(self._metadata(), OUTPUT, "metadata")

@@ -267,6 +267,8 @@ class ImageSettings:
     steps: int
     guidance: float
     scheduler: str
+    variant: str | None = None
+    """Variant of the model's record."""
     negative_prompt: Prompt = Prompt(native="")
     cfg_scale: float = 1.0
     """Guidance by the negative prompt, for models whose `guidance` is an input of the network; 1: none."""
@@ -281,6 +283,8 @@ class ImageSettings:
     init_image: InitImage | None = None
     inpaint_mask: InpaintMask | None = None
     hires_fix: HiresFix | None = None
+    second_pass: "ImageSettings | None" = None
+    """Model, prompts and their settings of the second run of `hires_fix`; None: those of the first run."""
     variation: Variation | None = None
     paste_target: PasteTarget | None = None
     board_id: str | None = None

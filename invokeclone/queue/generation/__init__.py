@@ -43,8 +43,10 @@ from invokeclone.queue.generation.request import (
     LoRAChoice,
     ReferenceImageChoice,
     RefinerChoice,
+    SecondPassChoice,
 )
 from invokeclone.queue.generation.resolution import ResolvedRequest, fit_size, resolve, weights_dropped
+from invokeclone.queue.generation.second_pass import grid_of
 
 __all__ = [
     "CONTROLS",
@@ -66,6 +68,7 @@ __all__ = [
     "ReferenceImageChoice",
     "RefinerChoice",
     "ResolvedRequest",
+    "SecondPassChoice",
     "SizeOverLimits",
     "architecture_of",
     "check_capabilities",
@@ -74,6 +77,7 @@ __all__ = [
     "find_model",
     "fit_size",
     "generation_models",
+    "grid_of",
     "identifier",
     "image_encoder",
     "is_refiner",

@@ -89,6 +89,19 @@ class RefinerChoice(BaseModel):
     )
 
 
+class SecondPassChoice(BaseModel):
+    """What the second run of `hires_fix` has other than the first. Omitted values are those of the first run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    model: str | None = Field(default=None, description="Key or name of a main model.")
+    prompt: str | Prompt | None = Field(default=None, description="Prompt.")
+    negative_prompt: str | Prompt | None = Field(default=None, description="Negative prompt.")
+    loras: list[LoRAChoice] | None = Field(
+        default=None, max_length=MAX_LORAS, description="LoRAs; those of the first run if omitted and for this model."
+    )
+
+
 class GenerationRequest(BaseModel):
     """Images to generate. Values that are None default to the model's default settings, else to those of its base."""
 
@@ -139,6 +152,9 @@ class GenerationRequest(BaseModel):
     init_image: InitImage | None = Field(default=None, description="Initial image.")
     inpaint_mask: InpaintMask | None = Field(default=None, description="The part of the initial image to change.")
     hires_fix: HiresFix | None = Field(default=None, description="Second run over the enlarged result.")
+    second_pass: SecondPassChoice | None = Field(
+        default=None, description="Model, prompts and LoRAs of the second run of `hires_fix`, where they differ."
+    )
     variation_seed: int | None = Field(default=None, ge=0, lt=SEEDS, description="Seed of the variation.")
     variation_strength: float = Field(default=0.0, ge=0, le=1, description="Share of the variation's noise, 0 to 1.")
     board_id: str | None = Field(default=None, description="Id of the board to add the images to.")

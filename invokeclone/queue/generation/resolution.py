@@ -8,12 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import PROMPT, SEED, VARIATION, CannotBuild, HiresFix, ImageSettings, Variation
-from invokeclone.graph.vocabulary.architectures import Architecture
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.queue.batches import Batch
-from invokeclone.queue.generation import extras
+from invokeclone.queue.generation import extras, second_pass
 from invokeclone.queue.generation.errors import InvalidGeneration, SizeOverLimits
 from invokeclone.queue.generation.limits import MIN_SIDE, SEEDS, is_within_limits
 from invokeclone.queue.generation.mains import (
@@ -27,6 +25,7 @@ from invokeclone.queue.generation.mains import (
     resolve_scheduler,
 )
 from invokeclone.queue.generation.request import GenerationRequest
+from invokeclone.queue.generation.second_pass import to_prompt
 
 
 @dataclass(frozen=True)
@@ -37,16 +36,26 @@ class ResolvedRequest:
     seeds: Sequence[int]
     variation_seeds: Sequence[int]
     config: ModelConfig
+    second_config: ModelConfig | None = None
+    """The record of the second pass's model; None without a second pass of its own."""
 
     @property
     def warnings(self) -> list[str]:
         """What the request asks for and the batch leaves out."""
-        recipe, prompts = recipe_for(self.config), (self.settings.prompt, self.settings.negative_prompt)
-        return [weights_dropped(self.config)] if any(recipe.drops_weights(prompt) for prompt in prompts) else []
+        passes = [(self.config, self.settings), (self.second_config, self.settings.second_pass)]
+        return [
+            weights_dropped(config)
+            for config, settings in passes
+            if config is not None
+            and settings is not None
+            and any(recipe_for(config).drops_weights(prompt) for prompt in (settings.prompt, settings.negative_prompt))
+        ]
 
     def batch(self, *, origin: str | None, destination: str | None = "gallery") -> Batch:
         """Return the batch, with an item per seed. Raises InvalidGeneration for settings that are not supported."""
         check_capabilities(self.settings, self.config)
+        if self.second_config is not None:
+            second_pass.check(self.settings, self.config, self.second_config)
         if self.settings.init_image is None:
             require_capability(self.config, "text_to_image")
         try:
@@ -95,8 +104,9 @@ async def resolve(
     rescale = value("cfg_rescale_multiplier") if architecture.capabilities.cfg_rescale else None
     settings = ImageSettings(
         model=identifier(config),
-        prompt=_prompt(request.prompt),
-        negative_prompt=_prompt(request.negative_prompt),
+        variant=getattr(config, "variant", None),
+        prompt=to_prompt(request.prompt),
+        negative_prompt=to_prompt(request.negative_prompt),
         seed=first,
         width=width,
         height=height,
@@ -114,14 +124,17 @@ async def resolve(
         refiner=await extras.refiner(connection, request.refiner, config),
         init_image=request.init_image,
         inpaint_mask=request.inpaint_mask,
-        hires_fix=_fit_hires_fix(request.hires_fix, config, architecture),
+        hires_fix=request.hires_fix,
         variation=variation,
         board_id=request.board_id,
     )
     check_capabilities(settings, config)
-    return ResolvedRequest(
-        settings, [first] * len(variation_seeds) if variation_seeds else seeds, variation_seeds, config
+    second_config, second = await second_pass.resolve(connection, request.second_pass, settings, config)
+    settings = replace(
+        settings, second_pass=second, hires_fix=_fit_hires_fix(request.hires_fix, config, second_config or config)
     )
+    all_seeds = [first] * len(variation_seeds) if variation_seeds else seeds
+    return ResolvedRequest(settings, all_seeds, variation_seeds, config, second_config)
 
 
 def _true_cfg_scale(request: GenerationRequest, config: ModelConfig) -> float:
@@ -130,10 +143,6 @@ def _true_cfg_scale(request: GenerationRequest, config: ModelConfig) -> float:
     if scale > 1.0 and architecture_of(config).capabilities.guidance != "distilled":
         raise InvalidGeneration(f"{config.name} has no other guidance than `cfg_scale`: remove `true_cfg_scale`")
     return scale
-
-
-def _prompt(text: str | Prompt) -> Prompt:
-    return Prompt(native=text) if isinstance(text, str) else text
 
 
 def _variation(request: GenerationRequest) -> tuple[Variation | None, list[int]]:
@@ -145,11 +154,11 @@ def _variation(request: GenerationRequest) -> tuple[Variation | None, list[int]]
     return Variation(first, request.variation_strength), seeds
 
 
-def _fit_hires_fix(fix: HiresFix | None, config: ModelConfig, architecture: Architecture) -> HiresFix | None:
+def _fit_hires_fix(fix: HiresFix | None, first: ModelConfig, second: ModelConfig) -> HiresFix | None:
     if fix is None:
         return None
-    width, height = fit_size(fix.width, fix.height, architecture.grid)
-    scheduler: Any = None if fix.scheduler is None else resolve_scheduler(config, fix.scheduler)
+    width, height = fit_size(fix.width, fix.height, second_pass.grid_of(first, second))
+    scheduler: Any = None if fix.scheduler is None else resolve_scheduler(second, fix.scheduler)
     return replace(fix, width=width, height=height, scheduler=scheduler)
 
 

@@ -13,7 +13,14 @@ from PIL import Image
 from pydantic import Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.graph.recipes import AppliedControl, ControlMode, ControlResize, Preprocessor, ReferenceImage
+from invokeclone.graph.recipes import (
+    AppliedControl,
+    ControlKind,
+    ControlMode,
+    ControlResize,
+    Preprocessor,
+    ReferenceImage,
+)
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.requests import Read
 from invokeclone.kit.resources import Resources
@@ -58,6 +65,20 @@ _RESIZES: dict[str, ControlResize] = {
 }
 
 
+_KINDS: dict[str, ControlKind | None] = {
+    "unknown": None,
+    "openpose": "pose",
+    "depth": "depth",
+    "soft edge": "soft_edge",
+    "hard edge": "canny",
+    "normal map": "normal",
+    "segmentation": "segmentation",
+    "tile": "tile",
+    "inpaint": "inpaint",
+}
+"""The extension's types of union ControlNets."""
+
+
 class ControlNetUnit(Body):
     """A model with its image and settings; without an image, the unit uses the initial image."""
 
@@ -78,6 +99,7 @@ class ControlNetUnit(Body):
     threshold_a: float = -1
     threshold_b: float = -1
     pixel_perfect: bool = False
+    union_control_type: str = "Unknown"
 
     @property
     def is_reference(self) -> bool:
@@ -151,6 +173,10 @@ def _refuse_unsupported(number: int, unit: ControlNetUnit, request: Generate) ->
         (unit.data is None and not isinstance(request, ImageToImage), "the image is missing"),
         (_normalize_mode(unit.resize_mode) not in _RESIZES, f"unknown resize_mode {unit.resize_mode!r}"),
         (_normalize_mode(unit.control_mode) not in _MODES, f"unknown control_mode {unit.control_mode!r}"),
+        (
+            _normalize_mode(unit.union_control_type) not in _KINDS,
+            f"unknown union_control_type {unit.union_control_type!r}; there are: {', '.join(_KINDS)}",
+        ),
     )
     for applies, reason in problems:
         if applies:
@@ -176,6 +202,7 @@ def control_choices(request: Generate) -> list[ControlChoice]:
             end=unit.guidance_end,
             mode=_MODES[_normalize_mode(unit.control_mode)],
             resize=_RESIZES[_normalize_mode(unit.resize_mode)],
+            kind=_KINDS[_normalize_mode(unit.union_control_type)],
         )
         for unit in units(request)
         if not unit.is_reference

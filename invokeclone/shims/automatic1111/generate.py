@@ -85,8 +85,8 @@ async def _decode_image(resources: Resources, text: str, param: str) -> Any:
 
 
 async def _respond(context: RequestContext, plan: GenerationPlan, request: Generate) -> dict[str, Any]:
-    for text in plan.resolved.warnings:
-        context.warnings.add(text, "prompt")
+    for text, param in (*((text, "prompt") for text in plan.resolved.warnings), *plan.warnings):
+        context.warnings.add(text, param)
     stamp = timestamp()
     images = await _run(context, plan)
     texts = [_text(plan, image.number) for image in images]
@@ -181,6 +181,7 @@ def _extra(plan: GenerationPlan) -> dict[str, Any]:
             "Hires resize": f"{hires_fix.width}x{hires_fix.height}",
             "Hires steps": plan.hires_steps,
             "Hires upscaler": plan.hires_upscaler,
+            **_second_pass_entries(plan),
         }
     if isinstance(plan.request, ImageToImage) and plan.request.mask:
         fields["Mask blur"] = max(inpainting.blur_of(plan.request))
@@ -194,6 +195,16 @@ def _extra(plan: GenerationPlan) -> dict[str, Any]:
     if plan.sampling.unavailable_schedule:
         fields["Requested schedule type"] = plan.sampling.unavailable_schedule
     return fields
+
+
+def _second_pass_entries(plan: GenerationPlan) -> dict[str, str]:
+    """Return the infotext entries of a second pass with a checkpoint or prompts of its own."""
+    request, second = plan.request, plan.resolved.second_config
+    if second is None or not isinstance(request, TextToImage):
+        return {}
+    entries = {"Hires checkpoint": second.name} if second.key != plan.resolved.config.key else {}
+    entries |= {"Hires prompt": request.hr_prompt, "Hires negative prompt": request.hr_negative_prompt}
+    return {name: text for name, text in entries.items() if text}
 
 
 def _info(plan: GenerationPlan, numbers: Sequence[int], texts: list[str], stamp: str) -> dict[str, Any]:

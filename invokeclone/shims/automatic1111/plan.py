@@ -1,8 +1,12 @@
 """Plans a request: rejects unsupported fields and resolves all settings that do not depend on its images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from invokeclone.graph.prompts import Prompt
 from invokeclone.graph.recipes import HiresFix
 from invokeclone.graph.vocabulary.architectures import GuidanceKind
 from invokeclone.graph.vocabulary.taxonomy import ModelType
@@ -10,7 +14,13 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.queue import generation
-from invokeclone.queue.generation import GenerationRequest, RefinerChoice, ResolvedRequest
+from invokeclone.queue.generation import (
+    GenerationRequest,
+    LoRAChoice,
+    RefinerChoice,
+    ResolvedRequest,
+    SecondPassChoice,
+)
 from invokeclone.shims import embeddings
 from invokeclone.shims.automatic1111 import controlnet
 from invokeclone.shims.automatic1111 import options as options_store
@@ -58,6 +68,8 @@ class GenerationPlan:
     """The upscaler of the hires fix."""
     hires_steps: int = 0
     """Steps of the hires fix, as A1111 counts them."""
+    warnings: Sequence[tuple[str, str]] = ()
+    """What the request asks for and the run leaves out, each with the name of the field."""
 
     @property
     def count(self) -> int:
@@ -82,21 +94,26 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
     check_images(count, limits, "batch_size")
     check_prompt(request.prompt, limits, "prompt")
     check_prompt(request.negative_prompt, limits, "negative_prompt")
+    if isinstance(request, TextToImage):
+        check_prompt(request.hr_prompt, limits, "hr_prompt")
+        check_prompt(request.hr_negative_prompt, limits, "hr_negative_prompt")
     async with resources.database.read() as connection:
         stored_options = await options_store.load(connection, user)
         options = await options_store.apply_changes(connection, stored_options, request.override_settings)
         config = await generation.find_model(connection, options.checkpoint)
         capabilities = generation.architecture_of(config).capabilities
-        prompt, loras = extract_loras(request.prompt)
         inversions = await models.search(connection, type=ModelType.TextualInversion)
-        trigger_map = embeddings.triggers(inversions, str(config.base))
+        prompt, loras = _positive_prompt(request.prompt, "prompt", inversions, config)
+        negative_prompt, warnings = _negative_prompt(request.negative_prompt, "negative_prompt", inversions, config)
+        second_pass, second_warnings = await _second_pass(connection, request, inversions, config)
         generation_request = GenerationRequest(
-            prompt=parse(embeddings.replace_words(prompt, trigger_map), "prompt"),
+            prompt=prompt,
             loras=loras,
             controls=controlnet.control_choices(request),
             reference_images=controlnet.reference_choices(request),
             refiner=_refiner(request),
-            negative_prompt=parse(embeddings.replace_words(request.negative_prompt, trigger_map), "negative_prompt"),
+            negative_prompt=negative_prompt,
+            second_pass=second_pass,
             count=count,
             seed=_seed(request.seed),
             width=request.width,
@@ -118,8 +135,57 @@ async def make_plan(resources: Resources, user: User, request: Generate) -> Gene
     )
     resolved = replace(resolved, settings=replace(resolved.settings, scheduler=resolved_sampling.scheduler))
     strength = DEFAULT_STRENGTH[type(request)] if request.denoising_strength is None else request.denoising_strength
-    plan = GenerationPlan(request, resolved, resolved_sampling, options, strength)
+    plan = GenerationPlan(
+        request, resolved, resolved_sampling, options, strength, warnings=(*warnings, *second_warnings)
+    )
     return _with_hires(plan, request) if isinstance(request, TextToImage) and request.enable_hr else plan
+
+
+def _positive_prompt(
+    text: str, param: str, inversions: Sequence[ModelConfig], config: ModelConfig
+) -> tuple[Prompt, list[LoRAChoice]]:
+    """Return a prompt for a model, and the LoRAs of its tags."""
+    words, loras = extract_loras(text, param)
+    return _parse(words, param, inversions, config), loras
+
+
+def _negative_prompt(
+    text: str, param: str, inversions: Sequence[ModelConfig], config: ModelConfig
+) -> tuple[Prompt, list[tuple[str, str]]]:
+    """Return a negative prompt for a model, and warnings: in A1111 too, LoRAs in it have no effect."""
+    words, loras = extract_loras(text, param)
+    warnings = [
+        (f"the LoRA {lora.model} in {param} has no effect: LoRAs of the prompt apply to both prompts", param)
+        for lora in loras
+    ]
+    return _parse(words, param, inversions, config), warnings
+
+
+def _parse(words: str, param: str, inversions: Sequence[ModelConfig], config: ModelConfig) -> Prompt:
+    return parse(embeddings.replace_words(words, embeddings.triggers(inversions, str(config.base))), param)
+
+
+async def _second_pass(
+    connection: AsyncConnection, request: Generate, inversions: Sequence[ModelConfig], config: ModelConfig
+) -> tuple[SecondPassChoice | None, list[tuple[str, str]]]:
+    """Return what the hires fix has other than the first pass, None if nothing; and the warnings of its prompts."""
+    if not isinstance(request, TextToImage) or not request.enable_hr:
+        return None, []
+    name = request.hr_checkpoint_name or ""
+    is_same = name.strip().lower() in SAME_AS_FIRST_RUN
+    second = config if is_same else await options_store.find_checkpoint(connection, options_store.without_hash(name))
+    texts = request.hr_prompt or request.prompt, request.hr_negative_prompt or request.negative_prompt
+    if second.key == config.key and texts == (request.prompt, request.negative_prompt):
+        return None, []
+    prompt, loras = _positive_prompt(texts[0], "hr_prompt", inversions, second)
+    negative_prompt, warnings = _negative_prompt(texts[1], "hr_negative_prompt", inversions, second)
+    choice = SecondPassChoice(
+        model=second.key,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        loras=loras if request.hr_prompt else None,
+    )
+    return choice, warnings if request.hr_negative_prompt else []
 
 
 def _resolve_sampling(config: ModelConfig, name: str | None, schedule: str | None, default: str) -> Sampling:
@@ -208,17 +274,6 @@ def _find_unsupported_hires(request: TextToImage) -> list[tuple[str, Any, str]]:
     return [
         ("hr_scale", not 1 <= request.hr_scale <= MAX_SCALE, f"must be 1 to {MAX_SCALE}"),
         ("hr_upscaler", upscaler is None, f"unknown upscaler {request.hr_upscaler!r}; there are: {names}"),
-        (
-            "hr_checkpoint_name",
-            (request.hr_checkpoint_name or "").lower() not in SAME_AS_FIRST_RUN,
-            "must be the checkpoint of the first pass",
-        ),
-        ("hr_prompt", request.hr_prompt not in {"", request.prompt}, "must be the prompt of the first pass"),
-        (
-            "hr_negative_prompt",
-            request.hr_negative_prompt not in {"", request.negative_prompt},
-            "must be the negative prompt of the first pass",
-        ),
     ]
 
 
@@ -253,7 +308,8 @@ def _with_first_pass(request: Generate) -> Generate:
 def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
     settings, config = plan.resolved.settings, plan.resolved.config
     generation.require_capability(config, "hires_fix")
-    grid = generation.architecture_of(config).grid
+    second = plan.resolved.second_config or config
+    grid = generation.grid_of(config, second)
     width, height = generation.fit_size(*_hires_size(request, settings.width, settings.height), grid)
     steps = request.hr_second_pass_steps or settings.steps
     upscaler = _find_upscaler(request) or LATENT
@@ -263,7 +319,7 @@ def _with_hires(plan: GenerationPlan, request: TextToImage) -> GenerationPlan:
     second_scheduler = None
     if sampler or schedule:
         name = sampler or plan.sampling.sampler
-        second_scheduler = _resolve_sampling(config, name, schedule or request.scheduler, settings.scheduler).scheduler
+        second_scheduler = _resolve_sampling(second, name, schedule or request.scheduler, settings.scheduler).scheduler
     hires_fix = HiresFix(
         width,
         height,
