@@ -115,6 +115,17 @@ class Engine:
         image: Image = _part("preview").preview(latents, space)
         return image, space.spatial_factor if space else PIXELS_PER_LATENT
 
+    def decode_preview(self, config: Any, path: Path, latents: Any) -> tuple["Image", int]:
+        """Return a preview of latents by the tiny autoencoder of a record, and its scale factor to full size.
+
+        Raises an error of the loader, and torch.OutOfMemoryError if the device has no memory for it.
+        """
+        loaded = self.load(config, path, None)
+        with loaded as vae:
+            previews = importlib.import_module("invokeclone.components.autoencoders.previews")
+            image: tuple[Image, int] = previews.decode_preview(vae, latents, loaded.device)
+            return image
+
     @staticmethod
     def watch_modules() -> None:
         """Check for cancellation at each module of a network; does nothing before torch is imported. Does not block."""
