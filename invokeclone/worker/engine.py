@@ -171,6 +171,13 @@ class Engine:
         if self._cache:
             self._cache.clear()
 
+    def free_device(self, error: BaseException) -> bool:
+        """If a computation failed for lack of the device's memory, free it; return whether to try again."""
+        devices = sys.modules.get("invokeclone.engine.devices")
+        if self._cache is None or devices is None or not devices.is_out_of_memory(error):
+            return False
+        return bool(self._cache.free_device())
+
     def drop(self, keys: Sequence[str]) -> None:
         """Drop models whose records were changed or deleted; may wait for a running load."""
         if self._cache:
