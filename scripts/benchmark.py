@@ -1,7 +1,7 @@
 """Measure the claims of README and CHANGELOG: startup, memory, cost of a generation, response times under load.
 
 Usage: .venv/bin/python scripts/benchmark.py [--only start,generation,load,queue,dialects,lora,health,growth,
-transformers,loading] [--out FILE.json], or .venv/bin/python scripts/benchmark.py --against DIR [--groups
+denoising,switches,loading] [--out FILE.json], or .venv/bin/python scripts/benchmark.py --against DIR [--groups
 misc,queue,gallery,gen] [--rows NAME,…] [--times N]
 
 A server is started on a scratch root, with one torch thread except for the wall time of an image. CPU seconds are those
@@ -371,18 +371,25 @@ def measure_growth() -> dict[str, float]:
         return benchmark_growth.measure(running)
 
 
-def measure_transformers() -> dict[str, float]:
-    """Measure the denoising of FLUX.1, Stable Diffusion 3 and CogView4 against diffusers' pipelines."""
-    import benchmark_transformers
+def measure_denoising() -> dict[str, float]:
+    """Measure the denoising of each family against diffusers' pipelines."""
+    import benchmark_denoising
 
-    return benchmark_transformers.compare()
+    return benchmark_denoising.compare()
+
+
+def measure_switches() -> dict[str, float]:
+    """Measure fused projections and channels last."""
+    import benchmark_denoising
+
+    return benchmark_denoising.switches()
 
 
 def measure_loading() -> dict[str, float]:
     """Measure loading, memory and steps of large FLUX.1 files in several number formats."""
-    import benchmark_transformers
+    import benchmark_loading
 
-    return benchmark_transformers.measure_loading()
+    return benchmark_loading.measure_loading()
 
 
 MEASURES: dict[str, Callable[[], dict[str, float]]] = {
@@ -394,7 +401,8 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
     "lora": measure_lora,
     "health": measure_health,
     "growth": measure_growth,
-    "transformers": measure_transformers,
+    "denoising": measure_denoising,
+    "switches": measure_switches,
     "loading": measure_loading,
 }
 

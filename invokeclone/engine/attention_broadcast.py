@@ -7,6 +7,7 @@ the guidance where each has a call of its own.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -53,7 +54,8 @@ class _Call(NamedTuple):
     """Number of the call among those of the same step and side, from 0."""
 
 
-class _Result(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Result:
     index: int
     shape: torch.Size
     output: Any

@@ -169,6 +169,20 @@ class ModelCache:
             self.memory.empty()
             return len(entries)
 
+    def free_device(self) -> bool:
+        """Move every model that is not in use off the device, and reserve twice as much for computation from now on.
+
+        At most half of the device's memory is reserved. Returns whether there is a separate device. Call it after a
+        computation ran out of memory.
+        """
+        if not self.memory.separate:
+            return False
+        with self._lock:
+            self._offload(self.device_used)
+            self.memory.empty()
+            self._working = max(self._working, min(2 * self._working, self.memory.total() // 2))
+        return True
+
     def expire(self) -> int:
         """Drop all models if none was used for `model_cache_keep_alive_min` minutes, and return how many.
 

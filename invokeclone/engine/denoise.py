@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -15,7 +15,8 @@ OnStep = Callable[[PipelineIntermediateState], None]
 """Called before the first model call and after each; raises CanceledException to stop the loop."""
 
 
-class Position(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Position:
     """The position of a model call in the loop: `index`, from 0, of `total`."""
 
     index: int

@@ -115,6 +115,17 @@ class Engine:
         image: Image = _part("preview").preview(latents, space)
         return image, space.spatial_factor if space else PIXELS_PER_LATENT
 
+    def decode_preview(self, config: Any, path: Path, latents: Any) -> tuple["Image", int]:
+        """Return a preview of latents by the tiny autoencoder of a record, and its scale factor to full size.
+
+        Raises an error of the loader, and torch.OutOfMemoryError if the device has no memory for it.
+        """
+        loaded = self.load(config, path, None)
+        with loaded as vae:
+            previews = importlib.import_module("invokeclone.components.autoencoders.previews")
+            image: tuple[Image, int] = previews.decode_preview(vae, latents, loaded.device)
+            return image
+
     @staticmethod
     def watch_modules() -> None:
         """Check for cancellation at each module of a network; does nothing before torch is imported. Does not block."""
@@ -159,6 +170,13 @@ class Engine:
         """Drop all models that are not in use; may wait for a running load."""
         if self._cache:
             self._cache.clear()
+
+    def free_device(self, error: BaseException) -> bool:
+        """If a computation failed for lack of the device's memory, free it; return whether to try again."""
+        devices = sys.modules.get("invokeclone.engine.devices")
+        if self._cache is None or devices is None or not devices.is_out_of_memory(error):
+            return False
+        return bool(self._cache.free_device())
 
     def drop(self, keys: Sequence[str]) -> None:
         """Drop models whose records were changed or deleted; may wait for a running load."""

@@ -197,12 +197,24 @@ class _Run:
             return cached_output, cached_output.model_dump_json().encode()
         if type(node).__module__ not in IMPORT_FREE:
             self._tools.engine.wait_until_imported()
-        output = node.invoke(self._make_context(self.session, node, source_id, events))
+        output = self._invoke(node, source_id, events)
         output_json = output.model_dump_json().encode()
         check_output(output, output_json, self._tools.resources.settings.limits)
         if key:
             cache.save(key, output, output_json)
         return output, output_json
+
+    def _invoke(self, node: BaseInvocation, source_id: str, events: NodeEvents) -> BaseInvocationOutput:
+        """Return the output of a node; one that runs out of the device's memory is invoked once more with all of it."""
+        try:
+            return node.invoke(self._make_context(self.session, node, source_id, events))
+        except Exception as error:
+            if not self._tools.engine.free_device(error):
+                raise
+            _log.warning(
+                "node %s (%s) ran out of memory, it is invoked again: %s", node.id, node.get_type(), str(error)
+            )
+        return node.invoke(self._make_context(self.session, node, source_id, events))
 
     def _report_stopping(self) -> None:
         """Report the first checkpoint of a canceled item; later ones are not reported."""

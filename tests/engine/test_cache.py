@@ -263,6 +263,25 @@ def test_out_of_memory_in_the_loader_is_retried_once():
     assert tries[1] == 0
 
 
+def test_the_device_is_freed_for_a_computation_that_ran_out_of_memory():
+    cache, memory = cache_of(8)
+    cache._working = MB
+    used, idle = cache.get("used", lambda: model(1)), cache.get("idle", lambda: model(2))
+    with cache.hold(idle):
+        pass
+    with cache.hold(used):
+        assert cache.free_device()
+        assert (idle.on_device, used.on_device) == (0, used.size)
+    assert memory.taken == used.size
+    assert memory.emptied
+    reserved = []
+    for _ in range(3):
+        cache.free_device()
+        reserved.append(cache._working)
+    assert reserved == [4 * MB] * 3  # half of the device
+    assert not ModelCache(Settings(), "cpu").free_device()
+
+
 def test_a_changed_model_is_dropped_with_its_parts():
     cache, memory = cache_of(10)
     for key in ("a:unet", "a:vae", "ab"):

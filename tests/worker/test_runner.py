@@ -255,3 +255,51 @@ async def test_log_records_identify_the_item(run: Run, make: Any, logged: list[l
     assert failed.items() >= {"action": "run_node", **common}.items()
     assert figures.items() >= {"action": "run_item", "status": "failed", **common}.items()
     assert figures["seconds"] >= 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_node_that_runs_out_of_the_devices_memory_is_invoked_once_more(
+    times: int, tools: Tools, run: Run, make: Any, toys: ModuleType, channel: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from invokeclone.engine.cache import ModelCache
+    from tests.counted_memory import MB, FakeMemory
+
+    cache = ModelCache(Settings(device_working_mem_gb=0), "cpu", FakeMemory(10 * MB))
+    idle = cache.get("a", lambda: torch.nn.Linear(4, 4))
+    with cache.hold(idle):
+        pass
+    tools.engine._cache = cache
+    taken: list[int] = []
+
+    def compute(_context: Any) -> None:
+        taken.append(idle.on_device)
+        if len(taken) <= times:
+            raise torch.OutOfMemoryError("out of memory (pretended)")
+
+    toys.CALL.append(compute)
+    try:
+        outcome = await run(make.item({"ask": {"type": "toy_context"}}))
+    finally:
+        toys.CALL.clear()
+    assert taken == [idle.size, 0]
+    assert outcome.status == ("completed" if times == 1 else "failed")
+    assert channel.names().count("invocation_started") == 1
+    assert "ran out of memory, it is invoked again" in caplog.text
+
+
+async def test_other_errors_are_not_tried_again(run: Run, make: Any, toys: ModuleType) -> None:
+    calls: list[int] = []
+
+    def fail(_context: Any) -> None:
+        calls.append(1)
+        raise RuntimeError("broken")
+
+    toys.CALL.append(fail)
+    try:
+        outcome = await run(make.item({"ask": {"type": "toy_context"}}))
+    finally:
+        toys.CALL.clear()
+    assert outcome.status == "failed"
+    assert len(calls) == 1

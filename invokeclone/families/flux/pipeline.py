@@ -97,10 +97,10 @@ def denoise(transformer: Any, task: FluxDenoiseTask, device: torch.device, on_st
             "a cfg_scale other than 1 needs negative_text_conditioning: connect one, or set cfg_scale to 1 "
             "(`guidance` needs none)"
         )
-    scales = truncate_guidance(scales, steps, task.inputs.guidance_end)
     positive = task.positive.to(device, dtype)
     negative = None if task.negative is None else task.negative.to(device, dtype)
-    predict = classifier_free_guidance(denoiser, positive, negative, scales, sequential=True)
+    truncated = truncate_guidance(scales, steps, task.inputs.guidance_end)
+    predict = classifier_free_guidance(denoiser, positive, negative, truncated, sequential=True)
     # 3. the loop
     mixed = added is not None and added.dtype != dtype
     with (

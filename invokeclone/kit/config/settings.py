@@ -174,6 +174,12 @@ class InvokeAIAppConfig(BaseSettings):
         description="Compile the blocks of denoising networks with torch.compile: the first run of each size takes minutes, "
         "later ones less time. Images differ by rounding.",
     )
+    tiny_autoencoder_previews: SkipJsonSchema[bool] = Field(
+        default=False,
+        exclude=True,
+        description="Decode the previews of Stable Diffusion 1, 2 and XL with a tiny autoencoder (TAESD), if one is installed "
+        "as a VAE; sharper, but each step takes longer.",
+    )
     wan_memory_optimization: bool = Field(False, description="Save memory in Wan models.")
     pid_memory_optimization: bool = Field(False, description="Save memory in PiD decoders.")
     attention_type: Literal["auto", "normal", "xformers", "sliced", "torch-sdp"] = Field(

@@ -15,6 +15,7 @@ from invokeclone.worker.interfaces.boards import Boards
 from invokeclone.worker.interfaces.images import WorkerImages
 from invokeclone.worker.interfaces.models import Models
 from invokeclone.worker.interfaces.presets import Presets
+from invokeclone.worker.interfaces.previews import Previews
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
 from invokeclone.worker.tensors import TensorStore
@@ -125,7 +126,7 @@ class Context:
 def make_context(session: Session, node: BaseInvocation, source_id: str, events: NodeEvents) -> Context:
     """Return the context of one prepared node of `session`."""
     tools = session.tools
-    util = NodeProgress(events, session.canceled, tools.engine.preview)
+    util = NodeProgress(events, session.canceled, Previews(session).render)
     return Context(
         images=WorkerImages(session, node, util),
         tensors=Tensors(tools.tensors),
