@@ -1,6 +1,7 @@
 """Which installed model provides the tokenizer of a Qwen3 encoder. Does not import torch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from invokeclone.components.separate_parts import first_installed, includes
 from invokeclone.graph.context import InvocationContext
@@ -19,13 +20,16 @@ def tokenizer_source(
     It is the encoder's own. For a file without one it is that of a main model that includes it, of another Qwen3
     encoder, or of an installed Z-Image model. Raises ValueError if there is none.
     """
-    if context.models.get_config(encoder.key).format != _WITHOUT:
+
+    def has_tokenizer(record: Any) -> bool:
+        may_be_file = record.format == ModelFormat.SDNQQuantized
+        return bool(context.models.get_absolute_path(record).is_dir()) if may_be_file else record.format != _WITHOUT
+
+    if has_tokenizer(context.models.get_config(encoder.key)):
         return encoder
     if main := next((main for main in mains if includes(context, main, SubModelType.Tokenizer)), None):
         return main
-    separate = first_installed(
-        context, lambda record: record.format != _WITHOUT, type=ModelType.Qwen3Encoder
-    ) or first_installed(
+    separate = first_installed(context, has_tokenizer, type=ModelType.Qwen3Encoder) or first_installed(
         context,
         lambda record: record.format == ModelFormat.Diffusers,
         type=ModelType.Main,
