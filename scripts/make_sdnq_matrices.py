@@ -18,7 +18,11 @@ CASES = {
     "groups": ((4, 64), ["uint4", "int5", "int8", "uint8", "float8_e4m3fn"], {"group_size": 16}),
     "tensor": ((4, 64), ["int8"], {"group_size": -2}),
     "correction": ((4, 64), ["uint4", "int8"], {"group_size": 32, "use_svd": True, "svd_rank": 2}),
-    "products": ((32, 48), ["int8", "uint4"], {"group_size": -1, "use_quantized_matmul": True, "use_svd": True, "svd_rank": 2}),
+    "products": (
+        (32, 48),
+        ["int8", "uint4"],
+        {"group_size": -1, "use_quantized_matmul": True, "use_svd": True, "svd_rank": 2},
+    ),
     "odd": ((4, 60), ["int5", "int7"], {"group_size": -1}),
 }
 """Shape, types and settings. With `products`, matrices are stored transposed."""
@@ -32,7 +36,13 @@ for case, (shape, kinds, settings) in CASES.items():
         )
         state = {name: value for name, value in state.items() if value is not None}
         others = {name: value for name, value in state.items() if name not in ("weight", "scale")}
-        decoded = decode(state["weight"], state["scale"], skip_quantized_matmul=decode.use_quantized_matmul, skip_compile=True, **others)
+        decoded = decode(
+            state["weight"],
+            state["scale"],
+            skip_quantized_matmul=decode.use_quantized_matmul,
+            skip_compile=True,
+            **others,
+        )
         tensors |= {f"{case}/{kind}/x.{name}": value.contiguous() for name, value in state.items()}
         tensors[f"{case}/{kind}/expected"] = decoded.contiguous()
 save_file(tensors, OUT)

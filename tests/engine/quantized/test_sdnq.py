@@ -50,7 +50,10 @@ def test_matrices_decode_as_the_package_does(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["groups/uint4", "correction/uint4", "products/int8", "rows/fp5", "rows/int6"])
 def test_rows_are_cut_and_layers_compute(case: str) -> None:
-    packed, expected = unpack_names(parts(case), {"weights_dtype": case.split("/")[1]})["x.weight"], CASES[case]["expected"]
+    packed, expected = (
+        unpack_names(parts(case), {"weights_dtype": case.split("/")[1]})["x.weight"],
+        CASES[case]["expected"],
+    )
     assert isinstance(packed, PackedTensor)
     first, second = packed.chunk(2)
     half = len(expected) // 2
@@ -74,7 +77,9 @@ def test_types_are_inferred_in_files_without_settings(kind: str, tmp_path: Path)
 
 def test_ambiguous_types_need_settings(tmp_path: Path) -> None:
     save_file(parts("rows/int6"), tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"a\.safetensors: x\.weight: its type cannot be inferred .* quantization_config"):
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors: x\.weight: its type cannot be inferred .* quantization_config"
+    ):
         read_weights(tmp_path / "a.safetensors")
     (tmp_path / "quantization_config.json").write_text('{"quant_method": "sdnq", "weights_dtype": "int6"}')
     assert torch.equal(decoded(read_weights(tmp_path / "a.safetensors")["x.weight"]), CASES["rows/int6"]["expected"])
@@ -106,7 +111,9 @@ def test_unknown_types_and_settings_are_named() -> None:
     with pytest.raises(ValueError, match="type float5_e4m3fn cannot be decoded"):
         kind_of("float5_e4m3fn")
     for setting in ("use_hadamard", "use_codebook"):
-        with pytest.raises(ValueError, match=rf"x\.weight is quantized by SDNQ with {setting}, which cannot be decoded"):
+        with pytest.raises(
+            ValueError, match=rf"x\.weight is quantized by SDNQ with {setting}, which cannot be decoded"
+        ):
             unpack_names(parts("rows/int8"), {"weights_dtype": "int8", setting: True})
     with pytest.raises(ValueError, match="with scale_2"):
         unpack_names(parts("rows/int8") | {"x.scale_2": torch.ones(1)}, {"weights_dtype": "int8"})
