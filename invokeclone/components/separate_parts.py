@@ -1,6 +1,6 @@
 """Parts that a main model may lack and another installed model has, such as T5 encoders."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from invokeclone.graph.context import InvocationContext
@@ -47,26 +47,31 @@ def t5_tokenizer_for(context: InvocationContext, model: ModelIdentifierField) ->
     It is that of a T5 encoder in a folder, of a main model in a folder, or of a T5 encoder in GGUF format. Raises
     ValueError if none is installed.
     """
-
-    def has(part: SubModelType) -> Callable[[Any], bool]:
-        return lambda record: bool((context.models.get_absolute_path(record) / str(part)).is_dir())
-
-    for attributes, parts in (
-        ({"type": ModelType.T5Encoder}, _SECOND),
-        *(({"type": ModelType.Main, "base": base}, parts) for base, parts in _T5_IN_MAIN_MODELS.items()),
-    ):
-        if (source := first_installed(context, has(parts[0]), **attributes)) is not None:
-            break
-    else:
-        parts = _SECOND
-        source = first_installed(context, lambda _: True, type=ModelType.T5Encoder, format=ModelFormat.GGUFQuantized)
+    source = next(_t5_tokenizers(context), None)
     if source is None:
         raise ValueError(
             f"{model.name} has T5 without its tokenizer: also install a T5 encoder in a folder or in GGUF format, for "
             "example InvokeAI/t5-v1_1-xxl::bfloat16, or a FLUX.1 or Stable Diffusion 3 model in a folder"
         )
     context.logger.info(f"{model.name} has T5 without its tokenizer: that of {source.name} is used")
-    return source.part(parts[0])
+    return source
+
+
+def _t5_tokenizers(context: InvocationContext) -> Iterator[ModelIdentifierField]:
+    """Yield references to T5's tokenizers in installed models: those in folders, then those in GGUF files."""
+
+    def has(part: SubModelType) -> Callable[[Any], bool]:
+        return lambda record: bool((context.models.get_absolute_path(record) / str(part)).is_dir())
+
+    part = _SECOND[0]
+    if separate := first_installed(context, has(part), type=ModelType.T5Encoder):
+        yield separate.part(part)
+    for base, (main_part, _) in _T5_IN_MAIN_MODELS.items():
+        if main := first_installed(context, has(main_part), type=ModelType.Main, base=base):
+            yield main.part(main_part)
+    gguf = {"type": ModelType.T5Encoder, "format": ModelFormat.GGUFQuantized}
+    if separate := first_installed(context, lambda _: True, **gguf):
+        yield separate.part(part)
 
 
 def clip_of(context: InvocationContext, selected: ModelIdentifierField, variant: ClipVariantType) -> TextEncoder:

@@ -230,7 +230,9 @@ def test_t5_of_a_bundle_with_the_tokenizer_of_another_model(
     context.models.add(
         tmp_path / "clip", BaseModelType.Any, ModelType.CLIPEmbed, ModelFormat.Diffusers, variant="large"
     )
-    with pytest.raises(ValueError, match=r"bundle\.safetensors has T5 without its tokenizer: also install a T5 encoder"):
+    with pytest.raises(
+        ValueError, match=r"bundle\.safetensors has T5 without its tokenizer: also install a T5 encoder"
+    ):
         FluxModelLoaderInvocation(model=main).invoke(context)
     gguf = context.models.add(tmp_path / "t5.gguf", BaseModelType.Any, ModelType.T5Encoder, ModelFormat.GGUFQuantized)
     output = FluxModelLoaderInvocation(model=main).invoke(context)
