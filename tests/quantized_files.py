@@ -90,3 +90,22 @@ def int8(path: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
     scales = weight.float().abs().amax(dim=1).clamp(min=1e-8)
     values = (weight.float() / scales[:, None] * 127).round().to(torch.int8)
     return {f"{path}.weight": values, f"{path}.SCB": scales, f"{path}.weight_format": torch.zeros(1, dtype=torch.uint8)}
+
+
+def float8(path: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return a layer's weight in 8-bit floats with a scale per row, as in scaled files of Black Forest Labs and ComfyUI."""
+    scales = weight.float().abs().amax(dim=1).clamp(min=1e-8) / 448
+    return {
+        f"{path}.weight": (weight.float() / scales[:, None]).to(torch.float8_e4m3fn),
+        f"{path}.weight_scale": scales,
+    }
+
+
+def sdnq_uint4(path: str, weight: torch.Tensor, group: int = 16) -> dict[str, torch.Tensor]:
+    """Return the tensors that SDNQ stores for a layer's weight in 4 bits with a scale and zero point per group."""
+    groups = weight.float().reshape(len(weight), -1, group if weight.shape[1] % group == 0 else weight.shape[1])
+    zero_points, highest = groups.amin(dim=-1, keepdim=True), groups.amax(dim=-1, keepdim=True)
+    scales = ((highest - zero_points) / 15).clamp(min=1e-8)
+    codes = ((groups - zero_points) / scales).round().clamp(0, 15).to(torch.uint8).flatten()
+    packed = codes[::2] | (codes[1::2] << 4)
+    return {f"{path}.weight": packed, f"{path}.scale": scales, f"{path}.zero_point": zero_points}

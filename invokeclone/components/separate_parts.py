@@ -1,6 +1,6 @@
 """Parts that a main model may lack and another installed model has, such as T5 encoders."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from invokeclone.graph.context import InvocationContext
@@ -21,6 +21,8 @@ _FIRST = (SubModelType.Tokenizer, SubModelType.TextEncoder)
 _SECOND = (SubModelType.Tokenizer2, SubModelType.TextEncoder2)
 _THIRD = (SubModelType.Tokenizer3, SubModelType.TextEncoder3)
 _T5_IN_MAIN_MODELS = {BaseModelType.Flux: _SECOND, BaseModelType.StableDiffusion3: _THIRD}
+_T5_FORMATS_OF_FILES = (ModelFormat.T5Encoder, ModelFormat.BnbQuantizedLlmInt8b)
+"""Formats of T5 encoders in a folder, or in a file without a tokenizer."""
 _CLIP_IN_MAIN_MODELS = {
     ClipVariantType.L: {BaseModelType.Flux: _FIRST, BaseModelType.StableDiffusion3: _FIRST},
     ClipVariantType.G: {BaseModelType.StableDiffusion3: _SECOND},
@@ -32,7 +34,44 @@ def t5_of(context: InvocationContext, selected: ModelIdentifierField) -> TextEnc
 
     InvokeAI's web UI offers both. Raises UnknownModel and WrongModelType.
     """
-    return _encoder_of(context, selected, ModelType.T5Encoder, _SECOND, _T5_IN_MAIN_MODELS)
+    tokenizer, encoder = _encoder_of(context, selected, ModelType.T5Encoder, _SECOND, _T5_IN_MAIN_MODELS)
+    record = context.models.get_config(selected.key)
+    if record.format in _T5_FORMATS_OF_FILES and context.models.get_absolute_path(record).is_file():
+        tokenizer = t5_tokenizer_for(context, selected)
+    return tokenizer, encoder
+
+
+def t5_tokenizer_for(context: InvocationContext, model: ModelIdentifierField) -> ModelIdentifierField:
+    """Return the tokenizer of another model for a file with T5's weights, which has no vocabulary; all T5s have the same.
+
+    It is that of a T5 encoder in a folder, of a main model in a folder, or of a T5 encoder in GGUF format. Raises
+    ValueError if none is installed.
+    """
+    source = next(_t5_tokenizers(context), None)
+    if source is None:
+        raise ValueError(
+            f"{model.name} has T5 without its tokenizer: also install a T5 encoder in a folder or in GGUF format, for "
+            "example InvokeAI/t5-v1_1-xxl::bfloat16, or a FLUX.1 or Stable Diffusion 3 model in a folder"
+        )
+    context.logger.info(f"{model.name} has T5 without its tokenizer: that of {source.name} is used")
+    return source
+
+
+def _t5_tokenizers(context: InvocationContext) -> Iterator[ModelIdentifierField]:
+    """Yield references to T5's tokenizers in installed models: those in folders, then those in GGUF files."""
+
+    def has(part: SubModelType) -> Callable[[Any], bool]:
+        return lambda record: bool((context.models.get_absolute_path(record) / str(part)).is_dir())
+
+    part = _SECOND[0]
+    if separate := first_installed(context, has(part), type=ModelType.T5Encoder):
+        yield separate.part(part)
+    for base, (main_part, _) in _T5_IN_MAIN_MODELS.items():
+        if main := first_installed(context, has(main_part), type=ModelType.Main, base=base):
+            yield main.part(main_part)
+    gguf = {"type": ModelType.T5Encoder, "format": ModelFormat.GGUFQuantized}
+    if separate := first_installed(context, lambda _: True, **gguf):
+        yield separate.part(part)
 
 
 def clip_of(context: InvocationContext, selected: ModelIdentifierField, variant: ClipVariantType) -> TextEncoder:

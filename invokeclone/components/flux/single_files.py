@@ -1,7 +1,7 @@
 """The layout of single files of FLUX.1 and FLUX.2: Black Forest Labs' tensor names, and diffusers' names."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,15 @@ def _swap_halves(tensor: torch.Tensor | PackedTensor) -> torch.Tensor | PackedTe
     return second.join([first]) if isinstance(second, PackedTensor) else torch.cat([second, first])
 
 
+def prefix_of(names: Iterable[str]) -> str:
+    """Return the prefix of the transformer's tensors in a file; empty if they have none."""
+    names = list(names)
+    return next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
+
+
 def without_prefix(names: Mapping[str, Any]) -> dict[str, Any]:
     """Return the transformer's tensors of a file without their prefix; of a bundle, only those."""
-    prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in names)), "")
+    prefix = prefix_of(names)
     return {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
 
 

@@ -18,9 +18,12 @@ _FOLDERS = {SubModelType.Tokenizer2: "tokenizer_2", SubModelType.TextEncoder2: "
 
 
 @loads(type=ModelType.T5Encoder, format=ModelFormat.T5Encoder)
+@loads(type=ModelType.T5Encoder, format=ModelFormat.SDNQQuantized)
 def load_t5(request: LoadRequest) -> Any:
-    """Return the tokenizer or the encoder of a folder, in the number format of its files."""
+    """Return the tokenizer or the encoder of a folder, in the number format of its files, or the encoder of a file."""
     _check_part(request, "T5", _FOLDERS)
+    if request.path.is_file():
+        return _load_t5_file(request)
     if request.submodel == SubModelType.Tokenizer2:
         return load_t5_tokenizer(request.path / _FOLDERS[SubModelType.Tokenizer2])
     return load_t5_encoder(request.path / _FOLDERS[SubModelType.TextEncoder2])
@@ -32,13 +35,15 @@ def load_t5_gguf(request: LoadRequest) -> Any:
     _check_part(request, "T5", _FOLDERS)
     if request.submodel == SubModelType.Tokenizer2:
         return t5_files.load_gguf_tokenizer(request.path)
-    return t5_files.load_gguf_encoder(request.path, _dtype(request))
+    return t5_files.load_t5_file(request.path, _dtype(request))
 
 
 @loads(type=ModelType.T5Encoder, format=ModelFormat.BnbQuantizedLlmInt8b)
 def load_t5_int8(request: LoadRequest) -> Any:
-    """Return the tokenizer or the encoder of a folder with weights in 8 bits, which stay quantized."""
+    """Return the tokenizer or the encoder of a folder, or the encoder of a file, with weights in 8 bits, which stay so."""
     _check_part(request, "T5", _FOLDERS)
+    if request.path.is_file():
+        return _load_t5_file(request)
     if request.submodel == SubModelType.Tokenizer2:
         return load_t5_tokenizer(request.path / _FOLDERS[SubModelType.Tokenizer2])
     return t5_files.load_int8_encoder(request.path / _FOLDERS[SubModelType.TextEncoder2], _dtype(request))
@@ -51,6 +56,12 @@ def load_qwen3(request: LoadRequest) -> Any:
     if request.submodel == SubModelType.Tokenizer:
         return qwen3.load_qwen3_tokenizer(folder)
     return qwen3.load_qwen3_encoder(folder, _dtype(request))
+
+
+@loads(type=ModelType.Qwen3Encoder, format=ModelFormat.SDNQQuantized)
+def load_qwen3_sdnq(request: LoadRequest) -> Any:
+    """Return a part of a folder that SDNQ has quantized, or the encoder of such a file."""
+    return load_qwen3(request) if request.path.is_dir() else load_qwen3_file(request)
 
 
 @loads(type=ModelType.Qwen3Encoder, format=ModelFormat.Checkpoint)
@@ -89,6 +100,13 @@ def _decoder_folder(request: LoadRequest, kind: str) -> Path:
     _check_part(request, kind, _DECODER_PARTS)
     folder = request.path / str(request.submodel)
     return folder if folder.is_dir() else request.path
+
+
+def _load_t5_file(request: LoadRequest) -> Any:
+    """Return the encoder of a file, which has no tokenizer."""
+    if request.submodel == SubModelType.Tokenizer2:
+        raise ValueError(f"{request.config.name} comes without a tokenizer: use that of a T5 encoder in a folder")
+    return t5_files.load_t5_file(request.path, _dtype(request))
 
 
 def _check_part(request: LoadRequest, kind: str, parts: Collection[SubModelType]) -> None:

@@ -20,7 +20,7 @@ class _T5(CpuOnly):
 
 
 class T5Encoder_T5Encoder_Config(_T5, OfAnyBase):
-    """A T5 encoder in a folder."""
+    """A T5 encoder in a folder, or in one safetensors file without its tokenizer."""
 
     format: Literal[ModelFormat.T5Encoder] = ModelFormat.T5Encoder
 
@@ -152,7 +152,16 @@ _QWEN3_VL_CLASSES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
 _QWEN_VL_CLASSES = ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLModel")
 _MISTRAL = ("Mistral3ForConditionalGeneration", "Mistral3Model", "MistralForCausalLM", "MistralModel")
 _GEMMA2 = ("Gemma2ForCausalLM", "Gemma2Model")
-_T5_POSITIONS = "enc.blk.{}.attn_rel_b.weight"
+_T5_POSITIONS = (
+    "enc.blk.{}.attn_rel_b.weight",
+    "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight",
+)
+_T5_NAMES = (
+    _T5_POSITIONS[1].format(0),
+    "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+    "encoder.final_layer_norm.weight",
+)
+"""Tensors of each T5 encoder of version 1.1 in one safetensors file."""
 _LAYER = re.compile(r"(?:layers|blk)\.(\d+)\.")
 
 
@@ -201,6 +210,15 @@ def _is_t5_folder(*, sdnq: bool) -> Callable[[ModelFiles], None]:
         require(sdnq or (inner.path / _INDEX).is_file(), f"it has no {_INDEX}")
 
     return check
+
+
+def _is_t5(model: ModelFiles) -> None:
+    if model.is_folder:
+        _is_t5_folder(sdnq=False)(model)
+        return
+    forms.is_file_stored_as(ModelFormat.Checkpoint)(model)
+    require(all(name in model.tensors for name in _T5_NAMES), "it has no tensors of a T5 encoder")
+    require("llm_int8" not in model.path.name, "its weights are quantized to 8 bits by bitsandbytes")
 
 
 def _is_t5_int8(model: ModelFiles) -> None:
@@ -308,12 +326,12 @@ def _is_gemma2_gguf(model: ModelFiles) -> None:
 def _is_t5_gguf(model: ModelFiles) -> None:
     forms.is_file_stored_as(ModelFormat.GGUFQuantized)(model)
     require(model.has_prefix("enc.blk."), "it has no tensors of a T5 encoder")
-    require(not _is_umt5_gguf(model), "it is a UMT5 encoder")
+    require(not _is_umt5_file(model), "it is a UMT5 encoder")
 
 
-def _is_umt5_gguf(model: ModelFiles) -> bool:
+def _is_umt5_file(model: ModelFiles) -> bool:
     """Return whether a file is a UMT5 encoder: each layer has its own relative positions, in T5 only the first."""
-    return _T5_POSITIONS.format(1) in model.tensors
+    return any(name.format(1) in model.tensors for name in _T5_POSITIONS)
 
 
 def _qwen3_variant(width: Callable[[ModelFiles], int]) -> Callable[[ModelFiles], Qwen3VariantType]:
@@ -340,7 +358,7 @@ _MISTRAL_OF_FILE = {"variant": _mistral_variant_of_file}
 
 FAMILY = Family(
     rules=(
-        Rule(T5Encoder_T5Encoder_Config, _is_t5_folder(sdnq=False)),
+        Rule(T5Encoder_T5Encoder_Config, _is_t5),
         Rule(T5Encoder_BnBLLMint8_Config, _is_t5_int8),
         Rule(T5Encoder_SDNQ_Config, _is_t5_folder(sdnq=True)),
         Rule(T5Encoder_GGUF_Config, _is_t5_gguf),
@@ -360,5 +378,5 @@ FAMILY = Family(
         Rule(QwenVLEncoder_Checkpoint_Config, _is_qwen_vl_file),
         Rule(WanT5Encoder_WanT5Encoder_Config, _is_umt5_folder),
     ),
-    unsupported=(UnsupportedKind("a UMT5 encoder in GGUF format; only its folder can be used", _is_umt5_gguf),),
+    unsupported=(UnsupportedKind("a UMT5 encoder in one file; only its folder can be used", _is_umt5_file),),
 )

@@ -1,4 +1,4 @@
-"""T5 encoders in files that transformers cannot read: GGUF, and 8 bits by bitsandbytes."""
+"""T5 encoders in single files, and in folders with 8 bits by bitsandbytes, which transformers cannot read."""
 
 import re
 from collections.abc import Mapping
@@ -26,22 +26,25 @@ _BLOCK_NAMES = {
     "ffn_norm.weight": "layer.1.layer_norm.weight",
 }
 _BIAS = f"encoder.block.0.{_ATTENTION}.relative_attention_bias.weight"
+_TIED = "encoder.embed_tokens.weight"
 _TOKENS, _SCORES = "tokenizer.ggml.tokens", "tokenizer.ggml.scores"
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
-def load_gguf_encoder(path: Path, dtype: torch.dtype) -> Any:
-    """Return the T5EncoderModel of a GGUF file, computing in `dtype`; its matrices stay quantized, but embeddings do not.
+def load_t5_file(path: Path, dtype: torch.dtype, prefix: str = "") -> Any:
+    """Return the T5EncoderModel of a GGUF or safetensors file, computing in `dtype`.
 
-    Raises ValueError for missing tensors.
+    Its tensors have the names of llama.cpp or transformers after `prefix`. Matrices stay quantized, but embeddings do
+    not. Raises ValueError for missing tensors.
     """
-    weights = {_rename(name): value for name, value in read_weights(path).items()}
-    embeddings = ("shared.weight", _BIAS)
-    decoded = {
-        name: value.decode(dtype) if isinstance(value, PackedTensor) and name in embeddings else value
-        for name, value in weights.items()
-    }
-    return _build(decoded, dtype, path.name, {})
+    stored = read_weights(path, (prefix,))
+    weights = {_rename(name.removeprefix(prefix)): stored.pop(name) for name in list(stored)}
+    if (tied := weights.pop(_TIED, None)) is not None:
+        weights.setdefault("shared.weight", tied)
+    for name in ("shared.weight", _BIAS):
+        if isinstance(value := weights.get(name), PackedTensor):
+            weights[name] = value.decode(dtype)
+    return _build(weights, dtype, path.name, {})
 
 
 def _rename(name: str) -> str:
@@ -74,7 +77,7 @@ def _build(
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{name} holds an incomplete T5 encoder, download it again: {reason}") from error
     model.encoder.embed_tokens = model.shared
-    missing = [key for key in missing if key != "encoder.embed_tokens.weight"]
+    missing = [key for key in missing if key != _TIED]
     if missing:
         raise ValueError(f"{name} holds an incomplete T5 encoder ({missing[0]} is missing): download it again")
     return model.eval()

@@ -37,7 +37,7 @@ def unpack(
 
     `settings` are SDNQ's. Raises ValueError for quantizations that cannot be decoded.
     """
-    return sdnq.unpack_names(float8.unpack_names(bitsandbytes.unpack_names(tensors)), settings)
+    return float8.unpack_names(sdnq.unpack_names(bitsandbytes.unpack_names(tensors), settings))
 
 
 def settings_of_folder(folder: Path) -> dict[str, Any] | None:

@@ -64,7 +64,7 @@ def load(folder: Path, cls: Any, dtype: torch.dtype | None) -> Any:
     with plain_view(folder) as view:
         model = _empty(cls, view)
     try:
-        _, unknown = fill(model, _renamed(model, weights), dtype)
+        fill(model, _renamed(model, weights), dtype)
     except RuntimeError as error:
         raise ValueError(f"the weights in {folder} do not match config.json: {error}") from error
     if hasattr(model, "tie_weights"):
@@ -88,7 +88,9 @@ def _dtype_of(weights: dict[str, torch.Tensor | PackedTensor]) -> torch.dtype:
 def _empty(cls: Any, view: Path) -> Any:
     """Return a network without values, whose buffers that no file has are computed."""
     if not hasattr(cls, "config_class") or not str(cls.__module__).startswith("transformers."):
-        config = {name: value for name, value in cls.load_config(view, local_files_only=True).items() if name != _SETTINGS}
+        config = {
+            name: value for name, value in cls.load_config(view, local_files_only=True).items() if name != _SETTINGS
+        }
         with torch.device("meta"):
             return cls.from_config(config)
     config = cls.config_class.from_pretrained(view, local_files_only=True)
@@ -101,11 +103,13 @@ def _empty(cls: Any, view: Path) -> Any:
         for name in names:
             setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
         if names:
-            model._init_weights(module)  # noqa: SLF001 - computes them; parameters have no values yet
+            model._init_weights(module)
     return model
 
 
-def _renamed(model: nn.Module, weights: dict[str, torch.Tensor | PackedTensor]) -> dict[str, torch.Tensor | PackedTensor]:
+def _renamed(
+    model: nn.Module, weights: dict[str, torch.Tensor | PackedTensor]
+) -> dict[str, torch.Tensor | PackedTensor]:
     """Return the weights with the names of the network: a file may have those of a model around it."""
     expected = model.state_dict().keys()
     for prefix in (getattr(model, "base_model_prefix", ""), *_INNER_PREFIXES):

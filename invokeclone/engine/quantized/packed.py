@@ -72,8 +72,15 @@ class PackedTensor(ABC):
 
 def _join(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the rows of all parts; torch cannot join 8-bit floats on every device."""
-    joined = torch.cat([part.contiguous().view(torch.uint8) for part in parts])
-    return joined.view(parts[0].dtype)
+    return torch.cat([_as_bytes(part) for part in parts]).view(parts[0].dtype)
+
+
+def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor as int8, without a copy where possible."""
+    tensor = tensor.contiguous()
+    if tensor.stride(-1) != 1:  # of a single column, whose stride has no meaning
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    return tensor.view(torch.int8)
 
 
 Weights = Mapping[str, "torch.Tensor | PackedTensor"]
@@ -96,7 +103,7 @@ class PackedLinear(nn.Linear):  # type: ignore[misc]
         tensors = {**packed.parts, **packed.shared}
         self._formats = {name: tensor.dtype for name, tensor in tensors.items()}
         for number, tensor in enumerate(tensors.values()):
-            stored = nn.Parameter(tensor.contiguous().view(torch.int8), requires_grad=False)
+            stored = nn.Parameter(_as_bytes(tensor), requires_grad=False)
             self.register_parameter(_name(number), stored)
         self.register_parameter("bias", None if bias is None else nn.Parameter(bias, requires_grad=False))
 

@@ -40,10 +40,12 @@ class SDNQTensor(PackedTensor):
         """Return the matrix in a number format, decoded at once."""
         scales, zero_points = self.parts["scales"].to(dtype)[..., None], self.parts.get("zero_points")
         rows, groups, _ = scales.shape
-        matrix = self.kind.decode(self.parts["values"], dtype).reshape(rows, groups, -1) * scales
-        if zero_points is not None:
-            matrix += zero_points.to(dtype)[..., None]
-        matrix = matrix.reshape(self.shape)
+        values = self.kind.decode(self.parts["values"], dtype).reshape(rows, groups, -1)
+        if zero_points is None:
+            values = values * scales
+        else:
+            values = torch.addcmul(zero_points.to(dtype)[..., None], values, scales)
+        matrix = values.reshape(self.shape)
         if (up := self.parts.get("svd_up")) is not None:
             matrix += up.to(dtype) @ self.shared["svd_down"].to(dtype)
         return matrix
@@ -136,11 +138,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     parts = name.split(".")
     for pattern in patterns:
         if pattern.startswith("."):
-            if name.startswith(pattern[1:]):
-                return True
-        elif pattern == name or pattern in parts:
-            return True
-        elif "*" in pattern and re.match(re.escape(pattern).replace(r"\*", ".*"), name):
+            is_listed = name.startswith(pattern[1:])
+        else:
+            expression = re.escape(pattern).replace(r"\*", ".*") if "*" in pattern else None
+            is_listed = pattern in (name, *parts) or bool(expression and re.match(expression, name))
+        if is_listed:
             return True
     return False
 

@@ -7,8 +7,9 @@ import torch
 
 from invokeclone.components.autoencoders.load import load_kl_file, load_kl_folder
 from invokeclone.components.clip.load import load_text_encoder_file, tokenizer
-from invokeclone.components.flux.single_files import build_transformer, without_prefix
+from invokeclone.components.flux.single_files import build_transformer, prefix_of, without_prefix
 from invokeclone.components.text_encoders.load import load_t5_encoder, load_t5_tokenizer
+from invokeclone.components.text_encoders.t5_files import load_t5_file
 from invokeclone.engine import devices
 from invokeclone.engine.loading.files import load_folder, load_part
 from invokeclone.engine.loading.load_request import LoadRequest
@@ -22,6 +23,7 @@ from invokeclone.families.flux.ip_adapter import load_ip_adapter
 from invokeclone.families.flux.parts import BUNDLED_PARTS
 from invokeclone.families.flux.redux import load_redux
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
+from invokeclone.models.files.model_files import ModelFiles
 
 _CONFIGS = Path(__file__).parent / "configs"
 _CLASSES = {
@@ -76,13 +78,22 @@ def load_checkpoint(request: LoadRequest) -> Any:
         case SubModelType.TextEncoder:
             prefix, config = BUNDLED_PARTS[SubModelType.TextEncoder], _CONFIGS / "text_encoder" / "config.json"
             return load_text_encoder_file(request.path, transformer_dtype(request), config, prefix)
+        case SubModelType.TextEncoder2 if ModelFiles(request.path).has_prefix(BUNDLED_PARTS[request.submodel]):
+            return load_t5_file(request.path, transformer_dtype(request), BUNDLED_PARTS[request.submodel])
         case SubModelType.Tokenizer:
             return tokenizer()
         case None | SubModelType.Transformer:
             pass
         case _:
             raise _no_such_part(request)
-    return transformer_of(read_weights(request.path), transformer_dtype(request), request.path.name)
+    prefixes = (prefix_of(ModelFiles(request.path).tensors),)  # a bundle's other parts are not read
+    return transformer_of(read_weights(request.path, prefixes), transformer_dtype(request), request.path.name)
+
+
+@loads(base=BaseModelType.Flux, type=ModelType.Main, format=ModelFormat.SDNQQuantized)
+def load_sdnq(request: LoadRequest) -> Any:
+    """Return a part of a folder that SDNQ has quantized, or the transformer of such a file."""
+    return load(request) if request.path.is_dir() else load_checkpoint(request)
 
 
 def transformer_of(tensors: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype, name: str) -> Any:

@@ -34,9 +34,10 @@ _KINDS: dict[SubModelType, tuple[dict[str, Any], str, str]] = {
 BUNDLED_PARTS = {
     SubModelType.TextEncoder: "text_encoders.clip_l.transformer.",
     SubModelType.Tokenizer: "text_encoders.clip_l.transformer.",
+    SubModelType.TextEncoder2: "text_encoders.t5xxl.transformer.",
     SubModelType.VAE: "vae.",
 }
-"""Prefixes of the other parts' tensors in ComfyUI's bundles. T5 is in them too, but without its vocabulary."""
+"""Prefixes of the other parts' tensors in ComfyUI's bundles. T5's tokenizer is that of another model."""
 
 
 class UnreadableModel(ValueError):

@@ -68,6 +68,12 @@ def load_checkpoint(request: LoadRequest) -> Any:
     return transformer_of(read_weights(request.path), _dtype(request), request.path.name)
 
 
+@loads(base=BaseModelType.Flux2, type=ModelType.Main, format=ModelFormat.SDNQQuantized)
+def load_sdnq(request: LoadRequest) -> Any:
+    """Return a part of a folder that SDNQ has quantized, or the transformer of such a file."""
+    return load(request) if request.path.is_dir() else load_checkpoint(request)
+
+
 def transformer_of(tensors: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype, name: str) -> Any:
     """Return the transformer with these tensors, named as by Black Forest Labs, ComfyUI or diffusers; sizes are theirs.
 
@@ -75,7 +81,7 @@ def transformer_of(tensors: dict[str, torch.Tensor | PackedTensor], dtype: torch
     """
     from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 
-    weights = single_files.without_scales(without_prefix(tensors))
+    weights = without_prefix(tensors)
     tensors.clear()
     return build_transformer(
         Flux2Transformer2DModel, single_files.NAMES, single_files.transformer_config, weights, dtype, name

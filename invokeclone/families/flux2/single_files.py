@@ -1,11 +1,9 @@
-"""The layout of FLUX.2's single files: Black Forest Labs' tensor names, scaled 8-bit weights, sizes."""
+"""The layout of FLUX.2's single files: Black Forest Labs' tensor names, sizes."""
 
 from typing import Any
 
-import torch
-
 from invokeclone.components.flux.single_files import OriginalNames, count_blocks
-from invokeclone.engine.quantized.packed import PackedTensor, Weights
+from invokeclone.engine.quantized.packed import Weights
 
 NAMES = OriginalNames(
     outer={
@@ -42,27 +40,6 @@ NAMES = OriginalNames(
         "norm.key_norm": ("attn.norm_k",),
     },
 )
-_SCALE = "_scale"
-_UNUSED = (".input_scale", ".scale_input", ".scale_weight", ".comfy_quant", "scaled_fp8")
-"""Endings of tensors that belong to other ways to compute with 8-bit weights."""
-
-
-def without_scales(weights: Weights) -> dict[str, torch.Tensor | PackedTensor]:
-    """Return tensors with scaled 8-bit weights multiplied by their scales, in bfloat16.
-
-    A scale is one number, or one per row.
-    """
-    decoded: dict[str, torch.Tensor | PackedTensor] = {}
-    for name, value in weights.items():
-        if name.endswith((".weight_scale", *_UNUSED)):
-            continue
-        scale = weights.get(name + _SCALE) if name.endswith(".weight") else None
-        if isinstance(scale, torch.Tensor) and isinstance(value, torch.Tensor):
-            factor = scale.float().reshape(-1, *[1] * (value.ndim - 1)) if scale.numel() > 1 else scale.float()
-            decoded[name] = (value.float() * factor).bfloat16()
-        else:
-            decoded[name] = value
-    return decoded
 
 
 def transformer_config(weights: Weights) -> dict[str, Any]:

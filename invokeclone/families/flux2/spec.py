@@ -24,7 +24,7 @@ from invokeclone.models.configs.kinds import (
 )
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.files.model_files import ModelFiles
-from invokeclone.models.identify.rules import Family, Rule
+from invokeclone.models.identify.rules import Family, Rule, UnsupportedKind
 from invokeclone.models.identify.signatures import forms, loras, pid, vaes
 from invokeclone.models.identify.signatures.flux import (
     base_of_lora,
@@ -193,6 +193,12 @@ FAMILY = Family(
                 Flux2VariantType.Dev: ModelDefaults(1024, 1024, steps=28, guidance=3.5),
             },
             noise_type="FLUX.2",
+        ),
+    ),
+    unsupported=(
+        UnsupportedKind(
+            "FLUX.2 in bitsandbytes' 4 bits in one file; use GGUF, 8-bit floats, SDNQ, or a folder",
+            forms.is_four_bit_file_of(_is_transformer),
         ),
     ),
 )

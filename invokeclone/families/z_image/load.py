@@ -53,6 +53,12 @@ def load_checkpoint(request: LoadRequest) -> Any:
     return transformer_of(read_weights(request.path), _dtype(request), request.path.name)
 
 
+@loads(base=BaseModelType.ZImage, type=ModelType.Main, format=ModelFormat.SDNQQuantized)
+def load_sdnq(request: LoadRequest) -> Any:
+    """Return a part of a folder that SDNQ has quantized, or the transformer of such a file."""
+    return load(request) if request.path.is_dir() else load_checkpoint(request)
+
+
 def transformer_of(tensors: dict[str, torch.Tensor | PackedTensor], dtype: torch.dtype, name: str) -> Any:
     """Return the transformer with these tensors, named as by the authors, ComfyUI or diffusers; sizes are theirs.
 

@@ -175,5 +175,11 @@ FAMILY = Family(
             noise_type="Z-Image",
         ),
     ),
-    unsupported=(UnsupportedKind("Lumina Image 2 or OmniGen 2, or a LoRA of them", _is_lumina),),
+    unsupported=(
+        UnsupportedKind("Lumina Image 2 or OmniGen 2, or a LoRA of them", _is_lumina),
+        UnsupportedKind(
+            "Z-Image in bitsandbytes' 4 bits in one file; use GGUF, 8-bit floats, SDNQ, or a folder",
+            forms.is_four_bit_file_of(_is_transformer),
+        ),
+    ),
 )

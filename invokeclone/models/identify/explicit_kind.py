@@ -125,7 +125,7 @@ def _require_form(config: type[ModelConfig], model: ModelFiles) -> None:
     form, kind = tag["format"], tag["type"]
     if form == ModelFormat.BnbQuantizedLlmInt8b:
         _require_int8(model)
-    elif issubclass(config, _FILE_FORMS) or form == ModelFormat.GGUFQuantized:
+    elif issubclass(config, _FILE_FORMS) or form == ModelFormat.GGUFQuantized or _is_t5_file(form, model):
         _require_file(form, model)
     else:
         require(model.is_folder, f"the format {form} of a model of type {kind} is a folder, and this is a file")
@@ -137,6 +137,11 @@ def _require_form(config: type[ModelConfig], model: ModelFiles) -> None:
         require(loras.is_lora(weights), "it has no tensors of a LoRA")
     elif kind not in _TYPES_WITH_LORA_LAYERS:
         require(not loras.is_lora(weights), "it has the tensors of a LoRA")
+
+
+def _is_t5_file(form: ModelFormat, model: ModelFiles) -> bool:
+    """Return whether a T5 encoder is stated that is a file; the format is that of folders, too."""
+    return form == ModelFormat.T5Encoder and not model.is_folder
 
 
 def _require_file(form: ModelFormat, model: ModelFiles) -> None:

@@ -9,15 +9,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from invokeclone.components.separate_parts import t5_of
 from invokeclone.components.text_encoders import t5_files
 from invokeclone.components.text_encoders.encode import encode_t5
-from invokeclone.components.text_encoders.load import load_t5_gguf, load_t5_int8
+from invokeclone.components.text_encoders.load import load_t5, load_t5_gguf, load_t5_int8
+from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.quantized.packed import PackedLinear
-from invokeclone.graph.vocabulary.taxonomy import SubModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
 from tests.quantized_files import int8, write_gguf
-from tests.tiny_transformers import make_t5
+from tests.quantized_forms import FULL, SCALED, quantize
+from tests.tiny_transformers import context_with, make_t5
 
 CPU = torch.device("cpu")
 WIDTH = 32
@@ -94,6 +97,55 @@ def test_an_incomplete_gguf_file(t5: tuple[Any, Any], tmp_path: Path) -> None:
     write_gguf(tmp_path / "t5.gguf", tensors, "Q8_0")
     with pytest.raises(ValueError, match="incomplete T5 encoder"):
         load_t5_gguf(request(tmp_path / "t5.gguf", SubModelType.TextEncoder2, tmp_path))
+
+
+@pytest.mark.parametrize("form", [FULL, SCALED])
+def test_a_safetensors_file(form: str, t5: tuple[Any, Any], tmp_path: Path) -> None:
+    """ComfyUI's files have the tied embeddings twice or once, and no vocabulary."""
+    stored = quantize(form, dict(t5[1].state_dict()))
+    stored |= {
+        "scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn),
+        "decoder.block.0.layer.0.layer_norm.weight": torch.ones(2),
+    }
+    embeds = []
+    for left_out in ("encoder.embed_tokens.weight", "shared.weight"):
+        path = tmp_path / f"{left_out}.safetensors"
+        save_file({name: value for name, value in stored.items() if name != left_out}, path)
+        encoder = load_t5(request(path, SubModelType.TextEncoder2, tmp_path))
+        embeds.append(encode_t5(t5[0], encoder, "a red fox", 16, CPU))
+    assert_close(embeds[0], encode_t5(*t5, "a red fox", 16, CPU))
+    assert torch.equal(*embeds)
+    with pytest.raises(ValueError, match="comes without a tokenizer: use that of a T5 encoder in a folder"):
+        load_t5(request(path, SubModelType.Tokenizer2, tmp_path))
+    save_file({"shared.weight": stored["shared.weight"]}, tmp_path / "empty.safetensors")
+    with pytest.raises(ValueError, match=r"empty\.safetensors holds an incomplete T5 encoder"):
+        load_t5(request(tmp_path / "empty.safetensors", SubModelType.TextEncoder2, tmp_path))
+
+
+def test_files_without_a_tokenizer_use_an_installed_one(model_cache: ModelCache, tmp_path: Path) -> None:
+    context = context_with(model_cache)
+
+    def add(
+        path: str, form: ModelFormat, kind: ModelType = ModelType.T5Encoder, base: BaseModelType = BaseModelType.Any
+    ) -> Any:
+        return context.models.add(tmp_path / path, base, kind, form)
+
+    (tmp_path / "file").touch()
+    file = add("file", ModelFormat.T5Encoder)
+    other = add("other", ModelFormat.BnbQuantizedLlmInt8b)
+    (tmp_path / "other").touch()
+    with pytest.raises(ValueError, match="file has T5 without its tokenizer: also install a T5 encoder in a folder"):
+        t5_of(context, file)
+    gguf = add("gguf", ModelFormat.GGUFQuantized)
+    assert t5_of(context, file) == (gguf.part(SubModelType.Tokenizer2), file.part(SubModelType.TextEncoder2))
+    (tmp_path / "sd3" / "tokenizer_3").mkdir(parents=True)
+    main = add("sd3", ModelFormat.Diffusers, ModelType.Main, BaseModelType.StableDiffusion3)
+    assert t5_of(context, other)[0] == main.part(SubModelType.Tokenizer3)
+    (tmp_path / "z" / "tokenizer_2").mkdir(parents=True)
+    folder = add("z", ModelFormat.SDNQQuantized)
+    assert t5_of(context, file)[0] == folder.part(SubModelType.Tokenizer2)
+    assert t5_of(context, folder)[0] == folder.part(SubModelType.Tokenizer2)
+    assert t5_of(context, gguf)[0] == gguf.part(SubModelType.Tokenizer2)
 
 
 def test_8_bits(t5: tuple[Any, Any], tmp_path: Path) -> None:

@@ -161,6 +161,26 @@ def vae_with_nan(bench: Bench) -> dict[str, Any]:
     return bench.graph(vae_model=bench.add("nan vae", path))
 
 
+def scales_with_nan(bench: Bench) -> dict[str, Any]:
+    import torch
+
+    path = shutil.copy(bench.folder / files.FILES[files.DEV], bench.folder / "scales.safetensors")
+    scale = {"double_blocks.0.img_mlp.0.weight_scale": torch.tensor(float("nan"))}
+    change_weights(Path(path), lambda weights: weights.update(scale))
+    return bench.graph(bench.add("scales", Path(path)))
+
+
+def sdnq_of_an_unknown_type(bench: Bench) -> dict[str, Any]:
+    from safetensors.torch import load_file, save_file
+
+    from tests.quantized_forms import SDNQ, quantize
+
+    path = bench.folder / "sdnq.safetensors"
+    settings = {"quantization_config": '{"quant_method": "sdnq", "weights_dtype": "uint13"}'}
+    save_file(quantize(SDNQ, load_file(bench.folder / files.FILES[files.DEV])), path, settings)
+    return bench.graph(bench.add("sdnq", path, base="flux", type="main", variant="dev", format="sdnq_quantized"))
+
+
 MESSAGES = {
     without_parts: r"Tiny FLUX comes without a CLIP-L text encoder: install one, for example .* select it as clip_embed_model",
     without_t5: r"Tiny FLUX comes without a T5 encoder: install one, for example .* select it as t5_encoder_model",
@@ -168,6 +188,8 @@ MESSAGES = {
     without_vae: r"Tiny FLUX comes without a VAE of FLUX\.1: install one, for example .* select it as vae_model",
     lora_of_another_family: r"klein is for flux2 models",
     gguf_of_an_unknown_type: r"odd\.gguf: tensors of GGUF type Q8_1 cannot be decoded: use a file of one of .*Q8_0",
+    scales_with_nan: r"scales\.safetensors: the scales of double_blocks\.0\.img_mlp\.0\.weight are not numbers",
+    sdnq_of_an_unknown_type: r"sdnq\.safetensors: .*weights of SDNQ's type uint13 cannot be decoded: use a model of the types",
     file_cut_off_after_its_installation: r"cut cannot be read, its file is missing or damaged: install it again \(.* 5000 bytes",
     file_that_is_gone: r"gone cannot be read, its file is missing or damaged: install it again",
     transformer_with_nan: r"denoising produced NaN or infinite values: the model",

@@ -27,11 +27,13 @@ from invokeclone.kit.config.settings import Settings
 from tests.counted_memory import MB, FakeMemory
 from tests.families.flux.test_pipeline import CPU, HEIGHT, WIDTH, Text, run, task_of
 from tests.quantized_files import nf4, write_gguf
+from tests.quantized_forms import FLOAT8, INT8, SCALED, SDNQ, quantize
 from tests.tiny_flux import make_transformer, original_names
 from tests.tiny_transformers import context_with
 
 KINDS = ("bfloat16", "Q8_0", "Q4_0", "nf4")
-PACKED = KINDS[1:]
+OTHER_FORMS = (FLOAT8, SCALED, INT8, SDNQ)
+PACKED = (*KINDS[1:], *OTHER_FORMS)
 FORMATS = {
     "bfloat16": ModelFormat.Checkpoint, "Q8_0": ModelFormat.GGUFQuantized, "Q4_0": ModelFormat.GGUFQuantized,
     "nf4": ModelFormat.BnbQuantizednf4b,
@@ -51,6 +53,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, value in weights.items():
         stored |= nf4(name, value) if value.ndim == 2 and "blocks" in name else {name: value.bfloat16()}
     save_file(stored, paths["nf4"])
+    for form in OTHER_FORMS:
+        paths[form] = folder / f"{form}.safetensors"
+        save_file(quantize(form, weights), paths[form])
     return paths
 
 

@@ -178,7 +178,7 @@ def test_a_truncated_gguf_file_is_named(flux_transformer: Any, tmp_path: Path) -
 def test_other_parts_of_a_bundle(
     flux_file: Path, flux_vae: Any, sd1_parts: dict[str, Any], model_cache: Any, tmp_path: Path
 ) -> None:
-    """ComfyUI's bundles have CLIP and the VAE; T5 is in them without its vocabulary, so that a separate one is used."""
+    """ComfyUI's bundles have CLIP and the VAE, and may have T5."""
     from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation
     from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
     from tests.tiny_transformers import context_with
@@ -204,3 +204,42 @@ def test_other_parts_of_a_bundle(
     encoder = load.load_checkpoint(request(tmp_path / "bundle.safetensors", tmp_path, SubModelType.TextEncoder))
     assert all(torch.equal(encoder.state_dict()[name], value.bfloat16()) for name, value in clip.items())
     assert load.load_checkpoint(request(tmp_path / "bundle.safetensors", tmp_path, SubModelType.Tokenizer))
+
+
+@pytest.mark.parametrize("form", ["full precision", "8-bit floats"])
+def test_t5_of_a_bundle_with_the_tokenizer_of_another_model(
+    form: str, flux_file: Path, model_cache: Any, tmp_path: Path
+) -> None:
+    """T5 is in bundles without its vocabulary. All of a bundle of 8-bit floats is in them."""
+    from invokeclone.engine.quantized.packed import PackedLinear
+    from invokeclone.families.flux.nodes.models import FluxModelLoaderInvocation
+    from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelFormat, ModelType
+    from tests.quantized_forms import quantize
+    from tests.tiny_transformers import context_with, make_t5
+
+    _, t5 = make_t5(24)
+    tensors = {f"model.diffusion_model.{name}": value for name, value in load_file(flux_file).items()}
+    tensors |= {f"text_encoders.t5xxl.transformer.{name}": value for name, value in t5.state_dict().items()}
+    path = tmp_path / "bundle.safetensors"
+    save_file(quantize(form, tensors), path)
+    context = context_with(model_cache)
+    main = context.models.add(
+        path, BaseModelType.Flux, ModelType.Main, ModelFormat.Checkpoint, variant=FluxVariantType.Dev
+    )
+    context.models.add(tmp_path, BaseModelType.Flux, ModelType.VAE, ModelFormat.Checkpoint)
+    context.models.add(
+        tmp_path / "clip", BaseModelType.Any, ModelType.CLIPEmbed, ModelFormat.Diffusers, variant="large"
+    )
+    with pytest.raises(
+        ValueError, match=r"bundle\.safetensors has T5 without its tokenizer: also install a T5 encoder"
+    ):
+        FluxModelLoaderInvocation(model=main).invoke(context)
+    gguf = context.models.add(tmp_path / "t5.gguf", BaseModelType.Any, ModelType.T5Encoder, ModelFormat.GGUFQuantized)
+    output = FluxModelLoaderInvocation(model=main).invoke(context)
+    assert output.t5_encoder.tokenizer.key == gguf.key
+    assert output.t5_encoder.text_encoder == main.part(SubModelType.TextEncoder2)
+    encoder = load.load_checkpoint(request(path, tmp_path, SubModelType.TextEncoder2))
+    query = encoder.encoder.block[0].layer[0].SelfAttention.q
+    assert isinstance(query, PackedLinear) == (form != "full precision")
+    transformer = load.load_checkpoint(request(path, tmp_path))
+    assert isinstance(transformer.transformer_blocks[0].attn.to_k, PackedLinear) == (form != "full precision")

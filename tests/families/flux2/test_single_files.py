@@ -96,8 +96,8 @@ def test_scales_of_8_bit_weights_apply(scale: torch.Tensor, original: Tensors, t
     }
     loaded = load.load_checkpoint(request(saved(tmp_path, stored)))
     attention = loaded.transformer_blocks[1].attn
-    weights = torch.cat([layer.weight for layer in (attention.to_q, attention.to_k, attention.to_v)])
-    torch.testing.assert_close(weights.float(), original[name], atol=0.02, rtol=0.08)
+    weights = torch.cat([layer.dense_weight() for layer in (attention.to_q, attention.to_k, attention.to_v)])
+    torch.testing.assert_close(weights, original[name], atol=0.02, rtol=0.08)
 
 
 @pytest.mark.parametrize("name", ["single_blocks.1.linear1.weight", "img_in.weight"])

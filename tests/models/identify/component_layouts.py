@@ -245,6 +245,19 @@ def t5_gguf(*, umt5: bool = False) -> Shapes:
     }
 
 
+def t5(*, umt5: bool = False) -> Shapes:
+    """Return a T5 encoder in one file with transformers' names."""
+    attention, feed_forward = "layer.0.SelfAttention", "layer.1.DenseReluDense"
+    block = lambda b: joined(linear(f"{b}.{attention}.{m}", 4096, 4096) for m in "qkvo")  # noqa: E731
+    shapes = {"shared.weight": (256384 if umt5 else 32128, 4096), "encoder.final_layer_norm.weight": (4096,)}
+    for number in range(2):
+        name = f"encoder.block.{number}"
+        shapes |= block(name) | {f"{name}.{feed_forward}.wi_0.weight": (10240, 4096)}
+        if umt5 or number == 0:
+            shapes[f"{name}.{attention}.relative_attention_bias.weight"] = (32, 64)
+    return shapes
+
+
 def t5_int8() -> Shapes:
     name = "encoder.block.0.layer.0.SelfAttention.q"
     return {

@@ -5,7 +5,7 @@ from typing import Literal
 from invokeclone.components.autoencoders.fields import VAEField
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.separate_parts import clip_of, t5_of
+from invokeclone.components.separate_parts import clip_of, includes, t5_of, t5_tokenizer_for
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import FluxModelLoaderOutput
 from invokeclone.families.flux.parts import source_of
@@ -68,6 +68,8 @@ class FluxModelLoaderInvocation(BaseInvocation):
         t5_parts = (part(SubModelType.Tokenizer2), part(SubModelType.TextEncoder2))
         if t5 is not self.model:
             t5_parts = t5_of(context, t5)
+        elif not includes(context, t5, SubModelType.Tokenizer2):
+            t5_parts = (t5_tokenizer_for(context, t5), t5_parts[1])
         return FluxModelLoaderOutput(
             transformer=TransformerField(transformer=part(SubModelType.Transformer), loras=[]),
             clip=CLIPField(tokenizer=clip_parts[0], text_encoder=clip_parts[1], skipped_layers=0, loras=[]),

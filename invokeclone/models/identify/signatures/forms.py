@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 from invokeclone.graph.vocabulary.taxonomy import ModelFormat, ModelRepoVariant, ModelType, SubModelType
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from invokeclone.models.files.model_files import WEIGHTS, ModelFiles
-from invokeclone.models.identify.rules import require
+from invokeclone.models.identify.rules import Mismatch, require
 
 V = TypeVar("V")
 
 COMFY_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "net.")
 """Prefixes of denoiser tensor names in files saved by other user interfaces."""
 
-_NF4 = "quant_state.bitsandbytes__nf4"
+_FOUR_BITS = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 
 
 def is_folder_of(*classes: str) -> Callable[[ModelFiles], None]:
@@ -59,6 +59,20 @@ def is_file_of(form: ModelFormat, check: Callable[[ModelFiles], None]) -> Callab
     return recognizes
 
 
+def is_four_bit_file_of(check: Callable[[ModelFiles], None]) -> Callable[[ModelFiles], bool]:
+    """Return a check whether a file that passes `check` is stored in bitsandbytes' 4 bits."""
+    recognizes = is_file_of(ModelFormat.BnbQuantizednf4b, check)
+
+    def passes(model: ModelFiles) -> bool:
+        try:
+            recognizes(model)
+        except Mismatch:
+            return False
+        return True
+
+    return passes
+
+
 def settings_of(
     variant: Callable[[ModelFiles], V], settings: Mapping[V, MainModelDefaultSettings]
 ) -> Callable[[ModelFiles], MainModelDefaultSettings | None]:
@@ -74,7 +88,7 @@ def storage(model: ModelFiles) -> ModelFormat:
 def _storage(model: ModelFiles) -> ModelFormat:
     if model.path.suffix.lower() == ".gguf":
         return ModelFormat.GGUFQuantized
-    if any(name.endswith(_NF4) for name in model.tensors):
+    if any(name.endswith(_FOUR_BITS) for name in model.tensors):
         return ModelFormat.BnbQuantizednf4b
     return ModelFormat.SDNQQuantized if _has_sdnq_scales(model) else ModelFormat.Checkpoint
 
