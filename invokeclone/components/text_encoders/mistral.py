@@ -19,7 +19,8 @@ LAYERS = STATES[-1]
 """Number of layers that prompts need; published encoders have as many, or 40."""
 TEKKEN = "tekken.json"
 """The file with Mistral's own form of a tokenizer."""
-_BEGIN, _PAD, _PAD_ID = "<s>", "<pad>", 11
+_BEGIN, _PAD = 1, 11
+"""Numbers of the tokens before and beside a text, for tokenizers that do not name them."""
 _IMAGE = "[IMG]"
 
 
@@ -63,15 +64,13 @@ def encode_mistral(
 
     At most `tokens` tokens of the text are used; shorter texts follow padding, which they do not attend to.
     """
-    ids = [_id_of(tokenizer, _BEGIN, 1), *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+    begin = _BEGIN if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    pad = _PAD if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    ids = [begin, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
     if len(ids) > tokens:
         logger.warning("the prompt is longer than %s tokens of Mistral: its end is not used", tokens)
         ids = ids[:tokens]
     padding = tokens - len(ids)
-    ids = [_id_of(tokenizer, _PAD, _PAD_ID)] * padding + ids
-    return hidden_states(text_encoder, ids, STATES, device, mask=[0] * padding + [1] * (tokens - padding))
-
-
-def _id_of(tokenizer: Any, token: str, default: int) -> int:
-    number = tokenizer.get_vocab().get(token)
-    return default if number is None else int(number)
+    return hidden_states(
+        text_encoder, [pad] * padding + ids, STATES, device, mask=[0] * padding + [1] * (tokens - padding)
+    )

@@ -48,7 +48,7 @@ def load_mistral_folder(folder: Path, dtype: torch.dtype) -> Any:
         raise ValueError(f"{folder} has no safetensors files of a Mistral encoder: install the complete model again")
     weights: dict[str, torch.Tensor | PackedTensor] = {}
     for file in [file for file in files if file.name.count(".") == 1] or files:
-        weights |= _used_tensors(file, dtype)
+        weights |= _read_layers(file, dtype)
     with plain_view(folder) as view:
         stored = read_json(view / "config.json")
     text = stored.get("text_config")
@@ -65,7 +65,7 @@ def load_mistral_file(path: Path, dtype: torch.dtype) -> Any:
     from transformers import MistralConfig
 
     metadata = gguf.read(path)[1] if path.suffix.lower() == ".gguf" else {}
-    weights = _used_tensors(path, dtype)
+    weights = _read_layers(path, dtype)
 
     def make_config() -> Any:
         config = MistralConfig(**_sizes(weights, metadata))
@@ -76,7 +76,7 @@ def load_mistral_file(path: Path, dtype: torch.dtype) -> Any:
     return _build(make_config, weights, dtype, path.name)
 
 
-def _used_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor | PackedTensor]:
+def _read_layers(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor | PackedTensor]:
     """Return the tensors of the embeddings and of the layers in use."""
     return {
         name: value

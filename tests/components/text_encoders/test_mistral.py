@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,6 +208,11 @@ def tekken(tokenizer: Any) -> bytes:
     return json.dumps(content).encode()
 
 
+def record_call(calls: list[dict[str, Any]], **inputs: Any) -> Any:
+    calls.append(inputs)
+    return SimpleNamespace(hidden_states=[torch.zeros(1)] * 31)
+
+
 def test_tokenizers_in_each_form(tokenizer: Any, tmp_path: Path) -> None:
     stored = torch.tensor(list(tekken(tokenizer)), dtype=torch.uint8)
     (tmp_path / "folder").mkdir()
@@ -223,6 +229,10 @@ def test_tokenizers_in_each_form(tokenizer: Any, tmp_path: Path) -> None:
         assert ids[0] == tokenizer.convert_tokens_to_ids("[SYSTEM_PROMPT]")
         assert ids[-1] == tokenizer.convert_tokens_to_ids("[/INST]")
         assert each.convert_tokens_to_ids("fox") in ids
+        calls: list[dict[str, Any]] = []
+        mistral.encode_mistral(each, partial(record_call, calls), TEXT, CPU, tokens=len(ids) + 3)
+        assert calls[0]["input_ids"].tolist() == [[11, 11, 1, *ids]], "two of padding, and the beginning of a text"
+        assert calls[0]["attention_mask"].tolist() == [[0, 0, *[1] * (len(ids) + 1)]]
     save_file({"a": stored}, tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"none.safetensors comes without the tokenizer of Mistral"):
         from_file(tmp_path / "none.safetensors", part)
@@ -237,6 +247,9 @@ def test_an_incomplete_file_is_named(model: Any, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"incomplete Mistral encoder \(layers.1.mlp.up_proj.weight is missing\)"):
         from_file(tmp_path / "a.safetensors")
+    write_gguf(tmp_path / "a.gguf", llama_names(model, {}), "F32", {"llama.attention.key_length": 0.0}, "llama")
+    with pytest.raises(ValueError, match=r"a.gguf holds an incomplete Mistral encoder, download it again"):
+        from_file(tmp_path / "a.gguf")
 
 
 def test_files_without_a_tokenizer_use_an_installed_one(model_cache: ModelCache, tmp_path: Path) -> None:
