@@ -175,6 +175,30 @@ def make_z_image_transformer() -> Any:
     return transformer.eval()
 
 
+def original_z_image_names(tensors: "dict[str, Any]") -> dict[str, Any]:
+    """Return a Z-Image transformer's tensors with the authors' names, as published: without a token that pads images."""
+    import torch
+
+    from invokeclone.families.z_image import single_files
+
+    weights = dict(tensors)
+    original = {"norm_final.weight": torch.ones(32), "cap_pad_token": weights.pop("cap_pad_token")[0]}
+    del weights["x_pad_token"]
+    layers = {module: name for name, module in single_files.OUTER_LAYERS.items()}
+    for name, value in weights.items():
+        layer, _, kind = name.rpartition(".")
+        block, _, module = layer.partition(".attention.")
+        if module in ("to_q", "to_k", "to_v"):
+            stacked = [weights[f"{block}.attention.{side}.weight"] for side in ("to_q", "to_k", "to_v")]
+            original[f"{block}.attention.qkv.weight"] = torch.cat(stacked)
+        elif module:
+            short = {"to_out.0": "out", "norm_q": "q_norm", "norm_k": "k_norm"}[module]
+            original[f"{block}.attention.{short}.{kind}"] = value
+        else:
+            original[f"{layers.get(layer, layer)}.{kind}"] = value
+    return original
+
+
 def make_z_image_parts() -> dict[str, Any]:
     """Return the parts of Z-Image."""
     from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler

@@ -15,7 +15,7 @@ from invokeclone.families.z_image.load import load_checkpoint
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
 from invokeclone.kit.config.settings import Settings
 from tests.quantized_files import write_gguf
-from tests.tiny_transformers import make_z_image_transformer
+from tests.tiny_transformers import make_z_image_transformer, original_z_image_names
 
 CPU = torch.device("cpu")
 
@@ -28,22 +28,7 @@ def transformer() -> Any:
 @pytest.fixture(scope="module")
 def tensors(transformer: Any) -> dict[str, torch.Tensor]:
     """Return the transformer's tensors with the authors' names, as published: without a token that pads images."""
-    weights = dict(transformer.state_dict())
-    original = {"norm_final.weight": torch.ones(32), "cap_pad_token": weights.pop("cap_pad_token")[0]}
-    del weights["x_pad_token"]
-    layers = {module: name for name, module in single_files.OUTER_LAYERS.items()}
-    for name, value in weights.items():
-        layer, _, kind = name.rpartition(".")
-        block, _, module = layer.partition(".attention.")
-        if module in ("to_q", "to_k", "to_v"):
-            stacked = [weights[f"{block}.attention.{side}.weight"] for side in ("to_q", "to_k", "to_v")]
-            original[f"{block}.attention.qkv.weight"] = torch.cat(stacked)
-        elif module:
-            short = {"to_out.0": "out", "norm_q": "q_norm", "norm_k": "k_norm"}[module]
-            original[f"{block}.attention.{short}.{kind}"] = value
-        else:
-            original[f"{layers.get(layer, layer)}.{kind}"] = value
-    return original
+    return original_z_image_names(transformer.state_dict())
 
 
 def load(path: Path, part: SubModelType | None = SubModelType.Transformer) -> Any:
