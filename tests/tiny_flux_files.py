@@ -132,5 +132,11 @@ class Library:
         assert done["status"] == "completed", done
         self.models[name] = done["config_out"]
 
+    def remove(self) -> None:
+        """Remove the records; the files stay."""
+        while self.models:
+            _, record = self.models.popitem()
+            self.server.client.delete(f"/api/v2/models/i/{record['key']}").raise_for_status()
+
     def identifier(self, name: str) -> dict[str, Any]:
         return {key: self.models[name][key] for key in ("key", "hash", "name", "base", "type")}

@@ -29,7 +29,13 @@ from tests.official_ui.events import Events
 from tests.server_process import Server
 
 BUNDLES = Path(__file__).parents[2] / ".cache" / "webui"
-VERSIONS = ("6.8.1", "6.14.2")
+OLDER, NEWEST = "6.8.1", "6.14.2"
+in_both_versions = pytest.mark.parametrize("server", [OLDER, NEWEST], indirect=True)
+in_newest_first = pytest.mark.parametrize(
+    "server", [pytest.param(OLDER, marks=pytest.mark.slow), NEWEST], indirect=True
+)
+"""The older bundle does the same; it is run with the slow tests."""
+in_newest = pytest.mark.parametrize("server", [NEWEST], indirect=True)
 PATIENCE = 90_000
 """Milliseconds that a busy machine may take for what takes a moment."""
 
@@ -42,21 +48,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run one server for all tests of a bundle."""
-    version: str = request.param
+_SERVERS: dict[str, Server] = {}
+"""The servers that run, by the version of their bundle: the tests of this folder share them."""
+
+
+def has_bundle(version: str) -> bool:
+    return (BUNDLES / version / "index.html").exists()
+
+
+def start_server(root: Path, version: str, **environment: str) -> Server:
+    """Start a server with a bundle in its root; skips the test without the bundle or Chromium."""
     if not CHROMIUM.exists():
         pytest.skip("there is no Chromium")
-    if not (BUNDLES / version / "index.html").exists():
+    if not has_bundle(version):
         pytest.skip(f"the web UI {version} is not in .cache/webui (scripts/test fetches it)")
-    root = tmp_path_factory.mktemp("official") / "root"
     shutil.copytree(BUNDLES / version, root / "webui" / version)
     (root / "webui" / "active").write_text(f"{version}\n")
-    running = Server(root).start()
-    yield running
-    running.client.close()
-    running.stop()
+    return Server(root).start(**environment)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """Return the server of a bundle. Tests remove the models that they install."""
+    version: str = request.param
+    if version not in _SERVERS:
+        _SERVERS[version] = start_server(tmp_path_factory.mktemp("official") / "root", version)
+    return _SERVERS[version]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Stop the servers after the last test of this folder."""
+    if nextitem is None or not nextitem.path.is_relative_to(Path(__file__).parent):
+        while _SERVERS:
+            _, running = _SERVERS.popitem()
+            running.client.close()
+            running.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

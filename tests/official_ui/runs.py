@@ -2,9 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Request, expect
+from playwright.async_api import Locator, Request, expect
 
 from tests.official_ui.conftest import UI
 from tests.official_ui.sdxl import number, wait_until_completed
@@ -17,6 +18,7 @@ class Run:
 
     def __init__(self, ui: UI, item: dict[str, Any], graph: dict[str, Any]) -> None:
         self.item = item
+        self.graph = graph
         self.nodes = {node["type"]: node for node in graph["nodes"].values()}
         self.image = ui.server.picture_of(item)
         self.metadata = ui.server.picture_metadata(item)
@@ -28,11 +30,36 @@ async def choose_model(ui: UI, name: str) -> None:
     await expect(ui.page.get_by_role("button", name=name, exact=True).first).to_be_visible()
 
 
-async def set_size_and_steps(ui: UI) -> None:
-    await ui.text("Advanced Options").first.click()
-    for name, value in (("Width", WIDTH), ("Height", HEIGHT), ("Steps", STEPS)):
+async def choose(ui: UI, label: str, option: str) -> None:
+    """Choose an entry of a list with a label."""
+    group = ui.page.get_by_role("group").filter(has=ui.page.get_by_text(label, exact=True)).last
+    await group.get_by_role("combobox").click()
+    await ui.page.get_by_role("option", name=option, exact=True).click()
+    await expect(group).to_contain_text(option)
+
+
+async def set_numbers(ui: UI, **values: float) -> None:
+    for name, value in values.items():
         await number(ui, name).fill(str(value))
         await number(ui, name).press("Tab")
+        await expect(number(ui, name)).to_have_value(str(value))
+
+
+async def set_size_and_steps(ui: UI) -> None:
+    await ui.text("Advanced Options").first.click()
+    await set_numbers(ui, Width=WIDTH, Height=HEIGHT, Steps=STEPS)
+
+
+async def upload(ui: UI, button: Locator, path: Path) -> None:
+    """Give a file to a button that asks for one."""
+    async with ui.page.expect_file_chooser() as chooser:
+        await button.click()
+    await (await chooser.value).set_files(path)
+
+
+async def add_reference_image(ui: UI, path: Path) -> None:
+    await upload(ui, ui.button("Reference Image").first, path)
+    await expect(ui.text("Reference Image #1")).to_be_visible()
 
 
 async def invoke(ui: UI, prompt: str) -> Run:

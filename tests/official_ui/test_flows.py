@@ -12,61 +12,83 @@ from playwright.async_api import expect
 
 from scripts.embedded import judge
 from tests.official_ui import sdxl
-from tests.official_ui.conftest import UI
+from tests.official_ui.conftest import UI, in_both_versions, in_newest_first
+from tests.official_ui.runs import set_numbers
 from tests.official_ui.sdxl import number
 from tests.server_process import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_the_progress_of_a_run_is_drawn(ui: UI) -> None:
+@in_both_versions
+async def test_a_prompt_becomes_an_image_whose_settings_are_recalled(ui: UI) -> None:
+    """A newcomer types a prompt and presses Invoke: 512² and the UI's steps, CFG scale and scheduler.
+
+    The UI draws the seed, and a few seeds of a hundred fail; two in a row do not.
+    """
+    prompt = "a red circle on a blue background"
     await expect(ui.button("Embedded Tiny").first).to_be_visible()
+    seen: list[tuple[str, str, str]] = []
+    while len(seen) < 2 and (not seen or seen[-1] != ("blue", "red", "circle")):
+        item = ui.server.finished(await ui.invoke(prompt, model_settings=False))
+        assert item["status"] == "completed"
+        name = ui.server.picture_of(item)["image_name"]
+        seen.append(describe(ui.server.client.get(f"/api/v1/images/i/{name}/full").content))
+    assert seen[-1] == ("blue", "red", "circle"), seen
+    await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
+
+    seed = ui.server.picture_metadata(item)["seed"]
+    await ui.picture(name).click()
+    await ui.page.get_by_label("Info (I)").first.click()
+    await expect(ui.text(prompt).last).to_be_visible()
+    await expect(ui.text(str(seed)).last).to_be_visible()
+    await ui.page.get_by_label("Info (I)").first.click()
+    await ui.prompt("something else")
+    await ui.page.get_by_label("Use All (A)").first.click()
+    await expect(ui.page.locator("textarea").first).to_have_value(prompt)
+    await expect(number(ui, "Seed")).to_have_value(str(seed))
+    await draw_progress(ui, prompt)
+
+
+async def draw_progress(ui: UI, prompt: str) -> None:
+    """See the progress of a run that takes longer than a busy machine takes to draw it; then cancel the run."""
     await ui.text("Advanced Options").first.click()
-    await number(ui, "Steps").fill("500")  # longer than a busy machine takes to draw the progress
-    await number(ui, "Steps").press("Tab")
-    item = await ui.invoke("a red circle on a blue background", model_settings=False)
+    await set_numbers(ui, Steps=500)
+    item = await ui.invoke(prompt, model_settings=False)
     await expect(ui.page.get_by_test_id("progress-image").first).to_be_visible()
     ui.server.client.put(f"/api/v1/queue/default/i/{item}/cancel").raise_for_status()
     assert ui.server.finished(item)["status"] == "canceled"
 
 
-async def test_the_first_image_follows_the_prompt_with_the_uis_own_settings(ui: UI) -> None:
-    """A newcomer types a prompt and presses Invoke: 512² and the UI's steps, CFG scale and scheduler.
-
-    The UI draws the seed, and a few seeds of a hundred fail; two in a row do not.
-    """
-    seen = []
-    while len(seen) < 2 and (not seen or seen[-1] != ("blue", "red", "circle")):
-        item = await ui.invoke("a red circle on a blue background", model_settings=False)
-        assert ui.server.finished(item)["status"] == "completed"
-        name = ui.server.picture_of(ui.server.item(item))["image_name"]
-        with Image.open(io.BytesIO(ui.server.client.get(f"/api/v1/images/i/{name}/full").content)) as image:
-            pixels = np.asarray(image.convert("RGB"), np.float32)
-        assert pixels.shape == (512, 512, 3)
-        background = judge.background_colour(pixels)
-        color = judge.object_colour(pixels, background)
-        shape = judge.recognise(judge.silhouette(pixels, background, color))[0]  # two side by side have another one
-        seen.append((judge.nearest_colour(background), judge.nearest_colour(color), shape))
-    assert seen[-1] == ("blue", "red", "circle"), seen
-    await expect(ui.thumbnails().first).to_be_visible()
-    await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
+def describe(png: bytes) -> tuple[str, str, str]:
+    """Return the colors of an image's background and object, and the object's shape."""
+    with Image.open(io.BytesIO(png)) as image:
+        pixels = np.asarray(image.convert("RGB"), np.float32)
+    assert pixels.shape == (512, 512, 3)
+    background = judge.background_colour(pixels)
+    color = judge.object_colour(pixels, background)
+    shape = judge.recognise(judge.silhouette(pixels, background, color))[0]  # two side by side have another one
+    return judge.nearest_colour(background), judge.nearest_colour(color), shape
 
 
-async def test_the_viewer_shows_metadata_and_recalls_it(ui: UI) -> None:
-    item = ui.server.finished(await ui.invoke("a green square on a white background"))
-    seed = ui.server.picture_metadata(item)["seed"]
-    await ui.picture(ui.server.picture_of(item)["image_name"]).click()
-    await ui.page.get_by_label("Info (I)").first.click()
-    await expect(ui.text("a green square on a white background").last).to_be_visible()
-    await expect(ui.text(str(seed)).last).to_be_visible()
-    await ui.page.get_by_label("Info (I)").first.click()
-    await ui.prompt("something else")
-    await ui.page.get_by_label("Use All (A)").first.click()
-    await expect(ui.page.locator("textarea").first).to_have_value("a green square on a white background")
-    await expect(ui.page.get_by_role("spinbutton", name="Seed")).to_have_value(str(seed))
+@pytest.fixture
+def images(server: Server) -> list[str]:
+    """Return the names of four images that are in the gallery before the UI starts."""
+    names = []
+    for level in range(4):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (60 * level, 0, 0)).save(file, "PNG")
+        query = {"image_category": "general", "is_intermediate": False}
+        answer = server.client.post(
+            "/api/v1/images/upload", params=query, files={"file": ("a.png", file.getvalue(), "image/png")}
+        )
+        names.append(answer.raise_for_status().json()["image_name"])
+    return names
 
 
-async def test_upload_star_board_and_move(ui: UI, tmp_path: Path) -> None:
+@in_both_versions
+async def test_images_are_deleted_uploaded_starred_and_moved(images: list[str], ui: UI, tmp_path: Path) -> None:
+    await delete_images(ui, images)
     path = tmp_path / "ours.png"
     Image.new("RGB", (64, 48), "orange").save(path)
     async with ui.page.expect_file_chooser() as chooser:
@@ -101,27 +123,9 @@ async def test_upload_star_board_and_move(ui: UI, tmp_path: Path) -> None:
     await expect(picture).to_be_visible()
 
 
-async def test_style_presets_are_listed_made_and_used(ui: UI) -> None:
-    await ui.page.get_by_label("View Template List").first.click()
-    await expect(ui.text("Default Templates")).to_be_visible()
-    defaults = [p["name"] for p in ui.server.client.get("/api/v1/style_presets/").json() if p["type"] == "default"]
-    await expect(ui.text(defaults[0], exact=True).first).to_be_visible()
-    await ui.page.get_by_label("Create Prompt Template").first.click()
-    form = ui.page.locator("section[role=dialog]").last
-    await form.locator("input[name=name]").fill("In oil")
-    await form.locator("textarea").first.fill("{prompt}, in oil")
-    await form.get_by_role("button", name="Save").click()
-    await ui.text("In oil", exact=True).first.click()
-    item = ui.server.finished(await ui.invoke("a blue star on a white background"))
-    assert ui.server.picture_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
-
-
-async def test_images_are_deleted_by_key_toolbar_and_menu(ui: UI) -> None:
-    body = ui.server.batch(steps=2)
-    body["batch"]["runs"] = 4
-    remaining, *deletions = [
-        ui.server.picture_of(ui.server.finished(item))["image_name"] for item in ui.server.enqueue(body)
-    ]
+async def delete_images(ui: UI, names: list[str]) -> None:
+    """Delete an image by key, one in the toolbar and one in the menu; another one stays."""
+    remaining, *deletions = names
     dialog = ui.page.get_by_role("alertdialog")
 
     async def open_viewer(name: str) -> None:
@@ -154,6 +158,62 @@ async def test_images_are_deleted_by_key_toolbar_and_menu(ui: UI) -> None:
     assert ui.server.client.get(f"/api/v1/images/i/{remaining}/full").status_code == 200
 
 
+@in_newest_first
+async def test_presets_models_and_settings(ui: UI, tmp_path: Path) -> None:
+    await make_and_use_a_style_preset(ui)
+    await look_at_models(ui, tmp_path / "none.safetensors")
+    await ui.tab("Generate")
+    await keep_settings_over_a_reload(ui)
+
+
+async def make_and_use_a_style_preset(ui: UI) -> None:
+    await ui.page.get_by_label("View Template List").first.click()
+    await expect(ui.text("Default Templates")).to_be_visible()
+    defaults = [p["name"] for p in ui.server.client.get("/api/v1/style_presets/").json() if p["type"] == "default"]
+    await expect(ui.text(defaults[0], exact=True).first).to_be_visible()
+    await ui.page.get_by_label("Create Prompt Template").first.click()
+    form = ui.page.locator("section[role=dialog]").last
+    await form.locator("input[name=name]").fill("In oil")
+    await form.locator("textarea").first.fill("{prompt}, in oil")
+    await form.get_by_role("button", name="Save").click()
+    await ui.text("In oil", exact=True).first.click()
+    item = ui.server.finished(await ui.invoke("a blue star on a white background"))
+    assert ui.server.picture_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
+
+
+async def look_at_models(ui: UI, path: Path) -> None:
+    """Look at the models, the form to install one, and the starter models."""
+    await ui.tab("Models")
+    await expect(ui.text("Embedded Tiny").first).to_be_visible()
+    await ui.text("URL or Local Path").first.click()
+    await ui.page.locator('input[name="location"]').fill(str(path))
+    await ui.page.get_by_role("tab", name="Starter Models").click()
+    starters = ui.server.client.get("/api/v2/models/starter_models").json()["starter_models"]
+    await expect(ui.text(starters[0]["name"], exact=True).first).to_be_visible()
+    await ui.text("Embedded Tiny").first.click()
+    await expect(ui.text("Default Settings").first).to_be_visible()
+
+
+async def keep_settings_over_a_reload(ui: UI) -> None:
+    await ui.page.get_by_label("Menu", exact=True).first.click()
+    await ui.page.get_by_role("menuitem", name="Settings").click()
+    await expect(ui.page.get_by_role("dialog").get_by_text("Generation").first).to_be_visible()
+    await ui.page.keyboard.press("Escape")
+    await ui.page.get_by_label("Menu", exact=True).first.click()
+    await ui.page.get_by_role("menuitem", name="About").click()
+    await expect(ui.text("fastapi").first).to_be_attached()
+    await ui.page.keyboard.press("Escape")
+    await ui.prompt("kept over a reload")
+    stored = "/api/v1/client_state/default/get_by_key"
+    ui.server.wait_for(
+        lambda: "kept over a reload" in (ui.server.client.get(stored, params={"key": "params"}).json() or ""),
+        "the state",
+    )
+    await ui.page.reload()
+    await expect(ui.page.locator("textarea").first).to_have_value("kept over a reload")
+
+
+@in_newest_first
 async def test_the_queue_tab_lists_cancels_clears_and_resumes(ui: UI, paused: None) -> None:
     def status() -> dict:
         return dict(ui.server.client.get("/api/v1/queue/default/status").json())
@@ -184,18 +244,7 @@ async def test_the_queue_tab_lists_cancels_clears_and_resumes(ui: UI, paused: No
     ui.server.wait_for(lambda: status()["processor"]["is_started"], "the end of the pause")
 
 
-async def test_the_model_tab_shows_models_the_install_form_and_starter_models(ui: UI, tmp_path: Path) -> None:
-    await ui.tab("Models")
-    await expect(ui.text("Embedded Tiny").first).to_be_visible()
-    await ui.text("URL or Local Path").first.click()
-    await ui.page.locator('input[name="location"]').fill(str(tmp_path / "none.safetensors"))
-    await ui.page.get_by_role("tab", name="Starter Models").click()
-    starters = ui.server.client.get("/api/v2/models/starter_models").json()["starter_models"]
-    await expect(ui.text(starters[0]["name"], exact=True).first).to_be_visible()
-    await ui.text("Embedded Tiny").first.click()
-    await expect(ui.text("Default Settings").first).to_be_visible()
-
-
+@in_newest_first
 async def test_a_template_runs_and_is_edited_saved_and_loaded_again(ui: UI) -> None:
     await ui.tab("Workflows")
     await ui.text("Browse Workflow Templates").click()
@@ -229,25 +278,6 @@ async def test_a_template_runs_and_is_edited_saved_and_loaded_again(ui: UI) -> N
     assert saved["opened_at"] is not None
 
 
-async def test_settings_and_about_open_and_state_survives_a_reload(ui: UI) -> None:
-    await ui.page.get_by_label("Menu", exact=True).first.click()
-    await ui.page.get_by_role("menuitem", name="Settings").click()
-    await expect(ui.page.get_by_role("dialog").get_by_text("Generation").first).to_be_visible()
-    await ui.page.keyboard.press("Escape")
-    await ui.page.get_by_label("Menu", exact=True).first.click()
-    await ui.page.get_by_role("menuitem", name="About").click()
-    await expect(ui.text("fastapi").first).to_be_attached()
-    await ui.page.keyboard.press("Escape")
-    await ui.prompt("kept over a reload")
-    stored = "/api/v1/client_state/default/get_by_key"
-    ui.server.wait_for(
-        lambda: "kept over a reload" in (ui.server.client.get(stored, params={"key": "params"}).json() or ""),
-        "the state",
-    )
-    await ui.page.reload()
-    await expect(ui.page.locator("textarea").first).to_have_value("kept over a reload")
-
-
 @pytest.fixture(scope="session")
 def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdxl")
@@ -261,6 +291,7 @@ def sdxl_installed(server: Server, sdxl_folder: Path) -> Iterator[None]:
         yield
 
 
+@in_newest_first
 async def test_image_with_lora_and_refiner_is_recalled_and_reproduced(sdxl_installed: None, ui: UI) -> None:
     page = ui.page
     await expect(ui.text(sdxl.MODEL, exact=True).first).to_be_visible()  # it prefers SDXL to the embedded model

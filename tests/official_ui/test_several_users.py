@@ -1,31 +1,23 @@
 """The official UI of 6.14.2 with several users (6.8.1's has no accounts): setup, signing in, a picture of one's own."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import CHROMIUM
-from tests.official_ui.conftest import BUNDLES, PATIENCE, UI
+from tests.official_ui.conftest import NEWEST, PATIENCE, UI, start_server
 from tests.server_process import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PASSWORD = "Right-Passw0rd"
-VERSION = "6.14.2"
 
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[Server]:
-    if not CHROMIUM.exists() or not (BUNDLES / VERSION / "index.html").exists():
-        pytest.skip(f"there is no Chromium, or the web UI {VERSION} is not in .cache/webui")
-    root = tmp_path / "root"
-    shutil.copytree(BUNDLES / VERSION, root / "webui" / VERSION)
-    (root / "webui" / "active").write_text(f"{VERSION}\n")
-    running = Server(root).start(INVOKEAI_MULTIUSER="true")
+    running = start_server(tmp_path / "root", NEWEST, INVOKEAI_MULTIUSER="true")
     yield running
     running.client.close()
     running.stop()
