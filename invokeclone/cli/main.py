@@ -89,7 +89,7 @@ def _generate(command: argparse.ArgumentParser) -> None:
         "--control",
         **several,
         metavar="NAME:FILE",
-        help="ControlNet, T2I-Adapter or control LoRA, and its control image",
+        help="ControlNet, T2I-Adapter or control LoRA, or its type (canny, depth), and its control image",
     )
     command.add_argument(
         "--reference",

@@ -20,6 +20,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "refiner": {"type": "main", "format": "diffusers", "base": "sdxl-refiner", "variant": "normal"},
     "style:v1": {"type": "lora", "format": "lycoris", "base": "sdxl"},
     "edges": {"type": "controlnet", "format": "diffusers", "base": "sdxl"},
+    "follows": {
+        "type": "controlnet",
+        "format": "diffusers",
+        "base": "sdxl",
+        "default_settings": {"preprocessor": "canny_image_processor"},
+    },
     "ip-adapter_sdxl_vit-h": {"type": "ip_adapter", "format": "checkpoint", "base": "sdxl"},
     "IP Adapter SD1.5 Image Encoder": {"type": "clip_vision", "format": "diffusers", "base": "any"},
 }
@@ -29,14 +35,18 @@ MODELS: dict[str, dict[str, Any]] = {
 async def library(resources: Resources) -> Resources:
     registry.discover()
     for name, fields in MODELS.items():
-        record = COMMON | {"key": name, "name": name, "path": name} | fields
-        if fields["format"] == "diffusers":
-            record["repo_variant"] = ""
-        if fields["type"] == "main":
-            record.setdefault("prediction_type", "epsilon")
-        async with resources.database.write() as connection:
-            await models.add(connection, model_registry.parse(record))
+        await add_model(resources, name, fields)
     return resources
+
+
+async def add_model(resources: Resources, name: str, fields: dict[str, Any]) -> None:
+    record = COMMON | {"key": name, "name": name, "path": name} | fields
+    if fields["format"] == "diffusers":
+        record["repo_variant"] = ""
+    if fields["type"] == "main":
+        record.setdefault("prediction_type", "epsilon")
+    async with resources.database.write() as connection:
+        await models.add(connection, model_registry.parse(record))
 
 
 async def nodes_of(library: Resources, *arguments: str) -> dict[str, Any]:
@@ -69,6 +79,20 @@ async def test_loras_controls_references_and_refiner_reach_the_graph(library: Re
     assert [(lora.lora.key, lora.weight) for lora in nodes["loras"].loras] == [("style:v1", 1.0)]
 
 
+async def test_controls_by_the_type_of_their_images(library: Resources, tmp_path: Path) -> None:
+    photo = save_image(tmp_path, "a.png")
+    nodes = await nodes_of(library, "--model", "xl", "--control", f"canny:{photo}")
+    assert nodes["denoise_latents_controlnet_0"].control_model.key == "follows", "by the preprocessor of its record"
+    await add_model(library, "FLUX union", {"type": "controlnet", "format": "diffusers", "base": "flux"})
+    await add_model(library, "dev", {"type": "main", "format": "diffusers", "base": "flux", "variant": "dev"})
+    nodes = await nodes_of(library, "--model", "dev", "--control", f"Depth:{photo}", "--control", f"FLUX union:{photo}")
+    nets = [nodes[f"denoise_latents_controlnet_{number}"] for number in (0, 1)]
+    assert [(net.control_model.key, net.instantx_control_mode) for net in nets] == [
+        ("FLUX union", 2),
+        ("FLUX union", -1),
+    ]
+
+
 async def test_init_image_mask_and_strength_reach_the_graph(library: Resources, tmp_path: Path) -> None:
     photo, mask = save_image(tmp_path, "a.png", size=(40, 80)), save_image(tmp_path, "m.png", (255, 255, 255, 0))
     nodes = await nodes_of(library, "--init", photo, "--strength", "0.4")
@@ -90,6 +114,7 @@ async def test_init_image_mask_and_strength_reach_the_graph(library: Resources, 
         (("--reference", "nothing.png"), "nothing.png: No such file"),
         (("--control", "edges:nothing.png"), "nothing.png: No such file"),
         (("--control", "edges"), "must be NAME:FILE"),
+        (("--control", "depth:a.png", "--model", "xl"), "no control model of the type depth for sdxl models"),
         (("--lora", "style:v1:many"), "there is no LoRA 'style:v1:many'"),
         (("--mask", "m.png"), "--mask requires --init"),
         (("--refiner", "xl"), "requires a refiner of sdxl-refiner"),

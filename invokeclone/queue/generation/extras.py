@@ -15,6 +15,7 @@ from invokeclone.images.errors import ImageNotFound, ImageNotYours
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.models.records.matching import find_by_name
+from invokeclone.queue.generation.control_types import find_by_type
 from invokeclone.queue.generation.errors import ExtraModelNotFound, ExtraModelNotInstalled, InvalidGeneration
 from invokeclone.queue.generation.mains import (
     architecture_of,
@@ -92,15 +93,17 @@ async def controls(
     installed = await CONTROLS.list_installed(connection) if choices else []
     applied = []
     for choice in choices:
-        model = CONTROLS.find(installed, choice.model, config, str(config.base))
+        of_type = find_by_type(installed, choice.model, config)
+        model, kind = of_type or (CONTROLS.find(installed, choice.model, config, str(config.base)), None)
+        kind = choice.kind or kind
         _check_range(model, choice.begin, choice.end)
         if model.type == ModelType.T2IAdapter and (choice.weight < 0 or choice.mode != "balanced"):
             raise InvalidGeneration(f"{model.name} is a T2I-Adapter: its weight must be at least 0, and it has no mode")
         if choice.mode != "balanced" and not recipe_for(config).has_control_modes:
             raise InvalidGeneration(f"{model.name}: ControlNets of {config.base} have no mode: remove `mode`")
-        check_control_kind(config, choice.kind)
+        check_control_kind(config, kind)
         values = identifier(model), choice.image, choice.weight, choice.begin, choice.end, choice.mode, choice.resize
-        applied.append(AppliedControl(*values, kind=choice.kind))
+        applied.append(AppliedControl(*values, kind=kind))
     return applied
 
 

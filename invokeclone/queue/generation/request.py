@@ -37,7 +37,9 @@ class ControlChoice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="Key or name of a ControlNet, T2I-Adapter or control LoRA.")
+    model: str = Field(
+        description="Key or name of a ControlNet, T2I-Adapter or control LoRA; or a type, such as `canny` or `depth`."
+    )
     image: str = Field(description="Name of the control image, preprocessed for the model: edges, depth, poses …")
     weight: float = Field(default=1.0, ge=-1, le=2, description="Weight; at least 0 for T2I-Adapters.")
     begin: float = Field(default=0.0, ge=0, le=1, description="Start, as a fraction of the steps.")

@@ -1,6 +1,10 @@
 """The LoRA and the ControlNet made for the embedded model (tests/data/embedded_adapters), by measured colors and locations."""
 
+import base64
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from scripts.embedded import judge
 from tests.server_process import Server
+from tests.shims.comfyui import Comfy, text_to_image
 
 ADAPTERS = Path(__file__).parents[2] / "data" / "embedded_adapters"
 PURPLE = np.array([130, 42, 176])
@@ -223,3 +228,76 @@ def test_memory_stays_flat_over_items_with_loras_switching_on_and_off(
     record_property("MiB of the worker by item", figures)
     assert all(np.array_equal(image, plain[0]) for image in plain)
     assert resident[200] - resident[50] < 10 * MIB, figures
+
+
+# Through every API
+
+MODEL, WEIGHT = "Embedded Tiny", 0.75
+SETTINGS = {"seed": PROMPTS[0][1], "steps": 8, "cfg_scale": 4.0, "width": 128, "height": 128}
+
+
+def enqueued(server: Server, **request: Any) -> np.ndarray:
+    """Return the image of `enqueue_prompt` with the LoRA."""
+    body = {"prompt": PROMPTS[0][0], "loras": [{"model": "lora", "weight": WEIGHT}]} | request
+    answer = server.client.post("/api/v1/queue/default/enqueue_prompt", json=body)
+    assert answer.status_code == 200, answer.text
+    item = server.finished(int(answer.json()["item_ids"][0]))
+    assert item["status"] == "completed", item["error_traceback"]
+    return np.frombuffer(server.pixels_of(item), np.uint8).reshape(128, 128, 3)
+
+
+def decoded(text: str | bytes) -> np.ndarray:
+    data = base64.b64decode(text) if isinstance(text, str) else text
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def answered(server: Server, path: str, body: dict[str, Any]) -> Any:
+    answer = server.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def from_comfyui(server: Server) -> np.ndarray:
+    workflow = text_to_image(*PROMPTS[0])
+    workflow["3"]["inputs"] |= {"steps": 8, "cfg": 4.0, "model": ["20", 0]}
+    strengths = {"strength_model": WEIGHT, "strength_clip": WEIGHT}
+    workflow["20"] = {"class_type": "LoraLoader", "inputs": {"model": ["4", 0], "clip": ["4", 1], "lora_name": "lora"}}
+    workflow["20"]["inputs"] |= strengths
+    for node in ("6", "7"):
+        workflow[node]["inputs"]["clip"] = ["20", 1]
+    comfy = Comfy(server.client)
+    entry = comfy.run(workflow)
+    return decoded(comfy.pictures(entry)[0])
+
+
+def test_every_api_applies_the_lora(server: Server) -> None:
+    prompt, loras = PROMPTS[0][0], [{"model": "lora", "weight": WEIGHT}]
+    made = enqueued(server, **SETTINGS)
+    assert np.linalg.norm(figure_color(made.astype(np.float32)) - PURPLE) < 2 * NEAR
+    openai = {"prompt": prompt, "size": "128x128", "response_format": "b64_json", "loras": loras, **SETTINGS}
+    image = answered(server, "/v1/images/generations", openai)["data"][0]["b64_json"]
+    assert np.array_equal(decoded(image), made)
+    automatic1111 = {"prompt": f"{prompt}<lora:lora:{WEIGHT}>", **SETTINGS}
+    assert np.array_equal(decoded(answered(server, "/sdapi/v1/txt2img", automatic1111)["images"][0]), made)
+    assert np.array_equal(from_comfyui(server), made)
+    gemini = {"seed": SETTINGS["seed"], "loras": loras}
+    predicted = {"instances": [{"prompt": prompt}], "parameters": gemini}
+    image = answered(server, f"/v1beta/models/{MODEL}:predict", predicted)["predictions"][0]["bytesBase64Encoded"]
+    by_default = enqueued(server, seed=SETTINGS["seed"])
+    assert np.array_equal(decoded(image), by_default)
+    content = {"contents": [{"parts": [{"text": prompt}]}], "generationConfig": gemini}
+    (part,) = answered(server, f"/v1beta/models/{MODEL}:generateContent", content)["candidates"][0]["content"]["parts"]
+    assert np.array_equal(decoded(part["inlineData"]["data"]), by_default)
+
+
+@pytest.mark.slow
+def test_the_command_line_applies_the_lora_and_the_controlnet(server: Server, tmp_path: Path) -> None:
+    name = silhouette(server, *SPOTS[1])
+    made = enqueued(server, controls=[{"model": "controlnet", "image": name}], **SETTINGS)
+    (tmp_path / "disc.png").write_bytes(server.client.get(f"/api/v1/images/i/{name}/full").content)
+    out = tmp_path / "out.png"
+    options = ["--lora", f"lora:{WEIGHT}", "--control", f"controlnet:{tmp_path / 'disc.png'}", "--steps", "8"]
+    options += ["--cfg", "4", "--seed", str(SETTINGS["seed"]), "--root", str(server.root), "--out", str(out)]
+    command = [sys.executable, "-m", "invokeclone", "generate", PROMPTS[0][0], *options]
+    subprocess.run(command, check=True, capture_output=True, timeout=240, env={**os.environ, "INVOKEAI_DEVICE": "cpu"})
+    assert np.abs(decoded(out.read_bytes()).astype(int) - made).max() <= 1
