@@ -119,3 +119,11 @@ set_up_comfyui_client() {
         watched npm install --silent --no-audit --no-fund --prefix .cache/comfyui-client "@stable-canvas/comfyui-client@~1.5" "ws@^8" ||
         echo "@stable-canvas/comfyui-client is unavailable: its tests will be skipped" >&2
 }
+
+# Install axe-core for the accessibility tests of the page, if npm is available; otherwise those tests are skipped.
+set_up_axe() {
+    [ -f .cache/axe/node_modules/axe-core/axe.min.js ] && return
+    command -v npm >/dev/null &&
+        watched npm install --silent --no-audit --no-fund --prefix .cache/axe "axe-core@^4.10" ||
+        echo "axe-core is unavailable: its tests will be skipped" >&2
+}

@@ -1,4 +1,7 @@
-"""The page at `/`: the official web UI if one is active, otherwise the built-in page, read into memory at start."""
+"""The page at `/`: the official web UI if one is active, otherwise the built-in page, read into memory at start.
+
+Its files are at addresses with a version, the hash of all of them, so that browsers keep them and ask only for the page.
+"""
 
 import gzip
 import hashlib
@@ -17,6 +20,7 @@ POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
 )
+FOREVER = "public, max-age=31536000, immutable"
 COMPRESSIBLE = (".html", ".css", ".js", ".svg", ".webmanifest")
 
 
@@ -29,32 +33,37 @@ class _File:
     headers: dict[str, str]
 
 
-def _load() -> dict[str, _File]:
-    page_files = {}
-    for entry in files(__package__).joinpath("page").iterdir():
-        if not entry.is_file() or entry.name.endswith(".py"):
-            continue
-        body = entry.read_bytes()
-        kind = mimetypes.guess_type(entry.name)[0] or "application/octet-stream"
-        page_files[entry.name] = _File(
-            body,
-            gzip.compress(body, 9, mtime=0) if entry.name.endswith(COMPRESSIBLE) else None,
-            {
-                "Content-Type": f"{kind}; charset=utf-8" if entry.name.endswith(COMPRESSIBLE) else kind,
-                "ETag": f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"',
-                "Cache-Control": "no-cache",
-                "Vary": "Accept-Encoding",
-                "X-Content-Type-Options": "nosniff",
-                "Content-Security-Policy": POLICY,
-                "Referrer-Policy": "same-origin",
-            },
-        )
-    return page_files
+def _file(name: str, body: bytes) -> _File:
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    is_text = name.endswith(COMPRESSIBLE)
+    headers = {
+        "Content-Type": f"{kind}; charset=utf-8" if is_text else kind,
+        "ETag": f'"{_hash(body)}"',
+        "Cache-Control": "no-cache",
+        "Vary": "Accept-Encoding",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": POLICY,
+        "Referrer-Policy": "same-origin",
+    }
+    return _File(body, gzip.compress(body, 9, mtime=0) if is_text else None, headers)
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=12).hexdigest()
+
+
+def _load() -> tuple[dict[str, _File], str]:
+    """Return the page's files by name, and their version; the page refers to the others by addresses with it."""
+    entries = [entry for entry in files(__package__).joinpath("page").iterdir() if entry.is_file()]
+    bodies = {entry.name: entry.read_bytes() for entry in sorted(entries, key=lambda entry: entry.name)}
+    version = _hash(b"".join(bodies.values()))
+    bodies["index.html"] = bodies["index.html"].replace(b'"page/', f'"page/{version}/'.encode())
+    return {name: _file(name, body) for name, body in bodies.items()}, version
 
 
 def router(official: WebUI) -> APIRouter:
     """Return the routes of the page at `/` and of its files under `/page/`."""
-    loaded = _load()
+    loaded, version = _load()
 
     def send(request: Request, name: str) -> Response:
         file = loaded.get(name)
@@ -72,9 +81,13 @@ def router(official: WebUI) -> APIRouter:
         return await official.index(request) or send(request, "index.html")
 
     async def part(request: Request) -> Response:
-        return send(request, request.path_params["name"])
+        response = send(request, request.path_params["name"])
+        if request.path_params.get("version") == version:
+            response.headers["Cache-Control"] = FOREVER
+        return response
 
     routes = APIRouter()
     routes.add_route("/page/{name}", part, include_in_schema=False)
+    routes.add_route("/page/{version}/{name}", part, include_in_schema=False)
     routes.add_route("/", index, include_in_schema=False)
     return routes

@@ -40,6 +40,7 @@ async def create_administrator(page: Page) -> None:
     await page.get_by_label("Password again").fill(PASSWORD)
     await page.get_by_role("button", name="Create the account").click()
     await expect(page.locator("#link")).to_have_attribute("data-state", "online")
+    await expect(page.get_by_role("button", name="Invoke")).to_be_enabled()
 
 
 async def sign_in(page: Page, password: str = PASSWORD, email: str = EMAIL) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,9 +70,14 @@ async def test_page_and_static_files_are_served(client: httpx.AsyncClient) -> No
     assert index.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'self'" in index.headers["content-security-policy"]
     for name in ("style.css", "app.js", "icon.svg"):
-        assert f"page/{name}" in index.text
+        path = re.search(rf'"(page/\w+/{name})"', index.text)
+        assert path
+        kept = await client.get(f"/{path[1]}")
+        assert (kept.status_code, "immutable" in kept.headers["cache-control"]) == (200, True)
+        of_another_version = await client.get(f"/page/0/{name}")
+        assert of_another_version.headers["cache-control"] == "no-cache"
         answer = await client.get(f"/page/{name}")
-        assert answer.status_code == 200
+        assert (answer.status_code, answer.content) == (200, kept.content)
         again = await client.get(f"/page/{name}", headers={"if-none-match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
 

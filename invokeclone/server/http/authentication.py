@@ -34,6 +34,7 @@ CHECKS = frozenset(
 OPEN = {
     "GET /": "the page, loaded before sign-in",
     "GET /page/{name}": "the page's files",
+    "GET /page/{version}/{name}": "the page's files, kept by browsers",
     "GET /health": "health checks",
     "GET /api/v1/health": "health checks of InvokeAI clients",
     "GET /openapi.json": "the same document for all users",

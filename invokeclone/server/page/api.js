@@ -1,6 +1,6 @@
 // Client for the part of the server's REST API that this page uses.
 
-const root = new URL("../", import.meta.url);
+const root = new URL("../../", import.meta.url); // this file is at page/VERSION/api.js
 
 /** Return the URL of `path` on this server, including its base path. */
 export const address = (path) => new URL(path, root).href;

@@ -10,7 +10,7 @@ import * as history from "./history.js";
 import * as loras from "./loras.js";
 import * as manager from "./manager.js";
 import * as mask from "./mask.js";
-import { clearModels, loadModels } from "./models.js";
+import { clearModels, loadExtras, loadModels } from "./models.js";
 import { attempt, dismissAll, toast } from "./notices.js";
 import * as progress from "./progress.js";
 import * as queue from "./queue.js";
@@ -109,11 +109,11 @@ function resume() {
   runs.review().catch(() => {}); // at the next connection
 }
 
-function load() {
-  loadModels();
-  gallery.reload();
-  boards.loadBoards();
-  styles.loadPresets();
+/** Load the lists, first what the page cannot be used without. */
+async function load() {
+  await Promise.all([loadModels(), gallery.reload()]);
+  if (!state.entered) return;
+  await Promise.all([loadExtras(), boards.loadBoards(), styles.loadPresets()]);
 }
 
 // Sign-in
@@ -126,7 +126,6 @@ const hooks = {
     set({ entered: true, user });
     showLink("connecting");
     load();
-    queue.refresh();
     disconnect = listen(onEvent, onState, api.currentToken);
   },
   leave() {

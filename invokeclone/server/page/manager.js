@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { $, button, debounce, element, formatSize, iconButton, render } from "./dom.js";
 import * as dialogs from "./dialogs.js";
-import { loadModels } from "./models.js";
+import { loadExtras, loadModels } from "./models.js";
 import { attempt, toast } from "./notices.js";
 import { isAdmin } from "./state.js";
 
@@ -65,7 +65,7 @@ async function removeModel(model) {
   if (!await dialogs.ask({ title: "Delete the model", text, submit: "Delete", danger: true })) return;
   await attempt(async () => {
     await api.deleteModel(model.key);
-    await Promise.all([reload(), loadModels()]);
+    await Promise.all([reload(), loadModels(), loadExtras()]);
   });
 }
 
@@ -133,6 +133,7 @@ export function onEvent(name, data) {
   } else refresh();
   if (name === "model_install_complete") {
     loadModels();
+    loadExtras();
     if ($("models").open) attempt(reload);
     else if (isAdmin()) toast(`${data.config?.name ?? "A model"} is installed.`, "note");
   }

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { $ } from "./dom.js";
+import { attempt } from "./notices.js";
 import { load } from "./storage.js";
 import { set, state } from "./state.js";
 
@@ -34,15 +35,13 @@ async function describe(model) {
   }
 }
 
-/** Load the lists of models from the server, and keep the selected one. */
+/** Load the list of main models from the server, and keep the selected one. */
 export async function loadModels() {
   const started = ++latest;
   const selected = state.model?.key ?? load("invokeclone", {}).model;
-  let models, extras;
+  let models;
   try {
-    const all = await Promise.all([api.models("main").then((found) => Promise.all(found.map(describe))), api.models("lora"), api.models("vae")]);
-    models = all[0].filter(Boolean);
-    extras = [...all[1], ...all[2]];
+    models = (await Promise.all((await api.models("main")).map(describe))).filter(Boolean);
   } catch (error) {
     if (started === latest) hint(`The list of models could not be loaded: ${error.message}`);
     return;
@@ -51,9 +50,15 @@ export async function loadModels() {
   hint(models.length ? "" : "No model that can generate images is installed. Open Models to install one.");
   $("model").replaceChildren(...models.map((model) => new Option(model.name, model.key)));
   const isAvailable = models.some((model) => model.key === selected);
-  set({ models, extras, ...(models.length ? {} : { model: null }) });
+  set({ models, ...(models.length ? {} : { model: null }) });
   if (models.length) pick(isAvailable ? selected : models[0].key, !isAvailable);
 }
+
+/** Load the LoRAs and VAEs. */
+export const loadExtras = () => attempt(async () => {
+  const lists = await Promise.all([api.models("lora"), api.models("vae")]);
+  if (state.entered) set({ extras: lists.flat() });
+});
 
 function hint(text) {
   $("model-hint").hidden = !text;

@@ -1,0 +1,79 @@
+"""Measure how soon the page of a temporary server is ready, and how large its files are.
+
+Usage: python scripts/measure_page.py [--runs 9] [--images 60]. It needs Chromium (`CHROMIUM`, default /usr/bin/chromium)
+and the development environment. Ready means: the model's settings are in the form, images can be generated, and the
+first images of the gallery are listed; the time counts from the navigation. Each run has an empty cache.
+"""
+
+import argparse
+import gzip
+import io
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import httpx
+from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
+
+from invokeclone.server import page as built_in
+from scripts.draw_screenshot import CHROMIUM, serve_page
+
+WATCH = """
+window.ready = new Promise((resolve) => {
+    const check = () => {
+        const isUsable = document.getElementById("invoke")?.disabled === false && document.getElementById("model").value;
+        if (isUsable && document.querySelectorAll(".tile").length >= EXPECTED) resolve(performance.now());
+        else setTimeout(check, 2);
+    };
+    check();
+});
+"""
+
+
+def upload_images(address: str, count: int) -> None:
+    """Upload images that the gallery lists."""
+    api = httpx.Client(base_url=address, timeout=60)
+    for number in range(count):
+        file = io.BytesIO()
+        Image.new("RGB", (128, 128), (number * 4 % 255, 90, 160)).save(file, "PNG")
+        query = {"image_category": "general", "is_intermediate": False}
+        api.post("/api/v1/images/upload", params=query, files={"file": ("a.png", file.getvalue(), "image/png")})
+
+
+def time_of_one(browser: Browser, address: str, images: int) -> float:
+    """Return the time in milliseconds until the page is ready."""
+    page = browser.new_context(viewport={"width": 1500, "height": 900}).new_page()
+    page.add_init_script(WATCH.replace("EXPECTED", str(images)))
+    page.goto(address)
+    ready = float(page.evaluate("window.ready"))
+    page.context.close()
+    return ready
+
+
+def main() -> None:
+    """Print the median and the extremes of the times, and the compressed size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--images", type=int, default=60)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve_page(Path(folder) / "root") as address,
+        sync_playwright() as playwright,
+    ):
+        upload_images(address, options.images)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        time_of_one(browser, address, options.images)
+        times = sorted(time_of_one(browser, address, options.images) for _ in range(options.runs))
+        browser.close()
+    files = [file for file in Path(built_in.__file__).with_name("page").iterdir() if file.is_file()]
+    size = sum(len(gzip.compress(file.read_bytes(), 9)) for file in files)
+    load = os.getloadavg()[0]
+    print(f"ready after {statistics.median(times):.0f} ms ({times[0]:.0f} to {times[-1]:.0f}, {options.runs} runs)")
+    print(f"{len(files)} files, {size} bytes compressed; load of the machine {load:.1f}")
+
+
+if __name__ == "__main__":
+    main()
