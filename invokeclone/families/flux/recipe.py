@@ -92,7 +92,7 @@ class FluxRecipe(FlowRecipe):
         guided = run.negative is not None and run.cfg_scale > 1.0
         control = self._controls(builder, name, run)
         control_lora = self._control_lora(builder, name, run)
-        references = self._references(builder, name, run.references)
+        references = self._references(builder, name, [image for image in run.references if image.model is None])
         styles = self._styles(builder, name, run.styles)
         reads_images = any(image is not None for image in (control, control_lora, references, fill))
         return builder.output(
@@ -105,6 +105,7 @@ class FluxRecipe(FlowRecipe):
             cfg_scale=run.cfg_scale if guided else 1.0,
             control=control,
             control_lora=control_lora,
+            ip_adapter=self._ip_adapters(builder, name, run.references),
             kontext_conditioning=references,
             redux_conditioning=styles,
             fill_conditioning=fill,
@@ -153,12 +154,20 @@ class FluxRecipe(FlowRecipe):
         """Return the reference images that a Kontext model reads as a list, None if there are none."""
         outputs = []
         for number, reference in enumerate(references):
-            if reference.model is not None:
-                raise CannotBuild(f"{self.name}: IP-Adapters are not supported")
             image = reference.image
             field = {"image_name": image} if isinstance(image, str) else image
             outputs.append(builder.output(f"{name}_kontext_{number}", "flux_kontext", "kontext_cond", image=field))
         return builder.collect(f"{name}_kontext_collect", outputs) if outputs else None
+
+    def _ip_adapters(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
+        """Return the images of IP-Adapters as a list, None if there are none."""
+        outputs = []
+        for number, reference in enumerate(image for image in references if image.model is not None):
+            if reference.method != "full" or reference.mask is not None:
+                raise CannotBuild(f"{self.name}: IP-Adapters have no method and no mask, remove them")
+            fields = {key: value for key, value in reference.fields().items() if key != "method"}
+            outputs.append(builder.output(f"{name}_ip_adapter_{number}", "flux_ip_adapter", "ip_adapter", **fields))
+        return builder.collect(f"{name}_ip_adapter_collect", outputs) if outputs else None
 
     def _styles(self, builder: GraphBuilder, name: str, styles: Sequence[StyleImage]) -> NodeOutput | None:
         """Return the images of Redux models as a list, None if there are none."""
