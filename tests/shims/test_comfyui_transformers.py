@@ -266,6 +266,12 @@ def test_prompts_for_a_range_of_steps_apply_to_all_of_them() -> None:
     assert "negative.prompt" not in nodes
     texts = warnings_of(workflow)
     assert any("the one from 0.1 to 1 does" in text for text in texts), texts
+    workflow["late"]["inputs"]["conditioning"], workflow["zero"]["inputs"]["conditioning"] = (
+        ["negative", 0],
+        ["late", 0],
+    )
+    workflow["both"]["inputs"]["conditioning_1"] = ["zero", 0]
+    assert warnings_of(workflow) == texts, "whichever node comes first"
     workflow["late"]["inputs"]["start"] = 1.0
     assert "start must be less than end" in why(workflow, LIBRARY)
 
