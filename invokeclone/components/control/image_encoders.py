@@ -52,7 +52,12 @@ def encoder_name_of(adapter: Any) -> str | None:
 
 
 def default_name(adapter: Any) -> str:
-    """Return the likely image encoder of an adapter by its name: for XL the large one, unless it names another."""
+    """Return the likely image encoder of an adapter by its name: for XL the large one, unless it names another.
+
+    XLabs' adapters of FLUX.1 take the one that FLUX.1's text encoder belongs to.
+    """
+    if adapter.base == BaseModelType.Flux:
+        return "ViT-L"
     names = f"{adapter.name} {PurePath(adapter.path).stem}"
     if _VIT_H.search(names):
         return "ViT-H"
