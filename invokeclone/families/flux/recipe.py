@@ -14,6 +14,7 @@ from invokeclone.graph.recipes import (
     Model,
     ModelParts,
     PartKind,
+    ReferenceImage,
     StyleImage,
     StyleModelKind,
     recipe,
