@@ -91,15 +91,8 @@ async function cancelRunning() {
   if (id) await cancelItem(id);
 }
 
-function cancelItem(id) {
-  runs.stop(id);
-  return api.cancelItem(id);
-}
-
-function cancelWaiting() {
-  runs.stop();
-  return api.cancelWaiting();
-}
+const cancelItem = (id) => runs.cancel(() => api.cancelItem(id), id);
+const cancelWaiting = () => runs.cancel(api.cancelWaiting);
 
 // The list
 
