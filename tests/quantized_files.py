@@ -66,7 +66,7 @@ def nf4(name: str, weight: torch.Tensor, *, nested: bool = False, block: int = 6
     table = torch.tensor(NF4_TABLE)
     blocks = weight.float().reshape(-1, block)
     scales = blocks.abs().amax(dim=1).clamp(min=1e-8)
-    indices = (blocks / scales[:, None]).unsqueeze(-1).sub(table).abs().argmin(dim=-1).flatten()
+    indices = torch.bucketize(blocks / scales[:, None], (table[1:] + table[:-1]) / 2).flatten()
     packed = ((indices[::2] << 4) | indices[1::2]).to(torch.uint8)[:, None]
     state: dict[str, Any] = {"quant_type": "nf4", "blocksize": block, "dtype": "bfloat16", "shape": list(weight.shape)}
     stored = {name: packed, f"{name}.quant_map": table, f"{name}.absmax": scales}

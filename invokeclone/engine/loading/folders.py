@@ -30,6 +30,8 @@ _ATTENTION = ("attn_implementation", "_attn_implementation", "_attn_implementati
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "tekken.json"})
 """Large JSON files without settings."""
 _MAX_JSON_BYTES = 50_000_000
+_QUANTIZATION = "quantization_config"
+"""A setting that makes the libraries import what has quantized the weights."""
 _BIN = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[a-z0-9_]+))?(?:-\d{5}-of-\d{5})?\.bin")
 
 
@@ -73,6 +75,30 @@ def load_automatic(folder: Path, cls: Any, **options: Any) -> Any:
         return cls.from_pretrained(
             view, local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
         )
+
+
+def build_empty(folder: Path, cls: Any) -> Any:
+    """Return a network of `cls` by the config.json of a folder, on the meta device: without values.
+
+    Buffers of transformers' networks that no file has are computed.
+    """
+    with plain_view(folder) as view:
+        if not _is_of(cls, "transformers"):
+            config = cls.load_config(view, local_files_only=True)
+            with torch.device("meta"):
+                return cls.from_config({name: value for name, value in config.items() if name != _QUANTIZATION})
+        config = cls.config_class.from_pretrained(view, local_files_only=True)
+    if hasattr(config, _QUANTIZATION):
+        delattr(config, _QUANTIZATION)
+    with torch.device("meta"):
+        model = cls(config)
+    for module in model.modules():
+        names = [name for name in module._non_persistent_buffers_set if module._buffers[name] is not None]  # noqa: SLF001
+        for name in names:
+            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
+        if names:
+            model._init_weights(module)
+    return model
 
 
 @contextmanager

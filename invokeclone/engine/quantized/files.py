@@ -56,5 +56,5 @@ def _settings_of_file(path: Path) -> dict[str, Any] | None:
         content = json.loads(text)
         if isinstance(content, dict):
             return content
-    beside = path.with_name(f"{_SETTINGS}.json")
-    return read_json(beside) if beside.is_file() else None
+    settings = path.with_name(f"{_SETTINGS}.json")
+    return read_json(settings) if settings.is_file() else None

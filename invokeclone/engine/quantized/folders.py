@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from invokeclone.engine.loading.files import read_tensors
-from invokeclone.engine.loading.folders import plain_view
+from invokeclone.engine.loading.folders import build_empty
 from invokeclone.engine.quantized.files import settings_of_folder, unpack
 from invokeclone.engine.quantized.packed import PackedTensor, fill
 from invokeclone.models.files import safetensors_header
@@ -16,7 +16,6 @@ from invokeclone.models.files import safetensors_header
 _QUANTIZED = frozenset({"F8_E4M3", "F8_E5M2"})
 _STATES = (".SCB", ".scale", ".weight.absmax", ".weight_scale", ".scale_weight", ".weight_scale_inv")
 """Endings of tensors that quantized weights have beside them."""
-_SETTINGS = "quantization_config"
 _METHODS = ("sdnq", "bitsandbytes", "fp8")
 """Programs and forms whose weights can be decoded, by their names in settings."""
 _INNER_PREFIXES = ("text_model",)
@@ -61,10 +60,9 @@ def load(folder: Path, cls: Any, dtype: torch.dtype | None) -> Any:
         raise ValueError(f"{folder.parent.name}/{folder.name}: {error}") from error
     tensors.clear()
     dtype = dtype or _dtype_of(weights)
-    with plain_view(folder) as view:
-        model = _empty(cls, view)
+    model = build_empty(folder, cls)
     try:
-        fill(model, _renamed(model, weights), dtype)
+        fill(model, _rename(model, weights), dtype)
     except RuntimeError as error:
         raise ValueError(f"the weights in {folder} do not match config.json: {error}") from error
     if hasattr(model, "tie_weights"):
@@ -85,29 +83,7 @@ def _dtype_of(weights: dict[str, torch.Tensor | PackedTensor]) -> torch.dtype:
     return next((dtype for dtype in plain if dtype.is_floating_point and dtype.itemsize > 1), torch.bfloat16)
 
 
-def _empty(cls: Any, view: Path) -> Any:
-    """Return a network without values, whose buffers that no file has are computed."""
-    if not hasattr(cls, "config_class") or not str(cls.__module__).startswith("transformers."):
-        config = {
-            name: value for name, value in cls.load_config(view, local_files_only=True).items() if name != _SETTINGS
-        }
-        with torch.device("meta"):
-            return cls.from_config(config)
-    config = cls.config_class.from_pretrained(view, local_files_only=True)
-    if hasattr(config, _SETTINGS):
-        delattr(config, _SETTINGS)
-    with torch.device("meta"):
-        model = cls(config)
-    for module in model.modules():
-        names = [name for name in module._non_persistent_buffers_set if module._buffers[name] is not None]  # noqa: SLF001
-        for name in names:
-            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
-        if names:
-            model._init_weights(module)
-    return model
-
-
-def _renamed(
+def _rename(
     model: nn.Module, weights: dict[str, torch.Tensor | PackedTensor]
 ) -> dict[str, torch.Tensor | PackedTensor]:
     """Return the weights with the names of the network: a file may have those of a model around it."""

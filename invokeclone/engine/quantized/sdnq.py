@@ -74,7 +74,7 @@ def _pack(path: str, tensors: Tensors, settings: Mapping[str, Any]) -> torch.Ten
     _check_settings(name, tensors, settings)
     state = {kind: tensors[f"{path}.{kind}"] for kind in ("weight", *_STATES) if f"{path}.{kind}" in tensors}
     try:
-        packed = _packed(state, _kind(name, state, settings))
+        packed = _matrix(state, _kind(name, state, settings))
         return packed.decode_whole(torch.float32) if packed.kind.plain == torch.float32 else packed
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"the quantization state of {name} is damaged: {error}") from error
@@ -84,7 +84,7 @@ def _pack(path: str, tensors: Tensors, settings: Mapping[str, Any]) -> torch.Ten
 
 def _check_settings(name: str, tensors: Tensors, settings: Mapping[str, Any]) -> None:
     path = name.removesuffix(_WEIGHT)
-    settings = {**settings, **_own_settings(name, settings)}
+    settings = {**settings, **_layer_settings(name, settings)}
     unusable = [state for state in _UNUSABLE_STATES if f"{path}.{state}" in tensors]
     unusable += [setting for setting in _UNUSABLE_SETTINGS if settings.get(setting) not in (None, False, "none")]
     if unusable:
@@ -95,9 +95,9 @@ def _check_settings(name: str, tensors: Tensors, settings: Mapping[str, Any]) ->
 
 def _kind(name: str, state: Mapping[str, Any], settings: Mapping[str, Any]) -> Kind:
     """Return the type of a weight, by the settings or else by its tensors."""
-    own = _own_settings(name, settings).get("weights_dtype")
-    if own or "weights_dtype" in settings:
-        return kind_of(str(own) if own else _kind_name(name, settings))
+    kind_name = _layer_settings(name, settings).get("weights_dtype")
+    if kind_name or "weights_dtype" in settings:
+        return kind_of(str(kind_name) if kind_name else _kind_name(name, settings))
     weight, sign = state["weight"], "u" if "zero_point" in state else ""
     for plain in ("int8", "float8_e4m3fn", "float8_e5m2"):
         if weight.dtype == kind_of(plain).plain:
@@ -127,10 +127,11 @@ def _kind_name(name: str, settings: Mapping[str, Any]) -> str:
     return general
 
 
-def _own_settings(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _layer_settings(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of one weight."""
     listed = settings.get("modules_quant_config") or {}
-    return next((own for pattern, own in listed.items() if _matches(name, [pattern]) and isinstance(own, dict)), {})
+    layers = (layer for pattern, layer in listed.items() if _matches(name, [pattern]) and isinstance(layer, dict))
+    return next(layers, {})
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -147,7 +148,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return False
 
 
-def _packed(state: Mapping[str, torch.Tensor], kind: Kind) -> SDNQTensor:
+def _matrix(state: Mapping[str, torch.Tensor], kind: Kind) -> SDNQTensor:
     weight, scale, zero_point = state["weight"], state["scale"], state.get("zero_point")
     if kind.is_unsigned and zero_point is None:
         raise ValueError(f"it is stored as {kind.name} but has no zero_point: its file is damaged")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
 from gguf import GGMLQuantizationType, GGUFWriter, quants
+from gguf.constants import GGML_QUANT_SIZES
 from safetensors.torch import save_file
 from torch import nn
 
@@ -54,6 +55,21 @@ def test_types_that_gguf_cannot_write(kind: str) -> None:
     theirs = dequantize_gguf_tensor(GGUFParameter(packed, quant_type=number))
     assert torch.equal(ours.flatten(), theirs.flatten())
     assert error_of(ours.flatten(), torch.from_numpy(quants.dequantize(packed.numpy(), number)).flatten()) < 2e-3
+
+
+@pytest.mark.parametrize("kind", sorted(kind.name for kind in quants._type_traits if kind.name not in ("F16", "BF16")))
+def test_every_type_that_gguf_knows_is_decoded(kind: str) -> None:
+    """Types that diffusers lacks are decoded by gguf itself. Random bytes may be NaN or too large for float16."""
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    stored = np.random.default_rng(0).integers(0, 256, (3, 2 * size), dtype=np.uint8)
+    packed = GGUFTensor({"blocks": torch.from_numpy(stored)}, torch.Size([3, 2 * block]), kind)
+    with np.errstate(all="ignore"):
+        expected = torch.from_numpy(quants.dequantize(stored, GGMLQuantizationType[kind]).astype(np.float32))
+        decoded = packed.decode(torch.float32)
+    assert decoded.shape == packed.shape
+    usable = decoded.isfinite() & expected.isfinite() & (expected.abs() < 1e3)
+    assert usable.float().mean() > 0.1
+    assert error_of(decoded[usable], expected[usable]) < 5e-3
 
 
 def test_a_type_without_a_decoder_is_named() -> None:
