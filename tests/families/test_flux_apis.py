@@ -306,6 +306,54 @@ def test_redux_and_a_union_controlnet(server: Server, photo: Image.Image) -> Non
     assert (run_workflow(server, nodes) == generate(server, FLUX, controls=[control])).all()
 
 
+@pytest.mark.slow
+def test_a_control_lora_and_an_ip_adapter(server: Server, photo: Image.Image, flux_transformer: Any) -> None:
+    """In ComfyUI's workflows and in requests alike."""
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from tests.families.flux.test_controls import adapter_file
+    from tests.families.flux.test_loras import make_control_lora
+    from tests.tiny_flux import original_names
+
+    parent = server.root.parent / "adapters"
+    parent.mkdir()
+    save_file(make_control_lora(original_names(flux_transformer.state_dict())), parent / "tiny canny.safetensors")
+    adapter_file(parent)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    eye = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, projection_dim=12, image_size=224, patch_size=112))
+    eye.save_pretrained(parent / "clip-vit-large-patch14")
+    for path in parent.iterdir():
+        install(server, path)
+    names = {"tiny canny", "ip", "clip-vit-large-patch14"}
+    server.wait_for(
+        lambda: names <= {model["name"] for model in server.client.get("/api/v2/models/").json()["models"]}, "adapters"
+    )
+    name, plain = upload(server, photo), generate(server, FLUX)
+    sides = {"positive": ["5", 0], "negative": ["4", 0], "vae": ["3", 0], "pixels": ["16", 0]}
+    fields = {"ipadapter": ["21", 0], "image": ["16", 0], "weight": 0.6, "start_at": 0.0, "end_at": 1.0}
+    nodes = advanced(
+        FLUX,
+        **{
+            "16": ("LoadImage", {"image": name}),
+            "18": ("LoraLoaderModelOnly", {"model": ["1", 0], "lora_name": "tiny canny", "strength_model": 0.8}),
+            "19": ("InstructPixToPixConditioning", sides),
+            "20": ("IPAdapter", fields | {"model": ["1", 0], "weight_type": "standard"}),
+            "21": ("IPAdapterModelLoader", {"ipadapter_file": "ip"}),
+        },
+    )
+    nodes["9"][1]["model"] = ["20", 0]
+    referring = generate(server, FLUX, reference_images=[{"image": name, "weight": 0.6}])
+    assert np.abs(referring - plain).max() > 0
+    assert (run_workflow(server, nodes) == referring).all()
+    nodes["9"][1].update(model=["18", 0], conditioning=["19", 0])
+    controlled = generate(server, FLUX, controls=[{"model": "tiny canny", "image": name, "weight": 0.8}])
+    assert np.abs(controlled - plain).max() > 0
+    assert (run_workflow(server, nodes) == controlled).all()
+    for model in names:  # other tests expect that there is none
+        server.client.delete(f"/api/v2/models/i/{key_of(server, model)}").raise_for_status()
+
+
 # Kontext
 
 
@@ -342,7 +390,7 @@ def test_images_over_the_limit_are_not_used(server: Server, photo: Image.Image) 
 def test_other_models_edit_the_first_image(server: Server, photo: Image.Image) -> None:
     _, warning = edit(server, FLUX, [photo, photo])
     assert "only the first image is edited, 1 of 2 images is not used" in warning
-    assert "tiny flux takes 0 reference images" in warning
+    assert "no IP-Adapter for flux models is installed" in warning
 
 
 def test_gemini_gives_kontext_all_images(server: Server, photo: Image.Image) -> None:
@@ -450,7 +498,7 @@ def test_capabilities_are_those_of_the_record(server: Server) -> None:
     assert (flux2["defaults"]["steps"], flux2["defaults"]["cfg_scale"], flux2["guidance"]) == (28, 3.5, "distilled")
     assert flux2["limits"]["reference_images"] == 10
     assert (dev["defaults"]["steps"], dev["defaults"]["cfg_scale"], dev["guidance"]) == (28, 3.5, "distilled")
-    assert [model["limits"]["reference_images"] for model in (dev, kontext, fill)] == [0, 4, 0]
+    assert [model["limits"]["reference_images"] for model in (dev, kontext, fill)] == [16, 4, 0]
     features = [model["features"] for model in (dev, kontext, fill)]
     assert [each["reads_references"] for each in features] == [False, True, False]
     assert [(each["text_to_image"], each["image_to_image"], each["inpaint"]) for each in features] == [
@@ -472,7 +520,8 @@ def test_settings_that_a_model_lacks_are_refused(server: Server, photo: Image.Im
     image = upload(server, photo)
     for model, request, message in (
         (SD3, {"true_cfg_scale": 2.0}, "remove `true_cfg_scale`"),
-        (FLUX, {"reference_images": [{"image": image}]}, "models of its kind do not support reference images"),
+        (FILL, {"reference_images": [{"image": image}]}, "models of its kind do not support reference images"),
+        (FLUX, {"reference_images": [{"image": image}]}, "no IP-Adapter for flux models is installed"),
         (KONTEXT, {"reference_images": [{"image": image, "weight": 0.5}]}, "remove `weight`"),
     ):
         body = {"prompt": PROMPT, "model": model, **request}

@@ -41,7 +41,12 @@ LIBRARY = Catalog(
         config("fun union", "controlnet", Z_IMAGE),
     ],
     style_models=[config("redux", "flux_redux")],
-    image_encoders=[*models(Config("vit", "clip_vision")), config("eye", "siglip", BaseModelType.Any)],
+    ip_adapters=[config("xlabs", "ip_adapter", format="checkpoint")],
+    image_encoders=[
+        *models(Config("clip-vit-large-patch14", "clip_vision")),
+        *models(Config("vit", "clip_vision")),
+        config("eye", "siglip", BaseModelType.Any),
+    ],
     loadable_images={"a.png": LoadableImage(100, 60, "a.png"), "b.png": LoadableImage(64, 64, "b.png")},
 )
 Nodes = dict[str, tuple[str, dict[str, Any]]]
@@ -261,6 +266,12 @@ def test_prompts_for_a_range_of_steps_apply_to_all_of_them() -> None:
     assert "negative.prompt" not in nodes
     texts = warnings_of(workflow)
     assert any("the one from 0.1 to 1 does" in text for text in texts), texts
+    workflow["late"]["inputs"]["conditioning"], workflow["zero"]["inputs"]["conditioning"] = (
+        ["negative", 0],
+        ["late", 0],
+    )
+    workflow["both"]["inputs"]["conditioning_1"] = ["zero", 0]
+    assert warnings_of(workflow) == texts, "whichever node comes first"
     workflow["late"]["inputs"]["start"] = 1.0
     assert "start must be less than end" in why(workflow, LIBRARY)
 
@@ -282,6 +293,23 @@ def test_the_size_of_an_image_is_a_number() -> None:
     workflow["empty"]["inputs"] |= {"width": ["size", 0], "height": ["size", 1], "batch_size": ["size", 2]}
     denoise = build_nodes(workflow, LIBRARY)["sampler.denoise0"]
     assert (denoise["width"], denoise["height"]) == (96, 64)
+
+
+def test_ip_adapters_of_flux() -> None:
+    """XLabs': without methods and masks."""
+    fields = {"model": ["m", 0], "ipadapter": ["ip", 0], "image": ["image", 0], "weight": 0.6, "start_at": 0.0}
+    fields |= {"end_at": 0.5, "weight_type": "standard"}
+    workflow = text_to_image(
+        ip=("IPAdapterModelLoader", {"ipadapter_file": "xlabs"}), applied=("IPAdapter", dict(fields))
+    )
+    workflow["sampler"]["inputs"]["model"] = ["applied", 0]
+    adapter = build_nodes(workflow, LIBRARY)["sampler.denoise0_ip_adapter_0"]
+    assert (adapter["type"], adapter["clip_vision_model"], adapter["weight"]) == ("flux_ip_adapter", "ViT-L", 0.6)
+    assert "method" not in adapter
+    workflow["applied"]["inputs"]["weight_type"] = "style transfer"
+    assert "IP-Adapters have no method and no mask" in why(workflow, LIBRARY)
+    workflow["m"]["inputs"]["ckpt_name"] = "fill"
+    assert "of its kind do not support reference images" in why(workflow, LIBRARY)
 
 
 # Models whose parts are loaded apart

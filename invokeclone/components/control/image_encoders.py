@@ -52,11 +52,21 @@ def encoder_name_of(adapter: Any) -> str | None:
 
 
 def default_name(adapter: Any) -> str:
-    """Return the likely image encoder of an adapter by its name: for XL the large one, unless it names another."""
-    names = f"{adapter.name} {PurePath(adapter.path).stem}"
+    """Return the likely image encoder of an adapter by its name: for XL the large one, unless it names another.
+
+    XLabs' adapters of FLUX.1 take the one that FLUX.1's text encoder belongs to.
+    """
+    if adapter.base == BaseModelType.Flux:
+        return "ViT-L"
+    names = names_of(adapter)
     if _VIT_H.search(names):
         return "ViT-H"
     return "ViT-G" if _VIT_G.search(names) or adapter.base == BaseModelType.StableDiffusionXL else DEFAULT
+
+
+def names_of(adapter: Any) -> str:
+    """Return the name of an adapter's record and that of its file, which tell published adapters apart."""
+    return f"{adapter.name} {PurePath(adapter.path).stem}"
 
 
 def node_name_of(name: str) -> str | None:

@@ -14,6 +14,7 @@ from invokeclone.graph.recipes import (
     Model,
     ModelParts,
     PartKind,
+    ReferenceImage,
     StyleImage,
     StyleModelKind,
     recipe,
@@ -92,7 +93,8 @@ class FluxRecipe(FlowRecipe):
         guided = run.negative is not None and run.cfg_scale > 1.0
         control = self._controls(builder, name, run)
         control_lora = self._control_lora(builder, name, run)
-        references = add_references(builder, name, self.name, run.references)
+        read = [image for image in run.references if image.model is None]  # by Kontext models
+        references = add_references(builder, name, self.name, read)
         styles = self._styles(builder, name, run.styles)
         reads_images = any(image is not None for image in (control, control_lora, references, fill))
         return builder.output(
@@ -105,6 +107,7 @@ class FluxRecipe(FlowRecipe):
             cfg_scale=run.cfg_scale if guided else 1.0,
             control=control,
             control_lora=control_lora,
+            ip_adapter=self._ip_adapters(builder, name, run.references),
             kontext_conditioning=references,
             redux_conditioning=styles,
             fill_conditioning=fill,
@@ -148,6 +151,16 @@ class FluxRecipe(FlowRecipe):
         image = {"image_name": control.image} if isinstance(control.image, str) else control.image
         lora = {"lora": dict(control.model), "image": image, "weight": control.weight}
         return builder.output(f"{name}_control_lora", "flux_control_lora_loader", "control_lora", **lora)
+
+    def _ip_adapters(self, builder: GraphBuilder, name: str, references: Sequence[ReferenceImage]) -> NodeOutput | None:
+        """Return the images of IP-Adapters as a list, None if there are none."""
+        outputs = []
+        for number, reference in enumerate(image for image in references if image.model is not None):
+            if reference.method != "full" or reference.mask is not None:
+                raise CannotBuild(f"{self.name}: IP-Adapters have no method and no mask, remove them")
+            fields = {key: value for key, value in reference.fields().items() if key != "method"}
+            outputs.append(builder.output(f"{name}_ip_adapter_{number}", "flux_ip_adapter", "ip_adapter", **fields))
+        return builder.collect(f"{name}_ip_adapter_collect", outputs) if outputs else None
 
     def _styles(self, builder: GraphBuilder, name: str, styles: Sequence[StyleImage]) -> NodeOutput | None:
         """Return the images of Redux models as a list, None if there are none."""

@@ -68,6 +68,10 @@ def original(flux_transformer: Any) -> Tensors:
 
 @pytest.fixture(scope="module")
 def control_lora(original: Tensors) -> Tensors:
+    return make_control_lora(original)
+
+
+def make_control_lora(original: Tensors) -> Tensors:
     """Return the tensors of a control LoRA, as Black Forest Labs' files have them."""
     tensors: Tensors = {}
     for number, (name, tensor) in enumerate(original.items()):

@@ -257,7 +257,7 @@ def answered(server: Server, path: str, body: dict[str, Any]) -> Any:
     return answer.json()
 
 
-def from_comfyui(server: Server) -> np.ndarray:
+def from_comfyui(server: Server, control_image: str | None = None) -> np.ndarray:
     workflow = text_to_image(*PROMPTS[0])
     workflow["3"]["inputs"] |= {"steps": 8, "cfg": 4.0, "model": ["20", 0]}
     strengths = {"strength_model": WEIGHT, "strength_clip": WEIGHT}
@@ -265,6 +265,13 @@ def from_comfyui(server: Server) -> np.ndarray:
     workflow["20"]["inputs"] |= strengths
     for node in ("6", "7"):
         workflow[node]["inputs"]["clip"] = ["20", 1]
+    if control_image is not None:
+        applied = {"positive": ["6", 0], "negative": ["7", 0], "control_net": ["30", 0], "image": ["31", 0]}
+        applied |= {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+        workflow["30"] = {"class_type": "ControlNetLoader", "inputs": {"control_net_name": "controlnet"}}
+        workflow["31"] = {"class_type": "LoadImage", "inputs": {"image": control_image}}
+        workflow["32"] = {"class_type": "ControlNetApplyAdvanced", "inputs": applied}
+        workflow["3"]["inputs"] |= {"positive": ["32", 0], "negative": ["32", 1]}
     comfy = Comfy(server.client)
     entry = comfy.run(workflow)
     return decoded(comfy.pictures(entry)[0])
@@ -291,10 +298,16 @@ def test_every_api_applies_the_lora(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_line_applies_the_lora_and_the_controlnet(server: Server, tmp_path: Path) -> None:
+def test_every_api_applies_the_lora_and_the_controlnet(server: Server, tmp_path: Path) -> None:
     name = silhouette(server, *SPOTS[1])
     made = enqueued(server, controls=[{"model": "controlnet", "image": name}], **SETTINGS)
-    (tmp_path / "disc.png").write_bytes(server.client.get(f"/api/v1/images/i/{name}/full").content)
+    file = server.client.get(f"/api/v1/images/i/{name}/full").content
+    assert np.array_equal(from_comfyui(server, name), made)
+    unit = {"model": "controlnet", "module": "none", "resize_mode": 0, "image": base64.b64encode(file).decode()}
+    automatic1111 = {"prompt": f"{PROMPTS[0][0]}<lora:lora:{WEIGHT}>", **SETTINGS}
+    automatic1111["alwayson_scripts"] = {"ControlNet": {"args": [unit]}}
+    assert np.array_equal(decoded(answered(server, "/sdapi/v1/txt2img", automatic1111)["images"][0]), made)
+    (tmp_path / "disc.png").write_bytes(file)
     out = tmp_path / "out.png"
     options = ["--lora", f"lora:{WEIGHT}", "--control", f"controlnet:{tmp_path / 'disc.png'}", "--steps", "8"]
     options += ["--cfg", "4", "--seed", str(SETTINGS["seed"]), "--root", str(server.root), "--out", str(out)]

@@ -92,8 +92,8 @@ def zero_out(context: BuildContext, *, conditioning: EncodedPrompts) -> tuple[En
 def _without_text(context: BuildContext, index: int, text: EncodedPrompt) -> EncodedPrompt:
     context.unused.append(text.conditioning)
     recipe, encoders = text.clip.model.recipe, text.clip.encoders
-    encoded = recipe.encode_prompt(context.builder, f"empty{index}", encoders, "")
-    return EncodedPrompt(encoded, "", text.clip, zeroed=True)
+    encoded = recipe.encode_prompt(context.builder, f"empty{index}", encoders, "", text.region)
+    return EncodedPrompt(encoded, "", text.clip, text.region, zeroed=True, steps=text.steps)
 
 
 # Schedules

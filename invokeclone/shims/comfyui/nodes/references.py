@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import PurePath
 
 from invokeclone.components.control import image_encoders
 from invokeclone.graph.recipes import ReferenceImage, ReferenceMethod, StyleImage
@@ -95,7 +94,7 @@ def load_preset(
 
 def _flavor(adapter: ModelConfig) -> str:
     """Return which of the published IP-Adapters for a base this is, by its name and file."""
-    names = _SEPARATORS.sub("-", f"{adapter.name} {PurePath(adapter.path).stem}".casefold())
+    names = _SEPARATORS.sub("-", image_encoders.names_of(adapter).casefold())
     if "faceid" in names:
         return "faceid"
     flavor = next((flavor for flavor in ("full-face", "plus-face", "plus", "light") if flavor in names), "standard")
