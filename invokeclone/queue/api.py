@@ -85,8 +85,8 @@ async def enqueue_prompt(
 
     Responds with 429 if the queue has no room for any of them, and with 503 while no worker is running.
     """
-    for prompt, what in ((request.prompt, "the prompt"), (request.negative_prompt, "the negative prompt")):
-        check_prompt(prompt if isinstance(prompt, str) else prompt.raw_text, needs.settings.limits, what)
+    for what, text in request.texts():
+        check_prompt(text, needs.settings.limits, what)
     async with needs.database.read() as connection:
         await generation.require_images(connection, user, request)
         resolved = await generation.resolve_with_images(needs, connection, request)

@@ -24,7 +24,7 @@ from invokeclone.shims.comfyui.sockets import Clients, Socket, TooManySockets
 from invokeclone.users.current import SYSTEM
 
 Client = httpx.AsyncClient
-Case = Callable[[Client, int], Awaitable[httpx.Response]]
+Case = Callable[[Client, int], Awaitable[httpx.Response | list[httpx.Response]]]
 TESTS = Path(__file__).parent.parent
 QUEUE, UTILITIES = "/api/v1/queue/default", "/api/v1/utilities"
 TESTS_IN_OTHER_FILES = {
@@ -120,36 +120,34 @@ async def import_presets(client: Client, number: int) -> httpx.Response:
     return await client.post("/api/v1/style_presets/import", files={"file": ("x.json", rows, "application/json")})
 
 
-async def lowest_status(answers: list[httpx.Response]) -> httpx.Response:
-    """Return the answer of the least status, so that one route that lets too much pass shows."""
-    return min(answers, key=lambda answer: answer.status_code)
-
-
-async def prompts(client: Client, number: int) -> httpx.Response:
+async def prompts(client: Client, number: int) -> list[httpx.Response]:
     text = "x" * number
-    return await lowest_status([
+    return [
         await client.post(f"{QUEUE}/enqueue_prompt", json={"model": "none", "prompt": text}),
         await client.post(f"{QUEUE}/enqueue_prompt", json={"model": "none", "prompt": "x", "negative_prompt": {"chunks": [[{"text": text}]]}}),
+        await client.post(f"{QUEUE}/enqueue_prompt", json={"model": "none", "prompt": "x", "second_pass": {"prompt": text}}),
+        await client.post(f"{QUEUE}/enqueue_prompt", json={"model": "none", "prompt": "x", "second_pass": {"negative_prompt": {"chunks": [[{"text": text}]]}}}),
         await client.post(f"{UTILITIES}/dynamicprompts", json={"prompt": text}),
         await client.post(f"{UTILITIES}/expand-prompt", json={"prompt": text, "model_key": "none"}),
         await client.post(f"{UTILITIES}/image-to-prompt", json={"image_name": "none", "instruction": text, "model_key": "none"}),
         await client.post("/v1/images/generations", json={"model": "none", "prompt": "x", "negative_prompt": text}),
         await client.post("/sdapi/v1/txt2img", json={"override_settings": {"sd_model_checkpoint": "none"}, "prompt": text}),
+        await client.post("/sdapi/v1/txt2img", json={"override_settings": {"sd_model_checkpoint": "none"}, "prompt": "x", "hr_prompt": text}),
         await client.post("/v1beta/models/none:predict", json={"instances": [{"prompt": text}]}),
         await client.post("/v1beta/models/none:generateContent", json={"contents": [{"parts": [{"text": text}]}]}),
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
-async def images(client: Client, number: int) -> httpx.Response:
+async def images(client: Client, number: int) -> list[httpx.Response]:
     pixel = base64.b64encode(png(1, 1)).decode()
     generate = {"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {"candidateCount": number}}
-    return await lowest_status([
+    return [
         await client.post("/v1/images/generations", json={"model": "none", "prompt": "x", "n": number}),
         await client.post("/sdapi/v1/txt2img", json={"override_settings": {"sd_model_checkpoint": "none"}, "prompt": "x", "batch_size": number}),
         await client.post("/sdapi/v1/extra-batch-images", json={"imageList": [{"data": pixel, "name": "x"}] * number, "upscaling_resize": 1}),
         await client.post("/v1beta/models/none:predict", json={"instances": [{"prompt": "x"}], "parameters": {"sampleCount": number}}),
         await client.post("/v1beta/models/none:generateContent", json=generate),
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
 CASES: dict[str, tuple[int, Case]] = {
@@ -180,6 +178,12 @@ CASES: dict[str, tuple[int, Case]] = {
 }  # fmt: skip
 
 
+async def answers_of(case: Case, client: Client, number: int) -> list[httpx.Response]:
+    """Return the answers of all routes that a case asks."""
+    answers = await case(client, number)
+    return answers if isinstance(answers, list) else [answers]
+
+
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     app = create_app(settings, worker_command=None)
@@ -200,11 +204,16 @@ async def test_values_at_each_limit_pass_and_one_above_is_refused(app: FastAPI) 
     async with Client(transport=transport, base_url="http://test", timeout=60) as client:
         for name, (value, case) in CASES.items():
             resources.settings = resources.settings.model_copy(update={"limits": Limits(**{name: value})})
-            at, above = await case(client, value), await case(client, value + 1)
-            if f"limits.{name}" in at.text or at.status_code >= 500:
-                wrong.append(f"{name}: at the limit {at.status_code} {at.text[:200]}")
-            if not (400 <= above.status_code < 500 and f"limits.{name}" in above.text):
-                wrong.append(f"{name}: above the limit {above.status_code} {above.text[:200]}")
+            wrong += [
+                f"{name}: at the limit {at.status_code} {at.request.url} {at.text[:200]}"
+                for at in await answers_of(case, client, value)
+                if f"limits.{name}" in at.text or at.status_code >= 500
+            ]
+            wrong += [
+                f"{name}: above the limit {above.status_code} {above.request.url} {above.text[:200]}"
+                for above in await answers_of(case, client, value + 1)
+                if not (400 <= above.status_code < 500 and f"limits.{name}" in above.text)
+            ]
     assert wrong == []
 
 

@@ -61,15 +61,20 @@ def default_name(adapter: Any) -> str:
     """
     if adapter.base == BaseModelType.Flux:
         return "ViT-L"
-    names = f"{adapter.name} {PurePath(adapter.path).stem}"
+    names = _names_of(adapter)
     if _VIT_H.search(names):
         return "ViT-H"
     return "ViT-G" if _VIT_G.search(names) or adapter.base == BaseModelType.StableDiffusionXL else DEFAULT
 
 
+def _names_of(adapter: Any) -> str:
+    """Return the name of an adapter's record and that of its file, which tell published adapters apart."""
+    return f"{adapter.name} {PurePath(adapter.path).stem}"
+
+
 def adapter_kind(adapter: Any) -> str:
     """Return which of the published IP-Adapters for a base this is, by its name and file, such as `standard` or `plus`."""
-    names = _SEPARATORS.sub("-", f"{adapter.name} {PurePath(adapter.path).stem}".casefold())
+    names = _SEPARATORS.sub("-", _names_of(adapter).casefold())
     kind = next((kind for kind in _KINDS if kind in names), "standard")
     return "vit-g" if kind == "standard" and default_name(adapter) == "ViT-G" else kind
 

@@ -17,9 +17,14 @@ _SPECIAL_TYPES = (3, 4)
 
 
 def read_decoder(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor | PackedTensor]:
+    """Return the tensors of a file as `rename_decoder` does."""
+    return rename_decoder(read_weights(path), dtype)
+
+
+def rename_decoder(stored: Weights, dtype: torch.dtype) -> dict[str, torch.Tensor | PackedTensor]:
     """Return the tensors of a language model by transformers' names; quantized embeddings are decoded to `dtype`."""
     weights: dict[str, torch.Tensor | PackedTensor] = {}
-    for original, value in read_weights(path).items():
+    for original, value in stored.items():
         if original.startswith(OUTPUT_LAYER) or (name := rename(original)).startswith(OUTPUT_LAYER):
             continue
         weights[name] = value.decode(dtype) if name == EMBEDDINGS and isinstance(value, PackedTensor) else value

@@ -14,17 +14,18 @@ from invokeclone.components.text_encoders.decoder_files import (
     count_layers,
     read_decoder,
     read_vocabulary,
+    rename_decoder,
 )
-from invokeclone.components.text_encoders.names import EMBEDDINGS, TOKENIZER, layer_of
+from invokeclone.components.text_encoders.names import EMBEDDINGS, TOKENIZER, layer_of, rename
 from invokeclone.engine.loading.files import read_json, read_tensors
 from invokeclone.engine.loading.folders import plain_view
+from invokeclone.engine.quantized.folders import read_folder
 from invokeclone.engine.quantized.gguf import read_tensors as read_gguf_tensors
 from invokeclone.engine.quantized.packed import PackedTensor, Weights
 from invokeclone.models.files import gguf
 
-_MISTRAL_OWN = "consolidated"
-"""Beginning of the names of files with the same weights by Mistral's own names."""
 _HEAD, _THETA, _EPSILON, _POSITIONS = 128, 1e9, 1e-5, 131072
+_EMBEDDINGS = EMBEDDINGS.removesuffix("weight")
 _ARCHITECTURE = "general.architecture"
 _PERMUTED = ("llama", "mistral3")
 """Architectures for which llama.cpp stores the rows of queries and keys in its own order."""
@@ -43,12 +44,9 @@ def load_mistral_folder(folder: Path, dtype: torch.dtype) -> Any:
     """
     from transformers import MistralConfig
 
-    files = [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith(_MISTRAL_OWN)]
-    if not files:
+    weights = rename_decoder(read_folder(folder, lambda name: _is_used(rename(name))), dtype)
+    if not weights:
         raise ValueError(f"{folder} has no safetensors files of a Mistral encoder: install the complete model again")
-    weights: dict[str, torch.Tensor | PackedTensor] = {}
-    for file in [file for file in files if file.name.count(".") == 1] or files:
-        weights |= _read_layers(file, dtype)
     with plain_view(folder) as view:
         stored = read_json(view / "config.json")
     text = stored.get("text_config")
@@ -65,7 +63,7 @@ def load_mistral_file(path: Path, dtype: torch.dtype) -> Any:
     from transformers import MistralConfig
 
     metadata = gguf.read(path)[1] if path.suffix.lower() == ".gguf" else {}
-    weights = _read_layers(path, dtype)
+    weights = {name: value for name, value in read_decoder(path, dtype).items() if _is_used(name)}
 
     def make_config() -> Any:
         config = MistralConfig(**_sizes(weights, metadata))
@@ -76,13 +74,10 @@ def load_mistral_file(path: Path, dtype: torch.dtype) -> Any:
     return _build(make_config, weights, dtype, path.name)
 
 
-def _read_layers(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor | PackedTensor]:
-    """Return the tensors of the embeddings and of the layers in use."""
-    return {
-        name: value
-        for name, value in read_decoder(path, dtype).items()
-        if name == EMBEDDINGS or ((layer := layer_of(name)) is not None and layer < mistral.LAYERS)
-    }
+def _is_used(name: str) -> bool:
+    """Return whether a tensor belongs to the embeddings or to a layer in use."""
+    layer = layer_of(name)
+    return name.startswith(_EMBEDDINGS) if layer is None else layer < mistral.LAYERS
 
 
 def _build(

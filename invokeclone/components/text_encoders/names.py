@@ -35,6 +35,7 @@ BLOCK_NAMES = {
 }
 """Transformers' names of llama.cpp's layers of a block."""
 OUTER_NAMES = {"token_embd": "embed_tokens", "output_norm": "norm"}
+_LAYER = re.compile(r"layers\.([0-9]+)\.")
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(.+)")
 
 
@@ -51,5 +52,5 @@ def rename(name: str) -> str:
 
 def layer_of(name: str) -> int | None:
     """Return the number of the layer that a tensor belongs to, None for the others."""
-    parts = name.split(".")
-    return int(parts[1]) if parts[0] == "layers" and parts[1].isdigit() else None
+    match = _LAYER.match(name)
+    return int(match[1]) if match else None

@@ -83,6 +83,8 @@ def _decode(name: str, value: torch.Tensor, tensors: Tensors) -> torch.Tensor | 
     if not bool(torch.isfinite(scale.float()).all()):
         raise ValueError(f"the scales of {name} are not numbers: the file is damaged, download it again")
     if value.ndim != 2:  # noqa: PLR2004 - one factor per entry of the first dimension, or one for all
+        if scale.numel() not in (1, *value.shape[:1]):
+            raise ValueError(_misfit(name, scale, value.shape))
         return value.float() * scale.float().reshape(-1, *[1] * (value.ndim - 1))
     scales, block = _scales_by_row(name, scale.float(), value.shape)
     packed = Float8Tensor({"values": value, "scales": scales}, value.shape, block)
@@ -91,7 +93,7 @@ def _decode(name: str, value: torch.Tensor, tensors: Tensors) -> torch.Tensor | 
 
 def _scales_by_row(name: str, scale: torch.Tensor, shape: torch.Size) -> tuple[torch.Tensor, int]:
     """Return scales (rows, blocks) and the columns per block. The file has one, one per row, or one per block."""
-    rows, columns = shape
+    rows = shape[0]
     if scale.numel() == 1:
         scale = scale.reshape(1, 1)
     elif scale.ndim == 1:
@@ -100,11 +102,17 @@ def _scales_by_row(name: str, scale: torch.Tensor, shape: torch.Size) -> tuple[t
         blocks = [_block(size, count) for size, count in zip(shape, scale.shape, strict=True)]
         if all(blocks):
             return scale.repeat_interleave(blocks[0], dim=0)[:rows].contiguous(), blocks[1]
-    raise ValueError(f"the scales of {name} have the shape {list(scale.shape)}, which does not fit {[rows, columns]}")
+    raise ValueError(_misfit(name, scale, shape))
+
+
+def _misfit(name: str, scale: torch.Tensor, shape: torch.Size) -> str:
+    return f"the scales of {name} have the shape {list(scale.shape)}, which does not fit {list(shape)}"
 
 
 def _block(size: int, count: int) -> int:
     """Return the entries per block of `size` entries in `count` blocks; 0 if they cannot be divided so."""
+    if count == 0 or size == 0:
+        return 0
     if size % count == 0:
         return size // count
     return _COMMON_BLOCK if -(-size // _COMMON_BLOCK) == count else 0

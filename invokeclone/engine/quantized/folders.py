@@ -1,6 +1,6 @@
 """Networks of diffusers and transformers in folders with quantized weights, without the libraries that quantized them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ _STATES = (".SCB", ".scale", ".weight.absmax", ".weight_scale", ".scale_weight",
 """Endings of tensors that quantized weights have beside them."""
 _METHODS = ("sdnq", "bitsandbytes", "fp8")
 """Programs and forms whose weights can be decoded, by their names in settings."""
+_MISTRAL_OWN = "consolidated"
+"""Beginning of the names of files with the same weights by Mistral's own names."""
 _INNER_PREFIXES = ("text_model",)
 """Prefixes in files of networks that transformers has flattened since."""
 
@@ -45,20 +47,7 @@ def load(folder: Path, cls: Any, dtype: torch.dtype | None) -> Any:
     A dtype of None is that of the first unquantized tensor of floating point. Raises ValueError for missing tensors and
     for quantizations that cannot be decoded.
     """
-    settings = settings_of_folder(folder) or {}
-    if (method := str(settings.get("quant_method", _METHODS[0]))) not in _METHODS:
-        raise ValueError(
-            f"{folder.parent.name}/{folder.name} is quantized by {method}, which cannot be decoded: use a model that is not, "
-            f"or one quantized by {', '.join(_METHODS)}"
-        )
-    tensors: dict[str, torch.Tensor] = {}
-    for file in _files(folder):
-        tensors |= read_tensors(file)
-    try:
-        weights = unpack(tensors, settings)
-    except ValueError as error:
-        raise ValueError(f"{folder.parent.name}/{folder.name}: {error}") from error
-    tensors.clear()
+    weights = read_folder(folder)
     dtype = dtype or _dtype_of(weights)
     model = build_empty(folder, cls)
     try:
@@ -72,9 +61,33 @@ def load(folder: Path, cls: Any, dtype: torch.dtype | None) -> Any:
     return model.eval()
 
 
+def read_folder(
+    folder: Path, is_used: Callable[[str], bool] = lambda _: True
+) -> dict[str, torch.Tensor | PackedTensor]:
+    """Return the tensors in a network's folder whose names `is_used` accepts; quantized matrices are packed.
+
+    A matrix and its scales may be in different files. Raises InvalidModel for a damaged file, and ValueError for
+    quantizations that cannot be decoded.
+    """
+    settings = settings_of_folder(folder) or {}
+    if (method := str(settings.get("quant_method", _METHODS[0]))) not in _METHODS:
+        raise ValueError(
+            f"{folder.parent.name}/{folder.name} is quantized by {method}, which cannot be decoded: use a model that is not, "
+            f"or one quantized by {', '.join(_METHODS)}"
+        )
+    tensors: dict[str, torch.Tensor] = {}
+    for file in _files(folder):
+        tensors |= read_tensors(file, [name for name in safetensors_header.read(file)[0] if is_used(name)])
+    try:
+        return unpack(tensors, settings)
+    except ValueError as error:
+        raise ValueError(f"{folder.parent.name}/{folder.name}: {error}") from error
+
+
 def _files(folder: Path) -> list[Path]:
     """Return the weight files; of several variants, those without a name of a variant."""
     files = sorted(file for file in folder.glob("*.safetensors") if file.is_file())
+    files = [file for file in files if not file.name.startswith(_MISTRAL_OWN)]
     return [file for file in files if file.name.count(".") == 1] or files
 
 

@@ -61,11 +61,20 @@ def unpack_names(tensors: Tensors, settings: Mapping[str, Any] | None = None) ->
     for name, value in tensors.items():
         checkpoint()
         path, _, kind = name.rpartition(".")
-        if name.endswith(_WEIGHT) and isinstance(value, torch.Tensor) and f"{path}.scale" in tensors:
+        is_quantized = _is_quantized(path, tensors, settings or {})
+        if is_quantized and name.endswith(_WEIGHT):
             result[name] = _pack(path, tensors, settings or {})
-        elif not (kind in (*_STATES, *_UNUSABLE_STATES) and f"{path}.scale" in tensors and path + _WEIGHT in tensors):
+        elif not (is_quantized and kind in (*_STATES, *_UNUSABLE_STATES)):
             result[name] = value
     return result
+
+
+def _is_quantized(path: str, tensors: Tensors, settings: Mapping[str, Any]) -> bool:
+    """Return whether a layer has a quantized weight; without settings, one in a format of more bytes is not quantized."""
+    weight = tensors.get(path + _WEIGHT)
+    if not isinstance(weight, torch.Tensor) or f"{path}.scale" not in tensors:
+        return False
+    return bool(settings) or weight.dtype.itemsize == 1
 
 
 def _pack(path: str, tensors: Tensors, settings: Mapping[str, Any]) -> torch.Tensor | PackedTensor:
@@ -76,7 +85,7 @@ def _pack(path: str, tensors: Tensors, settings: Mapping[str, Any]) -> torch.Ten
     try:
         packed = _matrix(state, _kind(name, state, settings))
         return packed.decode_whole(torch.float32) if packed.kind.plain == torch.float32 else packed
-    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         raise ValueError(f"the quantization state of {name} is damaged: {error}") from error
     except ValueError as error:
         raise type(error)(f"{name}: {error}") from error
@@ -129,7 +138,9 @@ def _kind_name(name: str, settings: Mapping[str, Any]) -> str:
 
 def _layer_settings(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of one weight."""
-    listed = settings.get("modules_quant_config") or {}
+    listed = settings.get("modules_quant_config")
+    if not isinstance(listed, dict):
+        return {}
     layers = (layer for pattern, layer in listed.items() if _matches(name, [pattern]) and isinstance(layer, dict))
     return next(layers, {})
 
@@ -162,7 +173,8 @@ def _matrix(state: Mapping[str, torch.Tensor], kind: Kind) -> SDNQTensor:
     rows = scale.shape[0] if scale.numel() > 1 else weight.shape[0]
     count, size = kind.unit
     columns = weight.nbytes * count // size // rows
-    if rows * columns * size != weight.nbytes * count or columns % max(1, scale.numel() // rows):
+    is_whole = rows * columns * size == weight.nbytes * count
+    if not is_whole or not scale.numel() or columns % max(1, scale.numel() // rows):
         raise ValueError(f"its size does not fit its {scale.numel()} scales: its file is damaged")
     parts = {"values": weight.contiguous(), "scales": _by_row(scale, rows)}
     parts |= {} if zero_point is None else {"zero_points": _by_row(zero_point, rows)}
@@ -170,6 +182,8 @@ def _matrix(state: Mapping[str, torch.Tensor], kind: Kind) -> SDNQTensor:
     if "svd_up" in state:
         up, down = state["svd_up"], state["svd_down"]
         up, down = (up, down) if up.shape[0] == rows else (up.T, down.T)
+        if (up.shape[0], *down.shape) != (rows, up.shape[1], columns) or not (_is_finite(up) and _is_finite(down)):
+            raise ValueError("its low-rank correction does not fit it: its file is damaged")
         parts["svd_up"], shared["svd_down"] = up.contiguous(), down.contiguous()
     if columns % count == 0:
         parts["values"] = parts["values"].reshape(rows, -1)
@@ -187,6 +201,10 @@ def _is_transposed(weight: torch.Tensor, scale: torch.Tensor) -> bool:
 
 def _by_row(values: torch.Tensor, rows: int) -> torch.Tensor:
     """Return scales or zero points as (rows, groups). Raises ValueError unless they are finite."""
-    if not bool(torch.isfinite(values.float()).all()):
+    if not _is_finite(values):
         raise ValueError("its scales are not numbers: its file is damaged")
     return values.reshape(1, 1).repeat(rows, 1) if values.numel() == 1 else values.reshape(rows, -1).contiguous()
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    return bool(torch.isfinite(values.float()).all())

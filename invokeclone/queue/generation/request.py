@@ -1,5 +1,7 @@
 """Generation requests, before missing settings are resolved."""
 
+from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from invokeclone.components.control.fields import CLIP_VISION_MODELS
@@ -160,3 +162,15 @@ class GenerationRequest(BaseModel):
     variation_seed: int | None = Field(default=None, ge=0, lt=SEEDS, description="Seed of the variation.")
     variation_strength: float = Field(default=0.0, ge=0, le=1, description="Share of the variation's noise, 0 to 1.")
     board_id: str | None = Field(default=None, description="Id of the board to add the images to.")
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield what each prompt is, for messages, and its text."""
+        yield "the prompt", _text_of(self.prompt)
+        yield "the negative prompt", _text_of(self.negative_prompt)
+        if self.second_pass is not None:
+            yield "the prompt of the second pass", _text_of(self.second_pass.prompt or "")
+            yield "the negative prompt of the second pass", _text_of(self.second_pass.negative_prompt or "")
+
+
+def _text_of(prompt: str | Prompt) -> str:
+    return prompt if isinstance(prompt, str) else prompt.raw_text

@@ -148,6 +148,55 @@ def test_the_last_state_of_an_encoder_of_30_layers_has_no_norm(
     assert torch.equal(states(tokenizer, from_file(tmp_path / "cow.safetensors")), reference)
 
 
+def in_float8(tensors: dict[str, torch.Tensor], ending: str) -> dict[str, torch.Tensor]:
+    """Return tensors with the matrices of layers in 8-bit floats, with a scale each."""
+    stored: dict[str, torch.Tensor] = {}
+    for name, value in tensors.items():
+        if value.ndim == 2 and "layers" in name:
+            scale = value.float().abs().max() / 448
+            stored[name] = (value.float() / scale).to(torch.float8_e4m3fn)
+            stored[name.replace(".weight", ending)] = scale
+        else:
+            stored[name] = value
+    return stored
+
+
+@pytest.mark.parametrize("ending", [".weight_scale", ".scale_weight"])
+def test_a_file_in_float8_with_scales_stays_packed(
+    ending: str, tokenizer: Any, model: Any, reference: torch.Tensor, tmp_path: Path
+) -> None:
+    stored = in_float8(tensors_of(model, "model."), ending)
+    marks = {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
+    marks["tekken_model"] = torch.tensor(list(tekken(tokenizer)), dtype=torch.uint8)
+    save_file(stored | marks, tmp_path / "a.safetensors")
+    encoder = from_file(tmp_path / "a.safetensors")
+    assert isinstance(encoder.layers[0].self_attn.q_proj, PackedLinear)
+    difference = (states(tokenizer, encoder) - reference).abs().mean()
+    assert 0 < difference < 0.1 * reference.abs().mean()
+
+
+def test_a_folder_has_matrices_and_scales_in_different_files(
+    tokenizer: Any, model: Any, folder: Path, reference: torch.Tensor, tmp_path: Path
+) -> None:
+    """Its settings are in config.json; without the scales, the values are wrong by a factor."""
+    stored = in_float8(load_file(folder / "text_encoder" / "model.safetensors"), ".weight_scale")
+    scales = {name: value for name, value in stored.items() if name.endswith("_scale")}
+    others = {name: value for name, value in stored.items() if name not in scales}
+    for number, tensors in enumerate((others, scales)):
+        save_file(tensors, tmp_path / f"model-0000{number + 1}-of-00002.safetensors")
+    config = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    encoder = from_folder(tmp_path)
+    assert isinstance(encoder.layers[0].self_attn.q_proj, PackedLinear)
+    difference = (states(tokenizer, encoder) - reference).abs().mean()
+    assert 0 < difference < 0.1 * reference.abs().mean()
+    config["quantization_config"] = {"quant_method": "gptq"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match="is quantized by gptq, which cannot be decoded"):
+        from_folder(tmp_path)
+
+
 def llama_names(model: Any, heads: dict[str, int]) -> dict[str, torch.Tensor]:
     """Return the tensors with llama.cpp's names, and its order of the rows of queries and keys."""
     names = {module: name for name, module in BLOCK_NAMES.items()}

@@ -98,6 +98,8 @@ def test_a_scale_without_a_weight_is_a_tensor_like_others() -> None:
         ({"x.weight_scale": torch.tensor(torch.nan)}, r"scales of x\.weight are not numbers: the file is damaged"),
         ({"x.weight_scale": torch.ones(5)}, "does not fit"),
         ({"x.weight_scale": torch.ones(1, 2, 3)}, "does not fit"),
+        ({"x.weight_scale": torch.ones(0)}, "does not fit"),
+        ({"x.weight": torch.ones(8).to(torch.float8_e4m3fn), "x.weight_scale": torch.ones(3)}, "does not fit"),
         ({"x.comfy_quant": text_tensor(format="nvfp4")}, "number format nvfp4, which cannot be decoded: use a file in"),
         ({"x.weight_scale_2": torch.ones(())}, "number format float4, which cannot be decoded"),
         ({"x.comfy_quant": text_tensor(other="a")}, r"x\.comfy_quant is damaged"),

@@ -128,6 +128,10 @@ def test_unknown_types_and_settings_are_named() -> None:
         ({"x.weight": torch.zeros(7, dtype=torch.uint8)}, "does not fit"),
         ({"x.zero_point": None}, "has no zero_point"),
         ({"x.scale": torch.ones(4, 1, 1, 1)}, "quantized convolutions"),
+        ({"x.scale": torch.ones(0)}, "does not fit its 0 scales"),
+        ({"x.weight": torch.tensor(1, dtype=torch.uint8), "x.scale": torch.ones(())}, "is damaged: "),
+        ({"x.svd_up": torch.ones(4, 2), "x.svd_down": torch.ones(3, 8)}, "low-rank correction does not fit"),
+        ({"x.svd_up": torch.ones(4), "x.svd_down": torch.ones(4, 8)}, "is damaged: "),
     ],
 )
 def test_damaged_states_are_named(changes: dict[str, torch.Tensor | None], reason: str) -> None:
@@ -140,3 +144,16 @@ def test_scales_of_other_layers_are_tensors_like_others() -> None:
     """Norms of Black Forest Labs' files have a `scale` and no weight."""
     tensors = {"norm.scale": torch.ones(2), "y.weight": torch.ones(2, 2), "y.svd_up": torch.ones(2)}
     assert unpack_names(tensors).keys() == tensors.keys()
+
+
+def test_a_weight_of_floating_point_with_a_scale_is_not_quantized() -> None:
+    tensors = {"norm.weight": torch.ones(8), "norm.scale": torch.ones(8)}
+    assert unpack_names(tensors) == tensors
+    with pytest.raises(ValueError, match=r"norm\.weight: it is stored as torch\.float32, which is not int8"):
+        unpack_names(tensors, {"weights_dtype": "int8"})
+
+
+@pytest.mark.parametrize("layers", [["x"], "x", {"x": "int5"}])
+def test_damaged_settings_of_layers_are_not_used(layers: Any) -> None:
+    packed = unpack_names(parts("rows/int5"), {"weights_dtype": "int5", "modules_quant_config": layers})["x.weight"]
+    assert torch.equal(decoded(packed), CASES["rows/int5"]["expected"])
