@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from invokeclone.engine import compilation
 from invokeclone.engine.cache import ModelCache
 from invokeclone.kit.config.settings import Settings
-from tests.families.denoise_runs import FAMILIES, DenoiseRun
+from tests.families.denoise_runs import FAMILIES, SOME_FAMILIES, DenoiseRun
 
 Runs = Callable[[str], DenoiseRun]
 
@@ -69,7 +69,7 @@ def test_options_of_attention_give_the_same_latents(family: str, runs: Runs) -> 
     assert max(heads) > 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SOME_FAMILIES)
 def test_attention_is_reused_in_the_middle_of_a_run(family: str, runs: Runs) -> None:
     run = runs(family)
     expected, heads = counted(run)
@@ -85,7 +85,7 @@ def test_attention_is_reused_in_the_middle_of_a_run(family: str, runs: Runs) -> 
     assert not any("forward" in module.__dict__ for module in run.network.modules())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SOME_FAMILIES)
 def test_late_steps_may_go_without_the_negative_prompt(family: str, runs: Runs) -> None:
     run, rows = runs(family), []
     first = next(module for module in run.network.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d))
