@@ -205,14 +205,17 @@ async def test_only_what_the_chosen_model_supports_is_shown(blank: Page, url: st
     page = blank
     models = [*(model_of(base) for base in sorted(recipes())), model_of("flux", key="fill", variant="dev_fill")]
     records = [{"key": model.key, "name": model.name, "base": model.base, "type": "main"} for model in models]
+    records += [{"key": "ae", "name": "ae", "base": "flux", "type": "vae"}]
     by_key = {model.key: model.model_dump(mode="json") for model in models}
     await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": records}))
     await page.route("**/capabilities", lambda route: route.fulfill(json=by_key[route.request.url.split("/")[-2]]))
     await page.goto(url)
+    await page.locator("#model").select_option("flux")
+    await expect(page.locator("#vae option[value=ae]")).to_be_attached()
     for model in models:
         await page.locator("#model").select_option(model.key)
         shown = await page.evaluate(
-            "Object.fromEntries(['loras', 'source', 'negative-field', 'cfg-field', 'scheduler-field', 'true-cfg-field']"
+            "Object.fromEntries(['loras', 'source', 'negative-field', 'cfg-field', 'scheduler-field', 'true-cfg-field', 'vae-field']"
             ".map((id) => [id, !document.getElementById(id).hidden]))"
         )
         features = model.features
@@ -223,6 +226,7 @@ async def test_only_what_the_chosen_model_supports_is_shown(blank: Page, url: st
             "cfg-field": model.guidance != "none",
             "scheduler-field": len(model.schedulers) > 1,
             "true-cfg-field": model.guidance == "distilled",
+            "vae-field": model.vae_base == "flux",
         }, model.key
         for name in ("hires_fix", "seamless", "clip_skip"):
             assert await page.locator(f'[data-feature="{name}"]').evaluate("(field) => !field.hidden") == features[name]

@@ -52,6 +52,15 @@ async def test_capabilities_of_a_model(client: httpx.AsyncClient) -> None:
     assert (await get(client, "xl"))["refiner"] == "sdxl-refiner"
 
 
+@pytest.mark.parametrize(
+    ("base", "vae_base"), [("sd-1", "sd-1"), ("flux2", "flux2"), ("z-image", "flux"), ("cogview4", None)]
+)
+async def test_the_base_of_vaes_that_requests_accept(library: Resources, base: str, vae_base: str | None) -> None:
+    async with library.database.read() as connection:
+        config = (await models.get(connection, "m")).model_copy(update={"base": base})
+    assert describe(config, Limits()).vae_base == vae_base
+
+
 async def test_record_settings_are_defaults(client: httpx.AsyncClient, library: Resources) -> None:
     async with library.database.write() as connection:
         config = await models.get(connection, "m")

@@ -184,6 +184,10 @@ async def answers_of(case: Case, client: Client, number: int) -> list[httpx.Resp
     return answers if isinstance(answers, list) else [answers]
 
 
+def described(answer: httpx.Response) -> tuple[str, int, str]:
+    return answer.request.url.path, answer.status_code, answer.text[:200]
+
+
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[FastAPI]:
     app = create_app(settings, worker_command=None)
@@ -204,15 +208,16 @@ async def test_values_at_each_limit_pass_and_one_above_is_refused(app: FastAPI) 
     async with Client(transport=transport, base_url="http://test", timeout=60) as client:
         for name, (value, case) in CASES.items():
             resources.settings = resources.settings.model_copy(update={"limits": Limits(**{name: value})})
+            at, above = await answers_of(case, client, value), await answers_of(case, client, value + 1)
             wrong += [
-                f"{name}: at the limit {at.status_code} {at.request.url} {at.text[:200]}"
-                for at in await answers_of(case, client, value)
-                if f"limits.{name}" in at.text or at.status_code >= 500
+                ("at the limit", *described(answer))
+                for answer in at
+                if f"limits.{name}" in answer.text or answer.status_code >= 500
             ]
             wrong += [
-                f"{name}: above the limit {above.status_code} {above.request.url} {above.text[:200]}"
-                for above in await answers_of(case, client, value + 1)
-                if not (400 <= above.status_code < 500 and f"limits.{name}" in above.text)
+                ("above the limit", *described(answer))
+                for answer in above
+                if not (400 <= answer.status_code < 500 and f"limits.{name}" in answer.text)
             ]
     assert wrong == []
 

@@ -13,7 +13,13 @@ from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.queue.generation.errors import InvalidGeneration
 from invokeclone.queue.generation.limits import MAX_CONTROLS, MAX_LORAS, MAX_PIXELS, MAX_SIDE, MIN_SIDE
-from invokeclone.queue.generation.mains import architecture_of, default_of, recipe_for, resolve_scheduler
+from invokeclone.queue.generation.mains import (
+    architecture_of,
+    default_of,
+    recipe_for,
+    resolve_scheduler,
+    vae_base_of,
+)
 from invokeclone.queue.generation.request import GenerationRequest
 
 
@@ -62,6 +68,7 @@ class ModelCapabilities(BaseModel):
     )
     schedulers: list[str] = Field(description="Names of the schedulers it supports.")
     refiner: BaseModelType | None = Field(description="Base of the refiners that it can use.")
+    vae_base: BaseModelType | None = Field(description="Base of the VAEs that it can use; null if it takes none.")
     features: dict[str, bool] = Field(description="Whether it supports each feature, by name.")
     defaults: GenerationDefaults
     limits: GenerationLimits
@@ -90,6 +97,7 @@ def describe(config: ModelConfig, limits: Limits) -> ModelCapabilities:
         guidance=capabilities.guidance,
         schedulers=list(capabilities.schedulers),
         refiner=capabilities.refiner,
+        vae_base=BaseModelType(vae_base_of(config)) if capabilities.separate_vae else None,
         features=_features(capabilities),
         defaults=_defaults(config, capabilities),
         limits=_limits(architecture, limits),

@@ -78,7 +78,7 @@ function showFeatures() {
     $(id).step = supported?.limits.side_multiple ?? 8;
     $(id).max = supported?.limits.side.maximum ?? 2048;
   }
-  const vaes = state.extras.filter((model) => model.type === "vae" && model.base === state.model?.base);
+  const vaes = state.extras.filter((model) => model.type === "vae" && model.base === supported?.vae_base);
   const vae = $("vae").value || load(KEY, {}).vae;
   $("vae").replaceChildren(new Option("The model's own", ""), ...vaes.map((model) => new Option(model.name, model.key)));
   if (vaes.some((model) => model.key === vae)) $("vae").value = vae;
