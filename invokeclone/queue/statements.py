@@ -136,6 +136,9 @@ COUNT_PENDING = PreparedStatement(select(counts.number_in_queue("pending"), _HIG
 PENDING_IDS = PreparedStatement(
     select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id)
 )
+NEXT_PENDING = PreparedStatement(
+    select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id).limit(1)
+)
 SET_PRIORITY = PreparedStatement(
     update(session_queue)
     .where(IS_ITEM, PENDING)

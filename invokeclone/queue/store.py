@@ -96,7 +96,7 @@ async def list_pending(source: Source, queue_id: str) -> list[int]:
 
 async def prepend(connection: Changes, queue_id: str, item_id: int) -> None:
     """Give a pending item the highest priority, unless it runs next already; others are not changed."""
-    if item_id in (await list_pending(connection, queue_id))[1:]:
+    if await statements.NEXT_PENDING.first(connection, queue_id=queue_id) not in (None, (item_id,)):
         _, highest = await count_pending(connection, queue_id)
         await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=highest + 1, at=now())
 
