@@ -379,10 +379,10 @@ def measure_denoising() -> dict[str, float]:
 
 
 def measure_switches() -> dict[str, float]:
-    """Measure fused projections and channels last."""
-    import benchmark_denoising
+    """Measure fused projections, channels last, and optional settings."""
+    import benchmark_switches
 
-    return benchmark_denoising.switches()
+    return benchmark_switches.switches() | benchmark_switches.options()
 
 
 def measure_loading() -> dict[str, float]:

@@ -1,10 +1,9 @@
-"""Measure denoising: our runs against diffusers' pipelines, and ways to run the networks against the usual one.
+"""Measure denoising: our runs against diffusers' pipelines.
 
-Run by `scripts/benchmark.py --only denoising,switches`. Networks are those of the families with fewer and narrower layers,
+Run by `scripts/benchmark.py --only denoising`. Networks are those of the families with fewer and narrower layers,
 and random weights. Times are CPU time; compared runs alternate, with the same weights, noise, embeddings and number format.
 """
 
-import copy
 import statistics
 import sys
 import time
@@ -21,11 +20,11 @@ EULER = {
     "num_train_timesteps": 1000, "steps_offset": 1, "timestep_spacing": "leading",
 }  # fmt: skip
 """Configuration of Stable Diffusion's sampler."""
-_FLUX = {
+FLUX = {
     "num_layers": 4, "num_single_layers": 8, "attention_head_dim": 64, "num_attention_heads": 8,
     "joint_attention_dim": 256, "pooled_projection_dim": 128, "guidance_embeds": True, "axes_dims_rope": (16, 24, 24),
 }  # fmt: skip
-_SD3 = {
+SD3 = {
     "sample_size": 64, "num_layers": 8, "attention_head_dim": 64, "num_attention_heads": 8, "joint_attention_dim": 256,
     "caption_projection_dim": 512, "pooled_projection_dim": 192, "pos_embed_max_size": 64, "out_channels": 16,
 }  # fmt: skip
@@ -61,7 +60,7 @@ def alternate(first: Run, second: Run) -> tuple[tuple[float, float], float]:
     return (statistics.median(times[0]), statistics.median(times[1])), statistics.median(ratios)
 
 
-def _unet(width: int, **changes: Any) -> Any:
+def make_unet(width: int, **changes: Any) -> Any:
     """Return a UNet of Stable Diffusion 1, or of SDXL with `changes`, with narrower levels."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
@@ -91,7 +90,7 @@ def _sd1() -> tuple[Run, Run]:
     from invokeclone.families.stable_diffusion import pipeline
     from invokeclone.families.stable_diffusion.conditioning import BasicConditioningInfo, TextConditioning
 
-    net = to_memory_format(_unet(256), "cpu")
+    net = to_memory_format(make_unet(256), "cpu")
     texts, noise = [torch.randn(1, 77, 256) for _ in range(2)], torch.randn(1, 4, SIZE // 8, SIZE // 8)
     diffusers = StableDiffusionPipeline(
         None, None, None, net, discrete.create("euler", EULER), None, None, requires_safety_checker=False
@@ -122,7 +121,7 @@ def _sdxl() -> tuple[Run, Run]:
     from invokeclone.families.stable_diffusion.conditioning import SDXLConditioningInfo, TextConditioning
 
     net = to_memory_format(
-        _unet(
+        make_unet(
             256, block_out_channels=(64, 128, 256), transformer_layers_per_block=(1, 2, 4), attention_head_dim=(1, 2, 4),
             down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
             up_block_types=(*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"), use_linear_projection=True,
@@ -164,7 +163,7 @@ def _flux() -> tuple[Run, Run]:
     from invokeclone.families.flux import pipeline
     from invokeclone.families.flux.conditioning import FluxConditioning
 
-    net = FluxTransformer2DModel(**_FLUX).eval()
+    net = FluxTransformer2DModel(**FLUX).eval()
     text, pooled, noise = torch.randn(1, 128, 256), torch.randn(1, 128), torch.randn(1, 16, SIZE // 8, SIZE // 8)
     levels = flow.shift_levels(flow.even_levels(STEPS), flow.shift_by_tokens(SIZE * SIZE // 256))
     diffusers = FluxPipeline(FlowMatchEulerDiscreteScheduler(shift=1.0), None, None, None, None, None, net)
@@ -194,7 +193,7 @@ def _sd3() -> tuple[Run, Run]:
     from invokeclone.families.sd3 import pipeline
     from invokeclone.families.sd3.conditioning import SD3ConditioningInfo
 
-    net = SD3Transformer2DModel(**_SD3).eval()
+    net = SD3Transformer2DModel(**SD3).eval()
     prompts = [
         SD3ConditioningInfo(
             torch.randn(1, 64), torch.randn(1, 77, 64), torch.randn(1, 128), torch.randn(1, 77, 128),
@@ -335,49 +334,3 @@ def _z_image() -> tuple[Run, Run]:
 FAMILIES: Mapping[str, Callable[[], tuple[Run, Run]]] = {
     "sd1": _sd1, "sdxl": _sdxl, "flux": _flux, "flux2": _flux2, "z_image": _z_image, "sd3": _sd3, "cogview4": _cogview4,
 }  # fmt: skip
-
-
-def switches() -> dict[str, float]:
-    """Return the CPU time of calls with fused projections or channels last, relative to calls without."""
-    import torch
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    latents, text = torch.randn(2, 4, SIZE // 8, SIZE // 8), torch.randn(2, 77, 256)
-    unet, tokens = _unet(256), torch.randn(1, SIZE * SIZE // 256, 64)
-    vae = AutoencoderKL(
-        block_out_channels=(32, 64, 128, 128), down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, latent_channels=4,
-    ).eval()  # fmt: skip
-    sd3, flux = SD3Transformer2DModel(**_SD3).eval(), FluxTransformer2DModel(**_FLUX).eval()
-    flux_inputs = {
-        "hidden_states": tokens, "encoder_hidden_states": torch.randn(1, 128, 256), "timestep": torch.tensor([0.5]),
-        "pooled_projections": torch.randn(1, 128), "guidance": torch.tensor([3.5]), "txt_ids": torch.zeros(128, 3),
-        "img_ids": torch.zeros(tokens.shape[1], 3),
-    }  # fmt: skip
-    sd3_inputs = torch.randn(2, 16, SIZE // 8, SIZE // 8), torch.randn(2, 205, 256), torch.randn(2, 192), torch.ones(2)
-    with torch.inference_mode():
-        return {
-            "unet_channels_last": _channels_last(unet, lambda net: net(latents, 500, text)),
-            "vae_channels_last": _channels_last(vae, lambda net: net.decode(latents[:1])),
-            "sd1_fused_qkv": _fused(unet, lambda net: net(latents, 500, text)),
-            "sd3_fused_qkv": _fused(sd3, lambda net: net(*sd3_inputs)),
-            "flux_fused_qkv": _fused(flux, lambda net: net(**flux_inputs)),
-        }
-
-
-def _fused(net: Any, call: Callable[[Any], Any]) -> float:
-    """Return the time with fused projections of queries, keys and values, relative to separate ones."""
-    fused = copy.deepcopy(net)
-    fused.fuse_qkv_projections()
-    return alternate(lambda: call(fused), lambda: call(net))[1]
-
-
-def _channels_last(net: Any, call: Callable[[Any], Any]) -> float:
-    import torch
-
-    changed = copy.deepcopy(net).to(memory_format=torch.channels_last)
-    return alternate(lambda: call(changed), lambda: call(net))[1]

@@ -1,36 +1,22 @@
-"""The page checked by axe-core, and used on a phone; `scripts/test` fetches axe-core into `.cache/axe`."""
+"""All parts of the page checked by axe-core on wide and narrow screens, light and dark; a mask painted with a finger."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 
+from tests.browser.axe import AXE, check
 from tests.browser.conftest import PATIENCE, offer_model
 from tests.browser.painter import Painter
 
-AXE = Path(__file__).parents[2] / ".cache" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-RUN = """async () => {
-    const { violations } = await axe.run(document, { resultTypes: ["violations"] });
-    return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target.join(" ")).join(", ")}`);
-}"""
-
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(not AXE.exists(), reason="axe-core is not in .cache/axe (scripts/test fetches it)"),
 ]
 
 SCREENS = [(width, scheme) for width in (1500, 390) for scheme in ("light", "dark")]
-
-
-async def check(page: Page, where: str) -> None:
-    """Fail for any finding of axe, and for content that is wider than the screen."""
-    await page.evaluate("Promise.all(document.getAnimations().map((one) => one.finished.catch(() => {})))")
-    if not await page.evaluate("'axe' in window"):
-        await page.evaluate(AXE.read_text())
-    assert await page.evaluate(RUN) == [], where
-    assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, where
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -50,17 +36,6 @@ async def screen(request: pytest.FixtureRequest, browser: Browser, url: str) -> 
     await context.close()
 
 
-@pytest.mark.parametrize("screen", SCREENS[-1:], indirect=True)
-async def test_the_page_has_no_finding(screen: Page, painter: Painter) -> None:
-    await screen.get_by_role("button", name="Invoke").click()
-    await expect(screen.locator(".tile")).to_have_count(1)
-    await expect(screen.locator("#progress")).to_be_hidden()
-    for section in ("LoRAs", "Input image", "Advanced"):
-        await screen.get_by_text(section, exact=True).click()
-    await check(screen, "page")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("screen", SCREENS, indirect=True)
 async def test_no_dialog_has_a_finding(screen: Page, painter: Painter) -> None:
     page = screen
@@ -94,7 +69,6 @@ async def test_no_dialog_has_a_finding(screen: Page, painter: Painter) -> None:
     await visit(page.get_by_role("button", name="Paint a mask"), "#mask-canvas")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("screen", SCREENS[-1:], indirect=True)
 async def test_a_mask_is_painted_with_a_finger(screen: Page, painter: Painter) -> None:
     page = screen

@@ -10,7 +10,6 @@ from playwright.async_api import Page, expect
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.users import store
-from tests.accounts import account
 from tests.browser.conftest import create_in, offer_model
 from tests.browser.painter import Painter
 
@@ -50,7 +49,7 @@ async def sign_in(page: Page, password: str = PASSWORD, email: str = EMAIL) -> N
 
 
 async def test_the_first_visitor_creates_the_administrator_and_generates_an_image(
-    visitor: Page, painter: Painter
+    visitor: Page, url: str, painter: Painter
 ) -> None:
     await expect(visitor.get_by_role("heading", name="Create the administrator's account")).to_be_visible()
     await visitor.get_by_label("E-mail address").fill(EMAIL)
@@ -69,6 +68,11 @@ async def test_the_first_visitor_creates_the_administrator_and_generates_an_imag
     await visitor.reload()
     await expect(visitor.locator(".tile")).to_have_count(1)
     assert len(painter.items) == 1
+    other = await visitor.context.new_page()
+    await other.goto(url)
+    await other.get_by_role("button", name="Sign out").click()
+    await expect(visitor.locator("#account")).to_be_visible()
+    await other.close()
 
 
 async def test_signing_out_and_in_again(visitor: Page, app: FastAPI) -> None:
@@ -86,57 +90,38 @@ async def test_signing_out_and_in_again(visitor: Page, app: FastAPI) -> None:
     await expect(visitor.locator("#account")).to_be_hidden()
     await expect(visitor.locator("#link")).to_have_attribute("data-state", "online")
     assert await visitor.evaluate(TOKEN) is not None
+    await visitor.evaluate("localStorage.setItem('auth_token', 'outdated')")
+    await visitor.reload()
+    await expect(visitor.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-async def test_an_expired_sign_in_asks_again_and_keeps_what_was_entered(
+async def test_an_expired_sign_in_keeps_entries_for_the_same_user_alone(
     visitor: Page, app: FastAPI, painter: Painter
 ) -> None:
     await create_administrator(visitor)
-    await visitor.get_by_label("Prompt", exact=True).fill("worth keeping")
-    async with app.services.get(Resources).database.write() as connection:
+    database = app.services.get(Resources).database
+    async with database.write() as connection:
         found = await store.find(connection, EMAIL)
         assert found is not None
-        await store.change(connection, found.user.user_id, token_epoch=store.next_token_epoch())
-    await visitor.get_by_role("button", name="Invoke").click()
-    await expect(visitor.locator("#account-text")).to_contain_text("no longer valid")
-    await expect(visitor.locator(".toast")).to_have_count(0)
-    await sign_in(visitor)
-    await expect(visitor.locator("#link")).to_have_attribute("data-state", "online")
-    await expect(visitor.locator("#prompt")).to_have_value("worth keeping")
-    await visitor.get_by_role("button", name="Invoke").click()
-    await expect(visitor.locator(".tile")).to_have_count(1)
-
-
-async def test_entries_are_not_kept_for_another_user(visitor: Page, app: FastAPI) -> None:
-    await create_administrator(visitor)
-    await visitor.get_by_label("Prompt", exact=True).fill("a secret")
-    async with app.services.get(Resources).database.write() as connection:
-        found = await store.find(connection, EMAIL)
-        assert found is not None
+        administrator = found.user.user_id
         other = await store.add(
             connection, email="other@example.com", display_name=None, password_hash=found.password_hash, is_admin=True
         )
-        await store.change(connection, found.user.user_id, token_epoch=store.next_token_epoch())
+
+    async def expire() -> None:
+        async with database.write() as connection:
+            await store.change(connection, administrator, token_epoch=store.next_token_epoch())
+        await visitor.get_by_role("button", name="Invoke").click()
+        await expect(visitor.locator("#account-text")).to_contain_text("no longer valid")
+
+    await visitor.get_by_label("Prompt", exact=True).fill("worth keeping")
+    await expire()
+    await expect(visitor.locator(".toast")).to_have_count(0)
+    await sign_in(visitor)
+    await expect(visitor.locator("#prompt")).to_have_value("worth keeping")
     await visitor.get_by_role("button", name="Invoke").click()
-    await expect(visitor.locator("#account-text")).to_contain_text("no longer valid")
+    await expect(visitor.locator(".tile")).to_have_count(1)
+    await expire()
     await sign_in(visitor, email=other.email)
     await expect(visitor.locator("#link")).to_have_attribute("data-state", "online")
     await expect(visitor.locator("#prompt")).to_have_value("")
-
-
-async def test_a_stored_token_of_no_value_leads_to_the_form(visitor: Page, app: FastAPI) -> None:
-    page = visitor
-    await account(app.services.get(Resources).database, "admin", is_admin=True)
-    await page.evaluate("localStorage.setItem('auth_token', 'outdated')")
-    await page.reload()
-    await expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    await expect(page.locator("#model-hint")).to_be_hidden()
-
-
-async def test_signing_out_in_another_tab_signs_out_here(visitor: Page, url: str) -> None:
-    await create_administrator(visitor)
-    other = await visitor.context.new_page()
-    await other.goto(url)
-    await other.get_by_role("button", name="Sign out").click()
-    await expect(visitor.locator("#account")).to_be_visible()
-    await other.close()

@@ -105,18 +105,6 @@ async def test_a_run_that_ended_while_the_page_was_closed_is_reported(page: Page
     await expect(page.locator(".toast")).to_have_count(0)
 
 
-async def test_canceling_is_no_loss(page: Page, painter: Painter) -> None:
-    painter.go.clear()
-    await page.get_by_role("button", name="Invoke").click()
-    await expect(page.locator("#preview")).to_be_visible()
-    await page.get_by_role("button", name="Cancel", exact=True).click()
-    await expect(page.locator("#queue-text")).to_have_text("Queue empty")
-    painter.go.set()
-    await page.reload()
-    await expect(page.locator("#link")).to_have_attribute("data-state", "online")
-    await expect(page.locator(".toast")).to_have_count(0)
-
-
 async def test_failed_requests_say_why_and_can_be_repeated(blank: Page, url: str) -> None:
     page = blank
     failures: list[tuple[int, str | None]] = []

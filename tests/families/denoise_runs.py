@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from invokeclone.engine.cache import ModelCache
@@ -21,6 +22,10 @@ from tests.tiny_transformers import context_with
 SIZE = {"width": 64, "height": 64}
 STEPS = 6
 FAMILIES = ("sd1", "flux", "flux2", "z_image", "sd3", "cogview4")
+SOME_FAMILIES = [
+    name if name in ("sd1", "z_image", "sd3") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES
+]
+"""All families, of which the slower ones are in slow tests."""
 
 
 class DenoiseRun:

@@ -18,7 +18,7 @@ from invokeclone.engine.placement import Placement, size_of
 from invokeclone.kit.config.settings import Settings
 from invokeclone.models.configs.defaults import MainModelDefaultSettings
 from tests.counted_memory import MB, FakeMemory
-from tests.families.denoise_runs import FAMILIES, DenoiseRun
+from tests.families.denoise_runs import SOME_FAMILIES, DenoiseRun
 from tests.tiny_models import noise_of
 
 MakeRun = Callable[..., tuple[DenoiseRun, FakeMemory]]
@@ -52,7 +52,7 @@ def empty_device(run: DenoiseRun) -> None:
             entry.placement.leave()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SOME_FAMILIES)
 def test_a_network_larger_than_the_device_runs(family: str, make_run: MakeRun) -> None:
     run, memory = make_run(family, copies_ahead=True)
     expected, network = run(), run.network
@@ -96,9 +96,7 @@ def offloaded(network: nn.Module) -> Iterator[list[int]]:
         remove_hook_from_submodules(network)
 
 
-@pytest.mark.parametrize(
-    "family", [name if name in ("sd1", "sd3") else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
+@pytest.mark.parametrize("family", SOME_FAMILIES)
 def test_the_peak_is_that_of_diffusers_with_the_same_offloading(
     family: str, make_run: MakeRun, make_plain: Callable[[str], DenoiseRun]
 ) -> None:
@@ -167,7 +165,7 @@ def test_a_lora_survives_moves_of_the_network(share: float | None, sd1_parts: di
         assert memory.taken == 0
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["sd1", "sd3"])
 def test_text_encoders_of_a_model_for_the_cpu_take_no_memory_of_the_device(family: str, make_run: MakeRun) -> None:
     expected = make_run(family)[0]()
     run, memory = make_run(family, cpu_only=True)

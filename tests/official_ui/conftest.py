@@ -109,6 +109,7 @@ class UI:
     def __init__(self, page: Page, server: Server) -> None:
         self.page = page
         self.server = server
+        self.version = (server.root / "webui" / "active").read_text().strip()
         self.wrong: list[str] = []
         self.forgiven: list[str] = []
         """Patterns of what goes wrong by the UI's own doing."""
@@ -217,7 +218,8 @@ async def ui(context: BrowserContext, server: Server) -> AsyncIterator[UI]:
 
 @pytest.fixture
 def paused(server: Server) -> Iterator[None]:
-    """Let nothing in the queue begin until the end of a test, or until the test goes on with it."""
+    """Let nothing in the queue begin until the end of a test, or until the test goes on with it; remove what has ended."""
+    server.client.put("/api/v1/queue/default/prune").raise_for_status()
     server.client.put("/api/v1/queue/default/processor/pause").raise_for_status()
     yield
     server.client.put("/api/v1/queue/default/processor/resume").raise_for_status()

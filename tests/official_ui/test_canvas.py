@@ -84,8 +84,9 @@ async def test_a_canvas_is_painted_over_and_extended(ui: UI, tmp_path: Path) -> 
     assert changes[256, 226:286].max() > 10
 
     await set_numbers(ui, Width=640)
-    if (ui.server.root / "webui" / "active").read_text().strip() == NEWEST:  # its own choice is LaMa
+    if ui.version == NEWEST:  # its own choice is LaMa
         await ui.button("Compositing").first.click()
+        await ui.page.get_by_role("tab", name="Infill").click()
         await choose(ui, "Infill Method", "patchmatch")
     run = await invoke(ui, "a red circle on a blue background")
     assert run.metadata["generation_mode"] == "outpaint"

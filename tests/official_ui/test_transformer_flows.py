@@ -108,7 +108,10 @@ async def test_flux_fill_repaints_what_is_masked_on_the_canvas(library: files.Li
 
 
 @in_newest
-async def test_klein_with_separate_parts_and_a_reference_image(library: files.Library, ui: UI, tmp_path: Path) -> None:
+async def test_klein_with_a_reference_image_and_z_image_with_a_lora(
+    library: files.Library, ui: UI, tmp_path: Path
+) -> None:
+    """Both have separate encoders and VAEs."""
     await choose_model(ui, models.KLEIN)
     await set_size_and_steps(ui)
     await ui.button(re.compile("^Advanced")).last.click()
@@ -130,14 +133,9 @@ async def test_klein_with_separate_parts_and_a_reference_image(library: files.Li
     assert "flux_kontext" in edited.nodes
     assert ui.server.pixels_of(edited.item) != ui.server.pixels_of(run.item)
 
-
-@in_newest
-async def test_z_image_with_separate_parts_and_a_lora(library: files.Library, ui: UI) -> None:
     await choose_model(ui, models.Z_IMAGE)
     await ui.text("Add LoRA").first.click()
     await ui.text(models.Z_IMAGE_LORA, exact=True).last.click()
-    await set_size_and_steps(ui)
-    await ui.button(re.compile("^Advanced")).last.click()
     await choose(ui, "VAE (optional)", files.VAE)
     await choose(ui, "Qwen3 Encoder (optional)", models.Z_IMAGE_ENCODER)
     run = await invoke(ui, "a red fox")

@@ -33,6 +33,8 @@ assert hello["settings"]["root"]
 note(f"start {device} {os.getpid()}")
 if (strategy := hello["settings"]["image_subfolder_strategy"]) != "flat":
     note(f"hello {strategy} {hello['settings']['generation_devices']}")
+if allocator := os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):
+    note(f"allocator {allocator}")
 real = "cuda:0" if device == "auto" else device
 devices = [{"device": "cuda:0", "name": "One"}, {"device": "cuda:1", "name": "Two"}] if real.startswith("cuda") else []
 sys.stdout.write("a line that is not JSON\n")

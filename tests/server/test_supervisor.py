@@ -81,6 +81,13 @@ async def test_worker_answers_requests(settings: Settings) -> None:
         assert await supervisor.ask_all("cache_status") == [{"device": "cpu", "name": "cache_status"}]
 
 
+async def test_workers_get_the_settings_of_the_allocator(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    changed = settings.model_copy(update={"pytorch_cuda_alloc_conf": "backend:cudaMallocAsync"})
+    async with running_supervisor(changed) as (supervisor, _bus, _orphans):
+        assert await supervisor.ready(30)
+    assert "allocator backend:cudaMallocAsync" in notes()
+
+
 async def test_ask_one_returns_the_answer_or_raises_the_failure(settings: Settings) -> None:
     settings = settings.model_copy(update={"generation_devices": ["cuda:0", "cuda:1"]})
     async with running_supervisor(settings) as (supervisor, _bus, _orphans):

@@ -36,15 +36,22 @@ def test_a_killed_worker_fails_its_item_and_the_others_run(make_server: Callable
     assert server.item(long)["status"] == "failed"
 
 
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param((signal.SIGTERM, signal.SIGKILL), id="term-kill"),
+        pytest.param((signal.SIGINT,), id="int", marks=pytest.mark.slow),
+    ],
+)
 def test_server_ending_mid_run_stops_its_worker_and_the_next_start_resumes(
-    make_server: Callable[[], Server],
+    make_server: Callable[[], Server], signals: tuple[signal.Signals, ...]
 ) -> None:
     """Asked to end in either way it does so gracefully; killed it leaves its worker to end itself."""
     server = make_server().start()
     (completed_id,) = server.enqueue(server.batch(steps=1))
     assert server.finished(completed_id)["status"] == "completed"
     canceled = []
-    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for how in signals:
         worker = server.a_worker()
         (long,) = server.enqueue(server.batch(steps=1000))
         (pending,) = server.enqueue(server.batch("a blue star", seed=3, steps=2))
@@ -59,7 +66,8 @@ def test_server_ending_mid_run_stops_its_worker_and_the_next_start_resumes(
         assert server.finished(pending)["status"] == "completed"
         canceled.append(long)
     assert server.item(completed_id)["status"] == "completed"
-    assert [server.item(item)["status"] for item in canceled] == ["canceled"] * 3
+    assert [server.item(item)["status"] for item in canceled] == ["canceled"] * len(signals)
     status = server.client.get("/api/v1/queue/default/status").json()["queue"]
-    assert (status["completed"], status["canceled"], status["total"]) == (4, 3, 7)
-    assert len(server.client.get("/api/v1/images/").json()["items"]) == 4
+    runs = len(signals)
+    assert (status["completed"], status["canceled"], status["total"]) == (1 + runs, runs, 1 + 2 * runs)
+    assert len(server.client.get("/api/v1/images/").json()["items"]) == 1 + runs

@@ -38,6 +38,9 @@ IMAGE_ENCODERS = {
 
 DEFAULT = "ViT-H"
 """The encoder that nodes use by default; adapters that name theirs override it."""
+_KINDS = ("faceid", "full-face", "plus-face", "plus", "light")
+"""Parts of the names of published IP-Adapters, the longer ones first."""
+_SEPARATORS = re.compile(r"[^a-z0-9]+")
 _VIT_H, _VIT_G = re.compile(r"vit[-_ ]?h", re.IGNORECASE), re.compile(r"vit[-_ ]?(big)?g", re.IGNORECASE)
 
 
@@ -58,15 +61,22 @@ def default_name(adapter: Any) -> str:
     """
     if adapter.base == BaseModelType.Flux:
         return "ViT-L"
-    names = names_of(adapter)
+    names = _names_of(adapter)
     if _VIT_H.search(names):
         return "ViT-H"
     return "ViT-G" if _VIT_G.search(names) or adapter.base == BaseModelType.StableDiffusionXL else DEFAULT
 
 
-def names_of(adapter: Any) -> str:
+def _names_of(adapter: Any) -> str:
     """Return the name of an adapter's record and that of its file, which tell published adapters apart."""
     return f"{adapter.name} {PurePath(adapter.path).stem}"
+
+
+def adapter_kind(adapter: Any) -> str:
+    """Return which of the published IP-Adapters for a base this is, by its name and file, such as `standard` or `plus`."""
+    names = _SEPARATORS.sub("-", _names_of(adapter).casefold())
+    kind = next((kind for kind in _KINDS if kind in names), "standard")
+    return "vit-g" if kind == "standard" and default_name(adapter) == "ViT-G" else kind
 
 
 def node_name_of(name: str) -> str | None:

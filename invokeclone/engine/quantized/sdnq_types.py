@@ -6,6 +6,8 @@ from functools import cache
 
 import torch
 
+from invokeclone.engine.quantized.float8 import FLOAT8, to_float32
+
 _INTEGER = re.compile(r"(?P<unsigned>u?)int(?P<bits>[2-8])")
 _FLOAT = re.compile(r"float(?P<bits>[2-8])_e(?P<exponent>[1-5])m(?P<mantissa>\d)fn(?P<unsigned>u?)")
 _SHORT_NAMES = {
@@ -68,7 +70,8 @@ class Kind:
     def decode(self, stored: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return the values (rows, columns) of stored bytes (rows, bytes), before scales apply."""
         if self.plain is not None:
-            return stored.view(self.plain).to(dtype)
+            values = stored.view(self.plain)
+            return (to_float32(values) if self.plain in FLOAT8 else values).to(dtype)
         codes = _unpack(stored, self.bits)
         if self.table:
             return torch.tensor(self.table, dtype=dtype, device=stored.device)[codes.int()]

@@ -93,8 +93,8 @@ class FluxRecipe(FlowRecipe):
         guided = run.negative is not None and run.cfg_scale > 1.0
         control = self._controls(builder, name, run)
         control_lora = self._control_lora(builder, name, run)
-        read = [image for image in run.references if image.model is None]  # by Kontext models
-        references = add_references(builder, name, self.name, read)
+        images = [image for image in run.references if image.model is None]
+        references = add_references(builder, name, self.name, images)
         styles = self._styles(builder, name, run.styles)
         reads_images = any(image is not None for image in (control, control_lora, references, fill))
         return builder.output(

@@ -2,12 +2,17 @@
 
 import { $, element } from "./dom.js";
 
-/** Make the dialogs close with their buttons and with a click beside them. */
+/** Make the dialogs close with their buttons, and those without entries also with a click beside them. */
 export function prepare() {
   for (const dialog of document.querySelectorAll("dialog:not(#account)")) {
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+    if (dialog.matches("#viewer, .sheet")) dialog.addEventListener("pointerdown", (event) => { if (isBeside(dialog, event)) dialog.close(); });
     for (const closer of dialog.querySelectorAll("[data-close]")) closer.addEventListener("click", () => dialog.close());
   }
+}
+
+function isBeside(dialog, { target, clientX, clientY }) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return target === dialog && (clientX < left || clientX > right || clientY < top || clientY > bottom);
 }
 
 /** Open a dialog unless it is open. */

@@ -91,15 +91,8 @@ async function cancelRunning() {
   if (id) await cancelItem(id);
 }
 
-function cancelItem(id) {
-  runs.stop(id);
-  return api.cancelItem(id);
-}
-
-function cancelWaiting() {
-  runs.stop();
-  return api.cancelWaiting();
-}
+const cancelItem = (id) => runs.cancel(() => api.cancelItem(id), id);
+const cancelWaiting = () => runs.cancel(api.cancelWaiting);
 
 // The list
 
@@ -135,7 +128,7 @@ function row(item, isFirst) {
     if (!runs.isTerminal(item.status)) add("cancel", iconButton("cross", `Cancel: ${name}`, () => act(() => cancelItem(id))));
     if (item.status === "failed" || item.status === "canceled") add("again", iconButton("again", `Run again: ${name}`, () => act(() => api.retryItems([id]))));
   }
-  const detail = [STATUS[item.status], item.device, `№ ${id}`].filter(Boolean).join(" · ");
+  const detail = [STATUS[item.status], item.device, `item ${id}`].filter(Boolean).join(" · ");
   return element("li", { "data-status": item.status, "data-item": id }, element("div", {}, element("span", {}, name), element("small", {}, detail)), ...actions);
 }
 

@@ -9,7 +9,8 @@ const TERMINAL = new Set(["completed", "failed", "canceled"]);
 
 let ids = new Set();
 try { ids = new Set(JSON.parse(sessionStorage.getItem(KEY) ?? "[]")); } catch { /* private mode */ }
-const stopped = new Set(); // canceled by this page: no loss
+const stopped = new Set(); // being canceled by this page: no loss
+let canceling = 0; // number of cancellations in progress
 
 function keep() {
   try { sessionStorage.setItem(KEY, JSON.stringify([...ids])); } catch { /* private mode */ }
@@ -27,13 +28,20 @@ export function follow(added) {
 
 /** Stop following an item that has ended. */
 export function end(id) {
-  stopped.delete(id);
   if (ids.delete(id)) keep();
 }
 
-/** Note that this page cancels items: all of them, or one. */
-export function stop(id) {
+/** Cancel items with `action`: one of them, or any; what it cancels is no loss, also after a reload. */
+export async function cancel(action, id) {
   for (const one of id === undefined ? ids : [id]) stopped.add(one);
+  canceling += 1;
+  try {
+    await action();
+    await review();
+  } finally {
+    canceling -= 1;
+    if (!canceling) stopped.clear();
+  }
 }
 
 export function forget() {

@@ -5,6 +5,7 @@ import { on, state } from "./state.js";
 import { sync } from "./form.js";
 
 const RATIOS = [[1, 1], [4, 3], [3, 2], [16, 9], [3, 4], [2, 3], [9, 16]];
+const TOLERANCE = 0.04; // sides are rounded to the model's grid
 
 /** Return width and height of a ratio, with the area of the model's default size. */
 function sizeOf([across, down]) {
@@ -28,10 +29,11 @@ export function prepare() {
 }
 
 function show() {
+  const shown = Number($("width").value) / Number($("height").value);
   for (const preset of $("aspects").children) {
+    const [across, down] = preset.ratio;
     preset.disabled = !state.model;
-    const size = state.model ? sizeOf(preset.ratio) : [];
-    preset.setAttribute("aria-pressed", String(String(size) === `${$("width").value},${$("height").value}`));
-    preset.title = size.join(" × ");
+    preset.setAttribute("aria-pressed", String(Math.abs(shown * down / across - 1) < TOLERANCE));
+    preset.title = state.model ? sizeOf(preset.ratio).join(" × ") : "";
   }
 }

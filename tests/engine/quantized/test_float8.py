@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.engine.quantized.files import read_weights
-from invokeclone.engine.quantized.float8 import unpack_names
+from invokeclone.engine.quantized.float8 import to_float32, unpack_names
 from invokeclone.engine.quantized.packed import PackedLinear, PackedTensor
 
 SHAPE = (6, 64)
@@ -53,6 +53,15 @@ def test_scales_apply(ending: str, kind: str) -> None:
     assert torch.equal(packed.split([1, 5])[1].decode(torch.float32), expected[1:])
     first, second = packed.chunk(2)
     assert torch.equal(second.join([first]).decode(torch.float32), torch.cat([expected[3:], expected[:3]]))
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_every_number_is_decoded_as_by_torch(kind: torch.dtype) -> None:
+    values = torch.arange(256, dtype=torch.uint8).reshape(2, 128).view(kind)
+    torch.testing.assert_close(to_float32(values), values.float(), rtol=0, atol=0, equal_nan=True)
+    packed = unpack_names({"x.weight": values})["x.weight"]
+    assert isinstance(packed, PackedTensor)
+    torch.testing.assert_close(packed.decode(torch.bfloat16), values.bfloat16(), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])

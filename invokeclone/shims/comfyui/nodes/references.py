@@ -1,6 +1,5 @@
 """Reference images: IP-Adapters as the IPAdapter_plus pack has them, on models, and style models, on prompts."""
 
-import re
 from dataclasses import replace
 
 from invokeclone.components.control import image_encoders
@@ -40,7 +39,6 @@ PRESETS = {
     "FULL FACE - SD1.5 only (portraits stronger)": "full-face",
 }
 """The pack's presets, and the part of the names of published IP-Adapters that stands for each."""
-_SEPARATORS = re.compile(r"[^a-z0-9]+")
 COMMON = {"model": link("MODEL"), "ipadapter": link("IPADAPTER"), "image": link("IMAGE")}
 RANGE = {"start_at": number(0.0, 0.0, 1.0, step=0.001), "end_at": number(1.0, 0.0, 1.0, step=0.001)}
 MASK = link("MASK", optional=True)
@@ -82,7 +80,7 @@ def load_preset(
     """Load the installed IP-Adapter of a preset that is for the model."""
     context.require(model.config, "reference_images")
     adapters = [adapter for adapter in context.catalog.ip_adapters if adapter.base == model.config.base]
-    adapter = next((adapter for adapter in adapters if _flavor(adapter) == PRESETS[preset]), None)
+    adapter = next((adapter for adapter in adapters if image_encoders.adapter_kind(adapter) == PRESETS[preset]), None)
     if adapter is None:
         names = ", ".join(adapter.name for adapter in adapters) or "none"
         context.refuse(
@@ -90,16 +88,6 @@ def load_preset(
             f"one of those that are ({names}) with IPAdapterModelLoader"
         )
     return model, IPAdapterValue(adapter)
-
-
-def _flavor(adapter: ModelConfig) -> str:
-    """Return which of the published IP-Adapters for a base this is, by its name and file."""
-    names = _SEPARATORS.sub("-", image_encoders.names_of(adapter).casefold())
-    if "faceid" in names:
-        return "faceid"
-    flavor = next((flavor for flavor in ("full-face", "plus-face", "plus", "light") if flavor in names), "standard")
-    is_large = flavor == "standard" and image_encoders.default_name(adapter) == "ViT-G"
-    return "vit-g" if is_large else flavor
 
 
 @node(
