@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import T5EncoderModel
 
 from invokeclone.engine.cache import ModelCache
 from invokeclone.engine.loaded import device_of
 from invokeclone.engine.loading import loaders
+from invokeclone.engine.loading.files import load_folder
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType, SubModelType
 from invokeclone.kit.config.settings import Settings
@@ -87,3 +89,26 @@ def test_load_files_without_a_record(cache: ModelCache, tmp_path: Path):
     torch.save({"f": SimpleNamespace}, tmp_path / "code.pt")
     with pytest.raises(Exception, match=r"refers to types\.SimpleNamespace"):
         loaders.load_file(cache, tmp_path / "code.pt")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        *(
+            (name, content)
+            for name in ("config.json", "quantization_config.json")
+            for content in (b"{", b"[]", b"\xff")
+        ),
+        ("config.json", b'{"quantization_config": []}'),
+    ],
+)
+def test_damaged_settings_of_a_folder_are_named(file: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / file).write_bytes(content)
+
+    def load(_request: LoadRequest) -> object:
+        return load_folder(tmp_path, T5EncoderModel, torch.float32)
+
+    request = LoadRequest(record(), tmp_path, None, torch.float32, torch.device("cpu"), Settings(root=tmp_path))
+    with pytest.raises(loaders.ModelFilesDamaged, match=rf"thing cannot be read.*{file}"):
+        loaders._load(load, request)

@@ -1,7 +1,6 @@
 """Reading of model files: tensors of a checkpoint, and parts of diffusers and transformers folders."""
 
 import importlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 from invokeclone.engine.loading import folders, torch_files
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.graph.checkpoints import checkpoint
+from invokeclone.models.errors import InvalidModel
+from invokeclone.models.files import model_files
 
 _LIBRARIES = ("diffusers", "transformers")
 """Libraries whose classes a folder may name; code that comes with a model is never run."""
@@ -27,8 +28,10 @@ _KINDS = frozenset(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """Return the object in a JSON file. Raises InvalidModel for other content."""
+    content = model_files.read_json(path)
+    if not isinstance(content, dict):
+        raise InvalidModel(f"{path.name} does not contain a JSON object")
     return content
 
 

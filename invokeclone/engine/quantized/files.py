@@ -10,6 +10,7 @@ import torch
 from invokeclone.engine.loading.files import read_json, read_tensors
 from invokeclone.engine.quantized import bitsandbytes, float8, gguf, sdnq
 from invokeclone.engine.quantized.packed import PackedTensor
+from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import safetensors_header
 
 _SETTINGS = "quantization_config"
@@ -41,11 +42,13 @@ def unpack(
 
 
 def settings_of_folder(folder: Path) -> dict[str, Any] | None:
-    """Return the quantization settings of a network's folder; None if it has none."""
+    """Return the quantization settings of a network's folder; None if it has none. Raises InvalidModel for damaged ones."""
     for path in (folder / f"{_SETTINGS}.json", folder / "config.json"):
         content = read_json(path) if path.is_file() else {}
         settings = content if path.stem == _SETTINGS else content.get(_SETTINGS)
-        if isinstance(settings, dict) and settings:
+        if settings is not None and not isinstance(settings, dict):
+            raise InvalidModel(f"{_SETTINGS} in {path.name} is not a JSON object")
+        if settings:
             return settings
     return None
 
@@ -53,7 +56,10 @@ def settings_of_folder(folder: Path) -> dict[str, Any] | None:
 def _settings_of_file(path: Path) -> dict[str, Any] | None:
     """Return the settings in the metadata of a file, or else in a file of settings beside it."""
     if path.suffix.lower() == ".safetensors" and (text := safetensors_header.read(path)[1].get(_SETTINGS)):
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{_SETTINGS} in its metadata is not valid JSON: download it again") from error
         if isinstance(content, dict):
             return content
     settings = path.with_name(f"{_SETTINGS}.json")

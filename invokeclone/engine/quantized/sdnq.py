@@ -6,6 +6,7 @@ As in InvokeAI, products are in the number format in which the matrix is decoded
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ _UNUSABLE_STATES = ("scale_2", "scale_zero_point", "zero_point_scale", "zero_poi
 """Names of tensors of scales that are themselves quantized."""
 _UNUSABLE_SETTINGS = ("use_hadamard", "use_codebook", "use_codebook_scale", "scale_dtype", "zero_point_dtype")
 _MINIMUM = re.compile(r"(?:minimum)?[-_]?(?P<kind>u?int)?(?P<bits>\d+)[-_]?bits?")
+_OTHER_WILDCARDS = re.compile(r"[?[]")
+"""Wildcards of fnmatch that have no meaning in SDNQ's patterns."""
 _LARGEST_UNSIGNED = 4
 """Bits up to which a minimum means an unsigned type."""
 _NEEDS_SETTINGS = "download the file of settings, quantization_config.json, into the same folder"
@@ -152,8 +155,8 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
         if pattern.startswith("."):
             is_listed = name.startswith(pattern[1:])
         else:
-            expression = re.escape(pattern).replace(r"\*", ".*") if "*" in pattern else None
-            is_listed = pattern in (name, *parts) or bool(expression and re.match(expression, name))
+            glob = _OTHER_WILDCARDS.sub(r"[\g<0>]", pattern) + "*"
+            is_listed = pattern in (name, *parts) or ("*" in pattern and fnmatchcase(name, glob))
         if is_listed:
             return True
     return False

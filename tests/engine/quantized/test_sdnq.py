@@ -105,6 +105,14 @@ def test_layers_have_types_of_their_own(settings: dict[str, Any]) -> None:
     assert torch.equal(decoded(packed), CASES["rows/int5"]["expected"])
 
 
+def test_patterns_are_matched_in_a_time_that_their_wildcards_do_not_multiply() -> None:
+    """A regular expression with as many wildcards takes years."""
+    name = "t" * 200 + ".weight"
+    tensors = {name.replace("weight", kind.partition(".")[2]): value for kind, value in parts("rows/int5").items()}
+    settings = {"weights_dtype": "int5", "modules_dtype_dict": {"uint4": ["*t*" * 20 + "z", "?*", "[t]*"]}}
+    assert torch.equal(decoded(unpack_names(tensors, settings)[name]), CASES["rows/int5"]["expected"])
+
+
 def test_unknown_types_and_settings_are_named() -> None:
     with pytest.raises(ValueError, match="type int13 cannot be decoded: use a model of the types int2 to int8"):
         unpack_names(parts("rows/int8"), {"weights_dtype": "int13"})
