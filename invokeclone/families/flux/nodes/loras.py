@@ -4,16 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from invokeclone.components.clip.fields import CLIPField
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.lora_fields import with_loras
+from invokeclone.components.denoisers.lora_nodes import ApplyLoRA, ApplyLoRAs, lora_input, lora_list_input, part_input
 from invokeclone.components.text_encoders.fields import T5EncoderField
 from invokeclone.families.flux.fields import ControlLoRAField, FluxControlLoRALoaderOutput, FluxLoRALoaderOutput
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.inputs import as_list
 from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
 from invokeclone.graph.invocations.metadata import check_base, check_exists, check_type
-from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, Input, InputField
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, ImageField, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, FluxVariantType, ModelType
 
@@ -21,37 +22,24 @@ if TYPE_CHECKING:
     import torch
 
 
+class _Parts(BaseModel):
+    transformer: TransformerField | None = part_input(FieldDescriptions.transformer, "Transformer")
+    clip: CLIPField | None = part_input(FieldDescriptions.clip, "CLIP")
+    t5_encoder: T5EncoderField | None = part_input(FieldDescriptions.t5_encoder, "T5 Encoder")
+
+
 @invocation(
     "flux_lora_loader", title="Apply LoRA - FLUX", tags=["lora", "model", "flux"], category="model", version="1.2.1"
 )
-class FluxLoRALoaderInvocation(BaseInvocation):
+class FluxLoRALoaderInvocation(_Parts, ApplyLoRA):
     """Apply a LoRA to a FLUX.1 transformer and its text encoders."""
 
-    lora: ModelIdentifierField = InputField(
-        description=FieldDescriptions.lora_model,
-        title="LoRA",
-        ui_model_base=BaseModelType.Flux,
-        ui_model_type=ModelType.LoRA,
-    )
-    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="FLUX Transformer"
-    )
-    clip: CLIPField | None = InputField(
-        default=None, description=FieldDescriptions.clip, input=Input.Connection, title="CLIP"
-    )
-    t5_encoder: T5EncoderField | None = InputField(
-        default=None, description=FieldDescriptions.t5_encoder, input=Input.Connection, title="T5 Encoder"
-    )
+    lora: ModelIdentifierField = lora_input(BaseModelType.Flux)
+    transformer: TransformerField | None = part_input(FieldDescriptions.transformer, "FLUX Transformer")
 
     def invoke(self, context: InvocationContext) -> FluxLoRALoaderOutput:
         """Add the LoRA to all three."""
-        loras = [LoRAField(lora=self.lora, weight=self.weight)]
-        return FluxLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            clip=with_loras(context, self.clip, loras),
-            t5_encoder=with_loras(context, self.t5_encoder, loras),
-        )
+        return self.add_lora(context, FluxLoRALoaderOutput)
 
 
 @invocation(
@@ -61,34 +49,14 @@ class FluxLoRALoaderInvocation(BaseInvocation):
     category="model",
     version="1.3.2",
 )
-class FLUXLoRACollectionLoader(BaseInvocation):
+class FLUXLoRACollectionLoader(_Parts, ApplyLoRAs):
     """Apply several LoRAs to a FLUX.1 transformer and its text encoders."""
 
-    loras: LoRAField | list[LoRAField] | None = InputField(
-        default=None,
-        description=FieldDescriptions.lora_collection,
-        title="LoRAs",
-        ui_model_base=BaseModelType.Flux,
-        ui_model_type=ModelType.LoRA,
-    )
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Transformer"
-    )
-    clip: CLIPField | None = InputField(
-        default=None, description=FieldDescriptions.clip, input=Input.Connection, title="CLIP"
-    )
-    t5_encoder: T5EncoderField | None = InputField(
-        default=None, description=FieldDescriptions.t5_encoder, input=Input.Connection, title="T5 Encoder"
-    )
+    loras: LoRAField | list[LoRAField] | None = lora_list_input(BaseModelType.Flux)
 
     def invoke(self, context: InvocationContext) -> FluxLoRALoaderOutput:
         """Add the LoRAs to all three."""
-        loras = as_list(self.loras)
-        return FluxLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            clip=with_loras(context, self.clip, loras),
-            t5_encoder=with_loras(context, self.t5_encoder, loras),
-        )
+        return self.add_loras(context, FluxLoRALoaderOutput)
 
 
 @invocation(

@@ -1,18 +1,29 @@
 """Nodes that add LoRAs to the fields of FLUX.2 models. They load no model."""
 
+from pydantic import BaseModel
+
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.lora_fields import with_loras
+from invokeclone.components.denoisers.lora_nodes import ApplyLoRA, ApplyLoRAs, lora_input, lora_list_input, part_input
 from invokeclone.components.text_encoders.fields import MistralEncoderField, Qwen3EncoderField
 from invokeclone.families.flux2.fields import Flux2DevLoRALoaderOutput, Flux2KleinLoRALoaderOutput
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.inputs import as_list
-from invokeclone.graph.invocations.invocation import BaseInvocation, Classification, invocation
-from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField
+from invokeclone.graph.invocations.invocation import Classification, invocation
+from invokeclone.graph.vocabulary.fields import FieldDescriptions, InputField
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
 
 _TAGS = ["lora", "model", "flux", "klein", "flux2"]
 _DEV_TAGS = ["lora", "model", "flux", "flux2", "dev"]
+
+
+class _KleinParts(BaseModel):
+    transformer: TransformerField | None = part_input(FieldDescriptions.transformer, "Transformer")
+    qwen3_encoder: Qwen3EncoderField | None = part_input(FieldDescriptions.qwen3_encoder, "Qwen3 Encoder")
+
+
+class _DevParts(BaseModel):
+    transformer: TransformerField | None = part_input(FieldDescriptions.transformer, "Transformer")
+    mistral_encoder: MistralEncoderField | None = part_input(FieldDescriptions.mistral_encoder, "Mistral Encoder")
 
 
 @invocation(
@@ -23,30 +34,14 @@ _DEV_TAGS = ["lora", "model", "flux", "flux2", "dev"]
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class Flux2KleinLoRALoaderInvocation(BaseInvocation):
+class Flux2KleinLoRALoaderInvocation(_KleinParts, ApplyLoRA):
     """Apply a LoRA to a FLUX.2 transformer and its text encoder."""
 
-    lora: ModelIdentifierField = InputField(
-        description=FieldDescriptions.lora_model,
-        title="LoRA",
-        ui_model_base=BaseModelType.Flux2,
-        ui_model_type=ModelType.LoRA,
-    )
-    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Transformer"
-    )
-    qwen3_encoder: Qwen3EncoderField | None = InputField(
-        default=None, description=FieldDescriptions.qwen3_encoder, input=Input.Connection, title="Qwen3 Encoder"
-    )
+    lora: ModelIdentifierField = lora_input(BaseModelType.Flux2)
 
     def invoke(self, context: InvocationContext) -> Flux2KleinLoRALoaderOutput:
         """Add the LoRA to both."""
-        loras = [LoRAField(lora=self.lora, weight=self.weight)]
-        return Flux2KleinLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            qwen3_encoder=with_loras(context, self.qwen3_encoder, loras),
-        )
+        return self.add_lora(context, Flux2KleinLoRALoaderOutput)
 
 
 @invocation(
@@ -57,30 +52,14 @@ class Flux2KleinLoRALoaderInvocation(BaseInvocation):
     version="1.0.1",
     classification=Classification.Prototype,
 )
-class Flux2KleinLoRACollectionLoader(BaseInvocation):
+class Flux2KleinLoRACollectionLoader(_KleinParts, ApplyLoRAs):
     """Apply several LoRAs to a FLUX.2 transformer and its text encoder."""
 
-    loras: LoRAField | list[LoRAField] | None = InputField(
-        default=None,
-        description=FieldDescriptions.lora_collection,
-        title="LoRAs",
-        ui_model_base=BaseModelType.Flux2,
-        ui_model_type=ModelType.LoRA,
-    )
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Transformer"
-    )
-    qwen3_encoder: Qwen3EncoderField | None = InputField(
-        default=None, description=FieldDescriptions.qwen3_encoder, input=Input.Connection, title="Qwen3 Encoder"
-    )
+    loras: LoRAField | list[LoRAField] | None = lora_list_input(BaseModelType.Flux2)
 
     def invoke(self, context: InvocationContext) -> Flux2KleinLoRALoaderOutput:
         """Add the LoRAs to both."""
-        loras = as_list(self.loras)
-        return Flux2KleinLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            qwen3_encoder=with_loras(context, self.qwen3_encoder, loras),
-        )
+        return self.add_loras(context, Flux2KleinLoRALoaderOutput)
 
 
 @invocation(
@@ -91,30 +70,14 @@ class Flux2KleinLoRACollectionLoader(BaseInvocation):
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class Flux2DevLoRALoaderInvocation(BaseInvocation):
+class Flux2DevLoRALoaderInvocation(_DevParts, ApplyLoRA):
     """Apply a LoRA to a FLUX.2 dev transformer and its text encoder."""
 
-    lora: ModelIdentifierField = InputField(
-        description=FieldDescriptions.lora_model,
-        title="LoRA",
-        ui_model_base=BaseModelType.Flux2,
-        ui_model_type=ModelType.LoRA,
-    )
-    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Transformer"
-    )
-    mistral_encoder: MistralEncoderField | None = InputField(
-        default=None, description=FieldDescriptions.mistral_encoder, input=Input.Connection, title="Mistral Encoder"
-    )
+    lora: ModelIdentifierField = lora_input(BaseModelType.Flux2)
 
     def invoke(self, context: InvocationContext) -> Flux2DevLoRALoaderOutput:
         """Add the LoRA to both."""
-        loras = [LoRAField(lora=self.lora, weight=self.weight)]
-        return Flux2DevLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            mistral_encoder=with_loras(context, self.mistral_encoder, loras),
-        )
+        return self.add_lora(context, Flux2DevLoRALoaderOutput)
 
 
 @invocation(
@@ -125,23 +88,13 @@ class Flux2DevLoRALoaderInvocation(BaseInvocation):
     version="1.0.0",
     classification=Classification.Prototype,
 )
-class Flux2DevLoRACollectionLoader(BaseInvocation):
+class Flux2DevLoRACollectionLoader(_DevParts, ApplyLoRAs):
     """Apply several LoRAs to a FLUX.2 dev transformer and its text encoder."""
 
     loras: LoRAField | list[LoRAField] | None = InputField(
         default=None, description=FieldDescriptions.lora_collection, title="LoRAs"
     )
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Transformer"
-    )
-    mistral_encoder: MistralEncoderField | None = InputField(
-        default=None, description=FieldDescriptions.mistral_encoder, input=Input.Connection, title="Mistral Encoder"
-    )
 
     def invoke(self, context: InvocationContext) -> Flux2DevLoRALoaderOutput:
         """Add the LoRAs to both."""
-        loras = as_list(self.loras)
-        return Flux2DevLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            mistral_encoder=with_loras(context, self.mistral_encoder, loras),
-        )
+        return self.add_loras(context, Flux2DevLoRALoaderOutput)

@@ -1,15 +1,21 @@
 """Nodes that add LoRAs to the fields of Z-Image models. They load no model."""
 
+from pydantic import BaseModel
+
 from invokeclone.components.denoisers.fields import TransformerField
-from invokeclone.components.denoisers.lora_fields import with_loras
+from invokeclone.components.denoisers.lora_nodes import ApplyLoRA, ApplyLoRAs, lora_input, lora_list_input, part_input
 from invokeclone.components.text_encoders.fields import Qwen3EncoderField
 from invokeclone.families.z_image.fields import ZImageLoRALoaderOutput
 from invokeclone.graph.context import InvocationContext
-from invokeclone.graph.invocations.inputs import as_list
-from invokeclone.graph.invocations.invocation import BaseInvocation, invocation
-from invokeclone.graph.vocabulary.fields import FieldDescriptions, Input, InputField
+from invokeclone.graph.invocations.invocation import invocation
+from invokeclone.graph.vocabulary.fields import FieldDescriptions
 from invokeclone.graph.vocabulary.model_fields import LoRAField, ModelIdentifierField
-from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType
+
+
+class _Parts(BaseModel):
+    transformer: TransformerField | None = part_input(FieldDescriptions.transformer, "Transformer")
+    qwen3_encoder: Qwen3EncoderField | None = part_input(FieldDescriptions.qwen3_encoder, "Qwen3 Encoder")
 
 
 @invocation(
@@ -19,30 +25,15 @@ from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
     category="model",
     version="1.0.0",
 )
-class ZImageLoRALoaderInvocation(BaseInvocation):
+class ZImageLoRALoaderInvocation(_Parts, ApplyLoRA):
     """Apply a LoRA to a Z-Image transformer and its text encoder."""
 
-    lora: ModelIdentifierField = InputField(
-        description=FieldDescriptions.lora_model,
-        title="LoRA",
-        ui_model_base=BaseModelType.ZImage,
-        ui_model_type=ModelType.LoRA,
-    )
-    weight: float = InputField(default=0.75, description=FieldDescriptions.lora_weight)
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Z-Image Transformer"
-    )
-    qwen3_encoder: Qwen3EncoderField | None = InputField(
-        default=None, description=FieldDescriptions.qwen3_encoder, input=Input.Connection, title="Qwen3 Encoder"
-    )
+    lora: ModelIdentifierField = lora_input(BaseModelType.ZImage)
+    transformer: TransformerField | None = part_input(FieldDescriptions.transformer, "Z-Image Transformer")
 
     def invoke(self, context: InvocationContext) -> ZImageLoRALoaderOutput:
         """Add the LoRA to both."""
-        loras = [LoRAField(lora=self.lora, weight=self.weight)]
-        return ZImageLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            qwen3_encoder=with_loras(context, self.qwen3_encoder, loras),
-        )
+        return self.add_lora(context, ZImageLoRALoaderOutput)
 
 
 @invocation(
@@ -52,27 +43,11 @@ class ZImageLoRALoaderInvocation(BaseInvocation):
     category="model",
     version="1.0.1",
 )
-class ZImageLoRACollectionLoader(BaseInvocation):
+class ZImageLoRACollectionLoader(_Parts, ApplyLoRAs):
     """Apply several LoRAs to a Z-Image transformer and its text encoder."""
 
-    loras: LoRAField | list[LoRAField] | None = InputField(
-        default=None,
-        description=FieldDescriptions.lora_collection,
-        title="LoRAs",
-        ui_model_base=BaseModelType.ZImage,
-        ui_model_type=ModelType.LoRA,
-    )
-    transformer: TransformerField | None = InputField(
-        default=None, description=FieldDescriptions.transformer, input=Input.Connection, title="Transformer"
-    )
-    qwen3_encoder: Qwen3EncoderField | None = InputField(
-        default=None, description=FieldDescriptions.qwen3_encoder, input=Input.Connection, title="Qwen3 Encoder"
-    )
+    loras: LoRAField | list[LoRAField] | None = lora_list_input(BaseModelType.ZImage)
 
     def invoke(self, context: InvocationContext) -> ZImageLoRALoaderOutput:
         """Add the LoRAs to both."""
-        loras = as_list(self.loras)
-        return ZImageLoRALoaderOutput(
-            transformer=with_loras(context, self.transformer, loras),
-            qwen3_encoder=with_loras(context, self.qwen3_encoder, loras),
-        )
+        return self.add_loras(context, ZImageLoRALoaderOutput)
