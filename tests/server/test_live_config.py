@@ -48,7 +48,7 @@ def test_every_change_is_refused_or_loadable_at_startup(tmp_path: Path, name: st
         assert resources.settings == Settings(root=root, port=4000)
         return
     fresh, unknown = load_settings(root, {})
-    assert unknown == []
+    assert [line for line in unknown if f"{name}: has no effect" not in line] == []
     assert getattr(fresh, name) == getattr(resources.settings, name)
     assert isinstance(create_app(fresh, worker_command=None), FastAPI)
     Settings(**fresh.to_worker())

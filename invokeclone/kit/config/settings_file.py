@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from invokeclone.kit.config.limits import Limits
-from invokeclone.kit.config.no_effect import NO_EFFECT
+from invokeclone.kit.config.no_effect import REPORTED
 from invokeclone.kit.config.settings import Settings
 
 PREFIX = "INVOKEAI_"
@@ -73,11 +73,11 @@ def load_settings(
 
 
 def _without_effect(settings: Settings, sources: Mapping[str, str]) -> list[str]:
-    """Return a line per setting that was changed although nothing reads it."""
+    """Return a line per setting that was changed although nothing reads it; keys of services are not reported."""
     return [
-        f"{source}: has no effect. {NO_EFFECT[name].replace('`', '')}"
+        f"{source}: has no effect. {REPORTED[name].replace('`', '')}"
         for name, source in sources.items()
-        if name in NO_EFFECT and getattr(settings, name) != FIELDS[name].default
+        if name in REPORTED and getattr(settings, name) != FIELDS[name].default
     ]
 
 
