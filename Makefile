@@ -21,14 +21,17 @@ imports: ## check the layers of ARCHITECTURE.md with import-linter
 migrations: ## check that the migrations produce the schema of tables.py
 	$(PYTHON) scripts/check_migrations.py
 
-tests: ## run the test suite, two files at a time
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+# Three processes, as tests wait for others; files in the order of tests/conftest.py, the slowest first.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+
+tests: ## run the test suite, three files at a time
+	$(PYTHON) -m pytest $(PARALLEL)
 
 clients: ## install clients of the compatibility APIs for `slow` (Python and npm packages, into .cache)
 	scripts/clients
 
 slow: ## run the soak tests and full sweeps, which `check` skips
-	$(PYTHON) -m pytest -n 2 --dist loadfile -m slow
+	$(PYTHON) -m pytest $(PARALLEL) -m slow
 
 wheel: ## build the wheel, install it outside the checkout, serve and generate an image; other Pythons without torch
 	$(PYTHON) scripts/check_wheel.py

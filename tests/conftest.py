@@ -31,13 +31,14 @@ class RecordedEvents:
         return [event.name for event in self.sent]
 
 
-SLOW_FOLDERS = {"whole", "official_ui", "shims", "browser"}
-"""Folders whose files take long: several processes begin with them, so that none is left with one in the end."""
+SLOW_FOLDERS = ("official_ui", "whole", "shims", "families", "worker", "adding", "browser", "custom_nodes", "parity")
+"""Folders whose files take long, the longest first: the run begins with them, so that no process is left with one in the end."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not SLOW_FOLDERS & set(item.path.parts))
+        ranks = {folder: rank for rank, folder in enumerate(SLOW_FOLDERS)}
+        items.sort(key=lambda item: min(ranks.get(part, len(ranks)) for part in item.path.parts))
 
 
 @pytest.fixture
