@@ -31,14 +31,13 @@ class RecordedEvents:
         return [event.name for event in self.sent]
 
 
-SLOW_FOLDERS = ("official_ui", "whole", "shims", "families", "worker", "adding", "browser", "custom_nodes", "parity")
-"""Folders whose files take long, the longest first: the run begins with them, so that no process is left with one in the end."""
+SLOW_FOLDERS = {"whole", "official_ui", "shims", "browser"}
+"""Folders whose files take long: several processes begin with them, so that none is left with one in the end."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        ranks = {folder: rank for rank, folder in enumerate(SLOW_FOLDERS)}
-        items.sort(key=lambda item: min(ranks.get(part, len(ranks)) for part in item.path.parts))
+        items.sort(key=lambda item: not SLOW_FOLDERS & set(item.path.parts))
 
 
 @pytest.fixture
@@ -77,6 +76,17 @@ def events() -> RecordedEvents:
 @pytest.fixture
 def resources(settings: Settings, database: Database, events: RecordedEvents) -> Resources:
     return Resources(settings, database, events)
+
+
+@pytest.fixture(autouse=True)
+def fresh_logger() -> None:
+    """Undo what `log.set_up` did in earlier tests of this process, which would hide lines from `caplog`."""
+    logger = logging.getLogger(log.ROOT)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 class _RecordHandler(logging.Handler):
