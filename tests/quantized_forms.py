@@ -180,16 +180,17 @@ def _without_tied(tensors: Tensors) -> Tensors:
 
 
 def _qwen3_gguf(tensors: Tensors) -> Tensors:
-    from invokeclone.components.text_encoders.qwen3_files import _BLOCK_NAMES, _OUTER_NAMES
+    from invokeclone.components.text_encoders.names import BLOCK_NAMES, OUTER_NAMES
 
-    blocks, outer = ({module: name for name, module in names.items()} for names in (_BLOCK_NAMES, _OUTER_NAMES))
+    blocks, outer = ({module: name for name, module in names.items()} for names in (BLOCK_NAMES, OUTER_NAMES))
     renamed = {}
     for name, value in _without_tied(tensors).items():
         short = name.removeprefix("model.")
         if short.startswith("layers."):
             _, number, layer = short.removesuffix(".weight").split(".", 2)
             short = f"blk.{number}.{blocks[layer]}.weight"
-        renamed[outer.get(short, short)] = value
+        layer, _, kind = short.partition(".")
+        renamed[f"{outer[layer]}.{kind}" if layer in outer else short] = value
     return renamed
 
 
