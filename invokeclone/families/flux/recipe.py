@@ -34,6 +34,8 @@ class FluxRecipe(FlowRecipe):
 
     name = "flux"
     metadata_mode = "flux_"
+    decode_node = "vae_decode"
+    encode_node = "vae_encode"
     guidance_name = "guidance"
     has_negative_prompt = False
     text_encoders = _ENCODERS
@@ -179,23 +181,6 @@ class FluxRecipe(FlowRecipe):
                 )
             )
         return builder.collect(f"{name}_redux_collect", outputs) if outputs else None
-
-    def decode(
-        self,
-        builder: GraphBuilder,
-        name: str,
-        latents: NodeOutput,
-        vae: NodeOutput,
-        tile: int | None = None,  # noqa: ARG002  (the node has no tiles)
-    ) -> NodeOutput:
-        """Decode the whole image at once."""
-        return builder.output(name, "flux_vae_decode", "image", latents=latents, vae=vae)
-
-    def encode_image(
-        self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
-    ) -> NodeOutput:
-        """Encode the whole image at once."""
-        return builder.output(name, "flux_vae_encode", "latents", image=image, vae=vae)
 
 
 @recipe(BaseModelType.Flux, variant=FluxVariantType.DevFill)

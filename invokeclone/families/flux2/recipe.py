@@ -19,6 +19,8 @@ class Flux2Recipe(FlowRecipe):
 
     name = "flux2"
     metadata_mode = "flux2_"
+    decode_node = "vae_decode"
+    encode_node = "vae_encode"
     text_encoders = ("qwen3_encoder",)
     separate_parts: Mapping[str, PartKind] = {
         "qwen3_encoder_model": PartKind(ModelType.Qwen3Encoder),
@@ -92,23 +94,6 @@ class Flux2Recipe(FlowRecipe):
             height=run.height,
             **guidance,
         )
-
-    def decode(
-        self,
-        builder: GraphBuilder,
-        name: str,
-        latents: NodeOutput,
-        vae: NodeOutput,
-        tile: int | None = None,  # noqa: ARG002  (the node has no tiles)
-    ) -> NodeOutput:
-        """Decode the whole image at once."""
-        return builder.output(name, "flux2_vae_decode", "image", latents=latents, vae=vae)
-
-    def encode_image(
-        self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
-    ) -> NodeOutput:
-        """Encode the whole image at once."""
-        return builder.output(name, "flux2_vae_encode", "latents", image=image, vae=vae)
 
 
 @recipe(BaseModelType.Flux2, variant=Flux2VariantType.Dev)

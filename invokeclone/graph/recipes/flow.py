@@ -17,6 +17,9 @@ class FlowRecipe(Recipe):
 
     text_encoders: tuple[str, ...]
     """Outputs of the model loader that are inputs of the prompt node."""
+    decode_node = "l2i"
+    encode_node = "i2l"
+    """Types of the VAE's nodes, after the family's name."""
 
     def load_model(self, builder: GraphBuilder, model: Model, parts: Mapping[str, Model] | None = None) -> ModelParts:
         """Load transformer, text encoders and VAE."""
@@ -73,13 +76,13 @@ class FlowRecipe(Recipe):
         tile: int | None = None,  # noqa: ARG002  (the nodes have no tiles)
     ) -> NodeOutput:
         """Decode the whole image at once."""
-        return builder.output(name, f"{self.name}_l2i", "image", latents=latents, vae=vae)
+        return builder.output(name, f"{self.name}_{self.decode_node}", "image", latents=latents, vae=vae)
 
     def encode_image(
         self, builder: GraphBuilder, name: str, image: Mapping[str, str] | NodeOutput, vae: NodeOutput
     ) -> NodeOutput:
         """Encode the whole image at once."""
-        return builder.output(name, f"{self.name}_i2l", "latents", image=image, vae=vae)
+        return builder.output(name, f"{self.name}_{self.encode_node}", "latents", image=image, vae=vae)
 
     def denoise_mask(
         self,
