@@ -122,11 +122,16 @@ session_queue = Table(
     Column("session", Text, nullable=False),  # near the end: columns after a long text are slow to read
     Column("graph_id", Integer),
     Column("graph_values", Text),
+    Column("worker_id", Text),
+    Column("fence", Integer, nullable=False, server_default=text("0")),
+    Column("lease_expires_at", Text),
+    Column("interruptions", Integer, nullable=False, server_default=text("0")),
     CheckConstraint(f"status IN {STATUSES}", name="status"),
     sqlite_autoincrement=True,
 )
 """Items of all queues; `workflow` and `field_values` are JSON text; `queue/sessions.py` describes how a session is
-stored."""
+stored. A claim sets `worker_id` and `lease_expires_at` and increments `fence`; a result is stored only with the fence of
+its claim. `interruptions` counts the claims whose worker died."""
 
 session_graphs = Table(
     "session_graphs",
@@ -189,6 +194,12 @@ Index(
     session_queue.c.user_id,
     session_queue.c.started_at,
     sqlite_where=session_queue.c.started_at.is_not(None),
+)
+Index(
+    "ix_session_queue_leases",
+    session_queue.c.lease_expires_at,
+    sqlite_where=session_queue.c.lease_expires_at.is_not(None),
+    postgresql_where=session_queue.c.lease_expires_at.is_not(None),
 )
 Index(
     "ix_session_queue_calls",
