@@ -6,7 +6,7 @@ import sys
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.kit.sql import migrations
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -14,7 +14,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = settings_for(arguments, level="warning")
 
     async def upgrade() -> None:
-        database = Database(settings.database_path)
+        database = open_database(settings)
         await database.migrate()
         await database.close()
 

@@ -22,7 +22,7 @@ from invokeclone.kit.files.root_lock import RootLock
 from invokeclone.kit.files.storage_errors import startup_line
 from invokeclone.kit.requests import Application
 from invokeclone.kit.sql import database_file, migrations
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.server.app import create_app
 from invokeclone.server.sockets import Sockets
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _migrate(settings: Settings) -> None:
     """Migrate before the application starts, so that a problem with the database is reported in one line."""
-    database = Database(settings.database_path)
+    database = open_database(settings)
     try:
         await database.migrate()
         async with database.write():

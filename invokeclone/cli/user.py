@@ -18,7 +18,7 @@ from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.users import keys, service, store
 from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateRequest, UserDTO
 
@@ -53,7 +53,7 @@ async def _act(
 
 @contextlib.asynccontextmanager
 async def _open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    resources = Resources(settings, Database(settings.database_path), Bus())
+    resources = Resources(settings, open_database(settings), Bus())
     try:
         await resources.database.migrate()
         yield resources

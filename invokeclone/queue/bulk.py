@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, integers, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, statements
@@ -91,7 +91,7 @@ async def cancel_idle(
                 changes[CountKey(batch_id, destination, user_id, status)] -= number
                 changes[CountKey(batch_id, destination, user_id, "canceled")] += number
                 await _CANCEL.rows(connection, item_ids=item_ids, at=at)
-                canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
+                canceled += zip(sorted(orjson.loads(item_ids)), itertools.repeat(user_id))
     await bulk_counts.update_counts(connection, item_filter.queue_id, changes)
     return canceled
 
@@ -113,7 +113,7 @@ def _idle(filter_names: frozenset[str], status: Status, *, spare_running: bool) 
 
 _CANCEL = PreparedStatement(
     update(session_queue)
-    .where(columns.item_id.in_(members("item_ids")))
+    .where(columns.item_id.in_(integers("item_ids")))
     .values(status_values("canceled", parameter("at")))
 )
 
@@ -257,7 +257,7 @@ def _delete_oldest() -> PreparedStatement:
 _DELETE_OLDEST = _delete_oldest()
 _DELETE_ITEMS = PreparedStatement(
     _deletion().where(
-        columns.item_id.in_(members("item_ids")),
+        columns.item_id.in_(integers("item_ids")),
         statements.IN_QUEUE,
     )
 )

@@ -12,7 +12,7 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, store
+from invokeclone.queue import bulk, bulk_counts, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -324,7 +324,7 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
         )
         return item, await chain.status_event(connection, item) if item else None
 
-    item, event = await resources.database.transact(take)
+    item, event = await resources.database.transact(take, exclusive=False)
     if event:
         report(resources, [event])
     return item
@@ -348,6 +348,7 @@ async def finish(
             await store.save_session(connection, item_id, session_json)
         item = await store.set_status(connection, item_id, status, error)
         events: list[Event] = [await chain.status_event(connection, item)] if item else []
+        await bulk_counts.sum_up(connection, item_id)
         return item, events + await _settle_calls(connection, item)
 
     item, events = await resources.database.transact(end)

@@ -73,7 +73,7 @@ async def add(
         rows = await run(connection, statements.insert_some(len(remaining)), (*shared, *_values(remaining)))
         last = max(row[0] for row in rows)
     else:
-        ((last,),) = await run(connection, "SELECT last_insert_rowid()", ())
+        ((last,),) = await statements.LAST_ID.rows(connection)
     await bulk_counts.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
     return list(range(last - added + 1, last + 1))  # ids are consecutive: no other transaction writes meanwhile
 

@@ -38,7 +38,7 @@ from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Services
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install import embedded_model, scan
@@ -143,7 +143,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         dependencies=authentication.by_default(settings),
     )
     services, bus = app.services, app.services.add(Bus, Bus())
-    database = Database(settings.database_path, echo=settings.log_sql)
+    database = open_database(settings)
     resources = services.add(Resources, Resources(settings, database, bus))
     sockets = services.add(Sockets, Sockets(settings, database))
     follower = services.add(BatchFollower, BatchFollower(resources, bus))

@@ -22,7 +22,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process import processes
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
@@ -81,7 +81,7 @@ class Process:
         self._writer = writer
         self._events = asyncio.get_running_loop()
         self._link = ServerLink(writer)
-        self._database = Database(settings.database_path, echo=settings.log_sql)
+        self._database = open_database(settings)
         resources = Resources(settings, self._database, self._link)
         self._tools = Tools(
             resources=resources,

@@ -105,7 +105,7 @@ def _conditions(shape: Filter) -> list[ColumnElement[bool]]:
     if shape.has_been_opened is not None:
         conditions.append(table.c.opened_at.is_not(None) if shape.has_been_opened else table.c.opened_at.is_(None))
     if shape.is_public is not None:
-        conditions.append(table.c.is_public.is_(shape.is_public))
+        conditions.append(table.c.is_public == literal_column("1" if shape.is_public else "0"))
     if shape.is_callable is not None:
         ok = WorkflowCallCompatibilityReason.Ok.value
         conditions.append(table.c.call_reason == ok if shape.is_callable else table.c.call_reason != ok)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from invokeclone.cli.main import main
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.users import keys, passwords
 
 
@@ -109,7 +109,7 @@ def verify_key(root: Path, key: str) -> str | None:
     """Return whose key it is, as a server that runs meanwhile would find it."""
 
     async def ask() -> str | None:
-        database = Database(root / "databases" / "invokeai.db")
+        database = SqliteDatabase(root / "databases" / "invokeai.db")
         try:
             holder = await keys.verify(database, key)
         finally:

@@ -337,7 +337,7 @@ def test_only_listed_modules_parse_client_json() -> None:
 # Leaving the event loop
 
 MAY_USE_THREADS = {
-    "kit/sql/database.py": "threads of the database",
+    "kit/sql/sqlite_database.py": "threads of the database",
     "kit/process/offload.py": "the one way off the event loop",
     "users/passwords.py": "threads of their own: hashing must not hold up other work",
     "worker/loop.py": "the node thread",

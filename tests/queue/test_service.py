@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import counts, processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
@@ -74,7 +75,7 @@ class TestClaim:
 
     async def test_no_item_is_claimed_twice(self, resources: Resources, add: Any) -> None:
         ids = await add(runs=60)
-        databases = [Database(resources.database.path) for _ in range(8)]
+        databases = [SqliteDatabase(resources.database.path) for _ in range(8)]
 
         async def work(database: Database, device: str) -> list[int]:
             worker_resources = Resources(resources.settings, database, resources.events)

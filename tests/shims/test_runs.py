@@ -10,7 +10,7 @@ from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
@@ -29,7 +29,7 @@ async def bus() -> Bus:
 async def resources(tmp_path, bus: Bus) -> AsyncIterator[Resources]:
     registry.discover()
     settings = Settings(root=tmp_path, max_queue_size=5)
-    database = Database(settings.database_path)
+    database = SqliteDatabase(settings.database_path)
     await database.migrate()
     yield Resources(settings, database, bus)
     await database.close()

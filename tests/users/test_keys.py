@@ -17,6 +17,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.server.app import create_app
 from invokeclone.server.http import errors
 from invokeclone.server.http.token_renewal import TokenRenewal
@@ -306,7 +307,7 @@ async def test_single_user_mode_without_keys_needs_no_credentials(single: Door) 
 
 async def test_single_user_mode_requires_a_key_while_one_exists(single: Door) -> None:
     assert await single.who() == SYSTEM_ID
-    elsewhere = Database(single.database.path)  # as another process would: the command line
+    elsewhere = SqliteDatabase(single.database.path)  # as another process would: the command line
     key = await keys.make(elsewhere, SYSTEM_ID, "x")
     for headers, query in nothings():
         assert await single.who(headers, query) == "401", (headers, query)

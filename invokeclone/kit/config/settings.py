@@ -86,6 +86,12 @@ class InvokeAIAppConfig(BaseSettings):
     )
     legacy_conf_dir: Path = Field(Path("configs"), description="Folder of checkpoint configurations.")
     db_dir: Path = Field(Path("databases"), description="Folder of invokeai.db.")
+    database_url: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Address of a PostgreSQL database, postgresql://USER:PASSWORD@HOST:PORT/DATABASE; null: SQLite in db_dir.",
+    )
     outputs_dir: Path = Field(Path("outputs"), description="Folder of images and tensors.")
     fonts_dir: Path = Field(Path("fonts"), description="Folder of fonts.")
     image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
