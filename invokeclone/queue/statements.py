@@ -1,7 +1,7 @@
 """Prepared statements of the queue, used by `store`.
 
 Parameters have the names of the columns they are compared with; `asked` is a JSON array of item ids, `at` the current
-time, `on` a device.
+time, `on` a device, `with_fence` the fence of a claim or null for any.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from invokeclone.images.relocation.store import MOVING
+from invokeclone.kit.sql.clock import database_now_plus
 from invokeclone.kit.sql.functions import ByDatabase
 from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, members, parameter
 from invokeclone.queue import counts
@@ -144,6 +145,7 @@ def _text(name: str) -> ColumnElement[str]:
 
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
+HAS_FENCE = columns.fence == func.coalesce(parameter("with_fence"), columns.fence)
 IS_ITEM = columns.item_id == parameter("item_id")
 PENDING = has_status(columns, "pending")
 
@@ -176,7 +178,7 @@ RECORDS_OF_BATCHES = PreparedStatement(
     select(*RECORD).where(columns.batch_id.in_(members("batch_ids"))).order_by(columns.item_id)
 )
 ROOTS_IN_ORDER = PreparedStatement(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
-STATUS_OF_ONE = PreparedStatement(select(columns.status).where(IS_ITEM))
+STATUS_OF_ONE = PreparedStatement(select(columns.status).where(IS_ITEM, HAS_FENCE))
 SESSION_OF_ONE = PreparedStatement(select(*STORED).where(IS_ITEM))
 
 
@@ -209,7 +211,7 @@ OLDEST = PreparedStatement(_IDS.order_by(columns.created_at, columns.item_id))
 
 
 def status_values(status: Status, at: Any) -> dict[str, Any]:
-    """Return the column values of a change of status; errors are cleared."""
+    """Return the column values of a change of status; errors are cleared, and the lease if the item ends."""
     values: dict[str, Any] = {
         "status": status,
         "status_sequence": columns.status_sequence + 1,
@@ -222,6 +224,7 @@ def status_values(status: Status, at: Any) -> dict[str, Any]:
         values["started_at"] = at
     if status in TERMINAL:
         values["completed_at"] = at
+        values["lease_expires_at"] = None
     return values
 
 
@@ -230,7 +233,7 @@ _ERRORS = {name: parameter(f"with_{name}") for name in ("error_type", "error_mes
 SET_STATUS = {
     status: PreparedStatement(
         update(session_queue)
-        .where(IS_ITEM, columns.status.in_(ACTIVE))
+        .where(IS_ITEM, columns.status.in_(ACTIVE), HAS_FENCE)
         .values(status_values(status, parameter("at")) | _ERRORS)
         .returning(*RECORD)
     )
@@ -244,7 +247,7 @@ _STATE = ByDatabase(sqlite=parameter("packed"), postgresql=_text("rest"))
 """PostgreSQL compresses long texts itself."""
 SAVE_SESSION = PreparedStatement(
     update(session_queue)
-    .where(IS_ITEM)
+    .where(IS_ITEM, HAS_FENCE)
     .values(
         session=case((columns.graph_id.is_(None), _BEGINNING + _text("rest")), else_=_STATE),
         updated_at=parameter("at"),
@@ -253,13 +256,21 @@ SAVE_SESSION = PreparedStatement(
 """Replace the part of the session after the graph, given as text (`rest`) and as `sessions` stores it (`packed`)."""
 
 
+_CLAIM = {
+    "device": parameter("on"),
+    "worker_id": parameter("worker_id"),
+    "fence": columns.fence + 1,
+    "lease_expires_at": database_now_plus(parameter("lease_s")),
+}
+
+
 def _claim(item_id: Any) -> PreparedStatement:
-    """Claim an item for device `on`, unless the workers are paused or images are being moved."""
+    """Claim an item for device `on` and `worker_id`, unless the workers are paused or images are being moved."""
     paused = select(app_state.c.key).where(app_state.c.key.in_((PAUSED, MOVING))).exists()
     return PreparedStatement(
         update(session_queue)
         .where(columns.item_id == item_id, columns.status == "pending", not_(paused))
-        .values(status_values("in_progress", parameter("at")) | {"device": parameter("on")})
+        .values(status_values("in_progress", parameter("at")) | _CLAIM)
         .returning(*CLAIMED)
     )
 
