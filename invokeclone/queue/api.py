@@ -10,6 +10,7 @@ from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, RUNNING_WORKERS, Needs, Reads
 from invokeclone.queue import batch_json, counts, generation, processor, service, store
 from invokeclone.queue.bulk import ItemFilter
+from invokeclone.queue.capacity import QueueFull
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
     Batch,
@@ -93,7 +94,7 @@ async def enqueue_prompt(
     batch = resolved.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
     if not result.enqueued:
-        raise service.QueueFull
+        raise QueueFull
     return _json(result.model_dump_json())
 
 

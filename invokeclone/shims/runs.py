@@ -231,17 +231,17 @@ class Runs:
         return [run for run in self._runs.values() if run.user.user_id == user.user_id]
 
     async def enqueue(self, batch: Batch, user: User) -> Run:
-        """Enqueue and follow a batch; the caller must `close` the run. Raises QueueFull when not all items fit."""
+        """Enqueue and follow a batch; the caller must `close` the run.
+
+        Raises QueueFull, PendingQuotaReached or DailyQuotaReached, and enqueues nothing, when not all items fit.
+        """
         run = self._runs[batch.batch_id] = Run(self.resources, user, batch.batch_id)
         self._follower.follow(batch.batch_id, run)
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(self.close, run)
-            result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
+            result = await service.enqueue(self.resources, run.queue_id, batch, whole=True, user=user)
             run.set_items(result.item_ids)
             self._follower.request_refresh()
-            if result.enqueued < result.requested:
-                await run.cancel()
-                raise service.QueueFull
             cleanup.pop_all()
         return run
 

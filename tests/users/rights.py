@@ -97,6 +97,10 @@ RIGHTS: dict[str, Row] = {
     "get_user_api_v1_auth_users__user_id__get": admins(f"GET {AUTH}/users/{{user}}"),
     "update_user_api_v1_auth_users__user_id__patch": admins(f"PATCH {AUTH}/users/{{user}}", json={"is_admin": True}),
     "delete_user_api_v1_auth_users__user_id__delete": admins(f"DELETE {AUTH}/users/{{user}}", 204),
+    "get_own_quota": everyone(f"GET {AUTH}/me/quota"),
+    "get_user_quota": admins(f"GET {AUTH}/users/{{user}}/quota"),
+    "update_user_quota": admins(f"PATCH {AUTH}/users/{{user}}/quota", json={"pending_items": 5}),
+    "reset_user_quota": admins(f"DELETE {AUTH}/users/{{user}}/quota"),
     # The queue
     "enqueue_batch": everyone(
         f"POST {Q}/enqueue_batch", json={"batch": {"graph": {"nodes": {"a": {"id": "a", "type": "add"}}}, "runs": 1}}

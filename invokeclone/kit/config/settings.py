@@ -209,6 +209,20 @@ class InvokeAIAppConfig(BaseSettings):
         description="Seconds that a canceled item may take to stop before its worker is replaced.",
     )
     max_queue_history: int | None = _optional("Finished items kept at startup; null: all.", ge=0)
+    max_pending_items_per_user: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=0,
+        exclude=True,
+        description="Maximum number of pending items of each user, in all queues; null: no limit. Administrators are exempt; "
+        "`invokeclone user quota` sets other limits for single users.",
+    )
+    max_images_per_user_per_day: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=0,
+        exclude=True,
+        description="Images and videos of one day, in UTC, after which a user cannot enqueue more items on that day; null: no "
+        "limit. Administrators are exempt; `invokeclone user quota` sets other limits for single users.",
+    )
 
     # Nodes
     allow_nodes: list[str] | None = _optional("Allowed node types; null: all.")
