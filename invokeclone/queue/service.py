@@ -12,7 +12,7 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, capacity, store
+from invokeclone.queue import bulk, capacity, reorder, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -23,6 +23,7 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.reorder import QueuePosition
 from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item
 from invokeclone.queue.schemas import (
@@ -181,14 +182,52 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 
 async def prepend(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> str:
-    """Move an item before all pending ones; return it as JSON text. Raises QueueItemNotFound or NotYourQueueItem."""
+    """Move a pending item to the front, as `move` does; return it as JSON text. Raises the errors of `move`."""
 
-    async def move(connection: Changes) -> str:
+    async def move_one(connection: Changes) -> tuple[list[Event], str]:
+        events = await _move(connection, queue_id, [item_id], QueuePosition("front"), user)
+        return events, await store.get_json(connection, queue_id, item_id)
+
+    events, text = await resources.database.transact(move_one)
+    report(resources, events)
+    return text
+
+
+async def move(
+    resources: Resources, queue_id: str, item_ids: Sequence[int], position: QueuePosition, *, user: User = SYSTEM
+) -> list[int]:
+    """Move pending items, in the given order, to a position; return the ids of all pending items in their new order.
+
+    Items that are not pending any more are skipped. Users who are not administrators move their items among their own.
+    Raises QueueItemNotFound, NotYourQueueItem, TargetNotPending and TargetMoved.
+    """
+
+    async def move_all(connection: Changes) -> tuple[list[Event], list[int]]:
+        events = await _move(connection, queue_id, item_ids, position, user)
+        return events, await store.list_pending(connection, queue_id)
+
+    events, order = await resources.database.transact(move_all)
+    report(resources, events)
+    return order
+
+
+async def _move(
+    connection: Changes, queue_id: str, item_ids: Sequence[int], position: QueuePosition, user: User
+) -> list[Event]:
+    """Move items; return an event if the order has changed.
+
+    InvokeAI has no event for this. The web UIs update the queue on the one for a status, here the unchanged one of a
+    moved item.
+    """
+    for item_id in item_ids if position.target is None else [*item_ids, position.target]:
         _check_owner(user, await store.get(connection, queue_id, item_id))
-        await store.prepend(connection, queue_id, item_id)
-        return await store.get_json(connection, queue_id, item_id)
-
-    return await resources.database.transact(move)
+    order = await store.list_pending_items(connection, queue_id)
+    priorities = reorder.plan(order, item_ids, position, rights.scope(user))
+    await store.set_priorities(connection, priorities)
+    changed = next((item_id for item_id in (*item_ids, *priorities) if item_id in priorities), None)
+    if changed is None:
+        return []
+    return [await chain.status_event(connection, await store.get(connection, queue_id, changed))]
 
 
 async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:

@@ -5,7 +5,7 @@ that have ended.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, statements
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.bulk_counts import CountKey
+from invokeclone.queue.reorder import PendingItem
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
 from invokeclone.queue.schemas import Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
@@ -94,11 +95,16 @@ async def list_pending(source: Source, queue_id: str) -> list[int]:
     return [row[0] for row in await statements.PENDING_IDS.rows(source, queue_id=queue_id)]
 
 
-async def prepend(connection: Changes, queue_id: str, item_id: int) -> None:
-    """Give a pending item the highest priority, unless it runs next already; others are not changed."""
-    if await statements.NEXT_PENDING.first(connection, queue_id=queue_id) not in (None, (item_id,)):
-        _, highest = await count_pending(connection, queue_id)
-        await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=highest + 1, at=now())
+async def list_pending_items(source: Source, queue_id: str) -> list[PendingItem]:
+    """Return the pending items in the order in which they run, with what it depends on."""
+    return [PendingItem(*row) for row in await statements.PENDING_ITEMS.rows(source, queue_id=queue_id)]
+
+
+async def set_priorities(connection: Changes, priorities: Mapping[int, int]) -> None:
+    """Set the priorities of items, by id, that are still pending."""
+    at = now()
+    for item_id, priority in priorities.items():
+        await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=priority, at=at)
 
 
 async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:

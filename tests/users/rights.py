@@ -118,6 +118,7 @@ RIGHTS: dict[str, Row] = {
     "cancel_by_batch_ids": everyone(f"PUT {Q}/cancel_by_batch_ids", json={"batch_ids": ["b"]}),
     "cancel_by_destination": everyone(f"PUT {Q}/cancel_by_destination?destination=d"),
     "retry_items_by_id": owner_row(f"PUT {Q}/retry_items_by_id", json=["{item}"]),
+    "move_items_by_id": owner_row(f"PUT {Q}/move_items_by_id", json={"item_ids": ["{item}"], "to": "front"}),
     "clear": everyone(f"PUT {Q}/clear"),
     "prune": everyone(f"PUT {Q}/prune"),
     "get_current_queue_item": everyone(f"GET {Q}/current"),
