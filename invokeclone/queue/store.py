@@ -13,12 +13,12 @@ from invokeclone.kit.errors import NotFound
 from invokeclone.kit.sql.prepared_statements import Source, json_list, run, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import bulk_counts, statements
+from invokeclone.queue import bulk_counts, outbox, statements
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.reorder import PendingItem
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
-from invokeclone.queue.schemas import Status
+from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
 
 CHUNK_ITEMS = 250
@@ -261,12 +261,15 @@ async def set_status(
 ) -> Item | None:
     """Set the status of an active item, and its error (class, message, traceback) if it failed.
 
-    Returns None, without a change, if the item has ended or is deleted.
+    Writes the webhook events of an item that ends. Returns None, without a change, if the item has ended or is deleted.
     """
     kind, message, traceback = error or (None, None, None)
     errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
     row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), **errors)
-    return to_item(row) if row else None
+    item = to_item(row) if row else None
+    if item and status in TERMINAL:
+        await outbox.record_item(connection, item)
+    return item
 
 
 async def save_session(connection: Changes, item_id: int, rest: str) -> None:

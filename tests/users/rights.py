@@ -21,6 +21,7 @@ WORKFLOWS = "/api/v1/workflows"
 PRESETS = "/api/v1/style_presets"
 PROMPTS = "/api/v1/system_prompts"
 STATE = "/api/v1/client_state/default"
+HOOKS = "/api/v1/webhooks"
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,14 @@ RIGHTS: dict[str, Row] = {
     "prepend_queue_item": owner_row(f"PUT {Q}/i/{{item}}/prepend"),
     "cancel_queue_item": owner_row(f"PUT {Q}/i/{{item}}/cancel"),
     "delete_by_destination": everyone(f"DELETE {Q}/d/d"),
+    # Webhooks
+    "list_webhooks": everyone(f"GET {HOOKS}/"),
+    "create_webhook": everyone(f"POST {HOOKS}/", 201, json={"url": "https://example.com"}),
+    "get_webhook": owner_row(f"GET {HOOKS}/{{webhook}}"),
+    "delete_webhook": owner_row(f"DELETE {HOOKS}/{{webhook}}", 204),
+    "enable_webhook": owner_row(f"POST {HOOKS}/{{webhook}}/enable"),
+    "test_webhook": owner_row(f"POST {HOOKS}/{{webhook}}/test"),
+    "list_webhook_deliveries": owner_row(f"GET {HOOKS}/{{webhook}}/deliveries"),
     # Images
     "upload_image": everyone(
         f"POST {IMAGES}/upload?image_category=general&is_intermediate=false",

@@ -244,6 +244,9 @@ class InvokeAIAppConfig(BaseSettings):
     scan_models_on_startup: bool = Field(False, description="Look for unregistered models at startup.")
     allow_private_download_urls: bool = Field(False, description="Allow downloads from private addresses.")
     download_proxy: str | None = _optional("Proxy for downloads.")
+    allow_private_webhook_urls: SkipJsonSchema[bool] = Field(
+        default=False, exclude=True, description="Allow webhooks at private addresses."
+    )
     unsafe_disable_picklescan: bool = Field(False, description="Do not scan pickle files.")
     allow_unknown_models: bool = Field(True, description="Register models that no identification rule matches.")
 
