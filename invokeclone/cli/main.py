@@ -143,6 +143,14 @@ def _user(command: _Parser, root_parser: _Parser) -> None:
         ("disable", "end a user's sessions and forbid signing in"),
     ):
         actions.add_parser(action, parents=[root_parser, named], help=text)
+    quota = actions.add_parser(
+        "quota", parents=[root_parser], help="show a user's quotas, or set limits other than those of the settings"
+    )
+    quota.add_argument(
+        "email", metavar="EMAIL", nargs="?", help="email address of the user (default: the user of single-user mode)"
+    )
+    for option, text in (("--pending", "pending items"), ("--images", "images per day")):
+        quota.add_argument(option, type=_quota, metavar="LIMIT", help=f"{text}: a number, none, or default")
     _keys(actions.add_parser("key", help="create, list and revoke API keys"), root_parser)
 
 
@@ -183,6 +191,10 @@ def _number(minimum: int, maximum: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def _quota(text: str) -> int | str:
+    return text if text in ("none", "default") else _number(0, 100_000_000)(text)
 
 
 def _port(text: str) -> int:

@@ -17,8 +17,9 @@ from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_,
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, integers, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import bulk_counts, statements
+from invokeclone.queue import bulk_counts, outbox, statements
 from invokeclone.queue.bulk_counts import CountKey
+from invokeclone.queue.outbox import UserBatch
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.statements import status_values
@@ -93,7 +94,14 @@ async def cancel_idle(
                 await _CANCEL.rows(connection, item_ids=item_ids, at=at)
                 canceled += zip(sorted(orjson.loads(item_ids)), itertools.repeat(user_id))
     await bulk_counts.update_counts(connection, item_filter.queue_id, changes)
+    await _record_ends(connection, item_filter.queue_id, changes)
     return canceled
+
+
+async def _record_ends(connection: Changes, queue_id: str, keys: Iterable[CountKey]) -> None:
+    """Write the webhook events of batches whose last active items were canceled or deleted."""
+    batches = (UserBatch(queue_id, key.batch_id, key.user_id) for key in keys if key.status in ACTIVE)
+    await outbox.record_batches(connection, batches)
 
 
 @cache
@@ -129,7 +137,9 @@ NOT_JOINED = func.coalesce(columns.worker_id, "").not_like(f"{JOINED}%")
 
 async def cancel_interrupted(connection: Changes) -> int:
     """Cancel every running and waiting item, except those of joined workers; return their number."""
-    return len(await _CANCEL_INTERRUPTED.rows(connection, at=now()))
+    rows = await _CANCEL_INTERRUPTED.rows(connection, at=now())
+    await outbox.record_batches(connection, (UserBatch(*row[1:]) for row in rows))
+    return len(rows)
 
 
 _CANCEL_INTERRUPTED = PreparedStatement(
@@ -139,7 +149,7 @@ _CANCEL_INTERRUPTED = PreparedStatement(
         NOT_JOINED,
     )
     .values(status_values("canceled", parameter("at")))
-    .returning(columns.item_id)
+    .returning(columns.item_id, columns.queue_id, columns.batch_id, columns.user_id)
 )
 
 
@@ -196,8 +206,10 @@ async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence
     if set(item_filter.values) == {"queue_id"} and statuses in (None, TERMINAL):
         row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=item_filter.queue_id)
         if row and row[0]:
+            batches = await outbox.list_active(connection, item_filter.queue_id)
             for statement in _EMPTY:
                 await statement.rows(connection)
+            await outbox.record_batches(connection, batches)
             return int(row[0])
     return len(await delete_many(connection, item_filter, statuses))
 
@@ -222,6 +234,7 @@ async def _decrease_counts(connection: Changes, queue_id: str, rows: Sequence[tu
     changes = {CountKey(*key): -number for key, number in numbers.items()}
     await bulk_counts.update_counts(connection, queue_id, changes)
     await bulk_counts.remove_unused(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
+    await _record_ends(connection, queue_id, changes)
 
 
 @cache

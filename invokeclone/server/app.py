@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.middleware.cors import CORSMiddleware
@@ -33,7 +34,7 @@ from invokeclone.images.relocation.api import router as image_moves
 from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.events import Bus
+from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
@@ -50,7 +51,9 @@ from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
+from invokeclone.queue.events import QueueClearedEvent, QueueItemsCanceledEvent, QueueItemStatusChangedEvent
 from invokeclone.queue.generation.api import router as model_capabilities
+from invokeclone.queue.schemas import TERMINAL
 from invokeclone.recall.api import router as recall
 from invokeclone.server import external, info, metrics, openapi, page, private_files
 from invokeclone.server.http import authentication, bodies, errors, guards
@@ -73,6 +76,8 @@ from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.utilities.api import router as utilities
 from invokeclone.utilities.prompts import PromptExpander
+from invokeclone.webhooks.api import router as webhooks
+from invokeclone.webhooks.sender import WebhookSender
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
@@ -99,7 +104,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     custom_nodes,
     presets,
     workflows,
+    webhooks,
 )
+ITEM_EVENTS = (QueueItemStatusChangedEvent, QueueItemsCanceledEvent, QueueClearedEvent)
+"""Events after which webhook events may have to be sent."""
 COMPRESS_FROM = 1_000
 """Minimum size in bytes of a response that is compressed."""
 
@@ -259,6 +267,10 @@ async def _lifespan(
         stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:
             await scan.install_unregistered(resources, installer)
+        webhook_sender = services.add(WebhookSender, WebhookSender(resources))
+        await webhook_sender.start()
+        stack.push_async_callback(webhook_sender.stop)
+        bus.subscribe(functools.partial(_wake_sender, webhook_sender), *ITEM_EVENTS)
         sockets = services.get(Sockets)
         sockets.listen(bus)
         stack.push_async_callback(sockets.close)
@@ -287,6 +299,12 @@ async def _worker_died(resources: Resources, worker_id: str, reason: str) -> Non
     """Fail what the worker was running, and remove what it had half-written."""
     await queue_service.fail_orphans(resources, worker_id, reason)
     await intent_log.settle_all(resources)
+
+
+def _wake_sender(sender: WebhookSender, kind: type[Event], payload: dict[str, Any]) -> None:
+    """Send the webhook events that were written with the end of an item."""
+    if kind is not QueueItemStatusChangedEvent or payload["status"] in TERMINAL:
+        sender.wake()
 
 
 def _packs_changed(services: Services, names: list[str]) -> None:

@@ -290,7 +290,7 @@ async def test_call_over_the_queue_limit_is_refused(queue: Queue, call: Call) ->
     settings = queue.resources.settings.model_copy(update={"max_queue_size": 3})
     queue.runner._tools = replace(queue.tools, resources=replace(queue.resources, settings=settings))
     await queue.enqueue({"a": {"type": "toy_number"}})
-    assert "do not fit" in await refusal_text(queue, caller)
+    assert "cannot be enqueued: the queue is full" in await refusal_text(queue, caller)
     assert await queue.statuses() == ["failed", "completed"]
 
 

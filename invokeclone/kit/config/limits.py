@@ -83,6 +83,7 @@ class Limits(BaseModel):
     page_items: int = _limit(10_000, 1_000_000, "Boards or workflows per page.")
     import_rows: int = _limit(1_000, 100_000, "Style presets in one imported file.")
     presets: int = _limit(10_000, 1_000_000, "Style presets per user.")
+    webhooks: int = _limit(20, 1_000, "Webhooks per user.")
     download_images: int = _limit(10_000, 1_000_000, "Images per zip file.")
 
     # Sockets

@@ -215,6 +215,20 @@ class InvokeAIAppConfig(BaseSettings):
         description="Seconds that a canceled item may take to stop before its worker is replaced.",
     )
     max_queue_history: int | None = _optional("Finished items kept at startup; null: all.", ge=0)
+    max_pending_items_per_user: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=0,
+        exclude=True,
+        description="Maximum number of pending items of each user, in all queues; null: no limit. Administrators are exempt; "
+        "`invokeclone user quota` sets other limits for single users.",
+    )
+    max_images_per_user_per_day: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=0,
+        exclude=True,
+        description="Images and videos of one day, in UTC, after which a user cannot enqueue more items on that day; null: no "
+        "limit. Administrators are exempt; `invokeclone user quota` sets other limits for single users.",
+    )
 
     # Nodes
     allow_nodes: list[str] | None = _optional("Allowed node types; null: all.")
@@ -236,6 +250,9 @@ class InvokeAIAppConfig(BaseSettings):
     scan_models_on_startup: bool = Field(False, description="Look for unregistered models at startup.")
     allow_private_download_urls: bool = Field(False, description="Allow downloads from private addresses.")
     download_proxy: str | None = _optional("Proxy for downloads.")
+    allow_private_webhook_urls: SkipJsonSchema[bool] = Field(
+        default=False, exclude=True, description="Allow webhooks at private addresses."
+    )
     unsafe_disable_picklescan: bool = Field(False, description="Do not scan pickle files.")
     allow_unknown_models: bool = Field(True, description="Register models that no identification rule matches.")
 

@@ -14,12 +14,13 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.session.call_frames import WorkflowCallExecution
 from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.kit.errors import TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import bulk_counts, counts, store
+from invokeclone.queue import bulk_counts, capacity, counts, store
 from invokeclone.queue.bulk import NOT_JOINED
 from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.events import (
@@ -62,7 +63,7 @@ async def suspend(
 ) -> None:
     """Set `item` to waiting for the call in `state`, and enqueue the called sessions.
 
-    Raises CallFailed if they exceed the queue's capacity, CanceledException if the item is no longer running.
+    Raises CallFailed if they exceed the queue's capacity or the user's quota, CanceledException if the item is no longer running.
     """
     execution = state.waiting_workflow_call_execution
     assert execution is not None
@@ -72,11 +73,11 @@ async def suspend(
         if waiting is None:
             raise CanceledException("the queue item was canceled")
         pending, _ = await store.count_pending(connection, item.queue_id)
-        capacity = resources.settings.max_queue_size - pending
-        if len(called) > capacity:
-            raise CallFailed(
-                f"{len(called)} runs of the workflow do not fit into the queue, which has space for {capacity}"
-            )
+        try:
+            free = await capacity.measure(connection, resources.settings, pending, item.user_id)
+            free.check(len(called), whole=True)
+        except TooMany as error:
+            raise CallFailed(f"The {len(called)} runs of the workflow cannot be enqueued: {error}") from error
         execution.child_item_ids = await _add(connection, item, execution, called, workflow)
         await store.save_session(connection, item.item_id, state.rest_json())
         return await status_event(connection, waiting)

@@ -93,6 +93,8 @@ export const itemSummaries = (ids) => call("POST", `${QUEUE}item_summaries_by_id
 export const retryItems = (ids) => call("PUT", `${QUEUE}retry_items_by_id`, ids);
 export const cancelItem = (id) => call("PUT", `${QUEUE}i/${encodeURIComponent(id)}/cancel`);
 export const prependItem = (id) => call("PUT", `${QUEUE}i/${encodeURIComponent(id)}/prepend`);
+/** Move a waiting item "before" or "after" another one. */
+export const moveItem = (id, side, target) => call("PUT", `${QUEUE}move_items_by_id`, { item_ids: [id], [side]: target });
 export const cancelWaiting = () => call("PUT", `${QUEUE}cancel_all_except_current`);
 /** Do `action` (pause, resume) with the workers. */
 export const changeProcessor = (action) => call("PUT", `${QUEUE}processor/${action}`);
