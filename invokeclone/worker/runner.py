@@ -21,7 +21,6 @@ from invokeclone.graph.session.rules import CALL_SAVED_WORKFLOW
 from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
 from invokeclone.kit.files.storage import make_folder
-from invokeclone.queue import service
 from invokeclone.queue.calls.begin import CallingItem, begin
 from invokeclone.queue.calls.chain import CallFailed
 from invokeclone.queue.rows import ClaimedItem
@@ -74,6 +73,7 @@ class SessionRunner:
                 outcome = run.to_end()
         finally:
             self._tools.engine.unwatch_modules()
+            run.session.close()
         self._report(run.session, outcome.status)
         if outcome.status == "waiting":
             self._waiting[item.item_id] = run.session.state.to_json()
@@ -87,7 +87,7 @@ class SessionRunner:
     def _tidy(self, session: Session, status: str) -> None:
         """Remove tensors that no cached output or waiting session mentions, and log the session's statistics."""
         if self._waiting:
-            active = self._tools.wait(service.list_active(self._tools.resources, list(self._waiting)))
+            active = self._tools.wait(self._tools.backend.list_active(list(self._waiting)))
             self._waiting = {item_id: text for item_id, text in self._waiting.items() if item_id in active}
         waiting, cache = list(self._waiting.values()), self._tools.cache
         self._tools.tensors.keep_only(lambda name: cache.mentions(name) or any(name in text for text in waiting))
@@ -145,10 +145,9 @@ class _Run:
     def _caller(self) -> CallingItem:
         session, tools = self.session, self.session.tools
         return CallingItem(
-            tools.resources,
-            session.item,
+            session.backend,
             self._state,
-            session.user,
+            tools.resources.settings.max_queue_size,
             tools.wait,
             functools.partial(tools.wait_unless, session.canceled.is_set),
         )

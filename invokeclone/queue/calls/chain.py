@@ -28,7 +28,7 @@ from invokeclone.queue.events import (
     QueueItemStatusChangedEvent,
 )
 from invokeclone.queue.reports import report
-from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
+from invokeclone.queue.rows import Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.tables import session_queue
@@ -57,7 +57,7 @@ async def status_event(connection: Changes, item: Item) -> QueueItemStatusChange
 
 
 async def suspend(
-    resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
+    resources: Resources, item: Item, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
 ) -> None:
     """Set `item` to waiting for the call in `state`, and enqueue the called sessions.
 
@@ -95,7 +95,7 @@ async def suspend(
 
 async def _add(
     connection: Changes,
-    item: ClaimedItem,
+    item: Item,
     execution: WorkflowCallExecution,
     called: Sequence[CalledSession],
     workflow: str,

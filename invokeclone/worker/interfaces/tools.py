@@ -17,8 +17,9 @@ from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install.download_cache import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
-from invokeclone.users import rights, signin
-from invokeclone.users.current import SYSTEM, User
+from invokeclone.users.current import User
+from invokeclone.worker.backend.local import LocalBackend
+from invokeclone.worker.backend.protocol import ItemBackend, ModelFiles, WorkerBackend
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
@@ -43,6 +44,13 @@ class Tools:
     tensors: TensorStore
     images: RecentImages
     engine: Engine
+    remote: WorkerBackend | None = None
+    """The operations on the server's data, of a worker without access to its database; None: those on `resources`."""
+
+    @cached_property
+    def backend(self) -> WorkerBackend:
+        """The operations on the server's data."""
+        return self.remote or LocalBackend(self.resources)
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the event loop and wait for its result; must not be called on the loop's own thread.
@@ -88,23 +96,30 @@ class Session:
     """Model records by key; each is read from the database once per item."""
 
     @cached_property
+    def backend(self) -> ItemBackend:
+        """The operations on the server's data, with the rights of the item's owner."""
+        return self.tools.backend.item(self.item)
+
+    @cached_property
+    def model_files(self) -> ModelFiles:
+        """The files of models that the item uses."""
+        return self.tools.backend.model_files()
+
+    def close(self) -> None:
+        """Release the files of models, at the end of the run."""
+        if "model_files" in self.__dict__:
+            self.model_files.close()
+
+    @cached_property
     def user(self) -> User:
         """The item's owner, whose permissions apply to the nodes. Use it in the node thread only."""
-        if self.item.user_id == SYSTEM.user_id:
-            return SYSTEM
-
-        async def find() -> User:
-            async with self.tools.resources.database.read() as connection:
-                return await rights.acting_user(connection, self.item.user_id)
-
-        return self.tools.wait(find())
+        return self.tools.wait(self.backend.user())
 
     def owner_may_run(self) -> bool:
         """Return whether the item's owner still has an active account. Call it in the node thread only."""
-        resources = self.tools.resources
-        if not resources.settings.multiuser:
+        if not self.tools.resources.settings.multiuser:
             return True
-        allowed = self.tools.wait(signin.may_run(resources.database, self.item.user_id))
+        allowed = self.tools.wait(self.backend.owner_may_run())
         if not allowed:
             _log.warning("item %s stops: its owner %s has no active account", self.item.item_id, self.item.user_id)
         return allowed
