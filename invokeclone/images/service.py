@@ -161,6 +161,25 @@ async def save(
         return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
+async def save_encoded(
+    resources: Resources,
+    new: NewImage,
+    packed: bytes,
+    small: bytes,
+    check: Callable[[AsyncConnection], Awaitable[None]],
+) -> ImageDTO:
+    """Store an image that is encoded already, and its thumbnail; `check` may refuse the record in its transaction."""
+    location = ImageLocation(new.image_name, new.image_subfolder)
+
+    def write_files(intent: intent_log.Intent) -> None:
+        intent.write(IMAGES, [location])
+        files.write(resources.settings, location, packed, small)
+
+    async with intent_log.open_intent(resources) as intent:
+        await in_thread(intent.run, write_files)
+        return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
+
+
 async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
     """Raise BoardNotFound, or NotYourBoard when `user` may not add items to the board; accepts no board."""
     if board_id is not None:
@@ -180,10 +199,19 @@ def new_location(
 
 
 async def create_record(
-    resources: Resources, new: NewRecord, location: ImageLocation, kind: MediaKind = IMAGES
+    resources: Resources,
+    new: NewRecord,
+    location: ImageLocation,
+    kind: MediaKind = IMAGES,
+    check: Callable[[AsyncConnection], Awaitable[None]] | None = None,
 ) -> dict[str, Any]:
-    """Create the record of files just written and return the fields of its DTO; on an error the files are removed."""
+    """Create the record of files just written and return the fields of its DTO; on an error the files are removed.
+
+    `check` runs in the same transaction before, and may raise an error.
+    """
     async with resources.database.write() as connection:
+        if check is not None:
+            await check(connection)
         fields = await store.add(connection, kind, new)
     if fields["board_id"] != new.board_id:
         _log.warning(

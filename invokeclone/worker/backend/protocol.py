@@ -106,7 +106,7 @@ class ItemBackend(Calls, Protocol):
         ...
 
 
-class ModelFiles(Protocol):
+class UsedModelFiles(Protocol):
     """The files of models on this machine; those that were requested stay there until `close`."""
 
     async def path(self, config: ModelConfig, progress: Progress) -> Path:
@@ -143,7 +143,7 @@ class WorkerBackend(Protocol):
         """Return the operations of an item that this worker has claimed and now runs."""
         ...
 
-    def model_files(self) -> ModelFiles:
+    def model_files(self) -> UsedModelFiles:
         """Return access to the files of models."""
         ...
 

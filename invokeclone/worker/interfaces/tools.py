@@ -19,7 +19,7 @@ from invokeclone.models.install.download_cache import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import User
 from invokeclone.worker.backend.local import LocalBackend
-from invokeclone.worker.backend.protocol import ItemBackend, ModelFiles, WorkerBackend
+from invokeclone.worker.backend.protocol import ItemBackend, UsedModelFiles, WorkerBackend
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
@@ -101,7 +101,7 @@ class Session:
         return self.tools.backend.item(self.item)
 
     @cached_property
-    def model_files(self) -> ModelFiles:
+    def model_files(self) -> UsedModelFiles:
         """The files of models that the item uses."""
         return self.tools.backend.model_files()
 

@@ -1,0 +1,150 @@
+"""A worker without database and files of the server, whose operations reach a dispatcher in the same process, as JSON."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import orjson
+
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.errors import Conflict, InvokeCloneError
+from invokeclone.kit.resources import Resources
+from invokeclone.models.records.served_files import ServedModels
+from invokeclone.queue.rows import ClaimedItem, Item
+from invokeclone.worker.backend.dispatch import Dispatcher
+from invokeclone.worker.backend.errors import raise_status
+from invokeclone.worker.backend.model_cache import FetchedModels
+from invokeclone.worker.backend.operations import Holder
+from invokeclone.worker.backend.remote import RemoteBackend
+from invokeclone.worker.backend.transfers import PREFIX, ImageTransfers, fence_of
+from invokeclone.worker.interfaces.tools import Tools
+
+WORKER = "joined-1"
+_IMAGES = re.compile(rf"{PREFIX}/items/(\d+)/images(?:/([^/]+))?")
+_MODELS = re.compile(rf"{PREFIX}/models/([^/]+)/files(?:/(.+))?")
+
+
+class NotHeld(Conflict):
+    """The item is not held."""
+
+
+class Claims:
+    """The items that workers hold, by id."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, ClaimedItem] = {}
+
+    def add(self, item: ClaimedItem) -> ClaimedItem:
+        self.held[item.item_id] = item
+        return item
+
+    async def held_item(self, _source: Any, holder: Holder) -> Item:
+        item = self.held.get(holder.item_id or 0)
+        if item is None or holder.worker_id != WORKER or holder.fence != fence_of(item):
+            raise NotHeld(f"Item {holder.item_id} is not held by this worker")
+        return item
+
+
+class NoDatabase:
+    """Fails every use."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a joined worker used the database: {name}")
+
+
+class Detached(Resources):
+    """The settings of other resources, without their database."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.original = resources
+        self.database, self.events, self.maintenance = NoDatabase(), resources.events, False  # type: ignore[assignment]
+
+    @property  # type: ignore[override]
+    def settings(self) -> Settings:
+        return self.original.settings
+
+
+class Link:
+    """What the connection to a server does, without one; cut it with `cuts`, the number of transfers that break off."""
+
+    def __init__(self, resources: Resources, claims: Claims) -> None:
+        self.dispatcher = Dispatcher(resources, claims.held_item)
+        self.models = ServedModels(resources)
+        self.calls: list[str] = []
+        self.requests: list[tuple[str, int]] = []
+        self.cuts = 0
+
+    async def call(self, method: str, message: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append(method)
+        message = orjson.loads(orjson.dumps(message))
+        holder = Holder(WORKER, message["item_id"], message["fence"])
+        response = await self.dispatcher.dispatch(method, message["arguments"], holder)
+        return dict(orjson.loads(orjson.dumps(response)))
+
+    @contextlib.asynccontextmanager
+    async def get(self, path: str, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.requests.append((path, start))
+        file = await self._answer(self._file(path))
+
+        async def chunks() -> AsyncIterator[bytes]:
+            data = file.read_bytes()[start:]
+            if self.cuts:
+                self.cuts -= 1
+                yield data[: len(data) // 2]
+                raise ConnectionError("cut")
+            yield data
+
+        yield chunks()
+
+    async def get_json(self, path: str) -> Any:
+        self.requests.append((path, 0))
+        match = _MODELS.fullmatch(urlsplit(path).path)
+        assert match
+        return orjson.loads((await self._answer(self.models.listing(unquote(match[1])))).model_dump_json())
+
+    async def post(self, path: str, body: Iterator[bytes], size: int) -> dict[str, Any]:
+        data = b"".join(body)
+        assert len(data) == size
+        match = _IMAGES.fullmatch(urlsplit(path).path)
+        assert match
+        record = await self._answer(self.dispatcher.receive_image(data, self._holder(path, match[1])))
+        if self.cuts:
+            self.cuts -= 1
+            raise ConnectionError("cut")
+        return dict(orjson.loads(record.model_dump_json()))
+
+    async def _file(self, path: str) -> Path:
+        parts = urlsplit(path)
+        query = parse_qs(parts.query)
+        if match := _IMAGES.fullmatch(parts.path):
+            thumbnail = query["thumbnail"] == ["true"]
+            return await self.dispatcher.image_path(
+                unquote(match[2]), self._holder(path, match[1]), thumbnail=thumbnail
+            )
+        match = _MODELS.fullmatch(parts.path)
+        assert match
+        return await self.models.path(unquote(match[1]), unquote(match[2]), query.get("version", [None])[0])
+
+    @staticmethod
+    def _holder(path: str, item_id: str) -> Holder:
+        return Holder(WORKER, int(item_id), int(parse_qs(urlsplit(path).query)["fence"][0]))
+
+    @staticmethod
+    async def _answer(work: Any) -> Any:
+        """Return the result of a route, or raise the error of its response."""
+        try:
+            return await work
+        except InvokeCloneError as error:
+            raise_status(error.status, str(error))
+
+
+def join(tools: Tools, link: Link, folder: Path, settings: Settings | None = None) -> Tools:
+    """Return the tools of a worker that has only the link."""
+    settings = settings or tools.resources.settings
+    fetched = FetchedModels(link, settings)
+    backend = RemoteBackend(link.call, ImageTransfers(link, settings, folder / "images", 1_000_000), fetched.files)
+    return replace(tools, resources=Detached(tools.resources), remote=backend)
