@@ -121,14 +121,23 @@ _CANCEL = PreparedStatement(
 _waiting = session_queue.alias("waiting")
 
 
+JOINED = "joined:"
+"""Prefix of the ids of joined workers, which run on while the server restarts."""
+NOT_JOINED = func.coalesce(columns.worker_id, "").not_like(f"{JOINED}%")
+"""Match items that were last claimed by a worker process of a server."""
+
+
 async def cancel_interrupted(connection: Changes) -> int:
-    """Cancel every running and waiting item; return their number."""
+    """Cancel every running and waiting item, except those of joined workers; return their number."""
     return len(await _CANCEL_INTERRUPTED.rows(connection, at=now()))
 
 
 _CANCEL_INTERRUPTED = PreparedStatement(
     update(session_queue)
-    .where(or_(has_status(columns, "in_progress"), has_status(columns, "waiting")))
+    .where(
+        or_(has_status(columns, "in_progress"), has_status(columns, "waiting")),
+        NOT_JOINED,
+    )
     .values(status_values("canceled", parameter("at")))
     .returning(columns.item_id)
 )
@@ -138,20 +147,20 @@ _CANCEL_INTERRUPTED = PreparedStatement(
 
 
 async def list_running(
-    connection: Changes, item_filter: ItemFilter | None = None, device: str | None = None
+    connection: Changes, item_filter: ItemFilter | None = None, worker_id: str | None = None
 ) -> list[int]:
-    """Return the ids of running items, of the selected ones or of those on `device`."""
+    """Return the ids of running items, of the selected ones or of those that `worker_id` claimed."""
     values = item_filter.values if item_filter else {}
-    statement = _running(frozenset(values), on_device=device is not None)
-    return [row[0] for row in await statement.rows(connection, **values, device=device)]
+    statement = _running(frozenset(values), of_worker=worker_id is not None)
+    return [row[0] for row in await statement.rows(connection, **values, worker_id=worker_id)]
 
 
 @cache
-def _running(filter_names: frozenset[str], *, on_device: bool) -> PreparedStatement:
+def _running(filter_names: frozenset[str], *, of_worker: bool) -> PreparedStatement:
     query = select(columns.item_id).where(
         has_status(columns, "in_progress"), *(_conditions(filter_names) if filter_names else ())
     )
-    return PreparedStatement(query.where(columns.device == parameter("device")) if on_device else query)
+    return PreparedStatement(query.where(columns.worker_id == parameter("worker_id")) if of_worker else query)
 
 
 # Deleting

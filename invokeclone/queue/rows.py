@@ -176,6 +176,8 @@ class ClaimedItem(Item):
     workflow: str | None
     field_values: str | None
     retried_from_item_id: int | None
+    fence: int = field(default=0, kw_only=True)
+    """Number of the claim; a result is stored only with the fence of the latest claim."""
 
 
 _IN_CALL: ColumnElement[Any] = literal_column(

@@ -170,7 +170,7 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
     async def end(connection: Changes) -> tuple[list[Event], str]:
         before = await store.get(connection, queue_id, item_id)
         _check_owner(user, before)
-        events = [*await _cancel(connection, [item_id]), *await _settle_calls(connection, before)]
+        events = [*await _cancel(connection, [item_id]), *await chain.settle_calls(connection, before)]
         return events, await store.get_json(connection, queue_id, item_id)
 
     events, text = await resources.database.transact(end)
@@ -192,11 +192,6 @@ async def prepend(resources: Resources, queue_id: str, item_id: int, *, user: Us
 async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
     changed = [await store.set_status(connection, item_id, "canceled") for item_id in item_ids]
     return [await chain.status_event(connection, item) for item in changed if item]
-
-
-async def _settle_calls(connection: Changes, *items: Item | None) -> list[Event]:
-    """Update the call chains if any of the items belongs to one; return the events to emit."""
-    return await chain.settle(connection) if any(item and item.in_call for item in items) else []
 
 
 async def delete(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> None:
@@ -309,8 +304,10 @@ class ItemError(NamedTuple):
     error_traceback: str
 
 
-async def claim(resources: Resources, device: str, resident: Collection[str] = ()) -> ClaimedItem | None:
-    """Claim the next item for `device`; None if there is none or the workers are paused.
+async def claim(
+    resources: Resources, device: str, resident: Collection[str] = (), *, worker_id: str | None = None
+) -> ClaimedItem | None:
+    """Claim the next item for `device` and `worker_id`; None if there is none or the workers are paused.
 
     `resident` are the keys of models loaded on the device. Unless the queue is in FIFO mode, items that use them may be
     claimed somewhat earlier (model affinity).
@@ -320,7 +317,11 @@ async def claim(resources: Resources, device: str, resident: Collection[str] = (
 
     async def take(connection: Changes) -> tuple[ClaimedItem | None, Event | None]:
         item = await store.claim(
-            connection, device, round_robin=fair and settings.multiuser, resident=resident if fair else ()
+            connection,
+            device,
+            worker_id=worker_id,
+            round_robin=fair and settings.multiuser,
+            resident=resident if fair else (),
         )
         return item, await chain.status_event(connection, item) if item else None
 
@@ -337,27 +338,29 @@ async def finish(
     *,
     session_json: str | None = None,
     error: tuple[str, str, str] | None = None,
+    fence: int | None = None,
 ) -> Item | None:
     """Save an item's session (the part after its graph, see `GraphExecutionState.rest_json`) and set its final status.
 
-    Returns the item, or None without an event if it had ended already or is deleted.
+    Returns the item, or None without an event if it had ended already, is deleted, or was claimed again since the claim
+    with `fence`.
     """
 
     async def end(connection: Changes) -> tuple[Item | None, list[Event]]:
         if session_json is not None:
-            await store.save_session(connection, item_id, session_json)
-        item = await store.set_status(connection, item_id, status, error)
+            await store.save_session(connection, item_id, session_json, fence=fence)
+        item = await store.set_status(connection, item_id, status, error, fence=fence)
         events: list[Event] = [await chain.status_event(connection, item)] if item else []
-        return item, events + await _settle_calls(connection, item)
+        return item, events + await chain.settle_calls(connection, item)
 
     item, events = await resources.database.transact(end)
     report(resources, events)
     return item
 
 
-async def is_running(resources: Resources, item_id: int) -> bool:
-    """Return whether an item is running according to the database; False if it is deleted."""
-    return await store.get_status(resources.database, item_id) == "in_progress"
+async def is_running(resources: Resources, item_id: int, fence: int | None = None) -> bool:
+    """Return whether an item is running, by its claim with `fence`; False if it is deleted."""
+    return await store.get_status(resources.database, item_id, fence=fence) == "in_progress"
 
 
 async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
@@ -366,15 +369,15 @@ async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]
     return {item.item_id for item in items if item.status not in TERMINAL}
 
 
-async def fail_orphans(resources: Resources, device: str, reason: str) -> list[int]:
+async def fail_orphans(resources: Resources, worker_id: str, reason: str) -> list[int]:
     """Fail the items of a worker that died, with `reason` as the message; return their ids."""
     error = ItemError("WorkerDied", reason, reason)
 
     async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
-        orphans = await bulk.list_running(connection, device=device)
+        orphans = await bulk.list_running(connection, worker_id=worker_id)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
         events = [await chain.status_event(connection, item) for item in changed if item]
-        return events, await _settle_calls(connection, *changed)
+        return events, await chain.settle_calls(connection, *changed)
 
     events, call_events = await resources.database.transact(fail)
     report(resources, [*events, *call_events])

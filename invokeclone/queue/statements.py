@@ -1,7 +1,7 @@
 """Prepared statements of the queue, used by `store`.
 
 Parameters have the names of the columns they are compared with; `asked` is a JSON array of item ids, `at` the current
-time, `on` a device.
+time, `on` a device, `with_fence` the fence of a claim or null for any.
 """
 
 from functools import cache
@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from invokeclone.images.relocation.store import MOVING
+from invokeclone.kit.sql.clock import database_now_plus
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, members, parameter
 from invokeclone.queue import counts
 from invokeclone.queue.counts import PAUSED
@@ -122,6 +123,7 @@ PAUSE = PreparedStatement(
 RESUME = PreparedStatement(delete(app_state).where(app_state.c.key == literal_column(f"'{PAUSED}'")))
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
+HAS_FENCE = columns.fence == func.coalesce(parameter("with_fence"), columns.fence)
 IS_ITEM = columns.item_id == parameter("item_id")
 PENDING = has_status(columns, "pending")
 
@@ -154,7 +156,7 @@ RECORDS_OF_BATCHES = PreparedStatement(
     select(*RECORD).where(columns.batch_id.in_(members("batch_ids"))).order_by(columns.item_id)
 )
 ROOTS_IN_ORDER = PreparedStatement(_in_order(select(func.coalesce(columns.root_item_id, columns.item_id))))
-STATUS_OF_ONE = PreparedStatement(select(columns.status).where(IS_ITEM))
+STATUS_OF_ONE = PreparedStatement(select(columns.status).where(IS_ITEM, HAS_FENCE))
 SESSION_OF_ONE = PreparedStatement(select(*STORED).where(IS_ITEM))
 
 
@@ -187,7 +189,7 @@ OLDEST = PreparedStatement(_IDS.order_by(columns.created_at, columns.item_id))
 
 
 def status_values(status: Status, at: Any) -> dict[str, Any]:
-    """Return the column values of a change of status; errors are cleared."""
+    """Return the column values of a change of status; errors are cleared, and the lease if the item ends."""
     values: dict[str, Any] = {
         "status": status,
         "status_sequence": columns.status_sequence + 1,
@@ -200,6 +202,7 @@ def status_values(status: Status, at: Any) -> dict[str, Any]:
         values["started_at"] = at
     if status in TERMINAL:
         values["completed_at"] = at
+        values["lease_expires_at"] = None
     return values
 
 
@@ -208,7 +211,7 @@ _ERRORS = {name: parameter(f"with_{name}") for name in ("error_type", "error_mes
 SET_STATUS = {
     status: PreparedStatement(
         update(session_queue)
-        .where(IS_ITEM, columns.status.in_(ACTIVE))
+        .where(IS_ITEM, columns.status.in_(ACTIVE), HAS_FENCE)
         .values(status_values(status, parameter("at")) | _ERRORS)
         .returning(*RECORD)
     )
@@ -220,7 +223,7 @@ _GRAPH = func.json_extract(columns.session, "$.graph")
 _BEGINNING = literal('{"id":"') + columns.session_id + literal('","graph":') + _GRAPH
 SAVE_SESSION = PreparedStatement(
     update(session_queue)
-    .where(IS_ITEM)
+    .where(IS_ITEM, HAS_FENCE)
     .values(
         session=case((columns.graph_id.is_(None), _BEGINNING + parameter("rest")), else_=parameter("packed")),
         updated_at=parameter("at"),
@@ -229,13 +232,21 @@ SAVE_SESSION = PreparedStatement(
 """Replace the part of the session after the graph, given as text (`rest`) and as `sessions` stores it (`packed`)."""
 
 
+_CLAIM = {
+    "device": parameter("on"),
+    "worker_id": parameter("worker_id"),
+    "fence": columns.fence + 1,
+    "lease_expires_at": database_now_plus(parameter("lease_s")),
+}
+
+
 def _claim(item_id: Any) -> PreparedStatement:
-    """Claim an item for device `on`, unless the workers are paused or images are being moved."""
+    """Claim an item for device `on` and `worker_id`, unless the workers are paused or images are being moved."""
     paused = select(app_state.c.key).where(app_state.c.key.in_((PAUSED, MOVING))).exists()
     return PreparedStatement(
         update(session_queue)
         .where(columns.item_id == item_id, columns.status == "pending", not_(paused))
-        .values(status_values("in_progress", parameter("at")) | {"device": parameter("on")})
+        .values(status_values("in_progress", parameter("at")) | _CLAIM)
         .returning(*CLAIMED)
     )
 

@@ -22,6 +22,8 @@ from invokeclone.queue.sessions import MARK, assemble_session, compress_state, n
 
 CHUNK_ITEMS = 250
 """Items per chunk of a streamed list."""
+LEASE_S = 30
+"""Seconds after which a claim ends unless it is renewed (`leases.py`)."""
 
 
 class QueueItemNotFound(NotFound):
@@ -127,9 +129,9 @@ async def get(source: Source, queue_id: str, item_id: int) -> Item:
     return to_item(row)
 
 
-async def get_status(source: Source, item_id: int) -> Status | None:
-    """Return the status of an item of any queue, or None if there is no such item."""
-    row = await statements.STATUS_OF_ONE.first(source, item_id=item_id)
+async def get_status(source: Source, item_id: int, *, fence: int | None = None) -> Status | None:
+    """Return the status of an item of any queue, or None if there is no such item, or it has another fence."""
+    row = await statements.STATUS_OF_ONE.first(source, item_id=item_id, with_fence=fence)
     return row[0] if row else None
 
 
@@ -251,41 +253,54 @@ def _array(texts: Iterable[str]) -> str:
 
 
 async def set_status(
-    connection: Changes, item_id: int, status: Status, error: tuple[str, str, str] | None = None
+    connection: Changes,
+    item_id: int,
+    status: Status,
+    error: tuple[str, str, str] | None = None,
+    *,
+    fence: int | None = None,
 ) -> Item | None:
     """Set the status of an active item, and its error (class, message, traceback) if it failed.
 
-    Returns None, without a change, if the item has ended or is deleted.
+    Returns None, without a change, if the item has ended or is deleted, or if it was claimed again since the claim with
+    `fence`.
     """
     kind, message, traceback = error or (None, None, None)
     errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
-    row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), **errors)
+    row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), with_fence=fence, **errors)
     return to_item(row) if row else None
 
 
-async def save_session(connection: Changes, item_id: int, rest: str) -> None:
-    """Save the part of a session's JSON after the graph; without effect if the item is deleted."""
-    await statements.SAVE_SESSION.rows(connection, item_id=item_id, rest=rest, packed=compress_state(rest), at=now())
+async def save_session(connection: Changes, item_id: int, rest: str, *, fence: int | None = None) -> None:
+    """Save the part of a session's JSON after the graph; without effect if the item is deleted or has another fence."""
+    await statements.SAVE_SESSION.rows(
+        connection, item_id=item_id, rest=rest, packed=compress_state(rest), at=now(), with_fence=fence
+    )
 
 
 async def claim(
-    connection: Changes, device: str, *, round_robin: bool = False, resident: Collection[str] = ()
+    connection: Changes,
+    device: str,
+    *,
+    worker_id: str | None = None,
+    round_robin: bool = False,
+    resident: Collection[str] = (),
 ) -> ClaimedItem | None:
     """Claim the next pending item of any queue for `device`; None if there is none or the workers are paused.
+
+    The claim is of `worker_id` (by default the device) and has a lease of LEASE_S seconds.
 
     With `round_robin` the user served longest ago comes first, and priority only orders that user's items; without, it
     orders all items. With `resident`, keys of models loaded on the device, an item of the same user and priority within
     AFFINITY_REACH that uses more of them comes first.
     """
-    at = now()
+    claim = {"on": device, "worker_id": worker_id or device, "lease_s": LEASE_S, "at": now()}
     if resident:
         peers = await (statements.PEERS_ROUND_ROBIN if round_robin else statements.PEERS).rows(connection, on=device)
         item_id = _best_model_match(peers, resident)
-        row = await statements.CLAIM_ONE.first(connection, item_id=item_id, on=device, at=at) if peers else None
+        row = await statements.CLAIM_ONE.first(connection, item_id=item_id, **claim) if peers else None
     else:
-        row = await (statements.CLAIM_ROUND_ROBIN if round_robin else statements.CLAIM).first(
-            connection, on=device, at=at
-        )
+        row = await (statements.CLAIM_ROUND_ROBIN if round_robin else statements.CLAIM).first(connection, **claim)
     return to_claimed_item(row) if row else None
 
 

@@ -62,6 +62,7 @@ from invokeclone.server.http.routing import RouteIndex
 from invokeclone.server.http.token_renewal import TokenRenewal
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
+from invokeclone.server.supervision.lease_keeper import LeaseKeeper
 from invokeclone.server.supervision.supervisor import COMMAND, Supervisor
 from invokeclone.server.webui import WebUI
 from invokeclone.shims import routers as shims
@@ -268,6 +269,9 @@ async def _lifespan(
             command=worker_command or (sys.executable,),
         )
         supervisor.hardware = await off_loop(hardware.devices)
+        leases = LeaseKeeper(resources, supervisor)
+        await leases.start()
+        stack.push_async_callback(leases.stop)
         services.add(Supervisor, supervisor)
         services.add(Workers, supervisor)
         packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
@@ -279,9 +283,9 @@ async def _lifespan(
         yield
 
 
-async def _worker_died(resources: Resources, device: str, reason: str) -> None:
+async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:
     """Fail what the worker was running, and remove what it had half-written."""
-    await queue_service.fail_orphans(resources, device, reason)
+    await queue_service.fail_orphans(resources, worker_id, reason)
     await intent_log.settle_all(resources)
 
 

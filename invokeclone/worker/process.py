@@ -49,32 +49,39 @@ _log = log.get("worker")
 class DatabaseQueue:
     """The loop's queue, backed by the database."""
 
-    def __init__(self, resources: Resources, device: str, engine: Engine) -> None:
-        """Claim items for `device`, preferring those whose models `engine` has cached."""
+    def __init__(self, resources: Resources, device: str, engine: Engine, worker_id: str) -> None:
+        """Claim items for `device` as `worker_id`, preferring those whose models `engine` has cached."""
         self._resources = resources
         self._device = device
+        self._worker_id = worker_id
         self._engine = engine
 
     async def claim(self) -> ClaimedItem | None:
         """Claim the next item."""
-        return await service.claim(self._resources, self._device, self._engine.resident())
+        resident = self._engine.resident()
+        return await service.claim(self._resources, self._device, resident, worker_id=self._worker_id)
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
-        """Store session and status; return whether the item was not terminal yet."""
+        """Store session and status; return whether the item was still held by this claim."""
         finished = await service.finish(
-            self._resources, item.item_id, outcome.status, session_json=outcome.session_json, error=outcome.error
+            self._resources,
+            item.item_id,
+            outcome.status,
+            session_json=outcome.session_json,
+            error=outcome.error,
+            fence=item.fence,
         )
         return finished is not None
 
     async def is_running(self, item: ClaimedItem) -> bool:
-        """Return whether the item's row is in progress."""
-        return await service.is_running(self._resources, item.item_id)
+        """Return whether the item's row is in progress, by this claim."""
+        return await service.is_running(self._resources, item.item_id, item.fence)
 
 
 class Process:
     """A worker process, from the hello message to its end."""
 
-    def __init__(self, settings: Settings, device: str, reader: LineReader, writer: LineWriter) -> None:
+    def __init__(self, settings: Settings, device: str, worker_id: str, reader: LineReader, writer: LineWriter) -> None:
         """Serve `device` under `settings`, connected by `reader` and `writer`. Create it on the running event loop."""
         self._device = device
         self._reader = reader
@@ -94,7 +101,7 @@ class Process:
             engine=Engine(settings, device),
         )
         self._requests = Requests(self._tools)
-        queue = DatabaseQueue(resources, device, self._tools.engine)
+        queue = DatabaseQueue(resources, device, self._tools.engine, worker_id)
         measurement = Measurement(device, self._tools.cache, self._tools.engine)
         if settings.metrics:
             self._link.measure = measurement.measure
@@ -231,6 +238,6 @@ def serve(device_setting: str, incoming: int, outgoing: int) -> None:
     log.set_process_fields(device=device)
 
     async def run() -> None:
-        await Process(settings, device, reader, writer).run()
+        await Process(settings, device, str(hello.get("worker_id") or device), reader, writer).run()
 
     asyncio.run(run())

@@ -33,7 +33,7 @@ READS: dict[str, Any] = {
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
     "items of batches": lambda c: store.list_of_batches(c, ["b", "c"]),
     "pending": lambda c: store.count_pending(c, "default"),
-    "running": lambda c: bulk.list_running(c, device="cpu"),
+    "running": lambda c: bulk.list_running(c, worker_id="cpu"),
     "roots": lambda c: store.list_roots(c, [1, 2]),
     "chain": lambda c: store.list_chain(c, 1),
 }

@@ -36,8 +36,8 @@ class Orphans:
     def __init__(self) -> None:
         self.failed: list[tuple[str, str]] = []
 
-    async def fail(self, device: str, reason: str) -> None:
-        self.failed.append((device, reason))
+    async def fail(self, worker_id: str, reason: str) -> None:
+        self.failed.append((":".join(worker_id.split(":")[2:-1]), reason))  # server:INSTANCE:DEVICE:PID
 
 
 @pytest.fixture

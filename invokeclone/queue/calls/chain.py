@@ -20,6 +20,7 @@ from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, counts, store
+from invokeclone.queue.bulk import NOT_JOINED
 from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
@@ -67,7 +68,7 @@ async def suspend(
     assert execution is not None
 
     async def wait(connection: Changes) -> Event:
-        waiting = await store.set_status(connection, item.item_id, "waiting")
+        waiting = await store.set_status(connection, item.item_id, "waiting", fence=item.fence or None)
         if waiting is None:
             raise CanceledException("the queue item was canceled")
         pending, _ = await store.count_pending(connection, item.queue_id)
@@ -151,6 +152,11 @@ async def settle(connection: Changes) -> list[Event]:
             events += await _advance(connection, item_id, session)
         if len(events) == event_count:
             return events
+
+
+async def settle_calls(connection: Changes, *items: Item | None) -> list[Event]:
+    """Update the call chains if any of the items belongs to one; return the events to emit."""
+    return await settle(connection) if any(item and item.in_call for item in items) else []
 
 
 _ANY_CALL = PreparedStatement(
@@ -304,10 +310,12 @@ def _of_node(item: Item, state: GraphExecutionState, execution: WorkflowCallExec
 
 
 async def forget_devices(connection: Changes) -> None:
-    """Let any worker take the resumed items: after a restart no worker has cached data of theirs."""
+    """Let any worker take the resumed items: after a restart no worker has cached data of theirs, except joined ones."""
     await _FORGET_DEVICES.rows(connection)
 
 
 _FORGET_DEVICES = PreparedStatement(
-    update(session_queue).where(has_status(columns, "pending"), columns.device.is_not(None)).values(device=None)
+    update(session_queue)
+    .where(has_status(columns, "pending"), columns.device.is_not(None), NOT_JOINED)
+    .values(device=None)
 )

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit import log
@@ -50,7 +51,7 @@ HINTS = (
 """Events that are forwarded to workers."""
 
 FailOrphans = Callable[[str, str], Awaitable[Any]]
-"""Called with a device and a reason: fails the items that the device's dead worker was running."""
+"""Called with the id of a worker that has died and a reason: fails the items that it was running."""
 
 _log = log.get("server.supervisor")
 
@@ -86,6 +87,8 @@ class Supervisor:
         self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
         self._packs: list[str] = []
         self._anyone_ready = asyncio.Event()
+        self._instance = uuid4().hex[:8]
+        """Distinguishes the workers of this server from those of others, and of its earlier starts."""
 
     # Lifecycle
 
@@ -127,7 +130,7 @@ class Supervisor:
             wait = 0 if expected else delay
             _log.error("%s; starting it again in %.1f s", reason, wait, extra=worker.log_fields("restart_worker"))
             worker.restarts += 1
-            await self._orphan(worker.device, reason)
+            await self._orphan(worker, reason)
             if expected:
                 worker.failures = 0
                 continue
@@ -147,7 +150,9 @@ class Supervisor:
             link = await WorkerLink.start(command, lambda message: self._receive(worker, message), environment)
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
-        link.send({"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs})
+        worker.worker_id = f"server:{self._instance}:{worker.device}:{link.pid}"
+        hello = {"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs}
+        link.send({**hello, "worker_id": worker.worker_id})
         worker.link, worker.last_message_at, worker.messages_sent = link, time.monotonic(), 0
         try:
             status = await link.wait()
@@ -157,12 +162,12 @@ class Supervisor:
         worker.mark_lost(reason)
         return reason
 
-    async def _orphan(self, device: str, reason: str) -> None:
+    async def _orphan(self, worker: Worker, reason: str) -> None:
         try:
-            await self._fail_orphans(device, reason)
+            await self._fail_orphans(worker.worker_id, reason)
         except Exception:  # noqa: BLE001  (the worker must be restarted even if the database fails)
-            extra = {"action": "fail_orphans", "device": device}
-            _log.exception("could not fail the items that the worker for %s was running", device, extra=extra)
+            extra = worker.log_fields("fail_orphans")
+            _log.exception("could not fail the items that the worker for %s was running", worker.device, extra=extra)
 
     async def _watch(self) -> None:
         """Kill workers without a message for SILENCE_LIMIT seconds: their event loop is blocked."""
@@ -357,6 +362,11 @@ class Supervisor:
     def workers(self) -> Sequence[Worker]:
         """The workers, by device."""
         return tuple(self._workers)
+
+    @property
+    def live_worker_ids(self) -> list[str]:
+        """The ids of the workers whose processes are running."""
+        return [worker.worker_id for worker in self._workers if worker.link is not None]
 
     @property
     def pids(self) -> list[int]:

@@ -16,6 +16,8 @@ class Worker:
     """A device and its current worker process."""
 
     device: str
+    worker_id: str = ""
+    """Id of the current process, or of the latest one; claims are made with it."""
     link: WorkerLink | None = None
     ready: bool = False
     item_id: int | None = None

@@ -1,0 +1,151 @@
+"""Leases of claimed items: renewed while their workers live, and ended on proof of death.
+
+A claim gives an item to a worker for LEASE_S seconds of the database's clock and increments the item's fence. The server
+renews the leases of the workers that it knows to be alive, however long their items take. An item whose lease is over is
+interrupted: its fence is incremented, so that a late result is refused, and it is pending again for any worker. That is
+not an error of the item, unless it happens MAX_INTERRUPTIONS times.
+
+A waiting or resumed item keeps its lease while its worker has cached data of it; when that lease is over, any worker may
+continue it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, literal, literal_column, null, select, update
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import Conflict
+from invokeclone.kit.events import Event
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.clock import database_now, database_now_plus
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, parameter
+from invokeclone.kit.sql.transactions import Changes
+from invokeclone.kit.times import now
+from invokeclone.queue import store
+from invokeclone.queue.calls import chain
+from invokeclone.queue.reports import report
+from invokeclone.queue.rows import CLAIMED, RECORD, ClaimedItem, Item, columns, has_status, to_claimed_item, to_item
+from invokeclone.queue.statements import HAS_FENCE, IS_ITEM, status_values
+from invokeclone.tables import session_queue
+
+MAX_INTERRUPTIONS = 3
+"""Number of interruptions after which an item fails: it may be what its workers die of."""
+
+_LEASED = columns.lease_expires_at.is_not(None)
+_EXPIRED = (_LEASED, columns.lease_expires_at < database_now())
+_OF_WORKER = (columns.worker_id == parameter("worker_id"),)
+_log = log.get("queue")
+
+
+class ItemNotHeld(Conflict):
+    """The item is not running, or was claimed by another worker since."""
+
+    def __init__(self, item_id: int) -> None:
+        super().__init__(f"Item {item_id} is not held by this worker: it has ended, or another worker has claimed it")
+
+
+_ANY_LEASE = PreparedStatement(select(columns.item_id).where(_LEASED).limit(1))
+_RENEW = PreparedStatement(
+    update(session_queue)
+    .where(_LEASED, columns.worker_id.in_(members("worker_ids")))
+    .values(lease_expires_at=database_now_plus(parameter("lease_s")))
+)
+
+
+def _interrupt(*conditions: ColumnElement[bool]) -> PreparedStatement:
+    """Return running items to the queue; those that were interrupted too often fail with a message about `reason`."""
+    pending, failed = status_values("pending", parameter("at")), status_values("failed", parameter("at"))
+    number = columns.interruptions + 1
+    fails = number >= literal_column(str(MAX_INTERRUPTIONS))
+    message = literal(f"interrupted {MAX_INTERRUPTIONS} times because its workers died or lost their connection: ")
+    failed |= {
+        "error_type": literal("WorkerDied"),
+        "error_message": message + parameter("reason"),
+        "error_traceback": message + parameter("reason"),
+    }
+    values: dict[str, Any] = pending | {
+        "status": case((fails, literal("failed")), else_=literal("pending")),
+        "completed_at": case((fails, failed["completed_at"]), else_=columns.completed_at),
+        "interruptions": number,
+        "fence": columns.fence + 1,
+        "worker_id": null(),
+        "device": None,
+        "lease_expires_at": None,
+    }
+    values |= {name: case((fails, failed[name]), else_=None) for name in failed if name.startswith("error_")}
+    statement = update(session_queue).where(has_status(columns, "in_progress"), *conditions).values(values)
+    return PreparedStatement(statement.returning(*RECORD))
+
+
+def _release(*conditions: ColumnElement[bool]) -> PreparedStatement:
+    """Let any worker continue the waiting and resumed items of workers that are gone."""
+    idle = columns.status.in_(("pending", "waiting"))
+    return PreparedStatement(
+        update(session_queue).where(idle, _LEASED, *conditions).values(device=None, lease_expires_at=None)
+    )
+
+
+_INTERRUPT_EXPIRED, _RELEASE_EXPIRED = _interrupt(*_EXPIRED), _release(*_EXPIRED)
+_INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER = _interrupt(*_OF_WORKER), _release(*_OF_WORKER)
+_HELD = (columns.worker_id == parameter("worker_id"), has_status(columns, "in_progress"))
+_HELD_ITEM = PreparedStatement(select(*RECORD).where(IS_ITEM, HAS_FENCE, *_HELD))
+_HELD_CLAIM = PreparedStatement(select(*CLAIMED).where(*_HELD).limit(1))
+
+
+async def renew(resources: Resources, worker_ids: Iterable[str]) -> None:
+    """Renew the leases of these workers, which are alive; writes only if any item has a lease."""
+    if await _ANY_LEASE.first(resources.database) is None:
+        return
+    listed = json_list(worker_ids)
+    await resources.database.transact(
+        lambda connection: _RENEW.rows(connection, worker_ids=listed, lease_s=store.LEASE_S)
+    )
+
+
+async def rescue(resources: Resources) -> list[int]:
+    """Interrupt the items whose lease is over; return their ids."""
+    if await _ANY_LEASE.first(resources.database) is None:
+        return []
+    reason = "the last one did not renew its lease"
+    return await _end_claims(resources, (_INTERRUPT_EXPIRED, _RELEASE_EXPIRED), reason=reason)
+
+
+async def interrupt(resources: Resources, worker_id: str, reason: str) -> list[int]:
+    """Interrupt the items of a worker that is known to have died of `reason`; return their ids."""
+    statements = (_INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER)
+    return await _end_claims(resources, statements, reason=reason, worker_id=worker_id)
+
+
+async def _end_claims(
+    resources: Resources, statements: tuple[PreparedStatement, PreparedStatement], **values: str
+) -> list[int]:
+    interrupting, releasing = statements
+
+    async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
+        items = [to_item(row) for row in await interrupting.rows(connection, at=now(), **values)]
+        await releasing.rows(connection, **values)
+        events: list[Event] = [await chain.status_event(connection, item) for item in items]
+        ended = (item for item in items if item.status == "failed")
+        return items, events + await chain.settle_calls(connection, *ended)
+
+    items, events = await resources.database.transact(end)
+    for item in items:
+        extra = {"action": "interrupt_item", **item.log_fields}
+        _log.warning("item %s is interrupted: %s", item.item_id, values["reason"], extra=extra)
+    report(resources, events)
+    return [item.item_id for item in items]
+
+
+async def held_item(resources: Resources, worker_id: str, item_id: int, fence: int) -> Item:
+    """Return an item that the worker runs by its claim with `fence`. Raises ItemNotHeld."""
+    row = await _HELD_ITEM.first(resources.database, worker_id=worker_id, item_id=item_id, with_fence=fence)
+    if row is None:
+        raise ItemNotHeld(item_id)
+    return to_item(row)
+
+
+async def held_claim(resources: Resources, worker_id: str) -> ClaimedItem | None:
+    """Return the item that the worker holds, for a worker that did not receive the result of its claim."""
+    row = await _HELD_CLAIM.first(resources.database, worker_id=worker_id)
+    return to_claimed_item(row) if row else None

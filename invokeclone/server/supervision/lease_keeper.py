@@ -1,0 +1,50 @@
+"""The periodic task that renews the leases of this server's live workers and interrupts items whose lease is over."""
+
+import asyncio
+import contextlib
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from invokeclone.kit import log
+from invokeclone.kit.resources import Resources
+from invokeclone.queue import leases
+from invokeclone.queue.store import LEASE_S
+from invokeclone.server.supervision.supervisor import Supervisor
+
+_log = log.get("server.leases")
+
+
+class LeaseKeeper:
+    """Renews and ends leases. The server renews for its workers, because a node may block a worker's own threads."""
+
+    def __init__(self, resources: Resources, supervisor: Supervisor, *, interval_s: float = LEASE_S / 3) -> None:
+        """Create without starting the task, which runs every `interval_s` seconds."""
+        self._resources = resources
+        self._supervisor = supervisor
+        self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start with an immediate run, for items whose server has died."""
+        self._task = asyncio.create_task(self._run(), name="leases")
+
+    async def stop(self) -> None:
+        """Stop the task."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.run_once()
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("cannot renew leases: %s", error, extra={"action": "renew_leases"})
+            await asyncio.sleep(self._interval_s)
+
+    async def run_once(self) -> None:
+        """Renew first: after this machine was suspended, the leases of its own live workers are over, too."""
+        await leases.renew(self._resources, self._supervisor.live_worker_ids)
+        if await leases.rescue(self._resources):
+            self._supervisor.wake()
