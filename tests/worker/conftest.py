@@ -77,14 +77,13 @@ async def tools(resources: Resources, channel: FakeChannel, tmp_path: Path) -> T
 
 
 @pytest.fixture
-def claims() -> Claims:
-    """Hold the items that a joined worker runs."""
-    return Claims()
+def claims(resources: Resources) -> Claims:
+    return Claims(resources.database)
 
 
 @pytest.fixture
-def link(resources: Resources, claims: Claims) -> Link:
-    return Link(resources, claims)
+def link(resources: Resources) -> Link:
+    return Link(resources)
 
 
 class Make:

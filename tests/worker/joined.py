@@ -9,18 +9,21 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
+from sqlalchemy import delete, insert, update
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.errors import Conflict, InvokeCloneError
+from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.models.records.served_files import ServedModels
-from invokeclone.queue.rows import ClaimedItem, Item
+from invokeclone.queue.rows import ClaimedItem
+from invokeclone.tables import session_queue
 from invokeclone.worker.backend.dispatch import Dispatcher
 from invokeclone.worker.backend.errors import raise_status
 from invokeclone.worker.backend.model_cache import FetchedModels
 from invokeclone.worker.backend.operations import Holder
 from invokeclone.worker.backend.remote import RemoteBackend
-from invokeclone.worker.backend.transfers import PREFIX, ImageTransfers, fence_of
+from invokeclone.worker.backend.transfers import PREFIX, ImageTransfers
 from invokeclone.worker.interfaces.tools import Tools
 
 WORKER = "joined-1"
@@ -28,25 +31,24 @@ _IMAGES = re.compile(rf"{PREFIX}/items/(\d+)/images(?:/([^/]+))?")
 _MODELS = re.compile(rf"{PREFIX}/models/([^/]+)/files(?:/(.+))?")
 
 
-class NotHeld(Conflict):
-    """The item is not held."""
-
-
 class Claims:
-    """The items that workers hold, by id."""
+    """Rows of items that the joined worker holds."""
 
-    def __init__(self) -> None:
-        self.held: dict[int, ClaimedItem] = {}
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    def add(self, item: ClaimedItem) -> ClaimedItem:
-        self.held[item.item_id] = item
+    async def add(self, item: ClaimedItem) -> ClaimedItem:
+        """Write the row of an item that was not claimed from the queue."""
+        values = {name: getattr(item, name) for name in session_queue.c.keys() if hasattr(item, name)}  # noqa: SIM118
+        async with self._database.write() as connection:
+            await connection.execute(delete(session_queue).where(session_queue.c.item_id == item.item_id))
+            await connection.execute(insert(session_queue).values({**values, "worker_id": WORKER}))
         return item
 
-    async def held_item(self, _source: Any, holder: Holder) -> Item:
-        item = self.held.get(holder.item_id or 0)
-        if item is None or holder.worker_id != WORKER or holder.fence != fence_of(item):
-            raise NotHeld(f"Item {holder.item_id} is not held by this worker")
-        return item
+    async def lose(self) -> None:
+        """Let another worker claim the items."""
+        async with self._database.write() as connection:
+            await connection.execute(update(session_queue).values(worker_id="another", fence=session_queue.c.fence + 1))
 
 
 class NoDatabase:
@@ -71,8 +73,8 @@ class Detached(Resources):
 class Link:
     """What the connection to a server does, without one; cut it with `cuts`, the number of transfers that break off."""
 
-    def __init__(self, resources: Resources, claims: Claims) -> None:
-        self.dispatcher = Dispatcher(resources, claims.held_item)
+    def __init__(self, resources: Resources) -> None:
+        self.dispatcher = Dispatcher(resources)
         self.models = ServedModels(resources)
         self.calls: list[str] = []
         self.requests: list[tuple[str, int]] = []

@@ -45,8 +45,8 @@ JUNK: list[Any] = [
 
 
 @pytest.fixture
-def item(make: Any, claims: Claims) -> ClaimedItem:
-    return claims.add(make.item({"a": {"type": "toy_number"}}))
+async def item(make: Any, claims: Claims) -> ClaimedItem:
+    return await claims.add(make.item({"a": {"type": "toy_number"}}))
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_a_late_image_is_refused_and_leaves_nothing(
     record = images.create_record
 
     async def lose(*arguments: Any, **named: Any) -> Any:
-        claims.held.clear()
+        await claims.lose()
         return await record(*arguments, **named)
 
     monkeypatch.setattr(images, "create_record", lose)
@@ -162,7 +162,7 @@ async def test_an_image_does_not_replace_that_of_another_session(
 ) -> None:
     body = b"".join(pack(Image.new("L", (4, 4)), FIELDS, 1))
     await link.dispatcher.receive_image(body, Holder(WORKER, 1, 0))
-    claims.add(replace(item, item_id=2, session_id="another"))
+    await claims.add(replace(item, item_id=2, session_id="another"))
     with pytest.raises(NameTaken):
         await link.dispatcher.receive_image(body, Holder(WORKER, 2, 0))
     assert len(files_of(resources)) == 2

@@ -100,7 +100,7 @@ def ask(runs: Tools, claims: Claims, make: Any, toys: ModuleType, canceled: thre
     async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
         answers: list[Any] = []
         toys.CALL.append(lambda context: answers.append(question(context)))
-        claimed_item = claims.add(make.item({"ask": {"type": "toy_context", **fields}}, **(item or {})))
+        claimed_item = await claims.add(make.item({"ask": {"type": "toy_context", **fields}}, **(item or {})))
         runner = SessionRunner(runs, make_context)
         try:
             outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)

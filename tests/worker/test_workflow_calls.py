@@ -24,7 +24,7 @@ from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import StoredObjectNotFound
 from invokeclone.workflows import service as library
 from invokeclone.workflows.schemas import WorkflowWithoutID
-from tests.worker.joined import Claims, Link, join
+from tests.worker.joined import WORKER, Link, join
 from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, edge, form, node
 
 EVERYTHING = ItemFilter(queue_id="default")
@@ -34,9 +34,8 @@ INPUT = "saved_workflow_input::i::value"
 class Queue:
     """The queue with one worker, turned by hand."""
 
-    def __init__(self, tools: Tools, claims: Claims, device: str = "cpu", joined: Tools | None = None) -> None:
+    def __init__(self, tools: Tools, device: str = "cpu", joined: Tools | None = None) -> None:
         self.tools = tools
-        self.claims = claims
         self.device = device
         self.resources = tools.resources
         self.is_joined = joined is not None
@@ -57,10 +56,9 @@ class Queue:
 
     async def turn(self) -> int | None:
         """Run the next item as far as it goes and return its id."""
-        item = await service.claim(self.resources, self.device)
+        item = await service.claim(self.resources, self.device, worker_id=WORKER if self.is_joined else None)
         if item is None:
             return None
-        self.claims.add(item)
         outcome = await asyncio.to_thread(self.runner.run, item, threading.Event())
         if outcome.status != "waiting":
             finished = await service.finish(
@@ -101,10 +99,10 @@ def nodes(toys: ModuleType) -> None:
 
 
 @pytest.fixture(params=["local", "joined"])
-def queue(request: pytest.FixtureRequest, tools: Tools, claims: Claims, link: Link, tmp_path: Path) -> Queue:
+def queue(request: pytest.FixtureRequest, tools: Tools, link: Link, tmp_path: Path) -> Queue:
     """Return the queue with a worker on the same database, or one that only has a link to the server."""
     joined = join(tools, link, tmp_path / "joined") if request.param == "joined" else None
-    return Queue(tools, claims, joined=joined)
+    return Queue(tools, joined=joined)
 
 
 Call = Callable[..., Awaitable[int]]
@@ -323,8 +321,8 @@ async def test_calling_a_workflow_needs_read_access(queue: Queue, tools: Tools, 
 
     settings = tools.resources.settings.model_copy(update={"multiuser": True})
     local = replace(tools, resources=replace(tools.resources, settings=settings))
-    joined = join(local, Link(local.resources, queue.claims), tmp_path / "shared") if queue.is_joined else None
-    shared = Queue(local, queue.claims, joined=joined)
+    joined = join(local, Link(local.resources), tmp_path / "shared") if queue.is_joined else None
+    shared = Queue(local, joined=joined)
     owner, other = [User(user_id=(await account(tools.resources.database, name)).user_id) for name in ("ann", "bob")]
     workflow_id = await shared.save(offering(), owner)
     assert "another user" in await refusal_text(shared, await call(workflow_id, other))
@@ -453,7 +451,7 @@ async def test_waiting_item_with_stored_tensors_stays_on_its_worker(queue: Queue
     assert tools.tensors.load(retained) == [1]
     with pytest.raises(StoredObjectNotFound):
         tools.tensors.load(lost)
-    other = Queue(tools, queue.claims, "cuda:1")
+    other = Queue(tools, "cuda:1")
     assert await other.turn() == caller + 1
     assert await other.turn() is None
     assert await queue.turn() == caller

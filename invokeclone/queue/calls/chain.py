@@ -58,9 +58,14 @@ async def status_event(connection: Changes, item: Item) -> QueueItemStatusChange
 
 
 async def suspend(
-    resources: Resources, item: Item, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
+    resources: Resources,
+    item: Item,
+    fence: int,
+    state: GraphExecutionState,
+    called: Sequence[CalledSession],
+    workflow: str,
 ) -> None:
-    """Set `item` to waiting for the call in `state`, and enqueue the called sessions.
+    """Set `item`, held by the claim with `fence`, to waiting for the call in `state`, and enqueue the called sessions.
 
     Raises CallFailed if they exceed the queue's capacity, CanceledException if the item is no longer running.
     """
@@ -68,7 +73,7 @@ async def suspend(
     assert execution is not None
 
     async def wait(connection: Changes) -> Event:
-        waiting = await store.set_status(connection, item.item_id, "waiting", fence=item.fence or None)
+        waiting = await store.set_status(connection, item.item_id, "waiting", fence=fence or None)
         if waiting is None:
             raise CanceledException("the queue item was canceled")
         pending, _ = await store.count_pending(connection, item.queue_id)

@@ -1,6 +1,5 @@
 """The server's side of the operations of joined workers: runs each locally, with the rights of the item's user."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,17 @@ from invokeclone.images import store as images_store
 from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.files import subfolder
 from invokeclone.images.schemas import ImageDTO, NewImage
-from invokeclone.kit.errors import Conflict, Unprocessable
+from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.prepared_statements import Source
+from invokeclone.queue import leases
 from invokeclone.queue.calls.chain import CalledSession
+from invokeclone.queue.leases import ItemNotHeld
 from invokeclone.queue.rows import Item
 from invokeclone.worker.backend import errors
 from invokeclone.worker.backend.local import LocalBackend, LocalItem
 from invokeclone.worker.backend.operations import OPERATIONS, Holder, Operation, SuspendArguments, UnknownOperation
 from invokeclone.worker.backend.transfers import SentImage
-
-HeldItem = Callable[[Source, Holder], Awaitable[Item]]
-"""Reads the item that a claim holds; raises Conflict if it holds none, because the item has ended or was claimed again."""
 
 
 class InvalidArguments(Unprocessable):
@@ -42,10 +39,9 @@ class NameTaken(Unprocessable):
 class Dispatcher:
     """Runs the operations of joined workers."""
 
-    def __init__(self, resources: Resources, held_item: HeldItem) -> None:
-        """Use `resources`; each operation of an item is preceded by `held_item`."""
+    def __init__(self, resources: Resources) -> None:
+        """Use `resources`."""
         self._resources = resources
-        self._held_item = held_item
         self._backend = LocalBackend(resources)
 
     async def dispatch(self, method: str, arguments: dict[str, Any], holder: Holder) -> dict[str, Any]:
@@ -62,25 +58,25 @@ class Dispatcher:
         if not operation.of_item:
             return await getattr(self._backend, operation.name)(**named)
         try:
-            row = await self._held_item(self._resources.database, holder)
-        except Conflict as error:
+            row = await self._held_item(holder)
+        except ItemNotHeld as error:
             raise CanceledException(str(error)) from error
-        item = LocalItem(self._resources, row)
+        item = LocalItem(self._resources, row, holder.fence or 0)
         if isinstance(arguments, SuspendArguments):
             return await _suspend(item, row, arguments)
         return await getattr(item, operation.name)(**named)
 
     async def image_path(self, name: str, holder: Holder, *, thumbnail: bool = False) -> Path:
-        """Return the file of an image that the item's user may read. Raises Conflict, ImageNotFound, ImageNotYours."""
-        row = await self._held_item(self._resources.database, holder)
-        return await LocalItem(self._resources, row).image_path(name, thumbnail=thumbnail)
+        """Return the file of an image that the item's user may read. Raises ItemNotHeld, ImageNotFound, ImageNotYours."""
+        row = await self._held_item(holder)
+        return await LocalItem(self._resources, row, holder.fence or 0).image_path(name, thumbnail=thumbnail)
 
     async def receive_image(self, body: bytes, holder: Holder) -> ImageDTO:
         """Store an image that a worker sent for an item that it holds (see `transfers.py`).
 
-        Raises Conflict, and then nothing is left; InvalidTransfer, SizeOverLimit, OSError.
+        Raises ItemNotHeld, and then nothing is left; InvalidTransfer, SizeOverLimit, OSError.
         """
-        row = await self._held_item(self._resources.database, holder)
+        row = await self._held_item(holder)
         sent = await in_thread(SentImage, body)
         header, settings = sent.header, self._resources.settings
         check_pixels(sent.width, sent.height, settings.limits, f"node {header.node_id}")
@@ -106,9 +102,15 @@ class Dispatcher:
         )
 
         async def check(connection: AsyncConnection) -> None:
-            await self._held_item(connection, holder)
+            await leases.require_held(connection, holder.worker_id, row.item_id, holder.fence or 0)
 
         return await images.save_encoded(self._resources, new, sent.png, sent.webp, check)
+
+    async def _held_item(self, holder: Holder) -> Item:
+        """Return the item that a claim holds. Raises ItemNotHeld."""
+        if holder.item_id is None or holder.fence is None:
+            raise ItemNotHeld(holder.item_id or 0)
+        return await leases.held_item(self._resources, holder.worker_id, holder.item_id, holder.fence)
 
     async def _find_stored(self, name: str, row: Item) -> ImageDTO | None:
         """Return the record of an image that was stored although its worker did not get the response."""

@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 class LocalItem:
     """The operations of a running item."""
 
-    def __init__(self, resources: Resources, item: Item) -> None:
-        """Use `resources` with the rights of the user of `item`."""
+    def __init__(self, resources: Resources, item: Item, fence: int) -> None:
+        """Use `resources` with the rights of the user of `item`, which is held by the claim with `fence`."""
         self._resources = resources
         self._item = item
+        self._fence = fence
         self._user: User | None = None
 
     async def user(self) -> User:
@@ -162,7 +163,7 @@ class LocalItem:
 
     async def suspend(self, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str) -> None:
         """Set the item to waiting for the call in `state`, and enqueue the called sessions."""
-        await chain.suspend(self._resources, self._item, state, called, workflow)
+        await chain.suspend(self._resources, self._item, self._fence, state, called, workflow)
 
 
 class LocalModelFiles:
@@ -206,7 +207,7 @@ class LocalBackend:
 
     def item(self, item: ClaimedItem) -> LocalItem:
         """Return the operations of an item."""
-        return LocalItem(self._resources, item)
+        return LocalItem(self._resources, item, item.fence)
 
     def model_files(self) -> LocalModelFiles:
         """Return access to the files of models."""

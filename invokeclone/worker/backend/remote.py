@@ -21,7 +21,7 @@ from invokeclone.users.current import User
 from invokeclone.worker.backend import errors
 from invokeclone.worker.backend.operations import OPERATIONS, Operation
 from invokeclone.worker.backend.protocol import NodeImage, UsedModelFiles
-from invokeclone.worker.backend.transfers import ImageTransfers, fence_of
+from invokeclone.worker.backend.transfers import ImageTransfers
 from invokeclone.workflows.schemas import Workflow
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Operations:
         operation = OPERATIONS[operation_name]
         message = {
             "item_id": item.item_id if item else None,
-            "fence": fence_of(item) if item else None,
+            "fence": item.fence if item else None,
             "arguments": operation.arguments(**arguments).model_dump(mode="json"),
         }
         response = await self._send(operation, message)

@@ -156,7 +156,7 @@ class ImageTransfers:
             if path in self._sizes:
                 self._sizes[path] = self._sizes.pop(path)  # the most recently used
                 return path
-            query = f"fence={fence_of(item)}&thumbnail={str(thumbnail).lower()}"
+            query = f"fence={item.fence}&thumbnail={str(thumbnail).lower()}"
             address = f"{PREFIX}/items/{item.item_id}/images/{quote(name, safe='')}?{query}"
             data = await _repeat(lambda: self._read(address))
             await in_thread(write_file, path, data)
@@ -170,7 +170,7 @@ class ImageTransfers:
     async def send(self, item: ClaimedItem, image: "Image", fields: NodeImage) -> ImageDTO:
         """Send an image and return its record. Raises CanceledException if the item is not held any more, OSError."""
         parts = await in_thread(pack, image, fields, self._settings.pil_compress_level)
-        address = f"{PREFIX}/items/{item.item_id}/images?fence={fence_of(item)}"
+        address = f"{PREFIX}/items/{item.item_id}/images?fence={item.fence}"
         size = sum(map(len, parts))
         record = await _repeat(lambda: self._transport.post(address, _chunks(parts), size))
         return ImageDTO.model_validate(record)
@@ -204,8 +204,3 @@ def _chunks(parts: list[bytes]) -> Iterator[bytes]:
     return itertools.chain.from_iterable(
         (part[start : start + CHUNK] for start in range(0, len(part), CHUNK)) for part in parts
     )
-
-
-def fence_of(item: ClaimedItem) -> int:
-    """Return the number of the item's claim."""
-    return int(getattr(item, "fence", 0))
