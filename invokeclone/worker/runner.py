@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from invokeclone.graph.checkpoints import watch_cancellation
 from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
@@ -64,7 +66,12 @@ class SessionRunner:
             return self._run(item, canceled)
 
     def _run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
-        state = GraphExecutionState.model_validate_json(item.session)
+        try:
+            state = GraphExecutionState.model_validate_json(item.session)
+        except ValidationError as error:
+            if self._tools.remote is None or not (missing := _missing_nodes(error)):
+                raise
+            return Outcome("failed", None, self._describe_missing(missing))
         self._waiting.pop(item.item_id, None)
         self._tools.engine.new_stats()
         run = _Run(Session(self._tools, item, state, canceled), self._make_context, self._stopping)
@@ -79,6 +86,13 @@ class SessionRunner:
             self._waiting[item.item_id] = run.session.state.to_json()
         self._tidy(run.session, outcome.status)
         return outcome
+
+    def _describe_missing(self, types: list[str]) -> ItemError:
+        """Return the error of an item whose nodes only the server knows."""
+        folder = self._tools.resources.settings.custom_nodes_path
+        text = f"the worker that ran this item has no node {', '.join(types)}: install the node pack in {folder} on its machine"
+        _log.error("%s", text)
+        return ItemError("NotOnThisWorker", text, text)
 
     def interrupt(self) -> None:
         """Check for cancellation at each module of a network."""
@@ -245,6 +259,12 @@ class _Run:
 
     def _session_json(self) -> str:
         return self._state.rest_json()
+
+
+def _missing_nodes(error: ValidationError) -> list[str]:
+    """Return the types of nodes that no class here has."""
+    problems = error.errors(include_url=False, include_input=False)
+    return sorted({str(problem["ctx"]["tag"]) for problem in problems if problem["type"] == "union_tag_invalid"})
 
 
 class _Profile:

@@ -2,11 +2,11 @@
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 from sqlalchemy import delete, insert, update
@@ -20,15 +20,14 @@ from invokeclone.queue.rows import ClaimedItem
 from invokeclone.tables import session_queue
 from invokeclone.worker.backend.dispatch import Dispatcher
 from invokeclone.worker.backend.errors import raise_status
-from invokeclone.worker.backend.model_cache import FetchedModels
+from invokeclone.worker.backend.model_cache import MODEL_FILE, MODEL_FILES, FetchedModels
 from invokeclone.worker.backend.operations import Holder
 from invokeclone.worker.backend.remote import RemoteBackend
-from invokeclone.worker.backend.transfers import PREFIX, ImageTransfers
+from invokeclone.worker.backend.transfers import IMAGES, ImageTransfers
 from invokeclone.worker.interfaces.tools import Tools
 
 WORKER = "joined-1"
-_IMAGES = re.compile(rf"{PREFIX}/items/(\d+)/images(?:/([^/]+))?")
-_MODELS = re.compile(rf"{PREFIX}/models/([^/]+)/files(?:/(.+))?")
+_IMAGES = re.compile(IMAGES.format(item_id=r"(\d+)"))
 
 
 class Claims:
@@ -104,36 +103,34 @@ class Link:
 
     async def get_json(self, path: str) -> Any:
         self.requests.append((path, 0))
-        match = _MODELS.fullmatch(urlsplit(path).path)
-        assert match
-        return orjson.loads((await self._answer(self.models.listing(unquote(match[1])))).model_dump_json())
+        address, query = self._split(path)
+        assert address == MODEL_FILES
+        return orjson.loads((await self._answer(self.models.listing(query["key"]))).model_dump_json())
 
-    async def post(self, path: str, body: Iterator[bytes], size: int) -> dict[str, Any]:
-        data = b"".join(body)
-        assert len(data) == size
-        match = _IMAGES.fullmatch(urlsplit(path).path)
-        assert match
-        record = await self._answer(self.dispatcher.receive_image(data, self._holder(path, match[1])))
+    async def post(self, path: str, body: bytes) -> Any:
+        record = await self._answer(self.dispatcher.receive_image(body, self._holder(path)))
         if self.cuts:
             self.cuts -= 1
             raise ConnectionError("cut")
-        return dict(orjson.loads(record.model_dump_json()))
+        return orjson.loads(record.model_dump_json())
 
     async def _file(self, path: str) -> Path:
-        parts = urlsplit(path)
-        query = parse_qs(parts.query)
-        if match := _IMAGES.fullmatch(parts.path):
-            thumbnail = query["thumbnail"] == ["true"]
-            return await self.dispatcher.image_path(
-                unquote(match[2]), self._holder(path, match[1]), thumbnail=thumbnail
-            )
-        match = _MODELS.fullmatch(parts.path)
-        assert match
-        return await self.models.path(unquote(match[1]), unquote(match[2]), query.get("version", [None])[0])
+        address, query = self._split(path)
+        if address == MODEL_FILE:
+            return await self.models.path(query["key"], query["path"], query.get("version"))
+        thumbnail = query["thumbnail"] == "true"
+        return await self.dispatcher.image_path(query["name"], self._holder(path), thumbnail=thumbnail)
 
     @staticmethod
-    def _holder(path: str, item_id: str) -> Holder:
-        return Holder(WORKER, int(item_id), int(parse_qs(urlsplit(path).query)["fence"][0]))
+    def _split(path: str) -> tuple[str, dict[str, str]]:
+        parts = urlsplit(path)
+        return parts.path, dict(parse_qsl(parts.query))
+
+    def _holder(self, path: str) -> Holder:
+        address, query = self._split(path)
+        match = _IMAGES.fullmatch(address)
+        assert match
+        return Holder(WORKER, int(match[1]), int(query["fence"]))
 
     @staticmethod
     async def _answer(work: Any) -> Any:

@@ -22,11 +22,14 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.backend import errors
 from invokeclone.worker.backend.dispatch import NameTaken
+from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.backend.operations import OPERATIONS, Holder
 from invokeclone.worker.backend.protocol import NodeImage
 from invokeclone.worker.backend.remote import RemoteBackend
 from invokeclone.worker.backend.transfers import ImageTransfers, InvalidTransfer, pack
+from invokeclone.worker.interfaces.context import make_context
 from invokeclone.worker.interfaces.tools import Tools
+from invokeclone.worker.runner import SessionRunner
 from tests.worker.joined import WORKER, Claims, Link, join
 
 FIELDS = NodeImage(category=ImageCategory.GENERAL, node_id="n", metadata='{"seed":1}', graph="{}")
@@ -160,7 +163,7 @@ async def test_an_image_whose_response_was_lost_is_stored_once(
 async def test_an_image_does_not_replace_that_of_another_session(
     link: Link, item: ClaimedItem, claims: Claims, resources: Resources
 ) -> None:
-    body = b"".join(pack(Image.new("L", (4, 4)), FIELDS, 1))
+    body = pack(Image.new("L", (4, 4)), FIELDS, 1)
     await link.dispatcher.receive_image(body, Holder(WORKER, 1, 0))
     await claims.add(replace(item, item_id=2, session_id="another"))
     with pytest.raises(NameTaken):
@@ -170,8 +173,9 @@ async def test_an_image_does_not_replace_that_of_another_session(
 
 def damaged(change: Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]) -> bytes:
     """Return the body of a request whose header and files are changed."""
-    _, header, webp, packed = pack(Image.new("L", (4, 4)), FIELDS, 1)
-    fields, rest = change(orjson.loads(header), webp + packed)
+    body = pack(Image.new("L", (4, 4)), FIELDS, 1)
+    end = 4 + struct.unpack_from(">I", body)[0]
+    fields, rest = change(orjson.loads(body[4:end]), body[end:])
     text = orjson.dumps(fields)
     return struct.pack(">I", len(text)) + text + rest
 
@@ -203,7 +207,7 @@ async def test_a_damaged_transfer_is_refused(link: Link, item: ClaimedItem, reso
 
 
 async def test_an_image_over_the_limits_is_refused(link: Link, item: ClaimedItem, resources: Resources) -> None:
-    body = b"".join(pack(Image.new("L", (11, 10)), FIELDS, 1))
+    body = pack(Image.new("L", (11, 10)), FIELDS, 1)
     resources.settings = resources.settings.model_copy(update={"limits": Limits(node_pixels=100)})
     with pytest.raises(SizeOverLimit):
         await link.dispatcher.receive_image(body, Holder(WORKER, item.item_id, 0))
@@ -230,3 +234,40 @@ async def test_fetched_images_are_kept_up_to_the_budget_between_items(
     assert len(link.requests) == 4
     with pytest.raises(ImageNotFound):
         await running.image_path("no.png")
+
+
+# The nodes of a joined worker
+
+
+async def test_folders_of_the_server_are_an_error_in_nodes(
+    tools: Tools, link: Link, make: Any, toys: Any, canceled: Any, claims: Claims, tmp_path: Path
+) -> None:
+    joined = join(tools, link, tmp_path / "joined")
+    found: list[Any] = []
+
+    def use(context: Any) -> None:
+        settings = context.config.get()
+        found.append((settings.limits, settings.max_queue_size, settings.download_cache_path))
+        for name in ("models_path", "outputs_path", "database_path", "fonts_path", "allowed_file_paths"):
+            with pytest.raises(NotOnThisWorker, match="on the server's machine"):
+                getattr(settings, name)
+
+    toys.CALL.append(use)
+    item = await claims.add(make.item({"a": {"type": "toy_context"}}))
+    outcome = await asyncio.to_thread(SessionRunner(joined, make_context).run, item, canceled)
+    toys.CALL.clear()
+    assert (outcome.status, outcome.error) == ("completed", None)
+    settings = tools.resources.settings
+    assert found == [(settings.limits, settings.max_queue_size, settings.download_cache_path)]
+
+
+async def test_a_node_of_a_pack_that_the_worker_lacks_is_named(
+    tools: Tools, link: Link, make: Any, canceled: Any, tmp_path: Path
+) -> None:
+    item = make.item({"a": {"type": "toy_number"}})
+    item = replace(item, session=item.session.replace('"toy_number"', '"toy_of_a_pack"'))
+    joined = join(tools, link, tmp_path / "joined")
+    outcome = await asyncio.to_thread(SessionRunner(joined, make_context).run, item, canceled)
+    assert outcome.status == "failed"
+    assert outcome.error
+    assert "has no node toy_of_a_pack: install the node pack" in outcome.error.error_message

@@ -24,7 +24,7 @@ from invokeclone.models.records.served_files import (
 )
 from invokeclone.worker.backend import model_cache
 from invokeclone.worker.backend.errors import ModelNotFetched, NotOnThisWorker
-from invokeclone.worker.backend.model_cache import FetchedFiles, FetchedModels, check_names
+from invokeclone.worker.backend.model_cache import MODEL_FILE, FetchedFiles, FetchedModels, check_names
 from tests.worker.joined import Link
 from tests.worker.test_context import config
 
@@ -101,7 +101,7 @@ async def test_folders_and_single_files_are_fetched_once(worker: Any, install: I
     assert (path.name, path.read_bytes()) == ("single.safetensors", b"weights")
     assert await item.read_file(folder, "model_index.json") == b"{}"
     item.close()
-    transfers = [request for request, _ in link.requests if not request.endswith("files")]
+    transfers = [request for request, _ in link.requests if MODEL_FILE + "?" in request]
     assert len(transfers) == 3  # an empty file needs none
     again = worker()  # of another process, or after a restart
     assert await again.path(single, silent) == path
@@ -113,7 +113,7 @@ async def test_a_transfer_continues_where_it_was_cut(worker: Any, install: Insta
     link.cuts = 2
     path = await worker().path(record, silent)
     assert tree(path) == {"a.bin": b"0123456789abcdef"}
-    assert [start for request, start in link.requests if "/files/" in request] == [0, 8, 12]
+    assert [start for request, start in link.requests if MODEL_FILE + "?" in request] == [0, 8, 12]
 
 
 async def test_a_canceled_transfer_continues_later(worker: Any, install: Install, link: Link) -> None:
@@ -275,7 +275,7 @@ async def test_a_shared_folder_is_used_if_its_files_have_the_same_sizes(
     assert await item.path(record, silent) == shared / "sd/m"
     assert await item.path(single, silent) == shared / "sd/s.bin"
     assert [model.key for model in await item.search_by_path(shared / "sd/m")] == ["m"]
-    assert not [request for request, _ in link.requests if "/files/" in request]
+    assert not [request for request, _ in link.requests if MODEL_FILE + "?" in request]
     stale = tmp_path / "stale"
     (stale / "sd/m").mkdir(parents=True)
     (stale / "sd/m/model_index.json").write_bytes(b"{ }")

@@ -9,7 +9,7 @@ import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
@@ -27,8 +27,10 @@ from invokeclone.worker.backend.cache_folder import GB, CacheFolder, Use, digest
 from invokeclone.worker.backend.errors import ModelNotFetched, NotOnThisWorker
 from invokeclone.worker.backend.local import MAX_SMALL_FILE, read_small_file
 from invokeclone.worker.backend.protocol import Progress
-from invokeclone.worker.backend.transfers import PREFIX, BinaryTransport
+from invokeclone.worker.backend.transfers import BinaryTransport
 
+MODEL_FILES = "/api/v1/workers/model_files"
+MODEL_FILE = "/api/v1/workers/model_file"
 ATTEMPTS = 3
 """Attempts to get the files of one version with the listed hashes."""
 RETRY_S = (0.2, 1.0, 3.0, 10.0, 30.0)
@@ -150,7 +152,7 @@ class FetchedFiles:
 
     async def _list(self, config: ModelConfig) -> ModelListing:
         """Return the files that the server has of a model. Raises ModelNotFetched."""
-        address = f"{PREFIX}/models/{quote(config.key, safe='')}/files"
+        address = f"{MODEL_FILES}?{urlencode({'key': config.key})}"
         try:
             content = await _repeat(lambda: self._models.transport.get_json(address))
             return check_names(ModelListing.model_validate(content))
@@ -248,7 +250,7 @@ class _Fetch:
 
     async def _receive(self, target: BinaryIO, file: ServedFile, position: int) -> int:
         """Append the content of a file from `position` on, and return the position after it."""
-        address = f"{_address(self._config, file.path)}?version={file.version}"
+        address = _address(self._config, file.path, file.version)
         async with self._models.transport.get(address, position) as chunks:
             async for chunk in chunks:
                 await in_thread(target.write, chunk)
@@ -291,8 +293,9 @@ def _is_relative_file(name: str) -> bool:
     return not {"", ".", ".."} & set(name.split("/"))
 
 
-def _address(config: ModelConfig, name: str) -> str:
-    return f"{PREFIX}/models/{quote(config.key, safe='')}/files/{quote(name)}"
+def _address(config: ModelConfig, name: str, version: str | None = None) -> str:
+    query = {"key": config.key, "path": name} | ({"version": version} if version else {})
+    return f"{MODEL_FILE}?{urlencode(query)}"
 
 
 def _open(path: Path) -> BinaryIO:

@@ -6,14 +6,13 @@ chooses the name: the same request again, after the connection was cut, returns 
 """
 
 import asyncio
-import itertools
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
-from urllib.parse import quote
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import orjson
@@ -34,10 +33,10 @@ from invokeclone.worker.backend.protocol import NodeImage
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PREFIX = "/api/v1/workers"
+IMAGES = "/api/v1/workers/items/{item_id}/images"
+"""Path of the images of an item. Names are in the query, as a path would be normalized."""
 RETRY_S = (0.2, 1.0, 3.0, 10.0)
 """Delays before a transfer is tried again after the connection was cut."""
-CHUNK = 256 * 1024
 _LENGTH = struct.Struct(">I")
 MAX_HEADER = 16 * 1024 * 1024
 MAX_THUMBNAIL = 1024 * 1024
@@ -57,8 +56,8 @@ class BinaryTransport(Protocol):
         """Return the content of a JSON response; raises the same errors."""
         ...
 
-    async def post(self, path: str, body: Iterator[bytes], size: int) -> dict[str, Any]:
-        """Send `size` bytes and return the JSON response; raises the same errors."""
+    async def post(self, path: str, body: bytes) -> Any:
+        """Send bytes and return the content of the JSON response; raises the same errors."""
         ...
 
 
@@ -118,8 +117,8 @@ def _parse_header(body: bytes) -> tuple[int, ImageHeader]:
         raise InvalidTransfer(f"the header is not valid: {problem['loc']}: {problem['msg']}") from error
 
 
-def pack(image: "Image", fields: NodeImage, level: int) -> list[bytes]:
-    """Return the parts of the request that sends an image with a new name. Takes as long as saving it; blocks."""
+def pack(image: "Image", fields: NodeImage, level: int) -> bytes:
+    """Return the body of the request that sends an image with a new name. Takes as long as saving it; blocks."""
     texts = embedded_metadata.texts(fields.metadata, fields.workflow, fields.graph)
     packed, webp = png.encode(image, level, texts), files.thumbnail(image)
     named = {key: value for key, value in asdict(fields).items() if key not in ("workflow", "graph")}
@@ -130,7 +129,7 @@ def pack(image: "Image", fields: NodeImage, level: int) -> list[bytes]:
         thumbnail_size=len(webp),
     )
     text = header.model_dump_json().encode()
-    return [_LENGTH.pack(len(text)), text, webp, packed]
+    return b"".join((_LENGTH.pack(len(text)), text, webp, packed))
 
 
 class ImageTransfers:
@@ -156,8 +155,8 @@ class ImageTransfers:
             if path in self._sizes:
                 self._sizes[path] = self._sizes.pop(path)  # the most recently used
                 return path
-            query = f"fence={item.fence}&thumbnail={str(thumbnail).lower()}"
-            address = f"{PREFIX}/items/{item.item_id}/images/{quote(name, safe='')}?{query}"
+            query = urlencode({"name": name, "fence": item.fence, "thumbnail": str(thumbnail).lower()})
+            address = f"{IMAGES.format(item_id=item.item_id)}?{query}"
             data = await _repeat(lambda: self._read(address))
             await in_thread(write_file, path, data)
             self._sizes[path] = len(data)
@@ -169,10 +168,9 @@ class ImageTransfers:
 
     async def send(self, item: ClaimedItem, image: "Image", fields: NodeImage) -> ImageDTO:
         """Send an image and return its record. Raises CanceledException if the item is not held any more, OSError."""
-        parts = await in_thread(pack, image, fields, self._settings.pil_compress_level)
-        address = f"{PREFIX}/items/{item.item_id}/images?fence={item.fence}"
-        size = sum(map(len, parts))
-        record = await _repeat(lambda: self._transport.post(address, _chunks(parts), size))
+        body = await in_thread(pack, image, fields, self._settings.pil_compress_level)
+        address = f"{IMAGES.format(item_id=item.item_id)}?fence={item.fence}"
+        record = await _repeat(lambda: self._transport.post(address, body))
         return ImageDTO.model_validate(record)
 
     def trim(self) -> None:
@@ -198,9 +196,3 @@ async def _repeat(transfer: Any) -> Any:
                 raise
             await asyncio.sleep(delay)
     return None
-
-
-def _chunks(parts: list[bytes]) -> Iterator[bytes]:
-    return itertools.chain.from_iterable(
-        (part[start : start + CHUNK] for start in range(0, len(part), CHUNK)) for part in parts
-    )
