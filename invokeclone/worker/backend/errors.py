@@ -48,7 +48,8 @@ def raise_status(status: int, message: str) -> NoReturn:
     """Raise the error of an HTTP response to a transfer."""
     if status == _HTTP_NO_SPACE:
         raise OSError(errno.ENOSPC, message)
-    kinds = (kind for kind in InvokeCloneError.__subclasses__() if kind.status == status)
+    general = InvokeCloneError.__module__
+    kinds = (kind for kind in InvokeCloneError.__subclasses__() if (kind.__module__, kind.status) == (general, status))
     raise _with_text(next(kinds, OperationFailed), message)
 
 
