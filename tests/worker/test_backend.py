@@ -23,6 +23,7 @@ from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.backend import errors
 from invokeclone.worker.backend.dispatch import NameTaken
 from invokeclone.worker.backend.errors import NotOnThisWorker
+from invokeclone.worker.backend.joined import run_operation
 from invokeclone.worker.backend.operations import OPERATIONS, Holder
 from invokeclone.worker.backend.protocol import NodeImage
 from invokeclone.worker.backend.remote import RemoteBackend
@@ -45,6 +46,13 @@ JUNK: list[Any] = [
     "x",
     7,
 ]
+
+
+class CallingTestWorker:
+    """A worker that calls a method."""
+
+    def __init__(self, worker_id: str = WORKER) -> None:
+        self.worker_id = worker_id
 
 
 @pytest.fixture
@@ -271,3 +279,39 @@ async def test_a_node_of_a_pack_that_the_worker_lacks_is_named(
     assert outcome.status == "failed"
     assert outcome.error
     assert "has no node toy_of_a_pack: install the node pack" in outcome.error.error_message
+
+
+async def test_a_canceled_node_does_not_wait_for_the_connection(
+    tools: Tools, link: Link, make: Any, toys: Any, canceled: Any, claims: Claims, tmp_path: Path
+) -> None:
+    joined = join(tools, link, tmp_path / "joined")
+    waiting = asyncio.Event()
+
+    async def call(_method: str, _message: dict[str, Any]) -> dict[str, Any]:
+        waiting.set()
+        await asyncio.Event().wait()
+        raise AssertionError("the connection stays cut")
+
+    assert isinstance(joined.remote, RemoteBackend)
+    joined.remote._operations._call = call
+    toys.CALL.append(lambda context: context.boards.get_all())
+    item = await claims.add(make.item({"a": {"type": "toy_context"}}))
+    running = asyncio.create_task(asyncio.to_thread(SessionRunner(joined, make_context).run, item, canceled))
+    await asyncio.wait_for(waiting.wait(), 60)
+    canceled.set()
+    outcome = await asyncio.wait_for(running, 60)
+    toys.CALL.clear()
+    assert outcome.status == "canceled"
+
+
+@pytest.mark.parametrize("message", [{}, {"operation": 1}, {"operation": "boards", "item_id": 1, "fence": 0}, {"x": 1}])
+async def test_a_message_that_is_no_operation_is_an_error(resources: Resources, message: Any) -> None:
+    response = await run_operation(resources, CallingTestWorker(), message)
+    assert response["error"]["type"] == "InvalidArguments"
+
+
+async def test_an_operation_is_run_for_the_calling_worker(resources: Resources, item: ClaimedItem) -> None:
+    message = {"operation": "boards", "item_id": item.item_id, "fence": 0, "arguments": {}}
+    assert await run_operation(resources, CallingTestWorker(), message) == {"result": []}
+    response = await run_operation(resources, CallingTestWorker("another"), message)
+    assert response["error"]["type"] == "CanceledException"

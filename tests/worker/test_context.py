@@ -424,7 +424,7 @@ async def test_context_exposes_the_queue_item(ask: Ask, resources: Resources) ->
             item.session_id == item.session.id,
             list(item.session.graph.nodes),
             item.workflow,
-            context.config.get() is resources.settings,
+            context.config.get().limits is resources.settings.limits,
         ]
 
     expected = [True, "ask", 5, 1, True, ["ask"], {"name": "w"}, True]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -62,25 +63,36 @@ class Tools:
         except CanceledException:
             work.close()
             raise
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        if self.remote is None:
+            return future.result()
+        return _result_unless(future, lambda: False)  # the connection may be cut for long
 
     def wait_unless(self, canceled: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
         """Run long `work` like `wait`, and cancel it when `canceled` returns True. Raises CanceledException."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                return future.result(POLL_INTERVAL_S)
-            if future.done():
-                return future.result()
-            if canceled():
-                future.cancel()
-                checkpoint()
-                raise CanceledException("the queue item was canceled")
+        return _result_unless(asyncio.run_coroutine_threadsafe(work, self.loop), canceled)
 
     @cached_property
     def downloads(self) -> DownloadCache:
         """The cache of files that nodes download."""
         return DownloadCache(self.resources)
+
+
+def _result_unless(future: Future[T], canceled: Callable[[], bool]) -> T:
+    """Wait for a future, and cancel it when `canceled` returns True or the thread's item is canceled."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return future.result(POLL_INTERVAL_S)
+        if future.done():
+            return future.result()
+        try:
+            checkpoint()
+        except CanceledException:
+            future.cancel()
+            raise
+        if canceled():
+            future.cancel()
+            raise CanceledException("the queue item was canceled")
 
 
 @dataclass
