@@ -135,11 +135,20 @@ async def test_operations_without_an_effect_are_repeated_after_a_cut(
     assert await backend.boards() == []
 
 
+@pytest.mark.parametrize("joined", [False, True])
 async def test_a_late_image_is_refused_and_leaves_nothing(
-    backend: RemoteBackend, item: ClaimedItem, claims: Claims, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    tools: Tools,
+    backend: RemoteBackend,
+    joined: bool,
+    claims: Claims,
+    resources: Resources,
+    make: Any,
+    monkeypatch: Any,
 ) -> None:
+    item = await claims.add(make.item({"a": {"type": "toy_number"}}, fence=3))
+    running = (backend if joined else tools.backend).item(item)
     image = Image.new("RGB", (8, 8), "red")
-    saved = await backend.item(item).save_image(image, FIELDS)
+    saved = await running.save_image(image, FIELDS)
     before = files_of(resources)
     assert len(before) == 2
     assert (saved.session_id, saved.node_id, saved.has_workflow) == (item.session_id, "n", True)
@@ -154,7 +163,7 @@ async def test_a_late_image_is_refused_and_leaves_nothing(
     monkeypatch.setattr(images, "create_record", lose)
     for _ in range(2):
         with pytest.raises(CanceledException):
-            await backend.item(item).save_image(image, FIELDS)
+            await running.save_image(image, FIELDS)
         assert files_of(resources) == before
 
 

@@ -102,7 +102,7 @@ class Dispatcher:
         )
 
         async def check(connection: AsyncConnection) -> None:
-            await leases.require_held(connection, holder.worker_id, row.item_id, holder.fence or 0)
+            await leases.require_claim(connection, row.item_id, holder.fence or 0)
 
         return await images.save_encoded(self._resources, new, sent.png, sent.webp, check)
 

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from invokeclone.boards import service as boards_service
 from invokeclone.boards import store as boards_store
 from invokeclone.boards.schemas import BoardDTO
+from invokeclone.graph.context import CanceledException
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access
@@ -20,6 +23,7 @@ from invokeclone.models.records import store as models
 from invokeclone.presets import prompts
 from invokeclone.presets import service as presets
 from invokeclone.presets.schemas import PresetData
+from invokeclone.queue import leases
 from invokeclone.queue import service as queue
 from invokeclone.queue.calls import chain
 from invokeclone.queue.calls.chain import CalledSession
@@ -93,7 +97,15 @@ class LocalItem:
             workflow=fields.workflow,
             graph=fields.graph,
             user_id=self._item.user_id,
+            check=self._require_claim if self._fence else None,
         )
+
+    async def _require_claim(self, connection: AsyncConnection) -> None:
+        """Raise CanceledException if the item was claimed again, or has ended."""
+        try:
+            await leases.require_claim(connection, self._item.item_id, self._fence)
+        except leases.ItemNotHeld as error:
+            raise CanceledException(str(error)) from error
 
     async def create_board(self, name: str) -> BoardDTO:
         """Create a board of the user."""
