@@ -17,6 +17,7 @@ from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.utilities.events import LLMTaskProgressEvent
+from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.interfaces.tools import Tools
 
 PROGRESS_INTERVAL_S = 0.2
@@ -43,6 +44,7 @@ class Language:
             files = self._tools.backend.model_files()
             report = self._progress_reporter(body)
             try:
+                self._require_image_file(body)
                 report("loading_model", f"Loading {config.name}", None, None)
                 path = await files.path(config, lambda message, _share: report("loading_model", message, None, None))
                 return {"text": await in_thread(self._write, config, path, body, report), "error": None}
@@ -51,6 +53,11 @@ class Language:
                 return {"text": None, "error": f"{type(error).__name__}: {error}"}
             finally:
                 files.close()
+
+    def _require_image_file(self, body: dict[str, Any]) -> None:
+        """Raise NotOnThisWorker if the image to describe is a file of another machine."""
+        if "image" in body and self._tools.remote is not None:
+            raise NotOnThisWorker("images are described by a worker on the server's machine, and none runs there")
 
     def _write(self, config: Any, path: Path, body: dict[str, Any], report: Report) -> str:
         load = self._tools.engine.load

@@ -14,6 +14,7 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
+from invokeclone.models.errors import InstallCancelled
 from invokeclone.models.records import served_files, store
 from invokeclone.models.records.served_files import (
     FilesNotServed,
@@ -183,13 +184,27 @@ async def test_hashes_are_computed_once_and_may_come_late(
     assert {file.hash for file in (await link.models.listing("m", wait_s=0)).files} <= {None}
     complete = await link.models.listing("m")
     assert all((file.hash or "").startswith("blake3:") for file in complete.files)
-    monkeypatch.setattr(served_files, "hash_file", lambda _path: pytest.fail("hashed again"))
+    monkeypatch.setattr(served_files, "hash_file", lambda *_: pytest.fail("hashed again"))
     assert await served_files.ServedModels(resources).listing("m") == complete
-    (resources.settings.database_path.parent / served_files.FOLDER / "m.json").write_bytes(b"[")
+    (stored,) = (resources.settings.database_path.parent / served_files.FOLDER).iterdir()
+    stored.write_bytes(b"[")
     monkeypatch.undo()
-    listing, waits = link.models.listing, [0.0, 10.0]
+    listing, waits = link.models.listing, [0.0, 10.0, 10.0]
     monkeypatch.setattr(link.models, "listing", lambda key: listing(key, waits.pop(0)))
     assert tree(await worker().path(record, silent)) == FILES
+    async with resources.database.write() as connection:
+        await store.delete(connection, "m")
+    await install("sd/n", {"a.bin": b"n"})
+    await link.models.listing("n")
+    assert not stored.exists()
+
+
+async def test_hashing_stops_with_the_server_and_its_errors_are_reported(install: Install, link: Link) -> None:
+    await install("sd/m", FILES)
+    await link.models.listing("m", wait_s=0)
+    await link.models.close()
+    with pytest.raises(InstallCancelled):
+        await link.models.listing("m", wait_s=10)
 
 
 async def test_the_models_used_longest_ago_are_removed(worker: Any, install: Install, tmp_path: Path) -> None:

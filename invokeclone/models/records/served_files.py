@@ -9,7 +9,9 @@ change.
 
 import asyncio
 import contextlib
+import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from pydantic import BaseModel
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import Conflict, FailedDependency, NotFound
-from invokeclone.kit.files.storage import write_file
+from invokeclone.kit.files.storage import remove_file, write_file
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.models.files.hashing import hash_file
@@ -77,6 +79,12 @@ class ServedModels:
         """Use records and settings of `resources`."""
         self._resources = resources
         self._hashing: dict[str, asyncio.Task[_Hashes]] = {}
+        self._closing = threading.Event()
+
+    async def close(self) -> None:
+        """Stop computing hashes."""
+        self._closing.set()
+        await asyncio.gather(*self._hashing.values(), return_exceptions=True)
 
     async def listing(self, key: str, wait_s: float = HASHING_S) -> ModelListing:
         """Return the files of a model.
@@ -109,18 +117,28 @@ class ServedModels:
     async def _hash(self, key: str, root: Path, listing: ModelListing, hashes: _Hashes, wait_s: float) -> _Hashes:
         """Return the hashes that are known within `wait_s` seconds; the others are computed in the background."""
         task = self._hashing.get(key)
-        if task is None:
-            task = asyncio.create_task(in_thread(self._compute, key, root, listing, dict(hashes)), name=f"hash {key}")
+        if task is None or (task.done() and task.exception() is None):
+            task = asyncio.create_task(self._compute_and_clean(key, root, listing, dict(hashes)), name=f"hash {key}")
             self._hashing[key] = task
-            task.add_done_callback(lambda _task: self._hashing.pop(key, None))
         await asyncio.wait([task], timeout=wait_s)
-        return task.result() if task.done() else hashes
+        if not task.done():
+            return hashes
+        self._hashing.pop(key, None)
+        return task.result()
+
+    async def _compute_and_clean(self, key: str, root: Path, listing: ModelListing, hashes: _Hashes) -> _Hashes:
+        """Hash the files whose hash is not known, and remove the stored hashes of models without a record."""
+        hashes = await in_thread(self._compute, key, root, listing, hashes)
+        async with self._resources.database.read() as connection:
+            keys = await store.paths(connection)
+        await in_thread(_remove_others, self._resources.settings, set(keys))
+        return hashes
 
     def _compute(self, key: str, root: Path, listing: ModelListing, hashes: _Hashes) -> _Hashes:
         """Hash the files whose hash is not known, and store all. Blocks."""
         for file in listing.files:
             if _hash_of(file, hashes) is None:
-                digest = hash_file(root / file.path if listing.is_folder else root)
+                digest = hash_file(root / file.path if listing.is_folder else root, self._closing.is_set)
                 hashes[file.path] = [file.size, file.version, digest]
         listed = {file.path for file in listing.files}
         hashes = {path: entry for path, entry in hashes.items() if path in listed}
@@ -138,8 +156,16 @@ class ServedModels:
         return {}
 
 
+def _remove_others(settings: Settings, keys: set[str]) -> None:
+    paths = {_hashes_path(settings, key) for key in keys}
+    for path in (settings.database_path.parent / FOLDER).glob("*.json"):
+        if path not in paths:
+            remove_file(path)
+
+
 def _hashes_path(settings: Settings, key: str) -> Path:
-    return settings.database_path.parent / FOLDER / f"{key}.json"
+    name = hashlib.sha256(key.encode()).hexdigest()[:32]  # a key may be any text
+    return settings.database_path.parent / FOLDER / f"{name}.json"
 
 
 def _hash_of(file: ServedFile, hashes: _Hashes) -> str | None:
