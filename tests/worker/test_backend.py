@@ -48,13 +48,6 @@ JUNK: list[Any] = [
 ]
 
 
-class CallingTestWorker:
-    """A worker that calls a method."""
-
-    def __init__(self, worker_id: str = WORKER) -> None:
-        self.worker_id = worker_id
-
-
 @pytest.fixture
 async def item(make: Any, claims: Claims) -> ClaimedItem:
     return await claims.add(make.item({"a": {"type": "toy_number"}}))
@@ -313,14 +306,14 @@ async def test_a_canceled_node_does_not_wait_for_the_connection(
     assert outcome.status == "canceled"
 
 
-@pytest.mark.parametrize("message", [{}, {"operation": 1}, {"operation": "boards", "item_id": 1, "fence": 0}, {"x": 1}])
+@pytest.mark.parametrize("message", [{}, {"item_id": 1}, {"item_id": "x", "fence": 0, "arguments": {}}, {"x": 1}])
 async def test_a_message_that_is_no_operation_is_an_error(resources: Resources, message: Any) -> None:
-    response = await run_operation(resources, CallingTestWorker(), message)
+    response = await run_operation(resources, WORKER, "boards", message)
     assert response["error"]["type"] == "InvalidArguments"
 
 
 async def test_an_operation_is_run_for_the_calling_worker(resources: Resources, item: ClaimedItem) -> None:
-    message = {"operation": "boards", "item_id": item.item_id, "fence": 0, "arguments": {}}
-    assert await run_operation(resources, CallingTestWorker(), message) == {"result": []}
-    response = await run_operation(resources, CallingTestWorker("another"), message)
+    message = {"item_id": item.item_id, "fence": 0, "arguments": {}}
+    assert await run_operation(resources, WORKER, "boards", message) == {"result": []}
+    response = await run_operation(resources, "another", "boards", message)
     assert response["error"]["type"] == "CanceledException"
