@@ -36,6 +36,9 @@ from invokeclone.kit.resources import Resources
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
+Check = Callable[[AsyncConnection], Awaitable[None]]
+"""Runs in the transaction of a new record, before it is inserted, and raises an error to refuse it."""
+
 _log = log.get("images")
 _IMAGE_WORK: RunVar[CapacityLimiter] = RunVar("threads that process images")
 
@@ -125,11 +128,12 @@ async def save(
     workflow: str | None = None,
     graph: str | None = None,
     user_id: str = "system",
+    check: Check | None = None,
 ) -> ImageDTO:
     """Store a generated image; `metadata`, `workflow` and `graph` are JSON text and are embedded unchanged.
 
     If the board does not exist, the image is stored without it and a warning is logged. `image` must not change until
-    this returns.
+    this returns. `check` may refuse the record.
     """
     settings = resources.settings
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
@@ -158,7 +162,26 @@ async def save(
 
     async with intent_log.open_intent(resources) as intent:
         await off_loop(lambda: intent.run(write_files), image_work_limiter())
-        return ImageDTO.model_validate(await create_record(resources, new, location))
+        return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
+
+
+async def save_encoded(
+    resources: Resources,
+    new: NewImage,
+    packed: bytes,
+    small: bytes,
+    check: Callable[[AsyncConnection], Awaitable[None]],
+) -> ImageDTO:
+    """Store an image that is encoded already, and its thumbnail; `check` may refuse the record in its transaction."""
+    location = ImageLocation(new.image_name, new.image_subfolder)
+
+    def write_files(intent: intent_log.Intent) -> None:
+        intent.write(IMAGES, [location])
+        files.write(resources.settings, location, packed, small)
+
+    async with intent_log.open_intent(resources) as intent:
+        await in_thread(intent.run, write_files)
+        return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
 
 
 async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
@@ -180,10 +203,16 @@ def new_location(
 
 
 async def create_record(
-    resources: Resources, new: NewRecord, location: ImageLocation, kind: MediaKind = IMAGES
+    resources: Resources,
+    new: NewRecord,
+    location: ImageLocation,
+    kind: MediaKind = IMAGES,
+    check: Check | None = None,
 ) -> dict[str, Any]:
     """Create the record of files just written and return the fields of its DTO; on an error the files are removed."""
     async with resources.database.write() as connection:
+        if check is not None:
+            await check(connection)
         fields = await store.add(connection, kind, new)
     if fields["board_id"] != new.board_id:
         _log.warning(

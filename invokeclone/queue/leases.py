@@ -90,6 +90,11 @@ _INTERRUPT_EXPIRED, _RELEASE_EXPIRED = _interrupt(*_EXPIRED), _release(*_EXPIRED
 _INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER = _interrupt(*_OF_WORKER), _release(*_OF_WORKER)
 _HELD = (columns.worker_id == parameter("worker_id"), has_status(columns, "in_progress"))
 _HELD_ITEM = PreparedStatement(select(*RECORD).where(IS_ITEM, HAS_FENCE, *_HELD))
+_LOCKED_CLAIM = PreparedStatement(
+    select(columns.item_id)
+    .where(IS_ITEM, HAS_FENCE, has_status(columns, "in_progress"))
+    .with_for_update(read=True, of=session_queue)
+)
 _HELD_CLAIM = PreparedStatement(select(*CLAIMED).where(*_HELD).limit(1))
 
 
@@ -143,6 +148,12 @@ async def held_item(resources: Resources, worker_id: str, item_id: int, fence: i
     if row is None:
         raise ItemNotHeld(item_id)
     return to_item(row)
+
+
+async def require_claim(connection: Changes, item_id: int, fence: int) -> None:
+    """Raise ItemNotHeld unless the item runs by its claim with `fence`; that stays so until the transaction ends."""
+    if await _LOCKED_CLAIM.first(connection, item_id=item_id, with_fence=fence) is None:
+        raise ItemNotHeld(item_id)
 
 
 async def held_claim(resources: Resources, worker_id: str) -> ClaimedItem | None:

@@ -22,6 +22,7 @@ from invokeclone.worker.engine import Engine
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.tensors import TensorStore
+from tests.worker.joined import Claims, Link
 
 TOYS = Path(__file__).parent / "toys.py"
 
@@ -73,6 +74,16 @@ async def tools(resources: Resources, channel: FakeChannel, tmp_path: Path) -> T
         images=RecentImages(100_000),
         engine=Engine(resources.settings, "cpu"),
     )
+
+
+@pytest.fixture
+def claims(resources: Resources) -> Claims:
+    return Claims(resources.database)
+
+
+@pytest.fixture
+def link(resources: Resources) -> Link:
+    return Link(resources)
 
 
 class Make:

@@ -93,6 +93,20 @@ def copy_with_texts(data: bytes, texts: Mapping[str, str]) -> bytes | None:
     return _assemble(header, b"".join(packed), texts)
 
 
+def complete_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of the PNG in `data`, without decoding its pixels; None if it is no complete PNG file."""
+    if not data.startswith(SIGNATURE):
+        return None
+    header, last, end = b"", b"", len(SIGNATURE)
+    for name, content in _chunks(data):
+        header = header or content
+        last, end = name, end + len(content) + CHUNK_FRAME
+    if last != b"IEND" or end != len(data) or len(header) != HEADER.size:
+        return None
+    width, height = struct.unpack_from(">II", header)
+    return (width, height) if width and height else None
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and content of each complete chunk."""
     position = len(SIGNATURE)

@@ -101,6 +101,25 @@ class InvokeAIAppConfig(BaseSettings):
     style_presets_dir: Path = Field(Path("style_presets"), description="Folder of style preset images.")
     workflow_thumbnails_dir: Path = Field(Path("workflow_thumbnails"), description="Folder of workflow thumbnails.")
 
+    # Workers on other machines
+    shared_models_dir: SkipJsonSchema[Path | None] = Field(
+        default=None,
+        exclude=True,
+        description="Of a joined worker: the server's models folder as mounted on this machine; its models are not fetched.",
+    )
+    model_cache_dir: SkipJsonSchema[Path] = Field(
+        default=Path("model_cache"),
+        exclude=True,
+        description="Of a joined worker: folder of the models fetched from the server; workers of one machine may share it.",
+    )
+    max_model_cache_gb: SkipJsonSchema[float] = Field(
+        default=100.0,
+        gt=0,
+        le=1_000_000,
+        exclude=True,
+        description="Of a joined worker: size of model_cache_dir in GB; the models used longest ago are removed.",
+    )
+
     # Logging
     log_handlers: list[str] = Field(["console"], description="console, file=PATH, syslog=ADDRESS, http=HOST/PATH.")
     log_format: Literal["plain", "color", "syslog", "legacy"] = Field("color", description="Format of log lines.")
@@ -352,6 +371,11 @@ class InvokeAIAppConfig(BaseSettings):
     def download_cache_path(self) -> Path:
         """Folder of models downloaded on demand, absolute."""
         return self.under_root(self.download_cache_dir)
+
+    @property
+    def model_cache_path(self) -> Path:
+        """Folder of the models that a joined worker fetched, absolute."""
+        return self.under_root(self.model_cache_dir)
 
     @property
     def fonts_path(self) -> Path:

@@ -30,7 +30,7 @@ from invokeclone.queue.events import (
     QueueItemStatusChangedEvent,
 )
 from invokeclone.queue.reports import report
-from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
+from invokeclone.queue.rows import Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.tables import session_queue
@@ -59,9 +59,14 @@ async def status_event(connection: Changes, item: Item) -> QueueItemStatusChange
 
 
 async def suspend(
-    resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
+    resources: Resources,
+    item: Item,
+    fence: int,
+    state: GraphExecutionState,
+    called: Sequence[CalledSession],
+    workflow: str,
 ) -> None:
-    """Set `item` to waiting for the call in `state`, and enqueue the called sessions.
+    """Set `item`, held by the claim with `fence`, to waiting for the call in `state`, and enqueue the called sessions.
 
     Raises CallFailed if they exceed the queue's capacity or the user's quota, CanceledException if the item is no longer running.
     """
@@ -69,7 +74,7 @@ async def suspend(
     assert execution is not None
 
     async def wait(connection: Changes) -> Event:
-        waiting = await store.set_status(connection, item.item_id, "waiting", fence=item.fence or None)
+        waiting = await store.set_status(connection, item.item_id, "waiting", fence=fence or None)
         if waiting is None:
             raise CanceledException("the queue item was canceled")
         pending, _ = await store.count_pending(connection, item.queue_id)
@@ -97,7 +102,7 @@ async def suspend(
 
 async def _add(
     connection: Changes,
-    item: ClaimedItem,
+    item: Item,
     execution: WorkflowCallExecution,
     called: Sequence[CalledSession],
     workflow: str,
