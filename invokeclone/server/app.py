@@ -39,6 +39,7 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Services
 from invokeclone.kit.sql.database import Database
+from invokeclone.kit.storage import addresses
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install import embedded_model, scan
@@ -229,6 +230,7 @@ async def _lifespan(
         if scratch is not None:
             stack.callback(scratch.cleanup)
         await off_loop(lambda: private_files.prepare(resources.settings))
+        await off_loop(lambda: addresses.check(resources.settings, resources.storage))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(services.get(BatchFollower).stop)

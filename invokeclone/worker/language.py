@@ -7,7 +7,6 @@ import asyncio
 import importlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from invokeclone.components.language_models.nodes import SYSTEM_PROMPT
@@ -16,6 +15,7 @@ from invokeclone.kit import log
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.models.records import store
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.interfaces.tools import Tools
@@ -69,11 +69,16 @@ class Language:
                 return text
             with load(config, path, SubModelType.Scheduler) as processor:
                 description: str = pipeline.describe(
-                    *(model, words, processor, _read_image(Path(body["image"])), body["instruction"]),
+                    *(model, words, processor, self._read_image(body["image"]), body["instruction"]),
                     device=loaded.device,
                     on_tokens=on_tokens,
                 )
                 return description
+
+    def _read_image(self, key: str) -> Any:
+        with open_stored_image(StoredFile(self._tools.resources.storage, key).source()) as image:
+            image.load()
+            return convert(upright(image), "RGB")
 
     def _progress_reporter(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
         """Return a function that emits progress events to the user, unless the task has no id."""
@@ -109,9 +114,3 @@ def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
             callback(count)
 
     return call
-
-
-def _read_image(path: Path) -> Any:
-    with open_stored_image(path) as image:
-        image.load()
-        return convert(upright(image), "RGB")

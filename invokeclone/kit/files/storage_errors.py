@@ -1,7 +1,8 @@
-"""Conversion of disk and database errors to errors with an HTTP status.
+"""Conversion of errors of disks, storage services and databases to errors with an HTTP status.
 
 no space, quota, file too large          507
 read-only, no permission                 507
+a storage service that does not respond  503
 a name that is too long                  400
 a database that is locked                503
 a database that is full or read-only     507
@@ -27,6 +28,17 @@ class StorageReadOnly(InsufficientStorage):
         super().__init__("the server may not write to its folders: nothing was stored; its log names the file")
 
 
+class StorageUnreachable(OSError):
+    """A storage service on the network does not respond, or responds with an error of its own."""
+
+
+class StorageOutage(Unavailable):
+    """The storage service cannot be used at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot reach its storage: try again; its log has the reason")
+
+
 class NameTooLong(BadRequest):
     """A name is longer than the file system allows."""
 
@@ -45,6 +57,11 @@ class DatabaseBusy(Unavailable):
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_DISK: dict[frozenset[int], type[InvokeCloneError]] = {
+    FULL: StorageFull,
+    READ_ONLY: StorageReadOnly,
+    frozenset({errno.ENAMETOOLONG}): NameTooLong,
+}
 _SQLITE: dict[int, type[InvokeCloneError]] = {
     sqlite3.SQLITE_FULL: StorageFull,
     sqlite3.SQLITE_READONLY: StorageReadOnly,
@@ -79,13 +96,12 @@ def _convert(error: BaseException) -> InvokeCloneError | None:
         if code is not None and (kind := _SQLITE.get(code & 0xFF)):
             return kind()
         return next((kind() for text, kind in _SQLITE_TEXTS.items() if text in str(error)), None)
+    if isinstance(error, StorageUnreachable):
+        return StorageOutage()
     if not isinstance(error, OSError) or error.errno is None:
         return None
-    if error.errno in FULL:
-        return StorageFull()
-    if error.errno in READ_ONLY:
-        return StorageReadOnly()
-    return NameTooLong() if error.errno == errno.ENAMETOOLONG else None
+    kind = next((kind for numbers, kind in _DISK.items() if error.errno in numbers), None)
+    return kind() if kind else None
 
 
 def startup_line(error: Exception) -> str | None:

@@ -14,6 +14,7 @@ from invokeclone.images import service
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
 
@@ -71,10 +72,10 @@ class WorkerImages:
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
         """Return the image upright, converted if `mode` is given; raises ImageNotFound, ImageNotYours."""
         if not self._session.user.is_admin:
-            self.get_path(image_name)  # checks access: a cached image may belong to another user
+            self._file(image_name)  # checks access: a cached image may belong to another user
         image = self._tools.images.get(image_name)
         if image is None:
-            image = self._open(self.get_path(image_name))
+            image = self._open(self._file(image_name))
             self._tools.images.keep(image_name, image)
         return convert(image, mode) if mode and mode != image.mode else image
 
@@ -90,12 +91,18 @@ class WorkerImages:
         return record.model_copy(update={"width": width, "height": height})
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
-        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours."""
+        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours.
+
+        If files are not stored on this machine, it is the path of a copy that stays for some time.
+        """
+        return self._tools.copies.path(self._file(image_name, thumbnail=thumbnail))
+
+    def _file(self, image_name: str, *, thumbnail: bool = False) -> StoredFile:
         user = self._session.user
-        return self._tools.wait(service.path(self._tools.resources, image_name, thumbnail=thumbnail, user=user))
+        return self._tools.wait(service.file(self._tools.resources, image_name, thumbnail=thumbnail, user=user))
 
     @staticmethod
-    def _open(path: Path) -> "Image":
-        with open_stored_image(path) as image:
+    def _open(file: StoredFile) -> "Image":
+        with open_stored_image(file.source()) as image:
             image.load()
             return upright(image.copy())

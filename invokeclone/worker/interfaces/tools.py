@@ -22,6 +22,7 @@ from invokeclone.users.current import SYSTEM, User
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
+from invokeclone.worker.local_copies import LocalCopies
 from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.stats import SessionStats
 from invokeclone.worker.tensors import TensorStore
@@ -68,6 +69,11 @@ class Tools:
                 future.cancel()
                 checkpoint()
                 raise CanceledException("the queue item was canceled")
+
+    @cached_property
+    def copies(self) -> LocalCopies:
+        """Local copies of files in a storage on the network; they are removed with the tensors."""
+        return LocalCopies(self.tensors.folder / "copies")
 
     @cached_property
     def downloads(self) -> DownloadCache:
