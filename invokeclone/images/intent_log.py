@@ -170,7 +170,7 @@ async def _settle(resources: Resources, locations: _Locations) -> bool:
             async with resources.database.read() as connection:
                 recorded = await store.existing(connection, kind, [location.name for location in listed])
             orphans = [location for location in listed if location.name not in recorded]
-            if await in_thread(files.remove, resources.settings, orphans, kind):
+            if await in_thread(files.remove, resources.storage, orphans, kind):
                 return False
     except (OSError, SQLAlchemyError) as error:
         _log.warning("files without a record stay until the next start: %s", error)
@@ -191,7 +191,7 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             continue
         try:
             locations = await in_thread(_read, descriptor)
-            await in_thread(_remove_parts, resources.settings, locations)
+            await in_thread(_remove_parts, resources, locations)
             if await _settle(resources, locations):
                 await in_thread(path.unlink, missing_ok=True)
         except OSError as error:
@@ -241,10 +241,6 @@ def _read(descriptor: int) -> _Locations:
     return locations
 
 
-def _remove_parts(settings: Settings, locations: _Locations) -> None:
-    """Remove temporary files of `locations`."""
-    paths = {path for kind, location in locations for path in files.paths(settings, location, kind)}
-    for parent in {path.parent for path in paths if path.parent.is_dir()}:
-        for part in parent.glob(".*.part"):
-            if parent / part.name[1:].rsplit(".", 2)[0] in paths:
-                part.unlink(missing_ok=True)
+def _remove_parts(resources: Resources, locations: _Locations) -> None:
+    """Remove what was half-written of the files at `locations`."""
+    resources.storage.remove_partial(key for kind, location in locations for key in files.keys(location, kind))

@@ -5,7 +5,6 @@ Files are written before records; records are deleted before files; deletions ar
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,8 +30,10 @@ from invokeclone.images.schemas import (
     WorkflowAndGraphResponse,
 )
 from invokeclone.kit import log
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
@@ -107,7 +108,7 @@ async def upload(
 
     def write_files(intent: intent_log.Intent) -> None:
         intent.write(IMAGES, [location])
-        files.write(settings, location, prepared.png, webp)
+        files.write(resources.storage, location, prepared.png, webp)
 
     async with intent_log.open_intent(resources) as intent:
         await in_thread(intent.run, write_files)  # waits for the disk and needs no slot of the limiter
@@ -158,7 +159,7 @@ async def save(
     def write_files(intent: intent_log.Intent) -> None:
         packed, small = png.encode(image, settings.pil_compress_level, texts), files.thumbnail(image)
         intent.write(IMAGES, [location])
-        files.write(settings, location, packed, small)
+        files.write(resources.storage, location, packed, small)
 
     async with intent_log.open_intent(resources) as intent:
         await off_loop(lambda: intent.run(write_files), image_work_limiter())
@@ -177,7 +178,7 @@ async def save_encoded(
 
     def write_files(intent: intent_log.Intent) -> None:
         intent.write(IMAGES, [location])
-        files.write(resources.settings, location, packed, small)
+        files.write(resources.storage, location, packed, small)
 
     async with intent_log.open_intent(resources) as intent:
         await in_thread(intent.run, write_files)
@@ -236,7 +237,7 @@ async def upright_size(resources: Resources, record: ImageDTO) -> tuple[int, int
     if record.image_origin != ResourceOrigin.EXTERNAL:
         return size
     location = ImageLocation(record.image_name, record.image_subfolder)
-    turned = await in_thread(files.is_turned, files.full_path(resources.settings, location))
+    turned = await in_thread(files.is_turned, StoredFile(resources.storage, files.full_key(location)))
     return size[::-1] if turned else size
 
 
@@ -246,23 +247,26 @@ async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) ->
     return await store.metadata_json(resources.database, name)
 
 
-async def path(
+async def file(
     resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: MediaKind = IMAGES
-) -> Path:
-    """Return the path of the file of an image or video.
+) -> StoredFile:
+    """Return the file of an image or video, whether it exists or not.
 
     Raises ImageNotYours, or the kind's error when it does not exist.
     """
     await access.require_readable(resources.database, user, kind, name)
     location = await store.get_location(resources.database, name, kind)
-    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, location, kind)
+    key = (files.thumbnail_key if thumbnail else files.full_key)(location, kind)
+    return StoredFile(resources.storage, key)
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
     """Return the workflow and the graph embedded in an image; raises ImageNotYours, ImageNotFound."""
-    file = await path(resources, name, user=user)
+    stored = await file(resources, name, user=user)
     try:
-        embedded_texts = await in_thread(png.read_embedded_texts, file)
+        embedded_texts = await in_thread(lambda: png.read_embedded_texts(stored.source()))
+    except StorageUnreachable:
+        raise
     except OSError as error:
         raise ImageNotFound(name) from error
     return WorkflowAndGraphResponse(workflow=embedded_texts.get(png.WORKFLOW), graph=embedded_texts.get(png.GRAPH))
@@ -274,13 +278,15 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
 
     def remake(intent: intent_log.Intent) -> bytes:
         intent.write(IMAGES, [location])
-        return files.regenerate_thumbnail(resources.settings, location)
+        return files.regenerate_thumbnail(resources.storage, location)
 
     try:
         async with intent_log.open_intent(resources) as intent:
             webp = await off_loop(lambda: intent.run(remake), image_work_limiter())
             await store.get_location(resources.database, name)  # it may have been deleted in the meantime
             return webp
+    except StorageUnreachable:
+        raise
     except OSError as error:
         raise ImageNotFound(name) from error
 
@@ -353,7 +359,7 @@ async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind
         return True
     resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
     with CancelScope(shield=True):
-        failed = await in_thread(files.remove, resources.settings, [item.location for item in items], kind)
+        failed = await in_thread(files.remove, resources.storage, [item.location for item in items], kind)
     for location in failed:
         _log.warning("could not remove the files of the deleted %s %s yet", kind, location.name)
     return not failed

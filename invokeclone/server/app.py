@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from starlette.middleware.cors import CORSMiddleware
@@ -40,6 +40,7 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Services
 from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.storage import addresses
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install import embedded_model, scan
@@ -238,6 +239,7 @@ async def _lifespan(
         if scratch is not None:
             stack.callback(scratch.cleanup)
         await off_loop(lambda: private_files.prepare(resources.settings))
+        await off_loop(lambda: addresses.check(resources.settings, resources.storage))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(services.get(BatchFollower).stop)
@@ -246,12 +248,8 @@ async def _lifespan(
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
-        moves = services.add(ImageMoves, ImageMoves(resources))
-        await moves.start()
-        stack.push_async_callback(moves.stop)
-        zips = services.add(ImageDownloads, ImageDownloads(resources))
-        await zips.start()
-        stack.push_async_callback(zips.stop)
+        await _start(stack, services.add(ImageMoves, ImageMoves(resources)))
+        await _start(stack, services.add(ImageDownloads, ImageDownloads(resources)))
         downloads = services.add(
             DownloadQueue,
             DownloadQueue(resources.settings, bus, reserved=lambda: changes.list_model_paths(resources)),
@@ -260,16 +258,14 @@ async def _lifespan(
         installer = services.add(
             models_service.Installer, models_service.Installer(resources, downloads, persistent=True)
         )
-        await installer.start()
-        stack.push_async_callback(installer.stop)
+        await _start(stack, installer)
         await embedded_model.register_embedded(resources)
         expander = services.add(PromptExpander, PromptExpander())
         stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:
             await scan.install_unregistered(resources, installer)
         webhook_sender = services.add(WebhookSender, WebhookSender(resources))
-        await webhook_sender.start()
-        stack.push_async_callback(webhook_sender.stop)
+        await _start(stack, webhook_sender)
         bus.subscribe(functools.partial(_wake_sender, webhook_sender), *ITEM_EVENTS)
         sockets = services.get(Sockets)
         sockets.listen(bus)
@@ -281,18 +277,27 @@ async def _lifespan(
             command=worker_command or (sys.executable,),
         )
         supervisor.hardware = await off_loop(hardware.devices)
-        leases = LeaseKeeper(resources, supervisor)
-        await leases.start()
-        stack.push_async_callback(leases.stop)
+        await _start(stack, LeaseKeeper(resources, supervisor))
         services.add(Supervisor, supervisor)
         services.add(Workers, supervisor)
         packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
         await packs.start()
         stack.callback(packs.stop)
         if worker_command is not None:
-            await supervisor.start()
-            stack.push_async_callback(supervisor.stop)
+            await _start(stack, supervisor)
         yield
+
+
+class _Startable(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+async def _start(stack: contextlib.AsyncExitStack, service: _Startable) -> None:
+    """Start a service, which is stopped at the end of the stack."""
+    await service.start()
+    stack.push_async_callback(service.stop)
 
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:

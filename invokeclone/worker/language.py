@@ -16,6 +16,7 @@ from invokeclone.kit import log
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.interfaces.tools import Tools
@@ -80,11 +81,16 @@ class Language:
                 return text
             with load(config, path, SubModelType.Scheduler) as processor:
                 description: str = pipeline.describe(
-                    *(model, words, processor, _read_image(Path(body["image"])), body["instruction"]),
+                    *(model, words, processor, self._read_image(body["image"]), body["instruction"]),
                     device=loaded.device,
                     on_tokens=on_tokens,
                 )
                 return description
+
+    def _read_image(self, key: str) -> Any:
+        with open_stored_image(StoredFile(self._tools.resources.storage, key).source()) as image:
+            image.load()
+            return convert(upright(image), "RGB")
 
     def _progress_reporter(self, body: dict[str, Any]) -> Report:
         """Return a function that emits progress events to the user, unless the task has no id."""
@@ -120,9 +126,3 @@ def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
             callback(count)
 
     return call
-
-
-def _read_image(path: Path) -> Any:
-    with open_stored_image(path) as image:
-        image.load()
-        return convert(upright(image), "RGB")

@@ -162,12 +162,13 @@ def test_models_are_loaded_from_local_folder_views_only() -> None:
 
 # The network
 
-NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.client", "ftplib", "smtplib", "socket", "ssl", "huggingface_hub", "websockets", "websocket", "socketio.Client", "socketio.AsyncClient", "asyncio.open_connection", "xmlrpc", "git", "paramiko")  # fmt: skip
+NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.client", "ftplib", "smtplib", "socket", "ssl", "huggingface_hub", "websockets", "websocket", "socketio.Client", "socketio.AsyncClient", "asyncio.open_connection", "xmlrpc", "git", "paramiko", "obstore")  # fmt: skip
 CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
 MAY_USE_THE_NETWORK = {
     "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
     "server/http/origins.py": "asks for this machine's names; opens no connection",
+    "kit/storage/s3.py": "the S3 service that the operator's settings name",
     "models/install/sources/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
 }
 OFFLINE = {"errors.HFValidationError", "utils.validate_repo_id", "hf_hub_url"}

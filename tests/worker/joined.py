@@ -119,7 +119,9 @@ class Link:
         if address == MODEL_FILE:
             return await self.models.path(query["key"], query["path"], query.get("version"))
         thumbnail = query["thumbnail"] == "true"
-        return await self.dispatcher.image_path(query["name"], self._holder(path), thumbnail=thumbnail)
+        file = await self.dispatcher.image_file(query["name"], self._holder(path), thumbnail=thumbnail)
+        assert file.path
+        return file.path
 
     @staticmethod
     def _split(path: str) -> tuple[str, dict[str, str]]:

@@ -231,19 +231,21 @@ async def test_fetched_images_are_kept_up_to_the_budget_between_items(
     names = [
         (await local.save_image(Image.new("RGB", (16, 16), color), FIELDS)).image_name for color in ("red", "blue")
     ]
-    budget = max([(await local.image_path(name)).stat().st_size for name in names])
+    budget = max([(await local.image_file(name)).stat().size for name in names])
     files = ImageTransfers(link, tools.resources.settings, tmp_path / "fetched", budget)
     backend = RemoteBackend(link.call, files, lambda _: pytest.fail("no model is used"))
     for _ in range(2):
         running = backend.item(item)
-        paths = [await running.image_path(name) for name in names]
-        assert [path.read_bytes() for path in paths] == [(await local.image_path(name)).read_bytes() for name in names]
+        paths = [(await running.image_file(name)).path for name in names]
+        assert [path.read_bytes() for path in paths if path] == [
+            (await local.image_file(name)).read() for name in names
+        ]
     assert len(link.requests) == 3  # the first was removed between the items
-    both = await asyncio.gather(*(running.image_path(name, thumbnail=True) for name in (names[0], names[0])))
-    assert both[0].suffix == ".webp"
+    both = await asyncio.gather(*(running.image_file(name, thumbnail=True) for name in (names[0], names[0])))
+    assert both[0].name.endswith(".webp")
     assert len(link.requests) == 4
     with pytest.raises(ImageNotFound):
-        await running.image_path("no.png")
+        await running.image_file("no.png")
 
 
 # The nodes of a joined worker

@@ -145,7 +145,7 @@ def texts_of(image: Image.Image) -> dict[str, str]:
     return {key: str(image.info[key]) for key in (METADATA, WORKFLOW, GRAPH) if key in image.info}
 
 
-def read_embedded_texts(path: Path) -> dict[str, str]:
+def read_embedded_texts(source: Path | io.BytesIO) -> dict[str, str]:
     """Return the three texts of a file, as far as present, without decoding pixels. Raises OSError."""
-    with open_stored_image(path) as image:
+    with open_stored_image(source) as image:
         return texts_of(image)

@@ -120,6 +120,31 @@ class InvokeAIAppConfig(BaseSettings):
         description="Of a joined worker: size of model_cache_dir in GB; the models used longest ago are removed.",
     )
 
+    # Storage
+    storage_url: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Where images, videos, their thumbnails, and the images of presets and workflows are stored: "
+        "s3://BUCKET/PREFIX or file:///PATH; null: in the folders above. See docs/storage.md.",
+    )
+    storage_endpoint: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Address of the S3 service, such as https://minio.example:9000; null: AWS_ENDPOINT_URL of the environment, "
+        "or else Amazon's.",
+    )
+    storage_reads: SkipJsonSchema[Literal["proxied", "presigned"]] = Field(
+        default="proxied",
+        exclude=True,
+        description="How clients read images and videos that are stored in S3: through this server, or by a redirect to a URL of "
+        "the S3 service that expires soon.",
+    )
+    storage_public_endpoint: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Address of the S3 service for clients, in presigned URLs; null: the same as for this server.",
+    )
+
     # Logging
     log_handlers: list[str] = Field(["console"], description="console, file=PATH, syslog=ADDRESS, http=HOST/PATH.")
     log_format: Literal["plain", "color", "syslog", "legacy"] = Field("color", description="Format of log lines.")

@@ -1,6 +1,5 @@
 """The server's side of the operations of joined workers: runs each locally, with the rights of the item's user."""
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +17,7 @@ from invokeclone.images.schemas import ImageDTO, NewImage
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.queue import leases
 from invokeclone.queue.calls.chain import CalledSession
 from invokeclone.queue.leases import ItemNotHeld
@@ -66,10 +66,10 @@ class Dispatcher:
             return await _suspend(item, row, arguments)
         return await getattr(item, operation.name)(**named)
 
-    async def image_path(self, name: str, holder: Holder, *, thumbnail: bool = False) -> Path:
+    async def image_file(self, name: str, holder: Holder, *, thumbnail: bool = False) -> StoredFile:
         """Return the file of an image that the item's user may read. Raises ItemNotHeld, ImageNotFound, ImageNotYours."""
         row = await self._held_item(holder)
-        return await LocalItem(self._resources, row, holder.fence or 0).image_path(name, thumbnail=thumbnail)
+        return await LocalItem(self._resources, row, holder.fence or 0).image_file(name, thumbnail=thumbnail)
 
     async def receive_image(self, body: bytes, holder: Holder) -> ImageDTO:
         """Store an image that a worker sent for an item that it holds (see `transfers.py`).

@@ -18,6 +18,7 @@ from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.files import user_files
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import store as models
 from invokeclone.presets import prompts
@@ -72,15 +73,15 @@ class LocalItem:
 
     async def require_image(self, name: str) -> None:
         """Raise ImageNotFound or ImageNotYours unless the user may read the image."""
-        await images.path(self._resources, name, user=await self.user())
+        await images.file(self._resources, name, user=await self.user())
 
     async def image_metadata(self, name: str) -> str | None:
         """Return an image's metadata as JSON text."""
         return await images.metadata_json(self._resources, name, await self.user())
 
-    async def image_path(self, name: str, *, thumbnail: bool = False) -> Path:
+    async def image_file(self, name: str, *, thumbnail: bool = False) -> StoredFile:
         """Return the file of the image or its thumbnail."""
-        return await images.path(self._resources, name, thumbnail=thumbnail, user=await self.user())
+        return await images.file(self._resources, name, thumbnail=thumbnail, user=await self.user())
 
     async def save_image(self, image: "Image", fields: NodeImage) -> ImageDTO:
         """Store an image and its record."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from invokeclone.boards.schemas import BoardDTO
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.presets.schemas import PresetData
 from invokeclone.queue.calls.begin import Calls
@@ -62,8 +63,8 @@ class ItemBackend(Calls, Protocol):
         """Return an image's metadata as JSON text; raises ImageNotFound, ImageNotYours."""
         ...
 
-    async def image_path(self, name: str, *, thumbnail: bool = False) -> Path:
-        """Return a readable file of the image or its thumbnail; raises ImageNotFound, ImageNotYours."""
+    async def image_file(self, name: str, *, thumbnail: bool = False) -> StoredFile:
+        """Return the file of the image or its thumbnail; raises ImageNotFound, ImageNotYours."""
         ...
 
     async def save_image(self, image: "Image", fields: NodeImage) -> ImageDTO:

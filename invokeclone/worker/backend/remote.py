@@ -6,13 +6,14 @@ server may have run them.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from invokeclone.boards.schemas import BoardDTO
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.schemas import ImageDTO
+from invokeclone.kit.storage.local import LocalStorage
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.presets.schemas import PresetData
 from invokeclone.queue.calls.chain import CalledSession
@@ -97,10 +98,11 @@ class RemoteItem:
         """Return an image's metadata as JSON text."""
         return cast("str | None", await self._request("image_metadata", name=name))
 
-    async def image_path(self, name: str, *, thumbnail: bool = False) -> Path:
+    async def image_file(self, name: str, *, thumbnail: bool = False) -> StoredFile:
         """Return a copy of the image's file or of its thumbnail on this machine."""
         await self.require_image(name)
-        return await self._images.fetch(self._item, name, thumbnail=thumbnail)
+        path = await self._images.fetch(self._item, name, thumbnail=thumbnail)
+        return StoredFile(LocalStorage(path.parent), path.name)
 
     async def save_image(self, image: "Image", fields: NodeImage) -> ImageDTO:
         """Send an image to the server, which stores it and its record."""

@@ -13,6 +13,7 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.worker.backend.protocol import NodeImage
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
@@ -70,7 +71,7 @@ class WorkerImages:
         """Return the image upright, converted if `mode` is given; raises ImageNotFound, ImageNotYours."""
         image = self._tools.images.get(image_name)
         if image is None:
-            image = self._open(self.get_path(image_name))
+            image = self._open(self._file(image_name))
             self._tools.images.keep(image_name, image)
         elif not self._session.user.is_admin:  # a cached image may belong to another user
             self._tools.wait(self._backend.require_image(image_name))
@@ -86,11 +87,17 @@ class WorkerImages:
         return self._tools.wait(self._backend.image(image_name))
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
-        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours."""
-        return self._tools.wait(self._backend.image_path(image_name, thumbnail=thumbnail))
+        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours.
+
+        If files are not stored on this machine, it is the path of a copy that stays for some time.
+        """
+        return self._tools.copies.path(self._file(image_name, thumbnail=thumbnail))
+
+    def _file(self, image_name: str, *, thumbnail: bool = False) -> StoredFile:
+        return self._tools.wait(self._backend.image_file(image_name, thumbnail=thumbnail))
 
     @staticmethod
-    def _open(path: Path) -> "Image":
-        with open_stored_image(path) as image:
+    def _open(file: StoredFile) -> "Image":
+        with open_stored_image(file.source()) as image:
             image.load()
             return upright(image.copy())

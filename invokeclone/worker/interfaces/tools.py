@@ -24,6 +24,7 @@ from invokeclone.worker.backend.protocol import ItemBackend, UsedModelFiles, Wor
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
+from invokeclone.worker.local_copies import LocalCopies
 from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.stats import SessionStats
 from invokeclone.worker.tensors import TensorStore
@@ -71,6 +72,11 @@ class Tools:
     def wait_unless(self, canceled: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
         """Run long `work` like `wait`, and cancel it when `canceled` returns True. Raises CanceledException."""
         return _result_unless(asyncio.run_coroutine_threadsafe(work, self.loop), canceled)
+
+    @cached_property
+    def copies(self) -> LocalCopies:
+        """Local copies of files in a storage on the network; they are removed with the tensors."""
+        return LocalCopies(self.tensors.folder / "copies")
 
     @cached_property
     def downloads(self) -> DownloadCache:
