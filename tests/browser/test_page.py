@@ -37,6 +37,20 @@ async def test_an_image_from_prompt_to_gallery(page: Page, painter: Painter) -> 
     assert first["nodes"]["positive_prompt"]["value"] == "a red circle"
 
 
+async def test_the_page_opens_with_one_script_and_without_a_request_sent_twice(page: Page) -> None:
+    """What the document preloads is what the modules fetch."""
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    await page.reload()
+    await expect(page.get_by_role("button", name="Invoke")).to_be_enabled()
+    await expect(page.locator("#empty")).to_be_visible()
+    await expect(page.locator("#style option")).not_to_have_count(1)
+    lists = [address for address in sent if "/api/" in address]
+    assert len(lists) == len(set(lists))
+    assert len([address for address in lists if "/api/v1/images/" in address]) == 1
+    assert len([address for address in sent if address.endswith(".js")]) == 1
+
+
 async def test_cancel_and_clear(page: Page, painter: Painter) -> None:
     painter.go.clear()
     await page.get_by_label("Count").fill("3")
@@ -137,7 +151,7 @@ async def test_form_values_survive_a_reload(page: Page) -> None:
 
 async def test_missing_models_show_a_hint(blank: Page, url: str) -> None:
     page = blank
-    await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": []}))
+    await page.route("**/api/v2/models/capabilities", lambda route: route.fulfill(json={"models": []}))
     await page.goto(url)
     await expect(page.locator("#model-hint")).to_be_visible()
     await expect(page.get_by_role("button", name="Invoke")).to_be_disabled()

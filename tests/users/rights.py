@@ -222,6 +222,7 @@ RIGHTS: dict[str, Row] = {
     "get_model_records_by_attrs": everyone(f"GET {MODELS}/get_by_attrs?name=nobody&type=main&base=sd-1", 404),
     "get_model_records_by_hash": everyone(f"GET {MODELS}/get_by_hash?hash=nobody", 404),
     "get_model_record": everyone(f"GET {MODELS}/i/{{model}}"),
+    "list_model_capabilities": everyone(f"GET {MODELS}/capabilities"),
     "get_model_capabilities": everyone(f"GET {MODELS}/i/nobody/capabilities", 404),
     "update_model_record": admins(f"PATCH {MODELS}/i/{{model}}", json={"description": "d"}),
     "delete_model": admins(f"DELETE {MODELS}/i/nobody", 404),

@@ -17,7 +17,7 @@ let view = "all";
 let generation = 0;
 
 export function prepare() {
-  new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" }).observe($("sentinel"));
+  new IntersectionObserver(([entry]) => state.entered && entry.isIntersecting && more(), { rootMargin: "600px" }).observe($("sentinel"));
   $("again").addEventListener("click", reload);
   $("search").addEventListener("input", debounce(reload, 250));
   on(["board"], () => state.entered && reload());
