@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import QueueItemStatusChangedEvent
@@ -71,7 +71,7 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 async def servers(resources: Resources) -> AsyncIterator[list[Resources]]:
     """Return resources with a database of their own for each device, as worker processes have."""
     async with AsyncExitStack() as stack:
-        databases = [Database(resources.database.path) for _ in DEVICES]
+        databases = [SqliteDatabase(resources.database.path) for _ in DEVICES]
         for database in databases:
             stack.push_async_callback(database.close)
         yield [replace(resources, database=database) for database in databases]
