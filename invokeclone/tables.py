@@ -67,6 +67,19 @@ api_keys = Table(
 )
 """API keys: the SHA-256 of the key in hexadecimal, and its first letters for recognition."""
 
+worker_tokens = Table(
+    "worker_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("last_used_at", Text),
+)
+"""Tokens of workers on other machines, stored as `api_keys` are; one without `expires_at` is valid until revoked."""
+
 client_state = Table(
     "client_state",
     metadata,

@@ -60,6 +60,8 @@ from invokeclone.server.http.headers import SafeHeaders
 from invokeclone.server.http.origins import OwnOrigin
 from invokeclone.server.http.routing import RouteIndex
 from invokeclone.server.http.token_renewal import TokenRenewal
+from invokeclone.server.joined.api import router as joined_workers
+from invokeclone.server.joined.service import JoinedWorkers
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
@@ -97,6 +99,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     recall,
     utilities,
     custom_nodes,
+    joined_workers,
     presets,
     workflows,
 )
@@ -273,6 +276,8 @@ async def _lifespan(
         await leases.start()
         stack.push_async_callback(leases.stop)
         services.add(Supervisor, supervisor)
+        joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor))
+        stack.push_async_callback(joined.stop)
         services.add(Workers, supervisor)
         packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
         await packs.start()
