@@ -45,6 +45,7 @@ from invokeclone.models.install import embedded_model, scan
 from invokeclone.models.install import service as models_service
 from invokeclone.models.records import changes
 from invokeclone.models.records.relationships_api import router as model_relationships
+from invokeclone.models.records.served_files import ServedModels
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
@@ -75,6 +76,8 @@ from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.utilities.api import router as utilities
 from invokeclone.utilities.prompts import PromptExpander
+from invokeclone.worker.backend.api import router as worker_files
+from invokeclone.worker.backend.joined import run_operation
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
@@ -102,6 +105,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     joined_workers,
     presets,
     workflows,
+    worker_files,
 )
 COMPRESS_FROM = 1_000
 """Minimum size in bytes of a response that is compressed."""
@@ -152,6 +156,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     sockets = services.add(Sockets, Sockets(settings, database))
     follower = services.add(BatchFollower, BatchFollower(resources, bus))
     services.add(Runs, Runs(resources, follower))
+    services.add(ServedModels, ServedModels(resources))
     services.add(Clients, Clients(resources, follower))
     errors.install(app)
     routes = RouteIndex(app)
@@ -235,7 +240,7 @@ async def _lifespan(
         await off_loop(lambda: private_files.prepare(resources.settings))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
-        stack.push_async_callback(services.get(BatchFollower).stop)
+        stack.push_async_callback(_stop_tasks, services)
         await queue_service.recover(resources)
         await intent_log.settle_all(resources, alone=True)
         await style_presets.start(resources)
@@ -276,7 +281,7 @@ async def _lifespan(
         await leases.start()
         stack.push_async_callback(leases.stop)
         services.add(Supervisor, supervisor)
-        joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor))
+        joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor, run_operation))
         stack.push_async_callback(joined.stop)
         services.add(Workers, supervisor)
         packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
@@ -286,6 +291,12 @@ async def _lifespan(
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         yield
+
+
+async def _stop_tasks(services: Services) -> None:
+    """Stop the background tasks of services that need no start."""
+    await services.get(BatchFollower).stop()
+    await services.get(ServedModels).close()
 
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:

@@ -25,6 +25,8 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.backend.http import HttpTransport
+from invokeclone.worker.backend.joined import JoinedBackend
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.calls import JoinedServer, RemoteQueue, ServerCalls
 from invokeclone.worker.engine import Engine, describe_devices, first_device
@@ -103,15 +105,22 @@ class Process:
         self._calls = ServerCalls(self._link.call) if server is not None else None
         self._database = Database(None if server is not None else settings.database_path, echo=settings.log_sql)
         resources = Resources(settings, self._database, self._link)
+        folder = own_folder(settings.outputs_path / "tensors", device)
+        self._joined = (
+            JoinedBackend(self._calls.call, HttpTransport(*server), settings, folder / "images")
+            if server is not None and self._calls is not None
+            else None
+        )
         self._tools = Tools(
             resources=resources,
             loop=self._events,
             device=device,
             channel=self._link,
             cache=InvocationCache(settings.node_cache_size),
-            tensors=TensorStore(own_folder(settings.outputs_path / "tensors", device), TENSOR_BUDGET),
+            tensors=TensorStore(folder, TENSOR_BUDGET),
             images=RecentImages(IMAGE_BUDGET),
             engine=Engine(settings, device),
+            remote=self._joined.backend if self._joined else None,
         )
         self._requests = Requests(self._tools)
         engine = self._tools.engine
@@ -140,6 +149,8 @@ class Process:
         self._tools.tensors.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._database.close(), GRACE_S)
+            if self._joined is not None:
+                await asyncio.wait_for(self._joined.close(), GRACE_S)
         self._writer.close(GRACE_S)
 
     def _report_devices(self) -> None:
