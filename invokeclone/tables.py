@@ -77,6 +77,19 @@ user_quotas = Table(
 )
 """Quotas that differ from the settings, per user; a null value is no limit."""
 
+worker_tokens = Table(
+    "worker_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("last_used_at", Text),
+)
+"""Tokens of workers on other machines, stored as `api_keys` are; one without `expires_at` is valid until revoked."""
+
 client_state = Table(
     "client_state",
     metadata,

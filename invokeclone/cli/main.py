@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "copy", parents=[root_parser], help="copy the database of a stopped server to another one"
     )
     copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"), root_parser)
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -165,6 +166,34 @@ def _keys(command: _Parser, root_parser: _Parser) -> None:
     actions.add_parser("list", parents=[root_parser, owned], help="show the keys and when they were last used")
     revoke = actions.add_parser("revoke", parents=[root_parser], help="revoke a key")
     revoke.add_argument("key", metavar="KEY", help="id or prefix of the key, as `list` shows it")
+
+
+def _worker(command: _Parser, root_parser: _Parser) -> None:
+    command.add_argument("--join", metavar="URL", help="address of the server, such as https://host:9090")
+    command.add_argument(
+        "--token", help="the worker's token (default: the environment variable INVOKECLONE_WORKER_TOKEN)"
+    )
+    command.add_argument(
+        "--device",
+        action="append",
+        help="device to run items on: cpu, mps, cuda:N, xpu:N, or auto (default); may be repeated, one process each",
+    )
+    command.add_argument("--name", help="name of this machine in lists and item details (default: its host name)")
+    actions = command.add_subparsers(dest="action", metavar="ACTION")
+    token = actions.add_parser("token", help="on the server: create, list and revoke tokens of workers")
+    token_actions = token.add_subparsers(dest="token_action", metavar="ACTION", required=True)
+    create = token_actions.add_parser(
+        "create", parents=[root_parser], help="create a token and print it (it is not shown again)"
+    )
+    create.add_argument("token_name", metavar="NAME", help="what the token is for")
+    create.add_argument(
+        "--days", type=_number(0, 3650), default=365, help="days until it expires (default 365); 0: never"
+    )
+    token_actions.add_parser("list", parents=[root_parser], help="show the tokens and when they were last used")
+    revoke = token_actions.add_parser(
+        "revoke", parents=[root_parser], help="revoke a token; its workers are disconnected"
+    )
+    revoke.add_argument("token_id", metavar="TOKEN", help="id or prefix of the token, as `list` shows it")
 
 
 def _webui(command: _Parser, root_parser: _Parser) -> None:

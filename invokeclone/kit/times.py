@@ -11,7 +11,12 @@ def now() -> str:
 
 def after(seconds: float) -> str:
     """Return the UTC time that is some seconds after now, or before for a negative number, as `now` does."""
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return format_time(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def format_time(moment: datetime) -> str:
+    """Return a time in UTC in the format of times in records."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def timestamp() -> int:

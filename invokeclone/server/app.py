@@ -47,6 +47,7 @@ from invokeclone.models.install import embedded_model, scan
 from invokeclone.models.install import service as models_service
 from invokeclone.models.records import changes
 from invokeclone.models.records.relationships_api import router as model_relationships
+from invokeclone.models.records.served_files import ServedModels
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
@@ -64,6 +65,8 @@ from invokeclone.server.http.headers import SafeHeaders
 from invokeclone.server.http.origins import OwnOrigin
 from invokeclone.server.http.routing import RouteIndex
 from invokeclone.server.http.token_renewal import TokenRenewal
+from invokeclone.server.joined.api import router as joined_workers
+from invokeclone.server.joined.service import JoinedWorkers
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
@@ -79,6 +82,8 @@ from invokeclone.utilities.api import router as utilities
 from invokeclone.utilities.prompts import PromptExpander
 from invokeclone.webhooks.api import router as webhooks
 from invokeclone.webhooks.sender import WebhookSender
+from invokeclone.worker.backend.api import router as worker_files
+from invokeclone.worker.backend.joined import run_operation
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
@@ -103,9 +108,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     recall,
     utilities,
     custom_nodes,
+    joined_workers,
     presets,
     workflows,
     webhooks,
+    worker_files,
 )
 ITEM_EVENTS = (QueueItemStatusChangedEvent, QueueItemsCanceledEvent, QueueClearedEvent)
 """Events after which webhook events may have to be sent."""
@@ -158,6 +165,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     sockets = services.add(Sockets, Sockets(settings, database))
     follower = services.add(BatchFollower, BatchFollower(resources, bus))
     services.add(Runs, Runs(resources, follower))
+    services.add(ServedModels, ServedModels(resources))
     services.add(Clients, Clients(resources, follower))
     errors.install(app)
     routes = RouteIndex(app)
@@ -242,7 +250,7 @@ async def _lifespan(
         await off_loop(lambda: addresses.check(resources.settings, resources.storage))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
-        stack.push_async_callback(services.get(BatchFollower).stop)
+        stack.push_async_callback(_stop_tasks, services)
         await queue_service.recover(resources)
         await intent_log.settle_all(resources, alone=True)
         await style_presets.start(resources)
@@ -279,6 +287,8 @@ async def _lifespan(
         supervisor.hardware = await off_loop(hardware.devices)
         await _start(stack, LeaseKeeper(resources, supervisor))
         services.add(Supervisor, supervisor)
+        joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor, run_operation))
+        stack.push_async_callback(joined.stop)
         services.add(Workers, supervisor)
         packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
         await packs.start()
@@ -298,6 +308,12 @@ async def _start(stack: contextlib.AsyncExitStack, service: _Startable) -> None:
     """Start a service, which is stopped at the end of the stack."""
     await service.start()
     stack.push_async_callback(service.stop)
+
+
+async def _stop_tasks(services: Services) -> None:
+    """Stop the background tasks of services that need no start."""
+    await services.get(BatchFollower).stop()
+    await services.get(ServedModels).close()
 
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:

@@ -164,6 +164,10 @@ class ServerLink:
         """Reply to request `request_id` with `body` or an error message."""
         self._send({"kind": "reply", "id": request_id, "body": body, "error": error})
 
+    def call(self, message: Message) -> None:
+        """Send a call to the server, whose result is a message."""
+        self._send(message)
+
     def report_stop(self, reason: str) -> None:
         """Report that this process ends by itself, and why."""
         self._send({"kind": "stopped", "reason": reason})

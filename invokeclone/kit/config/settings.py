@@ -358,8 +358,8 @@ class InvokeAIAppConfig(BaseSettings):
         if value == "auto":
             return value
         wrong = [name for name in value if not DEVICE.match(name) or name == "auto"]
-        if wrong or not value:
-            raise ValueError(f"not a device: {wrong[0]!r}" if wrong else "names no device")
+        if wrong:
+            raise ValueError(f"not a device: {wrong[0]!r}")
         return list(dict.fromkeys(value))
 
     @model_validator(mode="after")

@@ -58,7 +58,7 @@ class Dispatcher:
         if not operation.of_item:
             return await getattr(self._backend, operation.name)(**named)
         try:
-            row = await self._held_item(holder)
+            row = await self._read_held(holder)
         except ItemNotHeld as error:
             raise CanceledException(str(error)) from error
         item = LocalItem(self._resources, row, holder.fence or 0)
@@ -68,7 +68,7 @@ class Dispatcher:
 
     async def image_file(self, name: str, holder: Holder, *, thumbnail: bool = False) -> StoredFile:
         """Return the file of an image that the item's user may read. Raises ItemNotHeld, ImageNotFound, ImageNotYours."""
-        row = await self._held_item(holder)
+        row = await self._read_held(holder)
         return await LocalItem(self._resources, row, holder.fence or 0).image_file(name, thumbnail=thumbnail)
 
     async def receive_image(self, body: bytes, holder: Holder) -> ImageDTO:
@@ -76,7 +76,7 @@ class Dispatcher:
 
         Raises ItemNotHeld, and then nothing is left; InvalidTransfer, SizeOverLimit, OSError.
         """
-        row = await self._held_item(holder)
+        row = await self._read_held(holder)
         sent = await in_thread(SentImage, body)
         header, settings = sent.header, self._resources.settings
         check_pixels(sent.width, sent.height, settings.limits, f"node {header.node_id}")
@@ -106,11 +106,11 @@ class Dispatcher:
 
         return await images.save_encoded(self._resources, new, sent.png, sent.webp, check)
 
-    async def _held_item(self, holder: Holder) -> Item:
+    async def _read_held(self, holder: Holder) -> Item:
         """Return the item that a claim holds. Raises ItemNotHeld."""
         if holder.item_id is None or holder.fence is None:
             raise ItemNotHeld(holder.item_id or 0)
-        return await leases.held_item(self._resources, holder.worker_id, holder.item_id, holder.fence)
+        return await leases.held_item(self._resources.database, holder.worker_id, holder.item_id, holder.fence)
 
     async def _find_stored(self, name: str, row: Item) -> ImageDTO | None:
         """Return the record of an image that was stored although its worker did not get the response."""

@@ -19,14 +19,6 @@ IMAGE_BUDGET = 256 * 1024**2
 """Bytes of fetched image files that a worker keeps between items."""
 
 
-class NoDatabase:
-    """The database of a joined worker: it has none, and uses operations instead."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Raise AttributeError."""
-        raise AttributeError(f"a joined worker has no database ({name})")
-
-
 class _Message(BaseModel):
     """The arguments of an operation, and the claim for which it is requested."""
 
@@ -51,7 +43,7 @@ async def run_operation(
     return await Dispatcher(resources).dispatch(operation, claimed.arguments, holder)
 
 
-class Joined:
+class JoinedBackend:
     """The connection of a joined worker to the server's data."""
 
     def __init__(
