@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "copy", parents=[root_parser], help="copy the database of a stopped server to another one"
     )
     copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
-    _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"), root_parser)
+    _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"))
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -168,7 +168,9 @@ def _keys(command: _Parser, root_parser: _Parser) -> None:
     revoke.add_argument("key", metavar="KEY", help="id or prefix of the key, as `list` shows it")
 
 
-def _worker(command: _Parser, root_parser: _Parser) -> None:
+def _worker(command: _Parser) -> None:
+    root_parser = _Parser(add_help=False)  # without a default, which would replace a --root before the action
+    root_parser.add_argument("--root", type=Path, default=argparse.SUPPRESS, help="the server's root")
     command.add_argument("--join", metavar="URL", help="address of the server, such as https://host:9090")
     command.add_argument(
         "--token", help="the worker's token (default: the environment variable INVOKECLONE_WORKER_TOKEN)"

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import platform
 import re
@@ -15,7 +14,7 @@ from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import DEVICE
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.server.joined.agent import Agent, ServerAddress, run_agents
 from invokeclone.server.joined.protocol import NAME
 from invokeclone.users import worker_tokens
@@ -63,8 +62,7 @@ async def _run(agents: list[Agent]) -> None:
             agent.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop)
     await run_agents(agents)
 
 
@@ -77,7 +75,7 @@ def _manage_tokens(arguments: argparse.Namespace) -> int:
     }
 
     async def act() -> None:
-        resources = Resources(settings, Database(settings.database_path), Bus())
+        resources = Resources(settings, open_database(settings), Bus())
         try:
             await resources.database.migrate()
             await actions[arguments.token_action](resources, arguments)

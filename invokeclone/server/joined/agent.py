@@ -281,7 +281,8 @@ class Agent:
             "worker_id": process.worker_id, "pid": process.link.pid if process.link else 0, "received": process.sent,
             "ended": self._unreported,
         }  # fmt: skip
-        await socket.send(orjson.dumps(join).decode())
+        with contextlib.suppress(ConnectionClosed):  # the server may have refused already, with a message
+            await socket.send(orjson.dumps(join).decode())
         hello = self._parse(await asyncio.wait_for(socket.recv(), SILENCE_S))
         if hello.get("kind") == "refused":
             raise JoinRefused(str(hello.get("reason"))) if not hello.get("again") else OSError(str(hello.get("reason")))

@@ -6,11 +6,11 @@ They need a worker's token and are not part of the published API. Names are in t
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 
+from invokeclone.images import responses
 from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.schemas import ImageDTO
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.models.records.served_files import ModelListing, ServedModels
 from invokeclone.users.joined import joined_worker
@@ -30,13 +30,14 @@ BINARY = "application/octet-stream"
 
 @router.get(IMAGES)
 async def read_image(
-    needs: Needs, worker_id: WorkerId, item_id: int, name: str, fence: Fence, thumbnail: bool = False
-) -> FileResponse:
+    needs: Needs, request: Request, worker_id: WorkerId, item_id: int, name: str, fence: Fence, thumbnail: bool = False
+) -> Response:
     """Return the file of an image that the user of a running item may read."""
-    path = await Dispatcher(needs).image_path(name, Holder(worker_id, item_id, fence), thumbnail=thumbnail)
-    if not await in_thread(path.is_file):
+    stored = await Dispatcher(needs).image_file(name, Holder(worker_id, item_id, fence), thumbnail=thumbnail)
+    response = await responses.file(request, stored, BINARY, {})
+    if response is None:
         raise ImageNotFound(name)
-    return FileResponse(path, media_type=BINARY)
+    return response
 
 
 @router.post(IMAGES)
