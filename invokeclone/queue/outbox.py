@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import literal_column, select
+from sqlalchemy import func, literal_column, select
 
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.kit.sql.transactions import Changes
@@ -26,14 +26,15 @@ LONGEST_MESSAGE = 2_000
 _counts = queue_counts.c
 _OF_BATCHES = (_counts.queue_id == parameter("queue_id"), _counts.scope == literal_column("'batch'"))
 _COUNTS = PreparedStatement(
-    select(_counts.status, _counts.number).where(
-        *_OF_BATCHES, _counts.name == parameter("batch_id"), _counts.user_id == parameter("user_id")
-    )
+    select(_counts.status, func.sum(_counts.number))
+    .where(*_OF_BATCHES, _counts.name == parameter("batch_id"), _counts.user_id == parameter("user_id"))
+    .group_by(_counts.status)
 )
 _ACTIVE = PreparedStatement(
     select(_counts.name, _counts.user_id)
-    .distinct()
-    .where(*_OF_BATCHES, _counts.status.in_(ACTIVE), _counts.number > literal_column("0"))
+    .where(*_OF_BATCHES, _counts.status.in_(ACTIVE))
+    .group_by(_counts.name, _counts.user_id)
+    .having(func.sum(_counts.number) > literal_column("0"))
 )
 _SESSION = PreparedStatement(select(*STORED).where(columns.item_id == parameter("item_id")))
 _LABELS = PreparedStatement(
@@ -55,11 +56,8 @@ class UserBatch(NamedTuple):
     user_id: str
 
 
-async def record_item(connection: Changes, item: Item) -> None:
-    """Write the events of an item that has just ended."""
-    subscriptions = await outbox.list_subscriptions(connection, item.user_id)
-    if not subscriptions:
-        return
+async def record_item(connection: Changes, item: Item, subscriptions: Subscriptions) -> None:
+    """Write the events of an item that has just ended, for the webhooks locked before."""
     if item.status == "completed" and (webhook_ids := subscriptions.get("item_completed")):
         data = _describe(item) | {"image_names": (await _image_names(connection, item.item_id))[:MAX_NAMES]}
         await outbox.add(connection, webhook_ids, "item_completed", data)
@@ -73,7 +71,7 @@ async def record_item(connection: Changes, item: Item) -> None:
 async def record_batches(connection: Changes, batches: Iterable[UserBatch]) -> None:
     """Write the events of those of the batches that are done, after active items of theirs were canceled or deleted."""
     unique = set(batches)
-    if not unique or not await outbox.has_webhooks(connection):
+    if not unique or not await outbox.lock_all(connection):
         return
     for batch in sorted(unique):
         await _record_batch(connection, batch, await outbox.list_subscriptions(connection, batch.user_id))
@@ -81,7 +79,7 @@ async def record_batches(connection: Changes, batches: Iterable[UserBatch]) -> N
 
 async def list_active(connection: Changes, queue_id: str) -> list[UserBatch]:
     """Return the batches of a queue with active items; none if there are no webhooks."""
-    if not await outbox.has_webhooks(connection):
+    if not await outbox.lock_all(connection):
         return []
     rows = await _ACTIVE.rows(connection, queue_id=queue_id)
     return [UserBatch(queue_id, batch_id, user_id) for batch_id, user_id in rows]
@@ -92,7 +90,7 @@ async def _record_batch(connection: Changes, batch: UserBatch, subscriptions: Su
     if not webhook_ids:
         return
     values: dict[str, str] = batch._asdict()
-    numbers: dict[str, int] = dict(await _COUNTS.rows(connection, **values))
+    numbers: dict[str, int] = {status: int(number) for status, number in await _COUNTS.rows(connection, **values)}
     if any(numbers.get(status) for status in ACTIVE):
         return
     counts: dict[str, int] = {status: numbers.get(status, 0) for status in TERMINAL}

@@ -20,6 +20,7 @@ from invokeclone.queue.reorder import PendingItem
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
 from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
+from invokeclone.webhooks.outbox import lock_of_item
 
 CHUNK_ITEMS = 250
 """Items per chunk of a streamed list."""
@@ -273,10 +274,11 @@ async def set_status(
     """
     kind, message, traceback = error or (None, None, None)
     errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
+    subscriptions = await lock_of_item(connection, item_id) if status in TERMINAL else {}
     row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), with_fence=fence, **errors)
     item = to_item(row) if row else None
-    if item and status in TERMINAL:
-        await outbox.record_item(connection, item)
+    if item and subscriptions:
+        await outbox.record_item(connection, item, subscriptions)
     return item
 
 

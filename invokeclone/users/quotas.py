@@ -9,7 +9,7 @@ count any more.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,7 +30,7 @@ QUOTAS: tuple[QuotaName, ...] = get_args(QuotaName)
 class PendingQuotaReached(TooMany):
     """The user has no quota left for the items."""
 
-    headers = {"Retry-After": "30"}  # noqa: RUF012  (a ClassVar of the base class)
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
 
     def __init__(self, limit: int) -> None:
         super().__init__(

@@ -6,6 +6,7 @@ users, priorities of their items, and affinity to loaded models.
 
 import asyncio
 import itertools
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
@@ -21,7 +23,10 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.queue.statements import AFFINITY_REACH
+from invokeclone.tables import webhook_deliveries
 from invokeclone.users.current import User
+from invokeclone.webhooks import store as webhook_store
+from invokeclone.webhooks.schemas import WebhookRequest
 
 KEYS = ("11111111-aaaa", "22222222-bbbb", "33333333-cccc")
 DEVICES = {"cuda:0": (), "cuda:1": (KEYS[0],), "cuda:2": (KEYS[1], KEYS[2]), "cuda:3": (KEYS[2],)}
@@ -118,7 +123,11 @@ async def test_each_claim_follows_the_rules(servers: list[Resources], make: Any,
 
 
 async def test_each_batch_ends_once_whoever_ends_its_items(servers: list[Resources], make: Any, events: Any) -> None:
-    """The last of its items to end reports a batch without active items, and no other one does."""
+    """The last of its items to end reports a batch without active items and writes its webhook event, and no other one."""
+    request = WebhookRequest(url="https://example.com", events=["batch_done"])
+    await servers[0].database.transact(
+        lambda connection: webhook_store.add(connection, "system", request, "whsec_AAAA")
+    )
     batch_ids = [f"b{number}" for number in range(6)]
     for batch_id in batch_ids:
         batch = Batch.model_validate(make.batch(batch_id=batch_id, runs=8))
@@ -131,6 +140,10 @@ async def test_each_batch_ends_once_whoever_ends_its_items(servers: list[Resourc
             assert await service.finish(server, item.item_id, status, error=error)  # type: ignore[arg-type]
 
     await asyncio.gather(*(work(server, device) for server, device in zip(servers, DEVICES, strict=True)))
+    async with servers[0].database.read() as connection:
+        written = [json.loads(body) for (body,) in await connection.execute(select(webhook_deliveries.c.body))]
+    assert sorted(body["data"]["batch_id"] for body in written) == batch_ids
+    assert {body["data"]["total"] for body in written} == {8}
     changes = [event for event in events.sent if isinstance(event, QueueItemStatusChangedEvent)]
     ended = [event.batch_status for event in changes if not event.batch_status.pending + event.batch_status.in_progress]
     assert sorted(status.batch_id for status in ended) == batch_ids
