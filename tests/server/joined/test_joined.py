@@ -11,6 +11,7 @@ import pytest
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue import service
 from invokeclone.server.joined import agent as agent_module
+from invokeclone.server.joined import calls
 from invokeclone.server.joined import service as joined_service
 from invokeclone.server.joined.agent import Agent, BadAddress, JoinRefused, ServerAddress
 from invokeclone.server.metrics import figures
@@ -86,6 +87,16 @@ class TestRuns:
                 lambda name=name: [r for r in logged if name in r.getMessage() and "of others" in r.getMessage()]
             )
         assert not {"invocation_complete", "queue_cleared"} & {name for name, _ in cluster.events}
+
+    async def test_an_item_that_is_too_large_for_the_link_fails(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "MAX_ITEM_CHARACTERS", 10)
+        await cluster.machine()
+        (item_id,) = await cluster.enqueue()
+        row = await cluster.ended(item_id)
+        assert (row["status"], row["error_type"]) == ("failed", "ItemTooLarge")
+        assert "box/cpu" in row["error_message"]
 
 
 class TestRefusals:
