@@ -5,6 +5,7 @@ import os
 import signal
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -48,7 +49,12 @@ class TestRuns:
     async def test_lists_and_metrics_have_the_joined_worker(self, cluster: Cluster) -> None:
         await cluster.machine()
         await until(lambda: cluster.supervisor.workers[0].metrics.series(metrics.NODE_HITS))
-        assert {"device": "box/cpu", "name": "box/cpu"} in cluster.supervisor.devices()
+        async with httpx.AsyncClient(base_url=cluster.url) as client:
+            response = await client.get("/api/v1/workers/")
+        assert response.json() == [
+            {"device": "box/cpu", "machine": "box", "connected": True, "ready": True, "item_id": None}
+        ]
+        assert cluster.supervisor.devices() == []  # those that settings may name
         numbers = figures.MetricValues(figures.METRICS)
         figures.add_workers(numbers, cluster.supervisor.workers)
         assert numbers.series(metrics.NODE_HITS) == {("box/cpu",): [7]}
