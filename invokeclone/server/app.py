@@ -251,7 +251,7 @@ async def _lifespan(
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(_stop_tasks, services)
-        await queue_service.recover(resources)
+        await queue_service.recover(resources, shared=resources.database.is_shared)
         await intent_log.settle_all(resources, alone=True)
         await style_presets.start(resources)
         await system_prompts.start(resources)

@@ -270,7 +270,9 @@ class Agent:
     # The connection
 
     def _send(self, line: bytes) -> None:
-        if self._socket is not None:
+        if len(line) > MESSAGE_LIMIT:  # of an event; calls are smaller
+            _log.warning("a message of %d MiB is too long for the server: dropped", len(line) // 1024**2)
+        elif self._socket is not None:
             self._outgoing.put_nowait(line)
 
     async def _serve(self, socket: ClientConnection) -> None:

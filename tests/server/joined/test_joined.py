@@ -5,12 +5,14 @@ import os
 import signal
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue import service
 from invokeclone.server.joined import agent as agent_module
+from invokeclone.server.joined import calls
 from invokeclone.server.joined import service as joined_service
 from invokeclone.server.joined.agent import Agent, BadAddress, JoinRefused, ServerAddress
 from invokeclone.server.metrics import figures
@@ -47,7 +49,12 @@ class TestRuns:
     async def test_lists_and_metrics_have_the_joined_worker(self, cluster: Cluster) -> None:
         await cluster.machine()
         await until(lambda: cluster.supervisor.workers[0].metrics.series(metrics.NODE_HITS))
-        assert {"device": "box/cpu", "name": "box/cpu"} in cluster.supervisor.devices()
+        async with httpx.AsyncClient(base_url=cluster.url) as client:
+            response = await client.get("/api/v1/workers/")
+        assert response.json() == [
+            {"device": "box/cpu", "machine": "box", "connected": True, "ready": True, "item_id": None}
+        ]
+        assert cluster.supervisor.devices() == []  # those that settings may name
         numbers = figures.MetricValues(figures.METRICS)
         figures.add_workers(numbers, cluster.supervisor.workers)
         assert numbers.series(metrics.NODE_HITS) == {("box/cpu",): [7]}
@@ -86,6 +93,16 @@ class TestRuns:
                 lambda name=name: [r for r in logged if name in r.getMessage() and "of others" in r.getMessage()]
             )
         assert not {"invocation_complete", "queue_cleared"} & {name for name, _ in cluster.events}
+
+    async def test_an_item_that_is_too_large_for_the_link_fails(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "MAX_ITEM_CHARACTERS", 10)
+        await cluster.machine()
+        (item_id,) = await cluster.enqueue()
+        row = await cluster.ended(item_id)
+        assert (row["status"], row["error_type"]) == ("failed", "ItemTooLarge")
+        assert "box/cpu" in row["error_message"]
 
 
 class TestRefusals:
