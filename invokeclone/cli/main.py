@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _user(commands.add_parser("user", help="list, add, change and delete accounts; manage API keys"), root_parser)
     database = commands.add_parser("db", help="maintain the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[root_parser], help="migrate the database to the newest revision")
-    _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"), root_parser)
+    _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"))
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -156,7 +156,9 @@ def _keys(command: _Parser, root_parser: _Parser) -> None:
     revoke.add_argument("key", metavar="KEY", help="id or prefix of the key, as `list` shows it")
 
 
-def _worker(command: _Parser, root_parser: _Parser) -> None:
+def _worker(command: _Parser) -> None:
+    root_parser = _Parser(add_help=False)  # without a default, which would replace a --root before the action
+    root_parser.add_argument("--root", type=Path, default=argparse.SUPPRESS, help="the server's root")
     command.add_argument("--join", metavar="URL", help="address of the server, such as https://host:9090")
     command.add_argument(
         "--token", help="the worker's token (default: the environment variable INVOKECLONE_WORKER_TOKEN)"

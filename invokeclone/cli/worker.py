@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import platform
 import re
@@ -63,8 +62,7 @@ async def _run(agents: list[Agent]) -> None:
             agent.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop)
     await run_agents(agents)
 
 

@@ -384,15 +384,19 @@ async def fail_orphans(resources: Resources, worker_id: str, reason: str) -> lis
     return [event.item_id for event in events]
 
 
-async def recover(resources: Resources) -> None:
-    """Reset the queue at server start: cancel interrupted items, resume the workers, prune history. Emits no events."""
+async def recover(resources: Resources, *, shared: bool = False) -> None:
+    """Reset the queue at server start: cancel interrupted items, resume the workers, prune history. Emits no events.
+
+    Items of joined workers, and all items of a database that is `shared` with other servers, end by their leases.
+    """
     settings = resources.settings
 
     async def order(connection: Changes) -> None:
-        await store.resume(connection)
-        await bulk.cancel_interrupted(connection)
-        await chain.settle(connection)
-        await chain.forget_devices(connection)
+        if not shared:
+            await store.resume(connection)
+            await bulk.cancel_interrupted(connection)
+            await chain.settle(connection)
+            await chain.forget_devices(connection)
         if settings.clear_queue_on_startup:
             await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:

@@ -10,8 +10,17 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import orjson
+
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.loop import Outcome
+
+MAX_CALL_BYTES = 60 * 1024 * 1024
+"""Maximum size of a call's message, below that of the link's messages."""
+
+
+class CallTooLarge(ValueError):
+    """The arguments of a call are too large for the link."""
 
 
 class CallFailed(ConnectionError):
@@ -29,8 +38,8 @@ class JoinedServer(NamedTuple):
 class ServerCalls:
     """Sends calls and returns their results. Call all methods on one event loop."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
-        """Send calls as messages with `send`."""
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        """Send calls, encoded as JSON, with `send`."""
         self._send = send
         self._numbers = itertools.count(1)
         self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -38,13 +47,19 @@ class ServerCalls:
     async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Run `method` on the server and return its result, however long the connection is cut meanwhile.
 
-        Raises CallFailed, a ConnectionError.
+        Raises CallFailed, a ConnectionError, and CallTooLarge.
         """
         number = next(self._numbers)
+        line = orjson.dumps({"kind": "call", "id": number, "method": method, "arguments": arguments})
+        if len(line) > MAX_CALL_BYTES:
+            raise CallTooLarge(
+                f"{method} has {len(line) // 1024**2} MiB of data; at most {MAX_CALL_BYTES // 1024**2} MiB can be sent to the "
+                "server: run this item on a worker of the server's machine"
+            )
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._open[number] = future
         try:
-            self._send({"kind": "call", "id": number, "method": method, "arguments": arguments})
+            self._send(line)
             return await future
         finally:
             del self._open[number]

@@ -67,7 +67,7 @@ def parses(words: list[str]) -> bool:
     argument: argparse.ArgumentParser = parser()
     for count, word in enumerate(words):
         below = [action for action in argument._actions if isinstance(action, argparse._SubParsersAction)]
-        if not below:
+        if not below or (word.startswith("-") and not below[0].required):
             break
         if word not in below[0].choices:
             return word == "--version" and len(words) == 1

@@ -153,7 +153,8 @@ class InvokeAIAppConfig(BaseSettings):
     # Device
     device: str = Field("auto", pattern=DEVICE.pattern, description="auto, cpu, mps, cuda, cuda:N, xpu or xpu:N.")
     generation_devices: Literal["auto"] | list[str] = Field(
-        "auto", description="Devices that run the queue, one worker each; auto: every GPU."
+        "auto",
+        description="Devices that run the queue, one worker each; auto: every GPU; []: none, only joined workers.",
     )
     offload_text_encoders_to_idle_gpus: bool = Field(True, description="Run text encoders on an idle GPU.")
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field("auto", description="Data type of weights.")

@@ -270,7 +270,9 @@ class Agent:
     # The connection
 
     def _send(self, line: bytes) -> None:
-        if self._socket is not None:
+        if len(line) > MESSAGE_LIMIT:  # of an event; calls are smaller
+            _log.warning("a message of %d MiB is too long for the server: dropped", len(line) // 1024**2)
+        elif self._socket is not None:
             self._outgoing.put_nowait(line)
 
     async def _serve(self, socket: ClientConnection) -> None:
@@ -281,7 +283,8 @@ class Agent:
             "worker_id": process.worker_id, "pid": process.link.pid if process.link else 0, "received": process.sent,
             "ended": self._unreported,
         }  # fmt: skip
-        await socket.send(orjson.dumps(join).decode())
+        with contextlib.suppress(ConnectionClosed):  # the server may have refused already, with a message
+            await socket.send(orjson.dumps(join).decode())
         hello = self._parse(await asyncio.wait_for(socket.recv(), SILENCE_S))
         if hello.get("kind") == "refused":
             raise JoinRefused(str(hello.get("reason"))) if not hello.get("again") else OSError(str(hello.get("reason")))

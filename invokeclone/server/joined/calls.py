@@ -25,6 +25,8 @@ Dispatch = Callable[[Resources, str, str, Arguments], Awaitable[dict[str, Any]]]
 """Runs the other operations of a worker: called with resources, worker id, method and arguments; returns JSON."""
 
 MAX_KEPT_RESULTS = 1000
+MAX_ITEM_CHARACTERS = 12 * 1024 * 1024
+"""Maximum length of an item's session and workflow; in a message each character may have several bytes."""
 _log = log.get("server.joined")
 
 
@@ -52,6 +54,11 @@ class _Finish(_Held):
     status: str = Field(pattern="^(completed|failed|canceled)$")
     session_json: str | None = None
     error: tuple[str, str, str] | None = None
+
+
+def _too_large(device: str) -> tuple[str, str, str]:
+    message = f"the item's graph and workflow are too large to be sent to {device}; run it on the server's machine"
+    return "ItemTooLarge", message, message
 
 
 class _Relay:
@@ -124,6 +131,11 @@ class WorkerCalls:
             worker = self._worker
             item = await service.claim(self._resources, worker.device, arguments.resident, worker_id=worker.worker_id)
         if item is None:
+            return {"item": None}
+        if len(item.session) + len(item.workflow or "") > MAX_ITEM_CHARACTERS:
+            await service.finish(
+                self._resources, item.item_id, "failed", error=_too_large(self._worker.device), fence=item.fence
+            )
             return {"item": None}
         self.last_claim = item
         return {"item": claimed_item_json(item)}
