@@ -170,6 +170,15 @@ async def test_an_image_whose_response_was_lost_is_stored_once(
     assert len(files_of(resources)) == 2
 
 
+async def test_requests_for_one_image_at_the_same_time_store_it_once(
+    link: Link, item: ClaimedItem, resources: Resources
+) -> None:
+    body, holder = pack(Image.new("L", (4, 4)), FIELDS, 1), Holder(WORKER, item.item_id, 0)
+    records = await asyncio.gather(*(link.dispatcher.receive_image(body, holder) for _ in range(3)))
+    assert records[0] == records[1] == records[2]
+    assert len(files_of(resources)) == 2
+
+
 async def test_an_image_does_not_replace_that_of_another_session(
     link: Link, item: ClaimedItem, claims: Claims, resources: Resources
 ) -> None:

@@ -28,6 +28,12 @@ Fence = Annotated[int, Query(ge=0)]
 BINARY = "application/octet-stream"
 
 
+class ModelResponse(FileResponse):
+    """A model's file, sent in chunks that are larger than those of other files."""
+
+    chunk_size = 1024 * 1024
+
+
 @router.get(IMAGES)
 async def read_image(
     needs: Needs, request: Request, worker_id: WorkerId, item_id: int, name: str, fence: Fence, thumbnail: bool = False
@@ -55,4 +61,4 @@ async def list_model_files(models: ModelSource, key: str) -> ModelListing:
 @router.get(MODEL_FILE)
 async def read_model_file(models: ModelSource, key: str, path: str, version: str | None = None) -> FileResponse:
     """Return a file of a model, or a range of it."""
-    return FileResponse(await models.path(key, path, version), media_type=BINARY)
+    return ModelResponse(await models.path(key, path, version), media_type=BINARY)

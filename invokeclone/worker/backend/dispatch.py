@@ -1,6 +1,8 @@
 """The server's side of the operations of joined workers: runs each locally, with the rights of the item's user."""
 
+import asyncio
 from typing import Any
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +28,9 @@ from invokeclone.worker.backend import errors
 from invokeclone.worker.backend.local import LocalBackend, LocalItem
 from invokeclone.worker.backend.operations import OPERATIONS, Holder, Operation, SuspendArguments, UnknownOperation
 from invokeclone.worker.backend.transfers import SentImage
+
+_LOCKS: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""Locks of the images that are being stored, by name."""
 
 
 class InvalidArguments(Unprocessable):
@@ -80,8 +85,11 @@ class Dispatcher:
         sent = await in_thread(SentImage, body)
         header, settings = sent.header, self._resources.settings
         check_pixels(sent.width, sent.height, settings.limits, f"node {header.node_id}")
-        if (before := await self._find_stored(header.name, row)) is not None:
-            return before
+        async with _LOCKS.setdefault(header.name, asyncio.Lock()):  # a repeated request may overtake the first
+            return await self._find_stored(header.name, row) or await self._store(sent, row, holder)
+
+    async def _store(self, sent: SentImage, row: Item, holder: Holder) -> ImageDTO:
+        header, settings = sent.header, self._resources.settings
         folder = subfolder(
             settings.image_subfolder_strategy, header.name, header.category, is_intermediate=header.is_intermediate
         )

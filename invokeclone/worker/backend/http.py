@@ -63,7 +63,7 @@ class HttpTransport:
 
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-            self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+            self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, read_bufsize=CHUNK)
         try:
             async with self._session.request(method, self._url + path, allow_redirects=False, **options) as response:
                 if response.status >= _FIRST_ERROR:
