@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _user(commands.add_parser("user", help="list, add, change and delete accounts; manage API keys"), root_parser)
     database = commands.add_parser("db", help="maintain the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[root_parser], help="migrate the database to the newest revision")
+    _storage(commands.add_parser("storage", help="copy images and videos to another storage"), root_parser)
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -153,6 +154,18 @@ def _keys(command: _Parser, root_parser: _Parser) -> None:
     actions.add_parser("list", parents=[root_parser, owned], help="show the keys and when they were last used")
     revoke = actions.add_parser("revoke", parents=[root_parser], help="revoke a key")
     revoke.add_argument("key", metavar="KEY", help="id or prefix of the key, as `list` shows it")
+
+
+def _storage(command: _Parser, root_parser: _Parser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    copy = actions.add_parser(
+        "copy", parents=[root_parser], help="copy what is missing or differs, and verify it; may be repeated"
+    )
+    address = "s3://BUCKET/PREFIX or file:///PATH"
+    copy.add_argument("--to", dest="target", required=True, metavar="ADDRESS", help=f"where to copy to: {address}")
+    copy.add_argument(
+        "--from", dest="source", metavar="ADDRESS", help=f"where to copy from: {address} (default: the root's storage)"
+    )
 
 
 def _webui(command: _Parser, root_parser: _Parser) -> None:

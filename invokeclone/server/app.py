@@ -156,7 +156,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         routes.include(bodies.read_strictly(router))
     routes.include(_probes())
     official = WebUI(settings.root)
-    routes.include(page.router(official))
+    routes.include(page.router(official, addresses.media_origin(settings)))
     app.router.default = official.with_fallback(app.router.default)
     services.add(openapi.Document, openapi.install(app))
     app.mount("/ws", sockets.app)

@@ -17,9 +17,10 @@ from starlette.responses import Response
 from invokeclone.server.webui import WebUI
 
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; object-src 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
+    "default-src 'self'; img-src 'self' data: blob:{0}; media-src 'self'{0}; connect-src 'self' ws: wss:{0}; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
 )
+"""The policy; {0} is the origin of presigned URLs of images."""
 FOREVER = "public, max-age=31536000, immutable"
 COMPRESSIBLE = (".html", ".css", ".js", ".svg", ".webmanifest")
 
@@ -33,7 +34,7 @@ class _File:
     headers: dict[str, str]
 
 
-def _file(name: str, body: bytes) -> _File:
+def _file(name: str, body: bytes, policy: str) -> _File:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     is_text = name.endswith(COMPRESSIBLE)
     headers = {
@@ -42,7 +43,7 @@ def _file(name: str, body: bytes) -> _File:
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": policy,
         "Referrer-Policy": "same-origin",
     }
     return _File(body, gzip.compress(body, 9, mtime=0) if is_text else None, headers)
@@ -52,18 +53,18 @@ def _hash(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=12).hexdigest()
 
 
-def _load() -> tuple[dict[str, _File], str]:
+def _load(policy: str) -> tuple[dict[str, _File], str]:
     """Return the page's files by name, and their version; the page refers to the others by addresses with it."""
     entries = [entry for entry in files(__package__).joinpath("page").iterdir() if entry.is_file()]
     bodies = {entry.name: entry.read_bytes() for entry in sorted(entries, key=lambda entry: entry.name)}
     version = _hash(b"".join(bodies.values()))
     bodies["index.html"] = bodies["index.html"].replace(b'"page/', f'"page/{version}/'.encode())
-    return {name: _file(name, body) for name, body in bodies.items()}, version
+    return {name: _file(name, body, policy) for name, body in bodies.items()}, version
 
 
-def router(official: WebUI) -> APIRouter:
-    """Return the routes of the page at `/` and of its files under `/page/`."""
-    loaded, version = _load()
+def router(official: WebUI, media_origin: str | None) -> APIRouter:
+    """Return the routes of the page at `/` and of its files under `/page/`; images may come from `media_origin` too."""
+    loaded, version = _load(POLICY.format(f" {media_origin}" if media_origin else ""))
 
     def send(request: Request, name: str) -> Response:
         file = loaded.get(name)

@@ -1,14 +1,11 @@
 """What nodes ask of the context, asked from a node of a running session; stores are real, models are fake."""
 
-import asyncio
 import base64
 import io
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import orjson
@@ -37,72 +34,11 @@ from invokeclone.presets import store as presets_store
 from invokeclone.presets.schemas import PresetForm, PresetType, SystemPromptWithoutId
 from invokeclone.tables import users
 from invokeclone.users.current import SYSTEM
-from invokeclone.worker.interfaces.context import Context, make_context
+from invokeclone.worker.interfaces.context import Context
 from invokeclone.worker.interfaces.models import AmbiguousModel
 from invokeclone.worker.interfaces.progress import progress_fraction
 from invokeclone.worker.interfaces.tools import Tools
-from invokeclone.worker.loop import Outcome
-from invokeclone.worker.runner import SessionRunner
-
-Ask = Callable[..., Any]
-
-
-class FakeEngine:
-    """Loads words."""
-
-    def wait_until_imported(self) -> None:
-        """Return at once: nothing is imported."""
-
-    def watch_modules(self) -> None:
-        """No module is run."""
-
-    def unwatch_modules(self) -> None:
-        """No module is run."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-
-    def load(self, config: Any, path: Path, submodel: SubModelType | None) -> str:
-        self.asked.append((config.key, path, submodel))
-        return f"loaded {config.name}"
-
-    def load_file(self, path: Path, loader: Any) -> Any:
-        return loader(path) if loader else path
-
-    def preview(self, latents: Any, base: BaseModelType) -> tuple[Image.Image, int]:
-        self.asked.append((latents, base))
-        return Image.new("RGB", (16, 8), "red"), 16 if base is BaseModelType.Wan else 8
-
-    def new_stats(self) -> None:
-        pass
-
-    def stats(self) -> None:
-        return None
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
-    """Run a node that calls a function with its context, and return what that returned or raise what it raised."""
-
-    async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
-        answers: list[Any] = []
-        toys.CALL.append(lambda context: answers.append(question(context)))
-        claimed_item = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
-        runner = SessionRunner(replace(tools, engine=engine), make_context)  # type: ignore[arg-type]
-        try:
-            outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)
-        finally:
-            toys.CALL.clear()
-        if outcome.error:
-            raise AssertionError(outcome.error.error_traceback)
-        return answers[0]
-
-    return act
+from tests.worker.conftest import Ask, FakeEngine
 
 
 async def error_text(

@@ -31,7 +31,6 @@ DELETED_AT_ONCE = 1000
 MAX_SIZE = 2**50
 """More bytes than any object has."""
 
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 CREDENTIAL_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -64,7 +63,6 @@ class S3Storage:
     ) -> None:
         """Connect at the first use. `public_endpoint` is the address of the service in presigned URLs."""
         self._address = "/".join(part for part in (f"s3://{bucket}", prefix) if part)
-        endpoint = endpoint or next(iter(environment_endpoints()), None)
         self._store = _open(bucket, prefix, endpoint)
         self._signer = _open(bucket, prefix, public_endpoint) if public_endpoint else self._store
 
@@ -97,23 +95,28 @@ class S3Storage:
             return False
 
     def write_file(self, key: str, path: Path, *, replace: bool = False) -> None:
-        """Upload a file in parts of `CHUNK_SIZE`, then remove it. S3 has no conditional multipart upload here.
+        """Upload a file, in parts if it is larger than `CHUNK_SIZE`, then remove it.
 
-        So of two writers that create the same large object at the same time, the last one wins.
+        An upload in parts has no condition: of two writers that create the same large object at the same time, the
+        last one wins.
         """
         if path.stat().st_size <= CHUNK_SIZE:
             self.write(key, path.read_bytes(), replace=replace)
+        elif not replace and self._exists(key):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name(key))
         else:
-            if not replace and self._exists(key):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name(key))
-            with self._errors(key), path.open("rb") as file:
-                obstore.put(
-                    *(self._store, key, file),
-                    attributes=_attributes(key),
-                    chunk_size=CHUNK_SIZE,
-                    max_concurrency=CONCURRENT_PARTS,
-                )
+            self.copy_file(key, path)
         path.unlink()
+
+    def copy_file(self, key: str, path: Path) -> None:
+        """Create or replace an object with the content of a file, which stays."""
+        with path.open("rb") as file, self._errors(key):
+            obstore.put(
+                *(self._store, key, file),
+                attributes=_attributes(key),
+                chunk_size=CHUNK_SIZE,
+                max_concurrency=CONCURRENT_PARTS,
+            )
 
     def _exists(self, key: str) -> bool:
         try:
@@ -208,11 +211,6 @@ class S3Storage:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._name(key)) from error
         except exceptions.BaseError as error:
             raise _to_os_error(error, self._name(key)) from error
-
-
-def environment_endpoints() -> list[str]:
-    """Return the addresses of the service in the environment, the most specific first."""
-    return [os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)]
 
 
 def _open(bucket: str, prefix: str, endpoint: str | None) -> S3Store:
