@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
     _user(commands.add_parser("user", help="list, add, change and delete accounts; manage API keys"), root_parser)
     database = commands.add_parser("db", help="maintain the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[root_parser], help="migrate the database to the newest revision")
-    _storage(commands.add_parser("storage", help="copy images and videos to another storage"), root_parser)
+    _storage(
+        commands.add_parser("storage", help="copy images and videos, and find files without a record"), root_parser
+    )
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -166,6 +168,12 @@ def _storage(command: _Parser, root_parser: _Parser) -> None:
     copy.add_argument(
         "--from", dest="source", metavar="ADDRESS", help=f"where to copy from: {address} (default: the root's storage)"
     )
+    orphans = actions.add_parser(
+        "orphans",
+        parents=[root_parser],
+        help="print the files of images and videos, more than a day old, that have no record",
+    )
+    orphans.add_argument("--delete", action="store_true", help="delete them")
 
 
 def _webui(command: _Parser, root_parser: _Parser) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rooms import decode_image
+from tests.rooms import decode_image, encode_image, picture
 from tests.s3_server import CREDENTIALS, S3Service
 from tests.server_process import Server
 
@@ -13,6 +13,19 @@ NODES = {
     "blur": {"id": "blur", "type": "img_blur", "is_intermediate": False},
 }
 EDGE = {"source": {"node_id": "blank", "field": "image"}, "destination": {"node_id": "blur", "field": "image"}}
+
+
+def check_comfyui(server: Server) -> None:
+    """Upload an image through ComfyUI's API and read it: as it is, encoded again, and with a mask."""
+    data = encode_image(picture())
+    upload = server.client.post("/upload/image", files={"image": ("ä.png", data, "image/png")})
+    assert upload.json()["name"] == "ä.png"
+    shown = server.client.get("/view", params={"filename": "ä.png", "type": "input"})
+    assert decode_image(shown.content).tobytes() == picture().tobytes()
+    assert shown.headers["content-disposition"] == "inline; filename*=UTF-8''%C3%A4.png"
+    preview = server.client.get("/view", params={"filename": "ä.png", "type": "input", "preview": "webp;90"})
+    assert decode_image(preview.content).format == "WEBP"
+    assert server.client.get("/view", params={"filename": "none.png", "type": "input"}).status_code == 404
 
 
 @pytest.mark.slow
@@ -28,10 +41,12 @@ def test_a_run(tmp_path: Path, s3: S3Service, bucket: str) -> None:
         image = server.picture_of(item, "blur")
         full = server.client.get("/" + image["image_url"])
         assert decode_image(full.content).size == (64, 48)
+        check_comfyui(server)
         names = {entry["image_name"] for entry in server.client.get("/api/v1/images/").json()["items"]}
-        assert {key for key in s3.keys(bucket) if key.endswith(".png")} == {f"images/{name}" for name in names}
+        assert {key for key in s3.keys(bucket) if key.endswith(".png")} >= {f"images/{name}" for name in names}
         assert not list((server.root / "outputs").rglob("*.png"))
         server.client.post("/api/v1/images/delete", json={"image_names": sorted(names)}).raise_for_status()
+        server.client.delete("/api/v1/images/intermediates").raise_for_status()
         assert s3.keys(bucket) == set()
     finally:
         server.client.close()

@@ -91,6 +91,12 @@ def _check_endpoint(endpoint: str) -> None:
         )
 
 
+def local_folder(settings: Settings) -> Path | None:
+    """Return the folder that `storage_url` names, if it names one."""
+    parts = urlsplit(settings.storage_url or "")
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
 def media_origin(settings: Settings) -> str | None:
     """Return the origin of presigned URLs for a Content-Security-Policy; None if clients get none."""
     if settings.storage_reads != "presigned" or not (settings.storage_url or "").startswith("s3:"):
