@@ -3,6 +3,7 @@
 Contains no domain logic.
 """
 
+import asyncio
 import contextlib
 import functools
 import sys
@@ -236,6 +237,8 @@ async def _lifespan(
         stack.push_async_callback(services.get(BatchFollower).stop)
         await queue_service.recover(resources)
         await intent_log.settle_all(resources, alone=True)
+        settling = asyncio.create_task(intent_log.settle_regularly(resources), name="settle intents")
+        stack.push_async_callback(_cancel, settling)
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
@@ -279,6 +282,12 @@ async def _lifespan(
             await supervisor.start()
             stack.push_async_callback(supervisor.stop)
         yield
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _worker_died(resources: Resources, device: str, reason: str) -> None:

@@ -321,6 +321,27 @@ async def test_objects_of_a_dead_process_are_removed(resources: Resources, store
     assert stored() == keys_of(kept)
 
 
+async def test_deletions_during_an_outage_are_made_up_for(
+    resources: Resources, stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await save(resources)
+    outages = Outages(monkeypatch)
+    outages.arm(1, forever=True)
+    await service.delete(resources, name)
+    assert stored() == keys_of(name)
+    settling = asyncio.create_task(intent_log.settle_regularly(resources, 0.01))
+    async with asyncio.timeout(30):
+        while outages.count < 2:  # in vain
+            await asyncio.sleep(0.01)
+        assert stored() == keys_of(name)
+        outages.arm(0)
+        while list(intent_log.folder(resources.settings).glob("*")):
+            await asyncio.sleep(0.01)
+    settling.cancel()
+    await asyncio.wait([settling])
+    assert stored() == set()
+
+
 async def test_a_video_is_not_held_in_memory(resources: Resources, tmp_path: Path) -> None:
     """The upload of a large file reads it piece by piece."""
     part = tmp_path / "x.part"

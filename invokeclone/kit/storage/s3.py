@@ -44,6 +44,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _BUCKET_MISSING = "NoSuchBucket"
 _RANGE_OUTSIDE = "416"
+_IN_PROGRESS = "ConditionalRequestConflict"
 _FULL = {
     "507",
     "QuotaExceeded",
@@ -85,6 +86,8 @@ class S3Storage:
             try:
                 obstore.put(self._store, key, data, mode=mode, attributes=_attributes(key), use_multipart=False)
             except exceptions.AlreadyExistsError as error:
+                if _IN_PROGRESS in _causes(error):
+                    raise StorageUnreachable(errno.EAGAIN, "another request writes it", self._name(key)) from error
                 if not self._has_content(key, data):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name(key)) from error
 

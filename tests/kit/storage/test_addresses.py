@@ -219,6 +219,7 @@ def test_missing_credentials_are_reported(
         (503, "SlowDown", 503),
         (500, "InternalError", 503),
         (404, "NoSuchBucket", 503),
+        (409, "ConditionalRequestConflict", 503),
     ],
 )
 def test_errors_of_the_service_have_the_statuses_of_disk_errors(
