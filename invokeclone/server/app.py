@@ -231,7 +231,6 @@ async def _lifespan(
         if scratch is not None:
             stack.callback(scratch.cleanup)
         await off_loop(lambda: private_files.prepare(resources.settings))
-        await off_loop(lambda: addresses.check(resources.settings, resources.storage))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(services.get(BatchFollower).stop)

@@ -82,7 +82,7 @@ class S3Storage:
         A request that is repeated after a lost response may find its own object, which has the same content.
         """
         mode: Any = "overwrite" if replace else "create"
-        with self._errors(key):
+        with self._errors(key, is_write=True):
             try:
                 obstore.put(self._store, key, data, mode=mode, attributes=_attributes(key), use_multipart=False)
             except exceptions.AlreadyExistsError as error:
@@ -113,7 +113,7 @@ class S3Storage:
 
     def copy_file(self, key: str, path: Path) -> None:
         """Create or replace an object with the content of a file, which stays."""
-        with path.open("rb") as file, self._errors(key):
+        with path.open("rb") as file, self._errors(key, is_write=True):
             obstore.put(
                 *(self._store, key, file),
                 attributes=_attributes(key),
@@ -202,12 +202,12 @@ class S3Storage:
         return f"{self._address}/{key}"
 
     @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        """Raise the library's errors as OSError."""
+    def _errors(self, key: str, *, is_write: bool = False) -> Iterator[None]:
+        """Raise the library's errors as OSError; status 404 of a request that writes is about the bucket."""
         try:
             yield
         except FileNotFoundError as error:
-            if _BUCKET_MISSING in _causes(error):
+            if is_write or _BUCKET_MISSING in _causes(error):
                 raise StorageUnreachable(errno.ENODEV, "the bucket does not exist", self._address) from error
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._name(key)) from error
         except ValueError as error:  # a key that no object can have
