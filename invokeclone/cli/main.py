@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     )
     copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"))
+    _storage(
+        commands.add_parser("storage", help="copy images and videos, and find files without a record"), root_parser
+    )
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -196,6 +199,24 @@ def _worker(command: _Parser) -> None:
         "revoke", parents=[root_parser], help="revoke a token; its workers are disconnected"
     )
     revoke.add_argument("token_id", metavar="TOKEN", help="id or prefix of the token, as `list` shows it")
+
+
+def _storage(command: _Parser, root_parser: _Parser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    copy = actions.add_parser(
+        "copy", parents=[root_parser], help="copy what is missing or differs, and verify it; may be repeated"
+    )
+    address = "s3://BUCKET/PREFIX or file:///PATH"
+    copy.add_argument("--to", dest="target", required=True, metavar="ADDRESS", help=f"where to copy to: {address}")
+    copy.add_argument(
+        "--from", dest="source", metavar="ADDRESS", help=f"where to copy from: {address} (default: the root's storage)"
+    )
+    orphans = actions.add_parser(
+        "orphans",
+        parents=[root_parser],
+        help="print the files of images and videos, more than a day old, that have no record",
+    )
+    orphans.add_argument("--delete", action="store_true", help="delete them")
 
 
 def _webui(command: _Parser, root_parser: _Parser) -> None:

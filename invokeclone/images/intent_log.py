@@ -1,10 +1,12 @@
 """A write-ahead log of image and video files, so that a process that is killed leaves no file without a record.
 
 An intent is one file that lists locations. It is written before the files of a new record and before records are deleted, and
-removed once files and records agree. Recovery settles the intents of dead processes: files without a record are removed.
+removed once files and records agree. Recovery settles the intents of dead processes, and those of operations whose files
+could not be removed: files without a record are removed.
 Intents are stored beside the database that has the records.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -28,6 +30,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 
 FOLDER = "intents"
+SETTLE_INTERVAL_S = 600.0
 _KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
 _Locations = list[tuple[MediaKind, ImageLocation]]
 Result = TypeVar("Result")
@@ -176,6 +179,13 @@ async def _settle(resources: Resources, locations: _Locations) -> bool:
         _log.warning("files without a record stay until the next start: %s", error)
         return False
     return True
+
+
+async def settle_regularly(resources: Resources, interval_s: float = SETTLE_INTERVAL_S) -> None:
+    """Settle intents again and again: those that a storage on the network has left, because it could not be reached."""
+    while True:
+        await asyncio.sleep(interval_s)
+        await settle_all(resources)
 
 
 async def settle_all(resources: Resources, *, alone: bool = False) -> None:

@@ -132,11 +132,13 @@ class _Beginning(NamedTuple):
 def _read_small(stored: StoredFile, size_only: bool) -> _Beginning | None:
     """Return the size of a file, and its content unless `size_only` or it is too large; None when it does not exist."""
     try:
-        if size_only or stored.path is not None:
-            size = stored.stat().size
-            return _Beginning(b"" if size_only or size > MAX_BUFFERED_SIZE else stored.read(), size)
+        if (path := stored.path) is not None:
+            size = path.stat().st_size
+            return _Beginning(b"" if size_only or size > MAX_BUFFERED_SIZE else path.read_bytes(), size)
+        if size_only:
+            return _Beginning(b"", stored.stat().size)
         return _Beginning(*stored.storage.get_range(stored.key, 0, MAX_BUFFERED_SIZE))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -3,6 +3,7 @@
 Contains no domain logic.
 """
 
+import asyncio
 import contextlib
 import functools
 import sys
@@ -173,7 +174,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         routes.include(bodies.read_strictly(router))
     routes.include(_probes())
     official = WebUI(settings.root)
-    routes.include(page.router(official, multiuser=settings.multiuser))
+    routes.include(page.router(official, addresses.media_origin(settings), multiuser=settings.multiuser))
     app.router.default = official.with_fallback(app.router.default)
     services.add(openapi.Document, openapi.install(app))
     app.mount("/ws", sockets.app)
@@ -247,12 +248,13 @@ async def _lifespan(
         if scratch is not None:
             stack.callback(scratch.cleanup)
         await off_loop(lambda: private_files.prepare(resources.settings))
-        await off_loop(lambda: addresses.check(resources.settings, resources.storage))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(_stop_tasks, services)
         await queue_service.recover(resources, shared=resources.database.is_shared)
         await intent_log.settle_all(resources, alone=True)
+        settling = asyncio.create_task(intent_log.settle_regularly(resources), name="settle intents")
+        stack.push_async_callback(_cancel, settling)
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
@@ -314,6 +316,12 @@ async def _stop_tasks(services: Services) -> None:
     """Stop the background tasks of services that need no start."""
     await services.get(BatchFollower).stop()
     await services.get(ServedModels).close()
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:

@@ -20,9 +20,10 @@ from invokeclone.server.page_script import join
 from invokeclone.server.webui import WebUI
 
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; object-src 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
+    "default-src 'self'; img-src 'self' data: blob:{0}; media-src 'self'{0}; connect-src 'self' ws: wss:{0}; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
 )
+"""The policy; {0} is the origin of presigned URLs of images."""
 FOREVER = "public, max-age=31536000, immutable"
 SCRIPT = "app.js"
 _WITHOUT_ACCOUNTS = re.compile(rb"<link [^>]*\bdata-without-accounts>\n")
@@ -38,7 +39,7 @@ class File:
     headers: dict[str, str]
 
 
-def _file(name: str, body: bytes) -> File:
+def _file(name: str, body: bytes, policy: str) -> File:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     is_text = name.endswith(COMPRESSIBLE)
     headers = {
@@ -47,7 +48,7 @@ def _file(name: str, body: bytes) -> File:
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": policy,
         "Referrer-Policy": "same-origin",
     }
     return File(body, gzip.compress(body, 9, mtime=0) if is_text else None, headers)
@@ -57,7 +58,7 @@ def _hash(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=12).hexdigest()
 
 
-def load(*, multiuser: bool) -> tuple[dict[str, File], str]:
+def load(policy: str, *, multiuser: bool) -> tuple[dict[str, File], str]:
     """Return the page's files by name, and their version; the page refers to the others by addresses with it.
 
     With accounts, the lists that require a sign-in are not preloaded.
@@ -70,12 +71,12 @@ def load(*, multiuser: bool) -> tuple[dict[str, File], str]:
     version = _hash(b"".join(bodies.values()))
     index = bodies["index.html"].replace(b'"page/', f'"page/{version}/'.encode())
     bodies["index.html"] = _WITHOUT_ACCOUNTS.sub(b"", index) if multiuser else index
-    return {name: _file(name, body) for name, body in bodies.items()}, version
+    return {name: _file(name, body, policy) for name, body in bodies.items()}, version
 
 
-def router(official: WebUI, *, multiuser: bool) -> APIRouter:
-    """Return the routes of the page at `/` and of its files under `/page/`."""
-    loaded, version = load(multiuser=multiuser)
+def router(official: WebUI, media_origin: str | None, *, multiuser: bool) -> APIRouter:
+    """Return the routes of the page at `/` and of its files under `/page/`; images may come from `media_origin` too."""
+    loaded, version = load(POLICY.format(f" {media_origin}" if media_origin else ""), multiuser=multiuser)
 
     def send(request: Request, name: str) -> Response:
         file = loaded.get(name)

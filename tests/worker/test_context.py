@@ -43,47 +43,8 @@ from invokeclone.worker.interfaces.progress import progress_fraction
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
+from tests.worker.conftest import Ask, FakeEngine
 from tests.worker.joined import Claims, Link, join
-
-Ask = Callable[..., Any]
-
-
-class FakeEngine:
-    """Loads words."""
-
-    def wait_until_imported(self) -> None:
-        """Return at once: nothing is imported."""
-
-    def watch_modules(self) -> None:
-        """No module is run."""
-
-    def unwatch_modules(self) -> None:
-        """No module is run."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-
-    def load(self, config: Any, path: Path, submodel: SubModelType | None) -> str:
-        self.asked.append((config.key, path, submodel))
-        return f"loaded {config.name}"
-
-    def load_file(self, path: Path, loader: Any) -> Any:
-        return loader(path) if loader else path
-
-    def preview(self, latents: Any, base: BaseModelType) -> tuple[Image.Image, int]:
-        self.asked.append((latents, base))
-        return Image.new("RGB", (16, 8), "red"), 16 if base is BaseModelType.Wan else 8
-
-    def new_stats(self) -> None:
-        pass
-
-    def stats(self) -> None:
-        return None
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
 
 
 @pytest.fixture(params=["local", "joined"])

@@ -53,9 +53,8 @@ async def test_text_generation_reports_progress(tools: Tools, events: RecordedEv
 
 async def test_image_is_described(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "llava", "llava_onevision", write_llava(tmp_path / "llava"))
-    image = tmp_path / "x.png"
-    image.write_bytes(encode_image(picture("RGBA")))
-    answer = await request_text(tools, model_key="llava", image=str(image), instruction="say")
+    tools.resources.storage.write("images/x.png", encode_image(picture("RGBA")))
+    answer = await request_text(tools, model_key="llava", image="images/x.png", instruction="say")
     assert answer["error"] is None
     assert answer["text"]
 

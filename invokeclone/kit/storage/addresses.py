@@ -1,5 +1,6 @@
 """From an address to a storage: `s3://BUCKET/PREFIX`, `file:///PATH`, or no address for the folders of the settings."""
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -15,6 +16,8 @@ STYLE_PRESETS, WORKFLOW_THUMBNAILS = "style_presets", "workflow_thumbnails"
 AREAS = ("images", "videos", STYLE_PRESETS, WORKFLOW_THUMBNAILS)
 """First components of all keys."""
 PROBE = ".probe"
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_ENDPOINT = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 
 
@@ -60,7 +63,7 @@ def _without_user(address: str) -> str:
 
 def _open_s3(bucket: str, prefix: str, settings: Settings) -> ObjectStorage:
     try:
-        from invokeclone.kit.storage.s3 import S3Storage, environment_endpoints  # imports a library of the extra
+        from invokeclone.kit.storage.s3 import S3Storage  # imports a library of the extra
     except ModuleNotFoundError as error:
         if error.name != "obstore":
             raise
@@ -68,10 +71,9 @@ def _open_s3(bucket: str, prefix: str, settings: Settings) -> ObjectStorage:
     for endpoint in (settings.storage_endpoint, settings.storage_public_endpoint, *environment_endpoints()):
         if endpoint is not None:
             _check_endpoint(endpoint)
+    endpoint = settings.storage_endpoint or next(iter(environment_endpoints()), None)
     try:
-        return S3Storage(
-            bucket, prefix, endpoint=settings.storage_endpoint, public_endpoint=settings.storage_public_endpoint
-        )
+        return S3Storage(bucket, prefix, endpoint=endpoint, public_endpoint=settings.storage_public_endpoint)
     except OSError as error:
         raise StorageNotUsable(f"s3://{bucket} cannot be opened: {error.strerror}") from error
 
@@ -83,10 +85,35 @@ def _check_endpoint(endpoint: str) -> None:
         is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         is_url = False
-    if not is_url or not re.fullmatch(r"[!-~]+", endpoint) or "@" in parts.netloc or parts.query or parts.fragment:
+    if not is_url or not _ENDPOINT.fullmatch(endpoint):
         raise StorageNotUsable(
             f"{_without_user(endpoint)} is not the address of an S3 service: use https://HOST or http://HOST:PORT"
         )
+
+
+def local_folder(settings: Settings) -> Path | None:
+    """Return the folder that `storage_url` names, if it names one."""
+    parts = urlsplit(settings.storage_url or "")
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def media_origin(settings: Settings) -> str | None:
+    """Return the origin of presigned URLs for a Content-Security-Policy; None if clients get none."""
+    if settings.storage_reads != "presigned" or not (settings.storage_url or "").startswith("s3:"):
+        return None
+    endpoint = (
+        settings.storage_public_endpoint or settings.storage_endpoint or next(iter(environment_endpoints()), None)
+    )
+    if endpoint is None:
+        return "https://*.amazonaws.com"
+    _check_endpoint(endpoint)
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def environment_endpoints() -> list[str]:
+    """Return the addresses of the S3 service in the environment, the most specific first."""
+    return [os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)]
 
 
 def check(settings: Settings, storage: ObjectStorage) -> None:
@@ -94,6 +121,11 @@ def check(settings: Settings, storage: ObjectStorage) -> None:
     if settings.storage_url is None:
         return
     key, content = f"{PROBE}/{secrets.token_hex(8)}", b"probe"
+    hint = (
+        "check storage_url, storage_endpoint, the credentials and their permissions (put, get, delete and list objects)"
+    )
+    if isinstance(storage, LocalStorage):
+        hint = "check storage_url and the permissions of the folder"
     try:
         if isinstance(storage, LocalStorage):
             make_private_folder(storage.local_path(""))
@@ -103,8 +135,7 @@ def check(settings: Settings, storage: ObjectStorage) -> None:
         failed = storage.delete([key])
     except OSError as error:
         raise StorageNotUsable(
-            f"the storage {storage.address} cannot be used: {error.strerror or error}; check storage_url, "
-            "storage_endpoint, the credentials and their permissions (put, get and delete objects, list the bucket)"
+            f"the storage {storage.address} cannot be used: {error.strerror or error}; {hint}"
         ) from error
     if failed:
         raise StorageNotUsable(

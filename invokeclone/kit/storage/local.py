@@ -1,10 +1,11 @@
-"""ObjectStorage in local folders: atomic writes, hard links for copies, permissions of the surrounding folder."""
+"""Storage in local folders: atomic writes, hard links for copies, permissions of the surrounding folder."""
 
 import contextlib
 import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,12 @@ class LocalStorage:
             self._copy_file(path, target, replace=replace)
             path.unlink()
 
+    def copy_file(self, key: str, path: Path) -> None:
+        """Create or replace an object with the content of a file, which stays."""
+        target = self.local_path(key)
+        make_folder(target.parent)
+        self._copy_file(path, target, replace=True)
+
     def get(self, key: str) -> bytes:
         """Return the content."""
         with _missing_folders():
@@ -88,8 +95,6 @@ class LocalStorage:
         """Return size and time of an object; a folder is none."""
         path = self.local_path(key)
         with _missing_folders():
-            if not path.is_file():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             return _stat(key, path)
 
     def delete(self, keys: Iterable[str]) -> dict[str, OSError]:
@@ -186,6 +191,8 @@ def _try_link(origin: Path, target: Path) -> bool:
 
 def _stat(key: str, path: Path) -> ObjectStat:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return ObjectStat(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 

@@ -55,6 +55,10 @@ class ObjectStorage(Protocol):
         """
         ...
 
+    def copy_file(self, key: str, path: Path) -> None:
+        """Create or replace an object with the content of a local file, which stays; it is not read as a whole."""
+        ...
+
     def get(self, key: str) -> bytes:
         """Return the content; raises FileNotFoundError."""
         ...

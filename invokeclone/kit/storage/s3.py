@@ -31,7 +31,6 @@ DELETED_AT_ONCE = 1000
 MAX_SIZE = 2**50
 """More bytes than any object has."""
 
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 CREDENTIAL_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -45,6 +44,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _BUCKET_MISSING = "NoSuchBucket"
 _RANGE_OUTSIDE = "416"
+_IN_PROGRESS = "ConditionalRequestConflict"
 _FULL = {
     "507",
     "QuotaExceeded",
@@ -64,7 +64,6 @@ class S3Storage:
     ) -> None:
         """Connect at the first use. `public_endpoint` is the address of the service in presigned URLs."""
         self._address = "/".join(part for part in (f"s3://{bucket}", prefix) if part)
-        endpoint = endpoint or next(iter(environment_endpoints()), None)
         self._store = _open(bucket, prefix, endpoint)
         self._signer = _open(bucket, prefix, public_endpoint) if public_endpoint else self._store
 
@@ -83,10 +82,12 @@ class S3Storage:
         A request that is repeated after a lost response may find its own object, which has the same content.
         """
         mode: Any = "overwrite" if replace else "create"
-        with self._errors(key):
+        with self._errors(key, is_write=True):
             try:
                 obstore.put(self._store, key, data, mode=mode, attributes=_attributes(key), use_multipart=False)
             except exceptions.AlreadyExistsError as error:
+                if _IN_PROGRESS in _causes(error):
+                    raise StorageUnreachable(errno.EAGAIN, "another request writes it", self._name(key)) from error
                 if not self._has_content(key, data):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name(key)) from error
 
@@ -97,23 +98,28 @@ class S3Storage:
             return False
 
     def write_file(self, key: str, path: Path, *, replace: bool = False) -> None:
-        """Upload a file in parts of `CHUNK_SIZE`, then remove it. S3 has no conditional multipart upload here.
+        """Upload a file, in parts if it is larger than `CHUNK_SIZE`, then remove it.
 
-        So of two writers that create the same large object at the same time, the last one wins.
+        An upload in parts has no condition: of two writers that create the same large object at the same time, the
+        last one wins.
         """
         if path.stat().st_size <= CHUNK_SIZE:
             self.write(key, path.read_bytes(), replace=replace)
+        elif not replace and self._exists(key):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name(key))
         else:
-            if not replace and self._exists(key):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._name(key))
-            with self._errors(key), path.open("rb") as file:
-                obstore.put(
-                    *(self._store, key, file),
-                    attributes=_attributes(key),
-                    chunk_size=CHUNK_SIZE,
-                    max_concurrency=CONCURRENT_PARTS,
-                )
+            self.copy_file(key, path)
         path.unlink()
+
+    def copy_file(self, key: str, path: Path) -> None:
+        """Create or replace an object with the content of a file, which stays."""
+        with path.open("rb") as file, self._errors(key, is_write=True):
+            obstore.put(
+                *(self._store, key, file),
+                attributes=_attributes(key),
+                chunk_size=CHUNK_SIZE,
+                max_concurrency=CONCURRENT_PARTS,
+            )
 
     def _exists(self, key: str) -> bool:
         try:
@@ -196,23 +202,18 @@ class S3Storage:
         return f"{self._address}/{key}"
 
     @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        """Raise the library's errors as OSError."""
+    def _errors(self, key: str, *, is_write: bool = False) -> Iterator[None]:
+        """Raise the library's errors as OSError; status 404 of a request that writes is about the bucket."""
         try:
             yield
         except FileNotFoundError as error:
-            if _BUCKET_MISSING in _causes(error):
+            if is_write or _BUCKET_MISSING in _causes(error):
                 raise StorageUnreachable(errno.ENODEV, "the bucket does not exist", self._address) from error
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._name(key)) from error
         except ValueError as error:  # a key that no object can have
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._name(key)) from error
         except exceptions.BaseError as error:
             raise _to_os_error(error, self._name(key)) from error
-
-
-def environment_endpoints() -> list[str]:
-    """Return the addresses of the service in the environment, the most specific first."""
-    return [os.environ[name] for name in ENDPOINT_VARIABLES if os.environ.get(name)]
 
 
 def _open(bucket: str, prefix: str, endpoint: str | None) -> S3Store:

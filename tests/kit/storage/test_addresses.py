@@ -6,12 +6,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage_errors import to_storage_error
-from invokeclone.kit.storage.addresses import PROBE, StorageNotUsable, check, local_storage, open_storage
+from invokeclone.kit.storage.addresses import PROBE, StorageNotUsable, check, local_storage, media_origin, open_storage
 from invokeclone.kit.storage.local import LocalStorage
 from tests.s3_server import S3Service
 
@@ -43,7 +44,18 @@ def test_credentials_in_addresses_are_refused_and_not_repeated(settings: Setting
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["nonsense", "ftp://host", "http://", "http://host:0", "http://ho st", "http://[", "http://host:x"]
+    "endpoint",
+    [
+        "nonsense",
+        "ftp://host",
+        "http://",
+        "http://host:0",
+        "http://ho st",
+        "http://[",
+        "http://host:x",
+        "http://a;b",
+        "http://h?x=1",
+    ],
 )
 @pytest.mark.parametrize("setting", ["storage_endpoint", "storage_public_endpoint", "AWS_ENDPOINT_URL"])
 def test_other_endpoints_are_refused(
@@ -207,6 +219,7 @@ def test_missing_credentials_are_reported(
         (503, "SlowDown", 503),
         (500, "InternalError", 503),
         (404, "NoSuchBucket", 503),
+        (409, "ConditionalRequestConflict", 503),
     ],
 )
 def test_errors_of_the_service_have_the_statuses_of_disk_errors(
@@ -240,6 +253,27 @@ def test_an_object_that_a_repeated_request_finds_is_its_own(s3_settings: Setting
     storage.write("images/a.png", b"content")
     with pytest.raises(FileExistsError):
         storage.write("images/a.png", b"CONTENT")
+
+
+@pytest.mark.parametrize(
+    ("changes", "origin"),
+    [
+        ({}, "https://*.amazonaws.com"),
+        ({"storage_endpoint": "http://minio:9000/x"}, "http://minio:9000"),
+        (
+            {"storage_endpoint": "http://minio:9000", "storage_public_endpoint": "https://s3.example"},
+            "https://s3.example",
+        ),
+        ({"storage_reads": "proxied"}, None),
+        ({"storage_url": "file:///images"}, None),
+        ({"storage_url": None}, None),
+    ],
+)
+def test_the_origin_of_presigned_urls(
+    settings: Settings, s3: S3Service, changes: dict[str, Any], origin: str | None
+) -> None:
+    base = {"storage_url": "s3://bucket", "storage_reads": "presigned"}
+    assert media_origin(settings.model_copy(update=base | changes)) == origin
 
 
 def test_the_probe_is_outside_of_the_areas() -> None:
