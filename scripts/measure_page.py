@@ -3,7 +3,7 @@
 Usage: python scripts/measure_page.py [--runs 15] [--images 60]. It needs Chromium (`CHROMIUM`, default /usr/bin/chromium)
 and the development environment. Ready means: the model's settings are in the form, images can be generated, and the
 first images of the gallery are listed; the time counts from the navigation. Each run has an empty cache. The server has
-generated an image before, so that its worker, which takes most of a minute of a core to load its libraries, is idle.
+generated an image before, so that its worker, which occupies a core for seconds while it loads its libraries, is idle.
 """
 
 import argparse

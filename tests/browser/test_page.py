@@ -3,9 +3,11 @@
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from fastapi import FastAPI
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.axe import AXE, check
+from tests.browser.conftest import fill
 from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,8 +49,20 @@ async def test_the_page_opens_with_one_script_and_without_a_request_sent_twice(p
     await expect(page.locator("#style option")).not_to_have_count(1)
     lists = [address for address in sent if "/api/" in address]
     assert len(lists) == len(set(lists))
-    assert len([address for address in lists if "/api/v1/images/" in address]) == 1
+    assert len([address for address in lists if "/api/v1/images/" in address and "limit=60" in address]) == 1
     assert len([address for address in sent if address.endswith(".js")]) == 1
+
+
+async def test_an_image_made_between_the_list_and_the_connection_is_listed(page: Page, app: FastAPI) -> None:
+    async def answer(route: Route) -> None:
+        response = await route.fetch()
+        await fill(app, 2)
+        await route.fulfill(response=response)
+
+    await page.route("**/api/v1/images/?*limit=60*", answer, times=1)
+    await page.reload()
+    await expect(page.locator(".tile")).to_have_count(2)
+    await expect(page.locator("#total")).to_have_text("2 images")
 
 
 async def test_cancel_and_clear(page: Page, painter: Painter) -> None:

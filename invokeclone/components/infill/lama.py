@@ -25,6 +25,8 @@ GRID = 8
 LEAST = 2 * GRID
 """Least side of images, for the padding in the layers between."""
 WHITE = 255
+_TRAINING = ".num_batches_tracked"
+"""Counters of the training, which an archive may lack."""
 _FIRST = re.compile(r"(?P<prefix>(?:.*\.)?)1\.ffc\.convl2l\.weight$")
 _LAYER = re.compile(r"(?P<index>\d+)\.(?P<rest>.+)$")
 
@@ -39,10 +41,15 @@ def load(path: Path) -> "LaMa":
     prefix = next((match["prefix"] for match in map(_FIRST.match, tensors) if match), None)
     if prefix is None:
         raise InvalidModel(f"{path.name} is not a LaMa model")
-    own = {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    own = {
+        name.removeprefix(prefix): value.float()
+        for name, value in tensors.items()
+        if name.startswith(prefix) and not name.endswith(_TRAINING)
+    }
     try:
         network = LaMa(own)
-        network.load_state_dict(own, strict=True, assign=True)
+        counters = {name: value for name, value in network.state_dict().items() if name.endswith(_TRAINING)}
+        network.load_state_dict(own | counters, strict=True, assign=True)
     except (KeyError, RuntimeError, ValueError) as error:
         raise InvalidModel(f"{path.name} is not a complete LaMa model: {error}") from error
     network.eval().requires_grad_(requires_grad=False)

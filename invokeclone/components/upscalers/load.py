@@ -9,6 +9,7 @@ from torch import nn
 from invokeclone.engine.loading.files import read_tensors
 from invokeclone.engine.loading.load_request import LoadRequest
 from invokeclone.engine.loading.loaders import loads
+from invokeclone.graph.context import CanceledException
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.models.errors import InvalidModel
 
@@ -49,6 +50,8 @@ def from_tensors(tensors: Mapping[str, Any], name: str) -> ImageToImageNetwork:
     weights = {key: value for key, value in unwrapped.items() if isinstance(value, torch.Tensor)}
     try:
         descriptor = spandrel.ModelLoader().load_from_state_dict(weights)
+    except CanceledException:
+        raise
     except Exception as error:  # spandrel reads the sizes from the tensors; damaged ones raise many kinds of errors
         raise InvalidModel(f"{name} cannot be loaded by spandrel: {str(error)[:_MAX_REASON]}") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):

@@ -47,10 +47,14 @@ def test_the_published_archive_is_read_without_its_code(archive: Path) -> None:
 
 def test_other_files_of_the_same_weights(archive: Path, tmp_path: Path) -> None:
     expected = lama.load(archive)(*inputs())
+    save_file(
+        {name: value for name, value in tiny_lama.weights().items() if not name.endswith("tracked")},
+        tmp_path / "b.safetensors",
+    )
     weights = {f"generator.model.{name}": value for name, value in tiny_lama.weights().items()}
     save_file(weights, tmp_path / "a.safetensors")
     torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
-    for name in ("a.safetensors", "a.ckpt"):
+    for name in ("a.safetensors", "a.ckpt", "b.safetensors"):
         assert torch.equal(lama.load(tmp_path / name)(*inputs()), expected), name
 
 

@@ -1,5 +1,6 @@
 """Image-to-image models: loading by spandrel, tiles, and the nodes that run them."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,12 @@ from invokeclone.components.upscalers import nodes, pipeline, spec
 from invokeclone.components.upscalers.load import ImageToImageNetwork, from_tensors
 from invokeclone.components.upscalers.load import load as load_upscaler
 from invokeclone.engine.cache import ModelCache
+from invokeclone.engine.checkpoints import loading
 from invokeclone.engine.loading import loaders
 from invokeclone.engine.loading.files import read_tensors
 from invokeclone.engine.loading.load_request import LoadRequest
+from invokeclone.graph.checkpoints import watch_cancellation
+from invokeclone.graph.context import CanceledException
 from invokeclone.graph.sizes import SizeOverLimit
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelType
@@ -84,6 +88,15 @@ def test_other_or_damaged_weights_are_refused(file: Path, change: Callable[[dict
     change(weights)
     with pytest.raises(InvalidModel, match=r"a\.pth cannot be loaded by spandrel"):
         from_tensors(weights, "a.pth")
+
+
+def test_a_load_can_be_canceled(file: Path) -> None:
+    weights = read_tensors(file)
+    canceled = threading.Event()
+    with watch_cancellation(canceled), loading():
+        canceled.set()
+        with pytest.raises(CanceledException):
+            from_tensors(weights, "a.pth")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
