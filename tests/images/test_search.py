@@ -135,6 +135,7 @@ async def test_many_matches_use_the_index_for_counts_but_not_for_pages(
                 assert await pages(connection, many, offset, 5) == await pages(connection, plain, offset, 5)
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize("more", [{}, {"starred_first": False}, {"order_dir": "ASC"}, {"board_id": "none"}])
 async def test_only_candidates_are_read(filled: Resources, more: dict[str, object]) -> None:
     """And not the gallery's index from its start to its end."""
