@@ -50,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
     _user(commands.add_parser("user", help="list, add, change and delete accounts; manage API keys"), root_parser)
     database = commands.add_parser("db", help="maintain the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[root_parser], help="migrate the database to the newest revision")
+    copy = database.add_parser(
+        "copy", parents=[root_parser], help="copy the database of a stopped server to another one"
+    )
+    copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 

@@ -21,7 +21,7 @@ from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.files.root_lock import RootLock
 from invokeclone.kit.files.storage_errors import startup_line
 from invokeclone.kit.requests import Application
-from invokeclone.kit.sql import database_file, migrations
+from invokeclone.kit.sql import migrations
 from invokeclone.kit.sql.database import open_database
 from invokeclone.server.app import create_app
 from invokeclone.server.sockets import Sockets
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve; return 0 after a graceful shutdown, 1 when the server could not start."""
     settings = settings_for(arguments, host=arguments.host, port=arguments.port)
     if not settings.use_memory_db:
-        database_file.check(settings.database_path, migrations.revisions())
+        asyncio.run(open_database(settings).check(migrations.revisions()))
     lock = RootLock(settings.root)
     lock.acquire()
     try:

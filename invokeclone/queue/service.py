@@ -390,10 +390,11 @@ async def recover(resources: Resources) -> None:
     settings = resources.settings
 
     async def order(connection: Changes) -> None:
-        await store.resume(connection)
-        await bulk.cancel_interrupted(connection)
-        await chain.settle(connection)
-        await chain.forget_devices(connection)
+        if not resources.database.is_shared:  # else other servers run items; those of dead ones return by their leases
+            await store.resume(connection)
+            await bulk.cancel_interrupted(connection)
+            await chain.settle(connection)
+            await chain.forget_devices(connection)
         if settings.clear_queue_on_startup:
             await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:

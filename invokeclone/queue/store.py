@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared_statements import Source, json_list, run, run_many
+from invokeclone.kit.sql.prepared_statements import Source, dialect_of, json_list, run, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, statements
@@ -301,6 +301,9 @@ async def claim(
         row = await statements.CLAIM_ONE.first(connection, item_id=item_id, **claim) if peers else None
     else:
         row = await (statements.CLAIM_ROUND_ROBIN if round_robin else statements.CLAIM).first(connection, **claim)
+    if row is None and dialect_of(connection) == "postgresql":
+        # Claims overlap there: another worker may have got the item that this one had selected.
+        row = await statements.CLAIM.first(connection, **claim)
     return to_claimed_item(row) if row else None
 
 

@@ -5,6 +5,8 @@ read-only, no permission                 507
 a name that is too long                  400
 a database that is locked                503
 a database that is full or read-only     507
+a database server that does not answer   503
+a value that no column can store         400
 """
 
 import errno
@@ -43,6 +45,22 @@ class DatabaseBusy(Unavailable):
         super().__init__("the database is busy; try again")
 
 
+class DatabaseUnreachable(Unavailable):
+    """The database server does not accept connections, or ended this one."""
+
+    headers = {"Retry-After": "5"}  # noqa: RUF012  (a constant of the class, as in the base)
+
+    def __init__(self) -> None:
+        super().__init__("the database server cannot be reached: nothing was stored; try again")
+
+
+class ValueNotStorable(BadRequest):
+    """A value is outside of what the database can store."""
+
+    def __init__(self) -> None:
+        super().__init__("a number or text is outside of what the database can store")
+
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _SQLITE: dict[int, type[InvokeCloneError]] = {
@@ -53,6 +71,21 @@ _SQLITE: dict[int, type[InvokeCloneError]] = {
     sqlite3.SQLITE_BUSY: DatabaseBusy,
     sqlite3.SQLITE_LOCKED: DatabaseBusy,
 }
+_SQLSTATES: dict[str, type[InvokeCloneError]] = {
+    "08": DatabaseUnreachable,
+    "22": ValueNotStorable,
+    "54000": ValueNotStorable,  # an indexed text that is too long
+    "25006": StorageReadOnly,
+    "42501": StorageReadOnly,
+    "40": DatabaseBusy,
+    "53100": StorageFull,
+    "53": DatabaseBusy,
+    "55P03": DatabaseBusy,
+    "57": DatabaseUnreachable,
+    "25P03": DatabaseUnreachable,
+}
+"""Error codes of PostgreSQL, or the class that the first two letters are."""
+_LOST_CONNECTION = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 _SQLITE_TEXTS: dict[str, type[InvokeCloneError]] = {
     "disk is full": StorageFull,
     "readonly database": StorageReadOnly,
@@ -75,17 +108,35 @@ def to_storage_error(error: BaseException) -> InvokeCloneError | None:
 
 def _convert(error: BaseException) -> InvokeCloneError | None:
     if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and (kind := _SQLITE.get(code & 0xFF)):
-            return kind()
-        return next((kind() for text, kind in _SQLITE_TEXTS.items() if text in str(error)), None)
-    if not isinstance(error, OSError) or error.errno is None:
-        return None
+        return _convert_sqlite(error)
+    if type(error).__module__.startswith("asyncpg"):  # which SQLite's users do not import
+        return _convert_postgres(error)
+    return _convert_os(error) if isinstance(error, OSError) and error.errno is not None else None
+
+
+def _convert_os(error: OSError) -> InvokeCloneError | None:
+    if error.errno in _LOST_CONNECTION:
+        return DatabaseUnreachable()
     if error.errno in FULL:
         return StorageFull()
     if error.errno in READ_ONLY:
         return StorageReadOnly()
     return NameTooLong() if error.errno == errno.ENAMETOOLONG else None
+
+
+def _convert_sqlite(error: sqlite3.Error) -> InvokeCloneError | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and (kind := _SQLITE.get(code & 0xFF)):
+        return kind()
+    return next((kind() for text, kind in _SQLITE_TEXTS.items() if text in str(error)), None)
+
+
+def _convert_postgres(error: BaseException) -> InvokeCloneError | None:
+    state = getattr(error, "sqlstate", None)
+    if not isinstance(state, str):  # an error of the client: a value that does not fit its column, a lost connection
+        return ValueNotStorable() if isinstance(error, ValueError) else DatabaseUnreachable()
+    kind = _SQLSTATES.get(state) or _SQLSTATES.get(state[:2])
+    return kind() if kind else None
 
 
 def startup_line(error: Exception) -> str | None:

@@ -18,6 +18,8 @@ class Database(abc.ABC):
     """The database of a server and its workers."""
 
     dialect: ClassVar[Dialect]
+    is_shared: ClassVar[bool]
+    """Whether other servers may use it at the same time: then nobody may assume that an item's worker is gone."""
 
     @property
     @abc.abstractmethod

@@ -72,6 +72,7 @@ class PostgresDatabase(Database):
     """A PostgreSQL database shared by servers and workers."""
 
     dialect: ClassVar[Dialect] = "postgresql"
+    is_shared: ClassVar[bool] = True
 
     def __init__(self, url: str, *, echo: bool = False) -> None:
         """Configure the database at `url`, opened on first use; `echo` logs SQLAlchemy's statements.

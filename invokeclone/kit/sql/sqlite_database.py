@@ -128,6 +128,7 @@ class SqliteDatabase(Database):
     """
 
     dialect: ClassVar[Dialect] = "sqlite"
+    is_shared: ClassVar[bool] = False
 
     def __init__(self, path: Path | None, *, echo: bool = False) -> None:
         """Configure the file at `path`, opened on first use, or an in-memory database for None.
