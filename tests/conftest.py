@@ -38,6 +38,10 @@ SLOW_FOLDERS = {"whole", "official_ui", "shims", "browser"}
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: not SLOW_FOLDERS & set(item.path.parts))
+    if config.getoption("--postgresql"):
+        for item in items:
+            for mark in item.iter_markers("sqlite"):
+                item.add_marker(pytest.mark.skip(reason=f"SQLite only: {mark.args[0]}"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,11 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> str | None:
-    """Return the address of a new PostgreSQL database with --postgresql, else None for SQLite."""
+    """Return the address of a PostgreSQL database in its first state with --postgresql, else None for SQLite."""
     if not request.config.getoption("--postgresql"):
         return None
     server = request.getfixturevalue("postgres")
-    return str(server.new_database())
+    return str(server.clean_database())
 
 
 @pytest.fixture

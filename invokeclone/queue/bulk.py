@@ -94,10 +94,10 @@ async def cancel_idle(
                 changes[CountKey(batch_id, destination, user_id, status)] -= number
                 changes[CountKey(batch_id, destination, user_id, "canceled")] += number
                 await _CANCEL.rows(connection, item_ids=item_ids, at=at)
-                canceled += zip(sorted(orjson.loads(item_ids)), itertools.repeat(user_id))
+                canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
     await bulk_counts.update_counts(connection, item_filter.queue_id, changes)
     await _record_ends(connection, item_filter.queue_id, changes)
-    return canceled
+    return sorted(canceled)
 
 
 async def _record_ends(connection: Changes, queue_id: str, keys: Iterable[CountKey]) -> None:
@@ -165,7 +165,7 @@ async def list_running(
     """Return the ids of running items, of the selected ones or of those that `worker_id` claimed."""
     values = item_filter.values if item_filter else {}
     statement = _running(frozenset(values), of_worker=worker_id is not None)
-    return [row[0] for row in await statement.rows(connection, **values, worker_id=worker_id)]
+    return sorted(row[0] for row in await statement.rows(connection, **values, worker_id=worker_id))
 
 
 @cache
@@ -203,7 +203,7 @@ async def delete_many(
     await lock_all(connection)
     rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
     await _decrease_counts(connection, item_filter.queue_id, rows)
-    return [(row[0], row[4]) for row in rows]
+    return sorted((row[0], row[4]) for row in rows)
 
 
 async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence[Status] | None = None) -> int:

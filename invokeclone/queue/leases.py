@@ -131,7 +131,7 @@ async def _end_claims(
     interrupting, releasing = statements
 
     async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
-        items = [to_item(row) for row in await interrupting.rows(connection, at=now(), **values)]
+        items = [to_item(row) for row in sorted(await interrupting.rows(connection, at=now(), **values))]
         await releasing.rows(connection, **values)
         events: list[Event] = [await chain.status_event(connection, item) for item in items]
         ended = (item for item in items if item.status == "failed")

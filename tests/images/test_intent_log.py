@@ -279,6 +279,7 @@ async def test_an_intent_that_cannot_be_read_does_not_prevent_the_start(resource
     assert not stored_files.full_path(resources.settings, LEFT).exists()
 
 
+@pytest.mark.sqlite("errors of SQLite's driver")
 async def test_a_failing_database_does_not_prevent_the_start(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:

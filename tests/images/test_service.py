@@ -159,6 +159,7 @@ GENERAL = (ImageCategory.GENERAL,)
 ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCategory.OTHER)
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize(
     ("wanted", "index"),
     [

@@ -17,6 +17,8 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql import sqlite_database as database
 from invokeclone.kit.sql.database import Database, Rows
 
+pytestmark = pytest.mark.sqlite("counts steps of SQLite's virtual machine")
+
 MANY = 4000
 EACH = 10
 """Steps between two counts."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,7 +33,10 @@ def subfolder(strategy: str) -> ColumnElement[str]:
         case "date":
             return func.coalesce(func.local_date(images.c.created_at), "")
         case "type":
-            return case((images.c.is_intermediate, literal("intermediate")), else_=images.c.image_category)
+            return case(
+                (images.c.is_intermediate == literal_column("1"), literal("intermediate")),
+                else_=images.c.image_category,
+            )
         case "hash":
             return func.substr(images.c.image_name, 1, 2)
         case _:

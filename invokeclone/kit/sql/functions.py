@@ -220,6 +220,13 @@ def _last_insert_id(_element: last_insert_id, _compiler: Compiler, **_options: A
     return "last_insert_rowid()"
 
 
+def _values(element: FunctionElement[Any], compiler: Compiler, options: dict[str, Any]) -> list[str]:
+    """Return the arguments of a function that makes JSON; JSON made by another is inserted as such, as SQLite does."""
+    made = (json_object, json_array, json_group_array, json_without_nulls)
+    texts = zip(element.clauses, _arguments(element, compiler, options), strict=True)
+    return [f"CAST({text} AS json)" if isinstance(clause, made) else text for clause, text in texts]
+
+
 @compiles(json, POSTGRES)
 def _json_pg(element: json, compiler: Compiler, **options: Any) -> str:
     (value,) = _arguments(element, compiler, options)
@@ -229,18 +236,18 @@ def _json_pg(element: json, compiler: Compiler, **options: Any) -> str:
 @compiles(json_object, POSTGRES)
 def _json_object_pg(element: json_object, compiler: Compiler, **options: Any) -> str:
     """Write an object; PostgreSQL limits the arguments of a call to 100."""
-    arguments = _arguments(element, compiler, options)
+    arguments = _values(element, compiler, options)
     return f"CAST(json_build_object({', '.join(arguments)}) AS text)"
 
 
 @compiles(json_array, POSTGRES)
 def _json_array_pg(element: json_array, compiler: Compiler, **options: Any) -> str:
-    return f"CAST(json_build_array({', '.join(_arguments(element, compiler, options))}) AS text)"
+    return f"CAST(json_build_array({', '.join(_values(element, compiler, options))}) AS text)"
 
 
 @compiles(json_group_array, POSTGRES)
 def _json_group_array_pg(element: json_group_array, compiler: Compiler, **options: Any) -> str:
-    (value,) = _arguments(element, compiler, options)
+    (value,) = _values(element, compiler, options)
     return f"CAST(coalesce(json_agg({value}), '[]') AS text)"
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from typing import Any, ClassVar
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -19,7 +20,7 @@ from invokeclone.kit import log
 from invokeclone.kit.sql import database_file, migrations, postgres_errors
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.database_file import DatabaseUnusable
-from invokeclone.kit.sql.prepared_statements import run_in_parts
+from invokeclone.kit.sql.prepared_statements import run_in_parts, without_nul
 from invokeclone.kit.sql.transactions import Changes, Dialect, Result, Rows
 
 CONNECTIONS = 8
@@ -91,6 +92,7 @@ class PostgresDatabase(Database):
             pool_reset_on_return=None,  # connections are returned without a transaction
             async_creator=self._connect,
         )
+        event.listen(self._engine.sync_engine, "before_cursor_execute", _without_nul, retval=True)
 
     @property
     def address(self) -> str:
@@ -302,6 +304,20 @@ class PostgresDatabase(Database):
         """Close every connection."""
         self._forget_idle()
         await self._engine.dispose()
+
+
+def _without_nul(  # the signature is SQLAlchemy's
+    _connection: Any,
+    _cursor: Any,
+    statement: str,
+    parameters: Any,
+    _context: Any,
+    executemany: bool,
+) -> tuple[str, Any]:
+    """Replace NUL characters in the parameters of a statement of SQLAlchemy's."""
+    if executemany:
+        return statement, [tuple(map(without_nul, row)) for row in parameters]
+    return statement, tuple(map(without_nul, parameters))
 
 
 async def _roll_back(connection: Any) -> None:

@@ -49,7 +49,16 @@ def parameter(name: str) -> BindParameter[Any]:
 
 def json_list(values: Iterable[Any]) -> str:
     """Return `values` as one parameter for `members`, whatever their number."""
-    return orjson.dumps(list(values)).decode()
+    values = list(values)
+    text = orjson.dumps(values).decode()
+    if "\\u0000" in text:
+        return orjson.dumps([without_nul(value) for value in values]).decode()
+    return text
+
+
+def without_nul(value: Any) -> Any:
+    """Replace NUL characters, which no stored text has and PostgreSQL rejects: such a text matches nothing."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
 
 
 def members(name: str) -> Select[Any]:
@@ -118,7 +127,7 @@ class PreparedStatement:
             arguments = defaults | values
         else:
             sql, names, defaults = self._compiled_postgres
-            arguments = tuple(values[name] if name in values else defaults[name] for name in names)
+            arguments = tuple(without_nul(values[name] if name in values else defaults[name]) for name in names)
         if isinstance(source, Database):
             return await source.fetch(sql, arguments)
         return await _run(source, sql, arguments)
