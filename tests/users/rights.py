@@ -252,6 +252,8 @@ RIGHTS: dict[str, Row] = {
     "install_custom_node_pack": admins(f"POST {PACKS}/install", 422),
     "reload_custom_nodes": admins(f"POST {PACKS}/reload"),
     "uninstall_custom_node_pack": admins(f"DELETE {PACKS}/nothing"),
+    # Workers
+    "list_workers": admins("GET /api/v1/workers/"),
     # One's own state
     "get_client_state_by_key": everyone(f"GET {STATE}/get_by_key?key=k"),
     "get_client_state_keys_by_prefix": everyone(f"GET {STATE}/get_keys_by_prefix?prefix=k"),

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -156,9 +157,45 @@ def test_the_late_result_of_a_stopped_machine_is_refused(server: Server, join: J
     server.wait_for(lambda: first.log.read_text().count("joined http") == 2, "the first machine to return")
 
 
+HISTORY = """
+CREATE TABLE test_history (number INTEGER PRIMARY KEY, item_id, status, worker_id, fence);
+CREATE TRIGGER test_history_updates AFTER UPDATE OF status, fence ON session_queue BEGIN
+    INSERT INTO test_history (item_id, status, worker_id, fence) VALUES (new.item_id, new.status, new.worker_id, new.fence);
+END;
+"""
+
+
+def database_of(server: Server) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(server.root / "databases" / "invokeai.db", timeout=30))
+
+
+def check_history(server: Server, item_ids: list[int]) -> None:
+    """Check that each item had one holder at a time, and one end, by its last holder."""
+    with database_of(server) as database:
+        rows = database.execute("SELECT item_id, status, worker_id, fence FROM test_history ORDER BY number").fetchall()
+    histories: dict[int, list[tuple[str, str | None, int]]] = {item_id: [] for item_id in item_ids}
+    for item_id, *change in rows:
+        histories[item_id].append((change[0], change[1], change[2]))
+    for item_id, history in histories.items():
+        statuses = [status for status, _, _ in history]
+        assert statuses[:-1] == (["in_progress", "pending"] * len(statuses))[: len(statuses) - 1], (item_id, history)
+        assert statuses[-1] in ("completed", "failed"), (item_id, history)
+        fences = [fence for _, _, fence in history]
+        assert fences == sorted(fences), (item_id, history)
+        assert all(
+            fence > before
+            for (status, _, fence), before in zip(history, [0, *fences], strict=False)
+            if status == "in_progress"
+        )
+        if statuses[-1] == "completed":
+            assert history[-1][1:] == history[-2][1:], (item_id, history)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(FAULT_S + 400)
 def test_nothing_is_lost_or_run_to_its_end_twice(server: Server, join: Join) -> None:
+    with database_of(server) as database:
+        database.executescript(HISTORY)
     machines = [join("first"), join("second")]
     dice = random.Random(5)
     item_ids: list[int] = []
@@ -188,3 +225,4 @@ def test_nothing_is_lost_or_run_to_its_end_twice(server: Server, join: Join) -> 
         else:
             assert item["error_type"] == "WorkerDied", item
     assert statuses.count("completed") >= len(statuses) * 0.9
+    check_history(server, item_ids)

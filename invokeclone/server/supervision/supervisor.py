@@ -400,17 +400,13 @@ class Supervisor:
         return [worker.link.pid for worker in self._workers if worker.link is not None]
 
     def devices(self) -> list[dict[str, str]]:
-        """Return the devices that can run items, as `{device, name}`: a worker's list, or until then that of the OS.
-
-        Devices of joined workers follow, with their machine's name before a slash.
-        """
-        joined = [{"device": w.device, "name": w.device} for w in self._workers if w.name is not None]
+        """Return the devices of this machine, as `{device, name}`: a worker's list, or until then that of the OS."""
         if self._devices:
-            return [*self._devices, *joined]
+            return self._devices
         hardware_devices = {device["device"] for device in self.hardware}
         own = (worker.device for worker in self._workers if worker.name is None)
         names = [name for name in own if name not in {"auto", *hardware_devices}]
-        return [*self.hardware, *({"device": name, "name": name.upper()} for name in names), *joined]
+        return [*self.hardware, *({"device": name, "name": name.upper()} for name in names)]
 
     async def ready(self, seconds: float) -> bool:
         """Wait up to `seconds` for a worker to be ready; return whether one is."""

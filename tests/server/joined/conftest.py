@@ -169,6 +169,7 @@ class Cluster:
         app = Application()
         app.services.add(Resources, self.resources)
         app.services.add(JoinedWorkers, joined)
+        app.services.add(Supervisor, self.supervisor)
         app.include_router(api.router)
         config = uvicorn.Config(
             app, port=0, log_level="error", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=1,
