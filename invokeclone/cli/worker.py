@@ -15,7 +15,8 @@ from invokeclone.kit.config.settings import DEVICE
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
-from invokeclone.server.joined.agent import Agent, ServerAddress, run_agents
+from invokeclone.server.joined.address import ServerAddress
+from invokeclone.server.joined.agent import Agent, run_agents
 from invokeclone.server.joined.protocol import NAME
 from invokeclone.users import worker_tokens
 

@@ -11,9 +11,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
@@ -23,10 +21,10 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest
 from invokeclone.queue.bulk import JOINED
+from invokeclone.server.joined.address import BadAddress, ServerAddress
 from invokeclone.server.joined.protocol import (
     ALIVE_S,
     MESSAGE_LIMIT,
-    PATH,
     PROTOCOL,
     REFUSED,
     SILENCE_S,
@@ -51,33 +49,6 @@ _log = log.get("worker.agent")
 
 class JoinRefused(BadRequest):
     """The server refused the worker; the message is the server's."""
-
-
-class BadAddress(BadRequest):
-    """The address of the server is not usable."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(f"{url!r} is not the address of a server; an address is such as https://host:9090")
-
-
-@dataclass(frozen=True)
-class ServerAddress:
-    """The address of a server as its users write it."""
-
-    url: str
-
-    @property
-    def socket_url(self) -> str:
-        """The URL of the websocket. Raises BadAddress."""
-        try:
-            parts = urlsplit(self.url)
-            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port is not False
-        except ValueError as error:
-            raise BadAddress(self.url) from error
-        if not valid or parts.query or parts.fragment:
-            raise BadAddress(self.url)
-        scheme = "wss" if parts.scheme == "https" else "ws"
-        return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
 
 
 class _Process:
