@@ -131,7 +131,7 @@ async def test_exclusive_transactions_are_one_at_a_time(another: Callable[[], Po
     async def increment(database: PostgresDatabase, *, prepared: bool) -> None:
         for _ in range(10):
             if prepared:
-                await database.transact(lambda changes: _increment(changes))
+                await database.transact(_increment)
                 continue
             async with database.write() as connection:
                 number = await connection.scalar(select(app_state.c.value).where(app_state.c.key == "n"))
