@@ -68,6 +68,28 @@ api_keys = Table(
 )
 """API keys: the SHA-256 of the key in hexadecimal, and its first letters for recognition."""
 
+user_quotas = Table(
+    "user_quotas",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Integer),
+)
+"""Quotas that differ from the settings, per user; a null value is no limit."""
+
+worker_tokens = Table(
+    "worker_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("last_used_at", Text),
+)
+"""Tokens of workers on other machines, stored as `api_keys` are; one without `expires_at` is valid until revoked."""
+
 client_state = Table(
     "client_state",
     metadata,
@@ -504,3 +526,52 @@ model_installs = Table(
 )
 """Unfinished installations from the web, resumed after a restart: the target folder in the models folder and the future
 key of the model; source, stated fields and the list of files as JSON, without tokens."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("secret", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("failing_since", Text),
+    Column("disabled_at", Text),
+    Column("disabled_reason", Text),
+)
+"""URLs that are notified of events of their owner's items. `events` is a JSON list of names; `failing_since` is the time
+of the first failed attempt after the last successful one."""
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column(
+        "webhook_id",
+        Text,
+        ForeignKey("webhooks.webhook_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("event", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", Text),
+    Column("delivered_at", Text),
+    Column("failed_at", Text),
+    Column("response_status", Integer),
+    Column("error", Text),
+    Column("body", Text, nullable=False),  # last: columns after a long text are slow to read
+)
+"""Events for webhooks, written in the transaction of the event. An unfinished delivery is attempted when it is due; a
+server that claims it postpones `due_at` to the end of its lease and increments `attempts`, the fence of its result."""
+
+Index("ix_webhook_deliveries_webhook", webhook_deliveries.c.webhook_id, webhook_deliveries.c.created_at)
+Index(
+    "ix_webhook_deliveries_due",
+    webhook_deliveries.c.due_at,
+    sqlite_where=webhook_deliveries.c.due_at.is_not(None),
+    postgresql_where=webhook_deliveries.c.due_at.is_not(None),
+)
+Index("ix_webhook_deliveries_created", webhook_deliveries.c.created_at)

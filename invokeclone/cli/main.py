@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
         "copy", parents=[root_parser], help="copy the database of a stopped server to another one"
     )
     copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"))
+    _storage(
+        commands.add_parser("storage", help="copy images and videos, and find files without a record"), root_parser
+    )
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -143,6 +147,14 @@ def _user(command: _Parser, root_parser: _Parser) -> None:
         ("disable", "end a user's sessions and forbid signing in"),
     ):
         actions.add_parser(action, parents=[root_parser, named], help=text)
+    quota = actions.add_parser(
+        "quota", parents=[root_parser], help="show a user's quotas, or set limits other than those of the settings"
+    )
+    quota.add_argument(
+        "email", metavar="EMAIL", nargs="?", help="email address of the user (default: the user of single-user mode)"
+    )
+    for option, text in (("--pending", "pending items"), ("--images", "images per day")):
+        quota.add_argument(option, type=_quota, metavar="LIMIT", help=f"{text}: a number, none, or default")
     _keys(actions.add_parser("key", help="create, list and revoke API keys"), root_parser)
 
 
@@ -157,6 +169,54 @@ def _keys(command: _Parser, root_parser: _Parser) -> None:
     actions.add_parser("list", parents=[root_parser, owned], help="show the keys and when they were last used")
     revoke = actions.add_parser("revoke", parents=[root_parser], help="revoke a key")
     revoke.add_argument("key", metavar="KEY", help="id or prefix of the key, as `list` shows it")
+
+
+def _worker(command: _Parser) -> None:
+    root_parser = _Parser(add_help=False)  # without a default, which would replace a --root before the action
+    root_parser.add_argument("--root", type=Path, default=argparse.SUPPRESS, help="the server's root")
+    command.add_argument("--join", metavar="URL", help="address of the server, such as https://host:9090")
+    command.add_argument(
+        "--token", help="the worker's token (default: the environment variable INVOKECLONE_WORKER_TOKEN)"
+    )
+    command.add_argument(
+        "--device",
+        action="append",
+        help="device to run items on: cpu, mps, cuda:N, xpu:N, or auto (default); may be repeated, one process each",
+    )
+    command.add_argument("--name", help="name of this machine in lists and item details (default: its host name)")
+    actions = command.add_subparsers(dest="action", metavar="ACTION")
+    token = actions.add_parser("token", help="on the server: create, list and revoke tokens of workers")
+    token_actions = token.add_subparsers(dest="token_action", metavar="ACTION", required=True)
+    create = token_actions.add_parser(
+        "create", parents=[root_parser], help="create a token and print it (it is not shown again)"
+    )
+    create.add_argument("token_name", metavar="NAME", help="what the token is for")
+    create.add_argument(
+        "--days", type=_number(0, 3650), default=365, help="days until it expires (default 365); 0: never"
+    )
+    token_actions.add_parser("list", parents=[root_parser], help="show the tokens and when they were last used")
+    revoke = token_actions.add_parser(
+        "revoke", parents=[root_parser], help="revoke a token; its workers are disconnected"
+    )
+    revoke.add_argument("token_id", metavar="TOKEN", help="id or prefix of the token, as `list` shows it")
+
+
+def _storage(command: _Parser, root_parser: _Parser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    copy = actions.add_parser(
+        "copy", parents=[root_parser], help="copy what is missing or differs, and verify it; may be repeated"
+    )
+    address = "s3://BUCKET/PREFIX or file:///PATH"
+    copy.add_argument("--to", dest="target", required=True, metavar="ADDRESS", help=f"where to copy to: {address}")
+    copy.add_argument(
+        "--from", dest="source", metavar="ADDRESS", help=f"where to copy from: {address} (default: the root's storage)"
+    )
+    orphans = actions.add_parser(
+        "orphans",
+        parents=[root_parser],
+        help="print the files of images and videos, more than a day old, that have no record",
+    )
+    orphans.add_argument("--delete", action="store_true", help="delete them")
 
 
 def _webui(command: _Parser, root_parser: _Parser) -> None:
@@ -183,6 +243,10 @@ def _number(minimum: int, maximum: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def _quota(text: str) -> int | str:
+    return text if text in ("none", "default") else _number(0, 100_000_000)(text)
 
 
 def _port(text: str) -> int:

@@ -70,6 +70,17 @@ class MetricValues:
                 for index, number in enumerate(numbers):
                     totals[index] += number
 
+    def relabeled(self, label: str, value: str) -> "MetricValues":
+        """Return a copy in which `label` has `value` in all series."""
+        copy = MetricValues(self.metrics.values())
+        for metric in self.metrics.values():
+            for labels, numbers in self.series(metric).items():
+                renamed = [value if name == label else old for name, old in zip(metric.labels, labels, strict=True)]
+                totals = copy._of(metric, tuple(renamed))
+                for index, number in enumerate(numbers):
+                    totals[index] += number
+        return copy
+
     def to_json(self) -> dict[str, Any]:
         """Return every series as JSON data: by metric, pairs of labels and numbers."""
         return {

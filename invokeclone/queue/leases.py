@@ -12,14 +12,14 @@ continue it.
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, literal, literal_column, null, select, update
+from sqlalchemy import ColumnElement, Integer, case, literal, literal_column, null, select, type_coerce, update
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import Conflict
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.clock import database_now, database_now_plus
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import store
@@ -56,7 +56,7 @@ _RENEW = PreparedStatement(
 def _interrupt(*conditions: ColumnElement[bool]) -> PreparedStatement:
     """Return running items to the queue; those that were interrupted too often fail with a message about `reason`."""
     pending, failed = status_values("pending", parameter("at")), status_values("failed", parameter("at"))
-    number = columns.interruptions + 1
+    number = columns.interruptions + type_coerce(parameter("counted"), Integer)
     fails = number >= literal_column(str(MAX_INTERRUPTIONS))
     message = literal(f"interrupted {MAX_INTERRUPTIONS} times because its workers died or lost their connection: ")
     failed |= {
@@ -90,6 +90,11 @@ _INTERRUPT_EXPIRED, _RELEASE_EXPIRED = _interrupt(*_EXPIRED), _release(*_EXPIRED
 _INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER = _interrupt(*_OF_WORKER), _release(*_OF_WORKER)
 _HELD = (columns.worker_id == parameter("worker_id"), has_status(columns, "in_progress"))
 _HELD_ITEM = PreparedStatement(select(*RECORD).where(IS_ITEM, HAS_FENCE, *_HELD))
+_LOCKED_CLAIM = PreparedStatement(
+    select(columns.item_id)
+    .where(IS_ITEM, HAS_FENCE, has_status(columns, "in_progress"))
+    .with_for_update(read=True, of=session_queue)
+)
 _HELD_CLAIM = PreparedStatement(select(*CLAIMED).where(*_HELD).limit(1))
 
 
@@ -108,17 +113,20 @@ async def rescue(resources: Resources) -> list[int]:
     if await _ANY_LEASE.first(resources.database) is None:
         return []
     reason = "the last one did not renew its lease"
-    return await _end_claims(resources, (_INTERRUPT_EXPIRED, _RELEASE_EXPIRED), reason=reason)
+    return await _end_claims(resources, (_INTERRUPT_EXPIRED, _RELEASE_EXPIRED), reason=reason, counted=1)
 
 
-async def interrupt(resources: Resources, worker_id: str, reason: str) -> list[int]:
-    """Interrupt the items of a worker that is known to have died of `reason`; return their ids."""
+async def interrupt(resources: Resources, worker_id: str, reason: str, *, counted: bool = True) -> list[int]:
+    """Interrupt the items of a worker that is known to have ended for `reason`; return their ids.
+
+    The end of a worker that was asked to stop is not `counted` towards MAX_INTERRUPTIONS.
+    """
     statements = (_INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER)
-    return await _end_claims(resources, statements, reason=reason, worker_id=worker_id)
+    return await _end_claims(resources, statements, reason=reason, worker_id=worker_id, counted=int(counted))
 
 
 async def _end_claims(
-    resources: Resources, statements: tuple[PreparedStatement, PreparedStatement], **values: str
+    resources: Resources, statements: tuple[PreparedStatement, PreparedStatement], **values: str | int
 ) -> list[int]:
     interrupting, releasing = statements
 
@@ -137,12 +145,18 @@ async def _end_claims(
     return [item.item_id for item in items]
 
 
-async def held_item(resources: Resources, worker_id: str, item_id: int, fence: int) -> Item:
+async def held_item(source: Source, worker_id: str, item_id: int, fence: int) -> Item:
     """Return an item that the worker runs by its claim with `fence`. Raises ItemNotHeld."""
-    row = await _HELD_ITEM.first(resources.database, worker_id=worker_id, item_id=item_id, with_fence=fence)
+    row = await _HELD_ITEM.first(source, worker_id=worker_id, item_id=item_id, with_fence=fence)
     if row is None:
         raise ItemNotHeld(item_id)
     return to_item(row)
+
+
+async def require_claim(connection: Changes, item_id: int, fence: int) -> None:
+    """Raise ItemNotHeld unless the item runs by its claim with `fence`; that stays so until the transaction ends."""
+    if await _LOCKED_CLAIM.first(connection, item_id=item_id, with_fence=fence) is None:
+        raise ItemNotHeld(item_id)
 
 
 async def held_claim(resources: Resources, worker_id: str) -> ClaimedItem | None:

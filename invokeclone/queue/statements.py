@@ -160,8 +160,10 @@ COUNT_PENDING = PreparedStatement(select(counts.number_in_queue("pending"), _HIG
 PENDING_IDS = PreparedStatement(
     select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id)
 )
-NEXT_PENDING = PreparedStatement(
-    select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id).limit(1)
+PENDING_ITEMS = PreparedStatement(
+    select(columns.item_id, columns.priority, columns.user_id)
+    .where(IN_QUEUE, PENDING)
+    .order_by(columns.priority.desc(), columns.item_id)
 )
 SET_PRIORITY = PreparedStatement(
     update(session_queue)

@@ -164,6 +164,10 @@ class ServerLink:
         """Reply to request `request_id` with `body` or an error message."""
         self._send({"kind": "reply", "id": request_id, "body": body, "error": error})
 
+    def call(self, line: bytes) -> None:
+        """Send an encoded call to the server, whose result is a message."""
+        self._writer.send(line)
+
     def report_stop(self, reason: str) -> None:
         """Report that this process ends by itself, and why."""
         self._send({"kind": "stopped", "reason": reason})

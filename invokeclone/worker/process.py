@@ -23,9 +23,13 @@ from invokeclone.kit.process import processes
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.backend.http import HttpTransport
+from invokeclone.worker.backend.joined import JoinedBackend
 from invokeclone.worker.cache import InvocationCache
+from invokeclone.worker.calls import JoinedServer, RemoteQueue, ServerCalls
 from invokeclone.worker.engine import Engine, describe_devices, first_device
 from invokeclone.worker.interfaces.context import make_context
 from invokeclone.worker.interfaces.tools import Tools
@@ -49,7 +53,7 @@ _log = log.get("worker")
 class DatabaseQueue:
     """The loop's queue, backed by the database."""
 
-    def __init__(self, resources: Resources, device: str, engine: Engine, worker_id: str) -> None:
+    def __init__(self, resources: Resources, device: str, engine: Engine, worker_id: str | None = None) -> None:
         """Claim items for `device` as `worker_id`, preferring those whose models `engine` has cached."""
         self._resources = resources
         self._device = device
@@ -81,27 +85,51 @@ class DatabaseQueue:
 class Process:
     """A worker process, from the hello message to its end."""
 
-    def __init__(self, settings: Settings, device: str, worker_id: str, reader: LineReader, writer: LineWriter) -> None:
-        """Serve `device` under `settings`, connected by `reader` and `writer`. Create it on the running event loop."""
+    def __init__(
+        self,
+        settings: Settings,
+        device: str,
+        reader: LineReader,
+        writer: LineWriter,
+        worker_id: str | None = None,
+        server: JoinedServer | None = None,
+    ) -> None:
+        """Serve `device` under `settings`, connected by `reader` and `writer`. Create it on the running event loop.
+
+        A worker that has joined a `server` of another machine has no access to the database.
+        """
         self._device = device
         self._reader = reader
         self._writer = writer
         self._events = asyncio.get_running_loop()
         self._link = ServerLink(writer)
-        self._database = open_database(settings)
+        self._calls = ServerCalls(self._link.call) if server is not None else None
+        self._database = SqliteDatabase(None) if server is not None else open_database(settings)
         resources = Resources(settings, self._database, self._link)
+        folder = own_folder(settings.outputs_path / "tensors", device)
+        self._joined = (
+            JoinedBackend(self._calls.call, HttpTransport(*server), settings, folder / "images")
+            if server is not None and self._calls is not None
+            else None
+        )
         self._tools = Tools(
             resources=resources,
             loop=self._events,
             device=device,
             channel=self._link,
             cache=InvocationCache(settings.node_cache_size),
-            tensors=TensorStore(own_folder(settings.outputs_path / "tensors", device), TENSOR_BUDGET),
+            tensors=TensorStore(folder, TENSOR_BUDGET),
             images=RecentImages(IMAGE_BUDGET),
             engine=Engine(settings, device),
+            remote=self._joined.backend if self._joined else None,
         )
         self._requests = Requests(self._tools)
-        queue = DatabaseQueue(resources, device, self._tools.engine, worker_id)
+        engine = self._tools.engine
+        queue = (
+            RemoteQueue(self._calls, engine.resident)
+            if self._calls is not None
+            else DatabaseQueue(resources, device, engine, worker_id)
+        )
         measurement = Measurement(device, self._tools.cache, self._tools.engine)
         if settings.metrics:
             self._link.measure = measurement.measure
@@ -122,6 +150,8 @@ class Process:
         self._tools.tensors.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._database.close(), GRACE_S)
+            if self._joined is not None:
+                await asyncio.wait_for(self._joined.close(), GRACE_S)
         self._writer.close(GRACE_S)
 
     def _report_devices(self) -> None:
@@ -155,6 +185,9 @@ class Process:
             self._loop.stop()
 
     def _handle(self, message: Message) -> None:
+        if message.get("kind") == "result" and self._calls is not None:
+            self._calls.resolve(message)
+            return
         self._link.received += 1
         match message:
             case {"kind": "wake"}:
@@ -238,6 +271,8 @@ def serve(device_setting: str, incoming: int, outgoing: int) -> None:
     log.set_process_fields(device=device)
 
     async def run() -> None:
-        await Process(settings, device, str(hello.get("worker_id") or device), reader, writer).run()
+        worker_id, join = hello.get("worker_id"), hello.get("join")
+        server = JoinedServer(join["url"], join["token"], worker_id or device) if join else None
+        await Process(settings, device, reader, writer, worker_id, server).run()
 
     asyncio.run(run())

@@ -183,3 +183,23 @@ def test_refused_key_commands_print_one_line(user: Any, tmp_path: Path, argument
     assert complaint in complaints
     assert len(complaints.splitlines()) == 1
     assert user("key", "list")[1] == ""
+
+
+def test_quotas_of_a_user_are_shown_and_set(user: Any, tmp_path: Path) -> None:
+    (tmp_path / "invokeai.yaml").write_text("multiuser: true\nmax_pending_items_per_user: 9\n")
+    user("add", "bob@example.com")
+    assert user("quota", "bob@example.com", "--images", "100") == (
+        0,
+        "pending items   0 used, at most 9  (default)\nimages per day  0 used, at most 100\n",
+        "",
+    )
+    assert user("quota", "bob@example.com", "--images", "default", "--pending", "none")[1] == (
+        "pending items   0 used, no limit\nimages per day  0 used, no limit  (default)\n"
+    )
+    assert "name the user" in user("quota")[2]
+    with pytest.raises(SystemExit):
+        user("quota", "bob@example.com", "--pending", "-1")
+
+
+def test_quotas_of_the_single_user_need_no_address(user: Any) -> None:
+    assert user("quota", "--pending", "0")[1].startswith("pending items   0 used, at most 0\n")

@@ -118,11 +118,11 @@ async def test_only_the_items_of_the_dead_worker_are_interrupted(resources: Reso
     await claim(resources, "one")
     held = await claim(resources, "two")
     assert await leases.interrupt(resources, "one", "it was killed") == [first]
-    assert (await leases.held_item(resources, "two", second, held.fence)).item_id == second
+    assert (await leases.held_item(resources.database, "two", second, held.fence)).item_id == second
     with pytest.raises(leases.ItemNotHeld):
-        await leases.held_item(resources, "two", second, held.fence + 1)
+        await leases.held_item(resources.database, "two", second, held.fence + 1)
     with pytest.raises(leases.ItemNotHeld):
-        await leases.held_item(resources, "one", second, held.fence)
+        await leases.held_item(resources.database, "one", second, held.fence)
     again = await leases.held_claim(resources, "two")
     assert again
     assert (again.fence, again.session) == (held.fence, held.session)
@@ -148,3 +148,44 @@ async def test_a_restart_cancels_what_ran_here_and_keeps_what_joined_workers_run
     await service.recover(resources)
     assert await row(resources, own, "status") == ("canceled",)
     assert await row(resources, joined, "status") == ("in_progress",)
+
+
+@pytest.mark.parametrize("status", ["waiting", "pending"])
+async def test_any_worker_may_continue_what_a_dead_worker_has_data_of(
+    status: Any, resources: Resources, make: Any, events: Any, expired: None
+) -> None:
+    (item_id,) = await add(resources, make)
+    item = await claim(resources, "dead", "cuda:7")
+    await resources.database.transact(
+        lambda connection: store.set_status(connection, item_id, status, fence=item.fence)
+    )
+    if status == "pending":
+        assert await service.claim(resources, "cpu") is None
+    events.sent.clear()
+    assert await leases.rescue(resources) == []
+    assert await row(resources, item_id, "status", "device", "lease_expires_at", "interruptions") == (
+        status, None, None, 0,
+    )  # fmt: skip
+    assert events.sent == []
+    assert (await service.claim(resources, "cpu") is not None) == (status == "pending")
+
+
+async def test_a_waiting_item_keeps_its_worker_while_it_lives(resources: Resources, make: Any) -> None:
+    (item_id,) = await add(resources, make)
+    item = await claim(resources, "one", "cuda:7")
+    for status in ("waiting", "pending"):
+        await resources.database.transact(
+            lambda connection, status=status: store.set_status(connection, item_id, status, fence=item.fence)
+        )
+    await leases.renew(resources, ["one"])
+    await leases.rescue(resources)
+    assert await service.claim(resources, "cpu") is None
+    again = await claim(resources, "one", "cuda:7")
+    assert again.fence == item.fence + 1
+
+
+async def test_a_server_on_a_shared_database_cancels_nothing_at_its_start(resources: Resources, make: Any) -> None:
+    (item_id,) = await add(resources, make)
+    await claim(resources, "server:other:cpu:1")
+    await service.recover(resources, shared=True)
+    assert await row(resources, item_id, "status") == ("in_progress",)

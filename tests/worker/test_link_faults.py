@@ -91,7 +91,7 @@ class LocalWorker:
         try:
             hello = await asyncio.to_thread(reader.first)
             if hello is not None:
-                await process.Process(Settings(**hello["settings"]), "cpu", reader, writer).run()
+                await process.Process(Settings(**hello["settings"]), "cpu", reader, writer, hello["worker_id"]).run()
         except (ValueError, KeyError, TypeError):
             self._status = 1  # a traceback, in a process
         finally:
@@ -154,8 +154,8 @@ class Queue:
         self.resources = resources
         self.supervisor = Supervisor(resources.settings, resources.events, self._orphan, first_delay=0.001)  # type: ignore[arg-type]
 
-    async def _orphan(self, device: str, reason: str) -> None:
-        await service.fail_orphans(self.resources, device, reason)
+    async def _orphan(self, worker_id: str, reason: str) -> None:
+        await service.fail_orphans(self.resources, worker_id, reason)
 
     async def enqueue(self) -> int:
         graph = {"id": "g", "nodes": {"a": {"id": "a", "type": "toy_context"}}, "edges": []}

@@ -27,7 +27,7 @@ async def real(resources: Resources, toys: ModuleType) -> AsyncIterator[Supervis
     supervisor = Supervisor(
         settings,
         bus,
-        lambda device, reason: service.fail_orphans(resources, device, reason),
+        lambda worker_id, reason: service.fail_orphans(resources, worker_id, reason),
         command=(sys.executable, str(TOYS)),
         grace_s=3,
     )

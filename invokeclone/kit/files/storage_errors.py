@@ -1,7 +1,8 @@
-"""Conversion of disk and database errors to errors with an HTTP status.
+"""Conversion of errors of disks, storage services and databases to errors with an HTTP status.
 
 no space, quota, file too large          507
 read-only, no permission                 507
+a storage service that does not respond  503
 a name that is too long                  400
 a database that is locked                503
 a database that is full or read-only     507
@@ -27,6 +28,17 @@ class StorageReadOnly(InsufficientStorage):
 
     def __init__(self) -> None:
         super().__init__("the server may not write to its folders: nothing was stored; its log names the file")
+
+
+class StorageUnreachable(OSError):
+    """A storage service on the network does not respond, or responds with an error of its own."""
+
+
+class StorageOutage(Unavailable):
+    """The storage service cannot be used at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot reach its storage: try again; its log has the reason")
 
 
 class NameTooLong(BadRequest):
@@ -63,6 +75,11 @@ class ValueNotStorable(BadRequest):
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_DISK: dict[frozenset[int], type[InvokeCloneError]] = {
+    FULL: StorageFull,
+    READ_ONLY: StorageReadOnly,
+    frozenset({errno.ENAMETOOLONG}): NameTooLong,
+}
 _SQLITE: dict[int, type[InvokeCloneError]] = {
     sqlite3.SQLITE_FULL: StorageFull,
     sqlite3.SQLITE_READONLY: StorageReadOnly,
@@ -85,7 +102,6 @@ _SQLSTATES: dict[str, type[InvokeCloneError]] = {
     "25P03": DatabaseUnreachable,
 }
 """Error codes of PostgreSQL, or the class that the first two letters are."""
-_LOST_CONNECTION = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 _SQLITE_TEXTS: dict[str, type[InvokeCloneError]] = {
     "disk is full": StorageFull,
     "readonly database": StorageReadOnly,
@@ -102,6 +118,8 @@ def to_storage_error(error: BaseException) -> InvokeCloneError | None:
         visited.add(id(cause))
         if storage_error := _convert(cause):
             return storage_error
+        if isinstance(getattr(cause, "orig", None), OSError):  # of the connection to a database server
+            return DatabaseUnreachable()
         cause = getattr(cause, "orig", None) or cause.__cause__
     return None
 
@@ -111,17 +129,14 @@ def _convert(error: BaseException) -> InvokeCloneError | None:
         return _convert_sqlite(error)
     if type(error).__module__.startswith("asyncpg"):  # which SQLite's users do not import
         return _convert_postgres(error)
+    if isinstance(error, StorageUnreachable):
+        return StorageOutage()
     return _convert_os(error) if isinstance(error, OSError) and error.errno is not None else None
 
 
 def _convert_os(error: OSError) -> InvokeCloneError | None:
-    if error.errno in _LOST_CONNECTION:
-        return DatabaseUnreachable()
-    if error.errno in FULL:
-        return StorageFull()
-    if error.errno in READ_ONLY:
-        return StorageReadOnly()
-    return NameTooLong() if error.errno == errno.ENAMETOOLONG else None
+    kind = next((kind for numbers, kind in _DISK.items() if error.errno in numbers), None)
+    return kind() if kind else None
 
 
 def _convert_sqlite(error: sqlite3.Error) -> InvokeCloneError | None:

@@ -39,7 +39,9 @@ def _postgres() -> Any:
     """Return the dialect of asyncpg, whose import takes time that SQLite's users do not have to spend."""
     from sqlalchemy.dialects.postgresql import asyncpg
 
-    return asyncpg.dialect()  # type: ignore[no-untyped-call]
+    dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
+    dialect.supports_native_boolean = False  # a Flag alone is a condition, as in SQLite
+    return dialect
 
 
 def parameter(name: str) -> BindParameter[Any]:

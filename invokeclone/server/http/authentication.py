@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.shims.comfyui.api import PREFIXES
-from invokeclone.users import caller, current
+from invokeclone.users import caller, current, joined
 from invokeclone.users.current import Identity
 
 CHECKS = frozenset(
@@ -27,6 +27,7 @@ CHECKS = frozenset(
         current.require_sign_in,
         current.require_admin_sign_in,
         caller.caller,
+        joined.joined_worker,
     }
 )
 """The dependencies that authenticate the caller."""
@@ -48,6 +49,7 @@ OPEN = {
     "GET /v1/images/files/{token}": "the token is the right to see it",
     "GET /openai/v1/images/files/{token}": "the token is the right to see it",
     "GET /openai/images/files/{token}": "the token is the right to see it",
+    "WEBSOCKET /api/v1/workers/join": "joined workers: requires a worker token in the handshake",
     "MOUNT /ws": "socket.io: server/socket_sessions.py requires a token when a socket opens",
     **{f"WEBSOCKET {prefix}/ws": "ComfyUI: requires a key in the handshake" for prefix in PREFIXES},
 }

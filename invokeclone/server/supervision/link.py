@@ -1,9 +1,9 @@
-"""A worker process and its pipes: start, send and receive messages, terminate."""
+"""The connection to a worker: a process and its pipes, or (`server/joined`) a websocket of another machine."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -16,6 +16,27 @@ UNREAD_LIMIT = 8 * 1024 * 1024
 
 Message = dict[str, Any]
 _log = log.get("server.link")
+
+
+class Link(Protocol):
+    """The connection to a running worker."""
+
+    @property
+    def pid(self) -> int:
+        """The process id, on the worker's machine."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """Queue a message; does nothing if the worker is gone. Never blocks."""
+        ...
+
+    async def end(self, grace_s: float) -> None:
+        """Stop a worker of this machine; disconnect from one of another machine, which joins again."""
+        ...
+
+    def kill(self) -> None:
+        """Kill the process of the worker, which is replaced."""
+        ...
 
 
 class WorkerLink:

@@ -1,7 +1,7 @@
 """The worker supervisor: runs one worker process per generation device, restarts it, and exchanges messages with it.
 
 Does not claim or run items: the workers read the queue from the database. Messages to workers only notify them of
-changes.
+changes. Workers of other machines (`server/joined`) are added to the same list while they are joined.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import collections
 import contextlib
 import itertools
 import logging
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,7 +30,7 @@ from invokeclone.queue.events import (
     QueueItemStatusChangedEvent,
 )
 from invokeclone.server.supervision.link import Message, WorkerLink
-from invokeclone.server.supervision.workers import Worker
+from invokeclone.server.supervision.workers import Worker, explain_exit
 
 COMMAND = (sys.executable, "-m", "invokeclone.worker")
 TERMINAL = frozenset({"completed", "failed", "canceled"})
@@ -85,7 +84,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._relaying = False
         self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
-        self._packs: list[str] = []
+        self.packs: list[str] = []
+        """Names of the node packs that workers load."""
         self._anyone_ready = asyncio.Event()
         self._instance = uuid4().hex[:8]
         """Distinguishes the workers of this server from those of others, and of its earlier starts."""
@@ -147,16 +147,16 @@ class Supervisor:
             environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
         command = (*self._command, "--device", worker.device)
         try:
-            link = await WorkerLink.start(command, lambda message: self._receive(worker, message), environment)
+            link = await WorkerLink.start(command, lambda message: self.receive(worker, message), environment)
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
         worker.worker_id = f"server:{self._instance}:{worker.device}:{link.pid}"
-        hello = {"kind": "hello", "settings": self._settings.to_worker(), "packs": self._packs}
+        hello = {"kind": "hello", "settings": self._settings.to_worker(), "packs": self.packs}
         link.send({**hello, "worker_id": worker.worker_id})
         worker.link, worker.last_message_at, worker.messages_sent = link, time.monotonic(), 0
         try:
             status = await link.wait()
-            reason = worker.killed_for or _explain(worker.device, status)
+            reason = worker.killed_for or explain_exit(worker.device, status)
         finally:
             link.kill()
         worker.mark_lost(reason)
@@ -179,15 +179,38 @@ class Supervisor:
                         f"the worker for {worker.device} is replaced: it sent no message for {SILENCE_LIMIT:.0f} s"
                     )
 
+    # Workers of other machines
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the workers."""
+        return self._settings
+
+    def add_joined(self, worker: Worker) -> None:
+        """Add a worker that has joined; it is supervised on its own machine."""
+        self._workers.append(worker)
+
+    def remove_joined(self, worker: Worker, reason: str) -> None:
+        """Remove a worker that is gone."""
+        worker.mark_lost(reason)
+        if worker in self._workers:
+            self._workers.remove(worker)
+
+    def watch_cancel(self, worker: Worker) -> None:
+        """Replace the worker unless its item stops in time, if the item was canceled before it was known to run."""
+        if worker.item_id is not None and worker.item_id in self._canceled:
+            worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
+
     # From the workers
 
-    def _receive(self, worker: Worker, message: Message) -> None:
+    def receive(self, worker: Worker, message: Message) -> None:
+        """Handle a message of a worker."""
         worker.last_message_at = time.monotonic()
         match message.get("kind"):
             case "ready":
                 self._on_ready(worker, message)
             case "event":
-                self._relay(worker, str(message.get("name")), message.get("data") or {})
+                self.relay(worker, str(message.get("name")), message.get("data") or {})
             case "reply":
                 self._answer(worker, message)
             case "heartbeat":
@@ -208,12 +231,15 @@ class Supervisor:
 
     def _on_ready(self, worker: Worker, message: Message) -> None:
         """Record the worker's device. With `auto`, start workers for the other devices of its kind that it reports."""
-        worker.device = str(message.get("device") or worker.device)
+        device = str(message.get("device") or worker.device)
+        worker.device = device if worker.name is None else f"{worker.name}/{device}"
         if not worker.ready:
             pid, extra = worker.link and worker.link.pid, worker.log_fields("start_worker")
             _log.info("the worker for %s is ready (process %s)", worker.device, pid, extra=extra)
         worker.ready = True
         self._anyone_ready.set()
+        if worker.name is not None:
+            return
         devices = [device for device in message.get("devices") or [] if isinstance(device, dict) and "device" in device]
         if devices:
             self._devices = devices
@@ -223,7 +249,8 @@ class Supervisor:
                 if same_kind and name not in [existing.device for existing in self._workers]:
                     self._add(name)
 
-    def _relay(self, worker: Worker, name: str, payload: dict[str, Any]) -> None:
+    def relay(self, worker: Worker, name: str, payload: dict[str, Any]) -> None:
+        """Publish an event of a worker, and follow which item it runs."""
         kind = EVENTS.get(name)
         if kind is None:
             extra = worker.log_fields("read_message")
@@ -236,8 +263,7 @@ class Supervisor:
             worker.user_id = payload.get("user_id") if running else None
             if running or worker.deadline.item_id == payload.get("item_id"):
                 worker.deadline.running(worker.item_id)
-            if worker.item_id is not None and worker.item_id in self._canceled:
-                worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
+            self.watch_cancel(worker)
         self._relaying = True
         try:
             self._bus.publish(kind, payload)
@@ -297,7 +323,7 @@ class Supervisor:
 
     def change_packs(self, names: list[str]) -> None:
         """Make all workers, present and future, reload exactly these node packs."""
-        self._packs = names
+        self.packs = names
         self._broadcast({"kind": "packs", "names": names})
 
     def wake(self) -> None:
@@ -327,14 +353,14 @@ class Supervisor:
         return [answer for answer in answers if not isinstance(answer, BaseException)]
 
     async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
-        """Send a request to one worker, an idle one if possible, and return its reply.
+        """Send a request to one worker of this machine, an idle one if possible, and return its reply.
 
         Waits up to `startup_s` seconds for a worker to be ready. Raises Unavailable if none is, or if the worker ends
         or fails, and TimeoutError after `seconds` without a reply.
         """
         if startup_s:
             await self.ready(startup_s)
-        ready = [worker for worker in self._workers if worker.ready]
+        ready = [worker for worker in self._workers if worker.ready and worker.name is None]
         answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
         if answer is None:
             raise Unavailable(f"no worker is ready for the request {name}; try again in a moment")
@@ -374,12 +400,13 @@ class Supervisor:
         return [worker.link.pid for worker in self._workers if worker.link is not None]
 
     def devices(self) -> list[dict[str, str]]:
-        """Return the devices that can run items, as `{device, name}`: a worker's list, or until then that of the OS."""
+        """Return the devices of this machine, as `{device, name}`: a worker's list, or until then that of the OS."""
         if self._devices:
             return self._devices
         hardware_devices = {device["device"] for device in self.hardware}
-        worker_devices = [w.device for w in self._workers if w.device not in {"auto", *hardware_devices}]
-        return [*self.hardware, *({"device": name, "name": name.upper()} for name in worker_devices)]
+        own = (worker.device for worker in self._workers if worker.name is None)
+        names = [name for name in own if name not in {"auto", *hardware_devices}]
+        return [*self.hardware, *({"device": name, "name": name.upper()} for name in names)]
 
     async def ready(self, seconds: float) -> bool:
         """Wait up to `seconds` for a worker to be ready; return whether one is."""
@@ -393,12 +420,3 @@ def _devices(settings: Settings) -> list[str]:
     if isinstance(settings.generation_devices, list):
         return settings.generation_devices
     return [settings.device]
-
-
-def _explain(device: str, status: int) -> str:
-    """Return a message about an exit status for the user whose item failed."""
-    if status >= 0:
-        return f"the worker process for {device} ended unexpectedly with exit status {status}"
-    name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-    hint = " (possibly out of memory)" if -status == signal.SIGKILL else ""
-    return f"the worker process for {device} was killed by {name}{hint}"

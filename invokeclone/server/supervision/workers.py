@@ -1,13 +1,14 @@
 """The server's state of one worker: device, process, running item and pending requests."""
 
 import asyncio
+import signal
 from dataclasses import dataclass, field
 from typing import Any
 
 from invokeclone.kit.errors import Unavailable
 from invokeclone.kit.metrics import MetricValues
 from invokeclone.server.supervision.deadlines import CancelDeadline
-from invokeclone.server.supervision.link import Message, WorkerLink
+from invokeclone.server.supervision.link import Link, Message
 from invokeclone.worker.metrics import METRICS
 
 
@@ -18,7 +19,9 @@ class Worker:
     device: str
     worker_id: str = ""
     """Id of the current process, or of the latest one; claims are made with it."""
-    link: WorkerLink | None = None
+    link: Link | None = None
+    name: str | None = None
+    """Name of the machine of a joined worker; None for a process of this server."""
     ready: bool = False
     item_id: int | None = None
     queue_id: str | None = None
@@ -63,6 +66,8 @@ class Worker:
     @property
     def is_running(self) -> bool:
         """Whether it runs items, or will as soon as it has started; not if its processes end again and again."""
+        if self.name is not None:
+            return self.link is not None
         return self.ready or self.failures == 0 or (self.failures == 1 and self.link is not None)
 
     def expect_end(self, item_id: int, seconds: float) -> None:
@@ -84,17 +89,33 @@ class Worker:
         """Update metrics and running item; the item is ignored if the heartbeat was sent before the cancel was read."""
         if "metrics" in message:
             self.metrics = MetricValues.read(METRICS, message["metrics"])
+            if self.name is not None:  # it does not know its name among the devices of all machines
+                self.metrics = self.metrics.relabeled("device", self.device)
         if int(message.get("received") or 0) >= self.sent_at_cancel:
             self.deadline.running(message.get("item_id"))
 
-    def mark_lost(self, reason: str) -> None:
-        """Reset the state after the process has ended, and fail its pending requests with `reason`."""
-        self.link, self.ready, self.item_id, self.queue_id, self.user_id = None, False, None, None, None
+    def disconnect(self, reason: str) -> None:
+        """Reset what belongs to the connection, and fail its pending requests with `reason`."""
+        self.link, self.ready = None, False
         self.deadline.clear()
         self.messages_sent = self.sent_at_cancel = 0
-        self.earlier_metrics.include(self.metrics, gauges=False)
-        self.metrics = MetricValues(METRICS)
         for future in self.pending_requests.values():
             if not future.done():
                 future.set_exception(Unavailable(reason))
         self.pending_requests.clear()
+
+    def mark_lost(self, reason: str) -> None:
+        """Reset the state after the process has ended, and fail its pending requests with `reason`."""
+        self.disconnect(reason)
+        self.item_id, self.queue_id, self.user_id = None, None, None
+        self.earlier_metrics.include(self.metrics, gauges=False)
+        self.metrics = MetricValues(METRICS)
+
+
+def explain_exit(device: str, status: int) -> str:
+    """Return a message about an exit status for the user whose item failed."""
+    if status >= 0:
+        return f"the worker process for {device} ended unexpectedly with exit status {status}"
+    name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
+    hint = " (possibly out of memory)" if -status == signal.SIGKILL else ""
+    return f"the worker process for {device} was killed by {name}{hint}"

@@ -1,0 +1,1 @@
+"""Workers on other machines, which have joined over a websocket."""

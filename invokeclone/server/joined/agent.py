@@ -1,0 +1,408 @@
+"""The agent of a joined worker: runs an unchanged worker process on this machine and connects it to a server.
+
+The agent starts the process, restarts it when it ends, and passes messages between its pipes and a websocket. It keeps
+the process running while the connection is cut, and sends unanswered calls again after it has joined again.
+"""
+
+import asyncio
+import collections
+import contextlib
+import secrets
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from invokeclone.kit import log
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.errors import BadRequest
+from invokeclone.queue.bulk import JOINED
+from invokeclone.server.joined.protocol import (
+    ALIVE_S,
+    MESSAGE_LIMIT,
+    PATH,
+    PROTOCOL,
+    REFUSED,
+    SILENCE_S,
+    frames_of,
+    joined_settings,
+)
+from invokeclone.server.supervision.link import Message, WorkerLink
+from invokeclone.server.supervision.supervisor import COMMAND
+from invokeclone.server.supervision.workers import explain_exit
+from invokeclone.version import __version__
+
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 30.0
+STEADY_S = 60.0
+"""A process that ran this long is restarted without an increased delay."""
+KEPT_BYTES = 8 * 1024 * 1024
+"""Bytes of events that are kept while the connection is cut."""
+DEFAULT_FRAME = 16 * 1024
+
+_log = log.get("worker.agent")
+
+
+class JoinRefused(BadRequest):
+    """The server refused the worker; the message is the server's."""
+
+
+class BadAddress(BadRequest):
+    """The address of the server is not usable."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"{url!r} is not the address of a server; an address is such as https://host:9090")
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """The address of a server as its users write it."""
+
+    url: str
+
+    @property
+    def socket_url(self) -> str:
+        """The URL of the websocket. Raises BadAddress."""
+        try:
+            parts = urlsplit(self.url)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port is not False
+        except ValueError as error:
+            raise BadAddress(self.url) from error
+        if not valid or parts.query or parts.fragment:
+            raise BadAddress(self.url)
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
+
+
+class _Process:
+    """A worker process: its link, and what the server has not received from it."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self.link: WorkerLink | None = None
+        self.ended: str | None = None
+        """Why the process has ended."""
+        self.started = time.monotonic()
+        self.calls: dict[int, Message] = {}
+        """Calls without a result."""
+        self.kept: collections.deque[bytes] = collections.deque()
+        """Messages for the next connection; `kept_size` is their size in bytes."""
+        self.kept_size = 0
+        self.ready: Message | None = None
+        self.sent = 0
+        """Number of messages that the process counts."""
+
+    def send(self, message: Message) -> None:
+        """Send a message to the process."""
+        if self.link is not None:
+            self.sent += message.get("kind") != "result"
+            self.link.send(message)
+
+    def keep(self, line: bytes) -> None:
+        """Keep a message until the connection is made again, the newest ones if there are too many."""
+        self.kept.append(line)
+        self.kept_size += len(line)
+        while self.kept_size > KEPT_BYTES:
+            self.kept_size -= len(self.kept.popleft())
+
+
+class Agent:
+    """Joins a server with one worker process, for one device."""
+
+    def __init__(
+        self,
+        address: ServerAddress,
+        token: str,
+        *,
+        settings: Settings,
+        name: str,
+        device: str = "auto",
+        command: Sequence[str] = COMMAND,
+        grace_s: float = 5.0,
+        first_delay_s: float = FIRST_DELAY_S,
+    ) -> None:
+        """Join as `name`; `settings` are this machine's."""
+        self._address = address
+        self._token = token
+        self._settings = settings
+        self._name = name
+        self._device = device
+        self._command = tuple(command)
+        self._grace_s = grace_s
+        self._first_delay_s = first_delay_s
+        self._process = self._new_process()
+        self._unreported: list[dict[str, Any]] = []
+        self._socket: ClientConnection | None = None
+        self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._max_frame = DEFAULT_FRAME
+        self._packs: list[str] = []
+        self._stopping = asyncio.Event()
+        self._failures = 0
+        self._accepted = False
+        """Whether the server accepted the latest connection."""
+
+    def _new_process(self) -> _Process:
+        return _Process(f"{JOINED}{self._name}:{self._device}:{secrets.token_hex(8)}")
+
+    def stop(self) -> None:
+        """Stop the process and leave the server."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Join, and join again after each end of the connection, until stopped. Raises JoinRefused, BadAddress."""
+        delay, reported = self._first_delay_s, ""
+        try:
+            while not self._stopping.is_set():
+                reason = await self._serve_once()
+                if self._stopping.is_set():
+                    return
+                if self._process.ended is not None:
+                    await self._pause(self._replace())
+                    continue
+                if self._accepted:
+                    delay, reported = self._first_delay_s, ""
+                if reason != reported:
+                    _log.warning("not connected to %s: %s; trying again", self._address.url, reason)
+                    reported = reason
+                await self._pause(delay)
+                delay = min(delay * 2, MAX_DELAY_S)
+        finally:
+            await self._end_process()
+
+    async def _serve_once(self) -> str:
+        """Connect and serve until the connection ends; return why. Raises JoinRefused, BadAddress."""
+        self._accepted = False
+        try:
+            async with self._connect() as socket:
+                await self._serve(socket)
+        except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+            return str(error) or type(error).__name__
+        except InvalidURI as error:
+            raise BadAddress(self._address.url) from error
+        return "the server closed the connection"
+
+    def _connect(self) -> connect:
+        url = self._address.socket_url
+        return connect(
+            url,
+            additional_headers={"Authorization": f"Bearer {self._token}"},
+            user_agent_header=f"invokeclone/{__version__}",
+            max_size=MESSAGE_LIMIT,
+            compression=None,
+            ping_interval=None,  # `alive` messages are it
+            open_timeout=10,
+            close_timeout=2,
+            ssl=ssl.create_default_context() if url.startswith("wss:") else None,
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    # The process
+
+    async def _start(self, hello: Message) -> None:
+        """Start the process with the server's hello."""
+        process = self._process
+        environment = {}
+        if self._settings.pytorch_cuda_alloc_conf:
+            environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
+        command = (*self._command, "--device", self._device)
+        process.started = time.monotonic()
+        process.link = await WorkerLink.start(
+            command, lambda message: self._from_process(process, message), environment
+        )
+        join = {"url": self._address.url, "token": self._token}
+        process.link.send({**hello, "settings": joined_settings(self._settings, hello["settings"]), "join": join})
+        self._watching = asyncio.create_task(self._watch(process, process.link), name="worker process")
+
+    async def _watch(self, process: _Process, link: WorkerLink) -> None:
+        """Wait for the end of the process and report it."""
+        status = await link.wait()
+        process.ended = explain_exit(self._device, status)
+        if self._stopping.is_set():
+            return
+        _log.error("%s", process.ended)
+        self._send(orjson.dumps({"kind": "ended", "reason": process.ended}))
+        self._outgoing.put_nowait(None)
+
+    def _replace(self) -> float:
+        """Prepare a new process for one that has ended; return the seconds to wait before its start."""
+        process = self._process
+        assert process.ended is not None
+        self._unreported.append({"worker_id": process.worker_id, "reason": process.ended[:500]})
+        del self._unreported[:-10]
+        self._failures = 0 if time.monotonic() - process.started > STEADY_S else self._failures + 1
+        self._process = self._new_process()
+        return min(self._first_delay_s * 2**self._failures, MAX_DELAY_S) if self._failures else 0
+
+    async def _end_process(self) -> None:
+        """Stop the process; if the connection is open, the server learns that it was stopped and not that it died."""
+        link = self._process.link
+        if link is not None and self._process.ended is None:
+            await link.end(self._grace_s)
+            await self._watching
+
+    def _from_process(self, process: _Process, message: Message) -> None:
+        """Pass a message of the process to the server, or keep it while the connection is cut."""
+        line = orjson.dumps(message)
+        match message.get("kind"):
+            case "call":
+                process.calls[int(message["id"])] = message
+                self._send(self._call_line(message))
+                return
+            case "ready":
+                process.ready = message
+        if self._socket is not None:
+            self._send(line)
+        elif message.get("kind") == "event" and message.get("name") != "invocation_progress":
+            process.keep(line)
+
+    def _call_line(self, message: Message) -> bytes:
+        return orjson.dumps({**message, "oldest": min(self._process.calls)})
+
+    # The connection
+
+    def _send(self, line: bytes) -> None:
+        if len(line) > MESSAGE_LIMIT:  # of an event; calls are smaller
+            _log.warning("a message of %d MiB is too long for the server: dropped", len(line) // 1024**2)
+        elif self._socket is not None:
+            self._outgoing.put_nowait(line)
+
+    async def _serve(self, socket: ClientConnection) -> None:
+        """Join and pass messages until the connection or the process ends."""
+        process = self._process
+        join = {
+            "kind": "join", "protocol": PROTOCOL, "version": __version__, "name": self._name, "device": self._device,
+            "worker_id": process.worker_id, "pid": process.link.pid if process.link else 0, "received": process.sent,
+            "ended": self._unreported,
+        }  # fmt: skip
+        with contextlib.suppress(ConnectionClosed):  # the server may have refused already, with a message
+            await socket.send(orjson.dumps(join).decode())
+        hello = self._parse(await asyncio.wait_for(socket.recv(), SILENCE_S))
+        if hello.get("kind") == "refused":
+            raise JoinRefused(str(hello.get("reason"))) if not hello.get("again") else OSError(str(hello.get("reason")))
+        if hello.get("kind") != "hello":
+            raise OSError(f"{self._address.url} is not a server of invokeclone")
+        self._accepted, self._unreported = True, []
+        self._max_frame = int(hello.get("max_frame") or DEFAULT_FRAME)
+        self._outgoing, self._socket = asyncio.Queue(), socket
+        _log.info("joined %s for %s", self._address.url, self._device)
+        await self._greet(process, hello)
+        tasks = {
+            asyncio.create_task(work, name=name)
+            for name, work in (
+                ("frames to the server", self._write(socket)),
+                ("frames from the server", self._read(socket, process)),
+                ("alive", self._report_alive()),
+                ("stop", self._stop_when_asked(process)),
+            )
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._socket = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _greet(self, process: _Process, hello: Message) -> None:
+        """Start the process, or send one that runs what has changed, and the server what it did not receive."""
+        packs = list(hello.get("packs") or [])
+        if process.link is None:
+            self._packs = packs
+            try:
+                await self._start(hello)
+            except OSError as error:
+                process.ended = f"the worker process cannot be started: {error}"
+                self._outgoing.put_nowait(None)
+            return
+        process.send({"kind": "settings", "settings": joined_settings(self._settings, hello["settings"])})
+        if packs != self._packs:
+            self._packs = packs
+            process.send({"kind": "packs", "names": packs})
+        if process.ready is not None:
+            self._send(orjson.dumps(process.ready))
+        for line in process.kept:
+            self._send(line)
+        process.kept.clear()
+        process.kept_size = 0
+        for message in list(process.calls.values()):
+            self._send(self._call_line(message))
+        process.send({"kind": "wake"})
+
+    async def _write(self, socket: ClientConnection) -> None:
+        """Send queued messages until None comes: the process has ended."""
+        while (line := await self._outgoing.get()) is not None:
+            for frame in frames_of(line, self._max_frame):
+                await socket.send(frame)
+
+    async def _report_alive(self) -> None:
+        while True:
+            await asyncio.sleep(ALIVE_S)
+            self._send(b'{"kind":"alive"}')
+
+    async def _stop_when_asked(self, process: _Process) -> None:
+        """Stop the process, then report it to the server, which returns its item to the queue at once."""
+        await self._stopping.wait()
+        if process.link is not None and process.ended is None:
+            await process.link.end(self._grace_s)
+        self._send(orjson.dumps({"kind": "ended", "reason": "the worker was stopped", "stopped": True}))
+        self._outgoing.put_nowait(None)
+        await asyncio.Event().wait()
+
+    async def _read(self, socket: ClientConnection, process: _Process) -> None:
+        while True:
+            try:
+                text = await asyncio.wait_for(socket.recv(), SILENCE_S)
+            except ConnectionClosed as closed:
+                if closed.rcvd is not None and closed.rcvd.code == REFUSED:
+                    raise JoinRefused("the server no longer accepts this worker's token") from closed
+                raise
+            message = self._parse(text)
+            match message.get("kind"):
+                case "result":
+                    process.calls.pop(int(message.get("id") or 0), None)
+                    process.send(message)
+                case "kill":
+                    if process.link is not None:
+                        process.link.kill()
+                case "settings":
+                    settings = joined_settings(self._settings, message["settings"])
+                    process.send({"kind": "settings", "settings": settings})
+                case "packs":
+                    self._packs = list(message.get("names") or [])
+                    process.send(message)
+                case "alive":
+                    pass
+                case _:
+                    process.send(message)
+
+    @staticmethod
+    def _parse(text: str | bytes) -> Message:
+        try:
+            message = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise OSError("the server sent a message that is not JSON") from error
+        if not isinstance(message, dict):
+            raise OSError("the server sent a message that is not an object")
+        return message
+
+
+async def run_agents(agents: Sequence[Agent]) -> None:
+    """Run the agents of one machine until all are stopped; one that is refused stops the others."""
+    tasks = [asyncio.create_task(agent.run()) for agent in agents]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for agent in agents:
+            agent.stop()
+        await asyncio.gather(*tasks, return_exceptions=True)

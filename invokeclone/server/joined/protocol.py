@@ -1,0 +1,147 @@
+"""The messages between a server and the agents of joined workers: JSON objects in text frames.
+
+The agent sends `join`, then what its worker process writes; a message that exceeds a frame is sent as `part`s and an
+`end`. The server answers `hello` or `refused`, and sends what it sends to its own worker processes.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from invokeclone.kit.config.settings import DEVICE, Settings
+from invokeclone.queue.bulk import JOINED
+from invokeclone.version import __version__
+
+PROTOCOL = 1
+"""Number of this protocol; increase it with each change that another version would not understand."""
+PATH = "/api/v1/workers/join"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ALIVE_S = 3.0
+"""Seconds between messages of an agent that show that it and its worker process are alive."""
+SILENCE_S = 15.0
+"""Seconds without a message after which either side closes the connection."""
+MESSAGE_LIMIT = 64 * 1024 * 1024
+REFUSED = 4400
+"""Close code of a connection that the server refused for good; `refused` has the reason."""
+
+SHARED_SETTINGS = (
+    "metrics", "log_memory_usage", "log_tokenization", "image_subfolder_strategy", "pil_compress_level",
+    "model_cache_keep_alive_min", "precision", "sequential_guidance", "first_block_cache_threshold",
+    "pyramid_attention_broadcast", "guidance_end", "torch_compile", "tiny_autoencoder_previews",
+    "wan_memory_optimization", "pid_memory_optimization", "attention_type", "attention_slice_size",
+    "force_tiled_decode", "max_queue_size", "session_queue_mode", "cancel_grace_s", "allow_nodes", "deny_nodes",
+    "node_cache_size", "hashing_algorithm", "allow_unknown_models", "unsafe_disable_picklescan",
+    "allow_private_download_urls", "multiuser", "limits",
+)  # fmt: skip
+"""Settings that a joined worker takes from the server. Paths, secrets, devices and memory are its own machine's."""
+
+
+def shared_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Return of all settings as JSON those that a joined worker takes from the server."""
+    return {name: values[name] for name in SHARED_SETTINGS if name in values}
+
+
+def joined_settings(own: Settings, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a joined worker as JSON: those of its machine and the server's."""
+    return own.to_worker() | shared_settings(shared)
+
+
+class EndedWorker(BaseModel):
+    """A worker process of the agent that has ended, and why; `stopped` if it was asked to."""
+
+    worker_id: str = Field(max_length=200)
+    reason: str = Field(max_length=500)
+    stopped: bool = False
+
+
+class Join(BaseModel):
+    """The first message of an agent."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    protocol: int
+    version: str = Field(max_length=50)
+    name: str = Field(pattern=rf"^{NAME.pattern}$")
+    device: str = Field(pattern=DEVICE.pattern)
+    worker_id: str = Field(max_length=200)
+    pid: int = Field(ge=0)
+    received: int = Field(default=0, ge=0)
+    """Number of messages that the worker process has got from earlier connections."""
+    ended: list[EndedWorker] = Field(default=[], max_length=10)
+    """Earlier worker processes of the agent."""
+
+    @field_validator("worker_id")
+    @classmethod
+    def _is_joined(cls, value: str) -> str:
+        if not value.startswith(JOINED):
+            raise ValueError(f"does not begin with {JOINED}")
+        return value
+
+
+def find_difference(protocol: int, version: str) -> str | None:
+    """Return why a worker cannot join because of its version, None if it can."""
+    if protocol == PROTOCOL and version == __version__:
+        return None
+    return (
+        f"the worker runs invokeclone {version} (protocol {protocol}) and the server {__version__} (protocol {PROTOCOL}); "
+        "install the same version on both machines"
+    )
+
+
+def frames_of(line: bytes, max_frame: int) -> Iterator[str]:
+    """Yield a message, a JSON text, in frames of at most `max_frame` bytes."""
+    text = line.decode()
+    if len(line) <= max_frame:
+        yield text
+        return
+    size = max(max_frame // 8 - 64, 1)  # a character has up to 4 bytes, and two of those that JSON escapes
+    for start in range(0, len(text), size):
+        kind = "part" if start + size < len(text) else "end"
+        yield orjson.dumps({"kind": kind, "data": text[start : start + size]}).decode()
+
+
+class InvalidMessage(ValueError):
+    """A frame is not part of a message."""
+
+
+class MessageTooLong(InvalidMessage):
+    """A message exceeds MESSAGE_LIMIT."""
+
+
+class Assembler:
+    """Assembles messages from frames."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._size = 0
+
+    def add(self, frame: str) -> dict[str, Any] | None:
+        """Return the message that a frame completes, None if more frames belong to it.
+
+        Raises InvalidMessage, and orjson's JSONDecodeError, which are ValueErrors.
+        """
+        message = self._parse(frame)
+        kind = message.get("kind")
+        if kind not in ("part", "end"):
+            return message
+        data = message.get("data")
+        if not isinstance(data, str):
+            raise InvalidMessage("a part has no text")
+        self._size += len(data)
+        if self._size > MESSAGE_LIMIT:
+            raise MessageTooLong(f"a message has more than {MESSAGE_LIMIT // 1024**2} MiB")
+        self._parts.append(data)
+        if kind == "part":
+            return None
+        text, self._parts, self._size = "".join(self._parts), [], 0
+        return self._parse(text)
+
+    @staticmethod
+    def _parse(text: str) -> dict[str, Any]:
+        message = orjson.loads(text)
+        if not isinstance(message, dict):
+            raise InvalidMessage("a frame is not a JSON object")
+        return message

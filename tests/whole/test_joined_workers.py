@@ -1,0 +1,228 @@
+"""Real workers join a real server, and everything is killed, stopped and cut off, again and again."""
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.server_process import Server
+
+PACK = """
+import time
+from invokeai.invocation_api import BaseInvocation, InputField, IntegerOutput, InvocationContext, invocation
+
+@invocation("slow_number", title="Slow Number", category="tests", version="1.0.0", use_cache=False)
+class SlowNumberInvocation(BaseInvocation):
+    \"\"\"Takes its time.\"\"\"
+
+    value: int = InputField(default=0, description="A number")
+    seconds: float = InputField(default=0.5, description="Seconds")
+
+    def invoke(self, context: InvocationContext) -> IntegerOutput:
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            time.sleep(0.02)
+            context.util.signal_progress("Slow", None)
+        return IntegerOutput(value=self.value)
+"""
+FAULT_S = float(os.environ.get("INVOKECLONE_FAULT_S", "120"))
+
+
+def write_pack(root: Path) -> None:
+    folder = root / "nodes" / "slow_pack"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(PACK)
+
+
+class JoinedMachine:
+    """`invokeclone worker --join` on a root of its own."""
+
+    def __init__(self, server: Server, name: str, token: str) -> None:
+        self.server = server
+        self.name = name
+        self.root = server.root.parent / name
+        self.log = self.root.with_suffix(".log")
+        self._token = token
+        write_pack(self.root)
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "invokeclone", "worker", "--join", self.server.url, "--name", self.name),
+                    *("--device", "cpu", "--root", str(self.root)),
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "INVOKECLONE_WORKER_TOKEN": self._token},
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the agent and its worker process."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            agent = psutil.Process(self.process.pid)
+            return [agent, *agent.children(recursive=True)]
+        return []
+
+    def kill_worker(self) -> None:
+        for process in self.processes()[1:]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def kill(self) -> None:
+        """Kill everything at once, as a machine does that loses its power, and start it again."""
+        self.end()
+        self.process = self._start()
+
+    def end(self) -> None:
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        processes = self.processes()
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+
+Join = Callable[[str], JoinedMachine]
+
+
+@pytest.fixture
+def server(make_server: Callable[[], Server]) -> Server:
+    server = make_server()
+    write_pack(server.root)
+    (server.root / "invokeai.yaml").write_text("schema_version: 4.0.3\ngeneration_devices: []\n")
+    return server.start()
+
+
+@pytest.fixture
+def join(server: Server) -> Iterator[Join]:
+    command = [sys.executable, "-m", "invokeclone", "worker", "token", "create", "tests", "--root", str(server.root)]
+    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    machines: list[JoinedMachine] = []
+
+    def act(name: str) -> JoinedMachine:
+        machines.append(JoinedMachine(server, name, token))
+        return machines[-1]
+
+    yield act
+    for machine in machines:
+        machine.end()
+
+
+def batch(runs: int, seconds: float = 0.5) -> dict[str, Any]:
+    node = {"id": "a", "type": "slow_number", "seconds": seconds}
+    values = [{"node_path": "a", "field_name": "value", "items": list(range(runs))}]
+    return {"batch": {"graph": {"id": "g", "nodes": {"a": node}, "edges": []}, "runs": 1, "data": [values]}}
+
+
+def running_on(server: Server, item_id: int) -> str | None:
+    item = server.item(item_id)
+    return item.get("device") if item["status"] == "in_progress" else None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_late_result_of_a_stopped_machine_is_refused(server: Server, join: Join) -> None:
+    first = join("first")
+    (item_id,) = server.enqueue(batch(1, seconds=8))
+    server.wait_for(lambda: running_on(server, item_id) == "first/cpu", "the item to run")
+    with first.stopped():
+        server.wait_for(lambda: server.item(item_id)["status"] == "pending", "the end of the lease")
+        join("second")
+        server.wait_for(lambda: running_on(server, item_id) == "second/cpu", "the item to run again")
+    item = server.finished(item_id)
+    assert (item["status"], item["device"]) == ("completed", "second/cpu")
+    server.wait_for(lambda: first.log.read_text().count("joined http") == 2, "the first machine to return")
+
+
+HISTORY = """
+CREATE TABLE test_history (number INTEGER PRIMARY KEY, item_id, status, worker_id, fence);
+CREATE TRIGGER test_history_updates AFTER UPDATE OF status, fence ON session_queue BEGIN
+    INSERT INTO test_history (item_id, status, worker_id, fence) VALUES (new.item_id, new.status, new.worker_id, new.fence);
+END;
+"""
+
+
+def database_of(server: Server) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(server.root / "databases" / "invokeai.db", timeout=30))
+
+
+def check_history(server: Server, item_ids: list[int]) -> None:
+    """Check that each item had one holder at a time, and one end, by its last holder."""
+    with database_of(server) as database:
+        rows = database.execute("SELECT item_id, status, worker_id, fence FROM test_history ORDER BY number").fetchall()
+    histories: dict[int, list[tuple[str, str | None, int]]] = {item_id: [] for item_id in item_ids}
+    for item_id, *change in rows:
+        histories[item_id].append((change[0], change[1], change[2]))
+    for item_id, history in histories.items():
+        statuses = [status for status, _, _ in history]
+        assert statuses[:-1] == (["in_progress", "pending"] * len(statuses))[: len(statuses) - 1], (item_id, history)
+        assert statuses[-1] in ("completed", "failed"), (item_id, history)
+        fences = [fence for _, _, fence in history]
+        assert fences == sorted(fences), (item_id, history)
+        assert all(
+            fence > before
+            for (status, _, fence), before in zip(history, [0, *fences], strict=False)
+            if status == "in_progress"
+        )
+        if statuses[-1] == "completed":
+            assert history[-1][1:] == history[-2][1:], (item_id, history)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(FAULT_S + 400)
+def test_nothing_is_lost_or_run_to_its_end_twice(server: Server, join: Join) -> None:
+    with database_of(server) as database:
+        database.executescript(HISTORY)
+    machines = [join("first"), join("second")]
+    dice = random.Random(5)
+    item_ids: list[int] = []
+    end = time.monotonic() + FAULT_S
+    while time.monotonic() < end:
+        item_ids += server.enqueue(batch(4, seconds=0.3))
+        machine = dice.choice(machines)
+        match dice.choice(["worker", "machine", "stop", "server", "nothing"]):
+            case "worker":
+                machine.kill_worker()
+            case "machine":
+                machine.kill()
+            case "stop":
+                with machine.stopped():
+                    time.sleep(dice.uniform(1, 8))
+            case "server":
+                server.kill() if dice.random() < 0.5 else server.stop(signal.SIGTERM)
+                server.start()
+        time.sleep(dice.uniform(1, 6))
+    statuses = []
+    for number, item_id in enumerate(item_ids):
+        item = server.finished(item_id)
+        statuses.append(item["status"])
+        if item["status"] == "completed":
+            (result,) = item["session"]["results"].values()
+            assert result["value"] == number % 4
+        else:
+            assert item["error_type"] == "WorkerDied", item
+    assert statuses.count("completed") >= len(statuses) * 0.9
+    check_history(server, item_ids)
