@@ -92,7 +92,6 @@ class PostgresDatabase(Database):
             pool_reset_on_return=None,  # connections are returned without a transaction
             async_creator=self._connect,
         )
-        self._engine.dialect.supports_native_boolean = False  # a Flag alone is a condition, as in SQLite
         event.listen(self._engine.sync_engine, "before_cursor_execute", _without_nul, retval=True)
 
     @property

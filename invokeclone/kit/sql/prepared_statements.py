@@ -39,9 +39,7 @@ def _postgres() -> Any:
     """Return the dialect of asyncpg, whose import takes time that SQLite's users do not have to spend."""
     from sqlalchemy.dialects.postgresql import asyncpg
 
-    dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
-    dialect.supports_native_boolean = False  # a Flag alone is a condition, as in SQLite
-    return dialect
+    return asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
 def parameter(name: str) -> BindParameter[Any]:
