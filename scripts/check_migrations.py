@@ -17,11 +17,13 @@ from invokeclone.kit.sql import migrations
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.tables import metadata
 
-
 EXPECTED = {
     ("remove_table", "images_trigrams"),  # the text index (images/lists/trigram_search.py)
     ("remove_index", "ix_images_trigrams"),
-    ("remove_index", "ix_queue_counts"),  # instead of a primary key: several rows of a key are summed (queue/bulk_counts.py)
+    (
+        "remove_index",
+        "ix_queue_counts",
+    ),  # instead of a primary key: several rows of a key are summed (queue/bulk_counts.py)
 }
 """Differences of PostgreSQL's schema from tables.py that are intended."""
 
