@@ -1,8 +1,9 @@
 """What Alembic runs: opens the database it was given and applies the scripts to it."""
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from alembic import context
 from invokeclone.tables import metadata
@@ -17,19 +18,21 @@ def database() -> Path:
 
 
 def run() -> None:
-    """Apply the migrations over one connection, each in a transaction of its own."""
+    """Apply the migrations: to a file each in a transaction of its own, over an open connection in its transaction."""
+    connection: Connection | None = context.config.attributes.get("connection")
+    if connection is not None:
+        _run_over(connection)
+        return
     engine = create_engine(f"sqlite:///{database()}")
-    with engine.connect() as connection:
-        context.configure(
-            connection=connection,
-            target_metadata=metadata,
-            render_as_batch=True,
-            transaction_per_migration=True,
-            compare_type=True,
-        )
-        with context.begin_transaction():
-            context.run_migrations()
+    with engine.connect() as opened:
+        _run_over(opened, render_as_batch=True, transaction_per_migration=True)
     engine.dispose()
+
+
+def _run_over(connection: Connection, **options: Any) -> None:
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True, **options)
+    with context.begin_transaction():
+        context.run_migrations()
 
 
 run()

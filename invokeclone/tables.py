@@ -4,7 +4,6 @@ Times are text, `YYYY-MM-DD HH:MM:SS.mmm` in UTC: they sort as text and are retu
 """
 
 from sqlalchemy import (
-    Boolean,
     CheckConstraint,
     Column,
     Computed,
@@ -15,10 +14,12 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     literal_column,
     text,
 )
+
+from invokeclone.kit.sql.types import Flag, Key
+from invokeclone.kit.sql.types import OrderedText as Text
 
 metadata = MetaData(
     naming_convention={
@@ -45,8 +46,8 @@ users = Table(
     Column("email", Text, nullable=False, unique=True),
     Column("display_name", Text),
     Column("password_hash", Text, nullable=False, server_default=""),
-    Column("is_admin", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
-    Column("is_active", Boolean(create_constraint=False), nullable=False, server_default=text("1")),
+    Column("is_admin", Flag, nullable=False, server_default=text("0")),
+    Column("is_active", Flag, nullable=False, server_default=text("1")),
     Column("token_epoch", Integer, nullable=False, server_default=text("0")),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
@@ -66,6 +67,15 @@ api_keys = Table(
     Column("last_used_at", Text),
 )
 """API keys: the SHA-256 of the key in hexadecimal, and its first letters for recognition."""
+
+user_quotas = Table(
+    "user_quotas",
+    metadata,
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Integer),
+)
+"""Quotas that differ from the settings, per user; a null value is no limit."""
 
 worker_tokens = Table(
     "worker_tokens",
@@ -106,7 +116,7 @@ STATUSES = ("pending", "in_progress", "waiting", "completed", "failed", "cancele
 session_queue = Table(
     "session_queue",
     metadata,
-    Column("item_id", Integer, primary_key=True),
+    Column("item_id", Key, primary_key=True),
     Column("queue_id", Text, nullable=False),
     Column("batch_id", Text, nullable=False),
     Column("session_id", Text, nullable=False),  # a generated uuid; no query filters by it
@@ -121,11 +131,11 @@ session_queue = Table(
     Column("error_type", Text),
     Column("error_message", Text),
     Column("error_traceback", Text),
-    Column("retried_from_item_id", Integer),
+    Column("retried_from_item_id", Key),
     Column("workflow_call_id", Text),
-    Column("parent_item_id", Integer),
+    Column("parent_item_id", Key),
     Column("parent_session_id", Text),
-    Column("root_item_id", Integer),
+    Column("root_item_id", Key),
     Column("workflow_call_depth", Integer),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
@@ -133,7 +143,7 @@ session_queue = Table(
     Column("completed_at", Text),
     Column("workflow", Text),
     Column("session", Text, nullable=False),  # near the end: columns after a long text are slow to read
-    Column("graph_id", Integer),
+    Column("graph_id", Key),
     Column("graph_values", Text),
     Column("worker_id", Text),
     Column("fence", Integer, nullable=False, server_default=text("0")),
@@ -149,7 +159,7 @@ its claim. `interruptions` counts the claims whose worker died."""
 session_graphs = Table(
     "session_graphs",
     metadata,
-    Column("graph_id", Integer, primary_key=True),
+    Column("graph_id", Key, primary_key=True),
     Column("template", Text, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -179,12 +189,14 @@ Index(
     session_queue.c.queue_id,
     session_queue.c.device,
     sqlite_where=session_queue.c.status == literal_column("'pending'"),
+    postgresql_where=session_queue.c.status == literal_column("'pending'"),
 )
 Index(
     "ix_session_queue_busy",
     session_queue.c.status,
     session_queue.c.queue_id,
     sqlite_where=text("status = 'in_progress' OR status = 'waiting'"),
+    postgresql_where=text("status = 'in_progress' OR status = 'waiting'"),
 )
 Index(
     "ix_session_queue_pending",  # order of each user's items
@@ -194,6 +206,7 @@ Index(
     session_queue.c.item_id,
     session_queue.c.device,
     sqlite_where=session_queue.c.status == literal_column("'pending'"),
+    postgresql_where=session_queue.c.status == literal_column("'pending'"),
 )
 Index("ix_session_queue_created", session_queue.c.queue_id, session_queue.c.created_at.desc())
 Index(
@@ -207,6 +220,7 @@ Index(
     session_queue.c.user_id,
     session_queue.c.started_at,
     sqlite_where=session_queue.c.started_at.is_not(None),
+    postgresql_where=session_queue.c.started_at.is_not(None),
 )
 Index(
     "ix_session_queue_leases",
@@ -218,6 +232,7 @@ Index(
     "ix_session_queue_calls",
     session_queue.c.parent_item_id,
     sqlite_where=session_queue.c.parent_item_id.is_not(None),
+    postgresql_where=session_queue.c.parent_item_id.is_not(None),
 )
 
 boards = Table(
@@ -227,7 +242,7 @@ boards = Table(
     Column("board_name", Text, nullable=False),
     Column("user_id", Text, nullable=False, server_default="system"),
     Column("cover_image_name", Text),
-    Column("archived", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("archived", Flag, nullable=False, server_default=text("0")),
     Column("board_visibility", Text, nullable=False, server_default="private"),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
@@ -239,7 +254,7 @@ Index("ix_boards_created", boards.c.archived, boards.c.created_at, boards.c.boar
 images = Table(
     "images",
     metadata,
-    Column("image_id", Integer, primary_key=True),
+    Column("image_id", Key, primary_key=True),
     Column("image_name", Text, nullable=False, unique=True),
     Column("image_origin", Text, nullable=False),
     Column("image_category", Text, nullable=False),
@@ -247,9 +262,9 @@ images = Table(
     Column("height", Integer, nullable=False),
     Column("session_id", Text),
     Column("node_id", Text),
-    Column("is_intermediate", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
-    Column("starred", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
-    Column("has_workflow", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("is_intermediate", Flag, nullable=False, server_default=text("0")),
+    Column("starred", Flag, nullable=False, server_default=text("0")),
+    Column("has_workflow", Flag, nullable=False, server_default=text("0")),
     Column("image_subfolder", Text, nullable=False, server_default=""),
     Column("board_id", Text, ForeignKey("boards.board_id", ondelete="SET NULL")),
     Column("user_id", Text, nullable=False, server_default="system"),
@@ -277,11 +292,19 @@ Index(
     *_LIST_COLUMNS,
     images.c.board_id,
     sqlite_where=images.c.image_category != literal_column("'general'"),
+    postgresql_where=images.c.image_category != literal_column("'general'"),
 )
 Index("ix_images_board", images.c.board_id, *_LIST_COLUMNS)
 # Images of a signed-in user; in single-user mode everything belongs to the system user, and these indexes are empty.
-Index("ix_images_owned", images.c.user_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
-Index("ix_images_owned_board", images.c.user_id, images.c.board_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED)
+Index("ix_images_owned", images.c.user_id, *_LIST_COLUMNS, sqlite_where=_USER_OWNED, postgresql_where=_USER_OWNED)
+Index(
+    "ix_images_owned_board",
+    images.c.user_id,
+    images.c.board_id,
+    *_LIST_COLUMNS,
+    sqlite_where=_USER_OWNED,
+    postgresql_where=_USER_OWNED,
+)
 
 comfyui_uploads = Table(
     "comfyui_uploads",
@@ -308,10 +331,10 @@ image_counts = Table(
     metadata,
     Column("board_id", Text, primary_key=True),
     Column("user_id", Text, primary_key=True),
-    Column("is_intermediate", Boolean(create_constraint=False), primary_key=True),
+    Column("is_intermediate", Flag, primary_key=True),
     Column("image_category", Text, primary_key=True),
     Column("image_origin", Text, primary_key=True),
-    Column("starred", Boolean(create_constraint=False), primary_key=True),
+    Column("starred", Flag, primary_key=True),
     Column("number", Integer, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -320,7 +343,7 @@ image_counts = Table(
 image_move_jobs = Table(
     "image_move_jobs",
     metadata,
-    Column("job_id", Integer, primary_key=True),
+    Column("job_id", Key, primary_key=True),
     Column("state", Text, nullable=False),
     Column("error_message", Text),
     Column("created_at", Text, nullable=False),
@@ -351,9 +374,9 @@ videos = Table(
     Column("session_id", Text),
     Column("node_id", Text),
     Column("metadata", Text),
-    Column("is_intermediate", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
-    Column("starred", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
-    Column("has_workflow", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("is_intermediate", Flag, nullable=False, server_default=text("0")),
+    Column("starred", Flag, nullable=False, server_default=text("0")),
+    Column("has_workflow", Flag, nullable=False, server_default=text("0")),
     Column("video_subfolder", Text, nullable=False, server_default=""),
     Column("board_id", Text, ForeignKey("boards.board_id", ondelete="SET NULL")),
     Column("user_id", Text, nullable=False, server_default="system"),
@@ -374,9 +397,20 @@ _VIDEO_LIST_COLUMNS = (
 _VIDEO_USER_OWNED = videos.c.user_id != literal_column("'system'")
 Index("ix_videos_gallery", *_VIDEO_LIST_COLUMNS)
 Index("ix_videos_board", videos.c.board_id, *_VIDEO_LIST_COLUMNS)
-Index("ix_videos_owned", videos.c.user_id, *_VIDEO_LIST_COLUMNS, sqlite_where=_VIDEO_USER_OWNED)
 Index(
-    "ix_videos_owned_board", videos.c.user_id, videos.c.board_id, *_VIDEO_LIST_COLUMNS, sqlite_where=_VIDEO_USER_OWNED
+    "ix_videos_owned",
+    videos.c.user_id,
+    *_VIDEO_LIST_COLUMNS,
+    sqlite_where=_VIDEO_USER_OWNED,
+    postgresql_where=_VIDEO_USER_OWNED,
+)
+Index(
+    "ix_videos_owned_board",
+    videos.c.user_id,
+    videos.c.board_id,
+    *_VIDEO_LIST_COLUMNS,
+    sqlite_where=_VIDEO_USER_OWNED,
+    postgresql_where=_VIDEO_USER_OWNED,
 )
 
 day_counts = Table(
@@ -402,7 +436,7 @@ models = Table(
     Column("format", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("path", Text, nullable=False, unique=True),
-    Column("file_size", Integer, nullable=False, server_default=text("0")),
+    Column("file_size", Key, nullable=False, server_default=text("0")),
     Column("description", Text),
     Column("source", Text, nullable=False),
     Column("config", Text, nullable=False),
@@ -433,7 +467,7 @@ workflows = Table(
     Column("description", Text, nullable=False),
     Column("tags", Text, nullable=False),
     Column("user_id", Text, nullable=False, server_default="system"),
-    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("is_public", Flag, nullable=False, server_default=text("0")),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
     Column("opened_at", Text),
@@ -458,7 +492,7 @@ style_presets = Table(
     Column("positive_prompt", Text, nullable=False),
     Column("negative_prompt", Text, nullable=False),
     Column("user_id", Text, nullable=False, server_default="system"),
-    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("is_public", Flag, nullable=False, server_default=text("0")),
     Column("image", Text),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
@@ -472,7 +506,7 @@ system_prompts = Table(
     Column("name", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("user_id", Text, nullable=False, server_default="system"),
-    Column("is_public", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("is_public", Flag, nullable=False, server_default=text("0")),
     Column("created_at", Text, nullable=False),
     Column("updated_at", Text, nullable=False),
 )
@@ -486,9 +520,58 @@ model_installs = Table(
     Column("source", Text, nullable=False),
     Column("stated", Text, nullable=False),
     Column("plan", Text),
-    Column("paused", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
+    Column("paused", Flag, nullable=False, server_default=text("0")),
     Column("error", Text),
     Column("created_at", Text, nullable=False),
 )
 """Unfinished installations from the web, resumed after a restart: the target folder in the models folder and the future
 key of the model; source, stated fields and the list of files as JSON, without tokens."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.user_id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("secret", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("failing_since", Text),
+    Column("disabled_at", Text),
+    Column("disabled_reason", Text),
+)
+"""URLs that are notified of events of their owner's items. `events` is a JSON list of names; `failing_since` is the time
+of the first failed attempt after the last successful one."""
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("delivery_id", Text, primary_key=True),
+    Column(
+        "webhook_id",
+        Text,
+        ForeignKey("webhooks.webhook_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("event", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("due_at", Text),
+    Column("delivered_at", Text),
+    Column("failed_at", Text),
+    Column("response_status", Integer),
+    Column("error", Text),
+    Column("body", Text, nullable=False),  # last: columns after a long text are slow to read
+)
+"""Events for webhooks, written in the transaction of the event. An unfinished delivery is attempted when it is due; a
+server that claims it postpones `due_at` to the end of its lease and increments `attempts`, the fence of its result."""
+
+Index("ix_webhook_deliveries_webhook", webhook_deliveries.c.webhook_id, webhook_deliveries.c.created_at)
+Index(
+    "ix_webhook_deliveries_due",
+    webhook_deliveries.c.due_at,
+    sqlite_where=webhook_deliveries.c.due_at.is_not(None),
+    postgresql_where=webhook_deliveries.c.due_at.is_not(None),
+)
+Index("ix_webhook_deliveries_created", webhook_deliveries.c.created_at)

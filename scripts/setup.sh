@@ -127,3 +127,10 @@ set_up_axe() {
         watched npm install --silent --no-audit --no-fund --prefix .cache/axe "axe-core@^4.10" ||
         echo "axe-core is unavailable: its tests will be skipped" >&2
 }
+
+# Install spandrel for the tests of upscaling models, without torchvision, which it depends on but these models do not use.
+set_up_spandrel() {
+    [ -d .cache/spandrel/spandrel ] ||
+        watched .venv/bin/python -m pip install --disable-pip-version-check --no-deps --target .cache/spandrel "spandrel>=0.4,<0.5" "einops>=0.8" ||
+        echo "spandrel is unavailable: its tests will be skipped" >&2
+}

@@ -13,9 +13,9 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql import migrations
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import Database, open_database
 
-pytest_plugins = ["tests.server_process", "tests.tiny_models", "tests.tiny_flux"]
+pytest_plugins = ["tests.postgres", "tests.server_process", "tests.s3_server", "tests.tiny_models", "tests.tiny_flux"]
 
 
 class RecordedEvents:
@@ -38,11 +38,31 @@ SLOW_FOLDERS = {"whole", "official_ui", "shims", "browser"}
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: not SLOW_FOLDERS & set(item.path.parts))
+    if config.getoption("--postgresql"):
+        for item in items:
+            for mark in item.iter_markers("sqlite"):
+                item.add_marker(pytest.mark.skip(reason=f"SQLite only: {mark.args[0]}"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgresql", action="store_true", help="run tests that use the fixture `database` on PostgreSQL"
+    )
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(root=tmp_path / "root", device="cpu", precision="float32", log_format="plain")
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Return the address of a PostgreSQL database in its first state with --postgresql, else None for SQLite."""
+    if not request.config.getoption("--postgresql"):
+        return None
+    server = request.getfixturevalue("postgres")
+    return str(server.clean_database())
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str | None) -> Settings:
+    root = tmp_path / "root"
+    return Settings(root=root, device="cpu", precision="float32", log_format="plain", database_url=database_url)
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +83,7 @@ def laid_out(settings: Settings, migrated: Path) -> None:
 
 @pytest.fixture
 async def database(settings: Settings, laid_out: None) -> AsyncIterator[Database]:
-    opened = Database(settings.database_path)
+    opened = open_database(settings)
     yield opened
     await opened.close()
 

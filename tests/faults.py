@@ -116,10 +116,8 @@ def strays(folder: Path) -> list[str]:
 async def image_names(resources: Resources) -> set[str]:
     """Return the names in the rows of images."""
     async with resources.database.read() as connection:
-        rows = await (await connection.get_raw_connection()).driver_connection.execute_fetchall(  # type: ignore[union-attr]
-            "SELECT image_name FROM images"
-        )
-    return {str(row[0]) for row in rows}
+        rows = await connection.exec_driver_sql("SELECT image_name FROM images")
+        return {str(row[0]) for row in rows}
 
 
 async def check_images(resources: Resources) -> None:

@@ -210,13 +210,13 @@ async def _write(resources: Resources, image_name: str | None, out: Path) -> int
     """Copy the image from the gallery to `out`, in the format of its suffix; a PNG keeps its metadata."""
     if image_name is None:
         raise CommandError("the generation produced no image", FAILED)
-    source = await images.path(resources, image_name)
+    file = await images.file(resources, image_name)
 
     def copy() -> None:
         if out.suffix.lower() == ".png":
-            out.write_bytes(source.read_bytes())
+            out.write_bytes(file.read())
             return
-        with open_stored_image(source) as image:
+        with open_stored_image(file.source()) as image:
             convert(image, "RGB").save(out, quality=95)
 
     try:

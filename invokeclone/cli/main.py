@@ -50,7 +50,14 @@ def parser() -> argparse.ArgumentParser:
     _user(commands.add_parser("user", help="list, add, change and delete accounts; manage API keys"), root_parser)
     database = commands.add_parser("db", help="maintain the database").add_subparsers(dest="action", required=True)
     database.add_parser("upgrade", parents=[root_parser], help="migrate the database to the newest revision")
+    copy = database.add_parser(
+        "copy", parents=[root_parser], help="copy the database of a stopped server to another one"
+    )
+    copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"))
+    _storage(
+        commands.add_parser("storage", help="copy images and videos, and find files without a record"), root_parser
+    )
     _webui(commands.add_parser("webui", help="install, select and remove the official web UI"), root_parser)
     return top
 
@@ -140,6 +147,14 @@ def _user(command: _Parser, root_parser: _Parser) -> None:
         ("disable", "end a user's sessions and forbid signing in"),
     ):
         actions.add_parser(action, parents=[root_parser, named], help=text)
+    quota = actions.add_parser(
+        "quota", parents=[root_parser], help="show a user's quotas, or set limits other than those of the settings"
+    )
+    quota.add_argument(
+        "email", metavar="EMAIL", nargs="?", help="email address of the user (default: the user of single-user mode)"
+    )
+    for option, text in (("--pending", "pending items"), ("--images", "images per day")):
+        quota.add_argument(option, type=_quota, metavar="LIMIT", help=f"{text}: a number, none, or default")
     _keys(actions.add_parser("key", help="create, list and revoke API keys"), root_parser)
 
 
@@ -186,6 +201,24 @@ def _worker(command: _Parser) -> None:
     revoke.add_argument("token_id", metavar="TOKEN", help="id or prefix of the token, as `list` shows it")
 
 
+def _storage(command: _Parser, root_parser: _Parser) -> None:
+    actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
+    copy = actions.add_parser(
+        "copy", parents=[root_parser], help="copy what is missing or differs, and verify it; may be repeated"
+    )
+    address = "s3://BUCKET/PREFIX or file:///PATH"
+    copy.add_argument("--to", dest="target", required=True, metavar="ADDRESS", help=f"where to copy to: {address}")
+    copy.add_argument(
+        "--from", dest="source", metavar="ADDRESS", help=f"where to copy from: {address} (default: the root's storage)"
+    )
+    orphans = actions.add_parser(
+        "orphans",
+        parents=[root_parser],
+        help="print the files of images and videos, more than a day old, that have no record",
+    )
+    orphans.add_argument("--delete", action="store_true", help="delete them")
+
+
 def _webui(command: _Parser, root_parser: _Parser) -> None:
     actions = command.add_subparsers(dest="action", metavar="ACTION", required=True)
     install = actions.add_parser(
@@ -210,6 +243,10 @@ def _number(minimum: int, maximum: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def _quota(text: str) -> int | str:
+    return text if text in ("none", "default") else _number(0, 100_000_000)(text)
 
 
 def _port(text: str) -> int:

@@ -12,7 +12,7 @@ from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.install import embedded_model
 from invokeclone.models.records import changes, store
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 @contextlib.asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Yield resources with a migrated database in which the embedded model is registered."""
-    resources = Resources(settings, Database(settings.database_path), Bus())
+    resources = Resources(settings, open_database(settings), Bus())
     try:
         await resources.database.migrate()
         await embedded_model.register_embedded(resources)

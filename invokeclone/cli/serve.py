@@ -21,8 +21,9 @@ from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.files.root_lock import RootLock
 from invokeclone.kit.files.storage_errors import startup_line
 from invokeclone.kit.requests import Application
-from invokeclone.kit.sql import database_file, migrations
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql import migrations
+from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.storage import addresses
 from invokeclone.server.app import create_app
 from invokeclone.server.sockets import Sockets
 
@@ -34,15 +35,20 @@ BACKLOG = 2048
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve; return 0 after a graceful shutdown, 1 when the server could not start."""
+    """Serve; return 0 after a graceful shutdown, 1 when the server could not start.
+
+    Raises an error that the command prints in one line when another server runs on the root, or when the database, the
+    storage or the address cannot be used.
+    """
     settings = settings_for(arguments, host=arguments.host, port=arguments.port)
     if not settings.use_memory_db:
-        database_file.check(settings.database_path, migrations.revisions())
+        asyncio.run(open_database(settings).check(migrations.revisions()))
     lock = RootLock(settings.root)
     lock.acquire()
     try:
         if not settings.use_memory_db:
             asyncio.run(_migrate(settings))
+        addresses.check(settings, addresses.open_storage(settings))
         listening = listen(settings.host, settings.port)
         app = create_app(settings)
         server = _Server(_config(app, settings), app, settings, lock)
@@ -55,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _migrate(settings: Settings) -> None:
     """Migrate before the application starts, so that a problem with the database is reported in one line."""
-    database = Database(settings.database_path)
+    database = open_database(settings)
     try:
         await database.migrate()
         async with database.write():

@@ -18,8 +18,8 @@ from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
-from invokeclone.users import keys, service, store
+from invokeclone.kit.sql.database import open_database
+from invokeclone.users import keys, quotas, service, store
 from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateRequest, UserDTO
 
 CHANGES = {
@@ -39,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         "passwd": _passwd,
         "delete": _delete,
         "key": _key,
+        "quota": _quota,
     }
     asyncio.run(_act(settings, actions.get(arguments.action, _change), arguments))
     return 0
@@ -53,7 +54,7 @@ async def _act(
 
 @contextlib.asynccontextmanager
 async def _open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    resources = Resources(settings, Database(settings.database_path), Bus())
+    resources = Resources(settings, open_database(settings), Bus())
     try:
         await resources.database.migrate()
         yield resources
@@ -123,6 +124,25 @@ async def _change(resources: Resources, arguments: argparse.Namespace) -> None:
     change, outcome = CHANGES[arguments.action]
     await service.change(resources, user.user_id, change)
     sys.stdout.write(f"{user.email} {outcome}\n")
+
+
+async def _quota(resources: Resources, arguments: argparse.Namespace) -> None:
+    """Set the given quotas, and print all quotas of the user."""
+    if arguments.email is None and resources.settings.multiuser:
+        raise CommandError("name the user whose quotas to show or set")
+    user_id = store.SYSTEM_ID if arguments.email is None else (await _find(resources, arguments.email)).user_id
+    limits = {"pending_items": arguments.pending, "images_per_day": arguments.images}
+    async with resources.database.write() as connection:
+        await quotas.reset(connection, user_id, tuple(name for name, limit in limits.items() if limit == "default"))
+        values = {name: limit for name, limit in limits.items() if limit not in (None, "default")}
+        await quotas.change(
+            connection, user_id, {name: None if limit == "none" else limit for name, limit in values.items()}
+        )
+        current = await quotas.get(connection, resources.settings, user_id)
+    for name, state in (("pending items", current.pending_items), ("images per day", current.images_per_day)):
+        limit = "no limit" if state.limit is None else f"at most {state.limit}"
+        origin = "  (default)" if state.is_default else ""
+        sys.stdout.write(f"{name.ljust(14)}  {state.used} used, {limit}{origin}\n")
 
 
 async def _key(resources: Resources, arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from invokeclone.cli.main import CommandError
 from invokeclone.kit.config.settings import DEVICE
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent, run_agents
 from invokeclone.server.joined.protocol import NAME
@@ -76,7 +76,7 @@ def _manage_tokens(arguments: argparse.Namespace) -> int:
     }
 
     async def act() -> None:
-        resources = Resources(settings, Database(settings.database_path), Bus())
+        resources = Resources(settings, open_database(settings), Bus())
         try:
             await resources.database.migrate()
             await actions[arguments.token_action](resources, arguments)

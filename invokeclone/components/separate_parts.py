@@ -121,8 +121,8 @@ def first_installed(
     context: InvocationContext, is_suitable: Callable[[Any], bool], **attributes: Any
 ) -> ModelIdentifierField | None:
     """Return the first model by name with these attributes of its record, None if there is none."""
-    candidates = [record for record in context.models.search_by_attrs(**attributes) if is_suitable(record)]
-    if not candidates:
+    candidates = sorted(context.models.search_by_attrs(**attributes), key=lambda record: (record.name, record.key))
+    record = next(filter(is_suitable, candidates), None)  # tests no more than necessary: it may have to be fetched
+    if record is None:
         return None
-    record = min(candidates, key=lambda candidate: (candidate.name, candidate.key))
     return ModelIdentifierField(key=record.key, hash=record.hash, name=record.name, base=record.base, type=record.type)

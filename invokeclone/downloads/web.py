@@ -11,7 +11,7 @@ import importlib
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import orjson
@@ -46,17 +46,26 @@ class _PrivateAddressError(OSError):
     """The address is not public. An OSError, as aiohttp's connector handles only those."""
 
 
-class WebClient:
-    """HTTP client. `get` may be called by many tasks at once; call `close` at the end."""
+class PostResult(NamedTuple):
+    """The response to a POST, whose body is not read."""
 
-    def __init__(self, settings: Settings, initial_retry_delay: float = 1.0) -> None:
-        """Take `allow_private_download_urls`, `download_proxy` and `remote_api_tokens` from the settings.
+    status: int
+    retry_after: float | None
+    """Seconds, if the server gave a number of them."""
+
+
+class WebClient:
+    """HTTP client. `get` and `post` may be called by many tasks at once; call `close` at the end."""
+
+    def __init__(self, settings: Settings, initial_retry_delay: float = 1.0, *, webhooks: bool = False) -> None:
+        """Take `allow_private_download_urls` (or `…_webhook_urls`), `download_proxy` and `remote_api_tokens`.
 
         `initial_retry_delay` is the delay in seconds before a failed request is retried. The session is opened on first
         use.
         """
         self._initial_retry_delay = initial_retry_delay
-        self._allow_private = settings.allow_private_download_urls
+        self._allow_private = settings.allow_private_webhook_urls if webhooks else settings.allow_private_download_urls
+        self._private_setting = "allow_private_webhook_urls" if webhooks else "allow_private_download_urls"
         self._proxy = settings.download_proxy
         self._tokens = settings.remote_api_tokens or []
         self._session: ClientSession | None = None
@@ -129,6 +138,23 @@ class WebClient:
                         raise DownloadFailed(f"the response of {without_query(url)} is too large")
         return text
 
+    async def check_address(self, address: str) -> None:
+        """Raise AddressRefused for a URL that may not be requested, as far as that is known without resolving names."""
+        await self._check(_parse(address))
+
+    async def post(self, address: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> PostResult:
+        """Send `body` without following redirects and without a token. Raises AddressRefused and DownloadFailed."""
+        url = _parse(address)
+        await self._check(url)
+        session = await self._open_session()
+        options: dict[str, Any] = {"data": body, "headers": headers, "allow_redirects": False, "proxy": self._proxy}
+        try:
+            with translate_errors():
+                async with asyncio.timeout(timeout_s), session.post(url, **options) as response:
+                    return PostResult(response.status, _retry_after(response))
+        except TransientError as error:
+            raise DownloadFailed(str(error)) from error
+
     async def close(self) -> None:
         """Close every connection."""
         if self._session is not None:
@@ -183,6 +209,8 @@ class WebClient:
             return aiohttp.TCPConnector()
         from aiohttp.resolver import ThreadedResolver
 
+        setting = self._private_setting
+
         class PublicOnly(ThreadedResolver):
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -190,7 +218,7 @@ class WebClient:
                 results = await super().resolve(host, port, family)
                 public = [address for address in results if addresses.is_public(address["host"])]
                 if not public:
-                    raise _PrivateAddressError(_refusal(host))
+                    raise _PrivateAddressError(_refusal(host, setting))
                 return public
 
         return aiohttp.TCPConnector(resolver=PublicOnly(), socket_factory=_public_socket)
@@ -209,7 +237,7 @@ class WebClient:
             return
         literal = addresses.is_address(host)
         if (literal and not addresses.is_public(host)) or (not literal and addresses.is_local_name(host)):
-            raise AddressRefused(_refusal(host))
+            raise AddressRefused(_refusal(host, self._private_setting))
         if self._proxy and not literal:
             await self._check_for_proxy(host)
 
@@ -230,7 +258,7 @@ class WebClient:
                     if self._allow_private or addresses.is_public(str(info[4][0]))
                 ]
                 if not allowed_addresses:
-                    raise AddressRefused(_refusal(host))
+                    raise AddressRefused(_refusal(host, self._private_setting))
                 return await _connect_to_first(allowed_addresses, port)
 
     async def _check_for_proxy(self, host: str) -> None:
@@ -240,7 +268,7 @@ class WebClient:
         except OSError:
             return
         if not all(addresses.is_public(str(address[0])) for *_, address in address_infos):
-            raise AddressRefused(_refusal(host))
+            raise AddressRefused(_refusal(host, self._private_setting))
 
 
 def check_status(response: "ClientResponse") -> None:
@@ -286,8 +314,20 @@ def _public_socket(info: Any) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
-def _refusal(host: str) -> str:
-    return f"{host} is not on the public internet; to allow it, set allow_private_download_urls"
+def _refusal(host: str, setting: str = "allow_private_download_urls") -> str:
+    return f"{host} is not on the public internet; to allow it, set {setting}"
+
+
+def _parse(address: str) -> "URL":
+    """Return a URL as it is written. Raises AddressRefused."""
+    from yarl import URL
+
+    try:
+        url = URL(address, encoded=True)
+        url.port  # noqa: B018  (checks it)
+    except ValueError as error:
+        raise AddressRefused(f"not a valid URL: {error}") from error
+    return url
 
 
 async def _connect_to_first(hosts: list[str], port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

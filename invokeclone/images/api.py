@@ -228,12 +228,14 @@ async def get_image_full_head(
 
 
 async def _full(request: Request, needs: Resources, user: User, image_name: str) -> Response:
-    path = await service.path(needs, image_name, user=user)
+    stored = await service.file(needs, image_name, user=user)
+    if (redirect := await responses.redirect_to_storage(request, stored, needs.settings)) is not None:
+        return redirect
     headers = {
-        "Content-Disposition": f'inline; filename="{path.name}"',
+        "Content-Disposition": f'inline; filename="{stored.name}"',
         "Cache-Control": responses.cache_control(needs.settings),
     }
-    answer = await responses.file(request, path, "image/png", headers)
+    answer = await responses.file(request, stored, "image/png", headers)
     if answer is None:
         raise ImageNotFound(image_name)
     return answer
@@ -245,9 +247,9 @@ async def get_image_thumbnail(
 ) -> Response:
     """Get the thumbnail of an image."""
     del invokeai_media_token
-    path = await service.path(needs, image_name, thumbnail=True, user=user)
+    stored = await service.file(needs, image_name, thumbnail=True, user=user)
     headers = {"Cache-Control": responses.cache_control(needs.settings)}
-    answer = await responses.file(request, path, "image/webp", headers)
+    answer = await responses.file(request, stored, "image/webp", headers)
     if answer is None:
         webp = await service.regenerate_thumbnail(needs, image_name)
         answer = Response(webp, media_type="image/webp", headers=headers)

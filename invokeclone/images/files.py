@@ -1,4 +1,4 @@
-"""Files of images and videos: paths, thumbnails, writing and removing.
+"""Files of images and videos: keys in the storage, thumbnails, writing and removing.
 
 A file is never changed once written. Names and subfolders come from records, never directly from a request.
 """
@@ -15,42 +15,42 @@ from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import orientation, swaps_sides, upright, visible
-from invokeclone.kit.files.storage import remove_file, write_file
+from invokeclone.kit.files.storage_errors import StorageUnreachable
+from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 
 THUMBNAIL_SIDE = 256
 THUMBNAIL_EFFORT = 0
 """WebP effort: 4 (Pillow's default) takes more than twice the time for 5 % less size at equal fidelity."""
 
 
-def full_path(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> Path:
-    """Return the path of the file at `location`."""
-    return folder(settings, kind) / location.subfolder / location.name
+def full_key(location: ImageLocation, kind: MediaKind = IMAGES) -> str:
+    """Return the key of the file at `location`."""
+    return _key(f"{kind}s", location.subfolder, location.name)
 
 
-def thumbnail_path(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> Path:
-    """Return the path of the thumbnail at `location`."""
-    return folder(settings, kind) / "thumbnails" / location.subfolder / f"{Path(location.name).stem}.webp"
+def thumbnail_key(location: ImageLocation, kind: MediaKind = IMAGES) -> str:
+    """Return the key of the thumbnail at `location`."""
+    return _key(f"{kind}s", "thumbnails", location.subfolder, f"{PurePosixPath(location.name).stem}.webp")
 
 
-def sidecar_path(settings: Settings, location: ImageLocation) -> Path:
-    """Return the path of a video's sidecar file, which has the texts that a video file does not contain."""
-    return folder(settings, VIDEOS) / "sidecars" / location.subfolder / f"{Path(location.name).stem}.json"
+def sidecar_key(location: ImageLocation) -> str:
+    """Return the key of a video's sidecar file, which has the texts that a video file does not contain."""
+    return _key(f"{VIDEOS}s", "sidecars", location.subfolder, f"{PurePosixPath(location.name).stem}.json")
 
 
-def paths(settings: Settings, location: ImageLocation, kind: MediaKind = IMAGES) -> list[Path]:
-    """Return the paths of all files at `location`, whether they exist or not."""
-    media_paths = [full_path(settings, location, kind), thumbnail_path(settings, location, kind)]
-    return [*media_paths, sidecar_path(settings, location)] if kind is VIDEOS else media_paths
+def _key(*components: str) -> str:
+    return "/".join(component for component in components if component)
+
+
+def keys(location: ImageLocation, kind: MediaKind = IMAGES) -> list[str]:
+    """Return the keys of all files at `location`, whether they exist or not."""
+    media_keys = [full_key(location, kind), thumbnail_key(location, kind)]
+    return [*media_keys, sidecar_key(location)] if kind is VIDEOS else media_keys
 
 
 def uploads_folder(settings: Settings) -> Path:
-    """Return where videos lie while they are being uploaded."""
-    return folder(settings, VIDEOS) / ".uploads"
-
-
-def folder(settings: Settings, kind: MediaKind) -> Path:
-    """Return the root folder of all files of a kind."""
-    return settings.outputs_path / f"{kind}s"
+    """Return the local folder where videos lie while they are being uploaded."""
+    return settings.outputs_path / f"{VIDEOS}s" / ".uploads"
 
 
 def subfolder(strategy: str, name: str, category: ImageCategory, *, is_intermediate: bool) -> str:
@@ -78,40 +78,40 @@ def thumbnail(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def is_turned(path: Path) -> bool:
-    """Return whether an image file's width is its height when it is shown upright; False if it cannot be read."""
+def is_turned(file: StoredFile) -> bool:
+    """Return whether an image file's width is its height when it is shown upright; False if it cannot be read.
+
+    Raises StorageUnreachable.
+    """
     try:
-        with open_stored_image(path) as image:
+        with open_stored_image(file.source()) as image:
             return swaps_sides(orientation(image))
+    except StorageUnreachable:
+        raise
     except OSError:
         return False
 
 
-def write(settings: Settings, location: ImageLocation, png: bytes, webp: bytes) -> None:
-    """Write image and thumbnail, the image last; raises OSError with neither left behind."""
+def write(storage: ObjectStorage, location: ImageLocation, png: bytes, webp: bytes) -> None:
+    """Write image and thumbnail, the image last; raises OSError with neither left behind, if the storage can be used."""
     try:
-        write_file(thumbnail_path(settings, location), webp)
-        write_file(full_path(settings, location), png)
+        storage.write(thumbnail_key(location), webp)
+        storage.write(full_key(location), png)
     except BaseException:
-        remove_file(thumbnail_path(settings, location))
+        storage.delete([thumbnail_key(location)])
         raise
 
 
-def remove(settings: Settings, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
+def remove(storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
     """Remove the files at `locations`; missing files are ignored. Returns the locations whose removal failed."""
-    failed = []
-    for location in locations:
-        try:
-            for path in paths(settings, location, kind):
-                remove_file(path)
-        except OSError:
-            failed.append(location)
-    return failed
+    keys_of = {location: keys(location, kind) for location in locations}
+    failed = storage.delete(key for location_keys in keys_of.values() for key in location_keys)
+    return [location for location, location_keys in keys_of.items() if not failed.keys().isdisjoint(location_keys)]
 
 
-def regenerate_thumbnail(settings: Settings, location: ImageLocation) -> bytes:
+def regenerate_thumbnail(storage: ObjectStorage, location: ImageLocation) -> bytes:
     """Create and store the thumbnail of an image again. Raises OSError when the image file is missing too."""
-    with open_stored_image(full_path(settings, location)) as image:
+    with open_stored_image(StoredFile(storage, full_key(location)).source()) as image:
         webp = thumbnail(image)
-    write_file(thumbnail_path(settings, location), webp)
+    storage.write(thumbnail_key(location), webp, replace=True)
     return webp

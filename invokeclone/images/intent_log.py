@@ -1,10 +1,12 @@
 """A write-ahead log of image and video files, so that a process that is killed leaves no file without a record.
 
 An intent is one file that lists locations. It is written before the files of a new record and before records are deleted, and
-removed once files and records agree. Recovery settles the intents of dead processes: files without a record are removed.
+removed once files and records agree. Recovery settles the intents of dead processes, and those of operations whose files
+could not be removed: files without a record are removed.
 Intents are stored beside the database that has the records.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -28,6 +30,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 
 FOLDER = "intents"
+SETTLE_INTERVAL_S = 600.0
 _KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
 _Locations = list[tuple[MediaKind, ImageLocation]]
 Result = TypeVar("Result")
@@ -170,12 +173,19 @@ async def _settle(resources: Resources, locations: _Locations) -> bool:
             async with resources.database.read() as connection:
                 recorded = await store.existing(connection, kind, [location.name for location in listed])
             orphans = [location for location in listed if location.name not in recorded]
-            if await in_thread(files.remove, resources.settings, orphans, kind):
+            if await in_thread(files.remove, resources.storage, orphans, kind):
                 return False
     except (OSError, SQLAlchemyError) as error:
         _log.warning("files without a record stay until the next start: %s", error)
         return False
     return True
+
+
+async def settle_regularly(resources: Resources, interval_s: float = SETTLE_INTERVAL_S) -> None:
+    """Settle intents again and again: those that a storage on the network has left, because it could not be reached."""
+    while True:
+        await asyncio.sleep(interval_s)
+        await settle_all(resources)
 
 
 async def settle_all(resources: Resources, *, alone: bool = False) -> None:
@@ -191,7 +201,7 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             continue
         try:
             locations = await in_thread(_read, descriptor)
-            await in_thread(_remove_parts, resources.settings, locations)
+            await in_thread(_remove_parts, resources, locations)
             if await _settle(resources, locations):
                 await in_thread(path.unlink, missing_ok=True)
         except OSError as error:
@@ -241,10 +251,6 @@ def _read(descriptor: int) -> _Locations:
     return locations
 
 
-def _remove_parts(settings: Settings, locations: _Locations) -> None:
-    """Remove temporary files of `locations`."""
-    paths = {path for kind, location in locations for path in files.paths(settings, location, kind)}
-    for parent in {path.parent for path in paths if path.parent.is_dir()}:
-        for part in parent.glob(".*.part"):
-            if parent / part.name[1:].rsplit(".", 2)[0] in paths:
-                part.unlink(missing_ok=True)
+def _remove_parts(resources: Resources, locations: _Locations) -> None:
+    """Remove what was half-written of the files at `locations`."""
+    resources.storage.remove_partial(key for kind, location in locations for key in files.keys(location, kind))

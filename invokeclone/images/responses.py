@@ -6,15 +6,16 @@ Browsers may cache files indefinitely: an image or video never changes under its
 import re
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 
 from invokeclone.images.encoding.record_images import StoredThumbnail
 from invokeclone.images.errors import RangeNotSatisfiable
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.storage.protocol import StoredFile
 
 CACHE_ONE_YEAR = "max-age=31536000"
 NO_STORE = "private, no-store"
@@ -30,6 +31,9 @@ OFFLOAD_MIN_SIZE = 64 * 1024
 
 GZIP = zlib.MAX_WBITS + 16
 
+PRESIGNED_S = 300
+"""Seconds that a presigned URL can be used."""
+
 MAX_RANGE_SIZE = 1024 * 1024
 RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 
@@ -39,39 +43,59 @@ def cache_control(settings: Settings) -> str:
     return NO_STORE if settings.multiuser else CACHE_ONE_YEAR
 
 
-def thumbnail(stored: StoredThumbnail, settings: Settings) -> FileResponse:
+async def thumbnail(stored: StoredThumbnail, settings: Settings) -> Response:
     """Return the response with the thumbnail of a workflow or a preset.
 
     InvokeAI's API has the type `image/png` here, whatever the file's format; browsers detect it from the content.
     """
-    return FileResponse(
-        stored.path,
-        media_type="image/png",
-        filename=stored.name,
-        content_disposition_type="inline",
-        headers={"Cache-Control": CACHE_ONE_YEAR if stored.bundled else cache_control(settings)},
-    )
+    headers = {"Cache-Control": CACHE_ONE_YEAR if stored.bundled else cache_control(settings)}
+    if (path := stored.file.path) is not None:
+        return FileResponse(
+            path,
+            media_type="image/png",
+            filename=stored.name,
+            content_disposition_type="inline",
+            headers=headers,
+        )
+    headers["Content-Disposition"] = f'inline; filename="{stored.name}"'
+    return Response(await in_thread(stored.file.read), media_type="image/png", headers=headers)
 
 
-async def file(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:
+async def redirect_to_storage(request: Request, stored: StoredFile, settings: Settings) -> Response | None:
+    """Return a redirect to a URL at which the client reads the file; None if this server sends it.
+
+    HEAD requests, and those of clients that have the file, are answered by this server.
+    """
+    if settings.storage_reads != "presigned" or request.method == "HEAD" or "if-none-match" in request.headers:
+        return None
+    url = await in_thread(stored.storage.presign, stored.key, PRESIGNED_S)
+    if url is None:
+        return None
+    cached = NO_STORE if settings.multiuser else f"private, max-age={PRESIGNED_S // 2}"
+    return RedirectResponse(url, 307, {"Cache-Control": cached})
+
+
+async def file(request: Request, stored: StoredFile, media_type: str, headers: dict[str, str]) -> Response | None:
     """Return the response with a file, 304 if the client has it already; None when the file does not exist."""
-    tag = f'"{path.name}"'
+    tag = f'"{stored.name}"'
     headers = {"Cache-Control": CACHE_ONE_YEAR, "ETag": tag, **headers}
     client_tags = request.headers.get("if-none-match")
     if client_tags is not None and tag in {value.strip().removeprefix("W/") for value in client_tags.split(",")}:
         return Response(status_code=304, headers=headers)
-    result = await in_thread(_read_small, path, request.method == "HEAD")
+    result = await in_thread(_read_small, stored, request.method == "HEAD")
     if result is None:
         return None
-    size, content = result
-    if content is not None:
-        return Response(content, media_type=media_type, headers=headers)
+    if result.is_whole:
+        return Response(result.content, media_type=media_type, headers=headers)
+    if (path := stored.path) is not None and request.method != "HEAD":
+        return FileResponse(path, media_type=media_type, headers=headers)
+    headers["Content-Length"] = str(result.size)
     if request.method == "HEAD":
-        return Response(media_type=media_type, headers={**headers, "Content-Length": str(size)})
-    return FileResponse(path, media_type=media_type, headers=headers)
+        return Response(media_type=media_type, headers=headers)
+    return StreamingResponse(_stream(stored, result), media_type=media_type, headers=headers)
 
 
-async def part(request: Request, path: Path, media_type: str, headers: dict[str, str]) -> Response | None:
+async def part(request: Request, stored: StoredFile, media_type: str, headers: dict[str, str]) -> Response | None:
     """Return the response with a file, or its requested range of at most `MAX_RANGE_SIZE` bytes; None without a file.
 
     Raises RangeNotSatisfiable for a range outside the file, an invalid one, or several.
@@ -79,54 +103,77 @@ async def part(request: Request, path: Path, media_type: str, headers: dict[str,
     headers = {"Accept-Ranges": "bytes", "Cache-Control": CACHE_ONE_YEAR, **headers}
     range_header = request.headers.get("range")
     condition = request.headers.get("if-range")
-    if range_header is None or request.method == "HEAD" or (condition is not None and condition != f'"{path.name}"'):
-        return await file(request, path, media_type, headers)
-    result = await in_thread(_read_range, path, range_header)
+    if range_header is None or request.method == "HEAD" or (condition is not None and condition != f'"{stored.name}"'):
+        return await file(request, stored, media_type, headers)
+    result = await in_thread(_read_range, stored, range_header)
     if result is None:
         return None
     start, content, size = result
     range_headers = {
         "Content-Range": f"bytes {start}-{start + len(content) - 1}/{size}",
-        "ETag": f'"{path.name}"',
+        "ETag": f'"{stored.name}"',
         **headers,
     }
     return Response(content, 206, range_headers, media_type)
 
 
-def _read_range(path: Path, range_header: str) -> tuple[int, bytes, int] | None:
+class _Beginning(NamedTuple):
+    """The beginning of a file, and the size of the whole."""
+
+    content: bytes
+    size: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the content is the whole file."""
+        return len(self.content) == self.size
+
+
+def _read_small(stored: StoredFile, size_only: bool) -> _Beginning | None:
+    """Return the size of a file, and its content unless `size_only` or it is too large; None when it does not exist."""
+    try:
+        if (path := stored.path) is not None:
+            size = path.stat().st_size
+            return _Beginning(b"" if size_only or size > MAX_BUFFERED_SIZE else path.read_bytes(), size)
+        if size_only:
+            return _Beginning(b"", stored.stat().size)
+        return _Beginning(*stored.storage.get_range(stored.key, 0, MAX_BUFFERED_SIZE))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+async def _stream(stored: StoredFile, beginning: _Beginning) -> AsyncIterator[bytes]:
+    """Yield a file of a storage without local files, a part at a time."""
+    start, content = 0, beginning.content
+    while content:
+        yield content
+        start += len(content)
+        content = b""
+        if start < beginning.size:
+            content, _ = await in_thread(stored.storage.get_range, stored.key, start, start + MAX_BUFFERED_SIZE)
+
+
+def _read_range(stored: StoredFile, range_header: str) -> tuple[int, bytes, int] | None:
     """Return the start of the range, its bytes, and the size of the file; raises RangeNotSatisfiable."""
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            start, end = _parse_range(range_header, size)
-            file.seek(start)
-            return start, file.read(end - start), size
-    except (FileNotFoundError, NotADirectoryError):
+        return _request_range(stored, range_header)
+    except FileNotFoundError:
         return None
 
 
-def _parse_range(range_header: str, size: int) -> tuple[int, int]:
-    """Return the start and the end of the part of the range to send; raises RangeNotSatisfiable."""
+def _request_range(stored: StoredFile, range_header: str) -> tuple[int, bytes, int]:
+    """Return what `_read_range` does, with one request of the storage unless the range depends on the size."""
     match = RANGE.fullmatch(range_header)
-    if match is None or match.groups() == ("", ""):
+    first, last = match.groups() if match else ("", "")
+    if first:
+        start, end = int(first), int(last) + 1 if last else int(first) + MAX_RANGE_SIZE
+    else:
+        end = stored.stat().size
+        start = max(0, end - int(last)) if last else end
+    content, size = stored.storage.get_range(stored.key, start, min(end, start + MAX_RANGE_SIZE))
+    if not content:
         raise RangeNotSatisfiable(size)
-    first, last = (int(text) if text else None for text in match.groups())
-    if first is None:
-        assert last is not None
-        first, last = max(0, size - last), size - 1 if last else -1
-    end = size if last is None else min(last + 1, size)
-    if first >= end:
-        raise RangeNotSatisfiable(size)
-    return first, min(end, first + MAX_RANGE_SIZE)
-
-
-def _read_small(path: Path, size_only: bool) -> tuple[int, bytes | None] | None:
-    """Return the size of a file, and its content unless `size_only` or it is too large."""
-    try:
-        size = path.stat().st_size
-        return size, None if size_only or size > MAX_BUFFERED_SIZE else path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return start, content, size
 
 
 async def json_pieces(request: Request, pieces: list[bytes], level: int) -> Response:

@@ -5,7 +5,6 @@ Files are written before records; records are deleted before files; deletions ar
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,10 +30,15 @@ from invokeclone.images.schemas import (
     WorkflowAndGraphResponse,
 )
 from invokeclone.kit import log
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
+
+Check = Callable[[AsyncConnection], Awaitable[None]]
+"""Runs in the transaction of a new record, before it is inserted, and raises an error to refuse it."""
 
 _log = log.get("images")
 _IMAGE_WORK: RunVar[CapacityLimiter] = RunVar("threads that process images")
@@ -104,7 +108,7 @@ async def upload(
 
     def write_files(intent: intent_log.Intent) -> None:
         intent.write(IMAGES, [location])
-        files.write(settings, location, prepared.png, webp)
+        files.write(resources.storage, location, prepared.png, webp)
 
     async with intent_log.open_intent(resources) as intent:
         await in_thread(intent.run, write_files)  # waits for the disk and needs no slot of the limiter
@@ -125,11 +129,12 @@ async def save(
     workflow: str | None = None,
     graph: str | None = None,
     user_id: str = "system",
+    check: Check | None = None,
 ) -> ImageDTO:
     """Store a generated image; `metadata`, `workflow` and `graph` are JSON text and are embedded unchanged.
 
     If the board does not exist, the image is stored without it and a warning is logged. `image` must not change until
-    this returns.
+    this returns. `check` may refuse the record.
     """
     settings = resources.settings
     location = new_location(resources, "png", category, is_intermediate=is_intermediate)
@@ -154,11 +159,30 @@ async def save(
     def write_files(intent: intent_log.Intent) -> None:
         packed, small = png.encode(image, settings.pil_compress_level, texts), files.thumbnail(image)
         intent.write(IMAGES, [location])
-        files.write(settings, location, packed, small)
+        files.write(resources.storage, location, packed, small)
 
     async with intent_log.open_intent(resources) as intent:
         await off_loop(lambda: intent.run(write_files), image_work_limiter())
-        return ImageDTO.model_validate(await create_record(resources, new, location))
+        return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
+
+
+async def save_encoded(
+    resources: Resources,
+    new: NewImage,
+    packed: bytes,
+    small: bytes,
+    check: Callable[[AsyncConnection], Awaitable[None]],
+) -> ImageDTO:
+    """Store an image that is encoded already, and its thumbnail; `check` may refuse the record in its transaction."""
+    location = ImageLocation(new.image_name, new.image_subfolder)
+
+    def write_files(intent: intent_log.Intent) -> None:
+        intent.write(IMAGES, [location])
+        files.write(resources.storage, location, packed, small)
+
+    async with intent_log.open_intent(resources) as intent:
+        await in_thread(intent.run, write_files)
+        return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
 
 
 async def require_fillable(resources: Resources, user: User, board_id: str | None) -> None:
@@ -180,10 +204,16 @@ def new_location(
 
 
 async def create_record(
-    resources: Resources, new: NewRecord, location: ImageLocation, kind: MediaKind = IMAGES
+    resources: Resources,
+    new: NewRecord,
+    location: ImageLocation,
+    kind: MediaKind = IMAGES,
+    check: Check | None = None,
 ) -> dict[str, Any]:
     """Create the record of files just written and return the fields of its DTO; on an error the files are removed."""
     async with resources.database.write() as connection:
+        if check is not None:
+            await check(connection)
         fields = await store.add(connection, kind, new)
     if fields["board_id"] != new.board_id:
         _log.warning(
@@ -207,7 +237,7 @@ async def upright_size(resources: Resources, record: ImageDTO) -> tuple[int, int
     if record.image_origin != ResourceOrigin.EXTERNAL:
         return size
     location = ImageLocation(record.image_name, record.image_subfolder)
-    turned = await in_thread(files.is_turned, files.full_path(resources.settings, location))
+    turned = await in_thread(files.is_turned, StoredFile(resources.storage, files.full_key(location)))
     return size[::-1] if turned else size
 
 
@@ -217,23 +247,26 @@ async def metadata_json(resources: Resources, name: str, user: User = SYSTEM) ->
     return await store.metadata_json(resources.database, name)
 
 
-async def path(
+async def file(
     resources: Resources, name: str, *, thumbnail: bool = False, user: User = SYSTEM, kind: MediaKind = IMAGES
-) -> Path:
-    """Return the path of the file of an image or video.
+) -> StoredFile:
+    """Return the file of an image or video, whether it exists or not.
 
     Raises ImageNotYours, or the kind's error when it does not exist.
     """
     await access.require_readable(resources.database, user, kind, name)
     location = await store.get_location(resources.database, name, kind)
-    return (files.thumbnail_path if thumbnail else files.full_path)(resources.settings, location, kind)
+    key = (files.thumbnail_key if thumbnail else files.full_key)(location, kind)
+    return StoredFile(resources.storage, key)
 
 
 async def texts(resources: Resources, name: str, user: User = SYSTEM) -> WorkflowAndGraphResponse:
     """Return the workflow and the graph embedded in an image; raises ImageNotYours, ImageNotFound."""
-    file = await path(resources, name, user=user)
+    stored = await file(resources, name, user=user)
     try:
-        embedded_texts = await in_thread(png.read_embedded_texts, file)
+        embedded_texts = await in_thread(lambda: png.read_embedded_texts(stored.source()))
+    except StorageUnreachable:
+        raise
     except OSError as error:
         raise ImageNotFound(name) from error
     return WorkflowAndGraphResponse(workflow=embedded_texts.get(png.WORKFLOW), graph=embedded_texts.get(png.GRAPH))
@@ -245,13 +278,15 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
 
     def remake(intent: intent_log.Intent) -> bytes:
         intent.write(IMAGES, [location])
-        return files.regenerate_thumbnail(resources.settings, location)
+        return files.regenerate_thumbnail(resources.storage, location)
 
     try:
         async with intent_log.open_intent(resources) as intent:
             webp = await off_loop(lambda: intent.run(remake), image_work_limiter())
             await store.get_location(resources.database, name)  # it may have been deleted in the meantime
             return webp
+    except StorageUnreachable:
+        raise
     except OSError as error:
         raise ImageNotFound(name) from error
 
@@ -324,7 +359,7 @@ async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind
         return True
     resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
     with CancelScope(shield=True):
-        failed = await in_thread(files.remove, resources.settings, [item.location for item in items], kind)
+        failed = await in_thread(files.remove, resources.storage, [item.location for item in items], kind)
     for location in failed:
         _log.warning("could not remove the files of the deleted %s %s yet", kind, location.name)
     return not failed

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
-    Integer,
     Select,
     Text,
     bindparam,
@@ -40,6 +39,7 @@ from invokeclone.images.schemas import (
 )
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Rows
+from invokeclone.kit.sql.types import RowCount
 from invokeclone.kit.times import now
 from invokeclone.tables import boards, images
 from invokeclone.users import rights
@@ -173,8 +173,8 @@ def page_names(
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement for the names of a `ListPart`, optionally from a day on."""
     listed = queries.select_ordered(image_filter, (kind,), backwards=backwards, from_day=from_day)
-    return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
-        bindparam("skip", type_=Integer, required=False)
+    return listed.limit(bindparam("take", type_=RowCount, required=False)).offset(
+        bindparam("skip", type_=RowCount, required=False)
     )
 
 

@@ -1,10 +1,13 @@
 """Settings, database and event emitter in one object for services."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Emitter
 from invokeclone.kit.sql.database import Database
+from invokeclone.kit.storage.addresses import open_storage
+from invokeclone.kit.storage.protocol import ObjectStorage
 
 
 @dataclass
@@ -20,3 +23,8 @@ class Resources:
     maintenance: bool = False
     """Whether image files are being moved between subfolders; operations on images and enqueueing are refused
     meanwhile."""
+
+    @cached_property
+    def storage(self) -> ObjectStorage:
+        """Images, videos and thumbnails; raises StorageNotUsable at the first use."""
+        return open_storage(self.settings)

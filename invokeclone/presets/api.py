@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Path, Response, UploadFile
-from starlette.responses import FileResponse
 
 from invokeclone.images import responses
 from invokeclone.kit.requests import Needs, Read
@@ -84,9 +83,9 @@ async def delete_style_preset(needs: Needs, user: CurrentUser, style_preset_id: 
 
 
 @routes.get("/i/{style_preset_id}/image", responses=IMAGE_RESPONSES)
-async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> FileResponse:
+async def get_style_preset_image(needs: Needs, user: MediaUser, style_preset_id: PresetId) -> Response:
     """Get the image of a style preset."""
-    return responses.thumbnail(await service.thumbnail_of(needs, style_preset_id, user), needs.settings)
+    return await responses.thumbnail(await service.thumbnail_of(needs, style_preset_id, user), needs.settings)
 
 
 router = APIRouter()

@@ -4,7 +4,7 @@ import json
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,7 +23,7 @@ _SEEDED_KEY = "system_prompts_begun"
 """Key in `app_state` that is set once the bundled prompts have been inserted."""
 
 _ALL = select(prompts).order_by(func.lower(prompts.c.name), prompts.c.name, prompts.c.id)
-_FOR_VIEWER = _ALL.where(or_(prompts.c.user_id == bindparam("viewer"), prompts.c.is_public.is_(True)))
+_FOR_VIEWER = _ALL.where(or_(prompts.c.user_id == bindparam("viewer"), prompts.c.is_public == literal_column("1")))
 _ONE = select(prompts).where(prompts.c.id == bindparam("wanted"))
 
 

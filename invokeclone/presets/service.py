@@ -13,6 +13,7 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.addresses import STYLE_PRESETS
 from invokeclone.presets import store, transfer
 from invokeclone.presets.errors import PresetInvalid, PresetNotYours, TooManyPresets
 from invokeclone.presets.schemas import PresetForm, PresetType, StylePresetRecordWithImage
@@ -84,7 +85,7 @@ async def update(
     async with resources.database.write() as connection:
         changed = await store.update_preset(connection, preset_id, form, version)
     if version is None:
-        await record_images.remove(resources.settings.style_presets_path, preset_id)
+        await record_images.remove(resources.storage, STYLE_PRESETS, preset_id)
     return changed
 
 
@@ -100,7 +101,7 @@ async def _store_thumbnail(resources: Resources, preset_id: str, image: ImageUpl
     if image is None:
         return None
     webp = await record_images.make(*image, resources.settings.limits)
-    await record_images.save(resources.settings.style_presets_path, preset_id, webp)
+    await record_images.save(resources.storage, STYLE_PRESETS, preset_id, webp)
     return record_images.new_version()
 
 
@@ -109,14 +110,14 @@ async def delete(resources: Resources, preset_id: str, user: User) -> None:
     await _require_owner(resources, preset_id, user)
     async with resources.database.write() as connection:
         await store.delete_preset(connection, preset_id)
-    await record_images.remove(resources.settings.style_presets_path, preset_id)
+    await record_images.remove(resources.storage, STYLE_PRESETS, preset_id)
 
 
 async def thumbnail_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:
     """Return the stored image of a preset. Raises PresetNotFound, PresetNotYours, NoThumbnail."""
     async with resources.database.read() as connection:
         await get(connection, preset_id, user)
-    return await record_images.find(resources.settings.style_presets_path, preset_id)
+    return await record_images.find(resources.storage, STYLE_PRESETS, preset_id)
 
 
 async def import_file(resources: Resources, data: bytes, content_type: str | None, user: User) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.times import now
@@ -28,7 +28,7 @@ _FOR_VIEWER = _ALL.where(
     or_(
         presets.c.user_id == bindparam("viewer"),
         presets.c.type == PresetType.Default.value,
-        presets.c.is_public.is_(True),
+        presets.c.is_public == literal_column("1"),
     )
 )
 _ONE = select(*_COLUMNS).where(presets.c.id == bindparam("wanted"))

@@ -10,6 +10,7 @@ from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.requests import LATER, RUNNING_WORKERS, Needs, Reads
 from invokeclone.queue import batch_json, counts, generation, processor, service, store
 from invokeclone.queue.bulk import ItemFilter
+from invokeclone.queue.capacity import QueueFull
 from invokeclone.queue.generation import GenerationRequest
 from invokeclone.queue.schemas import (
     Batch,
@@ -22,6 +23,7 @@ from invokeclone.queue.schemas import (
     DeleteByDestinationResult,
     EnqueueBatchResult,
     ItemIdsResult,
+    MoveItemsRequest,
     PruneResult,
     RetryItemsResult,
     SessionProcessorStatus,
@@ -93,7 +95,7 @@ async def enqueue_prompt(
     batch = resolved.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
     if not result.enqueued:
-        raise service.QueueFull
+        raise QueueFull
     return _json(result.model_dump_json())
 
 
@@ -214,6 +216,16 @@ async def retry_items_by_id(
     return await service.retry(needs, queue_id, item_ids, user=user)
 
 
+@router.put("/{queue_id}/move_items_by_id", operation_id="move_items_by_id")
+async def move_items_by_id(needs: Needs, user: CurrentUser, queue_id: QueueId, body: MoveItemsRequest) -> ItemIdsResult:
+    """Move pending items before or after another one, to the front or to the end; other items are skipped.
+
+    Users move their items among their own, administrators among all. Returns the ids of all pending items in order.
+    """
+    order = await service.move(needs, queue_id, body.item_ids, body.position, user=user)
+    return ItemIdsResult(item_ids=order, total_count=len(order))
+
+
 @router.put("/{queue_id}/clear", operation_id="clear")
 async def clear(needs: Needs, user: CurrentUser, queue_id: QueueId) -> ClearResult:
     """Delete all items; running items are canceled first."""
@@ -285,7 +297,7 @@ async def cancel_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, 
 
 @router.put("/{queue_id}/i/{item_id}/prepend", operation_id="prepend_queue_item", response_model=SessionQueueItem)
 async def prepend_queue_item(needs: Needs, user: CurrentUser, queue_id: QueueId, item_id: ItemId) -> Response:
-    """Move a pending item before all other pending items; other items are not changed."""
+    """Move a pending item before all other pending items, or all own ones; an item that is not pending is not changed."""
     return _json(await service.prepend(needs, queue_id, item_id, user=user))
 
 

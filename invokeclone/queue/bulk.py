@@ -14,15 +14,17 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, integers, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import bulk_counts, statements
+from invokeclone.queue import bulk_counts, outbox, statements
 from invokeclone.queue.bulk_counts import CountKey
+from invokeclone.queue.outbox import UserBatch
 from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.statements import status_values
 from invokeclone.tables import queue_counts, session_graphs, session_queue
+from invokeclone.webhooks.outbox import lock_all
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
 """Active statuses that can be ended without notifying a worker."""
@@ -84,6 +86,7 @@ async def cancel_idle(
     canceled: list[tuple[int, str]] = []
     changes: Counter[CountKey] = Counter()
     values, at = item_filter.values, now()
+    await lock_all(connection)
     async with bulk_counts.without_trigger(connection):
         for status in IDLE:
             groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
@@ -93,7 +96,14 @@ async def cancel_idle(
                 await _CANCEL.rows(connection, item_ids=item_ids, at=at)
                 canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
     await bulk_counts.update_counts(connection, item_filter.queue_id, changes)
-    return canceled
+    await _record_ends(connection, item_filter.queue_id, changes)
+    return sorted(canceled)
+
+
+async def _record_ends(connection: Changes, queue_id: str, keys: Iterable[CountKey]) -> None:
+    """Write the webhook events of batches whose last active items were canceled or deleted."""
+    batches = (UserBatch(queue_id, key.batch_id, key.user_id) for key in keys if key.status in ACTIVE)
+    await outbox.record_batches(connection, batches)
 
 
 @cache
@@ -113,7 +123,7 @@ def _idle(filter_names: frozenset[str], status: Status, *, spare_running: bool) 
 
 _CANCEL = PreparedStatement(
     update(session_queue)
-    .where(columns.item_id.in_(members("item_ids")))
+    .where(columns.item_id.in_(integers("item_ids")))
     .values(status_values("canceled", parameter("at")))
 )
 
@@ -129,7 +139,10 @@ NOT_JOINED = func.coalesce(columns.worker_id, "").not_like(f"{JOINED}%")
 
 async def cancel_interrupted(connection: Changes) -> int:
     """Cancel every running and waiting item, except those of joined workers; return their number."""
-    return len(await _CANCEL_INTERRUPTED.rows(connection, at=now()))
+    await lock_all(connection)
+    rows = await _CANCEL_INTERRUPTED.rows(connection, at=now())
+    await outbox.record_batches(connection, (UserBatch(*row[1:]) for row in rows))
+    return len(rows)
 
 
 _CANCEL_INTERRUPTED = PreparedStatement(
@@ -139,7 +152,7 @@ _CANCEL_INTERRUPTED = PreparedStatement(
         NOT_JOINED,
     )
     .values(status_values("canceled", parameter("at")))
-    .returning(columns.item_id)
+    .returning(columns.item_id, columns.queue_id, columns.batch_id, columns.user_id)
 )
 
 
@@ -152,7 +165,7 @@ async def list_running(
     """Return the ids of running items, of the selected ones or of those that `worker_id` claimed."""
     values = item_filter.values if item_filter else {}
     statement = _running(frozenset(values), of_worker=worker_id is not None)
-    return [row[0] for row in await statement.rows(connection, **values, worker_id=worker_id)]
+    return sorted(row[0] for row in await statement.rows(connection, **values, worker_id=worker_id))
 
 
 @cache
@@ -168,6 +181,7 @@ def _running(filter_names: frozenset[str], *, of_worker: bool) -> PreparedStatem
 
 async def delete_items(connection: Changes, queue_id: str, item_ids: Iterable[int]) -> None:
     """Delete items of a queue; unknown ids are ignored."""
+    await lock_all(connection)
     rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
     await _decrease_counts(connection, queue_id, rows)
 
@@ -186,9 +200,10 @@ async def delete_many(
     """
     values = item_filter.values
     of_status = None if statuses is None else tuple(statuses)
+    await lock_all(connection)
     rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
     await _decrease_counts(connection, item_filter.queue_id, rows)
-    return [(row[0], row[4]) for row in rows]
+    return sorted((row[0], row[4]) for row in rows)
 
 
 async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence[Status] | None = None) -> int:
@@ -196,8 +211,10 @@ async def empty(connection: Changes, item_filter: ItemFilter, statuses: Sequence
     if set(item_filter.values) == {"queue_id"} and statuses in (None, TERMINAL):
         row = await (_ALL_OF_QUEUE if statuses is None else _ALL_ENDED).first(connection, queue_id=item_filter.queue_id)
         if row and row[0]:
+            batches = await outbox.list_active(connection, item_filter.queue_id)
             for statement in _EMPTY:
                 await statement.rows(connection)
+            await outbox.record_batches(connection, batches)
             return int(row[0])
     return len(await delete_many(connection, item_filter, statuses))
 
@@ -222,6 +239,7 @@ async def _decrease_counts(connection: Changes, queue_id: str, rows: Sequence[tu
     changes = {CountKey(*key): -number for key, number in numbers.items()}
     await bulk_counts.update_counts(connection, queue_id, changes)
     await bulk_counts.remove_unused(connection, {key.batch_id for key in changes}, {row[1] for row in rows})
+    await _record_ends(connection, queue_id, changes)
 
 
 @cache
@@ -266,7 +284,7 @@ def _delete_oldest() -> PreparedStatement:
 _DELETE_OLDEST = _delete_oldest()
 _DELETE_ITEMS = PreparedStatement(
     _deletion().where(
-        columns.item_id.in_(members("item_ids")),
+        columns.item_id.in_(integers("item_ids")),
         statements.IN_QUEUE,
     )
 )

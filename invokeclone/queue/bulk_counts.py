@@ -12,10 +12,19 @@ from typing import NamedTuple
 
 from sqlalchemy import delete, insert, literal_column, select
 
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, json_list, members, run_many
+from invokeclone.kit.sql.prepared_statements import (
+    DialectSql,
+    PreparedStatement,
+    dialect_of,
+    integers,
+    json_list,
+    members,
+    run,
+    run_many,
+)
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue.schemas import Status
-from invokeclone.tables import app_state, queue_counts, session_graphs, session_queue
+from invokeclone.tables import app_state, session_graphs, session_queue
 
 TRIGGER_PAUSED_KEY = "queue_counted_apart"
 """Key in `app_state` that disables the trigger while it exists."""
@@ -26,11 +35,26 @@ _DISABLE_TRIGGER = PreparedStatement(
 _ENABLE_TRIGGER = PreparedStatement(
     delete(app_state).where(app_state.c.key == literal_column(f"'{TRIGGER_PAUSED_KEY}'"))
 )
-_COUNT = """
+_COUNT = DialectSql(
+    sqlite="""
     INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (queue_id, scope, name, user_id, status) DO UPDATE SET number = number + excluded.number
-"""
-_FORGET_EMPTY = PreparedStatement(delete(queue_counts).where(queue_counts.c.number == literal_column("0")))
+    """,
+    postgresql="INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number) VALUES ($1, $2, $3, $4, $5, $6)",
+)
+"""In PostgreSQL the table has several rows of one key, whose sum counts: claims that overlap do not wait for each other."""
+_FORGET_EMPTY = DialectSql(
+    sqlite="DELETE FROM queue_counts WHERE number = 0",
+    postgresql="""
+    WITH summed AS (DELETE FROM queue_counts RETURNING queue_id, scope, name, user_id, status, number)
+    INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number)
+    SELECT queue_id, scope, name, user_id, status, sum(number) FROM summed
+    GROUP BY queue_id, scope, name, user_id, status HAVING sum(number) <> 0
+    """,
+)
+"""Deletes counts of 0; in PostgreSQL also replaces the rows of a key by their sum."""
+ENDS_PER_SUM = 50
+"""Ended items after which the counts are summed up in PostgreSQL: each change of status adds six rows."""
 
 
 class CountKey(NamedTuple):
@@ -65,7 +89,13 @@ async def remove_unused(connection: Changes, batch_ids: Iterable[str], graph_ids
         json_list(sorted({unused_id for unused_id in ids if unused_id})) for ids in (graph_ids, batch_ids)
     ]
     await _FORGET_GRAPHS.rows(connection, graphs=graphs, batches=batches)
-    await _FORGET_EMPTY.rows(connection)
+    await run(connection, _FORGET_EMPTY, ())
+
+
+async def sum_up(connection: Changes, item_id: int) -> None:
+    """Replace the rows of the counts by their sums after some of the items; without effect in SQLite."""
+    if item_id % ENDS_PER_SUM == 0 and dialect_of(connection) == "postgresql":
+        await run(connection, _FORGET_EMPTY, ())
 
 
 _USED = select(session_queue.c.item_id).where(
@@ -73,7 +103,7 @@ _USED = select(session_queue.c.item_id).where(
 )
 _FORGET_GRAPHS = PreparedStatement(
     delete(session_graphs).where(
-        session_graphs.c.graph_id.in_(members("graphs")), ~_USED.correlate(session_graphs).exists()
+        session_graphs.c.graph_id.in_(integers("graphs")), ~_USED.correlate(session_graphs).exists()
     )
 )
 """All items of a graph belong to one batch, including retries, so only these batches are searched."""

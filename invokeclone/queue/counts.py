@@ -7,7 +7,7 @@ of the queue.
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, ScalarSelect, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, case, func, literal_column, or_, select
 
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.queue.rows import Item, has_status
@@ -52,7 +52,7 @@ def number_in_queue(status: Status) -> ScalarSelect[Any]:
 
 def _status_counts(scope: str, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
     """Select [[status, number of items, number of the user's items], …] as JSON text."""
-    user_count = func.sum(_counts.number * (_counts.user_id == parameter("user_id")))
+    user_count = func.sum(case((_counts.user_id == parameter("user_id"), _counts.number), else_=literal_column("0")))
     groups = select(_counts.status, func.sum(_counts.number).label("all"), user_count.label("mine"))
     grouped = groups.where(*_counts_of(scope), *conditions).group_by(_counts.status).subquery()
     row = func.json_array(grouped.c.status, grouped.c.all, grouped.c.mine)

@@ -90,6 +90,11 @@ _INTERRUPT_EXPIRED, _RELEASE_EXPIRED = _interrupt(*_EXPIRED), _release(*_EXPIRED
 _INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER = _interrupt(*_OF_WORKER), _release(*_OF_WORKER)
 _HELD = (columns.worker_id == parameter("worker_id"), has_status(columns, "in_progress"))
 _HELD_ITEM = PreparedStatement(select(*RECORD).where(IS_ITEM, HAS_FENCE, *_HELD))
+_LOCKED_CLAIM = PreparedStatement(
+    select(columns.item_id)
+    .where(IS_ITEM, HAS_FENCE, has_status(columns, "in_progress"))
+    .with_for_update(read=True, of=session_queue)
+)
 _HELD_CLAIM = PreparedStatement(select(*CLAIMED).where(*_HELD).limit(1))
 
 
@@ -126,7 +131,7 @@ async def _end_claims(
     interrupting, releasing = statements
 
     async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
-        items = [to_item(row) for row in await interrupting.rows(connection, at=now(), **values)]
+        items = [to_item(row) for row in sorted(await interrupting.rows(connection, at=now(), **values))]
         await releasing.rows(connection, **values)
         events: list[Event] = [await chain.status_event(connection, item) for item in items]
         ended = (item for item in items if item.status == "failed")
@@ -146,6 +151,12 @@ async def held_item(source: Source, worker_id: str, item_id: int, fence: int) ->
     if row is None:
         raise ItemNotHeld(item_id)
     return to_item(row)
+
+
+async def require_claim(connection: Changes, item_id: int, fence: int) -> None:
+    """Raise ItemNotHeld unless the item runs by its claim with `fence`; that stays so until the transaction ends."""
+    if await _LOCKED_CLAIM.first(connection, item_id=item_id, with_fence=fence) is None:
+        raise ItemNotHeld(item_id)
 
 
 async def held_claim(resources: Resources, worker_id: str) -> ClaimedItem | None:

@@ -123,7 +123,7 @@ _TEXTS = (
 ITEMS: Select[Any] = select(_json_object(HEAD), *_TEXTS).select_from(_OWNED)
 """Selects the columns for `item_json`."""
 
-ITEMS_WITHOUT_NULLS: Select[Any] = select(func.json_patch("{}", _json_object(HEAD)), *_TEXTS).select_from(_OWNED)
+ITEMS_WITHOUT_NULLS: Select[Any] = select(func.json_without_nulls(_json_object(HEAD)), *_TEXTS).select_from(_OWNED)
 """The same, without null fields."""
 
 SUMMARIES: Select[Any] = select(_json_object(SUMMARY)).select_from(_OWNED)

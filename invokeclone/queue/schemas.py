@@ -4,12 +4,13 @@
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.queue.batches import Batch, BatchDatum, NodeFieldValue
+from invokeclone.queue.reorder import QueuePosition
 from invokeclone.workflows.schemas import WorkflowWithoutID
 
 __all__ = ["Batch", "BatchDatum", "NodeFieldValue"]
@@ -155,6 +156,32 @@ class ItemIdsResult(BaseModel):
 
     item_ids: list[int]
     total_count: int
+
+
+class MoveItemsRequest(BaseModel):
+    """Pending items, and where to move them: exactly one of `before`, `after` and `to`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    item_ids: list[int] = Field(min_length=1, max_length=1000, description="Ids of the items, in their new order.")
+    before: int | None = Field(default=None, description="Id of a pending item before which they are moved.")
+    after: int | None = Field(default=None, description="Id of a pending item after which they are moved.")
+    to: Literal["front", "end"] | None = Field(default=None, description="The end of the queue they are moved to.")
+
+    @model_validator(mode="after")
+    def _has_one_position(self) -> Self:
+        if [self.before, self.after, self.to].count(None) != 2:  # noqa: PLR2004  (all but one)
+            raise ValueError("give exactly one of before, after and to")
+        return self
+
+    @property
+    def position(self) -> QueuePosition:
+        """The position."""
+        if self.before is not None:
+            return QueuePosition("before", self.before)
+        if self.after is not None:
+            return QueuePosition("after", self.after)
+        return QueuePosition(self.to or "front")
 
 
 class RetryItemsResult(BaseModel):

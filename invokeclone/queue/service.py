@@ -4,15 +4,15 @@ Workers claim and finish items through this module and are notified of cancels b
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from invokeclone.images.errors import ImagesMoving
-from invokeclone.kit.errors import Forbidden, TooMany
+from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, store
+from invokeclone.queue import bulk, bulk_counts, capacity, reorder, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -23,6 +23,7 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.reorder import QueuePosition
 from invokeclone.queue.reports import report
 from invokeclone.queue.rows import ClaimedItem, Item
 from invokeclone.queue.schemas import (
@@ -44,15 +45,6 @@ class NotYourQueueItem(Forbidden):
         super().__init__(f"Item {item_id} belongs to another user")
 
 
-class QueueFull(TooMany):
-    """The queue has no capacity for the batch."""
-
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "30"}
-
-    def __init__(self) -> None:
-        super().__init__("the queue is full; try again later (setting max_queue_size)")
-
-
 def _check_owner(user: User, item: Item) -> None:
     if not rights.owns(user, item.user_id):
         raise NotYourQueueItem(item.item_id)
@@ -71,11 +63,18 @@ def _check_maintenance(resources: Resources) -> None:
 
 
 async def enqueue(
-    resources: Resources, queue_id: str, batch: Batch, *, prepend: bool = False, user: User = SYSTEM
+    resources: Resources,
+    queue_id: str,
+    batch: Batch,
+    *,
+    prepend: bool = False,
+    whole: bool = False,
+    user: User = SYSTEM,
 ) -> EnqueueBatchResult:
     """Enqueue the items of `batch`, up to the capacity of the queue; with `prepend` before all pending items.
 
-    Raises ImagesMoving, Unprocessable and TooLarge.
+    With `whole`, enqueue all items or none. Raises ImagesMoving, Unprocessable, TooLarge, and, if the user's quota is
+    used up, PendingQuotaReached or DailyQuotaReached; with `whole` also QueueFull.
     """
     _check_maintenance(resources)
     limits = resources.settings.limits
@@ -86,12 +85,13 @@ async def enqueue(
 
     async def add(connection: Changes) -> tuple[int, int, list[int]]:
         pending, highest = await store.count_pending(connection, queue_id)
-        capacity = resources.settings.max_queue_size - pending
-        batch.check_capacity(limits, max(capacity, 0))
+        free = await capacity.measure(connection, resources.settings, pending, user.user_id)
+        free.check(batch.requested, whole=whole)
+        batch.check_capacity(limits, free.items)
         priority = highest + 1 if prepend else 0
         item_ids = await store.add(
             connection,
-            expand(batch, max(capacity, 0)),
+            expand(batch, free.items),
             queue_id=queue_id,
             batch_id=batch.batch_id,
             priority=priority,
@@ -133,24 +133,27 @@ async def retry(
 ) -> RetryItemsResult:
     """Retry failed and canceled items, up to the capacity of the queue; other items and unknown ids are skipped.
 
-    For an item of a workflow call the first item of the call chain is retried, which makes its calls again. Raises
-    QueueItemNotFound for an item of another queue, NotYourQueueItem for an item of another user.
+    For an item of a workflow call the first item of the call chain is retried, which makes its calls again. The quota
+    is that of `user`. Raises QueueItemNotFound for an item of another queue, NotYourQueueItem for an item of another
+    user, and, if the quota is used up, PendingQuotaReached or DailyQuotaReached.
     """
     _check_maintenance(resources)
 
     async def repeat(connection: Changes) -> list[tuple[int, str]]:
-        retried: list[tuple[int, str]] = []
-        pending, _ = await store.count_pending(connection, queue_id)
-        capacity = resources.settings.max_queue_size - pending
         items = await store.list_items(connection, await store.list_roots(connection, item_ids))
         for item in items:
             if item.queue_id != queue_id:
                 raise store.QueueItemNotFound(queue_id, item.item_id)
             _check_owner(user, item)
-            if item.status in ("failed", "canceled") and len(retried) < capacity:
-                await store.repeat(connection, item.item_id)
-                retried.append((item.item_id, item.user_id))
-        return retried
+        ended = [item for item in items if item.status in ("failed", "canceled")]
+        if not ended:
+            return []
+        pending, _ = await store.count_pending(connection, queue_id)
+        free = await capacity.measure(connection, resources.settings, pending, user.user_id)
+        free.check(len(ended), whole=False)
+        for item in ended[: free.items]:
+            await store.repeat(connection, item.item_id)
+        return [(item.item_id, item.user_id) for item in ended[: free.items]]
 
     retried = await resources.database.transact(repeat)
     if retried:
@@ -179,14 +182,52 @@ async def cancel(resources: Resources, queue_id: str, item_id: int, *, user: Use
 
 
 async def prepend(resources: Resources, queue_id: str, item_id: int, *, user: User = SYSTEM) -> str:
-    """Move an item before all pending ones; return it as JSON text. Raises QueueItemNotFound or NotYourQueueItem."""
+    """Move a pending item to the front, as `move` does; return it as JSON text. Raises the errors of `move`."""
 
-    async def move(connection: Changes) -> str:
+    async def move_one(connection: Changes) -> tuple[list[Event], str]:
+        events = await _move(connection, queue_id, [item_id], QueuePosition("front"), user)
+        return events, await store.get_json(connection, queue_id, item_id)
+
+    events, text = await resources.database.transact(move_one)
+    report(resources, events)
+    return text
+
+
+async def move(
+    resources: Resources, queue_id: str, item_ids: Sequence[int], position: QueuePosition, *, user: User = SYSTEM
+) -> list[int]:
+    """Move pending items, in the given order, to a position; return the ids of all pending items in their new order.
+
+    Items that are not pending any more are skipped. Users who are not administrators move their items among their own.
+    Raises QueueItemNotFound, NotYourQueueItem, TargetNotPending and TargetMoved.
+    """
+
+    async def move_all(connection: Changes) -> tuple[list[Event], list[int]]:
+        events = await _move(connection, queue_id, item_ids, position, user)
+        return events, await store.list_pending(connection, queue_id)
+
+    events, order = await resources.database.transact(move_all)
+    report(resources, events)
+    return order
+
+
+async def _move(
+    connection: Changes, queue_id: str, item_ids: Sequence[int], position: QueuePosition, user: User
+) -> list[Event]:
+    """Move items; return an event if the order has changed.
+
+    InvokeAI has no event for this. The web UIs update the queue on the one for a status, here the unchanged one of a
+    moved item.
+    """
+    for item_id in item_ids if position.target is None else [*item_ids, position.target]:
         _check_owner(user, await store.get(connection, queue_id, item_id))
-        await store.prepend(connection, queue_id, item_id)
-        return await store.get_json(connection, queue_id, item_id)
-
-    return await resources.database.transact(move)
+    order = await store.list_pending_items(connection, queue_id)
+    priorities = reorder.plan(order, item_ids, position, rights.scope(user))
+    await store.set_priorities(connection, priorities)
+    changed = next((item_id for item_id in (*item_ids, *priorities) if item_id in priorities), None)
+    if changed is None:
+        return []
+    return [await chain.status_event(connection, await store.get(connection, queue_id, changed))]
 
 
 async def _cancel(connection: Changes, item_ids: Iterable[int]) -> list[QueueItemStatusChangedEvent]:
@@ -320,7 +361,7 @@ async def claim(
         item = await store.claim(connection, device, worker_id=worker_id, **options)
         return item, await chain.status_event(connection, item) if item else None
 
-    item, event = await resources.database.transact(take)
+    item, event = await resources.database.transact(take, exclusive=False)
     if event:
         report(resources, [event])
     return item
@@ -346,6 +387,7 @@ async def finish(
             await store.save_session(connection, item_id, session_json, fence=fence)
         item = await store.set_status(connection, item_id, status, error, fence=fence)
         events: list[Event] = [await chain.status_event(connection, item)] if item else []
+        await bulk_counts.sum_up(connection, item_id)
         return item, events + await chain.settle_calls(connection, item)
 
     item, events = await resources.database.transact(end)

@@ -62,8 +62,13 @@ def compress_state(rest: str) -> bytes:
 
 def _decompress_state(session: str | bytes, session_id: str) -> str:
     if isinstance(session, bytes):
-        return zlib.decompress(session).decode()
+        return state_text(session)
     return session if session.startswith(",") else _initial_state(session or _execution_id(session_id))
+
+
+def state_text(packed: bytes) -> str:
+    """Return the text of a state that `compress_state` compressed."""
+    return zlib.decompress(packed).decode()
 
 
 def assemble_session(session_id: str, session: str | bytes, template: str | None, values: str | None) -> str:

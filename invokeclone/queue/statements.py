@@ -4,20 +4,22 @@ Parameters have the names of the columns they are compared with; `asked` is a JS
 time, `on` a device, `with_fence` the fence of a claim or null for any.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Integer,
     ScalarSelect,
     Select,
     Text,
     and_,
     case,
+    column,
     delete,
     func,
-    insert,
     literal,
     literal_column,
     not_,
@@ -26,10 +28,12 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
+from sqlalchemy.dialects.sqlite import insert
 
 from invokeclone.images.relocation.store import MOVING
 from invokeclone.kit.sql.clock import database_now_plus
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, members, parameter
+from invokeclone.kit.sql.functions import ByDatabase
+from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, members, parameter
 from invokeclone.queue import counts
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (
@@ -63,28 +67,41 @@ _BATCH_COLUMNS = (
 _ITEM_COLUMNS = ("session_id", "graph_values", "field_values")
 
 
-def _insert(count: int) -> str:
+def _insert(count: int, suffix: str = "") -> DialectSql:
     """Return an INSERT of `count` items: first the parameters that they share, then three values per item.
 
     Plain SQL with many rows: 1000 rows cost a fifth of what they do through SQLAlchemy one by one.
     """
-    shared = ", ".join(f"?{number}" for number, _ in enumerate((*_BATCH_COLUMNS, "updated_at"), 1))
-    first = len(_BATCH_COLUMNS) + 2
-    rows = (
-        ", ".join(f"?{first + row * len(_ITEM_COLUMNS) + number}" for number, _ in enumerate(_ITEM_COLUMNS))
-        for row in range(count)
-    )
+    return DialectSql(_insert_text("?{}", count) + suffix, _insert_text("CAST(${} AS {})", count) + suffix)
+
+
+def _insert_text(placeholder: str, count: int) -> str:
+    def numbered(first: int, names: Sequence[str]) -> str:
+        return ", ".join(placeholder.format(first + number, _type(name)) for number, name in enumerate(names))
+
+    batch = (*_BATCH_COLUMNS, "updated_at")
+    shared, first = numbered(1, batch), len(batch) + 1
+    rows = (numbered(first + row * len(_ITEM_COLUMNS), _ITEM_COLUMNS) for row in range(count))
     values = ", ".join(f"({shared}, '', {row_values})" for row_values in rows)
-    return f"INSERT INTO session_queue ({', '.join((*_BATCH_COLUMNS, 'updated_at', 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (only our own names)
+    return f"INSERT INTO session_queue ({', '.join((*batch, 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (only our own names)
+
+
+def _type(name: str) -> str:
+    """Return the SQL type of a column: PostgreSQL does not infer it in an INSERT of several rows."""
+    return "bigint" if columns[name].type.python_type is int else "text"
 
 
 INSERT_MANY = _insert(ITEMS_PER_INSERT)
 
 
 @cache
-def insert_some(count: int) -> str:
+def insert_some(count: int) -> DialectSql:
     """Return an INSERT of `count` items that returns their ids."""
-    return f"{_insert(count)} RETURNING item_id"
+    return _insert(count, " RETURNING item_id")
+
+
+LAST_ID = PreparedStatement(select(func.last_insert_id()))
+"""Selects the id of the last item that the connection inserted."""
 
 
 ADD_GRAPH = PreparedStatement(
@@ -118,9 +135,14 @@ def _repeat() -> PreparedStatement:
 
 REPEAT = _repeat()
 PAUSE = PreparedStatement(
-    insert(app_state).prefix_with("OR IGNORE").values(key=literal_column(f"'{PAUSED}'"), value=literal_column("'1'"))
+    insert(app_state).values(key=literal_column(f"'{PAUSED}'"), value=literal_column("'1'")).on_conflict_do_nothing()
 )
 RESUME = PreparedStatement(delete(app_state).where(app_state.c.key == literal_column(f"'{PAUSED}'")))
+
+
+def _text(name: str) -> ColumnElement[str]:
+    return type_coerce(parameter(name), Text)
+
 
 IN_QUEUE = columns.queue_id == parameter("queue_id")
 HAS_FENCE = columns.fence == func.coalesce(parameter("with_fence"), columns.fence)
@@ -129,7 +151,7 @@ PENDING = has_status(columns, "pending")
 
 
 def _in_order(query: Select[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
-    id_table = func.json_each(parameter("asked")).table_valued("key", "value", name="asked")
+    id_table = func.json_each_integer(parameter("asked")).table_valued("key", column("value", Integer), name="asked")
     return query.where(columns.item_id == id_table.c.value, *conditions).order_by(id_table.c.key)
 
 
@@ -138,8 +160,10 @@ COUNT_PENDING = PreparedStatement(select(counts.number_in_queue("pending"), _HIG
 PENDING_IDS = PreparedStatement(
     select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id)
 )
-NEXT_PENDING = PreparedStatement(
-    select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id).limit(1)
+PENDING_ITEMS = PreparedStatement(
+    select(columns.item_id, columns.priority, columns.user_id)
+    .where(IN_QUEUE, PENDING)
+    .order_by(columns.priority.desc(), columns.item_id)
 )
 SET_PRIORITY = PreparedStatement(
     update(session_queue)
@@ -221,11 +245,13 @@ SET_STATUS = {
 
 _GRAPH = func.json_extract(columns.session, "$.graph")
 _BEGINNING = literal('{"id":"') + columns.session_id + literal('","graph":') + _GRAPH
+_STATE = ByDatabase(sqlite=parameter("packed"), postgresql=_text("rest"))
+"""PostgreSQL compresses long texts itself."""
 SAVE_SESSION = PreparedStatement(
     update(session_queue)
     .where(IS_ITEM, HAS_FENCE)
     .values(
-        session=case((columns.graph_id.is_(None), _BEGINNING + parameter("rest")), else_=parameter("packed")),
+        session=case((columns.graph_id.is_(None), _BEGINNING + _text("rest")), else_=_STATE),
         updated_at=parameter("at"),
     )
 )
@@ -266,6 +292,7 @@ def _first_candidate() -> ScalarSelect[Any]:
         .where(_is_claimable(item))
         .order_by(item.priority.desc(), item.item_id)
         .limit(1)
+        .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
 
@@ -288,12 +315,13 @@ def _round_robin_candidate() -> ScalarSelect[Any]:
     last = select(func.max(served.started_at)).where(served.user_id == users.c.user_id, ever).correlate(users)
     user_candidates = select(best.label("item_id"), func.coalesce(last.scalar_subquery(), "").label("served"))
     candidates = user_candidates.select_from(users).subquery("turns").c
+    locked = session_queue.alias("locked").c
     next_item = (
-        select(candidates.item_id)
-        .where(candidates.item_id.is_not(None))
+        select(locked.item_id)
+        .where(locked.item_id == candidates.item_id, has_status(locked, "pending"))
         .order_by(candidates.served, candidates.item_id)
     )
-    return next_item.limit(1).scalar_subquery()
+    return next_item.limit(1).with_for_update(skip_locked=True, of=locked.item_id).scalar_subquery()
 
 
 def _peers(item_id: ScalarSelect[Any]) -> PreparedStatement:

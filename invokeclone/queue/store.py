@@ -5,20 +5,22 @@ that have ended.
 """
 
 import itertools
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared_statements import Source, json_list, run, run_many
+from invokeclone.kit.sql.prepared_statements import Source, dialect_of, json_list, run, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import bulk_counts, statements
+from invokeclone.queue import bulk_counts, outbox, statements
 from invokeclone.queue.batches import NewItem
 from invokeclone.queue.bulk_counts import CountKey
+from invokeclone.queue.reorder import PendingItem
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
-from invokeclone.queue.schemas import Status
+from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
+from invokeclone.webhooks.outbox import lock_of_item
 
 CHUNK_ITEMS = 250
 """Items per chunk of a streamed list."""
@@ -75,7 +77,7 @@ async def add(
         rows = await run(connection, statements.insert_some(len(remaining)), (*shared, *_values(remaining)))
         last = max(row[0] for row in rows)
     else:
-        ((last,),) = await run(connection, "SELECT last_insert_rowid()", ())
+        ((last,),) = await statements.LAST_ID.rows(connection)
     await bulk_counts.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
     return list(range(last - added + 1, last + 1))  # ids are consecutive: no other transaction writes meanwhile
 
@@ -96,11 +98,16 @@ async def list_pending(source: Source, queue_id: str) -> list[int]:
     return [row[0] for row in await statements.PENDING_IDS.rows(source, queue_id=queue_id)]
 
 
-async def prepend(connection: Changes, queue_id: str, item_id: int) -> None:
-    """Give a pending item the highest priority, unless it runs next already; others are not changed."""
-    if await statements.NEXT_PENDING.first(connection, queue_id=queue_id) not in (None, (item_id,)):
-        _, highest = await count_pending(connection, queue_id)
-        await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=highest + 1, at=now())
+async def list_pending_items(source: Source, queue_id: str) -> list[PendingItem]:
+    """Return the pending items in the order in which they run, with what it depends on."""
+    return [PendingItem(*row) for row in await statements.PENDING_ITEMS.rows(source, queue_id=queue_id)]
+
+
+async def set_priorities(connection: Changes, priorities: Mapping[int, int]) -> None:
+    """Set the priorities of items, by id, that are still pending."""
+    at = now()
+    for item_id, priority in priorities.items():
+        await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=priority, at=at)
 
 
 async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:
@@ -262,13 +269,17 @@ async def set_status(
 ) -> Item | None:
     """Set the status of an active item, and its error (class, message, traceback) if it failed.
 
-    Returns None, without a change, if the item has ended or is deleted, or if it was claimed again since the claim with
-    `fence`.
+    Writes the webhook events of an item that ends. Returns None, without a change, if the item has ended or is deleted, or
+    if it was claimed again since the claim with `fence`.
     """
     kind, message, traceback = error or (None, None, None)
     errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
+    subscriptions = await lock_of_item(connection, item_id) if status in TERMINAL else {}
     row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), with_fence=fence, **errors)
-    return to_item(row) if row else None
+    item = to_item(row) if row else None
+    if item and subscriptions:
+        await outbox.record_item(connection, item, subscriptions)
+    return item
 
 
 async def save_session(connection: Changes, item_id: int, rest: str, *, fence: int | None = None) -> None:
@@ -301,6 +312,9 @@ async def claim(
         row = await statements.CLAIM_ONE.first(connection, item_id=item_id, **claim) if peers else None
     else:
         row = await (statements.CLAIM_ROUND_ROBIN if round_robin else statements.CLAIM).first(connection, **claim)
+    if row is None and dialect_of(connection) == "postgresql":
+        # Claims overlap there: another worker may have got the item that this one had selected.
+        row = await statements.CLAIM.first(connection, **claim)
     return to_claimed_item(row) if row else None
 
 

@@ -3,12 +3,14 @@
 Contains no domain logic.
 """
 
+import asyncio
 import contextlib
 import functools
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from fastapi import APIRouter
 from starlette.middleware.cors import CORSMiddleware
@@ -33,24 +35,28 @@ from invokeclone.images.relocation.api import router as image_moves
 from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.videos.api import router as videos
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.events import Bus
+from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Services
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.storage import addresses
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
 from invokeclone.models.install import embedded_model, scan
 from invokeclone.models.install import service as models_service
 from invokeclone.models.records import changes
 from invokeclone.models.records.relationships_api import router as model_relationships
+from invokeclone.models.records.served_files import ServedModels
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
+from invokeclone.queue.events import QueueClearedEvent, QueueItemsCanceledEvent, QueueItemStatusChangedEvent
 from invokeclone.queue.generation.api import router as model_capabilities
+from invokeclone.queue.schemas import TERMINAL
 from invokeclone.recall.api import router as recall
 from invokeclone.server import external, info, metrics, openapi, page, private_files
 from invokeclone.server.http import authentication, bodies, errors, guards
@@ -75,6 +81,10 @@ from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.utilities.api import router as utilities
 from invokeclone.utilities.prompts import PromptExpander
+from invokeclone.webhooks.api import router as webhooks
+from invokeclone.webhooks.sender import WebhookSender
+from invokeclone.worker.backend.api import router as worker_files
+from invokeclone.worker.backend.joined import run_operation
 from invokeclone.workflows import service as workflow_library
 from invokeclone.workflows.api import router as workflows
 
@@ -102,7 +112,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     joined_workers,
     presets,
     workflows,
+    webhooks,
+    worker_files,
 )
+ITEM_EVENTS = (QueueItemStatusChangedEvent, QueueItemsCanceledEvent, QueueClearedEvent)
+"""Events after which webhook events may have to be sent."""
 COMPRESS_FROM = 1_000
 """Minimum size in bytes of a response that is compressed."""
 
@@ -147,11 +161,12 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         dependencies=authentication.by_default(settings),
     )
     services, bus = app.services, app.services.add(Bus, Bus())
-    database = Database(settings.database_path, echo=settings.log_sql)
+    database = open_database(settings)
     resources = services.add(Resources, Resources(settings, database, bus))
     sockets = services.add(Sockets, Sockets(settings, database))
     follower = services.add(BatchFollower, BatchFollower(resources, bus))
     services.add(Runs, Runs(resources, follower))
+    services.add(ServedModels, ServedModels(resources))
     services.add(Clients, Clients(resources, follower))
     errors.install(app)
     routes = RouteIndex(app)
@@ -159,7 +174,7 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
         routes.include(bodies.read_strictly(router))
     routes.include(_probes())
     official = WebUI(settings.root)
-    routes.include(page.router(official))
+    routes.include(page.router(official, addresses.media_origin(settings), multiuser=settings.multiuser))
     app.router.default = official.with_fallback(app.router.default)
     services.add(openapi.Document, openapi.install(app))
     app.mount("/ws", sockets.app)
@@ -235,18 +250,16 @@ async def _lifespan(
         await off_loop(lambda: private_files.prepare(resources.settings))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
-        stack.push_async_callback(services.get(BatchFollower).stop)
-        await queue_service.recover(resources)
+        stack.push_async_callback(_stop_tasks, services)
+        await queue_service.recover(resources, shared=resources.database.is_shared)
         await intent_log.settle_all(resources, alone=True)
+        settling = asyncio.create_task(intent_log.settle_regularly(resources), name="settle intents")
+        stack.push_async_callback(_cancel, settling)
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
-        moves = services.add(ImageMoves, ImageMoves(resources))
-        await moves.start()
-        stack.push_async_callback(moves.stop)
-        zips = services.add(ImageDownloads, ImageDownloads(resources))
-        await zips.start()
-        stack.push_async_callback(zips.stop)
+        await _start(stack, services.add(ImageMoves, ImageMoves(resources)))
+        await _start(stack, services.add(ImageDownloads, ImageDownloads(resources)))
         downloads = services.add(
             DownloadQueue,
             DownloadQueue(resources.settings, bus, reserved=lambda: changes.list_model_paths(resources)),
@@ -255,13 +268,15 @@ async def _lifespan(
         installer = services.add(
             models_service.Installer, models_service.Installer(resources, downloads, persistent=True)
         )
-        await installer.start()
-        stack.push_async_callback(installer.stop)
+        await _start(stack, installer)
         await embedded_model.register_embedded(resources)
         expander = services.add(PromptExpander, PromptExpander())
         stack.push_async_callback(expander.close)
         if resources.settings.scan_models_on_startup:
             await scan.install_unregistered(resources, installer)
+        webhook_sender = services.add(WebhookSender, WebhookSender(resources))
+        await _start(stack, webhook_sender)
+        bus.subscribe(functools.partial(_wake_sender, webhook_sender), *ITEM_EVENTS)
         sockets = services.get(Sockets)
         sockets.listen(bus)
         stack.push_async_callback(sockets.close)
@@ -272,26 +287,53 @@ async def _lifespan(
             command=worker_command or (sys.executable,),
         )
         supervisor.hardware = await off_loop(hardware.devices)
-        leases = LeaseKeeper(resources, supervisor)
-        await leases.start()
-        stack.push_async_callback(leases.stop)
+        await _start(stack, LeaseKeeper(resources, supervisor))
         services.add(Supervisor, supervisor)
-        joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor))
+        joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor, run_operation))
         stack.push_async_callback(joined.stop)
         services.add(Workers, supervisor)
         packs = services.add(Packs, Packs(resources, functools.partial(_packs_changed, services)))
         await packs.start()
         stack.callback(packs.stop)
         if worker_command is not None:
-            await supervisor.start()
-            stack.push_async_callback(supervisor.stop)
+            await _start(stack, supervisor)
         yield
+
+
+class _Startable(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+async def _start(stack: contextlib.AsyncExitStack, service: _Startable) -> None:
+    """Start a service, which is stopped at the end of the stack."""
+    await service.start()
+    stack.push_async_callback(service.stop)
+
+
+async def _stop_tasks(services: Services) -> None:
+    """Stop the background tasks of services that need no start."""
+    await services.get(BatchFollower).stop()
+    await services.get(ServedModels).close()
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:
     """Fail what the worker was running, and remove what it had half-written."""
     await queue_service.fail_orphans(resources, worker_id, reason)
     await intent_log.settle_all(resources)
+
+
+def _wake_sender(sender: WebhookSender, kind: type[Event], payload: dict[str, Any]) -> None:
+    """Send the webhook events that were written with the end of an item."""
+    if kind is not QueueItemStatusChangedEvent or payload["status"] in TERMINAL:
+        sender.wake()
 
 
 def _packs_changed(services: Services, names: list[str]) -> None:

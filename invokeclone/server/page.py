@@ -1,11 +1,13 @@
 """The page at `/`: the official web UI if one is active, otherwise the built-in page, read into memory at start.
 
 Its files are at addresses with a version, the hash of all of them, so that browsers keep them and ask only for the page.
+Its modules are sent as one (`page_script.py`), and all files compressed once.
 """
 
 import gzip
 import hashlib
 import mimetypes
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -14,18 +16,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from invokeclone.server.page_script import join
 from invokeclone.server.webui import WebUI
 
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; object-src 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
+    "default-src 'self'; img-src 'self' data: blob:{0}; media-src 'self'{0}; connect-src 'self' ws: wss:{0}; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'self'; form-action 'none'"
 )
+"""The policy; {0} is the origin of presigned URLs of images."""
 FOREVER = "public, max-age=31536000, immutable"
+SCRIPT = "app.js"
+_WITHOUT_ACCOUNTS = re.compile(rb"<link [^>]*\bdata-without-accounts>\n")
 COMPRESSIBLE = (".html", ".css", ".js", ".svg", ".webmanifest")
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     """A file with its gzipped copy and response headers."""
 
     plain: bytes
@@ -33,7 +39,7 @@ class _File:
     headers: dict[str, str]
 
 
-def _file(name: str, body: bytes) -> _File:
+def _file(name: str, body: bytes, policy: str) -> File:
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     is_text = name.endswith(COMPRESSIBLE)
     headers = {
@@ -42,28 +48,35 @@ def _file(name: str, body: bytes) -> _File:
         "Cache-Control": "no-cache",
         "Vary": "Accept-Encoding",
         "X-Content-Type-Options": "nosniff",
-        "Content-Security-Policy": POLICY,
+        "Content-Security-Policy": policy,
         "Referrer-Policy": "same-origin",
     }
-    return _File(body, gzip.compress(body, 9, mtime=0) if is_text else None, headers)
+    return File(body, gzip.compress(body, 9, mtime=0) if is_text else None, headers)
 
 
 def _hash(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=12).hexdigest()
 
 
-def _load() -> tuple[dict[str, _File], str]:
-    """Return the page's files by name, and their version; the page refers to the others by addresses with it."""
+def load(policy: str, *, multiuser: bool) -> tuple[dict[str, File], str]:
+    """Return the page's files by name, and their version; the page refers to the others by addresses with it.
+
+    With accounts, the lists that require a sign-in are not preloaded.
+    """
     entries = [entry for entry in files(__package__).joinpath("page").iterdir() if entry.is_file()]
-    bodies = {entry.name: entry.read_bytes() for entry in sorted(entries, key=lambda entry: entry.name)}
+    sources = {entry.name: entry.read_bytes() for entry in sorted(entries, key=lambda entry: entry.name)}
+    modules = {name.removesuffix(".js"): body.decode() for name, body in sources.items() if name.endswith(".js")}
+    bodies = {name: body for name, body in sources.items() if not name.endswith(".js")}
+    bodies[SCRIPT] = join(modules, SCRIPT.removesuffix(".js")).encode()
     version = _hash(b"".join(bodies.values()))
-    bodies["index.html"] = bodies["index.html"].replace(b'"page/', f'"page/{version}/'.encode())
-    return {name: _file(name, body) for name, body in bodies.items()}, version
+    index = bodies["index.html"].replace(b'"page/', f'"page/{version}/'.encode())
+    bodies["index.html"] = _WITHOUT_ACCOUNTS.sub(b"", index) if multiuser else index
+    return {name: _file(name, body, policy) for name, body in bodies.items()}, version
 
 
-def router(official: WebUI) -> APIRouter:
-    """Return the routes of the page at `/` and of its files under `/page/`."""
-    loaded, version = _load()
+def router(official: WebUI, media_origin: str | None, *, multiuser: bool) -> APIRouter:
+    """Return the routes of the page at `/` and of its files under `/page/`; images may come from `media_origin` too."""
+    loaded, version = load(POLICY.format(f" {media_origin}" if media_origin else ""), multiuser=multiuser)
 
     def send(request: Request, name: str) -> Response:
         file = loaded.get(name)

@@ -167,22 +167,22 @@ async def save_intermediate(
 
 async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the API's name)
     """Return the file of a stored image in `format`; a PNG unchanged, with its embedded metadata, if it is upright."""
-    path = await service.path(resources, name)
-    return await image_work(lambda: _read_or_encode(path, format, quality))
+    file = await service.file(resources, name)
+    return await image_work(lambda: _convert_file(file.read(), format, quality))
 
 
-def _read_or_encode(path: Path, format: Format, quality: int | None) -> bytes:  # noqa: A002
-    with open_stored_image(path) as image:
+def _convert_file(data: bytes, format: Format, quality: int | None) -> bytes:  # noqa: A002
+    with open_stored_image(io.BytesIO(data)) as image:
         if format == "png" and orientation(image) == 1:
-            return path.read_bytes()
+            return data
         return encode(read_upright(image), format, quality)
 
 
-async def is_upright(path: Path) -> bool:
+async def is_upright(source: Path | io.BytesIO) -> bool:
     """Return whether a stored image's pixels are upright."""
 
     def read() -> bool:
-        with open_stored_image(path) as image:
+        with open_stored_image(source) as image:
             return orientation(image) == 1
 
     return await image_work(read)

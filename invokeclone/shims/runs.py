@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-import orjson
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,7 +16,7 @@ from invokeclone.kit.errors import FailedDependency, InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service, store
+from invokeclone.queue import outbox, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import (
     InvocationEvent,
@@ -204,17 +203,7 @@ def _is_over(row: Item | None) -> bool:
 async def image_names_by_node(connection: AsyncConnection, item: Item) -> dict[str, list[str]]:
     """Return the names of an item's images that are not intermediate, by node id in the graph."""
     text = await store.get_session(connection, item.item_id)
-    names_by_node: dict[str, list[str]] = {}
-    if text is None:
-        return names_by_node
-    session = orjson.loads(text)
-    for prepared_id, result in session["results"].items():
-        source_id = session["prepared_source_mapping"][prepared_id]
-        image = result.get("image")
-        node = session["graph"]["nodes"].get(source_id, {})
-        if isinstance(image, dict) and "image_name" in image and not node.get("is_intermediate", True):
-            names_by_node.setdefault(source_id, []).append(image["image_name"])
-    return names_by_node
+    return {} if text is None else outbox.image_names_by_node(text)
 
 
 class Runs:
@@ -231,17 +220,17 @@ class Runs:
         return [run for run in self._runs.values() if run.user.user_id == user.user_id]
 
     async def enqueue(self, batch: Batch, user: User) -> Run:
-        """Enqueue and follow a batch; the caller must `close` the run. Raises QueueFull when not all items fit."""
+        """Enqueue and follow a batch; the caller must `close` the run.
+
+        Raises QueueFull, PendingQuotaReached or DailyQuotaReached, and enqueues nothing, when not all items fit.
+        """
         run = self._runs[batch.batch_id] = Run(self.resources, user, batch.batch_id)
         self._follower.follow(batch.batch_id, run)
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(self.close, run)
-            result = await service.enqueue(self.resources, run.queue_id, batch, user=user)
+            result = await service.enqueue(self.resources, run.queue_id, batch, whole=True, user=user)
             run.set_items(result.item_ids)
             self._follower.request_refresh()
-            if result.enqueued < result.requested:
-                await run.cancel()
-                raise service.QueueFull
             cleanup.pop_all()
         return run
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from invokeclone.kit.requests import Needs, Read, services_of
-from invokeclone.users import passwords, service, store, tokens
+from invokeclone.kit.requests import Needs, Read, Reads, Write, services_of
+from invokeclone.users import passwords, quotas, service, store, tokens
 from invokeclone.users.attempts import Attempts
 from invokeclone.users.current import MEDIA_COOKIE, CurrentAccount, CurrentUser, SignedIn, SignedInAdmin
 from invokeclone.users.schemas import (
@@ -21,6 +21,8 @@ from invokeclone.users.schemas import (
     LoginResponse,
     LogoutResponse,
     MediaCookieResponse,
+    QuotaChanges,
+    QuotaDTO,
     SetupRequest,
     SetupResponse,
     SetupStatusResponse,
@@ -155,3 +157,31 @@ async def delete_user(request: Request, sign_in: SignedInAdmin, needs: Needs, us
     await service.remove(needs, user_id)
     if user_id == sign_in.user_id:
         request.state.sign_in = None
+
+
+@router.get("/me/quota", operation_id="get_own_quota")
+async def get_own_quota(user: CurrentUser, needs: Needs, source: Reads) -> QuotaDTO:
+    """Get the own quotas and what is used of them."""
+    return await quotas.get(source, needs.settings, user.user_id)
+
+
+@router.get("/users/{user_id}/quota", operation_id="get_user_quota")
+async def get_user_quota(_admin: SignedInAdmin, needs: Needs, source: Reads, user_id: UserId) -> QuotaDTO:
+    """Get the quotas of a user and what is used of them."""
+    return await quotas.get(source, needs.settings, user_id)
+
+
+@router.patch("/users/{user_id}/quota", operation_id="update_user_quota")
+async def update_user_quota(
+    _admin: SignedInAdmin, needs: Needs, connection: Write, user_id: UserId, changes: QuotaChanges
+) -> QuotaDTO:
+    """Set quotas of a user instead of the defaults; they apply to administrators too."""
+    await quotas.change(connection, user_id, changes.model_dump(exclude_unset=True))
+    return await quotas.get(connection, needs.settings, user_id)
+
+
+@router.delete("/users/{user_id}/quota", operation_id="reset_user_quota")
+async def reset_user_quota(_admin: SignedInAdmin, needs: Needs, connection: Write, user_id: UserId) -> QuotaDTO:
+    """Let the default quotas apply to a user again."""
+    await quotas.reset(connection, user_id)
+    return await quotas.get(connection, needs.settings, user_id)

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LONGEST_EMAIL = 254
 LONGEST_LOCAL_PART = 64
@@ -130,3 +130,33 @@ class AdminUserUpdateRequest(BaseModel):
     password: str | None = None
     is_admin: bool | None = None
     is_active: bool | None = None
+
+
+MAX_QUOTA = 100_000_000
+
+
+class QuotaState(BaseModel):
+    """A quota, and how much of it is used."""
+
+    limit: int | None = Field(description="The limit; null: none.")
+    is_default: bool = Field(description="Whether the limit follows from the settings.")
+    used: int = Field(default=0, description="How much of it is used.")
+
+
+class QuotaDTO(BaseModel):
+    """The quotas of a user."""
+
+    user_id: str = Field(description="Id of the user.")
+    pending_items: QuotaState = Field(description="Pending items in all queues.")
+    images_per_day: QuotaState = Field(
+        description="Images and videos of the current day in UTC, without intermediates and uploads."
+    )
+
+
+class QuotaChanges(BaseModel):
+    """New limits of a user instead of the defaults; fields that are left out do not change."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pending_items: int | None = Field(default=None, ge=0, le=MAX_QUOTA, description="Pending items; null: no limit.")
+    images_per_day: int | None = Field(default=None, ge=0, le=MAX_QUOTA, description="Images per day; null: no limit.")

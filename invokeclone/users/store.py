@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,7 +32,7 @@ _COLUMNS = (
     users.c.token_epoch,
 )
 _NEW_SECRET = PreparedStatement(
-    insert(app_state).prefix_with("OR IGNORE").values(key=SECRET, value=parameter("secret"))
+    insert_or(app_state).values(key=SECRET, value=parameter("secret")).on_conflict_do_nothing()
 )
 """Prepared, because prepared statements are not logged by `log_sql`."""
 _NOT_SYSTEM = users.c.user_id != SYSTEM_ID

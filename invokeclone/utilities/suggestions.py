@@ -46,8 +46,8 @@ async def describe(
 ) -> ImageToPromptResponse:
     """Return a description of an image. Raises as `expand` does, and ImageNotFound, ImageNotYours."""
     await _require(resources, request.model_key, ModelType.LlavaOnevision)
-    path = await images.path(resources, request.image_name, user=user)
-    body = {"image": str(path), "instruction": request.instruction, "model_key": request.model_key}
+    file = await images.file(resources, request.image_name, user=user)
+    body = {"image": file.key, "instruction": request.instruction, "model_key": request.model_key}
     return ImageToPromptResponse(prompt=await _run_task(resources, workers, user, request.task_id, body))
 
 

@@ -16,12 +16,16 @@ from invokeclone.kit import log
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
 from invokeclone.kit.process.offload import in_thread
-from invokeclone.models.records import store
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.utilities.events import LLMTaskProgressEvent
+from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.interfaces.tools import Tools
 
 PROGRESS_INTERVAL_S = 0.2
 """Minimum seconds between two progress events."""
+
+Report = Callable[[str, str, int | None, int | None], None]
+"""Called with the phase, a message, and the written and the largest number of tokens."""
 
 _log = log.get("worker.language")
 
@@ -36,19 +40,27 @@ class Language:
 
     async def write(self, body: dict[str, Any]) -> dict[str, str | None]:
         """Return the generated `text`, or an `error`."""
-        async with self._tools.resources.database.read() as connection:
-            config = await store.get(connection, str(body["model_key"]))
+        config = await self._tools.backend.model(str(body["model_key"]))
         async with self._lock:
+            files = self._tools.backend.model_files()
+            report = self._progress_reporter(body)
             try:
-                return {"text": await in_thread(self._write, config, body), "error": None}
+                self._require_image_file(body)
+                report("loading_model", f"Loading {config.name}", None, None)
+                path = await files.path(config, lambda message, _share: report("loading_model", message, None, None))
+                return {"text": await in_thread(self._write, config, path, body, report), "error": None}
             except Exception as error:  # noqa: BLE001  (any error of the model is returned to the client)
                 _log.exception("text generation with %s failed", config.name)
                 return {"text": None, "error": f"{type(error).__name__}: {error}"}
+            finally:
+                files.close()
 
-    def _write(self, config: Any, body: dict[str, Any]) -> str:
-        report = self._progress_reporter(body)
-        report("loading_model", f"Loading {config.name}", None, None)
-        path = (self._tools.resources.settings.models_path / config.path).absolute()
+    def _require_image_file(self, body: dict[str, Any]) -> None:
+        """Raise NotOnThisWorker if the image to describe is a file of another machine."""
+        if "image" in body and self._tools.remote is not None:
+            raise NotOnThisWorker("images are described by a worker on the server's machine, and none runs there")
+
+    def _write(self, config: Any, path: Path, body: dict[str, Any], report: Report) -> str:
         load = self._tools.engine.load
         loaded = load(config, path, None)
         tokenizer = load(config, path, SubModelType.Tokenizer)
@@ -69,13 +81,18 @@ class Language:
                 return text
             with load(config, path, SubModelType.Scheduler) as processor:
                 description: str = pipeline.describe(
-                    *(model, words, processor, _read_image(Path(body["image"])), body["instruction"]),
+                    *(model, words, processor, self._read_image(body["image"]), body["instruction"]),
                     device=loaded.device,
                     on_tokens=on_tokens,
                 )
                 return description
 
-    def _progress_reporter(self, body: dict[str, Any]) -> Callable[[str, str, int | None, int | None], None]:
+    def _read_image(self, key: str) -> Any:
+        with open_stored_image(StoredFile(self._tools.resources.storage, key).source()) as image:
+            image.load()
+            return convert(upright(image), "RGB")
+
+    def _progress_reporter(self, body: dict[str, Any]) -> Report:
         """Return a function that emits progress events to the user, unless the task has no id."""
         task_id, user_id = body.get("task_id"), body.get("user_id") or "system"
 
@@ -109,9 +126,3 @@ def _throttle(callback: Callable[[int], None]) -> Callable[[int], None]:
             callback(count)
 
     return call
-
-
-def _read_image(path: Path) -> Any:
-    with open_stored_image(path) as image:
-        image.load()
-        return convert(upright(image), "RGB")

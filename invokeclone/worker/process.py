@@ -22,9 +22,12 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process import processes
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import service
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.backend.http import HttpTransport
+from invokeclone.worker.backend.joined import JoinedBackend
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.calls import JoinedServer, RemoteQueue, ServerCalls
 from invokeclone.worker.engine import Engine, describe_devices, first_device
@@ -101,17 +104,24 @@ class Process:
         self._events = asyncio.get_running_loop()
         self._link = ServerLink(writer)
         self._calls = ServerCalls(self._link.call) if server is not None else None
-        self._database = Database(None if server is not None else settings.database_path, echo=settings.log_sql)
+        self._database = SqliteDatabase(None) if server is not None else open_database(settings)
         resources = Resources(settings, self._database, self._link)
+        folder = own_folder(settings.outputs_path / "tensors", device)
+        self._joined = (
+            JoinedBackend(self._calls.call, HttpTransport(*server), settings, folder / "images")
+            if server is not None and self._calls is not None
+            else None
+        )
         self._tools = Tools(
             resources=resources,
             loop=self._events,
             device=device,
             channel=self._link,
             cache=InvocationCache(settings.node_cache_size),
-            tensors=TensorStore(own_folder(settings.outputs_path / "tensors", device), TENSOR_BUDGET),
+            tensors=TensorStore(folder, TENSOR_BUDGET),
             images=RecentImages(IMAGE_BUDGET),
             engine=Engine(settings, device),
+            remote=self._joined.backend if self._joined else None,
         )
         self._requests = Requests(self._tools)
         engine = self._tools.engine
@@ -140,6 +150,8 @@ class Process:
         self._tools.tensors.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._database.close(), GRACE_S)
+            if self._joined is not None:
+                await asyncio.wait_for(self._joined.close(), GRACE_S)
         self._writer.close(GRACE_S)
 
     def _report_devices(self) -> None:

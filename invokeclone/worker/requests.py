@@ -6,6 +6,7 @@ from typing import Any
 
 from invokeclone.kit import log
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.language import Language
 
@@ -65,6 +66,8 @@ class Requests:
 
     async def _convert_model(self, body: Body) -> Any:
         """Convert a single-file model to a folder; `refused` has the reason if that is not possible."""
+        if self._tools.remote is not None:
+            raise NotOnThisWorker("models are converted by a worker on the server's machine, and none runs there")
         try:
             await in_thread(self._tools.engine.convert, **body)
         except ValueError as error:

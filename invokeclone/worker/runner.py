@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from invokeclone.graph.checkpoints import watch_cancellation
 from invokeclone.graph.context import CanceledException, InvocationContext
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput
@@ -21,7 +23,6 @@ from invokeclone.graph.session.rules import CALL_SAVED_WORKFLOW
 from invokeclone.graph.sizes import check_size
 from invokeclone.kit import log
 from invokeclone.kit.files.storage import make_folder
-from invokeclone.queue import service
 from invokeclone.queue.calls.begin import CallingItem, begin
 from invokeclone.queue.calls.chain import CallFailed
 from invokeclone.queue.rows import ClaimedItem
@@ -65,7 +66,12 @@ class SessionRunner:
             return self._run(item, canceled)
 
     def _run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
-        state = GraphExecutionState.model_validate_json(item.session)
+        try:
+            state = GraphExecutionState.model_validate_json(item.session)
+        except ValidationError as error:
+            if self._tools.remote is None or not (missing := _missing_nodes(error)):
+                raise
+            return Outcome("failed", None, self._describe_missing(missing))
         self._waiting.pop(item.item_id, None)
         self._tools.engine.new_stats()
         run = _Run(Session(self._tools, item, state, canceled), self._make_context, self._stopping)
@@ -74,11 +80,19 @@ class SessionRunner:
                 outcome = run.to_end()
         finally:
             self._tools.engine.unwatch_modules()
+            run.session.close()
         self._report(run.session, outcome.status)
         if outcome.status == "waiting":
             self._waiting[item.item_id] = run.session.state.to_json()
         self._tidy(run.session, outcome.status)
         return outcome
+
+    def _describe_missing(self, types: list[str]) -> ItemError:
+        """Return the error of an item whose nodes only the server knows."""
+        folder = self._tools.resources.settings.custom_nodes_path
+        text = f"the worker that ran this item has no node {', '.join(types)}: install the node pack in {folder} on its machine"
+        _log.error("%s", text)
+        return ItemError("NotOnThisWorker", text, text)
 
     def interrupt(self) -> None:
         """Check for cancellation at each module of a network."""
@@ -87,7 +101,7 @@ class SessionRunner:
     def _tidy(self, session: Session, status: str) -> None:
         """Remove tensors that no cached output or waiting session mentions, and log the session's statistics."""
         if self._waiting:
-            active = self._tools.wait(service.list_active(self._tools.resources, list(self._waiting)))
+            active = self._tools.wait(self._tools.backend.list_active(list(self._waiting)))
             self._waiting = {item_id: text for item_id, text in self._waiting.items() if item_id in active}
         waiting, cache = list(self._waiting.values()), self._tools.cache
         self._tools.tensors.keep_only(lambda name: cache.mentions(name) or any(name in text for text in waiting))
@@ -145,10 +159,9 @@ class _Run:
     def _caller(self) -> CallingItem:
         session, tools = self.session, self.session.tools
         return CallingItem(
-            tools.resources,
-            session.item,
+            session.backend,
             self._state,
-            session.user,
+            tools.resources.settings.max_queue_size,
             tools.wait,
             functools.partial(tools.wait_unless, session.canceled.is_set),
         )
@@ -246,6 +259,12 @@ class _Run:
 
     def _session_json(self) -> str:
         return self._state.rest_json()
+
+
+def _missing_nodes(error: ValidationError) -> list[str]:
+    """Return the types of nodes that no class here has."""
+    problems = error.errors(include_url=False, include_input=False)
+    return sorted({str(problem["ctx"]["tag"]) for problem in problems if problem["type"] == "union_tag_invalid"})
 
 
 class _Profile:

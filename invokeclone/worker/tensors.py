@@ -97,6 +97,11 @@ class TensorStore:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
+    def folder(self) -> Path:
+        """The folder of this process, removed by `close`."""
+        return self._folder
+
+    @property
     def size(self) -> int:
         """Bytes of tensors in memory."""
         return self._in_memory

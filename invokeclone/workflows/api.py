@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, File, Path, Query, Response, UploadFile
-from starlette.responses import FileResponse
 
 from invokeclone.images import responses
 from invokeclone.kit.paging import PaginatedResults, SQLiteDirection
@@ -202,6 +201,6 @@ async def delete_workflow_thumbnail(needs: Needs, user: CurrentUser, workflow_id
 
 
 @router.get("/i/{workflow_id}/thumbnail", responses=THUMBNAIL_RESPONSES)
-async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> FileResponse:
+async def get_workflow_thumbnail(needs: Needs, user: MediaUser, workflow_id: WorkflowId) -> Response:
     """Get the thumbnail of a workflow."""
-    return responses.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)
+    return await responses.thumbnail(await service.thumbnail_of(needs, workflow_id, user), needs.settings)

@@ -14,6 +14,8 @@ from invokeclone.images.encoding.record_images import NoThumbnail, StoredThumbna
 from invokeclone.kit.paging import SQLiteDirection, check_page
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.addresses import WORKFLOW_THUMBNAILS
+from invokeclone.kit.storage.local import LocalStorage
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 from invokeclone.workflows import compatibility, conversion, store
@@ -264,7 +266,7 @@ async def delete(resources: Resources, workflow_id: str, user: User) -> None:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
         await store.delete_workflow(connection, workflow_id)
-    await record_images.remove(resources.settings.workflow_thumbnails_path, workflow_id)
+    await record_images.remove(resources.storage, WORKFLOW_THUMBNAILS, workflow_id)
     resources.events.emit(WorkflowDeletedEvent(workflow_id=workflow_id, user_id=row.user_id, is_public=row.is_public))
 
 
@@ -287,7 +289,7 @@ async def set_thumbnail(
     """
     _require_writer(user, await _row(resources, workflow_id))
     webp = await record_images.make(data, content_type, resources.settings.limits)
-    await record_images.save(resources.settings.workflow_thumbnails_path, workflow_id, webp)
+    await record_images.save(resources.storage, WORKFLOW_THUMBNAILS, workflow_id, webp)
     async with resources.database.write() as connection:
         await store.set_thumbnail(connection, workflow_id, record_images.new_version())
 
@@ -300,7 +302,7 @@ async def delete_thumbnail(resources: Resources, workflow_id: str, user: User) -
         if row.thumbnail is None:
             raise NoThumbnail(workflow_id)
         await store.set_thumbnail(connection, workflow_id, None)
-    await record_images.remove(resources.settings.workflow_thumbnails_path, workflow_id)
+    await record_images.remove(resources.storage, WORKFLOW_THUMBNAILS, workflow_id)
 
 
 async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> StoredThumbnail:
@@ -308,8 +310,9 @@ async def thumbnail_of(resources: Resources, workflow_id: str, user: User) -> St
     row = await _row(resources, workflow_id)
     _require_reader(user, row)
     if row.category == WorkflowCategory.Default.value:
-        return await record_images.find(DEFAULTS, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
-    return await record_images.find(resources.settings.workflow_thumbnails_path, workflow_id)
+        bundled = LocalStorage(DEFAULTS.parent)
+        return await record_images.find(bundled, DEFAULTS.name, workflow_id.removeprefix(DEFAULT_PREFIX), bundled=True)
+    return await record_images.find(resources.storage, WORKFLOW_THUMBNAILS, workflow_id)
 
 
 # Default workflows

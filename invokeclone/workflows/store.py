@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 from sqlalchemy import (
     ColumnElement,
-    Integer,
     Select,
     Text,
     bindparam,
@@ -29,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.sql.prepared_statements import json_list, members
+from invokeclone.kit.sql.types import ALL_ROWS, RowCount
 from invokeclone.kit.times import now
 from invokeclone.tables import workflows as table
 from invokeclone.workflows.errors import WorkflowNotFound
@@ -105,7 +105,7 @@ def _conditions(shape: Filter) -> list[ColumnElement[bool]]:
     if shape.has_been_opened is not None:
         conditions.append(table.c.opened_at.is_not(None) if shape.has_been_opened else table.c.opened_at.is_(None))
     if shape.is_public is not None:
-        conditions.append(table.c.is_public.is_(shape.is_public))
+        conditions.append(table.c.is_public == literal_column("1" if shape.is_public else "0"))
     if shape.is_callable is not None:
         ok = WorkflowCallCompatibilityReason.Ok.value
         conditions.append(table.c.call_reason == ok if shape.is_callable else table.c.call_reason != ok)
@@ -137,7 +137,9 @@ def _page(shape: Filter, order_by: WorkflowRecordOrderBy, direction: SQLiteDirec
     keys: list[ColumnElement[Any]] = [table.c[order_by.value], table.c.workflow_id]
     if direction is SQLiteDirection.Descending:
         keys = [key.desc() for key in keys]
-    limit, offset = bindparam("take", type_=Integer), bindparam("skip", type_=Integer)
+    if table.c[order_by.value].nullable:  # in SQLite null is the lowest value, in PostgreSQL the highest
+        keys[0] = keys[0].nulls_last() if direction is SQLiteDirection.Descending else keys[0].nulls_first()
+    limit, offset = bindparam("take", type_=RowCount), bindparam("skip", type_=RowCount)
     return _LIST.where(*_conditions(shape)).order_by(*keys).limit(limit).offset(offset)
 
 
@@ -177,7 +179,9 @@ async def page(
 ) -> list[Any]:
     """Return the rows of a page with the columns LISTED; `take` -1: all rows."""
     statement = _page(_shape(criteria), order_by, direction)
-    rows = await connection.execute(statement, {**_parameters(criteria), "skip": skip, "take": take})
+    rows = await connection.execute(
+        statement, {**_parameters(criteria), "skip": skip, "take": take if take >= 0 else ALL_ROWS}
+    )
     return list(rows)
 
 

@@ -178,6 +178,7 @@ async def test_deleting_a_board_with_its_images(client, board, image, resources,
     assert (await client.delete(f"{BOARDS}/nope", params={"include_images": "true"})).status_code == 404
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 async def test_counts_and_covers_use_the_index(resources) -> None:
     text = str(store._boards(owners=True).compile(compile_kwargs={"literal_binds": True}))
     async with resources.database.read() as connection:

@@ -133,6 +133,7 @@ async def test_users_see_only_their_own_days(resources: Resources) -> None:
             assert [item["name"] for item in body["items"]] == right
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize("of_one", [True, False])
 async def test_the_list_of_days_reads_counts_and_indexes_only(resources: Resources, of_one: bool) -> None:
     statement = virtual.by_date(by_owner=of_one)

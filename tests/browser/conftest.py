@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Route, async_playwright, expect
 from sqlalchemy import delete
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
@@ -124,7 +124,13 @@ async def add_model(app: FastAPI) -> None:
 
 async def offer_model(page: Page) -> None:
     """Let the page see only this model: the embedded one takes a worker to run."""
-    await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [MODEL]}))
+
+    async def answer(route: Route) -> None:
+        response = await route.fetch()
+        models = [model for model in (await response.json())["models"] if model["key"] == MODEL["key"]]
+        await route.fulfill(response=response, json={"models": models})
+
+    await page.route("**/api/v2/models/capabilities", answer)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

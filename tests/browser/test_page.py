@@ -3,9 +3,11 @@
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from fastapi import FastAPI
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.axe import AXE, check
+from tests.browser.conftest import fill
 from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,6 +37,32 @@ async def test_an_image_from_prompt_to_gallery(page: Page, painter: Painter) -> 
     first, second = painter.items
     assert second["nodes"]["seed"]["value"] == (first["nodes"]["seed"]["value"] + 1) % 2**32
     assert first["nodes"]["positive_prompt"]["value"] == "a red circle"
+
+
+async def test_the_page_opens_with_one_script_and_without_a_request_sent_twice(page: Page) -> None:
+    """What the document preloads is what the modules fetch."""
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    await page.reload()
+    await expect(page.get_by_role("button", name="Invoke")).to_be_enabled()
+    await expect(page.locator("#empty")).to_be_visible()
+    await expect(page.locator("#style option")).not_to_have_count(1)
+    lists = [address for address in sent if "/api/" in address]
+    assert len(lists) == len(set(lists))
+    assert len([address for address in lists if "/api/v1/images/" in address and "limit=60" in address]) == 1
+    assert len([address for address in sent if address.endswith(".js")]) == 1
+
+
+async def test_an_image_made_between_the_list_and_the_connection_is_listed(page: Page, app: FastAPI) -> None:
+    async def answer(route: Route) -> None:
+        response = await route.fetch()
+        await fill(app, 2)
+        await route.fulfill(response=response)
+
+    await page.route("**/api/v1/images/?*limit=60*", answer, times=1)
+    await page.reload()
+    await expect(page.locator(".tile")).to_have_count(2)
+    await expect(page.locator("#total")).to_have_text("2 images")
 
 
 async def test_cancel_and_clear(page: Page, painter: Painter) -> None:
@@ -137,7 +165,7 @@ async def test_form_values_survive_a_reload(page: Page) -> None:
 
 async def test_missing_models_show_a_hint(blank: Page, url: str) -> None:
     page = blank
-    await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": []}))
+    await page.route("**/api/v2/models/capabilities", lambda route: route.fulfill(json={"models": []}))
     await page.goto(url)
     await expect(page.locator("#model-hint")).to_be_visible()
     await expect(page.get_by_role("button", name="Invoke")).to_be_disabled()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from PIL import Image
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Page, expect
 
 from invokeclone.graph.recipes import recipes
 from invokeclone.kit.config.limits import Limits
@@ -14,7 +14,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry
 from invokeclone.models.records import store
 from invokeclone.queue.generation.capabilities import ModelCapabilities, describe
-from tests.browser.conftest import MODEL, ON_DISK
+from tests.browser.conftest import MODEL, ON_DISK, offer_model
 from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -40,10 +40,6 @@ LORA_FILE = {
 }
 
 
-async def answer_models(route: Route) -> None:
-    await route.fulfill(json={"models": [MODEL, LORA, OTHER_LORA]})
-
-
 async def test_a_run_with_style_lora_and_aspect_is_remembered_and_reused(
     blank: Page, app: FastAPI, url: str, painter: Painter
 ) -> None:
@@ -51,7 +47,7 @@ async def test_a_run_with_style_lora_and_aspect_is_remembered_and_reused(
     async with app.services.get(Resources).database.write() as connection:
         for record in (LORA, OTHER_LORA):
             await store.add(connection, registry.parse(record | LORA_FILE | {"path": record["key"]}))
-    await page.route("**/api/v2/models/?*", answer_models)
+    await offer_model(page)
     await page.goto(url)
     await page.get_by_text("LoRAs").click()
     await page.locator("#lora-add").select_option(label=str(LORA["name"]))
@@ -139,6 +135,12 @@ async def test_the_queue_is_listed_reordered_and_canceled(page: Page, painter: P
     await expect(waiting).to_have_text(["second", f"third {MARKUP}"])
     await page.get_by_role("button", name="Run next: third").click()
     await expect(waiting).to_have_text([f"third {MARKUP}", "second"])
+    rows = page.locator('#queue-items [data-status="pending"]')
+    await rows.nth(0).drag_to(rows.nth(1))
+    await expect(waiting).to_have_text(["second", f"third {MARKUP}"])
+    await page.get_by_role("button", name="Cancel: second").press("Alt+ArrowDown")
+    await expect(waiting).to_have_text([f"third {MARKUP}", "second"])
+    await expect(rows.nth(1).get_by_role("button").first).to_be_focused()
     await page.get_by_role("button", name="Cancel: second").click()
     await expect(waiting).to_have_text([f"third {MARKUP}"])
     painter.go.set()
@@ -176,7 +178,6 @@ async def test_boards_and_search_narrow_the_gallery(page: Page, painter: Painter
 
 
 async def test_models_are_installed_and_deleted(page: Page, tmp_path: Any) -> None:
-    await page.unroute("**/api/v2/models/?*")
     weights = tmp_path / "no model.safetensors"
     weights.write_bytes(b"no weights")
     await page.get_by_role("button", name="Models").click()
@@ -204,11 +205,10 @@ async def test_only_what_the_chosen_model_supports_is_shown(blank: Page, url: st
     """Each family's capabilities, and those of the FLUX.1 model that only repaints."""
     page = blank
     models = [*(model_of(base) for base in sorted(recipes())), model_of("flux", key="fill", variant="dev_fill")]
-    records = [{"key": model.key, "name": model.name, "base": model.base, "type": "main"} for model in models]
-    records += [{"key": "ae", "name": "ae", "base": "flux", "type": "vae"}]
-    by_key = {model.key: model.model_dump(mode="json") for model in models}
-    await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": records}))
-    await page.route("**/capabilities", lambda route: route.fulfill(json=by_key[route.request.url.split("/")[-2]]))
+    described = [model.model_dump(mode="json") for model in models]
+    vae = {"key": "ae", "name": "ae", "base": "flux", "type": "vae"}
+    await page.route("**/api/v2/models/?*", lambda route: route.fulfill(json={"models": [vae]}))
+    await page.route("**/capabilities", lambda route: route.fulfill(json={"models": described}))
     await page.goto(url)
     await page.locator("#model").select_option("flux")
     await expect(page.locator("#vae option[value=ae]")).to_be_attached()

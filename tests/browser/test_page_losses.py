@@ -14,7 +14,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.queue import service as queue
 from invokeclone.queue import store
 from invokeclone.server.app import create_app
-from tests.browser.conftest import MODEL, PATIENCE, add_model, create_in, offer_model, serving
+from tests.browser.conftest import PATIENCE, add_model, create_in, offer_model, serving
 from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,7 +111,7 @@ async def test_failed_requests_say_why_and_can_be_repeated(blank: Page, url: str
 
     async def answer(route: Route) -> None:
         if not failures:
-            await (route.fulfill(json={"models": [MODEL]}) if "models" in route.request.url else route.continue_())
+            await route.continue_()
             return
         status, detail = failures[-1]
         if detail is None:
@@ -119,7 +119,7 @@ async def test_failed_requests_say_why_and_can_be_repeated(blank: Page, url: str
         else:
             await route.fulfill(status=status, json={"detail": detail})
 
-    await page.route("**/api/v2/models/?*", answer)
+    await page.route("**/api/v2/models/capabilities", answer)
     await page.route("**/api/v1/images/?*", answer)
     for failure, words in (
         ((403, "Admin privileges required"), "Admin privileges required"),

@@ -69,7 +69,7 @@ async def test_loras_controls_references_and_refiner_reach_the_graph(library: Re
     assert [(lora.lora.key, lora.weight) for lora in nodes["loras"].loras] == [("style:v1", 0.5)]
     control = nodes["denoise_latents_controlnet_0"]
     assert control.control_model.key == "edges"
-    with Image.open(await service.path(library, control.image.image_name)) as image:
+    with Image.open((await service.file(library, control.image.image_name)).source()) as image:
         assert image.size == (32, 32)
     for number in (0, 1):
         adapter = nodes[f"denoise_latents_ip_adapter_{number}"]
@@ -97,12 +97,12 @@ async def test_init_image_mask_and_strength_reach_the_graph(library: Resources, 
     photo, mask = save_image(tmp_path, "a.png", size=(40, 80)), save_image(tmp_path, "m.png", (255, 255, 255, 0))
     nodes = await nodes_of(library, "--init", photo, "--strength", "0.4")
     assert nodes["denoise_latents"].denoising_start == pytest.approx(0.6)
-    with Image.open(await service.path(library, nodes["i2l"].image.image_name)) as image:
+    with Image.open((await service.file(library, nodes["i2l"].image.image_name)).source()) as image:
         assert image.size == (64, 64)
     assert (await nodes_of(library, "--init", photo))["denoise_latents"].denoising_start == 0.25
     nodes = await nodes_of(library, "--init", photo, "--mask", mask)
     assert nodes["denoise_latents"].denoising_start == 0.0
-    with Image.open(await service.path(library, nodes["denoise_mask"].mask.image_name)) as image:
+    with Image.open((await service.file(library, nodes["denoise_mask"].mask.image_name)).source()) as image:
         assert image.convert("L").getextrema() == (0, 0), "all of it changes"
     nodes = await nodes_of(library, "--init", photo, "--mask", mask, "--strength", "0.5")
     assert nodes["denoise_latents"].denoising_start == 0.5

@@ -188,7 +188,7 @@ def test_an_unwritable_root_is_reported(name: str, tmp_path: Path, capsys: pytes
 def test_a_locked_database_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invokeclone.kit.sql.database.BUSY_TIMEOUT_MS", 10)
+    monkeypatch.setattr("invokeclone.kit.sql.sqlite_database.BUSY_TIMEOUT_MS", 10)
     assert main(["db", "upgrade", "--root", str(tmp_path)]) == 0
     capsys.readouterr()
     with contextlib.closing(sqlite3.connect(tmp_path / "databases" / "invokeai.db", isolation_level=None)) as other:

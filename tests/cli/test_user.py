@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from invokeclone.cli.main import main
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.users import keys, passwords
 
 
@@ -109,7 +109,7 @@ def verify_key(root: Path, key: str) -> str | None:
     """Return whose key it is, as a server that runs meanwhile would find it."""
 
     async def ask() -> str | None:
-        database = Database(root / "databases" / "invokeai.db")
+        database = SqliteDatabase(root / "databases" / "invokeai.db")
         try:
             holder = await keys.verify(database, key)
         finally:
@@ -183,3 +183,23 @@ def test_refused_key_commands_print_one_line(user: Any, tmp_path: Path, argument
     assert complaint in complaints
     assert len(complaints.splitlines()) == 1
     assert user("key", "list")[1] == ""
+
+
+def test_quotas_of_a_user_are_shown_and_set(user: Any, tmp_path: Path) -> None:
+    (tmp_path / "invokeai.yaml").write_text("multiuser: true\nmax_pending_items_per_user: 9\n")
+    user("add", "bob@example.com")
+    assert user("quota", "bob@example.com", "--images", "100") == (
+        0,
+        "pending items   0 used, at most 9  (default)\nimages per day  0 used, at most 100\n",
+        "",
+    )
+    assert user("quota", "bob@example.com", "--images", "default", "--pending", "none")[1] == (
+        "pending items   0 used, no limit\nimages per day  0 used, no limit  (default)\n"
+    )
+    assert "name the user" in user("quota")[2]
+    with pytest.raises(SystemExit):
+        user("quota", "bob@example.com", "--pending", "-1")
+
+
+def test_quotas_of_the_single_user_need_no_address(user: Any) -> None:
+    assert user("quota", "--pending", "0")[1].startswith("pending items   0 used, at most 0\n")

@@ -48,8 +48,8 @@ def test_unknown_type(graph: Make) -> None:
 
 
 def test_unsupported_invokeai_node_types_are_explained(graph: Make) -> None:
-    (error,) = errors(graph({"n": "infill_lama"}))
-    assert "needs LaMa, which this version does not support yet; choose another infill method" in error["msg"]
+    (error,) = errors(graph({"n": "grounding_dino"}))
+    assert "needs a segmentation model, which this version does not support yet; draw the mask" in error["msg"]
     (error,) = errors(graph({"n": "wan_denoise"}))
     assert "needs Wan" in error["msg"]
     (error,) = errors(graph({"n": "krea2_denoise"}))

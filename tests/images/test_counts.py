@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.sql.database import Database
@@ -48,7 +48,10 @@ async def read_counts(connection: AsyncConnection) -> dict[tuple[object, ...], i
 
 
 async def compute_counts(connection: AsyncConnection) -> dict[tuple[object, ...], int]:
-    sorts = [func.ifnull(images.c.board_id, "") if name == "board_id" else images.c[name] for name in SORTS]
+    sorts = [
+        func.coalesce(images.c.board_id, literal_column("''")) if name == "board_id" else images.c[name]
+        for name in SORTS
+    ]
     rows = await connection.execute(select(*sorts, func.count()).group_by(*sorts))
     return {tuple(record[:-1]): record[-1] for record in rows}
 
@@ -95,6 +98,7 @@ async def test_counts_ignore_rolled_back_changes(database: Database) -> None:
         assert await read_counts(connection) == {}
 
 
+@pytest.mark.sqlite("reads SQLite's text index")
 async def test_the_text_index_grows_in_blocks_and_drops_deleted_rows(database: Database) -> None:
     async with database.write() as connection:
         await board_rows(connection)

@@ -17,6 +17,7 @@ from invokeclone.images.archives.service import ImageDownloads, clean_name
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
+from tests import stored_files
 from tests.images.people import asking, multiuser, register
 from tests.rooms import serving
 
@@ -77,7 +78,7 @@ async def test_a_zip_of_named_images(client, upload, zips, events, resources) ->
     assert got.headers["content-disposition"] == f'inline; filename="{name}"'
     assert got.headers["cache-control"] == "max-age=31536000"
     expected = {
-        f"{image['image_category']}/{image['image_name']}": files.full_path(
+        f"{image['image_category']}/{image['image_name']}": stored_files.full_path(
             resources.settings, ImageLocation(image["image_name"], "")
         ).read_bytes()
         for image in (first, second)
@@ -143,7 +144,7 @@ async def test_a_missing_image_is_an_error_event_and_no_zip(client, upload, zips
 
 async def test_a_missing_file_error_reveals_no_path(client, upload, zips, events, resources) -> None:
     present, lost = await upload(), await upload()
-    files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
+    files.remove(resources.storage, [ImageLocation(lost["image_name"], "")])
     await client.post(ROUTE, json={"image_names": [present["image_name"], lost["image_name"]]})
     await ready(zips)
     (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
@@ -267,7 +268,7 @@ def _png() -> bytes:
 async def test_a_board_zip_lists_missing_files(client, upload, zips, events, resources) -> None:
     board_id = await board(client, "B")
     present, lost = await upload(board_id=board_id), await upload(board_id=board_id)
-    files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
+    files.remove(resources.storage, [ImageLocation(lost["image_name"], "")])
     name = (await client.post(ROUTE, json={"board_id": board_id})).json()["bulk_download_item_name"]
     await ready(zips)
     contents = entries((await client.get(f"{ROUTE}/{name}")).content)
@@ -279,7 +280,7 @@ async def test_a_board_zip_lists_missing_files(client, upload, zips, events, res
 async def test_a_board_with_only_missing_files_is_an_error(client, upload, zips, events, resources) -> None:
     board_id = await board(client, "B")
     lost = await upload(board_id=board_id)
-    files.remove(resources.settings, [ImageLocation(lost["image_name"], "")])
+    files.remove(resources.storage, [ImageLocation(lost["image_name"], "")])
     await client.post(ROUTE, json={"board_id": board_id})
     await ready(zips)
     assert events.names()[-1] == "bulk_download_error"

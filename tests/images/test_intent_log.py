@@ -20,6 +20,7 @@ from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.media_kinds import IMAGES, VIDEOS
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.resources import Resources
+from tests import stored_files
 from tests.faults import Faults, check_images
 from tests.rooms import picture
 
@@ -32,11 +33,12 @@ from invokeclone.images import intent_log
 from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.storage.addresses import local_storage
 settings = Settings(root=Path(sys.argv[1]))
 place = ImageLocation("left.png", "2026/01")
 intent_log.Intent(settings).write(IMAGES, [place])
-files.write(settings, place, b"png", b"webp")
-files.full_path(settings, place).with_name(".left.png.0123abcd.part").write_bytes(b"p")
+files.write(local_storage(settings), place, b"png", b"webp")
+local_storage(settings).local_path(files.full_key(place)).with_name(".left.png.0123abcd.part").write_bytes(b"p")
 print("written", flush=True)
 signal.pause()
 """
@@ -63,7 +65,7 @@ def abandon(resources: Resources, *places: ImageLocation) -> intent_log.Intent:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the test needs file locks and signals")
 async def test_only_intents_of_dead_processes_are_settled(resources: Resources) -> None:
-    path = files.full_path(resources.settings, LEFT)
+    path = stored_files.full_path(resources.settings, LEFT)
     command = [sys.executable, "-c", DEAD, str(resources.settings.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=dict(os.environ)) as process:
         assert process.stdout is not None
@@ -80,7 +82,7 @@ async def test_only_intents_of_dead_processes_are_settled(resources: Resources) 
 
 async def test_files_with_a_record_are_kept(resources: Resources) -> None:
     location = await save(resources)
-    part = files.thumbnail_path(resources.settings, location).with_name(
+    part = stored_files.thumbnail_path(resources.settings, location).with_name(
         f".{Path(location.name).stem}.webp.0123abcd.part"
     )
     part.write_bytes(b"half")
@@ -102,18 +104,18 @@ async def test_an_interrupted_deletion_is_completed(resources: Resources) -> Non
         await store.delete_named(connection, [location.name])
     await intent_log.settle_all(resources)
     await check_images(resources)
-    assert files.full_path(resources.settings, there).exists()
+    assert stored_files.full_path(resources.settings, there).exists()
 
 
 async def test_a_truncated_intent_is_settled(resources: Resources) -> None:
-    files.write(resources.settings, LEFT, b"png", b"webp")
+    files.write(resources.storage, LEFT, b"png", b"webp")
     abandon(resources, LEFT)
     (note,) = notes(resources)
     note.write_text(note.read_text() + '["image", "half')
     note.with_name("empty.json").touch()
     await intent_log.settle_all(resources)
     assert notes(resources) == []
-    assert not files.full_path(resources.settings, LEFT).exists()
+    assert not stored_files.full_path(resources.settings, LEFT).exists()
 
 
 async def test_without_file_locks_intents_are_settled_only_at_startup(
@@ -123,12 +125,12 @@ async def test_without_file_locks_intents_are_settled_only_at_startup(
         raise OSError("no locks here")
 
     monkeypatch.setattr(intent_log, "try_lock", refuse)
-    files.write(resources.settings, LEFT, b"png", b"webp")
+    files.write(resources.storage, LEFT, b"png", b"webp")
     abandon(resources, LEFT)
     await intent_log.settle_all(resources)
-    assert files.full_path(resources.settings, LEFT).exists()
+    assert stored_files.full_path(resources.settings, LEFT).exists()
     await intent_log.settle_all(resources, alone=True)
-    assert not files.full_path(resources.settings, LEFT).exists()
+    assert not stored_files.full_path(resources.settings, LEFT).exists()
     assert notes(resources) == []
 
 
@@ -144,7 +146,7 @@ async def test_partial_video_uploads_are_removed_at_startup(resources: Resources
 
 async def test_video_files_are_settled(resources: Resources) -> None:
     location = ImageLocation("v.mp4", "")
-    for path in (all_paths := files.paths(resources.settings, location, VIDEOS)):
+    for path in (all_paths := stored_files.paths(resources.settings, location, VIDEOS)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     intent = intent_log.Intent(resources.settings)
@@ -184,7 +186,7 @@ async def test_deletion_works_when_the_intent_cannot_be_written(
     monkeypatch.setattr(intent_log.Intent, "write", refuse)
     await service.delete(resources, location.name)
     await check_images(resources)
-    assert not files.full_path(resources.settings, location).exists()
+    assert not stored_files.full_path(resources.settings, location).exists()
 
 
 async def test_each_operation_of_a_deletion_may_fail(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,15 +270,16 @@ def test_an_intent_that_is_taken_before_it_is_locked_is_written_again(
 
 
 async def test_an_intent_that_cannot_be_read_does_not_prevent_the_start(resources: Resources) -> None:
-    files.write(resources.settings, LEFT, b"png", b"webp")
+    files.write(resources.storage, LEFT, b"png", b"webp")
     abandon(resources, LEFT)
     (note,) = notes(resources)
     note.write_bytes(b"\xff\xfe\0\n5\n[[],1,2]\n" + note.read_bytes())
     await intent_log.settle_all(resources, alone=True)
     assert notes(resources) == []
-    assert not files.full_path(resources.settings, LEFT).exists()
+    assert not stored_files.full_path(resources.settings, LEFT).exists()
 
 
+@pytest.mark.sqlite("errors of SQLite's driver")
 async def test_a_failing_database_does_not_prevent_the_start(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,7 +317,7 @@ async def test_a_thumbnail_of_an_image_that_is_deleted_meanwhile_is_removed(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location, thumbnail = await save(resources), files.thumbnail
-    files.thumbnail_path(resources.settings, location).unlink()
+    stored_files.thumbnail_path(resources.settings, location).unlink()
     loop = asyncio.get_running_loop()
 
     def late(image: Image.Image) -> bytes:

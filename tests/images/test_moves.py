@@ -1,6 +1,7 @@
 """Moving images between subfolders: where they end, what is refused meanwhile, and that a crash at any moment loses nothing."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,9 +25,12 @@ from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage import local
+from invokeclone.kit.storage.local import LocalStorage
 from invokeclone.queue import service as queue_service
 from invokeclone.server.http import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue
+from tests import stored_files
 from tests.images.people import ANN, asking, multiuser, register
 from tests.rooms import decode_image, picture
 
@@ -71,8 +75,11 @@ async def check_whole(resources: Resources) -> dict[str, str]:
     expected = set()
     for name, subfolder in current.items():
         location = ImageLocation(name, subfolder)
-        expected |= {files.full_path(resources.settings, location), files.thumbnail_path(resources.settings, location)}
-        assert decode_image((await service.path(resources, name)).read_bytes()).size == (48, 32)
+        expected |= {
+            stored_files.full_path(resources.settings, location),
+            stored_files.thumbnail_path(resources.settings, location),
+        }
+        assert decode_image((await service.file(resources, name)).read()).size == (48, 32)
     assert on_disk(resources) == expected
     async with resources.database.read() as connection:
         assert await moves_store.read_journal(connection) == []
@@ -141,7 +148,7 @@ class TestMoving:
 
     async def test_moves_work_without_hard_links(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: object) -> None:
-            raise PermissionError("no links here")
+            raise PermissionError(errno.EPERM, "no links here")
 
         monkeypatch.setattr(os, "link", refuse)
         names = await make(resources)
@@ -164,7 +171,7 @@ class TestMoving:
     async def test_images_with_missing_files(self, resources: Resources) -> None:
         """They stay as they are, the others are moved, and the job says so."""
         names = await make(resources)
-        files.remove(resources.settings, [ImageLocation(names[1], "")])
+        files.remove(resources.storage, [ImageLocation(names[1], "")])
         use(resources, "hash")
         mover = ImageMoves(resources)
         await mover.move_all()
@@ -179,7 +186,7 @@ class TestMoving:
 
     async def test_a_missing_thumbnail_does_not_stop_a_move(self, resources: Resources) -> None:
         (name,) = await make(resources, 1)
-        files.thumbnail_path(resources.settings, ImageLocation(name, "")).unlink()
+        stored_files.thumbnail_path(resources.settings, ImageLocation(name, "")).unlink()
         use(resources, "hash")
         mover = ImageMoves(resources)
         await mover.move_all()
@@ -202,15 +209,15 @@ class TestMoving:
         """What was begun is taken back; what was done before stays."""
         monkeypatch.setattr(moves, "BATCH_SIZE", 2)
         names = await make(resources, 5)
-        duplicate = relocation._duplicate
+        copy = LocalStorage.copy
         calls = iter(range(100))
 
-        def fill(origin: Path, target: Path) -> None:
+        def fill(storage: LocalStorage, source: str, target: str) -> None:
             if next(calls) == 6:
                 raise OSError(28, "No space left on device")
-            duplicate(origin, target)
+            copy(storage, source, target)
 
-        monkeypatch.setattr(relocation, "_duplicate", fill)
+        monkeypatch.setattr(LocalStorage, "copy", fill)
         use(resources, "hash")
         mover = ImageMoves(resources)
         await mover.move_all()
@@ -276,17 +283,17 @@ STAGES: list[tuple[Any, str, int]] = [
     (moves_store, "list_misplaced", 1),
     (moves_store, "write_journal", 0),
     (moves_store, "write_journal", 1),
-    (relocation, "_duplicate", 0),
-    (relocation, "_duplicate", 1),
-    (relocation, "_duplicate", 2),
+    (LocalStorage, "copy", 0),
+    (LocalStorage, "copy", 1),
+    (LocalStorage, "copy", 2),
     (relocation, "settle", 0),
     (moves_store, "relocate", 0),
     (moves_store, "relocate", 1),
     (relocation, "clear", 0),
     (relocation, "clear", 1),
-    (files, "remove_file", 0),
-    (files, "remove_file", 1),
-    (files, "remove_file", 3),
+    (local, "remove_file", 0),
+    (local, "remove_file", 1),
+    (local, "remove_file", 3),
     (relocation, "prune", 0),
     (moves_store, "set_state", 2),
     (moves_store, "release_queue", 0),
@@ -310,7 +317,7 @@ class TestCrashes:
             with pytest.raises(Crash):
                 await dead._task
         for name, subfolder in (await subfolders(resources)).items():
-            assert files.full_path(resources.settings, ImageLocation(name, subfolder)).is_file()
+            assert stored_files.full_path(resources.settings, ImageLocation(name, subfolder)).is_file()
         resources = Resources(resources.settings, resources.database, resources.events)
         mover = ImageMoves(resources)
         await mover.start()
@@ -334,7 +341,7 @@ class TestCrashes:
             with pytest.raises(Crash):
                 await done(dead)
         for at in range(3):
-            with dying(monkeypatch, files, "remove_file", at, after=True), pytest.raises(Crash):
+            with dying(monkeypatch, local, "remove_file", at, after=True), pytest.raises(Crash):
                 await ImageMoves(resources).start()
         mover = ImageMoves(resources)
         await mover.start()
@@ -350,8 +357,8 @@ class TestCrashes:
             if says == "target":
                 await moves_store.set_subfolder(connection, name, "aa")
         if says == "origin":
-            relocation.duplicate(resources.settings, ImageLocation(name, ""), ImageLocation(name, "aa"))
-            relocation.clear(resources.settings, [ImageLocation(name, "")])
+            relocation.duplicate(resources.storage, ImageLocation(name, ""), ImageLocation(name, "aa"))
+            relocation.clear(resources.storage, [ImageLocation(name, "")])
         await ImageMoves(resources).start()
         assert await check_whole(resources) == {name: "aa" if says == "origin" else ""}
 

@@ -9,6 +9,7 @@ import pytest
 from invokeclone.images import files
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.schemas import ImageLocation
+from tests import stored_files
 from tests.rooms import decode_image, encode_image, picture
 
 IMAGES = "/api/v1/images"
@@ -125,7 +126,7 @@ class TestMedia:
 
     async def test_a_missing_thumbnail_is_regenerated(self, upload, client, resources) -> None:
         image = await upload()
-        path = files.thumbnail_path(resources.settings, ImageLocation(image["image_name"], ""))
+        path = stored_files.thumbnail_path(resources.settings, ImageLocation(image["image_name"], ""))
         path.unlink()
         assert decode_image((await client.get(f"/{image['thumbnail_url']}")).content).size == (48, 32)
         assert path.is_file()
@@ -133,7 +134,7 @@ class TestMedia:
     async def test_a_missing_image_file_is_a_404(self, upload, client, resources) -> None:
         image = await upload()
         location = ImageLocation(image["image_name"], "")
-        files.remove(resources.settings, [location])
+        files.remove(resources.storage, [location])
         for part in ("full", "thumbnail", "workflow"):
             assert (await client.get(f"{IMAGES}/i/{image['image_name']}/{part}")).status_code == 404
         assert (await client.delete(f"{IMAGES}/i/{image['image_name']}")).status_code == 200

@@ -99,6 +99,7 @@ def test_text_query_of_a_long_term_is_limited() -> None:
     assert text_query.count(" AND ") <= 2 * search.MAX_TRIGRAMS
 
 
+@pytest.mark.sqlite("queries of SQLite's text index")
 @pytest.mark.parametrize(
     ("term", "asked"),
     [("cr", '"cr" OR "cro"'), ("qz", '"qz"'), ("o", None), ("26", None), ("a%", None), ("a\0", None)],
@@ -113,6 +114,7 @@ async def test_text_query_of_a_short_term(
     assert image_filter.text_query == asked
 
 
+@pytest.mark.sqlite("queries of SQLite's text index")
 async def test_common_terms_do_not_use_the_index(filled: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     image_filter = ImageFilter(search_term="positive_prompt")
     async with filled.database.read() as connection:
@@ -121,6 +123,7 @@ async def test_common_terms_do_not_use_the_index(filled: Resources, monkeypatch:
         assert await search.with_text_query(connection, image_filter) == image_filter
 
 
+@pytest.mark.sqlite("queries of SQLite's text index")
 async def test_many_matches_use_the_index_for_counts_but_not_for_pages(
     filled: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +138,7 @@ async def test_many_matches_use_the_index_for_counts_but_not_for_pages(
                 assert await pages(connection, many, offset, 5) == await pages(connection, plain, offset, 5)
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize("more", [{}, {"starred_first": False}, {"order_dir": "ASC"}, {"board_id": "none"}])
 async def test_only_candidates_are_read(filled: Resources, more: dict[str, object]) -> None:
     """And not the gallery's index from its start to its end."""

@@ -20,6 +20,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import images
+from tests import stored_files
 from tests.rooms import decode_image, picture
 
 
@@ -42,7 +43,7 @@ async def test_save_stores_node_fields_and_texts(resources: Resources) -> None:
     assert image == await service.get(resources, image.image_name)
     assert (image.session_id, image.node_id, image.is_intermediate, image.has_workflow) == ("s", "n", True, True)
     assert image.image_origin == "internal"
-    stored = decode_image((await service.path(resources, image.image_name)).read_bytes())
+    stored = decode_image((await service.file(resources, image.image_name)).read())
     assert stored.tobytes() == picture().tobytes()
     assert stored.info == {png.METADATA: '{"a": "é"}', png.WORKFLOW: "{}", png.GRAPH: '{"é": "日"}'}
     texts = await service.texts(resources, image.image_name)
@@ -107,15 +108,16 @@ async def test_a_full_disk_leaves_no_files(resources: Resources) -> None:
     folder.mkdir()
     (folder / "thumbnails").mkdir()
     location = ImageLocation("x.png", "")
-    files.full_path(resources.settings, location).mkdir()
+    stored_files.full_path(resources.settings, location).mkdir()
     with pytest.raises(OSError):
-        files.write(resources.settings, location, b"png", b"webp")
-    assert not files.thumbnail_path(resources.settings, location).exists()
+        files.write(resources.storage, location, b"png", b"webp")
+    assert not stored_files.thumbnail_path(resources.settings, location).exists()
 
 
 async def test_the_record_is_deleted_before_the_files(resources: Resources) -> None:
     image = await save_image(resources)
-    path = await service.path(resources, image.image_name)
+    path = (await service.file(resources, image.image_name)).path
+    assert path is not None
     path.unlink()
     path.mkdir()  # can't be unlinked
     await service.delete(resources, image.image_name)
@@ -137,7 +139,7 @@ async def test_subfolders(resources: Resources, strategy: str, expected: str | N
     small = settings.outputs_path / "images" / "thumbnails" / subfolder / f"{image.image_name[:-4]}.webp"
     assert small.is_file()
     # Whatever the strategy is later, the record knows where its files are.
-    assert (await service.path(resources, image.image_name)).is_file()
+    assert (await service.file(resources, image.image_name)).exists()
     await service.delete(resources, image.image_name)
     assert not small.exists()
 
@@ -157,6 +159,7 @@ GENERAL = (ImageCategory.GENERAL,)
 ASSETS = (ImageCategory.MASK, ImageCategory.CONTROL, ImageCategory.USER, ImageCategory.OTHER)
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize(
     ("wanted", "index"),
     [

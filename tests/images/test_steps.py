@@ -14,19 +14,22 @@ from invokeclone.images.lists import deep_pages, search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql import database
+from invokeclone.kit.sql import sqlite_database as database
 from invokeclone.kit.sql.database import Database, Rows
+
+pytestmark = pytest.mark.sqlite("counts steps of SQLite's virtual machine")
 
 MANY = 4000
 EACH = 10
 """Steps between two counts."""
 
 
-class Counting(Database):
+class Counting(database.SqliteDatabase):
     """A database that counts the steps of single reads."""
 
     def __init__(self, of: Database) -> None:
         """Read the file of another one."""
+        assert isinstance(of, database.SqliteDatabase)
         super().__init__(of.path)
         assert of.path is not None
         self.reader = sqlite3.connect(of.path)

@@ -13,6 +13,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage_errors import DatabaseBusy, to_storage_error
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.tables import app_state, users
 
 
@@ -41,7 +42,7 @@ async def test_an_error_rolls_everything_back(database: Database) -> None:
 
 async def test_concurrent_read_then_write_loses_nothing(database: Database, settings: Settings) -> None:
     """Forty increments over two Database objects (as two processes have them): none fails, none is lost."""
-    other = Database(settings.database_path)
+    other = SqliteDatabase(settings.database_path)
     async with database.write() as connection:
         await connection.execute(app_state.insert().values(key="n", value="0"))
 
@@ -107,8 +108,8 @@ async def test_a_write_by_prepared_statements_alone_is_committed(database: Datab
 async def test_an_external_write_lock_raises_the_sqlalchemy_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invokeclone.kit.sql.database.BUSY_TIMEOUT_MS", 10)
-    impatient = Database(settings.database_path)
+    monkeypatch.setattr("invokeclone.kit.sql.sqlite_database.BUSY_TIMEOUT_MS", 10)
+    impatient = SqliteDatabase(settings.database_path)
     await impatient.migrate()
     with contextlib.closing(sqlite3.connect(settings.database_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -149,7 +150,7 @@ async def test_errors_of_prepared_statements_in_a_transaction_are_those_of_singl
 
 
 async def test_close_stops_the_readers(settings: Settings, laid_out: None) -> None:
-    opened = Database(settings.database_path)
+    opened = SqliteDatabase(settings.database_path)
     await asyncio.gather(*[opened.fetch("SELECT 1", {}) for _ in range(20)])
     readers = [thread for thread in threading.enumerate() if thread.name == "database-reader"]
     await opened.close()

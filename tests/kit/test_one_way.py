@@ -162,12 +162,13 @@ def test_models_are_loaded_from_local_folder_views_only() -> None:
 
 # The network
 
-NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.client", "ftplib", "smtplib", "socket", "ssl", "huggingface_hub", "websockets", "websocket", "socketio.Client", "socketio.AsyncClient", "asyncio.open_connection", "xmlrpc", "git", "paramiko")  # fmt: skip
+NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.client", "ftplib", "smtplib", "socket", "ssl", "huggingface_hub", "websockets", "websocket", "socketio.Client", "socketio.AsyncClient", "asyncio.open_connection", "xmlrpc", "git", "paramiko", "obstore")  # fmt: skip
 CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
 MAY_USE_THE_NETWORK = {
     "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
     "server/http/origins.py": "asks for this machine's names; opens no connection",
+    "kit/storage/s3.py": "the S3 service that the operator's settings name",
     "models/install/sources/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
 }
 OFFLINE = {"errors.HFValidationError", "utils.validate_repo_id", "hf_hub_url"}
@@ -311,13 +312,15 @@ MAY_READ_JSON = {
     "queue/bulk.py": "rows of the database",
     "queue/calls/chain.py": "rows of the database",
     "queue/counts.py": "rows of the database",
+    "queue/outbox.py": "rows of the database",
     "server/supervision/link.py": "the line of a worker",
     "shims/comfyui/history.py": "rows of the database",
     "shims/comfyui/jobs.py": "rows of the database",
     "shims/comfyui/record.py": "rows of the database",
     "shims/comfyui/store.py": "rows of the database",
     "shims/automatic1111/options.py": "rows of the database",
-    "shims/runs.py": "rows of the database",
+    "webhooks/outbox.py": "rows of the database",
+    "webhooks/store.py": "rows of the database",
     "utilities/expander.py": "the line of the server, in a process of its own",
     "workflows/generators.py": "a separator between quotes, which is looked for and not stored",
     "workflows/service.py": "rows of the database and files of this package",
@@ -337,7 +340,7 @@ def test_only_listed_modules_parse_client_json() -> None:
 # Leaving the event loop
 
 MAY_USE_THREADS = {
-    "kit/sql/database.py": "threads of the database",
+    "kit/sql/sqlite_database.py": "threads of the database",
     "kit/process/offload.py": "the one way off the event loop",
     "users/passwords.py": "threads of their own: hashing must not hold up other work",
     "worker/loop.py": "the node thread",

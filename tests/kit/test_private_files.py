@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from invokeclone.kit.files.storage import create, make_folder, make_private_folder, restrict, write_file
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 
 
 def mode(path: Path) -> int:
@@ -60,7 +60,7 @@ def test_restrict_sets_owner_only_permissions(tmp_path: Path) -> None:
 
 async def test_the_database_is_readable_by_its_owner_only(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
     path = tmp_path / "databases" / "invokeai.db"
-    database = Database(path)
+    database = SqliteDatabase(path)
     await database.migrate()
     async with database.write() as connection:
         await connection.exec_driver_sql("CREATE TABLE t (x)")
@@ -79,7 +79,7 @@ async def test_an_existing_database_is_restricted_but_not_its_folder(
     path.parent.mkdir(mode=0o755)
     await asyncio.to_thread(path.write_bytes, migrated.read_bytes())
     for _ in range(2):
-        database = Database(path)
+        database = SqliteDatabase(path)
         await database.migrate()
         await database.close()
     assert (mode(path), mode(path.parent)) == (0o600, 0o755)

@@ -8,7 +8,8 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter, run_many
+from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, parameter, run_many
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.tables import app_state
 
@@ -55,7 +56,9 @@ async def test_an_error_rolls_everything_back(database: Database) -> None:
 
 async def test_errors_of_statements_are_raised_as_sqlalchemy_raises_them(database: Database) -> None:
     async def wrong(connection: Changes) -> None:
-        await run_many(connection, "INSERT INTO nowhere VALUES (?)", [(1,)])
+        await run_many(
+            connection, DialectSql("INSERT INTO nowhere VALUES (?)", "INSERT INTO nowhere VALUES ($1)"), [(1,)]
+        )
 
     with pytest.raises(OperationalError, match="no such table"):
         await database.transact(wrong)
@@ -105,7 +108,7 @@ async def test_both_kinds_of_writers_take_turns(database: Database) -> None:
 
 
 async def test_in_memory_databases_support_transactions() -> None:
-    database = Database(None)
+    database = SqliteDatabase(None)
     async with database.write() as connection:
         await connection.run_sync(app_state.create)
     assert await database.transact(add) == "a"

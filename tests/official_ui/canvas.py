@@ -1,7 +1,9 @@
 """Steps on the canvas of the official web UI: an image to edit, a mask, a run, and what becomes of its result."""
 
+import asyncio
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,10 @@ from tests.official_ui.runs import set_numbers, upload
 from tests.official_ui.sdxl import wait_until_completed
 
 SIZE = 128
+SAVE_ATTEMPTS, SAVE_PATIENCE = 4, 30
+"""Number of clicks to save the canvas, and seconds after each in which the image arrives."""
+LIST_PATIENCE = 15_000
+"""Milliseconds after a run in which the page lists its result."""
 
 
 def write_photo(path: Path, size: int = SIZE) -> np.ndarray:
@@ -73,16 +79,48 @@ async def paint(ui: UI) -> None:
     await ui.page.mouse.up()
 
 
-async def accept_and_save(ui: UI) -> np.ndarray:
-    """Accept the staged result and save the canvas; returns the pixels of the image in the gallery."""
-    known = {image["image_name"] for image in saved_images(ui)}
+async def accept_and_save(ui: UI, shows_result: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """Accept the staged result and save the canvas; returns the pixels of the image in the gallery.
+
+    The canvas is saved as far as it is drawn, so it is saved again until `shows_result` of the pixels is true.
+    """
+    await wait_for_result(ui)
     await ui.page.get_by_label(re.compile("^Accept")).first.click()
     await expect(ui.page.get_by_label(re.compile("^Accept"))).to_have_count(0)
+    for _ in range(SAVE_ATTEMPTS):
+        pixels = await save(ui)
+        if pixels is not None and shows_result(pixels):
+            return pixels
+    raise AssertionError(f"the saved canvas does not show the result: {None if pixels is None else pixels.shape}")
+
+
+async def save(ui: UI) -> np.ndarray | None:
+    """Save the canvas; returns its pixels, or None if it is not saved: the button does nothing on a busy canvas."""
+    known = {image["image_name"] for image in saved_images(ui)}
     await ui.page.get_by_label("Save Canvas to Gallery").first.click()
-    new = ui.server.wait_for(lambda: [i for i in saved_images(ui) if i["image_name"] not in known], "the saved canvas")
-    await expect(ui.picture(new[0]["image_name"])).to_be_visible()
-    with Image.open(io.BytesIO(ui.server.client.get("/" + new[0]["image_url"]).content)) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
+    for _ in range(SAVE_PATIENCE):
+        new = [image for image in saved_images(ui) if image["image_name"] not in known]
+        if new:
+            await expect(ui.picture(new[0]["image_name"])).to_be_visible()
+            with Image.open(io.BytesIO(ui.server.client.get("/" + new[0]["image_url"]).content)) as image:
+                return np.asarray(image.convert("RGB")).astype(int)
+        await asyncio.sleep(1)
+    return None
+
+
+async def wait_for_result(ui: UI) -> None:
+    """Wait until the result of a run can be accepted, and reload the page if it has lost it.
+
+    The page lists the canvas's items when one starts and when one ends, but does not list them at the end while it has
+    not yet processed the first list, which has no result. A busy machine takes longer for that than for a tiny run.
+    """
+    accept = ui.page.get_by_label(re.compile("^Accept")).first
+    try:
+        await expect(accept).to_be_enabled(timeout=LIST_PATIENCE)
+    except AssertionError:
+        await ui.page.reload()
+        await ui.tab("Canvas")
+        await expect(accept).to_be_enabled()
 
 
 def saved_images(ui: UI) -> list[dict]:

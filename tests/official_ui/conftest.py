@@ -24,6 +24,7 @@ from playwright.async_api import (
     expect,
 )
 
+from tests import tiny_upscalers
 from tests.browser.conftest import ARGUMENTS, CHROMIUM
 from tests.official_ui.events import Events
 from tests.server_process import Server
@@ -64,7 +65,7 @@ def start_server(root: Path, version: str, **environment: str) -> Server:
         pytest.skip(f"the web UI {version} is not in .cache/webui (scripts/test fetches it)")
     shutil.copytree(BUNDLES / version, root / "webui" / version)
     (root / "webui" / "active").write_text(f"{version}\n")
-    return Server(root).start(**environment)
+    return Server(root).start(PYTHONPATH=tiny_upscalers.search_path(), **environment)
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ WIDTH, HEIGHT, STEPS = 128, 96, 4
 class Run:
     """An item that the UI has enqueued, completed, and the graph that it sent."""
 
-    def __init__(self, ui: UI, item: dict[str, Any], graph: dict[str, Any]) -> None:
+    def __init__(self, ui: UI, item: dict[str, Any], graph: dict[str, Any], output: str) -> None:
         self.item = item
         self.graph = graph
         self.nodes = {node["type"]: node for node in graph["nodes"].values()}
-        self.image = ui.server.picture_of(item)
-        self.metadata = ui.server.picture_metadata(item)
+        self.image = ui.server.picture_of(item, output)
+        self.metadata = ui.server.picture_metadata(item, output)
 
 
 async def choose_model(ui: UI, name: str) -> None:
@@ -62,8 +62,8 @@ async def add_reference_image(ui: UI, path: Path) -> None:
     await expect(ui.text("Reference Image #1")).to_be_visible()
 
 
-async def invoke(ui: UI, prompt: str) -> Run:
-    """Generate with what the UI has now."""
+async def invoke(ui: UI, prompt: str, output: str = "canvas_output") -> Run:
+    """Generate with what the UI has now; `output` begins the id of the node that makes the image."""
     await ui.prompt(prompt)
 
     def enqueues(request: Request) -> bool:
@@ -77,4 +77,4 @@ async def invoke(ui: UI, prompt: str) -> Run:
     assert answer is not None
     (item_id,) = (await answer.json())["item_ids"]
     item = wait_until_completed(ui, item_id)
-    return Run(ui, item, json.loads(request.post_data or "")["batch"]["graph"])
+    return Run(ui, item, json.loads(request.post_data or "")["batch"]["graph"], output)

@@ -74,7 +74,8 @@ def describe(png: bytes) -> tuple[str, str, str]:
 
 @pytest.fixture
 def images(server: Server) -> list[str]:
-    """Return the names of four images that are in the gallery before the UI starts."""
+    """Return the names of four images that are in the gallery before the UI starts, and no others."""
+    server.client.delete("/api/v1/images/uncategorized").raise_for_status()
     names = []
     for level in range(4):
         file = io.BytesIO()

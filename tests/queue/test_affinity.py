@@ -4,11 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import processor, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.statements import AFFINITY_REACH
+from invokeclone.tables import session_queue
 from invokeclone.users.current import User
 
 A, B, C = "11111111-aaaa", "22222222-bbbb", "33333333-cccc"
@@ -107,9 +109,8 @@ async def test_paused_workers_claim_no_items(line: Line) -> None:
 async def test_item_bound_to_another_device_is_left_to_it(line: Line) -> None:
     first, second = await line.add(B), await line.add(A)
     async with line.resources.database.write() as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert driver
-        await driver.execute("UPDATE session_queue SET device = 'cuda:1' WHERE item_id = ?", (second,))
+        bound = update(session_queue).where(session_queue.c.item_id == second).values(device="cuda:1")
+        await connection.execute(bound)
     assert await line.take(A) == first
     assert await line.take(A) is None
     assert await line.take(A, device="cuda:1") == second

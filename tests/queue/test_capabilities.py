@@ -52,6 +52,21 @@ async def test_capabilities_of_a_model(client: httpx.AsyncClient) -> None:
     assert (await get(client, "xl"))["refiner"] == "sdxl-refiner"
 
 
+async def test_capabilities_of_all_models_start_with_the_default_one(
+    client: httpx.AsyncClient, library: Resources
+) -> None:
+    answer = await client.get("/api/v2/models/capabilities")
+    described = answer.json()["models"]
+    keys = [model["key"] for model in described]
+    assert {"m", "xl"} <= set(keys)
+    assert described == [await get(client, key) for key in keys]
+    async with library.database.read() as connection:
+        assert keys[0] == (await generation.find_model(connection, None)).key
+        refiners = [config.key for config in await models.search(connection) if config.base == "sdxl-refiner"]
+    assert refiners
+    assert not {*refiners, "ip-adapter_sd15"} & set(keys)
+
+
 @pytest.mark.parametrize(
     ("base", "vae_base"), [("sd-1", "sd-1"), ("flux2", "flux2"), ("z-image", "flux"), ("cogview4", None)]
 )

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.clock import database_now
+from invokeclone.kit.sql.prepared_statements import PreparedStatement
 from invokeclone.queue import leases, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
@@ -32,8 +35,8 @@ async def claim(resources: Resources, worker_id: str = "one", device: str = "cpu
 
 
 async def row(resources: Resources, item_id: int, *names: str) -> tuple[Any, ...]:
-    sql = f"SELECT {', '.join(names)} FROM session_queue WHERE item_id = :item_id"
-    return (await resources.database.fetch(sql, {"item_id": item_id}))[0]
+    sql = f"SELECT {', '.join(names)} FROM session_queue WHERE item_id = {item_id}"
+    return (await resources.database.fetch(sql, ()))[0]
 
 
 async def test_each_claim_has_a_higher_fence_and_a_lease_of_the_databases_clock(
@@ -42,7 +45,8 @@ async def test_each_claim_has_a_higher_fence_and_a_lease_of_the_databases_clock(
     await add(resources, make)
     item = await claim(resources)
     assert item.fence == 1
-    lease, now = await row(resources, item.item_id, "lease_expires_at", "strftime('%Y-%m-%d %H:%M:%f', 'now')")
+    (lease,) = await row(resources, item.item_id, "lease_expires_at")
+    ((now,),) = await PreparedStatement(select(database_now())).rows(resources.database)
     assert lease > now
     assert len(lease) == len(now) == len(item.updated_at)
     assert await row(resources, item.item_id, "worker_id", "device", "interruptions") == ("one", "cpu", 0)

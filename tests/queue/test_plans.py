@@ -54,6 +54,7 @@ SORTED = {"item_ids", "next", "claim", "claim with models"}
 """What comes out of an index already in order."""
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize("name", [*READS, *WRITES])
 async def test_every_query_uses_an_index(name: str, resources: Resources, make: Any) -> None:
     batch = Batch.model_validate(make.batch(runs=20, batch_id="b", destination="d"))

@@ -13,13 +13,14 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.requests import Application
 from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.server.sockets import Sockets
 
 
 @asynccontextmanager
 async def serve_sockets(settings: Settings, database: Database | None = None) -> AsyncIterator[tuple[str, Bus]]:
     """Serve sockets; without accounts a database is not looked at, so there may be none."""
-    bus, sockets = Bus(), Sockets(settings, database or Database(settings.database_path))
+    bus, sockets = Bus(), Sockets(settings, database or SqliteDatabase(settings.database_path))
     app = Application()
     app.mount("/ws", sockets.app)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="websockets-sansio"))

@@ -17,14 +17,15 @@ import pytest
 import yaml
 from fastapi import FastAPI
 
-import invokeclone
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
+from invokeclone.server import page
 from invokeclone.server.app import create_app
 from invokeclone.server.supervision.supervisor import Supervisor
+from invokeclone.server.webui import WebUI
 
 FAKE = (sys.executable, "-S", str(Path(__file__).with_name("fake_worker.py")), "good")
-HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "av", "alembic", "jwt", "argon2")
+HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "av", "alembic", "jwt", "argon2", "obstore")
 
 
 @asynccontextmanager
@@ -65,6 +66,17 @@ async def test_unknown_paths_are_json_404(client: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), path
 
 
+async def test_the_page_may_show_images_at_presigned_urls(tmp_path: Path) -> None:
+    app = FastAPI()
+    app.include_router(page.router(WebUI(tmp_path), "https://media.example"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        policy = (await client.get("/")).headers["content-security-policy"]
+    directives = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))
+    for name in ("img-src", "media-src", "connect-src"):
+        assert directives[name].endswith(" https://media.example")
+    assert directives["default-src"] == "'self'"
+
+
 async def test_page_and_static_files_are_served(client: httpx.AsyncClient) -> None:
     index = await client.get("/")
     assert index.headers["content-type"] == "text/html; charset=utf-8"
@@ -83,8 +95,8 @@ async def test_page_and_static_files_are_served(client: httpx.AsyncClient) -> No
 
 
 async def test_the_page_with_all_its_files_is_at_most_60_kb_compressed(client: httpx.AsyncClient) -> None:
-    names = [file.name for file in (Path(invokeclone.__file__).parent / "server" / "page").iterdir() if file.is_file()]
-    assert "session.js" in names
+    names = sorted(set(re.findall(r'"page/\w+/([\w.]+)"', (await client.get("/")).text)))
+    assert names == ["app.js", "icon.svg", "style.css"]
     sizes = [
         int((await client.get(path, headers={"accept-encoding": "gzip"})).headers["content-length"])
         for path in ("/", *(f"/page/{name}" for name in names))

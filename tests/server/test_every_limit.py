@@ -102,6 +102,14 @@ async def presets(client: Client, number: int) -> httpx.Response:
     return responses[-1]
 
 
+async def webhooks(client: Client, number: int) -> httpx.Response:
+    responses = [await client.post("/api/v1/webhooks/", json={"url": "https://example.com"}) for _ in range(number)]
+    for answer in responses:
+        if answer.status_code == 201:
+            await client.delete(f"/api/v1/webhooks/{answer.json()['webhook_id']}")
+    return responses[-1]
+
+
 async def user_file(client: Client, number: int) -> httpx.Response:
     answer = await client.post("/userdata/x", content=b"x" * (MIB + number - 1))
     await client.delete("/userdata/x")
@@ -174,6 +182,7 @@ CASES: dict[str, tuple[int, Case]] = {
     "comfyui_files": (2, user_files),
     "page_items": (5, lambda client, n: client.get("/api/v1/boards/", params={"offset": 0, "limit": n})),
     "presets": (2, presets),
+    "webhooks": (2, webhooks),
     "import_rows": (3, import_presets),
 }  # fmt: skip
 

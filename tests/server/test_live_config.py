@@ -12,7 +12,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.config.settings_file import FIELDS, FILE, load_settings
 from invokeclone.kit.errors import InvokeCloneError, Unprocessable
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.server import live_config
 from invokeclone.server.app import create_app
 from invokeclone.server.supervision import hardware
@@ -38,7 +38,7 @@ def test_every_change_is_refused_or_loadable_at_startup(tmp_path: Path, name: st
     root = tmp_path / "root"
     root.mkdir(exist_ok=True)
     (root / FILE).write_text("port: 4000\n")
-    resources = Resources(Settings(root=root, port=4000), Database(None), None)  # type: ignore[arg-type]
+    resources = Resources(Settings(root=root, port=4000), SqliteDatabase(None), None)  # type: ignore[arg-type]
     try:
         live_config.change(resources, {name: value})
     except InvokeCloneError as error:
@@ -64,7 +64,7 @@ def test_every_change_is_refused_or_loadable_at_startup(tmp_path: Path, name: st
     ],
 )  # fmt: skip
 def test_a_setting_that_the_server_cannot_run_with_is_refused(tmp_path: Path, given_values: dict[str, Any]) -> None:
-    resources = Resources(Settings(root=tmp_path), Database(None), None)  # type: ignore[arg-type]
+    resources = Resources(Settings(root=tmp_path), SqliteDatabase(None), None)  # type: ignore[arg-type]
     with pytest.raises(Unprocessable):
         live_config.change(resources, given_values)
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +75,7 @@ def test_a_settings_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "own" / "mine.yaml").write_text("port: 4000\n")
     (tmp_path / "root" / FILE).symlink_to("../own/mine.yaml")
-    resources = Resources(Settings(root=tmp_path / "root", port=4000), Database(None), None)  # type: ignore[arg-type]
+    resources = Resources(Settings(root=tmp_path / "root", port=4000), SqliteDatabase(None), None)  # type: ignore[arg-type]
     live_config.change(resources, {"max_queue_history": 7})
     assert (tmp_path / "root" / FILE).is_symlink()
     assert "max_queue_history: 7" in (tmp_path / "own" / "mine.yaml").read_text()
@@ -83,7 +83,7 @@ def test_a_settings_file_that_is_a_link_stays_one(tmp_path: Path) -> None:
 
 def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    resources = Resources(Settings(root=tmp_path), Database(None), None)  # type: ignore[arg-type]
+    resources = Resources(Settings(root=tmp_path), SqliteDatabase(None), None)  # type: ignore[arg-type]
     with pytest.raises(Unprocessable, match="models_dir: the folder file/models cannot be created"):
         live_config.change(resources, {"models_dir": "file/models"})
 

@@ -11,10 +11,20 @@ HTML = TEXTS["index.html"]
 MODULES = {name: text for name, text in TEXTS.items() if name.endswith(".js")}
 
 
-def test_the_browser_is_told_of_all_modules_at_once() -> None:
-    """Each module is loaded with the first ones, not only after the module that imports it."""
-    named = re.findall(r'(?:modulepreload" href|src)="page/(\w+\.js)"', HTML)
-    assert sorted(named) == sorted(MODULES)
+def test_all_modules_are_sent_as_one() -> None:
+    files, _version = page.load(multiuser=False)
+    script = files["app.js"].plain.decode()
+    assert sorted(re.findall(r"^\(\(\) => \{ // (\w+\.js)$", script, re.MULTILINE)) == sorted(MODULES)
+    assert [name for name in files if name.endswith(".js")] == ["app.js"]
+    assert not re.search(r"^\s*(?:import|export)\b", script, re.MULTILINE)
+
+
+def test_lists_that_require_a_sign_in_are_not_preloaded_with_accounts() -> None:
+    expected = {False: 3, True: 1}
+    for multiuser, count in expected.items():
+        html = page.load(multiuser=multiuser)[0]["index.html"].plain.decode()
+        preloaded = re.findall(r'<link rel="preload" as="fetch" crossorigin href="(api/[^"]+)"', html)
+        assert (len(preloaded), preloaded[0]) == (count, "api/v1/auth/status")
 
 
 def test_files_refer_to_no_other_server() -> None:

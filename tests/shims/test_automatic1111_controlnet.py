@@ -57,7 +57,7 @@ async def resolve(library: Resources, request: Generate) -> generation.ResolvedR
 
 
 async def size_of(library: Resources, name: str) -> tuple[int, int]:
-    with Image.open(await service.path(library, name)) as image:
+    with Image.open((await service.file(library, name)).source()) as image:
         return image.size
 
 

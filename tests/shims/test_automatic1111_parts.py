@@ -1,7 +1,6 @@
 """The parts of AUTOMATIC1111's dialect that need no server: samplers, texts with pictures, masks, enlarging, options, refusals."""
 
 import io
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -162,11 +161,9 @@ def test_infotext_without_parameters_is_a_prompt() -> None:
 
 @pytest.mark.parametrize("text", ["a cat\nSteps: 1", "猫 ★ é\nSteps: 1"])
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_infotext_is_embedded_in_every_format(tmp_path: Path, text: str, kind: Any) -> None:
-    file = tmp_path / "a.png"
+def test_infotext_is_embedded_in_every_format(text: str, kind: Any) -> None:
     before = {"invokeai_metadata": '{"seed": 1}'}
-    file.write_bytes(png_files.encode(circle_image(64), 1, before))
-    data = infotext.embed_infotext(file, kind, text)
+    data = infotext.embed_infotext(png_files.encode(circle_image(64), 1, before), kind, text)
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == kind.upper()
         assert image.size == (64, 64)

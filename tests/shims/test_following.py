@@ -12,7 +12,7 @@ from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationEvent, InvocationProgressEvent, InvocationStartedEvent
@@ -49,7 +49,7 @@ class Recorder:
 @pytest.fixture
 async def resources(settings: Settings) -> AsyncIterator[Resources]:
     registry.discover()
-    database = Database(settings.database_path)
+    database = SqliteDatabase(settings.database_path)
     await database.migrate()
     yield Resources(settings, database, Bus())
     await database.close()

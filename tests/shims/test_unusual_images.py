@@ -77,7 +77,7 @@ def opened(data: bytes) -> Image.Image:
 
 
 async def stored(resources: Resources, name: str) -> Image.Image:
-    return opened((await service.path(resources, name)).read_bytes())
+    return opened((await service.file(resources, name)).read())
 
 
 async def uploaded(server: Server, file: UnusualFile) -> Any:

@@ -21,6 +21,7 @@ WORKFLOWS = "/api/v1/workflows"
 PRESETS = "/api/v1/style_presets"
 PROMPTS = "/api/v1/system_prompts"
 STATE = "/api/v1/client_state/default"
+HOOKS = "/api/v1/webhooks"
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ RIGHTS: dict[str, Row] = {
     "get_user_api_v1_auth_users__user_id__get": admins(f"GET {AUTH}/users/{{user}}"),
     "update_user_api_v1_auth_users__user_id__patch": admins(f"PATCH {AUTH}/users/{{user}}", json={"is_admin": True}),
     "delete_user_api_v1_auth_users__user_id__delete": admins(f"DELETE {AUTH}/users/{{user}}", 204),
+    "get_own_quota": everyone(f"GET {AUTH}/me/quota"),
+    "get_user_quota": admins(f"GET {AUTH}/users/{{user}}/quota"),
+    "update_user_quota": admins(f"PATCH {AUTH}/users/{{user}}/quota", json={"pending_items": 5}),
+    "reset_user_quota": admins(f"DELETE {AUTH}/users/{{user}}/quota"),
     # The queue
     "enqueue_batch": everyone(
         f"POST {Q}/enqueue_batch", json={"batch": {"graph": {"nodes": {"a": {"id": "a", "type": "add"}}}, "runs": 1}}
@@ -114,6 +119,7 @@ RIGHTS: dict[str, Row] = {
     "cancel_by_batch_ids": everyone(f"PUT {Q}/cancel_by_batch_ids", json={"batch_ids": ["b"]}),
     "cancel_by_destination": everyone(f"PUT {Q}/cancel_by_destination?destination=d"),
     "retry_items_by_id": owner_row(f"PUT {Q}/retry_items_by_id", json=["{item}"]),
+    "move_items_by_id": owner_row(f"PUT {Q}/move_items_by_id", json={"item_ids": ["{item}"], "to": "front"}),
     "clear": everyone(f"PUT {Q}/clear"),
     "prune": everyone(f"PUT {Q}/prune"),
     "get_current_queue_item": everyone(f"GET {Q}/current"),
@@ -126,6 +132,14 @@ RIGHTS: dict[str, Row] = {
     "prepend_queue_item": owner_row(f"PUT {Q}/i/{{item}}/prepend"),
     "cancel_queue_item": owner_row(f"PUT {Q}/i/{{item}}/cancel"),
     "delete_by_destination": everyone(f"DELETE {Q}/d/d"),
+    # Webhooks
+    "list_webhooks": everyone(f"GET {HOOKS}/"),
+    "create_webhook": everyone(f"POST {HOOKS}/", 201, json={"url": "https://example.com"}),
+    "get_webhook": owner_row(f"GET {HOOKS}/{{webhook}}"),
+    "delete_webhook": owner_row(f"DELETE {HOOKS}/{{webhook}}", 204),
+    "enable_webhook": owner_row(f"POST {HOOKS}/{{webhook}}/enable"),
+    "test_webhook": owner_row(f"POST {HOOKS}/{{webhook}}/test"),
+    "list_webhook_deliveries": owner_row(f"GET {HOOKS}/{{webhook}}/deliveries"),
     # Images
     "upload_image": everyone(
         f"POST {IMAGES}/upload?image_category=general&is_intermediate=false",
@@ -208,6 +222,7 @@ RIGHTS: dict[str, Row] = {
     "get_model_records_by_attrs": everyone(f"GET {MODELS}/get_by_attrs?name=nobody&type=main&base=sd-1", 404),
     "get_model_records_by_hash": everyone(f"GET {MODELS}/get_by_hash?hash=nobody", 404),
     "get_model_record": everyone(f"GET {MODELS}/i/{{model}}"),
+    "list_model_capabilities": everyone(f"GET {MODELS}/capabilities"),
     "get_model_capabilities": everyone(f"GET {MODELS}/i/nobody/capabilities", 404),
     "update_model_record": admins(f"PATCH {MODELS}/i/{{model}}", json={"description": "d"}),
     "delete_model": admins(f"DELETE {MODELS}/i/nobody", 404),

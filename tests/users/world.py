@@ -17,7 +17,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
 from tests.accounts import Account, account
 from tests.images.videos.conftest import encode_video
-from tests.users.rights import BOARDS, IMAGES, PRESET, PRESETS, PROMPTS, SECRET, STATE, VIDEOS, WORKFLOWS, Q, Row
+from tests.users.rights import BOARDS, HOOKS, IMAGES, PRESET, PRESETS, PROMPTS, SECRET, STATE, VIDEOS, WORKFLOWS, Q, Row
 
 PLACEHOLDER = re.compile(r"\{([a-z ]+)\}")
 WATCHED = {
@@ -29,6 +29,7 @@ WATCHED = {
     "preset": f"{PRESETS}/i/",
     "prompt": f"{PROMPTS}/i/",
     "comfy": "/queue?id=",
+    "webhook": f"{HOOKS}/",
 }
 """Where the owner sees a thing: after others have asked, it must be there as it was."""
 
@@ -93,6 +94,9 @@ class World:
                 return str((await self._request("POST", f"{WORKFLOWS}/", json={"workflow": FORM}))["workflow_id"])
             case "preset":
                 return str((await self._request("POST", f"{PRESETS}/", data={"data": PRESET}))["id"])
+            case "webhook":
+                hook = {"url": "http://127.0.0.1:9/", "description": SECRET}
+                return str((await self._request("POST", f"{HOOKS}/", json=hook))["webhook_id"])
             case "prompt":
                 prompt = {"name": f"n{self._count}", "content": SECRET}
                 return str((await self._request("POST", f"{PROMPTS}/", json=prompt))["id"])
@@ -177,7 +181,8 @@ def _steady(body: Any) -> Any:
 @asynccontextmanager
 async def serve_world(settings: Settings) -> AsyncIterator[World]:
     """Serve the application without workers and lend a client to each of the four."""
-    app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
+    changes = {"multiuser": True, "allow_private_webhook_urls": True}
+    app = create_app(settings.model_copy(update=changes), worker_command=None)
     world = World(app, encode_video((32, 32), 2))
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))

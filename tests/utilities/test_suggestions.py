@@ -102,7 +102,7 @@ async def test_image_is_described(
     assert answer.json() == {"prompt": "a longer prompt", "error": None}
     ((name, body),) = workers.asked
     assert (name, body["instruction"]) == ("write_text", "say")
-    assert body["image"] == str(await images.path(resources, image_name))
+    assert body["image"] == (await images.file(resources, image_name)).key
 
 
 async def test_task_completion_emits_an_event(

@@ -6,22 +6,29 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import orjson
 import pytest
+from PIL import Image
 
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.session.graph import Graph
+from invokeclone.graph.vocabulary.taxonomy import BaseModelType, SubModelType
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
+from invokeclone.worker.interfaces.context import Context, make_context
 from invokeclone.worker.interfaces.tools import Tools
+from invokeclone.worker.loop import Outcome
 from invokeclone.worker.recent_images import RecentImages
+from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import TensorStore
+from tests.worker.joined import Claims, Link
 
 TOYS = Path(__file__).parent / "toys.py"
 
@@ -73,6 +80,16 @@ async def tools(resources: Resources, channel: FakeChannel, tmp_path: Path) -> T
         images=RecentImages(100_000),
         engine=Engine(resources.settings, "cpu"),
     )
+
+
+@pytest.fixture
+def claims(resources: Resources) -> Claims:
+    return Claims(resources.database)
+
+
+@pytest.fixture
+def link(resources: Resources) -> Link:
+    return Link(resources)
 
 
 class Make:
@@ -132,3 +149,64 @@ def canceled() -> threading.Event:
 @pytest.fixture
 def name() -> Callable[[], str]:
     return lambda: str(uuid.uuid4())
+
+
+Ask = Callable[..., Any]
+
+
+class FakeEngine:
+    """Loads words."""
+
+    def wait_until_imported(self) -> None:
+        """Return at once: nothing is imported."""
+
+    def watch_modules(self) -> None:
+        """No module is run."""
+
+    def unwatch_modules(self) -> None:
+        """No module is run."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def load(self, config: Any, path: Path, submodel: SubModelType | None) -> str:
+        self.asked.append((config.key, path, submodel))
+        return f"loaded {config.name}"
+
+    def load_file(self, path: Path, loader: Any) -> Any:
+        return loader(path) if loader else path
+
+    def preview(self, latents: Any, base: BaseModelType) -> tuple[Image.Image, int]:
+        self.asked.append((latents, base))
+        return Image.new("RGB", (16, 8), "red"), 16 if base is BaseModelType.Wan else 8
+
+    def new_stats(self) -> None:
+        pass
+
+    def stats(self) -> None:
+        return None
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
+    """Run a node that calls a function with its context, and return what that returned or raise what it raised."""
+
+    async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
+        answers: list[Any] = []
+        toys.CALL.append(lambda context: answers.append(question(context)))
+        claimed_item = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
+        runner = SessionRunner(replace(tools, engine=engine), make_context)  # type: ignore[arg-type]
+        try:
+            outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)
+        finally:
+            toys.CALL.clear()
+        if outcome.error:
+            raise AssertionError(outcome.error.error_traceback)
+        return answers[0]
+
+    return act

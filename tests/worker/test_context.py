@@ -43,57 +43,26 @@ from invokeclone.worker.interfaces.progress import progress_fraction
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.loop import Outcome
 from invokeclone.worker.runner import SessionRunner
+from tests.worker.conftest import Ask, FakeEngine
+from tests.worker.joined import Claims, Link, join
 
-Ask = Callable[..., Any]
 
-
-class FakeEngine:
-    """Loads words."""
-
-    def wait_until_imported(self) -> None:
-        """Return at once: nothing is imported."""
-
-    def watch_modules(self) -> None:
-        """No module is run."""
-
-    def unwatch_modules(self) -> None:
-        """No module is run."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-
-    def load(self, config: Any, path: Path, submodel: SubModelType | None) -> str:
-        self.asked.append((config.key, path, submodel))
-        return f"loaded {config.name}"
-
-    def load_file(self, path: Path, loader: Any) -> Any:
-        return loader(path) if loader else path
-
-    def preview(self, latents: Any, base: BaseModelType) -> tuple[Image.Image, int]:
-        self.asked.append((latents, base))
-        return Image.new("RGB", (16, 8), "red"), 16 if base is BaseModelType.Wan else 8
-
-    def new_stats(self) -> None:
-        pass
-
-    def stats(self) -> None:
-        return None
+@pytest.fixture(params=["local", "joined"])
+def runs(request: pytest.FixtureRequest, tools: Tools, engine: FakeEngine, link: Link, tmp_path: Path) -> Tools:
+    """Return the tools of a worker on the server's database and files, or of one that has neither."""
+    local: Tools = replace(tools, engine=engine)  # type: ignore[arg-type]
+    return local if request.param == "local" else join(local, link, tmp_path / "joined")
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest.fixture
-def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
+def ask(runs: Tools, claims: Claims, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
     """Run a node that calls a function with its context, and return what that returned or raise what it raised."""
 
     async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
         answers: list[Any] = []
         toys.CALL.append(lambda context: answers.append(question(context)))
-        claimed_item = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
-        runner = SessionRunner(replace(tools, engine=engine), make_context)  # type: ignore[arg-type]
+        claimed_item = await claims.add(make.item({"ask": {"type": "toy_context", **fields}}, **(item or {})))
+        runner = SessionRunner(runs, make_context)
         try:
             outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)
         finally:
@@ -266,6 +235,9 @@ def config(**changes: Any) -> ModelConfig:
 
 @pytest.fixture
 async def models(resources: Resources) -> None:
+    folder = resources.settings.models_path / "sd1" / "tiny"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "weights.bin").write_bytes(b"weights")
     async with resources.database.write() as connection:
         await models_store.add(connection, config())
         await models_store.add(connection, config(key="k2", path="a", name="Twin"))
@@ -274,7 +246,7 @@ async def models(resources: Resources) -> None:
 
 @pytest.mark.usefixtures("models")
 async def test_each_load_is_reported_before_and_after(
-    ask: Ask, channel: Any, engine: FakeEngine, resources: Resources
+    ask: Ask, channel: Any, engine: FakeEngine, resources: Resources, runs: Tools
 ) -> None:
     identifier = ModelIdentifierField(
         key="k1", hash="h", name="n", base=BaseModelType.StableDiffusion1, type=ModelType.Main, submodel_type="unet"
@@ -284,9 +256,13 @@ async def test_each_load_is_reported_before_and_after(
         return [context.models.load(identifier), context.models.load("k1", SubModelType.VAE), context.models.load("k1")]
 
     assert await ask(load) == ["loaded Tiny"] * 3
-    path = resources.settings.models_path / "sd1/tiny"
+    path = engine.asked[0][1]
     assert engine.asked == [("k1", path, "unet"), ("k1", path, "vae"), ("k1", path, None)]
-    events = [(name, data) for name, data in channel.sent if not name.startswith("invocation_c")][1:]
+    assert [file.read_bytes() for file in path.rglob("*.*")] == [b"weights"]
+    assert (path == resources.settings.models_path / "sd1/tiny") is (runs.remote is None)
+    sent = [(name, data) for name, data in channel.sent if not name.startswith("invocation_c")][1:]
+    events = [(name, data) for name, data in sent if data.get("message") != "Fetching model Tiny"]
+    assert (len(events) < len(sent)) is (runs.remote is not None)
     assert [name for name, _ in events] == ["invocation_progress", "model_load_started", "model_load_complete"] * 3
     assert [data["message"] for _, data in events[::3]] == [
         "Loading model Tiny (unet)",
@@ -313,12 +289,15 @@ async def test_models_are_found_by_attributes_and_path(ask: Ask, resources: Reso
             len(models.search_by_attrs(base=BaseModelType.StableDiffusion1, type=ModelType.Main)),
             [model.key for model in models.search_by_path(Path("sd1/tiny"))],
             [model.key for model in models.search_by_path(resources.settings.models_path / "sd1/tiny")],
-            models.get_absolute_path(models.get_config("k1")) == resources.settings.models_path / "sd1/tiny",
-            models.get_absolute_path("/x/y"),
+            [model.key for model in models.search_by_path(models.get_absolute_path(models.get_config("k1")))],
+            models.get_absolute_path("sd1/tiny") == models.get_absolute_path(models.get_config("k1")),
+            (models.get_absolute_path("sd1/tiny/unet") / "weights.bin").read_bytes(),
+            models.get_absolute_path(__file__),
             models.load_by_attrs("Tiny", BaseModelType.StableDiffusion1, ModelType.Main),
         ]
 
-    assert await ask(use) == [True, False, "Twin", 2, 3, ["k1"], ["k1"], True, Path("/x/y"), "loaded Tiny"]
+    found = [True, False, "Twin", 2, 3, ["k1"], ["k1"], ["k1"], True, b"weights", Path(__file__), "loaded Tiny"]
+    assert await ask(use) == found
     sd1, main = BaseModelType.StableDiffusion1, ModelType.Main
     await error_text(ask, lambda context: context.models.get_config("nope"), UnknownModelException)
     await error_text(ask, lambda context: context.models.load("nope"), UnknownModelException)
@@ -406,7 +385,7 @@ async def test_context_exposes_the_queue_item(ask: Ask, resources: Resources) ->
             item.session_id == item.session.id,
             list(item.session.graph.nodes),
             item.workflow,
-            context.config.get() is resources.settings,
+            context.config.get().limits is resources.settings.limits,
         ]
 
     expected = [True, "ask", 5, 1, True, ["ask"], {"name": "w"}, True]

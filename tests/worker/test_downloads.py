@@ -129,7 +129,7 @@ async def test_cancel_stops_the_download_which_is_resumed_later(models, web, pro
 
 async def test_concurrent_downloads_fetch_the_file_once(resources, web, monkeypatch):
     """As two workers do it: the second waits for the first."""
-    monkeypatch.setattr("invokeclone.models.install.download_cache.POLL_S", 0.01)
+    monkeypatch.setattr("invokeclone.kit.files.file_locks.POLL_S", 0.01)
     web.page("/a.bin", b"data")
     first, second = DownloadCache(resources), DownloadCache(resources)
     url = f"{web.url}/a.bin"

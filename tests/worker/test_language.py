@@ -11,11 +11,13 @@ from sqlalchemy import insert
 from invokeclone.kit.times import now
 from invokeclone.models.errors import UnknownModelException
 from invokeclone.tables import models
+from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.requests import Requests
 from tests.conftest import RecordedEvents
 from tests.language_models import write_llava, write_text_llm
 from tests.rooms import encode_image, picture
+from tests.worker.joined import Link, join
 
 
 async def register(tools: Tools, key: str, model_type: str, path: Path) -> None:
@@ -51,9 +53,8 @@ async def test_text_generation_reports_progress(tools: Tools, events: RecordedEv
 
 async def test_image_is_described(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "llava", "llava_onevision", write_llava(tmp_path / "llava"))
-    image = tmp_path / "x.png"
-    image.write_bytes(encode_image(picture("RGBA")))
-    answer = await request_text(tools, model_key="llava", image=str(image), instruction="say")
+    tools.resources.storage.write("images/x.png", encode_image(picture("RGBA")))
+    answer = await request_text(tools, model_key="llava", image="images/x.png", instruction="say")
     assert answer["error"] is None
     assert answer["text"]
 
@@ -66,3 +67,15 @@ async def test_errors_are_returned_in_the_answer(tools: Tools, tmp_path: Path) -
     assert "are missing from" in answer["error"]
     with pytest.raises(UnknownModelException):
         await request_text(tools, **body, model_key="unknown")
+
+
+async def test_a_joined_worker_fetches_the_model(tools: Tools, link: Link, tmp_path: Path) -> None:
+    await register(tools, "llm", "text_llm", write_text_llm(tmp_path / "llm"))
+    joined = join(tools, link, tmp_path / "joined")
+    body = {"model_key": "llm", "prompt": "a cat", "system_prompt": None, "max_tokens": 5, "seed": 3}
+    assert await request_text(joined, **body) == await request_text(tools, **body)
+    assert (tools.resources.settings.model_cache_path).is_dir()
+    answer = await request_text(joined, model_key="llm", image=str(tmp_path / "x.png"), instruction="say")
+    assert "on the server's machine" in answer["error"]
+    with pytest.raises(NotOnThisWorker):
+        await Requests(joined).answer("convert_model", {})

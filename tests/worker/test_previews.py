@@ -45,7 +45,8 @@ async def previews(resources: Resources, tools: Tools) -> Any:
 
     def make(**settings: Any) -> Previews:
         changed = replace(tools, resources=_with(resources, **settings))
-        return Previews(SimpleNamespace(tools=changed))  # type: ignore[arg-type]
+        session = SimpleNamespace(tools=changed, model_files=changed.backend.model_files())
+        return Previews(session)  # type: ignore[arg-type]
 
     return make
 

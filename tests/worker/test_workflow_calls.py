@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ from invokeclone.worker.runner import SessionRunner
 from invokeclone.worker.tensors import StoredObjectNotFound
 from invokeclone.workflows import service as library
 from invokeclone.workflows.schemas import WorkflowWithoutID
+from tests.worker.joined import WORKER, Link, join
 from tests.workflows.drawing import RETURNING, RETURNS, callable_workflow, edge, form, node
 
 EVERYTHING = ItemFilter(queue_id="default")
@@ -32,11 +34,12 @@ INPUT = "saved_workflow_input::i::value"
 class Queue:
     """The queue with one worker, turned by hand."""
 
-    def __init__(self, tools: Tools, device: str = "cpu") -> None:
+    def __init__(self, tools: Tools, device: str = "cpu", joined: Tools | None = None) -> None:
         self.tools = tools
         self.device = device
         self.resources = tools.resources
-        self.runner = SessionRunner(tools, make_context)
+        self.is_joined = joined is not None
+        self.runner = SessionRunner(joined or tools, make_context)
 
     async def save(self, sent: dict[str, Any], user: User = SYSTEM) -> str:
         """Put a workflow into the library and return its id."""
@@ -53,7 +56,7 @@ class Queue:
 
     async def turn(self) -> int | None:
         """Run the next item as far as it goes and return its id."""
-        item = await service.claim(self.resources, self.device)
+        item = await service.claim(self.resources, self.device, worker_id=WORKER if self.is_joined else None)
         if item is None:
             return None
         outcome = await asyncio.to_thread(self.runner.run, item, threading.Event())
@@ -95,9 +98,11 @@ def nodes(toys: ModuleType) -> None:
     registry.discover()
 
 
-@pytest.fixture
-def queue(tools: Tools) -> Queue:
-    return Queue(tools)
+@pytest.fixture(params=["local", "joined"])
+def queue(request: pytest.FixtureRequest, tools: Tools, link: Link, tmp_path: Path) -> Queue:
+    """Return the queue with a worker on the same database, or one that only has a link to the server."""
+    joined = join(tools, link, tmp_path / "joined") if request.param == "joined" else None
+    return Queue(tools, joined=joined)
 
 
 Call = Callable[..., Awaitable[int]]
@@ -290,7 +295,7 @@ async def test_call_over_the_queue_limit_is_refused(queue: Queue, call: Call) ->
     settings = queue.resources.settings.model_copy(update={"max_queue_size": 3})
     queue.runner._tools = replace(queue.tools, resources=replace(queue.resources, settings=settings))
     await queue.enqueue({"a": {"type": "toy_number"}})
-    assert "do not fit" in await refusal_text(queue, caller)
+    assert "cannot be enqueued: the queue is full" in await refusal_text(queue, caller)
     assert await queue.statuses() == ["failed", "completed"]
 
 
@@ -311,11 +316,13 @@ async def test_recursive_workflow_stops_at_the_depth_limit(queue: Queue, call: C
     assert "at most 4 levels deep" in (await queue.row(caller))["error_message"]
 
 
-async def test_calling_a_workflow_needs_read_access(tools: Tools, call: Call) -> None:
+async def test_calling_a_workflow_needs_read_access(queue: Queue, tools: Tools, call: Call, tmp_path: Path) -> None:
     from tests.accounts import account
 
     settings = tools.resources.settings.model_copy(update={"multiuser": True})
-    shared = Queue(replace(tools, resources=replace(tools.resources, settings=settings)))
+    local = replace(tools, resources=replace(tools.resources, settings=settings))
+    joined = join(local, Link(local.resources), tmp_path / "shared") if queue.is_joined else None
+    shared = Queue(local, joined=joined)
     owner, other = [User(user_id=(await account(tools.resources.database, name)).user_id) for name in ("ann", "bob")]
     workflow_id = await shared.save(offering(), owner)
     assert "another user" in await refusal_text(shared, await call(workflow_id, other))

@@ -1,5 +1,6 @@
 """Lists of the library: pages, order, filters, counts and tags; what they cost is a matter of one index and no JSON."""
 
+import pytest
 from sqlalchemy import text
 
 from invokeclone.graph.invocations import registry
@@ -148,6 +149,7 @@ async def test_counts_and_tags(client, resources) -> None:
         assert (await client.get(f"{WORKFLOWS}/{what}")).status_code == 422
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 async def test_lists_skip_the_workflow_column_and_find_outdated_rows_by_index(client, resources) -> None:
     await make(client)
     shape = Filter(categories=())

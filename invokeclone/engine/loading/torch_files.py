@@ -1,6 +1,6 @@
 """Torch files (.pt, .pth, .ckpt, .bin) as tensors without torch.load; `models.files` interprets their pickles."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ _DTYPES = {
     "U32": torch.uint32, "U64": torch.uint64,
 }  # fmt: skip
 _MAX_DEPTH = 4
+_MAX_MODULES = 12
+"""Maximum depth of modules in modules."""
 _ALIGNMENT = 16
 _MAX_REUSE = 16
 """Limit of the total size of all tensors, in multiples of the file's size; tied weights share a storage."""
@@ -35,10 +37,29 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_modules(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file by dotted names; of a TorchScript archive too, whose code is ignored.
+
+    Raises InvalidModel as `read` does.
+    """
+    content = pickles.read_content(path, with_modules=True)
+    reader = _Reader(path, content.extents, _MAX_MODULES)
+    return dict(_flat(reader.tensors(content.values, 0), ""))
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in values.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{name}", value
+        else:
+            yield from _flat(value, f"{prefix}{name}.")
+
+
 class _Reader:
     """Creates tensors from a file's storages; several tensors may be views of one storage."""
 
-    def __init__(self, path: Path, extents: Mapping[str, Extent]) -> None:
+    def __init__(self, path: Path, extents: Mapping[str, Extent], max_depth: int = _MAX_DEPTH) -> None:
+        self._max_depth = max_depth
         size = path.stat().st_size
         self._path, self._extents, self._left = path, extents, size * _MAX_REUSE
         self._whole = torch.UntypedStorage.from_file(str(path), False, size)
@@ -50,7 +71,7 @@ class _Reader:
         for name, value in values.items():
             if isinstance(value, StoredTensor):
                 result[str(name)] = self._tensor(value)
-            elif isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            elif isinstance(value, Mapping) and depth < self._max_depth:
                 self._spend(len(value))
                 result[str(name)] = self.tensors(value, depth + 1)
         return result

@@ -15,11 +15,8 @@ def _family(name: str) -> UnsupportedNode:
 
 
 _GRAY = UnsupportedNode("a detector model", "use canny_edge_detection, content_shuffle or an uploaded image")
-_UPSCALE = UnsupportedNode("an upscaling model", "use img_resize or img_scale")
 
 _TYPES: dict[str, UnsupportedNode] = {
-    "infill_lama": UnsupportedNode("LaMa", "choose another infill method: patchmatch, tile, cv2 or color"),
-    **dict.fromkeys(("esrgan", "spandrel_image_to_image", "spandrel_image_to_image_autoscale"), _UPSCALE),
     **dict.fromkeys(
         (
             "depth_anything_depth_estimation",

@@ -5,6 +5,7 @@ Their folder is deleted at startup and at shutdown, so files left by a crash do 
 
 import asyncio
 import shutil
+import stat
 import threading
 import time
 import zipfile
@@ -36,6 +37,7 @@ from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.files.storage import make_folder
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.users import rights
 from invokeclone.users.current import User
 
@@ -50,6 +52,10 @@ RETENTION_S = 24 * 3600
 """Zip files that are not downloaded are removed after a day, or when there are more than `MAX_READY`."""
 
 PIECE = 1024 * 1024
+ZIP_TIMES = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
+"""The first and the last time that a file in a zip file can have."""
+ZIP_ATTRIBUTES = (stat.S_IFREG | 0o600) << 16
+"""Permissions of extracted files: for their owner."""
 NAME_LENGTH = 100
 UNCATEGORIZED = "Uncategorized"
 MISSING = "missing.txt"
@@ -207,17 +213,20 @@ class ImageDownloads:
         missing = []
         for entry, location in contents.entries.items():
             try:
-                self._add(archive, entry, files.full_path(self._resources.settings, location))
+                self._add(archive, entry, StoredFile(self._resources.storage, files.full_key(location)))
             except FileNotFoundError:
                 missing.append(entry)
                 if not contents.allow_missing or len(missing) == len(contents.entries):
                     raise
         return missing
 
-    def _add(self, archive: zipfile.ZipFile, entry: str, path: Path) -> None:
-        info = zipfile.ZipInfo.from_file(path, entry, strict_timestamps=False)
-        with path.open("rb") as source, archive.open(info, "w") as target:
-            while piece := source.read(PIECE):
+    def _add(self, archive: zipfile.ZipFile, entry: str, file: StoredFile) -> None:
+        status = file.stat()
+        modified = status.modified.astimezone().timetuple()[:6]
+        info = zipfile.ZipInfo(entry, min(max(modified, ZIP_TIMES[0]), ZIP_TIMES[1]))
+        info.file_size, info.external_attr = status.size, ZIP_ATTRIBUTES
+        with archive.open(info, "w") as target:
+            for piece in file.storage.chunks(file.key, PIECE):
                 if self._stopping.is_set():
                     raise _ServerStopping
                 target.write(piece)

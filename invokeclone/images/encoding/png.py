@@ -93,6 +93,20 @@ def copy_with_texts(data: bytes, texts: Mapping[str, str]) -> bytes | None:
     return _assemble(header, b"".join(packed), texts)
 
 
+def complete_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of the PNG in `data`, without decoding its pixels; None if it is no complete PNG file."""
+    if not data.startswith(SIGNATURE):
+        return None
+    header, last, end = b"", b"", len(SIGNATURE)
+    for name, content in _chunks(data):
+        header = header or content
+        last, end = name, end + len(content) + CHUNK_FRAME
+    if last != b"IEND" or end != len(data) or len(header) != HEADER.size:
+        return None
+    width, height = struct.unpack_from(">II", header)
+    return (width, height) if width and height else None
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and content of each complete chunk."""
     position = len(SIGNATURE)
@@ -131,7 +145,7 @@ def texts_of(image: Image.Image) -> dict[str, str]:
     return {key: str(image.info[key]) for key in (METADATA, WORKFLOW, GRAPH) if key in image.info}
 
 
-def read_embedded_texts(path: Path) -> dict[str, str]:
+def read_embedded_texts(source: Path | io.BytesIO) -> dict[str, str]:
     """Return the three texts of a file, as far as present, without decoding pixels. Raises OSError."""
-    with open_stored_image(path) as image:
+    with open_stored_image(source) as image:
         return texts_of(image)

@@ -1,20 +1,19 @@
-"""Thumbnails of records of other packages: one WEBP file per record id in a folder.
+"""Thumbnails of records of other packages: one WEBP file per record id in an area of the storage.
 
 A record stores a version token, new with each image, which is the query of the image's URL: so browsers may cache what
 they have downloaded.
 """
 
 import secrets
-from pathlib import Path
 from typing import NamedTuple
 
 from invokeclone.images import files
 from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import NotAnImage
 from invokeclone.kit.config.limits import Limits
-from invokeclone.kit.errors import NotFound
-from invokeclone.kit.files.storage import remove_file, safe_join, write_file
+from invokeclone.kit.errors import BadRequest, NotFound
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 
 
 class NoThumbnail(NotFound):
@@ -25,9 +24,9 @@ class NoThumbnail(NotFound):
 
 
 class StoredThumbnail(NamedTuple):
-    """A thumbnail on disk."""
+    """A thumbnail that exists."""
 
-    path: Path
+    file: StoredFile
     name: str
     """The file name for downloads."""
     bundled: bool
@@ -46,23 +45,28 @@ async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
     return await in_thread(lambda: files.thumbnail(upload_files.decode(data, limits)))
 
 
-async def save(folder: Path, record_id: str, webp: bytes) -> None:
+async def save(storage: ObjectStorage, area: str, record_id: str, webp: bytes) -> None:
     """Write the thumbnail of a record, replacing an earlier one."""
-    await in_thread(lambda: write_file(_file(folder, record_id), webp))
+    await in_thread(lambda: storage.write(_key(area, record_id), webp, replace=True))
 
 
-async def remove(folder: Path, record_id: str) -> None:
-    """Remove the thumbnail of a record, if there is one."""
-    await in_thread(lambda: remove_file(_file(folder, record_id)))
+async def remove(storage: ObjectStorage, area: str, record_id: str) -> None:
+    """Remove the thumbnail of a record, if there is one; raises OSError."""
+    failed = await in_thread(lambda: storage.delete([_key(area, record_id)]))
+    for error in failed.values():
+        raise error
 
 
-async def find(folder: Path, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
+async def find(storage: ObjectStorage, area: str, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
     """Return the thumbnail of a record; raises NoThumbnail."""
-    path = _file(folder, record_id)
-    if not await in_thread(path.is_file):
+    file = StoredFile(storage, _key(area, record_id))
+    if not await in_thread(file.exists):
         raise NoThumbnail(record_id)
-    return StoredThumbnail(path, f"{record_id}.png", bundled)
+    return StoredThumbnail(file, f"{record_id}.png", bundled)
 
 
-def _file(folder: Path, record_id: str) -> Path:
-    return safe_join(folder, f"{record_id}.webp")
+def _key(area: str, record_id: str) -> str:
+    """Return the key of a thumbnail; raises BadRequest for an id that is not one component of a path."""
+    if not record_id or "/" in record_id or "\\" in record_id or "\0" in record_id:
+        raise BadRequest(f"not a file name: {record_id!r}")
+    return f"{area}/{record_id}.webp"

@@ -4,13 +4,14 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import CompoundSelect, Integer, Select, bindparam, func, literal_column, select
+from sqlalchemy import CompoundSelect, Select, bindparam, func, literal_column, select
 
 from invokeclone.images import store
 from invokeclone.images.lists import name_lists, queries, search
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
+from invokeclone.kit.sql.types import RowCount
 
 ALL_KINDS = (IMAGES, VIDEOS)
 _SHARED_FIELDS = ("width", "height", "starred", "is_intermediate", "board_id", "created_at")
@@ -22,8 +23,8 @@ def page_refs(
 ) -> CompoundSelect[Any] | Select[Any]:
     """Return the statement for kinds and names of a `ListPart`, optionally from a day on."""
     listed = queries.select_ordered(image_filter, ALL_KINDS, backwards=backwards, from_day=from_day)
-    return listed.limit(bindparam("take", type_=Integer, required=False)).offset(
-        bindparam("skip", type_=Integer, required=False)
+    return listed.limit(bindparam("take", type_=RowCount, required=False)).offset(
+        bindparam("skip", type_=RowCount, required=False)
     )
 
 

@@ -58,5 +58,7 @@ def _mentions(term: str, kind: MediaKind) -> ColumnElement[bool]:
     texts = kind.table.c.metadata
     if not term.isascii():  # LIKE folds the case of ASCII only
         return or_(*[func.folded_like(texts, f"%{form}%") == 1 for form in search.plain_forms(term)])
-    in_time = [kind.table.c.created_at.like(f"%{term}%")] if search.IN_A_TIME.fullmatch(term) else []
-    return or_(*in_time, *[texts.like(f"%{form}%") for form in search.forms(term)])
+    in_time = (
+        [func.like_ignoring_case(kind.table.c.created_at, f"%{term}%")] if search.IN_A_TIME.fullmatch(term) else []
+    )
+    return or_(*in_time, *[func.like_ignoring_case(texts, f"%{form}%") for form in search.forms(term)])

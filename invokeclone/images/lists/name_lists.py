@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, Subquery, cast, func, select
+from sqlalchemy import ColumnElement, Select, Subquery, func, select
 
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
 
@@ -13,7 +13,7 @@ def json_array_statement(ordered_list: Subquery, item: ColumnElement[Any]) -> Se
     A million names are 40 MB of JSON; SQLite writes them in half the time needed to return rows, without holding the
     interpreter lock.
     """
-    columns: tuple[ColumnElement[Any], ...] = (cast(func.json_group_array(item), LargeBinary), func.count())
+    columns: tuple[ColumnElement[Any], ...] = (func.utf8(func.json_group_array(item)), func.count())
     return select(*columns).select_from(ordered_list)
 
 

@@ -25,8 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.operators import custom_op
 
+from invokeclone.images.lists import trigram_search
 from invokeclone.images.schemas import ImageFilter
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source
+from invokeclone.kit.sql.functions import ByDatabase
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, dialect_of
 from invokeclone.tables import app_state, images
 
 TRIGRAM_LENGTH = 3
@@ -169,6 +171,8 @@ async def with_text_query(source: Source, image_filter: ImageFilter) -> ImageFil
     """Return the filter with the query of the text index, if the index helps."""
     if not image_filter.search_term:
         return image_filter
+    if dialect_of(source) == "postgresql":
+        return await trigram_search.with_text_query(source, image_filter)
     short = len(image_filter.search_term) < TRIGRAM_LENGTH
     text_query = await _short_query(source, image_filter.search_term) if short else query(image_filter.search_term)
     if text_query is None:
@@ -188,8 +192,9 @@ def for_page(image_filter: ImageFilter) -> ImageFilter:
 
 
 def without_index(condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return the condition in a form that prevents the use of an index, so that the candidates are looked up first."""
-    return UnaryExpression(condition.self_group(), operator=custom_op("+"), type_=Boolean())
+    """Return the condition in a form that prevents SQLite's use of an index: the candidates are looked up first."""
+    prevented = UnaryExpression(condition.self_group(), operator=custom_op("+"), type_=Boolean())
+    return ByDatabase(sqlite=prevented, postgresql=condition)
 
 
 def candidates(text_query: str) -> ColumnElement[bool]:
@@ -198,4 +203,5 @@ def candidates(text_query: str) -> ColumnElement[bool]:
     matches = select(_TEXTS.c.rowid).where(literal_column("images_text").op("MATCH")(text_query))
     newest = images.alias("newest")
     later = select(newest.c.image_id).where(newest.c.image_id > until)
-    return images.c.image_id.in_(union_all(matches, later))
+    by_trigrams = trigram_search.candidates(text_query)
+    return ByDatabase(sqlite=images.c.image_id.in_(union_all(matches, later)), postgresql=by_trigrams)

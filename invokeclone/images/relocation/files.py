@@ -1,20 +1,19 @@
 """Moving image files without a moment of absence: the target is created first, then the origin is removed.
 
-Blocking. A file is hard-linked, or copied where the file system does not support links.
+Blocking. Local files are hard-linked, or copied where the file system does not support links; an S3 service copies.
 """
 
 import contextlib
 import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from invokeclone.images import files
-from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.schemas import ImageLocation
-from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.files.storage import make_folder
+from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
+
+ROOTS = ("images", "images/thumbnails")
+"""Keys of the folders of images and thumbnails."""
 
 
 def is_inside(subfolder: str) -> bool:
@@ -23,51 +22,27 @@ def is_inside(subfolder: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts
 
 
-def exists(settings: Settings, location: ImageLocation) -> bool:
+def exists(storage: ObjectStorage, location: ImageLocation) -> bool:
     """Return whether the image file exists at `location`."""
-    return files.full_path(settings, location).is_file()
+    return StoredFile(storage, files.full_key(location)).exists()
 
 
-def duplicate(settings: Settings, origin: ImageLocation, target: ImageLocation) -> bool:
+def duplicate(storage: ObjectStorage, origin: ImageLocation, target: ImageLocation) -> bool:
     """Create the files of `origin` at `target` too; false without an image file.
 
     Raises OSError without partial files.
     """
-    if not exists(settings, origin):
+    if not exists(storage, origin):
         return False
     with contextlib.suppress(FileNotFoundError):  # a missing thumbnail is created on request
-        _duplicate(files.thumbnail_path(settings, origin), files.thumbnail_path(settings, target))
-    _duplicate(files.full_path(settings, origin), files.full_path(settings, target))
+        storage.copy(files.thumbnail_key(origin), files.thumbnail_key(target))
+    storage.copy(files.full_key(origin), files.full_key(target))
     return True
 
 
-def _duplicate(origin: Path, target: Path) -> None:
-    if target.exists() and target.samefile(origin):
-        return
-    make_folder(target.parent)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        _link_or_copy(origin, part)
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _link_or_copy(origin: Path, target: Path) -> None:
-    try:
-        os.link(origin, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # no hard links, too many of them, or another disk
-        shutil.copyfile(origin, target)
-        with target.open("rb+") as copy:
-            os.fsync(copy.fileno())
-
-
-def settle(settings: Settings, subfolders: Iterable[str]) -> None:
+def settle(storage: ObjectStorage, subfolders: Iterable[str]) -> None:
     """Sync the folders of new files to disk, so that a power failure cannot lose both copies."""
-    for path in _folders(settings, subfolders):
+    for path in _folders(storage, subfolders):
         if os.name == "posix" and path.is_dir():
             handle = os.open(path, os.O_RDONLY)
             try:
@@ -76,27 +51,29 @@ def settle(settings: Settings, subfolders: Iterable[str]) -> None:
                 os.close(handle)
 
 
-def clear(settings: Settings, locations: list[ImageLocation]) -> list[ImageLocation]:
+def clear(storage: ObjectStorage, locations: list[ImageLocation]) -> list[ImageLocation]:
     """Remove the origins of moved files; returns the locations whose removal failed."""
-    return files.remove(settings, locations)
+    return files.remove(storage, locations)
 
 
-def prune(settings: Settings, subfolders: Iterable[str]) -> None:
+def prune(storage: ObjectStorage, subfolders: Iterable[str]) -> None:
     """Remove empty folders, and their parents if those are empty."""
-    for start in _folders(settings, subfolders):
+    roots = _roots(storage)
+    for start in _folders(storage, subfolders):
         path = start
         with contextlib.suppress(OSError):
-            while path not in _roots(settings):
+            while path not in roots:
                 path.rmdir()
                 path = path.parent
 
 
-def _roots(settings: Settings) -> tuple[Path, Path]:
-    root = files.folder(settings, IMAGES)
-    return root, root / "thumbnails"
+def _roots(storage: ObjectStorage) -> list[Path]:
+    """Return the folders of images and thumbnails; none of a storage without folders."""
+    paths = (storage.local_path(key) for key in ROOTS)
+    return [path for path in paths if path is not None]
 
 
-def _folders(settings: Settings, subfolders: Iterable[str]) -> Iterator[Path]:
+def _folders(storage: ObjectStorage, subfolders: Iterable[str]) -> Iterator[Path]:
     for subfolder in set(subfolders):
-        for root in _roots(settings):
+        for root in _roots(storage):
             yield root / subfolder

@@ -166,7 +166,7 @@ class ImageMoves:
             skipped += [move.name for move in misplaced if move not in moves] + await self._move_batch(moves)
             emptied |= {move.origin for move in moves}
         await self._set_state("moved")
-        await in_thread(relocation.prune, self._resources.settings, emptied)
+        await in_thread(relocation.prune, self._resources.storage, emptied)
         if skipped:
             names = ", ".join(skipped[:MAX_NAMES_IN_ERROR])
             raise _MoveIncomplete(f"{len(skipped)} images were not moved because their files are missing: {names}")
@@ -185,18 +185,18 @@ class ImageMoves:
         return sorted(missing)
 
     def _duplicate(self, moves: list[Move]) -> set[str]:
-        settings = self._resources.settings
+        storage = self._resources.storage
         missing = set()
         for move in moves:
             if not relocation.duplicate(
-                settings, ImageLocation(move.name, move.origin), ImageLocation(move.name, move.target)
+                storage, ImageLocation(move.name, move.origin), ImageLocation(move.name, move.target)
             ):
                 missing.add(move.name)
-        relocation.settle(settings, [move.target for move in moves])
+        relocation.settle(storage, [move.target for move in moves])
         return missing
 
     def _clear(self, locations: list[ImageLocation]) -> None:
-        failed = relocation.clear(self._resources.settings, locations)
+        failed = relocation.clear(self._resources.storage, locations)
         if failed:
             raise PermissionError(
                 f"the old files of {len(failed)} images could not be removed, such as {failed[0].name}"
@@ -217,12 +217,11 @@ class ImageMoves:
         return [
             subfolder
             for subfolder, location in locations.items()
-            if relocation.exists(self._resources.settings, location)
+            if relocation.exists(self._resources.storage, location)
         ]
 
     async def _settle(self) -> None:
         """Keep the files of each image in the journal only in the subfolder of its record, and clear the journal."""
-        settings = self._resources.settings
         async with self._resources.database.write() as connection:
             journal = await store.read_journal(connection)
             for move, recorded in journal:
@@ -241,5 +240,5 @@ class ImageMoves:
             if subfolder != recorded
         ]
         await in_thread(self._clear, unused)
-        await in_thread(relocation.prune, settings, [location.subfolder for location in unused])
+        await in_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
         await self._change(lambda connection: store.write_journal(connection, []))

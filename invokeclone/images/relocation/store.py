@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, literal_column, select, update
+from sqlalchemy.dialects.sqlite import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.schemas import ImageMoveJobResponse, MoveState
@@ -30,9 +31,12 @@ def subfolder(strategy: str) -> ColumnElement[str]:
     """Return the subfolder of an image according to the strategy, as `files.subfolder` does for a new one."""
     match strategy:
         case "date":
-            return func.coalesce(func.strftime("%Y/%m/%d", images.c.created_at, "localtime"), "")
+            return func.coalesce(func.local_date(images.c.created_at), "")
         case "type":
-            return case((images.c.is_intermediate, literal("intermediate")), else_=images.c.image_category)
+            return case(
+                (images.c.is_intermediate == literal_column("1"), literal("intermediate")),
+                else_=images.c.image_category,
+            )
         case "hash":
             return func.substr(images.c.image_name, 1, 2)
         case _:
@@ -142,7 +146,7 @@ async def is_queue_busy(connection: AsyncConnection) -> bool:
 
 async def hold_queue(connection: AsyncConnection) -> None:
     """Stop the workers from claiming items."""
-    await connection.execute(insert(app_state).prefix_with("OR IGNORE").values(key=MOVING, value="1"))
+    await connection.execute(insert_or(app_state).values(key=MOVING, value="1").on_conflict_do_nothing())
 
 
 async def release_queue(connection: AsyncConnection) -> None:

@@ -247,12 +247,14 @@ async def get_video_full_head(
 
 
 async def _full(request: Request, needs: Resources, user: User, video_name: str) -> Response:
-    path = await service.path(needs, video_name, user=user, kind=VIDEOS)
+    stored = await service.file(needs, video_name, user=user, kind=VIDEOS)
+    if (redirect := await responses.redirect_to_storage(request, stored, needs.settings)) is not None:
+        return redirect
     headers = {
-        "Content-Disposition": f'inline; filename="{path.name}"',
+        "Content-Disposition": f'inline; filename="{stored.name}"',
         "Cache-Control": responses.cache_control(needs.settings),
     }
-    answer = await responses.part(request, path, "video/mp4", headers)
+    answer = await responses.part(request, stored, "video/mp4", headers)
     if answer is None:
         raise VideoNotFound(video_name)
     return answer
@@ -264,9 +266,9 @@ async def get_video_thumbnail(
 ) -> Response:
     """Get the thumbnail of a video, made from its first frame."""
     del invokeai_media_token
-    path = await service.path(needs, video_name, thumbnail=True, user=user, kind=VIDEOS)
+    stored = await service.file(needs, video_name, thumbnail=True, user=user, kind=VIDEOS)
     headers = {"Cache-Control": responses.cache_control(needs.settings)}
-    answer = await responses.file(request, path, "image/webp", headers)
+    answer = await responses.file(request, stored, "image/webp", headers)
     if answer is None:
         webp = await videos_service.regenerate_thumbnail(needs, video_name)
         answer = Response(webp, media_type="image/webp", headers=headers)

@@ -5,7 +5,7 @@ Access rights, records and deletion are shared with images (see `images/service.
 
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,10 +24,12 @@ from invokeclone.images.videos.schemas import NewVideo, VideoDTO
 from invokeclone.images.videos.upload_form import receive
 from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.files.storage import make_folder, remove_file, write_file
+from invokeclone.kit.files.storage import make_folder, remove_file
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import Source
+from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 from invokeclone.users.current import SYSTEM, User
 
 MAX_CONCURRENT = 2
@@ -98,7 +100,7 @@ async def upload(
 
             def store_files(intent: intent_log.Intent) -> None:
                 intent.write(VIDEOS, [location])
-                _store_files(settings, part, location, info.webp, texts)
+                _store_files(resources.storage, part, location, info.webp, texts)
 
             async with intent_log.open_intent(resources) as intent:
                 await in_thread(intent.run, store_files)
@@ -119,17 +121,17 @@ def _upload_path(settings: Settings) -> Path:
     return folder / f"{uuid4()}.part"
 
 
-def _store_files(settings: Settings, part: Path, location: ImageLocation, webp: bytes, texts: dict[str, str]) -> None:
+def _store_files(
+    storage: ObjectStorage, part: Path, location: ImageLocation, webp: bytes, texts: dict[str, str]
+) -> None:
     """Move all files of a video to their locations, the video last; raises OSError with none left there."""
-    full = files.full_path(settings, location, VIDEOS)
     try:
-        write_file(files.thumbnail_path(settings, location, VIDEOS), webp)
+        storage.write(files.thumbnail_key(location, VIDEOS), webp)
         if texts:
-            write_file(files.sidecar_path(settings, location), orjson.dumps(texts))
-        make_folder(full.parent)
-        part.replace(full)
+            storage.write(files.sidecar_key(location), orjson.dumps(texts))
+        storage.write_file(files.full_key(location, VIDEOS), part)
     except BaseException:
-        files.remove(settings, [location], VIDEOS)
+        files.remove(storage, [location], VIDEOS)
         raise
 
 
@@ -143,14 +145,14 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     """Return the workflow and the graph stored with a video; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(resources.database, user, VIDEOS, name)
     location = await store.get_location(resources.database, name, VIDEOS)
-    sidecar = await in_thread(_read_sidecar, files.sidecar_path(resources.settings, location))
+    sidecar = await in_thread(_read_sidecar, resources.storage, files.sidecar_key(location))
     return WorkflowAndGraphResponse(workflow=sidecar.get(png.WORKFLOW), graph=sidecar.get(png.GRAPH))
 
 
-def _read_sidecar(path: Path) -> dict[str, str]:
+def _read_sidecar(storage: ObjectStorage, key: str) -> dict[str, str]:
     """Return the texts in a video's sidecar file, empty without one."""
     try:
-        content = orjson.loads(path.read_bytes())
+        content = orjson.loads(storage.get(key))
     except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
     return {key: text for key, text in content.items() if isinstance(text, str)} if isinstance(content, dict) else {}
@@ -161,18 +163,36 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
     async with resources.database.read() as connection:
         location = await store.get_location(connection, name, VIDEOS)
     try:
-        info = await video_files.inspect(files.full_path(resources.settings, location, VIDEOS))
+        async with _local_file(resources, StoredFile(resources.storage, files.full_key(location, VIDEOS))) as path:
+            info = await video_files.inspect(path)
+    except StorageUnreachable:
+        raise
     except OSError as error:
         raise VideoNotFound(name) from error
 
     def write_thumbnail(intent: intent_log.Intent) -> None:
         intent.write(VIDEOS, [location])
-        write_file(files.thumbnail_path(resources.settings, location, VIDEOS), info.webp)
+        resources.storage.write(files.thumbnail_key(location, VIDEOS), info.webp, replace=True)
 
     async with intent_log.open_intent(resources) as intent:
         await in_thread(intent.run, write_thumbnail)
         await store.get_location(resources.database, name, VIDEOS)  # it may have been deleted in the meantime
     return info.webp
+
+
+@asynccontextmanager
+async def _local_file(resources: Resources, stored: StoredFile) -> AsyncIterator[Path]:
+    """Give the path of a file, for a process that reads it: of a copy for the time of the block if it is not local."""
+    if stored.path is not None:
+        yield stored.path
+        return
+    part = await in_thread(_upload_path, resources.settings)
+    try:
+        await in_thread(stored.fetch, part)
+        yield part
+    finally:
+        with CancelScope(shield=True):
+            await in_thread(remove_file, part)
 
 
 def names_not_changed(names: list[str], change: BulkChange) -> list[str]:

@@ -18,6 +18,8 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "node_cache_size": (0, 10_000_000),
     "max_queue_size": (1, 100_000_000),
     "max_queue_history": (0, LARGEST),
+    "max_pending_items_per_user": (0, 100_000_000),
+    "max_images_per_user_per_day": (0, 100_000_000),
     "device_working_mem_gb": (0, 1_000_000),
     "max_cache_ram_gb": (0, 1_000_000),
     "max_cache_vram_gb": (0, 1_000_000),

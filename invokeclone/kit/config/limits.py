@@ -26,7 +26,9 @@ class Limits(BaseModel):
     image_json_mib: int = _limit(
         64, 1024, "MiB of a JSON body in a compatibility API, which may contain images in base64."
     )
-    upload_mib: int = _limit(256, 16_384, "MiB of an uploaded form including its files.")
+    upload_mib: int = _limit(
+        256, 16_384, "MiB of an uploaded form including its files, or of an image of a joined worker."
+    )
     video_mib: int = _limit(1024, 65_536, "MiB of an uploaded video.")
     json_values: int = _limit(500_000, 20_000_000, "Values in a JSON body: members, elements, objects and lists.")
     json_depth: int = _limit(100, 120, "Nesting depth of objects and lists in a JSON body.")
@@ -83,6 +85,7 @@ class Limits(BaseModel):
     page_items: int = _limit(10_000, 1_000_000, "Boards or workflows per page.")
     import_rows: int = _limit(1_000, 100_000, "Style presets in one imported file.")
     presets: int = _limit(10_000, 1_000_000, "Style presets per user.")
+    webhooks: int = _limit(20, 1_000, "Webhooks per user.")
     download_images: int = _limit(10_000, 1_000_000, "Images per zip file.")
 
     # Sockets

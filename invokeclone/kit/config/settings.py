@@ -86,6 +86,12 @@ class InvokeAIAppConfig(BaseSettings):
     )
     legacy_conf_dir: Path = Field(Path("configs"), description="Folder of checkpoint configurations.")
     db_dir: Path = Field(Path("databases"), description="Folder of invokeai.db.")
+    database_url: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Address of a PostgreSQL database, postgresql://USER:PASSWORD@HOST:PORT/DATABASE; null: SQLite in db_dir.",
+    )
     outputs_dir: Path = Field(Path("outputs"), description="Folder of images and tensors.")
     fonts_dir: Path = Field(Path("fonts"), description="Folder of fonts.")
     image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
@@ -94,6 +100,50 @@ class InvokeAIAppConfig(BaseSettings):
     custom_nodes_dir: Path = Field(Path("nodes"), description="Folder of community node packs.")
     style_presets_dir: Path = Field(Path("style_presets"), description="Folder of style preset images.")
     workflow_thumbnails_dir: Path = Field(Path("workflow_thumbnails"), description="Folder of workflow thumbnails.")
+
+    # Workers on other machines
+    shared_models_dir: SkipJsonSchema[Path | None] = Field(
+        default=None,
+        exclude=True,
+        description="Of a joined worker: the server's models folder as mounted on this machine; its models are not fetched.",
+    )
+    model_cache_dir: SkipJsonSchema[Path] = Field(
+        default=Path("model_cache"),
+        exclude=True,
+        description="Of a joined worker: folder of the models fetched from the server; workers of one machine may share it.",
+    )
+    max_model_cache_gb: SkipJsonSchema[float] = Field(
+        default=100.0,
+        gt=0,
+        le=1_000_000,
+        exclude=True,
+        description="Of a joined worker: size of model_cache_dir in GB; the models used longest ago are removed.",
+    )
+
+    # Storage
+    storage_url: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Where images, videos, their thumbnails, and the images of presets and workflows are stored: "
+        "s3://BUCKET/PREFIX or file:///PATH; null: in the folders above. See docs/storage.md.",
+    )
+    storage_endpoint: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Address of the S3 service, such as https://minio.example:9000; null: AWS_ENDPOINT_URL of the environment, "
+        "or else Amazon's.",
+    )
+    storage_reads: SkipJsonSchema[Literal["proxied", "presigned"]] = Field(
+        default="proxied",
+        exclude=True,
+        description="How clients read images and videos that are stored in S3: through this server, or by a redirect to a URL of "
+        "the S3 service that expires soon.",
+    )
+    storage_public_endpoint: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        description="Address of the S3 service for clients, in presigned URLs; null: the same as for this server.",
+    )
 
     # Logging
     log_handlers: list[str] = Field(["console"], description="console, file=PATH, syslog=ADDRESS, http=HOST/PATH.")
@@ -210,6 +260,20 @@ class InvokeAIAppConfig(BaseSettings):
         description="Seconds that a canceled item may take to stop before its worker is replaced.",
     )
     max_queue_history: int | None = _optional("Finished items kept at startup; null: all.", ge=0)
+    max_pending_items_per_user: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=0,
+        exclude=True,
+        description="Maximum number of pending items of each user, in all queues; null: no limit. Administrators are exempt; "
+        "`invokeclone user quota` sets other limits for single users.",
+    )
+    max_images_per_user_per_day: SkipJsonSchema[int | None] = Field(
+        default=None,
+        ge=0,
+        exclude=True,
+        description="Images and videos of one day, in UTC, after which a user cannot enqueue more items on that day; null: no "
+        "limit. Administrators are exempt; `invokeclone user quota` sets other limits for single users.",
+    )
 
     # Nodes
     allow_nodes: list[str] | None = _optional("Allowed node types; null: all.")
@@ -231,6 +295,9 @@ class InvokeAIAppConfig(BaseSettings):
     scan_models_on_startup: bool = Field(False, description="Look for unregistered models at startup.")
     allow_private_download_urls: bool = Field(False, description="Allow downloads from private addresses.")
     download_proxy: str | None = _optional("Proxy for downloads.")
+    allow_private_webhook_urls: SkipJsonSchema[bool] = Field(
+        default=False, exclude=True, description="Allow webhooks at private addresses."
+    )
     unsafe_disable_picklescan: bool = Field(False, description="Do not scan pickle files.")
     allow_unknown_models: bool = Field(True, description="Register models that no identification rule matches.")
 
@@ -330,6 +397,11 @@ class InvokeAIAppConfig(BaseSettings):
     def download_cache_path(self) -> Path:
         """Folder of models downloaded on demand, absolute."""
         return self.under_root(self.download_cache_dir)
+
+    @property
+    def model_cache_path(self) -> Path:
+        """Folder of the models that a joined worker fetched, absolute."""
+        return self.under_root(self.model_cache_dir)
 
     @property
     def fonts_path(self) -> Path:

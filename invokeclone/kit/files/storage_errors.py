@@ -1,10 +1,13 @@
-"""Conversion of disk and database errors to errors with an HTTP status.
+"""Conversion of errors of disks, storage services and databases to errors with an HTTP status.
 
 no space, quota, file too large          507
 read-only, no permission                 507
+a storage service that does not respond  503
 a name that is too long                  400
 a database that is locked                503
 a database that is full or read-only     507
+a database server that does not answer   503
+a value that no column can store         400
 """
 
 import errno
@@ -27,6 +30,17 @@ class StorageReadOnly(InsufficientStorage):
         super().__init__("the server may not write to its folders: nothing was stored; its log names the file")
 
 
+class StorageUnreachable(OSError):
+    """A storage service on the network does not respond, or responds with an error of its own."""
+
+
+class StorageOutage(Unavailable):
+    """The storage service cannot be used at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__("the server cannot reach its storage: try again; its log has the reason")
+
+
 class NameTooLong(BadRequest):
     """A name is longer than the file system allows."""
 
@@ -43,8 +57,29 @@ class DatabaseBusy(Unavailable):
         super().__init__("the database is busy; try again")
 
 
+class DatabaseUnreachable(Unavailable):
+    """The database server does not accept connections, or ended this one."""
+
+    headers = {"Retry-After": "5"}  # noqa: RUF012  (a constant of the class, as in the base)
+
+    def __init__(self) -> None:
+        super().__init__("the database server cannot be reached: nothing was stored; try again")
+
+
+class ValueNotStorable(BadRequest):
+    """A value is outside of what the database can store."""
+
+    def __init__(self) -> None:
+        super().__init__("a number or text is outside of what the database can store")
+
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+_DISK: dict[frozenset[int], type[InvokeCloneError]] = {
+    FULL: StorageFull,
+    READ_ONLY: StorageReadOnly,
+    frozenset({errno.ENAMETOOLONG}): NameTooLong,
+}
 _SQLITE: dict[int, type[InvokeCloneError]] = {
     sqlite3.SQLITE_FULL: StorageFull,
     sqlite3.SQLITE_READONLY: StorageReadOnly,
@@ -53,6 +88,20 @@ _SQLITE: dict[int, type[InvokeCloneError]] = {
     sqlite3.SQLITE_BUSY: DatabaseBusy,
     sqlite3.SQLITE_LOCKED: DatabaseBusy,
 }
+_SQLSTATES: dict[str, type[InvokeCloneError]] = {
+    "08": DatabaseUnreachable,
+    "22": ValueNotStorable,
+    "54000": ValueNotStorable,  # an indexed text that is too long
+    "25006": StorageReadOnly,
+    "42501": StorageReadOnly,
+    "40": DatabaseBusy,
+    "53100": StorageFull,
+    "53": DatabaseBusy,
+    "55P03": DatabaseBusy,
+    "57": DatabaseUnreachable,
+    "25P03": DatabaseUnreachable,
+}
+"""Error codes of PostgreSQL, or the class that the first two letters are."""
 _SQLITE_TEXTS: dict[str, type[InvokeCloneError]] = {
     "disk is full": StorageFull,
     "readonly database": StorageReadOnly,
@@ -69,23 +118,40 @@ def to_storage_error(error: BaseException) -> InvokeCloneError | None:
         visited.add(id(cause))
         if storage_error := _convert(cause):
             return storage_error
+        if isinstance(getattr(cause, "orig", None), OSError):  # of the connection to a database server
+            return DatabaseUnreachable()
         cause = getattr(cause, "orig", None) or cause.__cause__
     return None
 
 
 def _convert(error: BaseException) -> InvokeCloneError | None:
     if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and (kind := _SQLITE.get(code & 0xFF)):
-            return kind()
-        return next((kind() for text, kind in _SQLITE_TEXTS.items() if text in str(error)), None)
-    if not isinstance(error, OSError) or error.errno is None:
-        return None
-    if error.errno in FULL:
-        return StorageFull()
-    if error.errno in READ_ONLY:
-        return StorageReadOnly()
-    return NameTooLong() if error.errno == errno.ENAMETOOLONG else None
+        return _convert_sqlite(error)
+    if type(error).__module__.startswith("asyncpg"):  # which SQLite's users do not import
+        return _convert_postgres(error)
+    if isinstance(error, StorageUnreachable):
+        return StorageOutage()
+    return _convert_os(error) if isinstance(error, OSError) and error.errno is not None else None
+
+
+def _convert_os(error: OSError) -> InvokeCloneError | None:
+    kind = next((kind for numbers, kind in _DISK.items() if error.errno in numbers), None)
+    return kind() if kind else None
+
+
+def _convert_sqlite(error: sqlite3.Error) -> InvokeCloneError | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and (kind := _SQLITE.get(code & 0xFF)):
+        return kind()
+    return next((kind() for text, kind in _SQLITE_TEXTS.items() if text in str(error)), None)
+
+
+def _convert_postgres(error: BaseException) -> InvokeCloneError | None:
+    state = getattr(error, "sqlstate", None)
+    if not isinstance(state, str):  # an error of the client: a value that does not fit its column, a lost connection
+        return ValueNotStorable() if isinstance(error, ValueError) else DatabaseUnreachable()
+    kind = _SQLSTATES.get(state) or _SQLSTATES.get(state[:2])
+    return kind() if kind else None
 
 
 def startup_line(error: Exception) -> str | None:

@@ -38,12 +38,12 @@ def check(path: Path, revisions: Collection[str]) -> None:
     check_revision(path, _revision(path) if tables else None, revisions)
 
 
-def check_revision(path: Path, revision: str | None, revisions: Collection[str]) -> None:
+def check_revision(address: Path | str, revision: str | None, revisions: Collection[str]) -> None:
     """Raise DatabaseUnusable for a revision that this version does not support."""
     if revision is not None and revision not in revisions:
         raise DatabaseUnusable(
-            f"{path} was written by a newer version (revision {revision}, the newest supported is {max(revisions)}):"
-            " update this server, or give it another folder with --root"
+            f"{address} was written by a newer version (revision {revision}, the newest supported is {max(revisions)}):"
+            f" update this server, or give it another {'folder with --root' if isinstance(address, Path) else 'database'}"
         )
 
 

@@ -7,8 +7,16 @@ and the number is their id, so the newest one is known without importing Alembic
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import invokeclone
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+BEFORE_POSTGRES = "0017"
+"""The revision that an empty PostgreSQL database counts as: its schema is made by the one after it."""
 
 
 def folder() -> Path:
@@ -45,11 +53,29 @@ def current(database: Path) -> str | None:
 
 def upgrade(database: Path, revision: str = "head") -> None:
     """Upgrade the file to `revision`, each step in a transaction."""
-    from alembic.config import Config
-
     from alembic import command
+
+    command.upgrade(_config(database=database), revision)
+
+
+async def upgrade_postgres(connection: "AsyncConnection", *, is_empty: bool) -> None:
+    """Upgrade a PostgreSQL database to the newest revision inside the transaction of `connection`."""
+
+    def run(synchronous: "Connection") -> None:
+        from alembic import command
+
+        config = _config(connection=synchronous)
+        if is_empty:
+            command.stamp(config, BEFORE_POSTGRES)
+        command.upgrade(config, "head")
+
+    await connection.run_sync(run)
+
+
+def _config(**attributes: Any) -> Any:
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
-    config.attributes["database"] = database
-    command.upgrade(config, revision)
+    config.attributes.update(attributes)
+    return config

@@ -5,25 +5,43 @@ cache key; a prepared one makes one hop. Run on the database and not on a connec
 which would be two more. Result types are not converted, and `log_sql` does not log these statements.
 """
 
+import asyncio
+import itertools
+import re
 import sqlite3
 from collections.abc import Iterable
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import BindParameter, Executable, Select, bindparam, func, select
+from sqlalchemy import BindParameter, Executable, Integer, Select, bindparam, column, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ClauseElement
 
+import invokeclone.kit.sql.functions  # noqa: F401  (registers the functions that differ by database)
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.transactions import Changes, Rows, Transaction, Values
+from invokeclone.kit.sql.transactions import Changes, Dialect, Rows, Transaction, Values
 
 Source: TypeAlias = Changes | Database
 """Where a prepared read runs: in a transaction, or on its own."""
 
-_DIALECT = sqlite.dialect(paramstyle="named")
+RUNS_AT_ONCE = 20
+"""Runs of a statement between two returns to the event loop, which generate the values of 1000 rows."""
+
+_SQLITE = sqlite.dialect(paramstyle="named")
+
+
+@cache
+def _postgres() -> Any:
+    """Return the dialect of asyncpg, whose import takes time that SQLite's users do not have to spend."""
+    from sqlalchemy.dialects.postgresql import asyncpg
+
+    dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]
+    dialect.supports_native_boolean = False  # a Flag alone is a condition, as in SQLite
+    return dialect
 
 
 def parameter(name: str) -> BindParameter[Any]:
@@ -33,16 +51,50 @@ def parameter(name: str) -> BindParameter[Any]:
 
 def json_list(values: Iterable[Any]) -> str:
     """Return `values` as one parameter for `members`, whatever their number."""
-    return orjson.dumps(list(values)).decode()
+    values = list(values)
+    text = orjson.dumps(values).decode()
+    if "\\u0000" in text:
+        return orjson.dumps([without_nul(value) for value in values]).decode()
+    return text
+
+
+def without_nul(value: Any) -> Any:
+    """Replace NUL characters, which no stored text has and PostgreSQL rejects: such a text matches nothing."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
 
 
 def members(name: str) -> Select[Any]:
-    """Return a subquery for the values of the JSON list in parameter `name`: one statement for any number of values."""
+    """Return a subquery for the texts of the JSON list in parameter `name`: one statement for any number of values."""
     return select(func.json_each(parameter(name)).table_valued("value", name=name).c.value)
 
 
+def integers(name: str) -> Select[Any]:
+    """Return a subquery for the integers of the JSON list in parameter `name`."""
+    elements = func.json_each_integer(parameter(name)).table_valued(column("value", Integer), name=name)
+    return select(elements.c.value)
+
+
+def dialect_of(source: Source) -> Dialect:
+    """Return the dialect of the database where a statement runs."""
+    if isinstance(source, Database):
+        return source.dialect
+    if isinstance(source, Transaction):
+        return "sqlite"
+    if isinstance(source, AsyncConnection):
+        return "sqlite" if source.dialect.name == "sqlite" else "postgresql"
+    return "postgresql"
+
+
+@dataclass(frozen=True, slots=True)
+class DialectSql:
+    """SQL text of each dialect, in its driver's paramstyle."""
+
+    sqlite: str
+    postgresql: str
+
+
 class PreparedStatement:
-    """A Core statement with `parameter`s, compiled once for SQLite."""
+    """A Core statement with `parameter`s, compiled once for each dialect."""
 
     def __init__(self, statement: Executable) -> None:
         """Store `statement`; it is compiled on first use."""
@@ -50,19 +102,37 @@ class PreparedStatement:
 
     @cached_property
     def _compiled(self) -> tuple[str, dict[str, Any]]:
-        assert isinstance(self._statement, ClauseElement)
-        compiled = self._statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
+        compiled = self._compile(_SQLITE)
         return str(compiled), dict(compiled.params)
+
+    @cached_property
+    def _compiled_postgres(self) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        compiled = self._compile(_postgres())
+        return _with_types(str(compiled)), tuple(compiled.positiontup or ()), dict(compiled.params)
+
+    def _compile(self, dialect: Any) -> Any:
+        assert isinstance(self._statement, ClauseElement)
+        return self._statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+
+    def text(self, dialect: Dialect) -> str:
+        """Return the SQL text."""
+        return self._compiled[0] if dialect == "sqlite" else self._compiled_postgres[0]
 
     async def rows(self, source: Source, **values: Any) -> Rows:
         """Run the statement with values for its parameters; return all rows as plain tuples.
 
         On a connection it runs in its transaction; on a database use it for reads only.
         """
-        sql, defaults = self._compiled
+        arguments: Any
+        if dialect_of(source) == "sqlite":
+            sql, defaults = self._compiled
+            arguments = defaults | values
+        else:
+            sql, names, defaults = self._compiled_postgres
+            arguments = tuple(without_nul(values[name] if name in values else defaults[name]) for name in names)
         if isinstance(source, Database):
-            return await source.fetch(sql, defaults | values)
-        return await run(source, sql, defaults | values)
+            return await source.fetch(sql, arguments)
+        return await _run(source, sql, arguments)
 
     async def first(self, source: Source, **values: Any) -> tuple[Any, ...] | None:
         """Run the statement and return the first row, None if there is none."""
@@ -70,22 +140,66 @@ class PreparedStatement:
         return rows[0] if rows else None
 
 
-async def run(changes: Changes, sql: str, values: Values) -> Rows:
-    """Run SQL text in the driver's paramstyle and return its rows. Raises OperationalError in every case."""
+_PARAMETER = re.compile(r"\$(\d+)(?!\d)(?:::(\w+))?( IS )?")
+
+
+def _with_types(sql: str) -> str:
+    """Return PostgreSQL's text with a type at each parameter: `$1 IS NULL` alone does not determine one."""
+    types = {number: name for number, name, _ in _PARAMETER.findall(sql) if name}
+
+    def typed(match: re.Match[str]) -> str:
+        number, name, is_compared = match.groups()
+        name = name or types.get(number) or ("TEXT" if is_compared else None)
+        return f"${number}{'::' + name if name else ''}{is_compared or ''}"
+
+    return _PARAMETER.sub(typed, sql)
+
+
+async def run(changes: Changes, sql: DialectSql, values: Values) -> Rows:
+    """Run SQL text and return its rows. Raises OperationalError in every case."""
+    return await _run(changes, getattr(sql, dialect_of(changes)), values)
+
+
+async def run_many(changes: Changes, sql: DialectSql, values: Iterable[Values]) -> None:
+    """Run SQL text for each of `values`, on SQLite in one hop to the database thread."""
+    text = getattr(sql, dialect_of(changes))
+    if isinstance(changes, Transaction):
+        changes.many(text, values)
+    elif not isinstance(changes, AsyncConnection):
+        await changes.run_many(text, values)  # type: ignore[arg-type]  # positional parameters
+    elif dialect_of(changes) == "sqlite":
+        async with (await _driver(changes)).executemany(text, values):
+            pass
+    else:
+        await run_in_parts(await _driver(changes), text, values)
+
+
+async def run_in_parts(driver: Any, sql: str, values: Iterable[Values]) -> None:
+    """Run SQL text on asyncpg's connection, RUNS_AT_ONCE at a time: `values` may take time to generate."""
+    from invokeclone.kit.sql import postgres_errors
+
+    remaining = iter(values)
+    while part := list(itertools.islice(remaining, RUNS_AT_ONCE)):
+        with postgres_errors.translated(sql):
+            await driver.executemany(sql, part)
+        await asyncio.sleep(0)
+
+
+async def _run(changes: Changes, sql: str, values: Any) -> Rows:
     if isinstance(changes, Transaction):
         return changes.rows(sql, values)
+    if not isinstance(changes, AsyncConnection):
+        return await changes.fetch_rows(sql, values)
+    driver = await _driver(changes)
+    if dialect_of(changes) == "postgresql":
+        from invokeclone.kit.sql import postgres_errors
+
+        with postgres_errors.translated(sql):
+            return [tuple(row) for row in await driver.fetch(sql, *values)]
     try:
-        return list(await (await _driver(changes)).execute_fetchall(sql, values))
+        return list(await driver.execute_fetchall(sql, values))
     except sqlite3.OperationalError as error:
         raise OperationalError(sql, None, error) from error
-
-
-async def run_many(changes: Changes, sql: str, values: Iterable[Values]) -> int:
-    """Run SQL text in the driver's paramstyle for each of `values` in one hop; return the number of changed rows."""
-    if isinstance(changes, Transaction):
-        return changes.many(sql, values)
-    async with (await _driver(changes)).executemany(sql, values) as cursor:
-        return int(cursor.rowcount)
 
 
 async def _driver(connection: AsyncConnection) -> Any:

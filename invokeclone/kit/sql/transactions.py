@@ -1,4 +1,4 @@
-"""Write transactions that run entirely on the database thread, where each statement is a plain call.
+"""Where store functions run their statements; transactions on SQLite's database thread, where each is a plain call.
 
 Store functions are coroutines that await only the database. On a SQLAlchemy connection each statement is a hop to the
 driver's thread and back; in a `Transaction` no statement suspends, so the coroutine runs to its end on that thread.
@@ -7,7 +7,7 @@ driver's thread and back; in a `Transaction` no statement suspends, so the corou
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 Rows = list[tuple[Any, ...]]
 Values = Mapping[str, Any] | Sequence[Any]
 Result = TypeVar("Result")
+Dialect = Literal["sqlite", "postgresql"]
 
 
 def fetch(connection: sqlite3.Connection, sql: str, values: Values) -> Rows:
@@ -35,16 +36,28 @@ class Transaction:
         """Run a statement and return its rows. Raises OperationalError."""
         return fetch(self._connection, sql, values)
 
-    def many(self, sql: str, values: Iterable[Values]) -> int:
-        """Run a statement once for each of `values`; return the number of changed rows. Raises OperationalError."""
+    def many(self, sql: str, values: Iterable[Values]) -> None:
+        """Run a statement once for each of `values`. Raises OperationalError."""
         try:
-            return self._connection.executemany(sql, values).rowcount
+            self._connection.executemany(sql, values)
         except sqlite3.OperationalError as error:
             raise OperationalError(sql, None, error) from error
 
 
-Changes: TypeAlias = AsyncConnection | Transaction
-"""Where a prepared write runs: in a transaction of SQLAlchemy's or on the database thread."""
+class RemoteTransaction(Protocol):
+    """A transaction of a database server, for prepared statements."""
+
+    async def fetch_rows(self, sql: str, values: Sequence[Any]) -> Rows:
+        """Run a statement and return its rows. Raises SQLAlchemy's errors."""
+        ...
+
+    async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each of `values`. Raises SQLAlchemy's errors."""
+        ...
+
+
+Changes: TypeAlias = AsyncConnection | Transaction | RemoteTransaction
+"""Where a prepared write runs: in a transaction of SQLAlchemy's, on the database thread, or of a database server."""
 
 
 class TransactionAbandoned(Exception):

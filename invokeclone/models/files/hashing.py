@@ -35,6 +35,11 @@ def hash_model(model: ModelFiles, algorithm: str, is_cancelled: Callable[[], boo
     return f"{name}:{blake3(digests.encode()).hexdigest()}"
 
 
+def hash_file(path: Path, is_cancelled: Callable[[], bool] = lambda: False) -> str:
+    """Return the hash of a file as `blake3:<hex>`. Blocking: reads all of it. Raises InstallCancelled."""
+    return f"blake3:{_digest(path, 'blake3_single', is_cancelled)}"
+
+
 def _digest(path: Path, algorithm: str, is_cancelled: Callable[[], bool]) -> str:
     if algorithm.startswith("blake3"):
         fast = blake3(max_threads=blake3.AUTO if algorithm == "blake3_multi" else 1)

@@ -68,11 +68,15 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def read_content(path: Path) -> PickleContent:
-    """Return the content of a file and the location of its storages. Blocking. Raises InvalidModel as `read` does."""
+def read_content(path: Path, *, with_modules: bool = False) -> PickleContent:
+    """Return the content of a file and the location of its storages. Blocking. Raises InvalidModel as `read` does.
+
+    `with_modules`: TorchScript archives too, whose modules are mappings; others are read as without it.
+    """
     with path.open("rb") as file:
         try:
-            values, extents, storages = (_read_zip if zipfile.is_zipfile(file) else _read_legacy)(file)
+            is_zip = zipfile.is_zipfile(file)
+            values, extents, storages = _read_zip(file, with_modules=with_modules) if is_zip else _read_legacy(file)
             _check_extents(extents, storages)
         except Exception as error:  # damaged files make pickle and zipfile raise many kinds of exceptions
             raise InvalidModel(f"{path.name} is a pickle file that cannot be read safely: {error}") from error
@@ -84,7 +88,7 @@ def read_content(path: Path) -> PickleContent:
 _ReadResult = tuple[object, dict[str, Extent], dict[str, Storage]]
 
 
-def _read_zip(file: IO[bytes]) -> _ReadResult:
+def _read_zip(file: IO[bytes], *, with_modules: bool) -> _ReadResult:
     directory = zipfile._EndRecData(file)  # type: ignore[attr-defined]  # noqa: SLF001  (else any size is read)
     if directory is None or directory[_DIRECTORY_SIZE] > MAX_DIRECTORY_BYTES:
         raise zipfile.BadZipFile("its zip directory is too large")
@@ -95,7 +99,7 @@ def _read_zip(file: IO[bytes]) -> _ReadResult:
         folder = data_member.filename.removesuffix("data.pkl")
         _check_byte_order(archive, folder)
         with archive.open(data_member) as stream:
-            reader = Unpickler(LimitedFile(stream))
+            reader = Unpickler(LimitedFile(stream), with_modules=with_modules)
             values = reader.load()
         infos = {info.filename: info for info in archive.infolist()}
         extents = {

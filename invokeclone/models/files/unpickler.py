@@ -43,6 +43,8 @@ INERT_NAMES = (
     ("numpy", "dtype"),
 )
 """Names of other objects in published checkpoints of Stable Diffusion 1 and 2, which become `Inert`."""
+_SCRIPT = "__torch__"
+"""First part of the names of TorchScript's classes."""
 _PLAIN_KEYS = (str, int, float, bytes, type(None))
 
 
@@ -73,6 +75,10 @@ class PickledParameters(dict[str, Any]):
     def __init__(self) -> None:
         """Create an empty mapping."""
         super().__init__()
+
+
+class ScriptModule(dict[str, Any]):
+    """The attributes of a module in a TorchScript archive, by name; its class and code are ignored."""
 
 
 class Inert:
@@ -116,9 +122,10 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the C implementation alloc
     read: Callable[[int], bytes]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, file: LimitedFile) -> None:
-        """Read from `file`."""
+    def __init__(self, file: LimitedFile, *, with_modules: bool = False) -> None:
+        """Read from `file`; `with_modules`: a pickle of TorchScript, whose modules become mappings."""
         super().__init__(file)
+        self._with_modules = with_modules
         self.storages: dict[str, Storage] = {}
         self._tensors = 0
         self._names = {
@@ -139,6 +146,8 @@ class Unpickler(pickle._Unpickler):  # noqa: SLF001  (the C implementation alloc
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the replacement of an allowed name. Raises UnpicklingError for all others."""
+        if self._with_modules and module.partition(".")[0] == _SCRIPT:
+            return ScriptModule
         if (module, name) not in self._names:
             raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not known to be safe")
         return self._names[module, name]
@@ -217,11 +226,13 @@ def _make_set(_reader: Unpickler) -> None:
 
 
 def _build(reader: Unpickler) -> None:
-    """Copy the entries of a ParameterDict; the attributes of any other object are ignored."""
+    """Copy the entries of a ParameterDict or ScriptModule; the attributes of any other object are ignored."""
     state = reader.stack.pop()
     target = reader.stack[-1]
     if not isinstance(target, dict | Inert):
         raise pickle.UnpicklingError("it sets attributes of an object that has none")
+    if isinstance(target, ScriptModule) and isinstance(state, dict):
+        _set_entries(target, state.keys(), state.values())
     entries = state.get("_parameters") if isinstance(state, dict) else None
     if isinstance(target, PickledParameters) and isinstance(entries, dict):
         target.update(entries)

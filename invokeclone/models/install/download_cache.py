@@ -4,10 +4,8 @@ Each model is in a folder of its own named after the hash of its source; it is d
 is renamed once complete.
 """
 
-import asyncio
-import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 from invokeclone.downloads.errors import DownloadFailed
@@ -15,6 +13,7 @@ from invokeclone.downloads.queue import DownloadQueue
 from invokeclone.downloads.schemas import DownloadJob, DownloadJobStatus
 from invokeclone.downloads.transfer import throttle
 from invokeclone.kit.files import paths
+from invokeclone.kit.files.file_locks import hold_lock
 from invokeclone.kit.process.offload import in_thread, run_to_completion
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install import folders
@@ -23,8 +22,6 @@ from invokeclone.models.install.jobs import parse_remote
 from invokeclone.models.install.plans import RemoteSource, make_plan
 from invokeclone.models.install.sources.hub import Hub
 
-POLL_S = 0.2
-"""Polling interval in seconds for the lock of a model that another process downloads."""
 PROGRESS_INTERVAL_S = 0.5
 
 Progress = Callable[[float | None], None]
@@ -51,7 +48,7 @@ class DownloadCache:
         if (model := await in_thread(_find_model, target)) is not None:
             return model
         await in_thread(cache.mkdir, parents=True, exist_ok=True)
-        async with _file_lock(cache / f".{name}.lock"):
+        async with hold_lock(cache / f".{name}.lock"):
             if (model := await in_thread(_find_model, target)) is not None:
                 return model
             folder = cache / f".{name}.part"
@@ -102,22 +99,3 @@ def _finalize(folder: Path, model: Path, target: Path) -> None:
     if target.exists():  # an empty folder, for example emptied by hand
         paths.erase(target)
     folder.rename(target)
-
-
-@contextlib.asynccontextmanager
-async def _file_lock(file: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes and between tasks of this process; waiting can be cancelled."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(file, thread_local=False)
-    while True:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            await asyncio.sleep(POLL_S)
-        else:
-            break
-    try:
-        yield
-    finally:
-        lock.release()

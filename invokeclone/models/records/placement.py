@@ -12,6 +12,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import paths
 from invokeclone.kit.files.storage import safe_join
 from invokeclone.kit.process import processes
+from invokeclone.kit.storage import addresses
 from invokeclone.models.errors import DuplicateModelException, RefusedModel
 from invokeclone.models.files import candidates
 
@@ -96,6 +97,8 @@ def list_protected_folders(settings: Settings) -> list[Path]:
         settings.workflow_thumbnails_path,
         settings.profiles_path,
     ]
+    storage_folder = addresses.local_folder(settings)
+    folders += [storage_folder] if storage_folder else []
     return [folder for folder in folders if not paths.contains(folder, settings.models_path)]
 
 

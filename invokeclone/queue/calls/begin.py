@@ -3,27 +3,21 @@
 Runs in the node thread of the worker.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
-from invokeclone.boards import store as boards_store
 from invokeclone.graph.invocations.invocation import BaseInvocation
 from invokeclone.graph.session.call_frames import WorkflowCallExecution, WorkflowCallFrame, WorkflowCallParentRef
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.session.graph import Graph
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
-from invokeclone.images import access
 from invokeclone.kit.errors import Forbidden, NotFound
-from invokeclone.kit.resources import Resources
-from invokeclone.queue.calls import chain, sessions
+from invokeclone.queue.calls import sessions
 from invokeclone.queue.calls.chain import CalledSession, CallFailed
-from invokeclone.queue.rows import ClaimedItem
-from invokeclone.users.current import User
 from invokeclone.utilities.prompts import PromptExpander
 from invokeclone.workflows import generators
-from invokeclone.workflows import service as workflows
 from invokeclone.workflows.schemas import Workflow
 
 Result = TypeVar("Result")
@@ -38,14 +32,30 @@ class Wait(Protocol):
         ...
 
 
+class Calls(Protocol):
+    """What a call reads and writes on the server, with the rights of the calling item's user."""
+
+    async def workflow(self, workflow_id: str) -> Workflow:
+        """Return a workflow that the user may read. Raises WorkflowNotFound, NotYourWorkflow."""
+        ...
+
+    async def generator_images(self, board_id: str, categories: Sequence[ImageCategory]) -> list[str]:
+        """Return the names of the images of these categories on a board, without intermediates."""
+        ...
+
+    async def suspend(self, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str) -> None:
+        """Set the item to waiting for the call in `state`, and enqueue the called sessions (see `chain.suspend`)."""
+        ...
+
+
 @dataclass(frozen=True)
 class CallingItem:
-    """The running item that calls a workflow, its user, and functions to wait for the event loop."""
+    """The session that calls a workflow, its access to the server, and functions to wait for the event loop."""
 
-    resources: Resources
-    item: ClaimedItem
+    calls: Calls
     state: GraphExecutionState
-    user: User
+    max_sessions: int
+    """The largest number of sessions that one call may enqueue."""
     wait: Wait
     wait_unless_canceled: Wait
     """For long work, which is canceled with the item."""
@@ -76,20 +86,10 @@ class _Sources:
 
     def images(self, generator: generators.BoardImages) -> list[str]:
         """Return the names of the images on a board that the user may see. Raises CallFailed if there is no board."""
-        user = self._caller.user
-        board_id = generator.board_id
-        if not board_id:
+        if not generator.board_id:
             raise CallFailed("An image generator of the called workflow has no board selected")
         categories = (ImageCategory.GENERAL,) if generator.category == "images" else ASSETS
-
-        async def names() -> list[str]:
-            async with self._caller.resources.database.read() as connection:
-                owner = await access.list_owner(connection, user, board_id)
-                return await boards_store.image_names(
-                    connection, board_id, categories, is_intermediate=False, owner=owner
-                )
-
-        return self._caller.wait(names())
+        return self._caller.wait(self._caller.calls.generator_images(generator.board_id, categories))
 
 
 def begin(caller: CallingItem, node: BaseInvocation) -> None:
@@ -119,7 +119,7 @@ def begin(caller: CallingItem, node: BaseInvocation) -> None:
     state.waiting_workflow_call_execution = execution
     text = workflow.model_dump_json(exclude={"id"})
     try:
-        caller.wait(chain.suspend(caller.resources, caller.item, state, called_sessions, text))
+        caller.wait(caller.calls.suspend(state, called_sessions, text))
     except BaseException:
         state.workflow_call_stack.pop()
         state.waiting_workflow_call = state.waiting_workflow_call_execution = None
@@ -129,9 +129,8 @@ def begin(caller: CallingItem, node: BaseInvocation) -> None:
 def _prepare(caller: CallingItem, node: BaseInvocation) -> tuple[Workflow, list[Graph]]:
     """Return the workflow that a node calls, and the graphs to run."""
     call: dict[str, Any] = node.model_dump(mode="json")
-    workflow = caller.wait(workflows.read(caller.resources, call["workflow_id"], caller.user))
-    inputs = call["workflow_inputs"]
-    return workflow, sessions.graphs(workflow, inputs, _Sources(caller), caller.resources.settings.max_queue_size)
+    workflow = caller.wait(caller.calls.workflow(call["workflow_id"]))
+    return workflow, sessions.graphs(workflow, call["workflow_inputs"], _Sources(caller), caller.max_sessions)
 
 
 def _push_frame(state: GraphExecutionState, node: BaseInvocation, workflow: Workflow) -> WorkflowCallFrame:

@@ -14,12 +14,13 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.session.call_frames import WorkflowCallExecution
 from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.kit.errors import TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import bulk_counts, counts, store
+from invokeclone.queue import bulk_counts, capacity, counts, store
 from invokeclone.queue.bulk import NOT_JOINED
 from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.events import (
@@ -29,7 +30,7 @@ from invokeclone.queue.events import (
     QueueItemStatusChangedEvent,
 )
 from invokeclone.queue.reports import report
-from invokeclone.queue.rows import ClaimedItem, Item, columns, has_status
+from invokeclone.queue.rows import Item, columns, has_status
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.tables import session_queue
@@ -58,25 +59,30 @@ async def status_event(connection: Changes, item: Item) -> QueueItemStatusChange
 
 
 async def suspend(
-    resources: Resources, item: ClaimedItem, state: GraphExecutionState, called: Sequence[CalledSession], workflow: str
+    resources: Resources,
+    item: Item,
+    fence: int,
+    state: GraphExecutionState,
+    called: Sequence[CalledSession],
+    workflow: str,
 ) -> None:
-    """Set `item` to waiting for the call in `state`, and enqueue the called sessions.
+    """Set `item`, held by the claim with `fence`, to waiting for the call in `state`, and enqueue the called sessions.
 
-    Raises CallFailed if they exceed the queue's capacity, CanceledException if the item is no longer running.
+    Raises CallFailed if they exceed the queue's capacity or the user's quota, CanceledException if the item is no longer running.
     """
     execution = state.waiting_workflow_call_execution
     assert execution is not None
 
     async def wait(connection: Changes) -> Event:
-        waiting = await store.set_status(connection, item.item_id, "waiting", fence=item.fence or None)
+        waiting = await store.set_status(connection, item.item_id, "waiting", fence=fence or None)
         if waiting is None:
             raise CanceledException("the queue item was canceled")
         pending, _ = await store.count_pending(connection, item.queue_id)
-        capacity = resources.settings.max_queue_size - pending
-        if len(called) > capacity:
-            raise CallFailed(
-                f"{len(called)} runs of the workflow do not fit into the queue, which has space for {capacity}"
-            )
+        try:
+            free = await capacity.measure(connection, resources.settings, pending, item.user_id)
+            free.check(len(called), whole=True)
+        except TooMany as error:
+            raise CallFailed(f"The {len(called)} runs of the workflow cannot be enqueued: {error}") from error
         execution.child_item_ids = await _add(connection, item, execution, called, workflow)
         await store.save_session(connection, item.item_id, state.rest_json())
         return await status_event(connection, waiting)
@@ -96,7 +102,7 @@ async def suspend(
 
 async def _add(
     connection: Changes,
-    item: ClaimedItem,
+    item: Item,
     execution: WorkflowCallExecution,
     called: Sequence[CalledSession],
     workflow: str,

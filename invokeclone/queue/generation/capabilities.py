@@ -16,6 +16,7 @@ from invokeclone.queue.generation.limits import MAX_CONTROLS, MAX_LORAS, MAX_PIX
 from invokeclone.queue.generation.mains import (
     architecture_of,
     default_of,
+    generation_models,
     recipe_for,
     resolve_scheduler,
     vae_base_of,
@@ -72,6 +73,17 @@ class ModelCapabilities(BaseModel):
     features: dict[str, bool] = Field(description="Whether it supports each feature, by name.")
     defaults: GenerationDefaults
     limits: GenerationLimits
+
+
+class GenerationModels(BaseModel):
+    """The models that can generate images."""
+
+    models: list[ModelCapabilities]
+
+
+async def describe_all(connection: AsyncConnection, limits: Limits) -> GenerationModels:
+    """Return the models that can generate images, the default one first, and what each can do."""
+    return GenerationModels(models=[describe(config, limits) for config in await generation_models(connection)])
 
 
 async def find_capabilities(connection: AsyncConnection, limits: Limits, key: str) -> ModelCapabilities:

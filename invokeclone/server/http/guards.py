@@ -14,6 +14,7 @@ from invokeclone.kit.requests import BodyOverLimit, LimitedBody
 from invokeclone.kit.resources import Resources
 from invokeclone.server.http.errors import answer
 from invokeclone.shims import routers as shims
+from invokeclone.worker.backend.transfers import IMAGES
 
 VIDEO_FIELDS = 2 * MIB
 """Allowance for the form fields around a video."""
@@ -21,6 +22,8 @@ VIDEO_FIELDS = 2 * MIB
 OWN_API = ("/api/v1/", "/api/v2/")
 IMAGE_FILES = re.compile(r"/api/v1/images/i/[^/]*/(full|thumbnail|workflow)|/api/v1/images/download/.*")
 IMAGE_CHANGES = ("/api/v1/images/", "/api/v1/boards/", "/api/v1/board_images/")
+
+WORKER_IMAGES = re.compile(IMAGES.format(item_id="[^/]*"))
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -87,7 +90,7 @@ class _Limit(NamedTuple):
 def _limit(limits: Limits, path: str, content_type: str) -> _Limit:
     if path.endswith("/videos/upload"):
         return _Limit("video_mib", limits.video_mib, VIDEO_FIELDS)
-    if content_type.startswith("multipart/"):
+    if content_type.startswith("multipart/") or WORKER_IMAGES.fullmatch(path):
         return _Limit("upload_mib", limits.upload_mib)
     if path.startswith(OWN_API):
         return _Limit("json_mib", limits.json_mib)

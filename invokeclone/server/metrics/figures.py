@@ -11,6 +11,8 @@ from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.shims.comfyui.sockets import Clients
+from invokeclone.webhooks import metrics as webhook_metrics
+from invokeclone.webhooks.sender import WebhookSender
 from invokeclone.worker import metrics as worker_metrics
 
 SOCKETS = Metric("invokeclone_connected_sockets", "gauge", "Connected clients, by protocol.", ("protocol",))
@@ -27,6 +29,7 @@ METRICS = (
     READY,
     *requests.METRICS,
     SOCKETS,
+    *webhook_metrics.METRICS,
 )
 """All metrics of the server."""
 
@@ -35,7 +38,8 @@ async def measure(services: Services, database: Database) -> MetricValues:
     """Return the current values of all metrics."""
     queues = await queue_metrics.measure(database)
     numbers = MetricValues(METRICS)
-    for part in (queues, services.get(requests.RequestTimes).numbers):
+    webhooks = await webhook_metrics.measure(database)
+    for part in (queues, services.get(requests.RequestTimes).numbers, webhooks, services.get(WebhookSender).numbers):
         numbers.include(part)
     add_workers(numbers, services.get(Supervisor).workers)
     numbers.set(SOCKETS, "socket.io", value=services.get(Sockets).connected)

@@ -1,6 +1,6 @@
 // Client for the part of the server's REST API that this page uses.
 
-const root = new URL("../../", import.meta.url); // this file is at page/VERSION/api.js
+const root = new URL("../../", import.meta.url); // the page's modules are at page/VERSION/app.js
 
 /** Return the URL of `path` on this server, including its base path. */
 export const address = (path) => new URL(path, root).href;
@@ -70,7 +70,8 @@ const query = (values) => new URLSearchParams(Object.entries(values).filter(([, 
 const MODELS = "api/v2/models/";
 export const models = async (type) => (await call("GET", `${MODELS}?model_type=${type}`)).models.filter((model) => model.type === type);
 export const allModels = async () => (await call("GET", MODELS)).models;
-export const capabilities = (key) => call("GET", `${MODELS}i/${encodeURIComponent(key)}/capabilities`);
+/** Return the models that can generate images, each with its capabilities. */
+export const generationModels = async () => (await call("GET", `${MODELS}capabilities`)).models;
 export const deleteModel = (key) => call("DELETE", `${MODELS}i/${encodeURIComponent(key)}`);
 export const starterModels = rows(`${MODELS}starter_models`);
 export const installs = rows(`${MODELS}install`);
@@ -93,6 +94,8 @@ export const itemSummaries = (ids) => call("POST", `${QUEUE}item_summaries_by_id
 export const retryItems = (ids) => call("PUT", `${QUEUE}retry_items_by_id`, ids);
 export const cancelItem = (id) => call("PUT", `${QUEUE}i/${encodeURIComponent(id)}/cancel`);
 export const prependItem = (id) => call("PUT", `${QUEUE}i/${encodeURIComponent(id)}/prepend`);
+/** Move a waiting item "before" or "after" another one. */
+export const moveItem = (id, side, target) => call("PUT", `${QUEUE}move_items_by_id`, { item_ids: [id], [side]: target });
 export const cancelWaiting = () => call("PUT", `${QUEUE}cancel_all_except_current`);
 /** Do `action` (pause, resume) with the workers. */
 export const changeProcessor = (action) => call("PUT", `${QUEUE}processor/${action}`);

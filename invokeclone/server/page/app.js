@@ -29,6 +29,7 @@ let online = false;
 let wasOnline = false;
 let lastUser = null;
 let disconnect = () => {};
+let loading = Promise.resolve(); // the first lists of this user
 let progressEvents = 0; // number of progress events received
 
 // Events
@@ -105,6 +106,7 @@ function onState(value, refusal) {
 function resume() {
   queue.refresh();
   if (wasOnline) load();
+  else loading.then(gallery.addMissed);
   wasOnline = true;
   runs.review().catch(() => {}); // at the next connection
 }
@@ -125,7 +127,7 @@ const hooks = {
     if (state.entered) return;
     set({ entered: true, user });
     showLink("connecting");
-    load();
+    loading = load();
     disconnect = listen(onEvent, onState, api.currentToken);
   },
   leave() {

@@ -59,13 +59,13 @@ export function sync() {
   $("form").dispatchEvent(new Event("synced"));
 }
 
-const guidance = () => state.model?.capabilities.guidance ?? "cfg";
+const guidance = () => state.model?.guidance ?? "cfg";
 const trueScale = () => (guidance() === "distilled" ? Number($("true-cfg").value) || 1 : 1);
 const hasNegative = () => guidance() === "cfg" || trueScale() > 1;
 
 /** Show the fields that the chosen model supports, within its limits. */
 function showFeatures() {
-  const supported = state.model?.capabilities;
+  const supported = state.model;
   for (const field of document.querySelectorAll("[data-feature]")) {
     field.hidden = !field.dataset.feature.split(" ").some((name) => features()[name]);
   }
@@ -94,13 +94,13 @@ function showSchedulers({ schedulers, defaults }) {
 }
 
 function applyDefaults(model) {
-  const { defaults } = model.capabilities;
+  const { defaults } = model;
   for (const [id, value] of [["width", defaults.width], ["height", defaults.height], ["steps", defaults.steps], ["cfg", defaults.cfg_scale], ["scheduler", defaults.scheduler]]) put(id, value);
   sync();
 }
 
 /** Round a size down to what the chosen model accepts, scaled to fit its limits. */
-export function fit(width, height, { limits } = state.model.capabilities) {
+export function fit(width, height, { limits } = state.model) {
   const scale = Math.min(1, limits.side.maximum / Math.max(width, height), Math.sqrt(limits.pixels / (width * height)));
   return [width, height].map((side) => Math.max(limits.side.minimum, Math.floor((side * scale) / limits.side_multiple) * limits.side_multiple));
 }

@@ -8,6 +8,7 @@ import { on, state } from "./state.js";
 import * as viewer from "./viewer.js";
 
 const PAGE = 60;
+const MISSED = 10;
 
 let images = [];
 let total = 0;
@@ -17,7 +18,7 @@ let view = "all";
 let generation = 0;
 
 export function prepare() {
-  new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" }).observe($("sentinel"));
+  new IntersectionObserver(([entry]) => state.entered && entry.isIntersecting && more(), { rootMargin: "600px" }).observe($("sentinel"));
   $("again").addEventListener("click", reload);
   $("search").addEventListener("input", debounce(reload, 250));
   on(["board"], () => state.entered && reload());
@@ -51,6 +52,7 @@ export async function reload() {
 
 const words = () => $("search").value.trim();
 const category = () => (view === "uploads" ? "user" : "general");
+const filter = () => ({ categories: category(), starred_first: view === "starred", board_id: state.board, search_term: words() });
 
 export async function more() {
   if (loading || done) return;
@@ -58,8 +60,7 @@ export async function more() {
   const isStarred = view === "starred";
   loading = true;
   try {
-    const filter = { categories: category(), starred_first: isStarred, board_id: state.board, search_term: words() };
-    const page = await api.images(images.length, PAGE, filter);
+    const page = await api.images(images.length, PAGE, filter());
     if (started !== generation) return;
     const matches = isStarred ? page.items.filter((image) => image.starred) : page.items;
     const present = new Set(images.map((image) => image.image_name));
@@ -117,11 +118,25 @@ export async function add(name) {
   const image = await api.image(name).catch(() => null);
   const isListed = image && !image.is_intermediate && image.image_category === "general" && (!state.board || (image.board_id ?? "none") === state.board);
   if (!isListed || started !== generation || isPresent()) return false;
+  insert(image);
+  return true;
+}
+
+function insert(image) {
   images.unshift(image);
   total += 1;
   $("gallery").prepend(tile(image, true));
   count();
-  return true;
+}
+
+/** Add the newest images that no event has reported: those made after the list was read and before the connection. */
+export async function addMissed() {
+  const started = generation;
+  if (view !== "all" || words()) return;
+  const page = await api.images(0, MISSED, filter()).catch(() => null);
+  if (!page || started !== generation) return;
+  const present = new Set(images.map((image) => image.image_name));
+  page.items.filter((image) => !present.has(image.image_name)).reverse().forEach(insert);
 }
 
 // For the viewer

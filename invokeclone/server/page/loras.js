@@ -45,7 +45,7 @@ function show() {
   const chosen = applied();
   const choices = compatible().filter((model) => !chosen.some(({ key }) => key === model.key));
   $("lora-add").replaceChildren(new Option("Add a LoRA …", ""), ...choices.map((model) => new Option(model.name, model.key)));
-  $("lora-add").disabled = !choices.length || chosen.length >= state.model.capabilities.limits.loras;
+  $("lora-add").disabled = !choices.length || chosen.length >= state.model.limits.loras;
   $("lora-count").textContent = chosen.length ? `(${chosen.length})` : "";
   $("lora-hint").hidden = choices.length > 0 || chosen.length > 0;
   $("lora-hint").textContent = `No LoRA for ${state.model.base} is installed.`;

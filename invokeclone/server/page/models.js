@@ -6,7 +6,6 @@ import { attempt } from "./notices.js";
 import { load } from "./storage.js";
 import { set, state } from "./state.js";
 
-const UNSUPPORTED = 424;
 let choose;
 let latest = 0; // number of the last load: an earlier one that ends later is ignored
 
@@ -25,23 +24,13 @@ export function pick(key, withDefaults = false) {
   if (withDefaults) choose(model);
 }
 
-/** Add a model's capabilities; null if no images can be generated with it. */
-async function describe(model) {
-  try {
-    return { ...model, capabilities: await api.capabilities(model.key) };
-  } catch (error) {
-    if (error.status === UNSUPPORTED) return null;
-    throw error;
-  }
-}
-
-/** Load the list of main models from the server, and keep the selected one. */
+/** Load the list of models that can generate images from the server, and keep the selected one. */
 export async function loadModels() {
   const started = ++latest;
   const selected = state.model?.key ?? load("invokeclone", {}).model;
   let models;
   try {
-    models = (await Promise.all((await api.models("main")).map(describe))).filter(Boolean);
+    models = await api.generationModels();
   } catch (error) {
     if (started === latest) hint(`The list of models could not be loaded: ${error.message}`);
     return;

@@ -1,4 +1,4 @@
-// The queue: its counts in the header, and a list of its items to cancel, move to the front or run again.
+// The queue: its counts in the header, and a list of its items to cancel, move or run again.
 
 import * as api from "./api.js";
 import { $, debounce, element, iconButton, render } from "./dom.js";
@@ -15,6 +15,8 @@ let running = null; // id of the running item
 let pending = 0;
 let paused = false;
 let statusEvents = 0; // number of queue status events received
+let dragged = null; // id of the item that is being dragged
+let moved = null; // id of the item that was moved by a key, which gets the focus back
 
 export function prepare() {
   $("cancel").addEventListener("click", () => act(cancelRunning));
@@ -106,30 +108,58 @@ async function showItems() {
   const active = items.filter(({ status }) => status === "in_progress" || status === "waiting");
   const ended = items.filter(({ status }) => runs.isTerminal(status)).slice(0, ENDED);
   const next = items.filter(({ status }) => status === "pending");
+  const own = next.filter(mayChange).map(({ item_id }) => item_id);
   $("queue-empty").hidden = items.length > 0;
   $("queue-pause").hidden = !isAdmin();
   $("queue-pause").textContent = paused ? "Resume" : "Pause";
   render($("queue-items"),
-    ...group("Running", active), ...group(waiting.length > LIMIT ? `Waiting (the next ${LIMIT} of ${waiting.length})` : "Waiting", next), ...group("Ended", ended));
+    ...group("Running", active), ...group(waiting.length > LIMIT ? `Waiting (the next ${LIMIT} of ${waiting.length})` : "Waiting", next, own), ...group("Ended", ended));
+  if (moved) $("queue-items").querySelector(`[data-item="${moved}"] button`)?.focus();
+  moved = null;
 }
 
-const group = (title, items) => (items.length ? [element("li", { className: "heading" }, element("h3", {}, title)), ...items.map((item, at) => row(item, at === 0))] : []);
+/** Return a heading and a row per item; `own` has the ids of the items that can be moved, in order. */
+const group = (title, items, own = []) => (items.length ? [element("li", { className: "heading" }, element("h3", {}, title)), ...items.map((item) => row(item, own))] : []);
 
 const STATUS = { pending: "Waiting", in_progress: "Running", waiting: "Waiting for a workflow", completed: "Completed", failed: "Failed", canceled: "Canceled" };
 const mayChange = (item) => !state.user || state.user.is_admin || item.user_id === state.user.user_id;
 
-function row(item, isFirst) {
+/** Return what moves an item: dragging it to another one, or Alt with an arrow key. */
+function moves(id, own) {
+  const at = own.indexOf(id);
+  if (at < 0) return {};
+  const side = () => (own.indexOf(dragged) < at ? "after" : "before");
+  const isTarget = () => own.includes(dragged) && dragged !== id;
+  return {
+    draggable: true,
+    ondragstart: (event) => { dragged = id; event.dataTransfer.setData("text/plain", `${id}`); },
+    ondragover: (event) => { if (isTarget()) event.preventDefault(); },
+    ondrop: (event) => {
+      event.preventDefault();
+      if (isTarget()) act(() => api.moveItem(dragged, side(), id));
+    },
+    onkeydown: (event) => {
+      const step = event.altKey ? { ArrowUp: -1, ArrowDown: 1 }[event.key] : 0;
+      if (!step) return;
+      event.preventDefault();
+      const target = own[at + step];
+      if (target) act(async () => { await api.moveItem(id, step < 0 ? "before" : "after", target); moved = id; });
+    },
+  };
+}
+
+function row(item, own) {
   const id = item.item_id;
   const name = promptOf(item) ?? (mayChange(item) ? `Item ${id}` : "Another user's item");
   const actions = [];
   const add = (action, made) => { made.dataset.focus = `${action}-${id}`; actions.push(made); };
   if (mayChange(item)) {
-    if (item.status === "pending" && !isFirst) add("up", iconButton("up", `Run next: ${name}`, () => act(() => api.prependItem(id))));
+    if (own.indexOf(id) > 0) add("up", iconButton("up", `Run next: ${name}`, () => act(() => api.prependItem(id))));
     if (!runs.isTerminal(item.status)) add("cancel", iconButton("cross", `Cancel: ${name}`, () => act(() => cancelItem(id))));
     if (item.status === "failed" || item.status === "canceled") add("again", iconButton("again", `Run again: ${name}`, () => act(() => api.retryItems([id]))));
   }
   const detail = [STATUS[item.status], item.device, `item ${id}`].filter(Boolean).join(" · ");
-  return element("li", { "data-status": item.status, "data-item": id }, element("div", {}, element("span", {}, name), element("small", {}, detail)), ...actions);
+  return element("li", { "data-status": item.status, "data-item": id, ...moves(id, own) }, element("div", {}, element("span", {}, name), element("small", {}, detail)), ...actions);
 }
 
 /** Return the prompt among an item's values. */

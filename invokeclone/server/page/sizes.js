@@ -9,7 +9,7 @@ const TOLERANCE = 0.04; // sides are rounded to the model's grid
 
 /** Return width and height of a ratio, with the area of the model's default size. */
 function sizeOf([across, down]) {
-  const { defaults, limits } = state.model.capabilities;
+  const { defaults, limits } = state.model;
   const unit = Math.sqrt((defaults.width * defaults.height) / (across * down));
   const side = (length) => Math.max(limits.side.minimum, Math.round((length * unit) / limits.side_multiple) * limits.side_multiple);
   return [side(across), side(down)];

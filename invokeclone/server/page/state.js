@@ -3,7 +3,7 @@
 export const state = {
   entered: false, // whether the page may be used: somebody is signed in, or there are no accounts
   user: null, // the signed-in user; null without accounts
-  models: [], // main models that can generate images, each with its `capabilities`
+  models: [], // main models that can generate images, with what each can do
   extras: [], // LoRAs and VAEs
   model: null, // the chosen main model
   loras: [], // chosen LoRAs: { key, weight }
@@ -24,7 +24,7 @@ export function set(changes) {
 }
 
 /** What the chosen model supports, by the name of the feature; nothing without a model. */
-export const features = () => state.model?.capabilities.features ?? {};
+export const features = () => state.model?.features ?? {};
 
 /** Whether the user may install models and pause the queue. */
 export const isAdmin = () => !state.user || state.user.is_admin;

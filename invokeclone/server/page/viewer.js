@@ -83,7 +83,7 @@ export async function open(name) {
 function showActions(values) {
   $("reuse").disabled = !values;
   $("full").alt = values?.positive_prompt || "Image without a prompt";
-  const can = state.model?.capabilities.features ?? {};
+  const can = state.model?.features ?? {};
   $("use").hidden = !can.image_to_image && !can.inpaint;
   $("inpaint").hidden = !can.inpaint;
   const isPossible = variations.isPossible(values);

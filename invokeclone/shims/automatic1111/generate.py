@@ -101,9 +101,9 @@ async def _respond(context: RequestContext, plan: GenerationPlan, request: Gener
 
 
 async def _encode_result(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
-    path = await service.path(resources, name)
+    file = await service.file(resources, name)
     return await image_io.image_work(
-        lambda: image_io.encode_base64(infotext.embed_infotext(path, plan.options.format, text))
+        lambda: image_io.encode_base64(infotext.embed_infotext(file.read(), plan.options.format, text))
     )
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -73,12 +72,12 @@ def _unquote(value: str) -> str:
 # In files (blocking)
 
 
-def embed_infotext(path: Path, format: Format, text: str) -> bytes:  # noqa: A002  (the API's name)
-    """Return the image of a file as bytes with the infotext embedded; a PNG keeps its other texts."""
-    with open_stored_image(path) as image:
+def embed_infotext(data: bytes, format: Format, text: str) -> bytes:  # noqa: A002  (the API's name)
+    """Return the image of a stored file with the infotext embedded; a PNG keeps its other texts."""
+    with open_stored_image(io.BytesIO(data)) as image:
         if format == "png":
             texts = {PARAMETERS: text, **png.texts_of(image)}
-            return png.copy_with_texts(path.read_bytes(), texts) or png.encode(image, png.FAST_LEVEL, texts)
+            return png.copy_with_texts(data, texts) or png.encode(image, png.FAST_LEVEL, texts)
         exif = Image.Exif()
         exif.get_ifd(_EXIF_PART)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-be", "replace")
         buffer = io.BytesIO()

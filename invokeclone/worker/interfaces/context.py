@@ -1,5 +1,6 @@
 """The worker's InvocationContext: assembles the interfaces, and contains the small ones. All calls are synchronous."""
 
+import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -9,7 +10,7 @@ from invokeclone.graph.context import ItemData
 from invokeclone.graph.invocations.invocation import BaseInvocation
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.files import user_files
+from invokeclone.worker.backend.settings import without_server_folders
 from invokeclone.worker.events import NodeEvents
 from invokeclone.worker.interfaces.boards import Boards
 from invokeclone.worker.interfaces.images import WorkerImages
@@ -91,12 +92,13 @@ class Config:
         self._session = session
 
     def get(self) -> Settings:
-        """Return the app's settings; they are frozen."""
-        return self._session.tools.resources.settings
+        """Return the app's settings; they are frozen. Folders that only the server has raise NotOnThisWorker."""
+        tools = self._session.tools
+        return without_server_folders(tools.resources.settings) if tools.remote else tools.resources.settings
 
     def open_text(self, path: str) -> AbstractContextManager[TextIO]:
         """Open a text file that the user may read; raises FileRefused, FileNotReadable, TooLarge, Unprocessable."""
-        return user_files.open_text(self.get(), path, is_admin=self._session.user.is_admin)
+        return io.StringIO(self._session.tools.wait(self._session.backend.read_text(path)))
 
 
 _LOGGER = Logger()

@@ -9,11 +9,12 @@ from invokeclone.graph.context import ImageMode
 from invokeclone.graph.invocations.invocation import BaseInvocation
 from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.vocabulary.fields import MetadataField
-from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import service
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert, upright
+from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.worker.backend.protocol import NodeImage
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
 
@@ -27,6 +28,7 @@ class WorkerImages:
     def __init__(self, session: Session, node: BaseInvocation, progress: NodeProgress) -> None:
         """Serve `node` of `session`."""
         self._session = session
+        self._backend = session.backend
         self._tools = session.tools
         self._node = node
         self._progress = progress
@@ -48,21 +50,18 @@ class WorkerImages:
         check_pixels(image.width, image.height, limits, f"node {self._node.id} ({self._node.get_type()})")
         metadata = metadata or getattr(self._node, "metadata", None)
         board = getattr(self._node, "board", None)
-        item = self._session.item
         saved = self._tools.wait(
-            service.save(
-                self._tools.resources,
+            self._backend.save_image(
                 image,
-                category=image_category,
-                origin=ResourceOrigin.INTERNAL,
-                is_intermediate=self._node.is_intermediate,
-                board_id=board_id or (board.board_id if board else None),
-                session_id=item.session_id,
-                node_id=self._node.id,
-                metadata=metadata.model_dump_json() if metadata else None,
-                workflow=item.workflow,
-                graph=self._session.graph_json,
-                user_id=item.user_id,
+                NodeImage(
+                    category=image_category,
+                    node_id=self._node.id,
+                    is_intermediate=self._node.is_intermediate,
+                    board_id=board_id or (board.board_id if board else None),
+                    metadata=metadata.model_dump_json() if metadata else None,
+                    workflow=self._session.item.workflow,
+                    graph=self._session.graph_json,
+                ),
             )
         )
         self._tools.images.keep(saved.image_name, image)
@@ -70,32 +69,35 @@ class WorkerImages:
 
     def get_pil(self, image_name: str, mode: ImageMode | None = None) -> "Image":
         """Return the image upright, converted if `mode` is given; raises ImageNotFound, ImageNotYours."""
-        if not self._session.user.is_admin:
-            self.get_path(image_name)  # checks access: a cached image may belong to another user
         image = self._tools.images.get(image_name)
         if image is None:
-            image = self._open(self.get_path(image_name))
+            image = self._open(self._file(image_name))
             self._tools.images.keep(image_name, image)
+        elif not self._session.user.is_admin:  # a cached image may belong to another user
+            self._tools.wait(self._backend.require_image(image_name))
         return convert(image, mode) if mode and mode != image.mode else image
 
     def get_metadata(self, image_name: str) -> MetadataField | None:
         """Return the image's metadata, if it has any; raises ImageNotFound, ImageNotYours."""
-        text = self._tools.wait(service.metadata_json(self._tools.resources, image_name, self._session.user))
+        text = self._tools.wait(self._backend.image_metadata(image_name))
         return MetadataField.model_validate(orjson.loads(text)) if text else None
 
     def get_dto(self, image_name: str) -> ImageDTO:
         """Return the image's record, with the size of the upright image; raises ImageNotFound, ImageNotYours."""
-        record = self._tools.wait(service.get(self._tools.resources, image_name, self._session.user))
-        width, height = self._tools.wait(service.upright_size(self._tools.resources, record))
-        return record.model_copy(update={"width": width, "height": height})
+        return self._tools.wait(self._backend.image(image_name))
 
     def get_path(self, image_name: str, thumbnail: bool = False) -> Path:
-        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours."""
-        user = self._session.user
-        return self._tools.wait(service.path(self._tools.resources, image_name, thumbnail=thumbnail, user=user))
+        """Return the path of the file, or of its thumbnail; raises ImageNotFound, ImageNotYours.
+
+        If files are not stored on this machine, it is the path of a copy that stays for some time.
+        """
+        return self._tools.copies.path(self._file(image_name, thumbnail=thumbnail))
+
+    def _file(self, image_name: str, *, thumbnail: bool = False) -> StoredFile:
+        return self._tools.wait(self._backend.image_file(image_name, thumbnail=thumbnail))
 
     @staticmethod
-    def _open(path: Path) -> "Image":
-        with open_stored_image(path) as image:
+    def _open(file: StoredFile) -> "Image":
+        with open_stored_image(file.source()) as image:
             image.load()
             return upright(image.copy())

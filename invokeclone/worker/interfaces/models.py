@@ -1,6 +1,6 @@
 """The `models` interface: records from the database, models from the engine, and events for each load."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,6 @@ from invokeclone.kit.errors import Conflict
 from invokeclone.kit.times import timestamp
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.errors import UnknownModelException
-from invokeclone.models.records import store
 from invokeclone.worker.interfaces.progress import NodeProgress
 from invokeclone.worker.interfaces.tools import Session
 
@@ -76,11 +75,7 @@ class Models:
 
     def search_by_path(self, path: Path) -> list[ModelConfig]:
         """Return the records of models at `path`, absolute or relative to the models folder."""
-        models = self._tools.resources.settings.models_path
-        names = {str(path), path.as_posix()}
-        if path.is_absolute() and path.is_relative_to(models):
-            names.add(path.relative_to(models).as_posix())
-        return [config for name in sorted(names) for config in self._search(path=name)]
+        return self._tools.wait(self._session.model_files.search_by_path(path))
 
     def search_by_attrs(
         self,
@@ -93,9 +88,14 @@ class Models:
         return self._search(name=name, bases=[base] if base else None, type=type, format=format)
 
     def get_absolute_path(self, config_or_path: ModelConfig | Path | str) -> Path:
-        """Return the absolute path of a record or path; relative paths are in the models folder."""
-        path = config_or_path if isinstance(config_or_path, (Path, str)) else config_or_path.path
-        return (self._tools.resources.settings.models_path / path).absolute()
+        """Return the absolute path of a record or path; relative paths are in the models folder.
+
+        On a worker of another machine the model is fetched first; raises ModelNotFetched, NotOnThisWorker.
+        """
+        files, report = self._session.model_files, self._progress.signal_progress
+        if isinstance(config_or_path, (Path, str)):
+            return self._wait_long(files.path_of(str(config_or_path), report))
+        return self._wait_long(files.path(config_or_path, report))
 
     def download_and_cache_model(self, source: str) -> Path:
         """Return the file or folder of a model from a URL or repository, downloaded unless it is in the download cache.
@@ -108,8 +108,7 @@ class Models:
         def report(share: float | None) -> None:
             self._progress.signal_progress(f"Downloading {name}", share)
 
-        fetching = self._tools.downloads.fetch(text, report)
-        return self._tools.wait_unless(self._progress.is_canceled, fetching)
+        return self._wait_long(self._tools.downloads.fetch(text, report))
 
     def load_local_model(self, model_path: Path, loader: Callable[[Path], Any] | None = None) -> Any:
         """Return the LoadedModelWithoutConfig of a path; without `loader` of its tensors. Raises ModelFilesMissing."""
@@ -140,7 +139,7 @@ class Models:
     def _record_of(self, identifier: str | ModelIdentifierField) -> CachedRecord:
         key = identifier if isinstance(identifier, str) else identifier.key
         if key not in self._session.models:
-            self._cache_record(self._tools.wait(self._read(key)))
+            self._cache_record(self._tools.wait(self._tools.backend.model(key)))
         record: CachedRecord = self._session.models[key]
         return record
 
@@ -149,13 +148,9 @@ class Models:
         self._session.models[config.key] = record
         return record
 
-    async def _read(self, key: str) -> ModelConfig:
-        async with self._tools.resources.database.read() as connection:
-            return await store.get(connection, key)
-
     def _search(self, **attributes: Any) -> list[ModelConfig]:
-        async def search() -> list[ModelConfig]:
-            async with self._tools.resources.database.read() as connection:
-                return await store.search(connection, **attributes)
+        return self._tools.wait(self._tools.backend.search_models(**attributes))
 
-        return self._tools.wait(search())
+    def _wait_long(self, work: Coroutine[Any, Any, Path]) -> Path:
+        """Wait for work that is canceled with the item."""
+        return self._tools.wait_unless(self._progress.is_canceled, work)

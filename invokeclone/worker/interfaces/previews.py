@@ -8,7 +8,6 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit import log
 from invokeclone.models.configs.model_config import ModelConfig
-from invokeclone.models.records import store
 from invokeclone.worker.interfaces.tools import Session
 
 if TYPE_CHECKING:
@@ -25,15 +24,16 @@ class Previews:
 
     def __init__(self, session: Session) -> None:
         """Render for a node of `session`."""
+        self._session = session
         self._tools = session.tools
-        self._models = session.tools.resources.settings.models_path
         self._autoencoders: dict[BaseModelType, ModelConfig | None] = {}
 
     def render(self, latents: Any, base: BaseModelType) -> tuple["Image", int]:
         """Return a small image of latents (batch, channels, height, width), and its scale factor to full size."""
         if self._tools.resources.settings.tiny_autoencoder_previews and (config := self._autoencoder_of(base)):
             try:
-                return self._tools.engine.decode_preview(config, self._models / config.path, latents)
+                path = self._tools.wait(self._session.model_files.path(config, _no_report))
+                return self._tools.engine.decode_preview(config, path, latents)
             except CanceledException:
                 raise
             except Exception as error:  # noqa: BLE001  (a preview must not fail the run)
@@ -45,17 +45,19 @@ class Previews:
         """Return the record of an installed tiny autoencoder for the base's latents."""
         if base not in self._autoencoders:
             bases = {base, _SAME_LATENTS.get(base, base)}
-            records = self._tools.wait(self._search(bases))
+            searching = self._tools.backend.search_models(bases=bases, type=ModelType.VAE, format=ModelFormat.Diffusers)
+            records = self._tools.wait(searching)
             self._autoencoders[base] = next((config for config in records if self._is_tiny(config)), None)
         return self._autoencoders[base]
 
-    async def _search(self, bases: set[BaseModelType]) -> list[ModelConfig]:
-        async with self._tools.resources.database.read() as connection:
-            return await store.search(connection, bases=bases, type=ModelType.VAE, format=ModelFormat.Diffusers)
-
     def _is_tiny(self, config: ModelConfig) -> bool:
+        data = self._tools.wait(self._session.model_files.read_file(config, "config.json"))
         try:
-            content = orjson.loads((self._models / config.path / "config.json").read_bytes())
-        except (OSError, ValueError):
+            content = orjson.loads(data or b"")
+        except ValueError:
             return False
         return isinstance(content, dict) and content.get("_class_name") == _CLASS
+
+
+def _no_report(_message: str, _share: float | None) -> None:
+    """Report nothing."""

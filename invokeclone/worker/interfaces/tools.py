@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,11 +18,13 @@ from invokeclone.kit import log
 from invokeclone.kit.resources import Resources
 from invokeclone.models.install.download_cache import DownloadCache
 from invokeclone.queue.rows import ClaimedItem
-from invokeclone.users import rights, signin
-from invokeclone.users.current import SYSTEM, User
+from invokeclone.users.current import User
+from invokeclone.worker.backend.local import LocalBackend
+from invokeclone.worker.backend.protocol import ItemBackend, UsedModelFiles, WorkerBackend
 from invokeclone.worker.cache import InvocationCache
 from invokeclone.worker.engine import Engine
 from invokeclone.worker.events import Channel
+from invokeclone.worker.local_copies import LocalCopies
 from invokeclone.worker.recent_images import RecentImages
 from invokeclone.worker.stats import SessionStats
 from invokeclone.worker.tensors import TensorStore
@@ -43,6 +46,13 @@ class Tools:
     tensors: TensorStore
     images: RecentImages
     engine: Engine
+    remote: WorkerBackend | None = None
+    """The operations on the server's data, of a worker without access to its database; None: those on `resources`."""
+
+    @cached_property
+    def backend(self) -> WorkerBackend:
+        """The operations on the server's data."""
+        return self.remote or LocalBackend(self.resources)
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the event loop and wait for its result; must not be called on the loop's own thread.
@@ -54,25 +64,41 @@ class Tools:
         except CanceledException:
             work.close()
             raise
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        if self.remote is None:
+            return future.result()
+        return _result_unless(future, lambda: False)  # the connection may be cut for long
 
     def wait_unless(self, canceled: Callable[[], bool], work: Coroutine[Any, Any, T]) -> T:
         """Run long `work` like `wait`, and cancel it when `canceled` returns True. Raises CanceledException."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                return future.result(POLL_INTERVAL_S)
-            if future.done():
-                return future.result()
-            if canceled():
-                future.cancel()
-                checkpoint()
-                raise CanceledException("the queue item was canceled")
+        return _result_unless(asyncio.run_coroutine_threadsafe(work, self.loop), canceled)
+
+    @cached_property
+    def copies(self) -> LocalCopies:
+        """Local copies of files in a storage on the network; they are removed with the tensors."""
+        return LocalCopies(self.tensors.folder / "copies")
 
     @cached_property
     def downloads(self) -> DownloadCache:
         """The cache of files that nodes download."""
         return DownloadCache(self.resources)
+
+
+def _result_unless(future: Future[T], canceled: Callable[[], bool]) -> T:
+    """Wait for a future, and cancel it when `canceled` returns True or the thread's item is canceled."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            return future.result(POLL_INTERVAL_S)
+        if future.done():
+            return future.result()
+        try:
+            checkpoint()
+        except CanceledException:
+            future.cancel()
+            raise
+        if canceled():
+            future.cancel()
+            raise CanceledException("the queue item was canceled")
 
 
 @dataclass
@@ -88,23 +114,30 @@ class Session:
     """Model records by key; each is read from the database once per item."""
 
     @cached_property
+    def backend(self) -> ItemBackend:
+        """The operations on the server's data, with the rights of the item's owner."""
+        return self.tools.backend.item(self.item)
+
+    @cached_property
+    def model_files(self) -> UsedModelFiles:
+        """The files of models that the item uses."""
+        return self.tools.backend.model_files()
+
+    def close(self) -> None:
+        """Release the files of models, at the end of the run."""
+        if "model_files" in self.__dict__:
+            self.model_files.close()
+
+    @cached_property
     def user(self) -> User:
         """The item's owner, whose permissions apply to the nodes. Use it in the node thread only."""
-        if self.item.user_id == SYSTEM.user_id:
-            return SYSTEM
-
-        async def find() -> User:
-            async with self.tools.resources.database.read() as connection:
-                return await rights.acting_user(connection, self.item.user_id)
-
-        return self.tools.wait(find())
+        return self.tools.wait(self.backend.user())
 
     def owner_may_run(self) -> bool:
         """Return whether the item's owner still has an active account. Call it in the node thread only."""
-        resources = self.tools.resources
-        if not resources.settings.multiuser:
+        if not self.tools.resources.settings.multiuser:
             return True
-        allowed = self.tools.wait(signin.may_run(resources.database, self.item.user_id))
+        allowed = self.tools.wait(self.backend.owner_may_run())
         if not allowed:
             _log.warning("item %s stops: its owner %s has no active account", self.item.item_id, self.item.user_id)
         return allowed

@@ -191,6 +191,7 @@ LISTS = [
 ]
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize(("wanted", "index"), LISTS)
 @pytest.mark.parametrize("order_dir", list(SQLiteDirection))
 @pytest.mark.parametrize("starred_first", [True, False])
@@ -215,6 +216,7 @@ async def test_every_list_merges_indexes_without_sorting(resources, wanted, inde
             assert not any("TEMP B-TREE" in line for line in query_plan), query_plan
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 async def test_a_single_kind_needs_no_merge(resources) -> None:
     query_plan = await plan(resources, store.all_names(ImageFilter(is_intermediate=False), (IMAGES,)))
     assert not any("MERGE" in line or "videos" in line or "TEMP B-TREE" in line for line in query_plan), query_plan

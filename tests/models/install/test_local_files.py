@@ -244,8 +244,11 @@ async def test_sources_that_contain_the_models_folder_are_refused(resources, ins
         assert (job.status, "contains the models folder" in job.error) == ("error", True)
 
 
-async def test_files_of_the_server_are_not_moved(resources, install, make):
-    make.folder = resources.settings.outputs_path
+@pytest.mark.parametrize("is_address", [False, True])
+async def test_files_of_the_server_are_not_moved(resources, install, make, tmp_path, *, is_address):
+    make.folder = tmp_path / "elsewhere" if is_address else resources.settings.outputs_path
+    if is_address:
+        resources.settings = resources.settings.model_copy(update={"storage_url": f"file://{make.folder}"})
     source = make.checkpoint()
     job = await install(source, inplace=False, move=True)
     assert (job.status, "belongs to this program" in job.error) == ("error", True)

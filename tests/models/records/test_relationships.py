@@ -80,6 +80,7 @@ async def test_relationships_can_be_transferred(keys, resources):
         assert await relationships.list_related(connection, [a]) == []
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 async def test_lookups_use_the_index(resources):
     async with resources.database.read() as connection:
         for column in ("model_key_1", "model_key_2"):

@@ -105,6 +105,7 @@ async def test_unreadable_rows_are_skipped(filled, broken):
         assert "a" in await store.paths(connection)
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 async def test_finding_by_name_uses_the_index(database):
     query = "EXPLAIN QUERY PLAN SELECT config FROM models WHERE base = 'x' AND type = 'y' AND name = 'z'"
     async with database.read() as connection:

@@ -1,9 +1,11 @@
 """Routes of images: view and upload."""
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
@@ -28,6 +30,8 @@ from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
 OVERWRITE = ("true", "1")
+Source = Path | io.BytesIO
+"""The file of an image, or its content if the file is not on this machine."""
 
 
 @routes.get("/view")
@@ -35,39 +39,45 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     """Get an image by `filename`, `subfolder` and `type`: `preview=webp;90` re-encodes it, `channel` is rgba, rgb or a."""
     query = request.query_params
     name = ImageName.parse(query.get("filename", ""), query.get("type") or OUTPUT, query.get("subfolder", ""))
-    path = await _file(needs, name, user)
+    source = (await _find(needs, name, user))[1]
     channel = query.get("channel", "rgba")
     preview, _, quality = query.get("preview", "").partition(";")
-    if not preview and channel not in ("rgb", "a") and await image_io.is_upright(path):
-        return FileResponse(path, media_type="image/png", filename=name.name, content_disposition_type="inline")
+    if not preview and channel not in ("rgb", "a") and await image_io.is_upright(source):
+        return _send(source, name.name)
     format_: image_io.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
     is_number = quality.isascii() and quality.isdigit() and len(quality) < 4  # noqa: PLR2004  (digits)
     quality_value = min(max(int(quality), 1), 100) if is_number else None
 
     def encode() -> bytes:
-        with open_stored_image(path) as image:
+        with open_stored_image(source) as image:
             return image_io.encode(_channel(image_io.read_upright(image), channel), format_, quality_value)
 
     data = await image_io.image_work(encode)
     return Response(data, media_type=image_io.MIME[format_])
 
 
-async def _file(resources: Resources, name: ImageName, user: User) -> Path:
-    """Return the path of an image's file; raises ImagesMoving, ImageNotYours, ImageNotFound."""
-    return (await _find(resources, name, user))[1]
+def _send(source: Source, name: str) -> Response:
+    if isinstance(source, Path):
+        return FileResponse(source, media_type="image/png", filename=name, content_disposition_type="inline")
+    headers = {"Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}"}
+    return Response(source.getvalue(), media_type="image/png", headers=headers)
 
 
-async def _find(resources: Resources, name: ImageName, user: User) -> tuple[str, Path]:
-    """Return the server's name of an image, and the path of its file; raises ImagesMoving, ImageNotYours, ImageNotFound."""
+async def _find(resources: Resources, name: ImageName, user: User) -> tuple[str, Source]:
+    """Return the server's name of an image, and its file; raises ImagesMoving, ImageNotYours, ImageNotFound."""
     _check_not_moving(resources)
     async with resources.database.read() as connection:
         image_name = (await uploads.resolve(connection, user, [name])).get(name)
     if image_name is None:
         raise ImageNotFound(name.path)
-    path = await images.path(resources, image_name, user=user)
-    if not await in_thread(path.is_file):
+    file = await images.file(resources, image_name, user=user)
+    try:
+        source = await in_thread(file.source)
+    except FileNotFoundError as error:
+        raise ImageNotFound(name.path) from error
+    if isinstance(source, Path) and not await in_thread(source.is_file):
         raise ImageNotFound(name.path)
-    return image_name, path
+    return image_name, source
 
 
 def _check_not_moving(resources: Resources) -> None:
@@ -100,10 +110,10 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     async with request.form(max_files=1, max_fields=20) as form:
         upload = await _read_upload(needs, form)
         original = _original_name(form, needs.settings.limits)
-    original_name, path = await _find(needs, original, user)
+    original_name, source = await _find(needs, original, user)
 
     def apply_mask() -> Image.Image:
-        with open_stored_image(path) as image:
+        with open_stored_image(source) as image:
             result = convert(image_io.read_upright(image), "RGBA")
         alpha = convert(upload.image, "RGBA").getchannel("A").resize(result.size)
         result.putalpha(alpha)

@@ -66,12 +66,14 @@ async def post_prompt(request: Request, needs: Needs, user: Caller, clients: Nee
 
 
 async def _enqueue(resources: Resources, user: User, clients: Clients, batch: Batch, *, prepend: bool) -> int:
-    """Enqueue the batch of a followed prompt; return the id of its item. Raises QueueFull."""
+    """Enqueue the batch of a followed prompt; return the id of its item.
+
+    Raises QueueFull, PendingQuotaReached and DailyQuotaReached.
+    """
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(clients.forget, batch.batch_id)
-        result = await service.enqueue(resources, service.DEFAULT_QUEUE, batch, prepend=prepend, user=user)
-        if not result.item_ids:
-            raise service.QueueFull
+        queue_id = service.DEFAULT_QUEUE
+        result = await service.enqueue(resources, queue_id, batch, prepend=prepend, whole=True, user=user)
         cleanup.pop_all()
     clients.mark_enqueued(batch.batch_id)
     return result.item_ids[0]

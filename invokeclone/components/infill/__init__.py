@@ -1,0 +1,1 @@
+"""Models that fill holes in images."""

@@ -1,0 +1,347 @@
+"""PostgreSQL with asyncpg: single reads, read connections, exclusive transactions, migrations.
+
+Exclusive transactions take an advisory lock first, which gives them SQLite's guarantee: one at a time, in all processes
+that use the database. Reads do not wait. The decision and its cost: docs/decisions/0015.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any, ClassVar
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from invokeclone.kit import log
+from invokeclone.kit.sql import database_file, migrations, postgres_errors
+from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database_file import DatabaseUnusable
+from invokeclone.kit.sql.prepared_statements import run_in_parts, without_nul
+from invokeclone.kit.sql.transactions import Changes, Dialect, Result, Rows
+
+CONNECTIONS = 8
+"""Connections for single reads and for `transact`, and as many for SQLAlchemy's; further callers wait."""
+CONNECT_TIMEOUT_S = 10
+COMMAND_TIMEOUT_S = 60
+OLDEST_SERVER = 14
+"""The oldest major version with the functions that this code uses."""
+WRITE_LOCK = 0x696E766F6B65
+"""Key of the advisory lock of exclusive transactions."""
+MIGRATION_LOCK = WRITE_LOCK + 1
+
+SESSION_SETTINGS = {
+    "application_name": "invokeclone",
+    "idle_in_transaction_session_timeout": "10s",  # a process that is stopped does not block others for longer
+    "lock_timeout": "30s",
+    "jit": "off",  # statements are short
+    "timezone": "UTC",
+    "client_encoding": "UTF8",
+}
+BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_WRITE = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+
+_log = log.get("kit.database")
+
+
+def _number(text: str) -> int | float:
+    """Return a value of type numeric: sums of 64-bit numbers have it."""
+    return float(text) if "." in text or "N" in text else int(text)
+
+
+class _Transaction:
+    """A transaction on asyncpg's connection, for prepared statements."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch_rows(self, sql: str, values: Sequence[Any]) -> Rows:
+        """Run a statement and return its rows. Raises SQLAlchemy's errors."""
+        with postgres_errors.translated(sql):
+            return [tuple(row) for row in await self._connection.fetch(sql, *values)]
+
+    async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each of `values`. Raises SQLAlchemy's errors."""
+        await run_in_parts(self._connection, sql, values)
+
+
+class PostgresDatabase(Database):
+    """A PostgreSQL database shared by servers and workers."""
+
+    dialect: ClassVar[Dialect] = "postgresql"
+    is_shared: ClassVar[bool] = True
+
+    def __init__(self, url: str, *, echo: bool = False) -> None:
+        """Configure the database at `url`, opened on first use; `echo` logs SQLAlchemy's statements.
+
+        Raises DatabaseUnusable for a text that is not the address of a PostgreSQL database.
+        """
+        self._url = parse_address(url)
+        self._idle: list[Any] = []
+        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._engine: AsyncEngine = create_async_engine(
+            self._url,
+            echo=echo,
+            isolation_level="AUTOCOMMIT",  # BEGIN and COMMIT are sent here
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,  # connections are returned without a transaction
+            async_creator=self._connect,
+        )
+        self._engine.dialect.supports_native_boolean = False  # a Flag alone is a condition, as in SQLite
+        event.listen(self._engine.sync_engine, "before_cursor_execute", _without_nul, retval=True)
+
+    @property
+    def address(self) -> str:
+        """The address without its password."""
+        return self._url.render_as_string(hide_password=True).replace("postgresql+asyncpg", "postgresql")
+
+    async def _connect(self) -> Any:
+        """Open a connection."""
+        dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = await asyncpg.connect(
+            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=SESSION_SETTINGS
+        )
+        await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
+        return connection
+
+    # Single reads and prepared transactions
+
+    @contextlib.asynccontextmanager
+    async def _borrow(self) -> AsyncIterator[Any]:
+        """Yield a connection without a transaction; it is closed if an error may have left one."""
+        async with self._free:
+            connection = self._idle.pop() if self._idle else None
+            if connection is None or connection.is_closed():
+                with postgres_errors.translated("connect"):
+                    connection = await self._connect()
+            try:
+                yield connection
+            except BaseException as error:
+                if postgres_errors.is_lost(error) or connection.is_in_transaction():
+                    connection.terminate()
+                raise
+            finally:
+                if not connection.is_closed():
+                    self._idle.append(connection)
+
+    async def fetch(self, sql: str, values: Any) -> Rows:
+        """Run one SELECT on its own; once more on a new connection if the server closed the idle one."""
+        for is_last in (False, True):
+            try:
+                async with self._borrow() as connection:
+                    with postgres_errors.translated(sql):
+                        return [tuple(row) for row in await connection.fetch(sql, *values)]
+            except Exception as error:
+                if is_last or not postgres_errors.is_lost(error):
+                    raise
+                self._forget_idle()
+        raise AssertionError
+
+    def _forget_idle(self) -> None:
+        """Close the idle connections: the server was restarted, and they are all lost."""
+        for connection in self._idle:
+            connection.terminate()
+        self._idle.clear()
+
+    async def transact(
+        self, work: Callable[[Changes], Coroutine[Any, Any, Result]], *, exclusive: bool = True
+    ) -> Result:
+        """Run `work` in a transaction, commit, and return its result."""
+        async with self._begun("BEGIN" if not exclusive else BEGIN_WRITE) as connection:
+            result = await work(_Transaction(connection))
+            with postgres_errors.translated("COMMIT"):
+                await connection.execute("COMMIT")
+            return result
+
+    @contextlib.asynccontextmanager
+    async def _begun(self, begin: str) -> AsyncIterator[Any]:
+        """Yield a connection in a transaction, rolled back unless it was committed."""
+        for is_last in (False, True):
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    connection = await stack.enter_async_context(self._borrow())
+                    with postgres_errors.translated(begin):
+                        await connection.execute(begin)
+                except Exception as error:
+                    if is_last or not postgres_errors.is_lost(error):
+                        raise
+                    self._forget_idle()
+                    continue
+                try:
+                    yield connection
+                finally:
+                    await asyncio.shield(_roll_back(connection))
+                return
+
+    # Connections of SQLAlchemy
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection for reading in one transaction, thus from one snapshot."""
+        async with self._transaction(BEGIN_READ) as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection in an exclusive transaction: committed at the end, rolled back on an error."""
+        async with self._transaction(BEGIN_WRITE) as connection:
+            yield connection
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            with postgres_errors.translated("COMMIT"):
+                await driver.execute("COMMIT")
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection after `begin`, rolled back unless it was committed."""
+        for is_last in (False, True):
+            with postgres_errors.translated("connect"):
+                connection = await self._engine.connect()
+            try:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                try:
+                    with postgres_errors.translated(begin):
+                        await driver.execute(begin)
+                except Exception as error:
+                    if not postgres_errors.is_lost(error):
+                        raise
+                    await connection.invalidate()
+                    if is_last:
+                        raise
+                    continue
+                try:
+                    yield connection
+                finally:
+                    await asyncio.shield(_roll_back(driver))
+                    if driver.is_closed():
+                        await connection.invalidate()
+                return
+            finally:
+                await asyncio.shield(connection.close())
+
+    # Schema
+
+    async def check(self, revisions: Sequence[str]) -> None:
+        """Raise DatabaseUnusable for a server that is unreachable or too old, a database of another program or version."""
+        connection = await self._connect_or_explain()
+        try:
+            await self._check_revision(connection, revisions)
+        finally:
+            await connection.close()
+
+    async def _connect_or_explain(self) -> Any:
+        try:
+            connection = await self._connect()
+        except asyncpg.InvalidPasswordError as error:
+            raise DatabaseUnusable(f"{self.address} rejects the user or password of database_url: {error}") from error
+        except asyncpg.InvalidCatalogNameError as error:
+            raise DatabaseUnusable(
+                f"the server of {self.address} has no such database: create it (createdb), or correct database_url"
+            ) from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            raise DatabaseUnusable(
+                f"{self.address} cannot be reached ({reason}): start PostgreSQL, or correct database_url"
+            ) from error
+        if connection.get_server_version().major < OLDEST_SERVER:
+            await connection.close()
+            raise DatabaseUnusable(
+                f"{self.address} is PostgreSQL {connection.get_server_version().major}: version {OLDEST_SERVER} or newer is needed"
+            )
+        return connection
+
+    async def _check_revision(self, connection: Any, revisions: Sequence[str]) -> str | None:
+        """Return the revision, None for an empty database."""
+        if await connection.fetchval("SHOW server_encoding") != "UTF8":
+            raise DatabaseUnusable(f"{self.address} does not store UTF-8: create it with ENCODING 'UTF8'")
+        tables = {
+            row[0]
+            for row in await connection.fetch(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+            )
+        }
+        if tables and database_file.OWN_TABLE not in tables:
+            raise DatabaseUnusable(
+                f"{self.address} has tables of another program: nothing was changed; create a database for this server"
+            )
+        if not tables:
+            return None
+        revision = await connection.fetchval(f"SELECT version_num FROM {database_file.OWN_TABLE}")  # noqa: S608
+        database_file.check_revision(self.address, revision, revisions)
+        return str(revision) if revision else None
+
+    async def migrate(self) -> None:
+        """Migrate the schema to the newest revision, one process at a time."""
+        connection = await self._connect_or_explain()
+        try:
+            await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=None)
+            revisions = migrations.revisions()
+            current = await self._check_revision(connection, revisions)
+            if current != revisions[-1]:
+                await self._require_permission(connection)
+                await self._upgrade(is_empty=current is None)
+        finally:
+            await connection.close()
+
+    async def _upgrade(self, *, is_empty: bool) -> None:
+        """Apply all migrations in one transaction."""
+        engine = create_async_engine(self._url, poolclass=NullPool, async_creator=self._connect)
+        async with engine.begin() as connection:
+            await migrations.upgrade_postgres(connection, is_empty=is_empty)
+        await engine.dispose()
+
+    async def _require_permission(self, connection: Any) -> None:
+        if not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+            raise DatabaseUnusable(
+                f"the user of {self.address} may not create tables: GRANT CREATE ON SCHEMA public TO {self._url.username}"
+            )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._forget_idle()
+        await self._engine.dispose()
+
+
+def _without_nul(  # the signature is SQLAlchemy's
+    _connection: Any,
+    _cursor: Any,
+    statement: str,
+    parameters: Any,
+    _context: Any,
+    executemany: bool,
+) -> tuple[str, Any]:
+    """Replace NUL characters in the parameters of a statement of SQLAlchemy's."""
+    if executemany:
+        return statement, [tuple(map(without_nul, row)) for row in parameters]
+    return statement, tuple(map(without_nul, parameters))
+
+
+async def _roll_back(connection: Any) -> None:
+    """End a transaction that is not committed; close the connection if that fails."""
+    if connection.is_closed() or not connection.is_in_transaction():
+        return
+    try:
+        await connection.execute("ROLLBACK")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        connection.terminate()
+
+
+def parse_address(url: str) -> URL:
+    """Return the parts of `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. Raises DatabaseUnusable."""
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise DatabaseUnusable(
+            "database_url is not an address: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from error
+    if parts.get_backend_name() not in ("postgresql", "postgres") or not parts.database:
+        raise DatabaseUnusable(
+            f"database_url has {parts.drivername}: only postgresql://USER:PASSWORD@HOST:PORT/DATABASE is supported; leave it "
+            "out for SQLite"
+        )
+    return parts.set(drivername="postgresql+asyncpg")

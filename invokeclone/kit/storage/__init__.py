@@ -1,0 +1,1 @@
+"""Storage of files that outlive processes, by key: a local folder, or a bucket of an S3 service."""

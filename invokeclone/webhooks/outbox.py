@@ -1,0 +1,84 @@
+"""Writes deliveries in the transaction of their event: none is lost, and none is sent for an event that did not happen."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from sqlalchemy import insert, literal_column, select
+
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
+from invokeclone.kit.sql.transactions import Changes
+from invokeclone.kit.times import now
+from invokeclone.tables import session_queue, users, webhook_deliveries, webhooks
+from invokeclone.webhooks.schemas import WebhookEvent
+
+Subscriptions = dict[str, list[str]]
+"""The ids of the webhooks that receive an event, by its name."""
+
+_RECEIVERS = (
+    select(webhooks.c.webhook_id, webhooks.c.events)
+    .join(users, users.c.user_id == webhooks.c.user_id)
+    .where(webhooks.c.disabled_at.is_(None), users.c.is_active == literal_column("1"))
+    .order_by(webhooks.c.webhook_id)
+)
+_OF_USER = PreparedStatement(_RECEIVERS.where(webhooks.c.user_id == parameter("user_id")))
+_OF_ITEM_LOCKED = PreparedStatement(
+    _RECEIVERS.join(session_queue, session_queue.c.user_id == webhooks.c.user_id)
+    .where(session_queue.c.item_id == parameter("item_id"))
+    .with_for_update(key_share=True, of=webhooks)
+)
+_ALL_LOCKED = PreparedStatement(
+    select(webhooks.c.webhook_id)
+    .where(webhooks.c.disabled_at.is_(None))
+    .order_by(webhooks.c.webhook_id)
+    .with_for_update(key_share=True)
+)
+"""Where the database has row locks, transactions that end items of a user with webhooks wait for each other, so that the
+last one sees that the batch is done. They lock the webhooks before the items, which excludes deadlocks."""
+_ADDED = ("delivery_id", "webhook_id", "event", "created_at", "due_at", "body")
+_ADD = PreparedStatement(insert(webhook_deliveries).values({name: parameter(name) for name in _ADDED}))
+
+
+async def lock_all(connection: Changes) -> bool:
+    """Lock the webhooks before a bulk change of items; return whether there are any."""
+    return await _ALL_LOCKED.first(connection) is not None
+
+
+async def lock_of_item(connection: Changes, item_id: int) -> Subscriptions:
+    """Return the webhooks of an item's owner by event, locked before the item ends."""
+    return _by_event(await _OF_ITEM_LOCKED.rows(connection, item_id=item_id))
+
+
+async def list_subscriptions(source: Source, user_id: str) -> Subscriptions:
+    """Return the webhooks of an active user by event."""
+    return _by_event(await _OF_USER.rows(source, user_id=user_id))
+
+
+def _by_event(rows: Iterable[tuple[Any, ...]]) -> Subscriptions:
+    subscriptions: Subscriptions = {}
+    for webhook_id, events in rows:
+        for event in orjson.loads(events):
+            subscriptions.setdefault(event, []).append(webhook_id)
+    return subscriptions
+
+
+async def add(connection: Changes, webhook_ids: Iterable[str], event: WebhookEvent, data: Mapping[str, Any]) -> None:
+    """Add a delivery of an event for each of the webhooks."""
+    at, body = now(), write_body(event, data)
+    for webhook_id in webhook_ids:
+        values = {"webhook_id": webhook_id, "event": event, "created_at": at, "due_at": at, "body": body}
+        await _ADD.rows(connection, delivery_id=new_id(), **values)
+
+
+def new_id() -> str:
+    """Return a new id of a delivery."""
+    return f"msg_{uuid4().hex}"
+
+
+def write_body(event: str, data: Mapping[str, Any]) -> str:
+    """Return the JSON text of an event."""
+    timestamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"type": event, "timestamp": timestamp, "data": data}, ensure_ascii=False, separators=(",", ":"))

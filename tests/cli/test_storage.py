@@ -1,0 +1,92 @@
+"""`invokeclone storage`: copies from a root's folders to another storage, and files without a record."""
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invokeclone.cli.main import main
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import service
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.events import Bus
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
+from invokeclone.kit.storage.addresses import local_storage
+from tests.rooms import picture
+
+
+@pytest.fixture
+def copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run `invokeclone storage copy …`; return the exit code, what it wrote and its complaints."""
+
+    def act(*arguments: str) -> tuple[int, str, str]:
+        status = main(["storage", "copy", *arguments, "--root", str(tmp_path / "root")])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return act
+
+
+def test_a_copy_may_be_repeated(copy: Any, tmp_path: Path) -> None:
+    storage = local_storage(Settings(root=tmp_path / "root"))
+    storage.write("images/a.png", b"12345")
+    storage.write("style_presets/b.webp", b"b")
+    there, back = f"file://{tmp_path}/there", f"file://{tmp_path}/back"
+    assert copy("--to", there) == (0, f"2 files (0.0 MB) copied to {tmp_path}/there, 0 were there already\n", "")
+    assert copy("--to", there) == (0, f"0 files (0.0 MB) copied to {tmp_path}/there, 2 were there already\n", "")
+    assert copy("--from", there, "--to", back)[0] == 0
+    assert (tmp_path / "back" / "style_presets" / "b.webp").read_bytes() == b"b"
+
+
+def test_files_without_a_record_are_found_and_deleted(
+    tmp_path: Path, migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(root=tmp_path / "root")
+    settings.database_path.parent.mkdir(parents=True)
+    shutil.copyfile(migrated, settings.database_path)
+
+    async def save() -> str:
+        database = Database(settings.database_path)
+        image = await service.save(
+            Resources(settings, database, Bus()),
+            picture(),
+            category=ImageCategory.GENERAL,
+            origin=ResourceOrigin.INTERNAL,
+        )
+        await database.close()
+        return image.image_name
+
+    kept = Path(asyncio.run(save())).stem
+    storage = local_storage(settings)
+    orphans = {"images/sub/x.png", "images/thumbnails/x.webp", "videos/v.mp4", "videos/sidecars/v.json"}
+    old = orphans | {f"images/{kept}.png", f"images/thumbnails/{kept}.webp"}
+    for key in {"images/new.png", "style_presets/p.webp", *orphans}:
+        storage.write(key, b"x")
+    for key in {*old, "style_presets/p.webp"}:
+        os.utime(storage.local_path(key), (time.time() - 90_000, time.time() - 90_000))
+    arguments = ["storage", "orphans", "--root", str(settings.root)]
+    for more in ([], ["--delete"]):
+        assert main([*arguments, *more]) == 0
+        assert set(capsys.readouterr().out.split()) == orphans
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == ""
+    assert all(storage.local_path(key).exists() != (key in orphans) for key in {*old, "images/new.png"})
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("nowhere", "nowhere is not a storage address: use s3://BUCKET"),
+        ("file:///dev/null/x", "the storage /dev/null/x cannot be used: File exists; check storage_url"),
+    ],
+)
+def test_mistakes_are_one_line(copy: Any, address: str, complaint: str) -> None:
+    status, out, complaints = copy("--to", address)
+    assert (status, out) == (2, "")
+    assert complaints.startswith(f"invokeclone: {complaint}")
+    assert complaints.count("\n") == 1
