@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import uvicorn
+from sqlalchemy import select
 
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.server.joined import api
@@ -27,8 +29,13 @@ from invokeclone.server.joined.agent import Agent
 from invokeclone.server.joined.service import JoinedWorkers
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
 from invokeclone.server.supervision.supervisor import Supervisor
+from invokeclone.tables import session_queue
 from invokeclone.users import worker_tokens
 
+COLUMNS = ("status", "device", "worker_id", "fence", "interruptions", "error_type", "error_message", "session")
+ROW = PreparedStatement(
+    select(*(session_queue.c[name] for name in COLUMNS)).where(session_queue.c.item_id == parameter("item_id"))
+)
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0
 
@@ -255,10 +262,9 @@ class Cluster:
         return [data["status"] for name, data in self.events if name == "queue_item_status_changed"]
 
     async def row(self, item_id: int) -> dict[str, Any]:
-        names = ("status", "device", "worker_id", "fence", "interruptions", "error_type", "error_message", "session")
-        sql = f"SELECT {', '.join(names)} FROM session_queue WHERE item_id = :item_id"
-        (row,) = await self.resources.database.fetch(sql, {"item_id": item_id})
-        return dict(zip(names, row, strict=True))
+        row = await ROW.first(self.resources.database, item_id=item_id)
+        assert row
+        return dict(zip(COLUMNS, row, strict=True))
 
     async def ended(self, item_id: int) -> dict[str, Any]:
         return await self.reaches(item_id, "completed", "failed", "canceled")
