@@ -17,7 +17,6 @@ from invokeclone.kit.sql import migrations
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.tables import metadata
 
-
 EXPECTED = {
     ("remove_table", "images_trigrams"),  # the text index (images/lists/trigram_search.py)
     ("remove_index", "ix_images_trigrams"),
