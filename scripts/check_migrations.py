@@ -20,7 +20,10 @@ from invokeclone.tables import metadata
 EXPECTED = {
     ("remove_table", "images_trigrams"),  # the text index (images/lists/trigram_search.py)
     ("remove_index", "ix_images_trigrams"),
-    ("remove_index", "ix_queue_counts"),  # instead of a primary key: several rows of a key are summed (queue/bulk_counts.py)
+    (
+        "remove_index",
+        "ix_queue_counts",
+    ),  # instead of a primary key: several rows of a key are summed (queue/bulk_counts.py)
 }
 """Differences of PostgreSQL's schema from tables.py that are intended."""
 
