@@ -132,9 +132,8 @@ async def inserts(run: Calls) -> None:
     for runs in (49, 50, 51, 120):
         await add(run, runs=runs, batch_id=f"b{runs}")
         await run(counts.of_batch, "default", f"b{runs}")
-    await run(store.prepend, "default", 60)
-    await run(store.prepend, "default", 61)
-    await run(store.prepend, "default", 61)
+    await run(store.set_priorities, {60: 2, 61: 3, 99: 3})
+    await run(store.list_pending_items, "default")
     await run(store.count_pending, "default")
     await run(store.set_status, 60, "failed")
     await run(store.repeat, 60)

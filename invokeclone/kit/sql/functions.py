@@ -12,6 +12,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement, GenericFunction
 from sqlalchemy.types import NullType
 
+from invokeclone.kit.sql.local_zone import local_zone
+
 POSTGRES = "postgresql"
 
 
@@ -116,7 +118,7 @@ class julianday(GenericFunction[float]):  # noqa: N801
 
 
 class local_date(GenericFunction[str]):  # noqa: N801
-    """Return the date of a time as `YYYY/MM/DD` in the local time zone of the server (in PostgreSQL: of the database)."""
+    """Return the date of a time as `YYYY/MM/DD` in the local time zone of this process."""
 
     name = "local_date"
     type = Text()
@@ -322,7 +324,7 @@ def _julianday_pg(element: julianday, compiler: Compiler, **options: Any) -> str
 @compiles(local_date, POSTGRES)
 def _local_date_pg(element: local_date, compiler: Compiler, **options: Any) -> str:
     (value,) = _arguments(element, compiler, options)
-    return f"to_char(CAST({value} AS timestamp) AT TIME ZONE 'UTC', 'YYYY/MM/DD')"
+    return f"to_char(CAST({value} AS timestamp) AT TIME ZONE 'UTC' AT TIME ZONE '{local_zone()}', 'YYYY/MM/DD')"
 
 
 @compiles(like_ignoring_case, POSTGRES)

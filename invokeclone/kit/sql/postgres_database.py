@@ -1,11 +1,12 @@
 """PostgreSQL with asyncpg: single reads, read connections, exclusive transactions, migrations.
 
 Exclusive transactions take an advisory lock first, which gives them SQLite's guarantee: one at a time, in all processes
-that use the database. Reads do not wait. The decision and its cost: docs/decisions/0015.
+that use the database. Reads do not wait. The decision and its cost: docs/decisions/0016.
 """
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -102,9 +103,12 @@ class PostgresDatabase(Database):
     async def _connect(self) -> Any:
         """Open a connection."""
         dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = await asyncpg.connect(
-            dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=SESSION_SETTINGS
-        )
+        try:
+            connection = await asyncpg.connect(
+                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=SESSION_SETTINGS
+            )
+        except FileNotFoundError as error:  # the socket of a server that is stopped
+            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
         await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
         return connection
 
@@ -214,7 +218,8 @@ class PostgresDatabase(Database):
                         raise
                     continue
                 try:
-                    yield connection
+                    with postgres_errors.internal_translated():
+                        yield connection
                 finally:
                     await asyncio.shield(_roll_back(driver))
                     if driver.is_closed():
@@ -326,7 +331,7 @@ async def _roll_back(connection: Any) -> None:
         return
     try:
         await connection.execute("ROLLBACK")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         connection.terminate()
 
 

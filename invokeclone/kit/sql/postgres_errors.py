@@ -24,6 +24,7 @@ LOST = (
     asyncpg.exceptions.CannotConnectNowError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.ConnectionDoesNotExistError,
+    asyncpg.InternalClientError,  # an operation after the server's message that it ends the connection
     OSError,
 )
 """Errors after which the connection is gone."""
@@ -34,8 +35,17 @@ def translated(sql: str) -> Iterator[None]:
     """Raise errors of the driver inside as SQLAlchemy's."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         raise translate(sql, error) from error
+
+
+@contextlib.contextmanager
+def internal_translated() -> Iterator[None]:
+    """Raise the driver's internal errors, which SQLAlchemy does not know, as SQLAlchemy's; others are not changed."""
+    try:
+        yield
+    except asyncpg.InternalClientError as error:
+        raise translate("", error) from error
 
 
 def translate(sql: str, error: BaseException) -> DBAPIError:
