@@ -65,7 +65,10 @@ async def check_counts(database: PostgresDatabase) -> None:
     assert of_counts == of_rows
 
 
-async def test_each_item_is_claimed_once_while_others_change_the_queue(resources: Callable[[], Resources]) -> None:
+@pytest.mark.parametrize("resident", [(), ("77",)])  # an eighth of the sessions have these digits in their id
+async def test_each_item_is_claimed_once_while_others_change_the_queue(
+    resources: Callable[[], Resources], resident: tuple[str, ...]
+) -> None:
     own = resources()
     await service.enqueue(own, "default", batch(ITEMS, batch_id="b"))
     claimed: list[tuple[int, int]] = []
@@ -73,7 +76,7 @@ async def test_each_item_is_claimed_once_while_others_change_the_queue(resources
 
     async def claim(number: int) -> None:
         worker = resources()
-        while (item := await service.claim(worker, f"cuda:{number}")) is not None or not is_over.is_set():
+        while (item := await service.claim(worker, f"cuda:{number}", resident)) is not None or not is_over.is_set():
             if item is None:
                 await asyncio.sleep(0.01)
                 continue
