@@ -340,7 +340,17 @@ AFFINITY_REACH = 32
 
 CLAIM = _claim(_first_candidate())
 CLAIM_ROUND_ROBIN = _claim(_round_robin_candidate())
-CLAIM_ONE = _claim(parameter("item_id"))
+_UNLOCKED = session_queue.alias("unlocked").c
+CLAIM_ONE = _claim(
+    ByDatabase(
+        sqlite=parameter("item_id"),
+        postgresql=select(_UNLOCKED.item_id)
+        .where(_UNLOCKED.item_id == parameter("item_id"))
+        .with_for_update(skip_locked=True)
+        .scalar_subquery(),
+    )
+)
+"""Claims an item unless another transaction has locked it: a claim that waited could be part of a deadlock."""
 
 PEERS = _peers(_first_candidate())
 PEERS_ROUND_ROBIN = _peers(_round_robin_candidate())

@@ -1,5 +1,6 @@
 """A client of the board routes, and a way to make boards and images."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -24,9 +25,10 @@ async def client(resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def board(client: httpx.AsyncClient) -> Make:
-    """Make a board and return its id."""
+    """Make a board and return its id; each has a time of its own, by which they are listed."""
 
     async def make(name: str = "b") -> str:
+        await asyncio.sleep(0.002)
         answer = await client.post("/api/v1/boards/", params={"board_name": name})
         assert answer.status_code == 201
         return answer.json()["board_id"]

@@ -8,6 +8,7 @@ from tests.faults import Faults, check_images
 from tests.rooms import encode_image, picture
 
 
+@pytest.mark.sqlite("makes operations of SQLite's driver fail")
 async def test_each_operation_of_an_upload_may_fail(
     client: httpx.AsyncClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:

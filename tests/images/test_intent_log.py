@@ -189,6 +189,7 @@ async def test_deletion_works_when_the_intent_cannot_be_written(
     assert not stored_files.full_path(resources.settings, location).exists()
 
 
+@pytest.mark.sqlite("makes operations of SQLite's driver fail")
 async def test_each_operation_of_a_deletion_may_fail(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(monkeypatch, resources.settings.root)
     for number in range(100):

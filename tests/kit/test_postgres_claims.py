@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import DBAPIError
@@ -12,16 +13,21 @@ from sqlalchemy.exc import DBAPIError
 from invokeclone.graph.session.graph import Graph
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage_errors import to_storage_error
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
+from invokeclone.kit.workers import Workers
 from invokeclone.queue import bulk_counts, counts, service
+from invokeclone.queue.api import router
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
+from invokeclone.server.http import bodies, errors, storage_errors
 from invokeclone.tables import app_state, queue_counts, session_queue
 from tests.conformance.cases import Silent
 from tests.postgres import PostgresServer
+from tests.rooms import RunningWorkers
 
 CLAIMERS = 16
 ITEMS = 300
@@ -65,7 +71,10 @@ async def check_counts(database: PostgresDatabase) -> None:
     assert of_counts == of_rows
 
 
-async def test_each_item_is_claimed_once_while_others_change_the_queue(resources: Callable[[], Resources]) -> None:
+@pytest.mark.parametrize("resident", [(), ("77",)])  # an eighth of the sessions have these digits in their id
+async def test_each_item_is_claimed_once_while_others_change_the_queue(
+    resources: Callable[[], Resources], resident: tuple[str, ...]
+) -> None:
     own = resources()
     await service.enqueue(own, "default", batch(ITEMS, batch_id="b"))
     claimed: list[tuple[int, int]] = []
@@ -73,7 +82,7 @@ async def test_each_item_is_claimed_once_while_others_change_the_queue(resources
 
     async def claim(number: int) -> None:
         worker = resources()
-        while (item := await service.claim(worker, f"cuda:{number}")) is not None or not is_over.is_set():
+        while (item := await service.claim(worker, f"cuda:{number}", resident)) is not None or not is_over.is_set():
             if item is None:
                 await asyncio.sleep(0.01)
                 continue
@@ -217,3 +226,31 @@ async def test_a_restart_of_the_server_is_survived(
     finally:
         await asyncio.to_thread(postgres.start_again)
     await asyncio.gather(all_ways(), all_ways(), all_ways())
+
+
+async def test_requests_during_a_restart_of_the_server_get_503(
+    resources: Callable[[], Resources], postgres: PostgresServer
+) -> None:
+    app = Application()
+    app.include_router(bodies.read_strictly(router))
+    app.services.add(Resources, resources())
+    app.services.add(Workers, RunningWorkers())
+    errors.install(app)
+    storage_errors.install(app)
+    base = "http://test/api/v1/queue/default"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=base) as client:
+
+        async def ask() -> list[int]:
+            enqueue = client.post("/enqueue_batch", json={"batch": batch(1).model_dump(mode="json")})
+            responses = await asyncio.gather(
+                client.get("/status"), client.get("/item_ids"), client.put("/clear"), enqueue
+            )
+            return [response.status_code for response in responses]
+
+        assert await ask() == [200] * 4
+        await asyncio.to_thread(postgres.shut_down)
+        try:
+            assert await ask() == [503] * 4
+        finally:
+            await asyncio.to_thread(postgres.start_again)
+        assert await ask() == [200] * 4

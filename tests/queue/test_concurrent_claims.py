@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.sqlite_database import SqliteDatabase
+from invokeclone.kit.sql.database import open_database
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import QueueItemStatusChangedEvent
@@ -76,7 +76,7 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 async def servers(resources: Resources) -> AsyncIterator[list[Resources]]:
     """Return resources with a database of their own for each device, as worker processes have."""
     async with AsyncExitStack() as stack:
-        databases = [SqliteDatabase(resources.database.path) for _ in DEVICES]
+        databases = [open_database(resources.settings) for _ in DEVICES]
         for database in databases:
             stack.push_async_callback(database.close)
         yield [replace(resources, database=database) for database in databases]
@@ -96,6 +96,7 @@ async def fill(resources: Resources, make: Any, rules: Rules) -> None:
             rules.waiting[result.item_ids[0]] = Waiting(user_id, result.priority, keys)
 
 
+@pytest.mark.sqlite("PostgreSQL's claims overlap, and pass over items that others have locked")
 @pytest.mark.parametrize(("multiuser", "mode"), [(True, "round_robin"), (False, "round_robin"), (True, "FIFO")])
 @pytest.mark.usefixtures("steady_clock")
 async def test_each_claim_follows_the_rules(servers: list[Resources], make: Any, multiuser: bool, mode: str) -> None:

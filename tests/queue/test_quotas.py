@@ -10,8 +10,7 @@ import pytest
 
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.sqlite_database import SqliteDatabase
+from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.capacity import QueueFull
@@ -76,7 +75,7 @@ async def test_a_full_queue_is_no_error_for_a_user_with_quota(limited: Any, batc
 
 async def test_concurrent_enqueues_do_not_exceed_the_quota(limited: Any, batch: Batches) -> None:
     resources = limited(max_pending_items_per_user=10)
-    databases = [SqliteDatabase(resources.database.path) for _ in range(4)]
+    databases = [open_database(resources.settings) for _ in range(4)]
 
     async def enqueue(database: Database) -> int:
         servers = replace(resources, database=database)

@@ -156,6 +156,7 @@ def test_a_failed_job_has_its_error_and_a_retry_is_another_job(http: httpx.Clien
     assert http.get(f"/api/jobs/{retried['id']}").json()["status"] == "pending"
 
 
+@pytest.mark.sqlite("reads SQLite's plan of a query")
 @pytest.mark.parametrize("newest_first", [True, False])
 async def test_pages_are_read_from_an_index(database: Database, newest_first: bool) -> None:
     """No page sorts all items of the queue."""

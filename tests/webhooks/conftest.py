@@ -12,8 +12,7 @@ from aiohttp import web
 from sqlalchemy import select
 
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.sqlite_database import SqliteDatabase
+from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.tables import webhook_deliveries, webhooks
 from invokeclone.webhooks import outbox, signing, store
 from invokeclone.webhooks.schemas import WebhookRequest
@@ -88,7 +87,7 @@ async def start_sender(resources: Resources) -> AsyncIterator[Callable[..., Any]
     async with AsyncExitStack() as stack:
 
         async def start(**options: Any) -> WebhookSender:
-            database = SqliteDatabase(resources.database.path)
+            database = open_database(resources.settings)
             stack.push_async_callback(database.close)
             sender = WebhookSender(replace(resources, database=database), **{"poll_s": 0.02, **options})
             await sender.start()

@@ -24,6 +24,7 @@ async def check(resources: Resources, source: Path, data: bytes) -> None:
     assert await asyncio.to_thread(strays, resources.settings.root) == []
 
 
+@pytest.mark.sqlite("makes operations of SQLite's driver fail")
 async def test_each_operation_of_an_install_may_fail(
     resources: Resources, install: Any, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
