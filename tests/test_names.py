@@ -101,13 +101,14 @@ REPLACED = {
 EXCEPTIONS = {
     ("models/install/journal.py", "stated"): "a column of the table model_installs",
     ("components/language_models/pipeline.py", "put"): "a method that transformers calls",
-    ("kit/sql/prepared_statements.py", "_DIALECT"): "SQLAlchemy's word",
     ("server/sockets.py", "room"): "socket.io's word",
     ("server/sockets.py", "queue_room"): "socket.io's word",
     ("server/sockets.py", "user_room"): "socket.io's word",
     ("server/sockets.py", "bulk_room"): "socket.io's word",
 }
 """Module and name, and why the name stays."""
+IN_PACKAGE = {"dialect": "kit/sql/"}
+"""Words that one package may use: a dialect of SQL is SQLAlchemy's word."""
 
 
 class Name(NamedTuple):
@@ -165,7 +166,11 @@ def problem_of(name: Name) -> str | None:
         return "points at a thing: name it by a noun"
     if name.kind == "function" and is_participle(name.name):
         return "is a participle: name a function by what it does"
-    replaced = [word for word in words(name.name) if word in REPLACED]
+    replaced = [
+        word
+        for word in words(name.name)
+        if word in REPLACED and not (word in IN_PACKAGE and name.module.startswith(IN_PACKAGE[word]))
+    ]
     return f"contains {replaced[0]!r}: write {REPLACED[replaced[0]]}" if replaced else None
 
 

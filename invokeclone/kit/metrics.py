@@ -70,7 +70,7 @@ class MetricValues:
                 for index, number in enumerate(numbers):
                     totals[index] += number
 
-    def relabeled(self, label: str, value: str) -> "MetricValues":
+    def with_label(self, label: str, value: str) -> "MetricValues":
         """Return a copy in which `label` has `value` in all series."""
         copy = MetricValues(self.metrics.values())
         for metric in self.metrics.values():

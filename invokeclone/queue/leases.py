@@ -149,7 +149,7 @@ async def _end_claims(
     return [item.item_id for item in items]
 
 
-async def held_item(source: Source, worker_id: str, item_id: int, fence: int) -> Item:
+async def get_held_item(source: Source, worker_id: str, item_id: int, fence: int) -> Item:
     """Return an item that the worker runs by its claim with `fence`. Raises ItemNotHeld."""
     row = await _HELD_ITEM.first(source, worker_id=worker_id, item_id=item_id, with_fence=fence)
     if row is None:
@@ -163,7 +163,7 @@ async def require_claim(connection: Changes, item_id: int, fence: int) -> None:
         raise ItemNotHeld(item_id)
 
 
-async def held_claim(resources: Resources, worker_id: str) -> ClaimedItem | None:
+async def get_held_claim(resources: Resources, worker_id: str) -> ClaimedItem | None:
     """Return the item that the worker holds, for a worker that did not receive the result of its claim."""
     row = await _HELD_CLAIM.first(resources.database, worker_id=worker_id)
     return to_claimed_item(row) if row else None

@@ -76,12 +76,12 @@ def _insert(count: int, suffix: str = "") -> DialectSql:
 
 
 def _insert_text(placeholder: str, count: int) -> str:
-    def numbered(first: int, names: Sequence[str]) -> str:
+    def parameters(first: int, names: Sequence[str]) -> str:
         return ", ".join(placeholder.format(first + number, _type(name)) for number, name in enumerate(names))
 
     batch = (*_BATCH_COLUMNS, "updated_at")
-    shared, first = numbered(1, batch), len(batch) + 1
-    rows = (numbered(first + row * len(_ITEM_COLUMNS), _ITEM_COLUMNS) for row in range(count))
+    shared, first = parameters(1, batch), len(batch) + 1
+    rows = (parameters(first + row * len(_ITEM_COLUMNS), _ITEM_COLUMNS) for row in range(count))
     values = ", ".join(f"({shared}, '', {row_values})" for row_values in rows)
     return f"INSERT INTO session_queue ({', '.join((*batch, 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (only our own names)
 

@@ -23,7 +23,7 @@ class CallTooLarge(ValueError):
     """The arguments of a call are too large for the link."""
 
 
-class CallFailed(ConnectionError):
+class ServerCallFailed(ConnectionError):
     """The server could not run a call, for a reason that may be temporary; the loop tries again."""
 
 
@@ -47,7 +47,7 @@ class ServerCalls:
     async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Run `method` on the server and return its result, however long the connection is cut meanwhile.
 
-        Raises CallFailed, a ConnectionError, and CallTooLarge.
+        Raises ServerCallFailed, a ConnectionError, and CallTooLarge.
         """
         number = next(self._numbers)
         line = orjson.dumps({"kind": "call", "id": number, "method": method, "arguments": arguments})
@@ -70,7 +70,7 @@ class ServerCalls:
         if future is None or future.done():
             return
         if message.get("error") is not None:
-            future.set_exception(CallFailed(str(message["error"])))
+            future.set_exception(ServerCallFailed(str(message["error"])))
         else:
             future.set_result(dict(message.get("value") or {}))
 
@@ -108,6 +108,6 @@ class RemoteQueue:
         return bool(result.get("running"))
 
 
-def claimed_item_json(item: ClaimedItem) -> dict[str, Any]:
+def write_claimed_item(item: ClaimedItem) -> dict[str, Any]:
     """Return an item for the result of `queue.claim`."""
     return asdict(item)

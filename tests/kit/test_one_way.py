@@ -168,6 +168,8 @@ MAY_USE_THE_NETWORK = {
     "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
     "cli/serve.py": "listens; opens no connection",
     "server/http/origins.py": "asks for this machine's names; opens no connection",
+    "server/joined/agent.py": "a joined worker's websocket to the server that its operator names",
+    "worker/backend/http.py": "files between a joined worker and that server",
     "kit/storage/s3.py": "the S3 service that the operator's settings name",
     "models/install/sources/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
 }
@@ -322,6 +324,10 @@ MAY_READ_JSON = {
     "shims/automatic1111/options.py": "rows of the database",
     "webhooks/outbox.py": "rows of the database",
     "webhooks/store.py": "rows of the database",
+    "kit/sql/copy_database.py": "the progress that an interrupted copy stored in its target",
+    "server/joined/agent.py": "messages of the server that the worker has joined",
+    "server/joined/protocol.py": "messages of joined workers; a model each, of limited size",
+    "server/joined/service.py": "messages of joined workers; a model each, of limited size",
     "utilities/expander.py": "the line of the server, in a process of its own",
     "workflows/generators.py": "a separator between quotes, which is looked for and not stored",
     "workflows/service.py": "rows of the database and files of this package",
@@ -342,6 +348,7 @@ def test_only_listed_modules_parse_client_json() -> None:
 
 MAY_USE_THREADS = {
     "kit/sql/sqlite_database.py": "threads of the database",
+    "kit/sql/migrations.py": "the schema is migrated once at the start, from code without an event loop",
     "kit/process/offload.py": "the one way off the event loop",
     "users/passwords.py": "threads of their own: hashing must not hold up other work",
     "worker/loop.py": "the node thread",

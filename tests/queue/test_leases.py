@@ -118,15 +118,15 @@ async def test_only_the_items_of_the_dead_worker_are_interrupted(resources: Reso
     await claim(resources, "one")
     held = await claim(resources, "two")
     assert await leases.interrupt(resources, "one", "it was killed") == [first]
-    assert (await leases.held_item(resources.database, "two", second, held.fence)).item_id == second
+    assert (await leases.get_held_item(resources.database, "two", second, held.fence)).item_id == second
     with pytest.raises(leases.ItemNotHeld):
-        await leases.held_item(resources.database, "two", second, held.fence + 1)
+        await leases.get_held_item(resources.database, "two", second, held.fence + 1)
     with pytest.raises(leases.ItemNotHeld):
-        await leases.held_item(resources.database, "one", second, held.fence)
-    again = await leases.held_claim(resources, "two")
+        await leases.get_held_item(resources.database, "one", second, held.fence)
+    again = await leases.get_held_claim(resources, "two")
     assert again
     assert (again.fence, again.session) == (held.fence, held.session)
-    assert await leases.held_claim(resources, "one") is None
+    assert await leases.get_held_claim(resources, "one") is None
 
 
 async def test_ends_of_an_item_end_its_lease(resources: Resources, make: Any, expired: None) -> None:

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from invokeclone.worker import calls
-from invokeclone.worker.calls import CallFailed, CallTooLarge, ServerCalls
+from invokeclone.worker.calls import CallTooLarge, ServerCallFailed, ServerCalls
 
 
 async def test_results_are_matched_by_number_in_any_order() -> None:
@@ -27,7 +27,7 @@ async def test_results_are_matched_by_number_in_any_order() -> None:
 
 async def test_a_failure_is_one_that_the_loop_retries() -> None:
     server = ServerCalls(lambda line: server.resolve({"id": orjson.loads(line)["id"], "error": "locked"}))
-    with pytest.raises(CallFailed, match="locked") as raised:
+    with pytest.raises(ServerCallFailed, match="locked") as raised:
         await server.call("add", {})
     assert isinstance(raised.value, OSError)
 

@@ -41,15 +41,15 @@ def load(path: Path) -> "LaMa":
     prefix = next((match["prefix"] for match in map(_FIRST.match, tensors) if match), None)
     if prefix is None:
         raise InvalidModel(f"{path.name} is not a LaMa model")
-    own = {
+    weights = {
         name.removeprefix(prefix): value.float()
         for name, value in tensors.items()
         if name.startswith(prefix) and not name.endswith(_TRAINING)
     }
     try:
-        network = LaMa(own)
+        network = LaMa(weights)
         counters = {name: value for name, value in network.state_dict().items() if name.endswith(_TRAINING)}
-        network.load_state_dict(own | counters, strict=True, assign=True)
+        network.load_state_dict(weights | counters, strict=True, assign=True)
     except (KeyError, RuntimeError, ValueError) as error:
         raise InvalidModel(f"{path.name} is not a complete LaMa model: {error}") from error
     network.eval().requires_grad_(requires_grad=False)
@@ -179,8 +179,8 @@ class LaMa(nn.ModuleDict):  # type: ignore[misc]
 
         The sides are multiples of GRID.
         """
-        known = pixels * (1 - hole)
-        features = functional.pad(torch.cat([known, hole], 1), (self._padding,) * 4, mode="reflect")
+        intact = pixels * (1 - hole)
+        features = functional.pad(torch.cat([intact, hole], 1), (self._padding,) * 4, mode="reflect")
         parts: Parts = features, None
         for index in self._layers + self._blocks:
             parts = self[str(index)](parts)
@@ -188,7 +188,7 @@ class LaMa(nn.ModuleDict):  # type: ignore[misc]
         for index in self._upsampling:
             features = functional.relu(self[str(index + 1)](self[str(index)](features)))
         features = functional.pad(features, (self._padding,) * 4, mode="reflect")
-        return known + hole * torch.sigmoid(self[self._last](features))
+        return intact + hole * torch.sigmoid(self[self._last](features))
 
 
 def _below(shapes: Mapping[str, torch.Size], name: str) -> dict[str, torch.Size]:

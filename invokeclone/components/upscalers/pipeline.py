@@ -28,9 +28,9 @@ def convert_image(
         for number, (row, column) in enumerate((row, column) for row in rows for column in columns):
             tile = network(pixels[..., row, column].to(device, dtype))[0].float().cpu()
             share = _ramp(tile.shape[1], scale)[:, None] * _ramp(tile.shape[2], scale)
-            where = _scaled(row, scale), _scaled(column, scale)
-            total[:, *where] += tile * share
-            weight[:, *where] += share
+            span = _scale_span(row, scale), _scale_span(column, scale)
+            total[:, *span] += tile * share
+            weight[:, *span] += share
             report((number + 1) / (len(rows) * len(columns)))
     levels = (total / weight * WHITE).round().clamp(0, WHITE).byte()
     return Image.fromarray(levels.permute(1, 2, 0).numpy())
@@ -47,7 +47,7 @@ def _spans(length: int, tile_size: int) -> Iterator[slice]:
     yield slice(length - tile_size, length)
 
 
-def _scaled(span: slice, scale: int) -> slice:
+def _scale_span(span: slice, scale: int) -> slice:
     return slice(span.start * scale, span.stop * scale)
 
 

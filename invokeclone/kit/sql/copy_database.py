@@ -62,16 +62,16 @@ async def copy_database(
     numbers: dict[str, int] = {}
     for table in plan.tables:
         name = str(table.name)
-        last, done = progress.get(name, (None, 0))
+        last, number = progress.get(name, (None, 0))
         async for rows in _parts(source, table, plan.convert, last):
-            done += len(rows)
+            number += len(rows)
             last = [rows[-1][column.name] for column in table.primary_key]
-            progress[name] = (last, done)
+            progress[name] = (last, number)
             async with target.write() as connection:
                 await connection.execute(insert(table).on_conflict_do_nothing(), rows)
                 await _store_progress(connection, plan.state, progress)
-            on_progress(name, done)
-        numbers[name] = done
+            on_progress(name, number)
+        numbers[name] = number
     await _verify(source, target, plan)
     async with target.write() as connection:
         await plan.finish(connection)

@@ -223,10 +223,10 @@ def _last_insert_id(_element: last_insert_id, _compiler: Compiler, **_options: A
 
 
 def _values(element: FunctionElement[Any], compiler: Compiler, options: dict[str, Any]) -> list[str]:
-    """Return the arguments of a function that makes JSON; JSON made by another is inserted as such, as SQLite does."""
-    made = (json_object, json_array, json_group_array, json_without_nulls)
+    """Return the arguments of a function that makes JSON; JSON json_makers by another is inserted as such, as SQLite does."""
+    json_makers = (json_object, json_array, json_group_array, json_without_nulls)
     texts = zip(element.clauses, _arguments(element, compiler, options), strict=True)
-    return [f"CAST({text} AS json)" if isinstance(clause, made) else text for clause, text in texts]
+    return [f"CAST({text} AS json)" if isinstance(clause, json_makers) else text for clause, text in texts]
 
 
 @compiles(json, POSTGRES)
@@ -309,7 +309,7 @@ def _casefold_pg(element: casefold, compiler: Compiler, **options: Any) -> str:
 
 
 @compiles(folded_like, POSTGRES)
-def _folded_like_pg(element: folded_like, compiler: Compiler, **options: Any) -> str:
+def _match_folded_pg(element: folded_like, compiler: Compiler, **options: Any) -> str:
     value, pattern = _arguments(element, compiler, options)
     matches = f"invokeclone_casefold(invokeclone_unescape({value})) LIKE invokeclone_casefold({pattern}) ESCAPE ''"
     return f"(CASE WHEN {matches} THEN 1 ELSE 0 END)"

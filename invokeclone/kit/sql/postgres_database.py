@@ -61,7 +61,7 @@ class _Transaction:
 
     async def fetch_rows(self, sql: str, values: Sequence[Any]) -> Rows:
         """Run a statement and return its rows. Raises SQLAlchemy's errors."""
-        with postgres_errors.translated(sql):
+        with postgres_errors.translating(sql):
             return [tuple(row) for row in await self._connection.fetch(sql, *values)]
 
     async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
@@ -120,7 +120,7 @@ class PostgresDatabase(Database):
         async with self._free:
             connection = self._idle.pop() if self._idle else None
             if connection is None or connection.is_closed():
-                with postgres_errors.translated("connect"):
+                with postgres_errors.translating("connect"):
                     connection = await self._connect()
             try:
                 yield connection
@@ -137,7 +137,7 @@ class PostgresDatabase(Database):
         for is_last in (False, True):
             try:
                 async with self._borrow() as connection:
-                    with postgres_errors.translated(sql):
+                    with postgres_errors.translating(sql):
                         return [tuple(row) for row in await connection.fetch(sql, *values)]
             except Exception as error:
                 if is_last or not postgres_errors.is_lost(error):
@@ -155,20 +155,20 @@ class PostgresDatabase(Database):
         self, work: Callable[[Changes], Coroutine[Any, Any, Result]], *, exclusive: bool = True
     ) -> Result:
         """Run `work` in a transaction, commit, and return its result."""
-        async with self._begun("BEGIN" if not exclusive else BEGIN_WRITE) as connection:
+        async with self._begin("BEGIN" if not exclusive else BEGIN_WRITE) as connection:
             result = await work(_Transaction(connection))
-            with postgres_errors.translated("COMMIT"):
+            with postgres_errors.translating("COMMIT"):
                 await connection.execute("COMMIT")
             return result
 
     @contextlib.asynccontextmanager
-    async def _begun(self, begin: str) -> AsyncIterator[Any]:
+    async def _begin(self, begin: str) -> AsyncIterator[Any]:
         """Yield a connection in a transaction, rolled back unless it was committed."""
         for is_last in (False, True):
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     connection = await stack.enter_async_context(self._borrow())
-                    with postgres_errors.translated(begin):
+                    with postgres_errors.translating(begin):
                         await connection.execute(begin)
                 except Exception as error:
                     if is_last or not postgres_errors.is_lost(error):
@@ -196,19 +196,19 @@ class PostgresDatabase(Database):
             yield connection
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            with postgres_errors.translated("COMMIT"):
+            with postgres_errors.translating("COMMIT"):
                 await driver.execute("COMMIT")
 
     @contextlib.asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[AsyncConnection]:
         """Yield a connection after `begin`, rolled back unless it was committed."""
         for is_last in (False, True):
-            with postgres_errors.translated("connect"):
+            with postgres_errors.translating("connect"):
                 connection = await self._engine.connect()
             try:
                 driver: Any = (await connection.get_raw_connection()).driver_connection
                 try:
-                    with postgres_errors.translated(begin):
+                    with postgres_errors.translating(begin):
                         await driver.execute(begin)
                 except Exception as error:
                     if not postgres_errors.is_lost(error):

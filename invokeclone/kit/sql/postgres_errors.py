@@ -31,7 +31,7 @@ LOST = (
 
 
 @contextlib.contextmanager
-def translated(sql: str) -> Iterator[None]:
+def translating(sql: str) -> Iterator[None]:
     """Raise errors of the driver inside as SQLAlchemy's."""
     try:
         yield

@@ -145,12 +145,12 @@ def _with_types(sql: str) -> str:
     """Return PostgreSQL's text with a type at each parameter: `$1 IS NULL` alone does not determine one."""
     types = {number: name for number, name, _ in _PARAMETER.findall(sql) if name}
 
-    def typed(match: re.Match[str]) -> str:
+    def add_type(match: re.Match[str]) -> str:
         number, name, is_compared = match.groups()
         name = name or types.get(number) or ("TEXT" if is_compared else None)
         return f"${number}{'::' + name if name else ''}{is_compared or ''}"
 
-    return _PARAMETER.sub(typed, sql)
+    return _PARAMETER.sub(add_type, sql)
 
 
 async def run(changes: Changes, sql: DialectSql, values: Values) -> Rows:
@@ -178,7 +178,7 @@ async def run_in_parts(driver: Any, sql: str, values: Iterable[Values]) -> None:
 
     remaining = iter(values)
     while part := list(itertools.islice(remaining, RUNS_AT_ONCE)):
-        with postgres_errors.translated(sql):
+        with postgres_errors.translating(sql):
             await driver.executemany(sql, part)
         await asyncio.sleep(0)
 
@@ -192,7 +192,7 @@ async def _run(changes: Changes, sql: str, values: Any) -> Rows:
     if dialect_of(changes) == "postgresql":
         from invokeclone.kit.sql import postgres_errors
 
-        with postgres_errors.translated(sql):
+        with postgres_errors.translating(sql):
             return [tuple(row) for row in await driver.fetch(sql, *values)]
     try:
         return list(await driver.execute_fetchall(sql, values))

@@ -27,7 +27,7 @@ CHECKS = frozenset(
         current.require_sign_in,
         current.require_admin_sign_in,
         caller.caller,
-        joined.joined_worker,
+        joined.require_joined_worker,
     }
 )
 """The dependencies that authenticate the caller."""

@@ -29,7 +29,7 @@ from invokeclone.server.joined.protocol import (
     REFUSED,
     SILENCE_S,
     frames_of,
-    joined_settings,
+    merge_settings,
 )
 from invokeclone.server.supervision.link import Message, WorkerLink
 from invokeclone.server.supervision.supervisor import COMMAND
@@ -190,7 +190,7 @@ class Agent:
             command, lambda message: self._from_process(process, message), environment
         )
         join = {"url": self._address.url, "token": self._token}
-        process.link.send({**hello, "settings": joined_settings(self._settings, hello["settings"]), "join": join})
+        process.link.send({**hello, "settings": merge_settings(self._settings, hello["settings"]), "join": join})
         self._watching = asyncio.create_task(self._watch(process, process.link), name="worker process")
 
     async def _watch(self, process: _Process, link: WorkerLink) -> None:
@@ -276,8 +276,8 @@ class Agent:
             )
         }
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
                 task.result()
         finally:
             self._socket = None
@@ -296,7 +296,7 @@ class Agent:
                 process.ended = f"the worker process cannot be started: {error}"
                 self._outgoing.put_nowait(None)
             return
-        process.send({"kind": "settings", "settings": joined_settings(self._settings, hello["settings"])})
+        process.send({"kind": "settings", "settings": merge_settings(self._settings, hello["settings"])})
         if packs != self._packs:
             self._packs = packs
             process.send({"kind": "packs", "names": packs})
@@ -347,7 +347,7 @@ class Agent:
                     if process.link is not None:
                         process.link.kill()
                 case "settings":
-                    settings = joined_settings(self._settings, message["settings"])
+                    settings = merge_settings(self._settings, message["settings"])
                     process.send({"kind": "settings", "settings": settings})
                 case "packs":
                     self._packs = list(message.get("names") or [])

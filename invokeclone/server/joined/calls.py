@@ -18,7 +18,7 @@ from invokeclone.queue import leases, service
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
-from invokeclone.worker.calls import claimed_item_json
+from invokeclone.worker.calls import write_claimed_item
 
 Arguments = dict[str, Any]
 Dispatch = Callable[[Resources, str, str, Arguments], Awaitable[dict[str, Any]]]
@@ -88,7 +88,7 @@ class WorkerCalls:
 
     async def restore(self) -> None:
         """Read which item the worker holds, after the server was restarted."""
-        item = await leases.held_claim(self._server, self._worker.worker_id)
+        item = await leases.get_held_claim(self._server, self._worker.worker_id)
         if item is not None:
             self._lost_claim = self.last_claim = item
             self._worker.item_id, self._worker.queue_id, self._worker.user_id = (
@@ -98,8 +98,8 @@ class WorkerCalls:
     async def run(self, number: int, oldest: int, method: str, arguments: Arguments) -> dict[str, Any]:
         """Return the `result` message of call `number`; no call before `oldest` will be sent again."""
         self._resources.settings, self._resources.maintenance = self._server.settings, self._server.maintenance
-        for known in [known for known in self._runs if known < oldest]:
-            del self._runs[known]
+        for earlier in [run for run in self._runs if run < oldest]:
+            del self._runs[earlier]
         while len(self._runs) > MAX_KEPT_RESULTS:
             del self._runs[next(iter(self._runs))]
         if number not in self._runs:
@@ -138,7 +138,7 @@ class WorkerCalls:
             )
             return {"item": None}
         self.last_claim = item
-        return {"item": claimed_item_json(item)}
+        return {"item": write_claimed_item(item)}
 
     async def _finish(self, arguments: _Finish) -> dict[str, Any]:
         if not await self._is_own(arguments):
@@ -156,10 +156,10 @@ class WorkerCalls:
     async def _is_running(self, arguments: _Held) -> dict[str, Any]:
         return {"running": await self._is_own(arguments)}
 
-    async def _is_own(self, held: _Held) -> bool:
+    async def _is_own(self, claim: _Held) -> bool:
         self._lost_claim = None  # it has received the claim
         try:
-            await leases.held_item(self._server.database, self._worker.worker_id, held.item_id, held.fence)
+            await leases.get_held_item(self._server.database, self._worker.worker_id, claim.item_id, claim.fence)
         except leases.ItemNotHeld:
             return False
         return True

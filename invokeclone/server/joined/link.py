@@ -7,7 +7,7 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from invokeclone.kit import log
-from invokeclone.server.joined.protocol import MESSAGE_LIMIT, shared_settings
+from invokeclone.server.joined.protocol import MESSAGE_LIMIT, select_shared_settings
 from invokeclone.server.supervision.link import Message
 
 GOING_AWAY = 1012
@@ -37,7 +37,7 @@ class JoinedLink:
         if self._code is not None:
             return
         if isinstance(message.get("settings"), dict):
-            message = {**message, "settings": shared_settings(message["settings"])}
+            message = {**message, "settings": select_shared_settings(message["settings"])}
         frame = orjson.dumps(message)
         if self._size + len(frame) > MESSAGE_LIMIT:
             _log.error("a joined worker does not read its messages: closing its connection")

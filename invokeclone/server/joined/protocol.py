@@ -39,14 +39,14 @@ SHARED_SETTINGS = (
 """Settings that a joined worker takes from the server. Paths, secrets, devices and memory are its own machine's."""
 
 
-def shared_settings(values: dict[str, Any]) -> dict[str, Any]:
+def select_shared_settings(values: dict[str, Any]) -> dict[str, Any]:
     """Return of all settings as JSON those that a joined worker takes from the server."""
     return {name: values[name] for name in SHARED_SETTINGS if name in values}
 
 
-def joined_settings(own: Settings, shared: dict[str, Any]) -> dict[str, Any]:
+def merge_settings(machine: Settings, shared: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a joined worker as JSON: those of its machine and the server's."""
-    return own.to_worker() | shared_settings(shared)
+    return machine.to_worker() | select_shared_settings(shared)
 
 
 class EndedWorker(BaseModel):

@@ -28,7 +28,7 @@ from invokeclone.server.joined.protocol import (
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.users import worker_tokens
-from invokeclone.users.joined import joined_worker
+from invokeclone.users.joined import require_joined_worker
 from invokeclone.users.worker_tokens import WorkerToken
 
 JOIN_TIMEOUT_S = 10.0
@@ -80,7 +80,7 @@ class JoinedWorkers:
         """Handle the connection of an agent until it is closed."""
         await socket.accept()
         try:
-            token = await joined_worker(socket)
+            token = await require_joined_worker(socket)
             join = await _receive_join(socket)
             joined = await self._join(socket, join, token)
         except (Refused, worker_tokens.InvalidToken) as refusal:
@@ -264,11 +264,11 @@ class JoinedWorkers:
     def _is_own_event(self, joined: _JoinedWorker, name: str, data: dict[str, Any]) -> bool:
         """Return whether the event is of the worker's item; events are sent to the users that their data names."""
         item, worker = joined.calls.last_claim, joined.worker
-        own = item is not None and data.get("user_id") == item.user_id
-        if own and item is not None and name.startswith("invocation_"):
+        is_own = item is not None and data.get("user_id") == item.user_id
+        if is_own and item is not None and name.startswith("invocation_"):
             fields = ("item_id", "queue_id", "batch_id", "session_id", "origin", "destination")
-            own = all(data.get(field) == getattr(item, field) for field in fields)
-        if not own or name not in EVENTS:
+            is_own = all(data.get(field) == getattr(item, field) for field in fields)
+        if not is_own or name not in EVENTS:
             extra = worker.log_fields("read_message")
             _log.warning("the worker for %s sent an event %r of others", worker.device, name[:50], extra=extra)
             return False

@@ -404,8 +404,8 @@ class Supervisor:
         if self._devices:
             return self._devices
         hardware_devices = {device["device"] for device in self.hardware}
-        own = (worker.device for worker in self._workers if worker.name is None)
-        names = [name for name in own if name not in {"auto", *hardware_devices}]
+        local = (worker.device for worker in self._workers if worker.name is None)
+        names = [name for name in local if name not in {"auto", *hardware_devices}]
         return [*self.hardware, *({"device": name, "name": name.upper()} for name in names)]
 
     async def ready(self, seconds: float) -> bool:

@@ -90,7 +90,7 @@ class Worker:
         if "metrics" in message:
             self.metrics = MetricValues.read(METRICS, message["metrics"])
             if self.name is not None:  # it does not know its name among the devices of all machines
-                self.metrics = self.metrics.relabeled("device", self.device)
+                self.metrics = self.metrics.with_label("device", self.device)
         if int(message.get("received") or 0) >= self.sent_at_cancel:
             self.deadline.running(message.get("item_id"))
 

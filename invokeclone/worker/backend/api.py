@@ -13,14 +13,14 @@ from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.schemas import ImageDTO
 from invokeclone.kit.requests import Needs, service
 from invokeclone.models.records.served_files import ModelListing, ServedModels
-from invokeclone.users.joined import joined_worker
+from invokeclone.users.joined import require_joined_worker
 from invokeclone.worker.backend.dispatch import Dispatcher
 from invokeclone.worker.backend.http import WORKER_ID
 from invokeclone.worker.backend.model_cache import MODEL_FILE, MODEL_FILES
 from invokeclone.worker.backend.operations import Holder
 from invokeclone.worker.backend.transfers import IMAGES
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(joined_worker)])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(require_joined_worker)])
 
 ModelSource = Annotated[ServedModels, Depends(service(ServedModels))]
 WorkerId = Annotated[str, Header(alias=WORKER_ID, max_length=200)]

@@ -118,7 +118,7 @@ class Dispatcher:
         """Return the item that a claim holds. Raises ItemNotHeld."""
         if holder.item_id is None or holder.fence is None:
             raise ItemNotHeld(holder.item_id or 0)
-        return await leases.held_item(self._resources.database, holder.worker_id, holder.item_id, holder.fence)
+        return await leases.get_held_item(self._resources.database, holder.worker_id, holder.item_id, holder.fence)
 
     async def _find_stored(self, name: str, row: Item) -> ImageDTO | None:
         """Return the record of an image that was stored although its worker did not get the response."""
