@@ -81,7 +81,7 @@ def main() -> None:
         time_of_one(browser, address, options.images)
         times = sorted(time_of_one(browser, address, options.images) for _ in range(options.runs))
         browser.close()
-    files, _ = built_in.load(multiuser=False)
+    files, _ = built_in.load(built_in.POLICY, multiuser=False)
     size = sum(len(file.zipped or file.plain) for file in files.values())
     load = os.getloadavg()[0]
     print(f"ready after {statistics.median(times):.0f} ms ({times[0]:.0f} to {times[-1]:.0f}, {options.runs} runs)")

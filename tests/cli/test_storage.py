@@ -15,7 +15,7 @@ from invokeclone.images import service
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.storage.addresses import local_storage
 from tests.rooms import picture
 
@@ -51,7 +51,7 @@ def test_files_without_a_record_are_found_and_deleted(
     shutil.copyfile(migrated, settings.database_path)
 
     async def save() -> str:
-        database = Database(settings.database_path)
+        database = open_database(settings)
         image = await service.save(
             Resources(settings, database, Bus()),
             picture(),

@@ -348,7 +348,7 @@ def test_only_listed_modules_parse_client_json() -> None:
 
 MAY_USE_THREADS = {
     "kit/sql/sqlite_database.py": "threads of the database",
-    "kit/sql/migrations.py": "the schema is migrated once at the start, from code without an event loop",
+    "kit/sql/migrations.py": "Alembic is synchronous: SQLAlchemy runs it beside the event loop over an asynchronous connection",
     "kit/process/offload.py": "the one way off the event loop",
     "users/passwords.py": "threads of their own: hashing must not hold up other work",
     "worker/loop.py": "the node thread",

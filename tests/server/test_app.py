@@ -68,7 +68,7 @@ async def test_unknown_paths_are_json_404(client: httpx.AsyncClient) -> None:
 
 async def test_the_page_may_show_images_at_presigned_urls(tmp_path: Path) -> None:
     app = FastAPI()
-    app.include_router(page.router(WebUI(tmp_path), "https://media.example"))
+    app.include_router(page.router(WebUI(tmp_path), "https://media.example", multiuser=False))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         policy = (await client.get("/")).headers["content-security-policy"]
     directives = dict(directive.strip().split(" ", 1) for directive in policy.split(";"))

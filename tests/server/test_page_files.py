@@ -12,7 +12,7 @@ MODULES = {name: text for name, text in TEXTS.items() if name.endswith(".js")}
 
 
 def test_all_modules_are_sent_as_one() -> None:
-    files, _version = page.load(multiuser=False)
+    files, _version = page.load(page.POLICY, multiuser=False)
     script = files["app.js"].plain.decode()
     assert sorted(re.findall(r"^\(\(\) => \{ // (\w+\.js)$", script, re.MULTILINE)) == sorted(MODULES)
     assert [name for name in files if name.endswith(".js")] == ["app.js"]
@@ -22,7 +22,7 @@ def test_all_modules_are_sent_as_one() -> None:
 def test_lists_that_require_a_sign_in_are_not_preloaded_with_accounts() -> None:
     expected = {False: 3, True: 1}
     for multiuser, count in expected.items():
-        html = page.load(multiuser=multiuser)[0]["index.html"].plain.decode()
+        html = page.load(page.POLICY, multiuser=multiuser)[0]["index.html"].plain.decode()
         preloaded = re.findall(r'<link rel="preload" as="fetch" crossorigin href="(api/[^"]+)"', html)
         assert (len(preloaded), preloaded[0]) == (count, "api/v1/auth/status")
 

@@ -34,6 +34,7 @@ from invokeclone.shims.automatic1111.schemas import ImageToImage, Upscale
 from invokeclone.shims.comfyui.routes import images as comfyui
 from invokeclone.shims.gemini.requests import GenerateContent
 from invokeclone.users.current import SYSTEM
+from invokeclone.worker.backend.local import LocalItem
 from invokeclone.worker.interfaces.images import WorkerImages
 from tests.images.unusual_files import UnusualFile, unusual_files
 from tests.rooms import serving
@@ -113,7 +114,8 @@ async def nodes(server: Server, file: UnusualFile) -> list[Seen]:
         images=SimpleNamespace(get=cached.get, keep=cached.__setitem__),
         wait=lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(),
     )
-    session: Any = SimpleNamespace(tools=tools, user=SYSTEM)
+    item: Any = SimpleNamespace(user_id=SYSTEM.user_id)
+    session: Any = SimpleNamespace(tools=tools, user=SYSTEM, backend=LocalItem(resources, item, 0))
     images = WorkerImages(session, None, None)  # type: ignore[arg-type]
     whole = await asyncio.to_thread(images.get_pil, name)
     record = await asyncio.to_thread(images.get_dto, name)

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.users import worker_tokens
 from tests.server_process import Server, serving
 
 
 def token_for(server: Server) -> str:
     async def create() -> str:
-        database = Database(server.root / "databases" / "invokeai.db")
+        database = SqliteDatabase(server.root / "databases" / "invokeai.db")
         try:
             return await worker_tokens.create(database, "tests")
         finally:

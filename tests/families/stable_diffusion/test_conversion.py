@@ -160,7 +160,7 @@ def test_incomplete_checkpoints_cannot_be_converted(sd1_parts: dict[str, Any], t
 async def test_a_worker_states_why_it_cannot_convert(settings: Settings, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "a.safetensors")
     body = {"path": str(tmp_path / "a.safetensors"), "target": str(tmp_path / "out"), "prediction_type": "epsilon"}
-    requests = Requests(SimpleNamespace(engine=Engine(settings, "cpu")))
+    requests = Requests(SimpleNamespace(engine=Engine(settings, "cpu"), remote=None))
     answer = await requests.answer("convert_model", body | {"base": "flux", "half": True})
     assert answer == {"refused": "models of flux cannot be converted"}
     answer = await requests.answer("convert_model", body | {"base": "sd-1", "half": True})
