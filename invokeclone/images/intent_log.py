@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +32,8 @@ from invokeclone.kit.resources import Resources
 
 FOLDER = "intents"
 SETTLE_INTERVAL_S = 600.0
+SHARED_UPLOAD_S = 3_600
+"""Seconds without a write after which an upload is dead, in a folder that other servers may share."""
 _KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
 _Locations = list[tuple[MediaKind, ImageLocation]]
 Result = TypeVar("Result")
@@ -194,7 +197,8 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
     Raises neither OSError nor SQLAlchemyError: what cannot be settled is tried again at the next start.
     """
     if alone:
-        await in_thread(_remove_uploads, resources.settings)
+        is_shared = resources.database.is_shared
+        await in_thread(_remove_uploads, resources.settings, SHARED_UPLOAD_S if is_shared else 0)
     for path in await in_thread(_list, resources.settings):
         descriptor = await in_thread(_take, path, alone=alone)
         if descriptor is None:
@@ -210,10 +214,12 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             os.close(descriptor)
 
 
-def _remove_uploads(settings: Settings) -> None:
+def _remove_uploads(settings: Settings, unchanged_s: float) -> None:
+    newest = time.time() - unchanged_s
     for part in files.uploads_folder(settings).glob("*.part"):
         with contextlib.suppress(OSError):
-            part.unlink()
+            if part.stat().st_mtime <= newest:
+                part.unlink()
 
 
 def _list(settings: Settings) -> list[Path]:

@@ -12,7 +12,7 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, bulk_counts, capacity, reorder, store
+from invokeclone.queue import bulk, bulk_counts, capacity, leases, reorder, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -418,6 +418,7 @@ async def fail_orphans(resources: Resources, worker_id: str, reason: str) -> lis
     async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
         orphans = await bulk.list_running(connection, worker_id=worker_id)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
+        await leases.release(connection, worker_id)
         events = [await chain.status_event(connection, item) for item in changed if item]
         return events, await chain.settle_calls(connection, *changed)
 
