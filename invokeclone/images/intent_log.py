@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -32,8 +31,6 @@ from invokeclone.kit.resources import Resources
 
 FOLDER = "intents"
 SETTLE_INTERVAL_S = 600.0
-SHARED_UPLOAD_S = 3_600
-"""Seconds without a write after which an upload is dead, in a folder that other servers may share."""
 _KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
 _Locations = list[tuple[MediaKind, ImageLocation]]
 Result = TypeVar("Result")
@@ -197,8 +194,7 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
     Raises neither OSError nor SQLAlchemyError: what cannot be settled is tried again at the next start.
     """
     if alone:
-        is_shared = resources.database.is_shared
-        await in_thread(_remove_uploads, resources.settings, SHARED_UPLOAD_S if is_shared else 0)
+        await in_thread(_remove_uploads, resources.settings)
     for path in await in_thread(_list, resources.settings):
         descriptor = await in_thread(_take, path, alone=alone)
         if descriptor is None:
@@ -214,12 +210,10 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             os.close(descriptor)
 
 
-def _remove_uploads(settings: Settings, unchanged_s: float) -> None:
-    newest = time.time() - unchanged_s
+def _remove_uploads(settings: Settings) -> None:
     for part in files.uploads_folder(settings).glob("*.part"):
         with contextlib.suppress(OSError):
-            if part.stat().st_mtime <= newest:
-                part.unlink()
+            part.unlink()
 
 
 def _list(settings: Settings) -> list[Path]:

@@ -440,7 +440,7 @@ async def recover(resources: Resources, *, shared: bool = False) -> None:
             await bulk.cancel_interrupted(connection)
             await chain.settle(connection)
             await chain.forget_devices(connection)
-        if settings.clear_queue_on_startup:
+        if settings.clear_queue_on_startup and settings.events_url is None:  # with one, other servers run items
             await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:
             await bulk.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)

@@ -1,4 +1,4 @@
-"""Two servers on one PostgreSQL database, one folder of images and one Redis; only the second one has a worker."""
+"""Two servers on one PostgreSQL database, one storage and one Redis; only the second one has a worker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -38,7 +38,7 @@ def servers(
     environment = {
         "INVOKEAI_DATABASE_URL": postgres.new_database(migrated=False),
         "INVOKEAI_EVENTS_URL": redis_server.url,
-        "INVOKEAI_OUTPUTS_DIR": str(folder / "outputs"),
+        "INVOKEAI_STORAGE_URL": (folder / "images").as_uri(),
         "INVOKEAI_MULTIUSER": "true",
     }
     both = Servers(Server(folder / "front"), Server(folder / "back"))

@@ -26,6 +26,7 @@ CONNECT_TIMEOUT_S = 5.0
 RECEIVE_S = 15.0
 """Seconds without an event after which the connection is checked."""
 RECONNECT_S = 1.0
+LAST_EVENTS_S = 1.0
 PROGRESS_LIMIT = 200
 """Number of unsent events above which progress events are dropped."""
 BACKLOG_LIMIT = 10_000
@@ -69,6 +70,8 @@ class PeerEvents:
         self._sender_id = uuid4().hex
         self._unsent: collections.deque[bytes] = collections.deque()
         self._has_unsent = asyncio.Event()
+        self._is_sent = asyncio.Event()
+        self._is_sent.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._is_reachable = True
         self.is_subscribed = asyncio.Event()
@@ -85,8 +88,10 @@ class PeerEvents:
             await asyncio.wait_for(self.is_subscribed.wait(), CONNECT_TIMEOUT_S)
 
     async def stop(self) -> None:
-        """Stop and disconnect; events that are not sent yet are dropped."""
+        """Stop and disconnect; the last events, of the workers that have just been stopped, are sent first."""
         self._bus.unsubscribe(self._enqueue)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_sent.wait(), LAST_EVENTS_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -99,6 +104,7 @@ class PeerEvents:
         if backlog >= BACKLOG_LIMIT or (backlog >= PROGRESS_LIMIT and kind.name.endswith("_progress")):
             return
         self._unsent.append(orjson.dumps([kind.name, payload]))
+        self._is_sent.clear()
         self._has_unsent.set()
 
     async def _send_all(self) -> None:
@@ -114,6 +120,7 @@ class PeerEvents:
                     await self._publisher.publish(self._channel, message)
                 except self._errors as error:
                     self._report(error)
+            self._is_sent.set()
 
     async def _receive_all(self) -> None:
         while True:

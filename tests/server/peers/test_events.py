@@ -96,6 +96,14 @@ async def test_events_go_on_after_redis_was_restarted(
     assert caplog.text.count("Redis (events_url) cannot be used") == 2, "one line per server"
 
 
+async def test_the_last_events_of_a_server_are_sent_before_it_stops(redis_server: RedisServer, start: Start) -> None:
+    first, second = await start(Peer(redis_server.url)), await start(Peer(redis_server.url))
+    for number in range(150):
+        first.bus.emit(enqueued(number))
+    await first.events.stop()
+    await until(lambda: len(second.received) == 150)
+
+
 async def test_a_text_that_is_no_address_is_refused() -> None:
     with pytest.raises(EventsNotUsable, match="redis://HOST:PORT"):
         PeerEvents("localhost", "secret", Bus())
