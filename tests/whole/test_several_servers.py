@@ -1,8 +1,12 @@
 """Two servers on one PostgreSQL database, one storage and one Redis; only the second one has a worker."""
 
 import asyncio
+import contextlib
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -11,7 +15,7 @@ import socketio
 
 from tests.postgres import PostgresServer
 from tests.redis_server import RedisServer
-from tests.server_process import Server
+from tests.server_process import Server, free_port
 from tests.whole.conftest import EventListener
 from tests.whole.test_joined_workers import write_pack
 from tests.whole.test_users import PASSWORD, UserClient
@@ -50,10 +54,10 @@ def servers(
             list(pool.map(lambda server: server.start(**environment), both))
         yield both
     finally:
-        for server in both:
-            server.client.close()
-            if server.process is not None:
-                server.stop()
+        with ThreadPoolExecutor(2) as pool:
+            for server in both:
+                server.client.close()
+            list(pool.map(Server.stop, both))
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +192,72 @@ async def test_a_disabled_account_is_refused_on_every_server(
             await asyncio.sleep(0.02)
     with pytest.raises(socketio.exceptions.ConnectionError):
         await bob.listen(servers.front)
+
+
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    upstream invokeclone {{ server 127.0.0.1:{front}; server 127.0.0.1:{back}; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://invokeclone;
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.fixture
+def balancer(servers: Servers, tmp_path: Path) -> Iterator[str]:
+    """Distribute requests evenly, each to the next server."""
+    command = shutil.which("nginx")
+    if command is None:
+        pytest.skip("nginx is not installed: apt-get install nginx-light")
+    port = free_port()
+    config = tmp_path / "nginx.conf"
+    config.write_text(NGINX.format(folder=tmp_path, port=port, front=servers.front.port, back=servers.back.port))
+    process = subprocess.Popen([command, "-c", str(config), "-e", str(tmp_path / "error.log")])
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, (tmp_path / "error.log").read_text()
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{address}/health").status_code == 200
+        return False
+
+    servers.front.wait_for(answers, "nginx")
+    yield address
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.slow
+async def test_a_client_of_a_load_balancer_needs_no_server_in_particular(
+    balancer: str, servers: Servers, users: dict[str, UserClient]
+) -> None:
+    listener, alice = EventListener(), users["alice"]
+    async with httpx.AsyncClient(base_url=balancer, timeout=60) as client:
+        body = {"email": alice.email, "password": PASSWORD}
+        token = (await client.post("/api/v1/auth/login", json=body)).json()["token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        auth = {"token": token}
+        await listener.client.connect(balancer, socketio_path="/ws/socket.io", auth=auth, transports=["websocket"])
+        body = {"batch": {"graph": number(0), "runs": 1}}
+        for _ in range(4):
+            enqueued = await client.post("/api/v1/queue/default/enqueue_batch", json=body)
+            (item_id,) = enqueued.json()["item_ids"]
+            await listener.until("queue_item_status_changed", item_id=item_id, status="completed")
+            assert (await client.get(f"/api/v1/queue/default/i/{item_id}")).json()["status"] == "completed"
+    await listener.client.disconnect()
