@@ -261,3 +261,24 @@ async def test_a_client_of_a_load_balancer_needs_no_server_in_particular(
             await listener.until("queue_item_status_changed", item_id=item_id, status="completed")
             assert (await client.get(f"/api/v1/queue/default/i/{item_id}")).json()["status"] == "completed"
     await listener.client.disconnect()
+
+
+@pytest.mark.slow
+def test_a_wrong_or_unreachable_address_of_events_is_one_line(tmp_path: Path, postgres: PostgresServer) -> None:
+    environment = {"INVOKEAI_DATABASE_URL": postgres.new_database(), "INVOKEAI_GENERATION_DEVICES": "[]"}
+    server = Server(tmp_path / "root")
+    with pytest.raises(AssertionError):  # it ends before it answers
+        server.start(**environment, INVOKEAI_EVENTS_URL="localhost")
+    assert server.process is not None
+    assert server.process.wait(30) != 0
+    first, *rest = server.log.read_text().splitlines()
+    assert "events_url is not the address of a Redis or Valkey server" in first
+    assert [line.partition(": ")[2] for line in rest] == ["Application startup failed. Exiting."]
+
+    server.log.unlink()
+    server.start(**environment, INVOKEAI_EVENTS_URL=f"redis://:hidden@127.0.0.1:{free_port()}")
+    server.stop()
+    lines = server.log.read_text().splitlines()
+    assert len([line for line in lines if "Redis (events_url) cannot be used" in line]) == 1
+    assert not any("Traceback" in line or "hidden" in line for line in lines)
+    server.client.close()
