@@ -15,7 +15,14 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql import migrations
 from invokeclone.kit.sql.database import Database, open_database
 
-pytest_plugins = ["tests.postgres", "tests.server_process", "tests.s3_server", "tests.tiny_models", "tests.tiny_flux"]
+pytest_plugins = [
+    "tests.postgres",
+    "tests.redis_server",
+    "tests.server_process",
+    "tests.s3_server",
+    "tests.tiny_models",
+    "tests.tiny_flux",
+]
 
 
 class RecordedEvents:

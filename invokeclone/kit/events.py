@@ -65,12 +65,15 @@ class Bus:
     """
 
     def __init__(self) -> None:
-        self._listeners: list[tuple[Listener, tuple[type[Event], ...]]] = []
-        self._listeners_of: dict[type[Event], list[Listener]] = {}
+        self._listeners: list[tuple[Listener, tuple[type[Event], ...], bool]] = []
+        self._listeners_of: dict[tuple[type[Event], bool], list[Listener]] = {}
 
-    def subscribe(self, listener: Listener, *kinds: type[Event]) -> None:
-        """Call `listener(event class, payload)` for each later event of `kinds` and their subclasses; without any, for all events."""
-        self._listeners.append((listener, kinds or (Event,)))
+    def subscribe(self, listener: Listener, *kinds: type[Event], only_own: bool = False) -> None:
+        """Call `listener(event class, payload)` for each later event of `kinds` and their subclasses; without any, for all events.
+
+        With `only_own`, events of other servers on the same database are left out.
+        """
+        self._listeners.append((listener, kinds or (Event,), only_own))
         self._listeners_of.clear()
 
     def unsubscribe(self, listener: Listener) -> None:
@@ -82,11 +85,15 @@ class Bus:
         """Pass `event` to the listeners of its class."""
         self.publish(type(event), event.model_dump(mode="json"))
 
-    def publish(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Pass an event with a finished payload, as received from a worker, to the listeners of its class."""
-        listeners = self._listeners_of.get(kind)
+    def publish(self, kind: type[Event], payload: dict[str, Any], *, own: bool = True) -> None:
+        """Pass an event with a finished payload, as received from a worker, to the listeners of its class.
+
+        An event that is not `own` comes from another server.
+        """
+        listeners = self._listeners_of.get((kind, own))
         if listeners is None:
-            listeners = [listener for listener, kinds in self._listeners if issubclass(kind, kinds)]
-            self._listeners_of[kind] = listeners
+            entries = [(listener, only_own) for listener, kinds, only_own in self._listeners if issubclass(kind, kinds)]
+            listeners = [listener for listener, only_own in entries if own or not only_own]
+            self._listeners_of[kind, own] = listeners
         for listener in listeners:
             listener(kind, payload)

@@ -126,6 +126,11 @@ async def interrupt(resources: Resources, worker_id: str, reason: str, *, counte
     return await _end_claims(resources, statements, reason=reason, worker_id=worker_id, counted=int(counted))
 
 
+async def release(connection: Changes, worker_id: str) -> None:
+    """Let any worker continue the waiting and resumed items of a worker that is gone."""
+    await _RELEASE_OF_WORKER.rows(connection, worker_id=worker_id)
+
+
 async def _end_claims(
     resources: Resources, statements: tuple[PreparedStatement, PreparedStatement], **values: str | int
 ) -> list[int]:

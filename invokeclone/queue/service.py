@@ -12,7 +12,7 @@ from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, bulk_counts, capacity, reorder, store
+from invokeclone.queue import bulk, bulk_counts, capacity, leases, reorder, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -413,6 +413,7 @@ async def fail_orphans(resources: Resources, worker_id: str, reason: str) -> lis
     async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
         orphans = await bulk.list_running(connection, worker_id=worker_id)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
+        await leases.release(connection, worker_id)
         events = [await chain.status_event(connection, item) for item in changed if item]
         return events, await chain.settle_calls(connection, *changed)
 
@@ -434,7 +435,7 @@ async def recover(resources: Resources, *, shared: bool = False) -> None:
             await bulk.cancel_interrupted(connection)
             await chain.settle(connection)
             await chain.forget_devices(connection)
-        if settings.clear_queue_on_startup:
+        if settings.clear_queue_on_startup and settings.events_url is None:  # with one, other servers run items
             await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
         elif settings.max_queue_history is not None:
             await bulk.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)

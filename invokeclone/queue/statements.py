@@ -278,11 +278,15 @@ def _claim(item_id: Any) -> PreparedStatement:
 
 
 def _is_claimable(item: Any) -> ColumnElement[bool]:
-    """Match pending items that device `on` may claim: new ones, and those resumed after a workflow call on this device.
+    """Match pending items that `worker_id` may claim on device `on`: new ones, and those it resumes after a workflow call.
 
-    Only that device's worker has the cached data of a resumed item.
+    Only that worker has the cached data of a resumed item; another server may have a device of the same name. The
+    subquery keeps other columns than those of the indexes out of the search for new items.
     """
-    return and_(has_status(item, "pending"), or_(item.device.is_(None), item.device == parameter("on")))
+    held = session_queue.alias("held").c
+    by_worker = or_(held.worker_id == parameter("worker_id"), held.lease_expires_at.is_(None))
+    resumed = select(held.item_id).where(held.item_id == item.item_id, by_worker).correlate(item.item_id.table).exists()
+    return and_(has_status(item, "pending"), or_(item.device.is_(None), and_(item.device == parameter("on"), resumed)))
 
 
 def _first_candidate() -> ScalarSelect[Any]:

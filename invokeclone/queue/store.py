@@ -307,7 +307,8 @@ async def claim(
     """
     claim = {"on": device, "worker_id": worker_id or device, "lease_s": LEASE_S, "at": now()}
     if resident:
-        peers = await (statements.PEERS_ROUND_ROBIN if round_robin else statements.PEERS).rows(connection, on=device)
+        peers_statement = statements.PEERS_ROUND_ROBIN if round_robin else statements.PEERS
+        peers = await peers_statement.rows(connection, on=device, worker_id=claim["worker_id"])
         item_id = _best_model_match(peers, resident)
         row = await statements.CLAIM_ONE.first(connection, item_id=item_id, **claim) if peers else None
     else:

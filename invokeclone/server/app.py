@@ -68,6 +68,8 @@ from invokeclone.server.http.routing import RouteIndex
 from invokeclone.server.http.token_renewal import TokenRenewal
 from invokeclone.server.joined.api import router as joined_workers
 from invokeclone.server.joined.service import JoinedWorkers
+from invokeclone.server.peers.events import PeerEvents
+from invokeclone.server.peers.hints import PeerHints
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
@@ -77,6 +79,7 @@ from invokeclone.shims import routers as shims
 from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.shims.runs import Runs
+from invokeclone.users import store as accounts
 from invokeclone.users.api import router as users
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.utilities.api import router as utilities
@@ -276,7 +279,7 @@ async def _lifespan(
             await scan.install_unregistered(resources, installer)
         webhook_sender = services.add(WebhookSender, WebhookSender(resources))
         await _start(stack, webhook_sender)
-        bus.subscribe(functools.partial(_wake_sender, webhook_sender), *ITEM_EVENTS)
+        bus.subscribe(functools.partial(_wake_sender, webhook_sender), *ITEM_EVENTS, only_own=True)
         sockets = services.get(Sockets)
         sockets.listen(bus)
         stack.push_async_callback(sockets.close)
@@ -289,6 +292,7 @@ async def _lifespan(
         supervisor.hardware = await off_loop(hardware.devices)
         await _start(stack, LeaseKeeper(resources, supervisor))
         services.add(Supervisor, supervisor)
+        await _connect_peers(stack, resources, supervisor, bus)
         joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor, run_operation))
         stack.push_async_callback(joined.stop)
         services.add(Workers, supervisor)
@@ -298,6 +302,25 @@ async def _lifespan(
         if worker_command is not None:
             await _start(stack, supervisor)
         yield
+
+
+async def _connect_peers(
+    stack: contextlib.AsyncExitStack, resources: Resources, supervisor: Supervisor, bus: Bus
+) -> None:
+    """Exchange hints and events with the other servers on a shared database."""
+    database = resources.database
+    if not database.is_shared:
+        return
+    from invokeclone.kit.sql.postgres_database import PostgresDatabase  # imports its driver
+
+    assert isinstance(database, PostgresDatabase)
+    hints = PeerHints(database, supervisor.apply_hint)
+    supervisor.share_hint = hints.share
+    await _start(stack, hints)
+    if resources.settings.events_url is not None:
+        async with database.write() as connection:
+            secret = await accounts.secret(connection)
+        await _start(stack, PeerEvents(resources.settings.events_url, secret, bus))
 
 
 class _Startable(Protocol):

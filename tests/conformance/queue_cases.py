@@ -186,6 +186,7 @@ async def claims(run: Calls) -> None:
     for number in (1, 2, 3):
         await run(store.claim, "cpu", worker_id="v")
         run.record(leases.interrupt, [number, sorted(await leases.interrupt(run.resources, "v", "it died"))])
+    await run(leases.release, "v")
     await run(store.list_items, list(range(1, 8)))
     await all_counts(run)
 

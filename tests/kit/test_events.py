@@ -77,3 +77,14 @@ def test_an_unsubscribed_listener_receives_no_more_events() -> None:
     bus.emit(Tide(level=2))
     assert [payload["level"] for _, payload in leaving.events] == [1]
     assert [payload["level"] for _, payload in staying.events] == [1, 2]
+
+
+def test_a_listener_of_own_events_receives_none_of_other_servers() -> None:
+    bus, every, own = Bus(), Recorder(), Recorder()
+    bus.subscribe(every, Weather)
+    bus.subscribe(own, Weather, only_own=True)
+    bus.publish(Storm, {"gusts": 1}, own=False)
+    bus.publish(Storm, {"gusts": 2})
+    bus.publish(Storm, {"gusts": 3}, own=False)
+    assert [payload["gusts"] for _, payload in every.events] == [1, 2, 3]
+    assert [payload["gusts"] for _, payload in own.events] == [2]

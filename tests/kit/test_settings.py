@@ -86,6 +86,7 @@ def test_changed_settings_without_an_effect_get_one_line_each(tmp_path: Path) ->
         ("base_url: /api/x\n", "base_url: may not begin with 'api'"),
         ("http_compression_level: 11\n", "http_compression_level: Input should be less than or equal to 9"),
         ("ssl_certfile: x.pem\n", "set both ssl_certfile and ssl_keyfile"),
+        ("events_url: redis://localhost\n", "set database_url too"),
         ("- a list\n", "must contain `name: value` lines"),
         ("port: [\n", "cannot be read"),
     ],

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.clock import database_now
@@ -12,6 +12,7 @@ from invokeclone.queue import leases, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.tables import session_queue
 
 EVERYTHING = ItemFilter(queue_id="default")
 DEFAULT_LEASE_S = store.LEASE_S
@@ -189,3 +190,24 @@ async def test_a_server_on_a_shared_database_cancels_nothing_at_its_start(resour
     await claim(resources, "server:other:cpu:1")
     await service.recover(resources, shared=True)
     assert await row(resources, item_id, "status") == ("in_progress",)
+
+
+async def test_a_resumed_item_is_continued_by_its_worker_or_after_its_end_by_any(
+    resources: Resources, make: Any
+) -> None:
+    """Two servers may have a device of the same name; only one worker has the cached data of the item."""
+    (item_id,) = await add(resources, make)
+    held = await claim(resources, "one")
+    async with resources.database.write() as connection:
+        await connection.execute(update(session_queue).values(status="pending"))
+    for fair in (True, False):
+        mode = "round_robin" if fair else "FIFO"
+        resources.settings = resources.settings.model_copy(update={"session_queue_mode": mode})
+        assert await service.claim(resources, "cpu", worker_id="two") is None
+        assert await service.claim(resources, "cpu", ["key"], worker_id="two") is None
+    again = await claim(resources, "one")
+    assert (again.item_id, again.fence) == (item_id, held.fence + 1)
+    async with resources.database.write() as connection:
+        await connection.execute(update(session_queue).values(status="pending"))
+    assert await service.fail_orphans(resources, "one", "it died") == []
+    assert (await claim(resources, "two")).item_id == item_id

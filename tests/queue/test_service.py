@@ -202,6 +202,9 @@ class TestRecover:
         await add(runs=2)
         await add(queue="other")
         emptying = resources.settings.model_copy(update={"clear_queue_on_startup": True, "max_queue_history": 5})
+        several = emptying.model_copy(update={"events_url": "redis://localhost"})
+        await service.recover(Resources(several, resources.database, resources.events))
+        assert await statuses(resources) == ["pending"] * 2, "other servers may run them"
         await service.recover(Resources(emptying, resources.database, resources.events))
         assert (await statuses(resources), await statuses(resources, "other")) == ([], ["pending"])
 

@@ -1,6 +1,7 @@
 """The supervisor against a fake worker process: starts, hints, requests, deaths, restarts, ends."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from invokeclone.queue.events import (
     ProcessorResumedEvent,
     QueueClearedEvent,
     QueueItemsRetriedEvent,
+    QueueItemStatusChangedEvent,
 )
 from invokeclone.server.supervision import link as server_link
 from invokeclone.server.supervision.supervisor import Supervisor
@@ -202,6 +204,37 @@ async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) 
         bus.emit(QueueClearedEvent(queue_id="default"))
         await until(lambda: notes().count("wake cpu") == 5)
         assert notes().count("cancel cpu 5") == 2
+
+
+async def test_hints_reach_the_workers_of_another_server(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    without_workers = settings.model_copy(update={"generation_devices": []})
+    async with (
+        running_supervisor(without_workers) as (first, first_bus, _),
+        running_supervisor(settings) as (second, second_bus, _),
+    ):
+        shared: list[str] = []
+
+        def share(hint: dict[str, object]) -> None:
+            shared.append(str(hint["kind"]))
+            second.apply_hint(json.loads(json.dumps(hint)))
+
+        first.share_hint = share
+        await second.ready(30)
+        await second.ask_all("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
+        canceled = {**STATUS_CHANGED, "status": "canceled"}
+        second_bus.publish(QueueItemStatusChangedEvent, canceled, own=False)  # its server sends a hint
+        first_bus.emit(QueueClearedEvent(queue_id="default", user_id="another"))
+        await until(lambda: notes().count("wake cpu") == 1)
+        assert "cancel cpu 5" not in notes()
+        first_bus.publish(QueueItemStatusChangedEvent, canceled)
+        first_bus.emit(QueueClearedEvent(queue_id="default", user_id="system"))
+        first_bus.emit(ImagesDeletedEvent(image_names=["a.png"]))
+        first_bus.emit(ModelsChangedEvent(keys=["k"]))
+        await until(lambda: "models_changed k" in notes())
+        assert notes().count("cancel cpu 5") == 2
+        assert "images_deleted a.png" in notes()
+        first.relay(second.workers[0], "queue_item_status_changed", {**STATUS_CHANGED, "status": "completed"})
+        assert shared == ["clear", "wake", "cancel", "clear", "wake", "images_deleted", "models_changed"]
 
 
 async def test_workers_are_notified_of_deleted_images_and_changed_models(

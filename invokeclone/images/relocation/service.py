@@ -6,6 +6,7 @@ queue is paused and operations on images are refused.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -25,6 +26,8 @@ BATCH_SIZE = 200
 """Images per batch: at most this many have two copies after an interruption."""
 
 MAX_NAMES_IN_ERROR = 5
+MOVE_LOCK = 0x6D6F76657
+"""Key of the lock that one server holds while it moves images."""
 INTERRUPTED = "interrupted; the current batch is recovered, and the other images were not moved"
 Operation = Literal["move_all", "recovery"]
 
@@ -54,9 +57,18 @@ class ImageMoves:
         self._last_error: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._lock = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Recover from a move that a crash interrupted, before anything else uses images."""
+        """Recover from a move that a crash interrupted, before anything else uses images.
+
+        Does nothing while another server moves images.
+        """
+        async with self._resources.database.try_lock(MOVE_LOCK) as is_alone:
+            if is_alone:
+                await self._recover_at_start()
+
+    async def _recover_at_start(self) -> None:
         async with self._resources.database.read() as connection:
             job = await store.latest_job(connection)
             has_journal = bool(await store.read_journal(connection))
@@ -87,36 +99,46 @@ class ImageMoves:
 
     async def move_all(self) -> ImageMoveStatusResponse:
         """Start moving all images. Raises AlreadyMoving, QueueNotIdle."""
-        self._begin("move_all")
+        await self._begin("move_all")
         try:
             async with self._resources.database.write() as connection:
                 self._job_id = await _new_job(connection)
         except BaseException:
-            self._end()
+            await self._end()
             raise
         self._task = asyncio.create_task(self._run("move_all", self._move), name="image move")
         return await self.status()
 
     async def recover(self) -> ImageMoveStatusResponse:
         """Start recovering from an earlier job. Raises AlreadyMoving."""
-        self._begin("recovery")
+        await self._begin("recovery")
         try:
             await self._change(store.hold_queue)
         except BaseException:
-            self._end()
+            await self._end()
             raise
         self._task = asyncio.create_task(self._run("recovery", self._recover), name="image move recovery")
         return await self.status()
 
-    def _begin(self, operation: Operation) -> None:
+    async def _begin(self, operation: Operation) -> None:
+        """Begin an operation. Raises AlreadyMoving if this server or another one moves images."""
         if self._operation is not None or self._stopping:
             raise AlreadyMoving
         self._operation = operation
         self._resources.maintenance = True
+        is_alone = False
+        try:
+            is_alone = await self._lock.enter_async_context(self._resources.database.try_lock(MOVE_LOCK))
+        finally:
+            if not is_alone:
+                await self._end()
+        if not is_alone:
+            raise AlreadyMoving
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
         self._operation = self._job_id = None
         self._resources.maintenance = False
+        await self._lock.aclose()
 
     async def _change(self, write: Callable[[AsyncConnection], Awaitable[None]]) -> None:
         async with self._resources.database.write() as connection:
@@ -134,7 +156,7 @@ class ImageMoves:
             _log.exception("moving images failed")
             await self._give_up(error)
         await self._change(store.release_queue)
-        self._end()
+        await self._end()
 
     async def _give_up(self, error: Exception) -> None:
         """Recover the current batch; if that fails too, the journal stays for the next attempt."""

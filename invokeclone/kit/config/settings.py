@@ -92,6 +92,13 @@ class InvokeAIAppConfig(BaseSettings):
         repr=False,
         description="Address of a PostgreSQL database, postgresql://USER:PASSWORD@HOST:PORT/DATABASE; null: SQLite in db_dir.",
     )
+    events_url: SkipJsonSchema[str | None] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Address of a Redis or Valkey server, redis://USER:PASSWORD@HOST:PORT, over which several servers on one "
+        "PostgreSQL database exchange events; null: this is the only server. See docs/several-servers.md.",
+    )
     outputs_dir: Path = Field(Path("outputs"), description="Folder of images and tensors.")
     fonts_dir: Path = Field(Path("fonts"), description="Folder of fonts.")
     image_subfolder_strategy: Literal["flat", "date", "type", "hash"] = Field(
@@ -362,6 +369,12 @@ class InvokeAIAppConfig(BaseSettings):
         if wrong:
             raise ValueError(f"not a device: {wrong[0]!r}")
         return list(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _events_need_a_shared_database(self) -> Self:
+        if self.events_url is not None and self.database_url is None:
+            raise ValueError("events_url is for several servers on one PostgreSQL database: set database_url too")
+        return self
 
     @model_validator(mode="after")
     def _https_needs_both(self) -> Self:

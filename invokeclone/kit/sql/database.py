@@ -55,6 +55,10 @@ class Database(abc.ABC):
         """
 
     @abc.abstractmethod
+    def try_lock(self, key: int) -> contextlib.AbstractAsyncContextManager[bool]:
+        """Yield whether no other server holds the lock `key`; if so, it is held until the end of the block or process."""
+
+    @abc.abstractmethod
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable, without writing, if this version cannot use the database."""
 

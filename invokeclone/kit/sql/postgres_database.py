@@ -28,6 +28,8 @@ CONNECTIONS = 8
 """Connections for single reads and for `transact`, and as many for SQLAlchemy's; further callers wait."""
 CONNECT_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 60
+LISTEN_CHECK_S = 15.0
+"""Seconds between checks whether the connection that listens is alive."""
 OLDEST_SERVER = 14
 """The oldest major version with the functions that this code uses."""
 WRITE_LOCK = 0x696E766F6B65
@@ -228,6 +230,46 @@ class PostgresDatabase(Database):
             finally:
                 await asyncio.shield(connection.close())
 
+    # Between servers
+
+    async def notify(self, channel: str, texts: Sequence[str]) -> None:
+        """Send texts, of less than 8000 bytes each, to all processes that listen on `channel`."""
+        await self.fetch("SELECT pg_notify($1, text) FROM unnest(CAST($2 AS text[])) AS texts (text)", (channel, texts))
+
+    async def listen(self, channel: str, receive: Callable[[str], None], connected: Callable[[], None]) -> None:
+        """Call `connected` once, then `receive` for every text of `channel`, until the connection is lost.
+
+        Raises the error of the lost connection; texts that are sent before the next call are lost.
+        """
+        lost = asyncio.Event()
+        with postgres_errors.translated("LISTEN"):
+            connection = await self._connect()
+            try:
+                connection.add_termination_listener(lambda _connection: lost.set())
+                await connection.add_listener(channel, lambda _connection, _process, _channel, text: receive(text))
+                connected()
+                while not lost.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(lost.wait(), LISTEN_CHECK_S)
+                    await connection.execute("SELECT 1", timeout=CONNECT_TIMEOUT_S)
+            finally:
+                connection.terminate()
+
+    @contextlib.asynccontextmanager
+    async def try_lock(self, key: int) -> AsyncIterator[bool]:
+        """Yield whether no other server holds the lock `key`; if so, it is held until the end of the block or process."""
+        with postgres_errors.translated("lock"):
+            connection = await self._connect()
+            try:
+                is_held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", key)
+            except BaseException:
+                connection.terminate()
+                raise
+        try:
+            yield bool(is_held)
+        finally:
+            await asyncio.shield(_close(connection))
+
     # Schema
 
     async def check(self, revisions: Sequence[str]) -> None:
@@ -323,6 +365,12 @@ def _without_nul(  # the signature is SQLAlchemy's
     if executemany:
         return statement, [tuple(map(without_nul, row)) for row in parameters]
     return statement, tuple(map(without_nul, parameters))
+
+
+async def _close(connection: Any) -> None:
+    """Close a connection; a server that does not answer is not waited for."""
+    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
+        await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
 async def _roll_back(connection: Any) -> None:

@@ -234,6 +234,11 @@ class SqliteDatabase(Database):
                 await asyncio.wait([future])  # the next writer starts only after this one has ended
                 raise
 
+    @contextlib.asynccontextmanager
+    async def try_lock(self, key: int) -> AsyncIterator[bool]:  # noqa: ARG002
+        """Yield True: the lock of the root lets no other server use the file."""
+        yield True
+
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable for a file of another program, a newer version, or a damaged file."""
         if self.path is not None:

@@ -6,21 +6,39 @@ import re
 import secrets
 from pathlib import Path
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import paths
-from invokeclone.kit.files.storage import write_file
+from invokeclone.kit.files.storage import make_folder, write_file
 from invokeclone.kit.process import processes
 from invokeclone.models.install.plans import DownloadPlan
 from invokeclone.models.records import placement
 from invokeclone.models.records.placement import DOWNLOAD_PREFIX
 
-_OWN_NAME = re.compile(rf"{DOWNLOAD_PREFIX}(?P<pid>[0-9]+)_[0-9a-f]{{12}}\Z")
+_OWN_NAME = re.compile(rf"{DOWNLOAD_PREFIX}(?P<pid>[0-9]+)_(?P<server>[0-9a-f]{{6}})[0-9a-f]{{6}}\Z")
 """InvokeAI uses the same prefix with other names; its folders are left alone."""
+SERVER_FILE = "server_id"
+"""File in `db_dir` that has the id of a server on a shared database."""
 _TOKEN = ".token"  # noqa: S105  (the file's name)
 
 
-def new_folder(models: Path) -> Path:
-    """Return the path of a new download folder, not created yet; its name contains the id of this process."""
-    return models / f"{DOWNLOAD_PREFIX}{os.getpid()}_{secrets.token_hex(6)}"
+def server_id(settings: Settings) -> str:
+    """Return the id of the server on this root, created by the first call: other servers may share the models' folder."""
+    file = settings.database_path.parent / SERVER_FILE
+    if not file.exists():
+        make_folder(file.parent)
+        write_file(file, secrets.token_hex(3).encode())
+    return file.read_text("ascii")
+
+
+def new_folder(models: Path, server: str | None) -> Path:
+    """Return the path of a new download folder, not created yet; its name contains the ids of process and server."""
+    return models / f"{DOWNLOAD_PREFIX}{os.getpid()}_{server or secrets.token_hex(3)}{secrets.token_hex(3)}"
+
+
+def is_of_server(name: str, server: str | None) -> bool:
+    """Return whether a download folder is one of this server; without an id, there is no other server."""
+    match = _OWN_NAME.match(name)
+    return server is None or (match is not None and match["server"] == server)
 
 
 def create(folder: Path, token: str | None) -> None:
@@ -68,11 +86,11 @@ def remove_downloads(folder: Path) -> None:
             paths.erase(entry)
 
 
-def remove_abandoned(models: Path, needed: set[str]) -> None:
-    """Remove the download folders that are not `needed` and not of another running process."""
+def remove_abandoned(models: Path, needed: set[str], server: str | None) -> None:
+    """Remove the download folders of this server that are not `needed` and not of another running process."""
     for folder in models.glob(f"{DOWNLOAD_PREFIX}*"):
         match = _OWN_NAME.match(folder.name)
-        if match is None or folder.name in needed:
+        if match is None or folder.name in needed or not is_of_server(folder.name, server):
             continue
         if match["pid"] == str(os.getpid()) or not processes.is_running(match["pid"]):
             with contextlib.suppress(OSError):

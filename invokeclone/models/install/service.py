@@ -78,10 +78,14 @@ class Installer:
         self._installations: dict[int, Installation] = {}
         self._adding = asyncio.Lock()
         self._next = 0
+        self._server_id: str | None = None
+        """Set if other servers use the same database."""
         self._startup_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start processing jobs on the running event loop."""
+        if self._resources.database.is_shared:
+            self._server_id = await in_thread(folders.server_id, self._resources.settings)
         if self._persistent:
             await self._recover()
         self._startup_task = asyncio.create_task(self._start_up(), name="installer")
@@ -210,7 +214,7 @@ class Installer:
         models = self._resources.settings.models_path
         local = source if isinstance(source, LocalModelSource) else None
         remote = isinstance(source, HFModelSource | URLModelSource)
-        folder = folders.new_folder(models)
+        folder = folders.new_folder(models, self._server_id)
         job = ModelInstallJob(
             id=self._next,
             source=source,
@@ -250,8 +254,9 @@ class Installer:
             models = self._resources.settings.models_path
             async with self._resources.database.read() as connection:
                 keys = (await store.paths(connection)).keys()
-            await in_thread(placement.remove_abandoned_copies, models)
-            await in_thread(staging.remove_abandoned, models, keys)
+            if self._server_id is None:  # process ids say nothing about processes of other machines
+                await in_thread(placement.remove_abandoned_copies, models)
+                await in_thread(staging.remove_abandoned, models, keys)
             for config in await list_missing(self._resources):
                 _log.warning("the files of model %s are missing: %s", config.name, config.path)
         except Exception as error:  # noqa: BLE001  (no failure here may prevent installations)
@@ -260,10 +265,11 @@ class Installer:
             self._machine.ready.set()
 
     async def _recover(self) -> None:
-        """Resume the installations of an earlier server, and remove folders that belong to none."""
+        """Resume the installations of an earlier server on this root, and remove folders that belong to none."""
         models = self._resources.settings.models_path
         async with self._resources.database.read() as connection:
-            entries = await journal.entries(connection)
+            all_entries = await journal.entries(connection)
+            entries = [entry for entry in all_entries if folders.is_of_server(entry.folder, self._server_id)]
             registered = {entry.folder for entry in entries if await store.exists(connection, entry.key)}
         needed = {}
         for entry in entries:
@@ -273,7 +279,7 @@ class Installer:
             else:
                 async with self._resources.database.write() as connection:
                     await journal.remove(connection, entry.folder)
-        await in_thread(folders.remove_abandoned, models, set(needed))
+        await in_thread(folders.remove_abandoned, models, set(needed), self._server_id)
         for entry in entries:
             if (job := needed.get(entry.folder)) is not None:
                 self._resume_after_restart(job, entry)

@@ -84,6 +84,8 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._relaying = False
         self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
+        self.share_hint: Callable[[Message], None] = lambda _hint: None
+        """Called with each hint for workers, which are also those of other servers on the same database."""
         self.packs: list[str] = []
         """Names of the node packs that workers load."""
         self._anyone_ready = asyncio.Event()
@@ -94,7 +96,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start a worker per configured device; with `auto` the first worker reports the available devices."""
-        self._bus.subscribe(self._on_event, *HINTS)
+        self._bus.subscribe(self._on_event, *HINTS, only_own=True)
         self._task(self._watch(), "worker watch")
         for device in _devices(self._settings):
             self._add(device)
@@ -282,33 +284,49 @@ class Supervisor:
     # To the workers
 
     def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Notify the workers of an event."""
+        """Notify the workers of an event, those of other servers too."""
         match kind.name:
             case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
                 self.wake()
             case "queue_item_status_changed" if not self._relaying and payload.get("status") in TERMINAL:
-                self._cancel(payload)
+                has_begun = payload.get("started_at") is not None
+                self._hint({"kind": "cancel", "item_id": payload["item_id"], "has_begun": has_begun})
             case "queue_cleared":
-                for worker in self._workers:
-                    is_affected = worker.queue_id == payload.get("queue_id")
-                    if payload.get("user_id") is not None:  # only that user's items were cleared
-                        is_affected = is_affected and worker.user_id == payload["user_id"]
-                    if worker.item_id is not None and is_affected:
-                        worker.send({"kind": "cancel", "item_id": worker.item_id})
-                        worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
+                self._hint({"kind": "clear", "queue_id": payload.get("queue_id"), "user_id": payload.get("user_id")})
                 self.wake()
             case "images_deleted":
-                self._broadcast({"kind": "images_deleted", "names": payload.get("image_names", [])})
+                self._hint({"kind": "images_deleted", "names": payload.get("image_names", [])})
             case "models_changed":
-                self._broadcast({"kind": "models_changed", "keys": payload.get("keys", [])})
+                self._hint({"kind": "models_changed", "keys": payload.get("keys", [])})
 
-    def _cancel(self, item: dict[str, Any]) -> None:
+    def _hint(self, hint: Message) -> None:
+        self.apply_hint(hint)
+        self.share_hint(hint)
+
+    def apply_hint(self, hint: Message) -> None:
+        """Pass a hint, of this server or another, to the workers of this server."""
+        match hint:
+            case {"kind": "cancel", "item_id": int(item_id), "has_begun": bool(has_begun)}:
+                self._cancel(item_id, has_begun=has_begun)
+            case {"kind": "clear", "queue_id": queue_id, "user_id": user_id}:
+                self._clear(queue_id, user_id)
+            case {"kind": "wake" | "images_deleted" | "models_changed"}:
+                self._broadcast(hint)
+
+    def _clear(self, queue_id: str, user_id: str | None) -> None:
+        """Stop the items of a cleared queue, or only those of one user."""
+        for worker in self._workers:
+            if worker.item_id is None or worker.queue_id != queue_id or user_id not in (None, worker.user_id):
+                continue
+            worker.send({"kind": "cancel", "item_id": worker.item_id})
+            worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
+
+    def _cancel(self, item_id: int, *, has_begun: bool) -> None:
         """Stop a canceled item, whose row is updated already, in the worker that runs it or is about to.
 
         A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has
         started.
         """
-        item_id, has_begun = item["item_id"], item.get("started_at") is not None
         self._canceled.append(item_id)
         self._broadcast({"kind": "cancel", "item_id": item_id})
         for worker in self._workers:
@@ -328,7 +346,7 @@ class Supervisor:
 
     def wake(self) -> None:
         """Notify all workers to check the queue."""
-        self._broadcast({"kind": "wake"})
+        self._hint({"kind": "wake"})
 
     def _broadcast(self, message: Message) -> None:
         for worker in self._workers:

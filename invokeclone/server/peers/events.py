@@ -1,0 +1,166 @@
+"""Events of the other servers on a PostgreSQL database, by publish and subscribe of Redis or Valkey.
+
+Each server publishes its own events as JSON and passes those of others to its bus, whose listeners deliver them: the
+socket.io server to its own clients, the compatibility APIs to theirs. The decision: docs/decisions/0016.
+Nothing is stored in Redis. While it cannot be reached, clients get the events of their own server only.
+"""
+
+import asyncio
+import collections
+import contextlib
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import orjson
+
+from invokeclone.kit import log
+from invokeclone.kit.errors import Conflict
+from invokeclone.kit.events import EVENTS, Bus, Event
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+CONNECT_TIMEOUT_S = 5.0
+RECEIVE_S = 15.0
+"""Seconds without an event after which the connection is checked."""
+RECONNECT_S = 1.0
+LAST_EVENTS_S = 1.0
+PROGRESS_LIMIT = 200
+"""Number of unsent events above which progress events are dropped."""
+BACKLOG_LIMIT = 10_000
+"""Number of unsent events above which all others are dropped."""
+EVENTS_PER_MESSAGE = 100
+
+_log = log.get("server.peers")
+
+
+class EventsNotUsable(Conflict):
+    """The setting `events_url` cannot be used; the text says what to do."""
+
+
+class PeerEvents:
+    """Exchanges events with the servers that use the same database and the same Redis."""
+
+    def __init__(self, url: str, secret: str, bus: Bus) -> None:
+        """Create without connecting. `secret`, of the database, names the channel. Raises EventsNotUsable."""
+        try:
+            import redis
+            from redis import asyncio as redis_asyncio
+        except ModuleNotFoundError as error:
+            if error.name != "redis":
+                raise
+            raise EventsNotUsable("events_url needs the library redis: pip install 'invokeclone[redis]'") from error
+        options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S}
+        if not url.startswith("unix:"):
+            options["socket_keepalive"] = True
+        try:
+            self._publisher: Redis = redis_asyncio.from_url(url, socket_timeout=CONNECT_TIMEOUT_S, **options)
+            self._subscriber: Redis = redis_asyncio.from_url(url, health_check_interval=RECEIVE_S, **options)
+            self._publisher.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # options of the address are not checked before
+        except (ValueError, TypeError) as error:
+            raise EventsNotUsable(
+                f"events_url is not the address of a Redis or Valkey server ({error}): write redis://HOST:PORT, "
+                "rediss:// for TLS"
+            ) from error
+        self._errors = (redis.RedisError, OSError)
+        self._bus = bus
+        self._channel = f"invokeclone:{hmac.new(secret.encode(), b'events', hashlib.sha256).hexdigest()[:32]}"
+        self._sender_id = uuid4().hex
+        self._unsent: collections.deque[bytes] = collections.deque()
+        self._has_unsent = asyncio.Event()
+        self._is_sent = asyncio.Event()
+        self._is_sent.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._is_reachable = True
+        self.is_subscribed = asyncio.Event()
+        """Set while events of other servers arrive."""
+
+    async def start(self) -> None:
+        """Publish and receive from now on, as soon as Redis can be reached; wait for that for a moment."""
+        self._bus.subscribe(self._enqueue, only_own=True)
+        self._tasks = [
+            asyncio.create_task(self._receive_all(), name="events received"),
+            asyncio.create_task(self._send_all(), name="events sent"),
+        ]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.is_subscribed.wait(), CONNECT_TIMEOUT_S)
+
+    async def stop(self) -> None:
+        """Stop and disconnect; the last events, of the workers that have just been stopped, are sent first."""
+        self._bus.unsubscribe(self._enqueue)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_sent.wait(), LAST_EVENTS_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in (self._publisher, self._subscriber):
+            with contextlib.suppress(*self._errors):
+                await client.aclose()
+
+    def _enqueue(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        backlog = len(self._unsent)
+        if backlog >= BACKLOG_LIMIT or (backlog >= PROGRESS_LIMIT and kind.name.endswith("_progress")):
+            return
+        self._unsent.append(orjson.dumps([kind.name, payload]))
+        self._is_sent.clear()
+        self._has_unsent.set()
+
+    async def _send_all(self) -> None:
+        """Publish in order, several events at once while the last ones are on their way."""
+        while True:
+            await self._has_unsent.wait()
+            self._has_unsent.clear()
+            while self._unsent:
+                count = min(len(self._unsent), EVENTS_PER_MESSAGE)
+                events = b",".join(self._unsent.popleft() for _ in range(count))
+                message = b'{"from":"%s","events":[%s]}' % (self._sender_id.encode(), events)
+                try:
+                    await self._publisher.publish(self._channel, message)
+                except self._errors as error:
+                    self._report(error)
+            self._is_sent.set()
+
+    async def _receive_all(self) -> None:
+        while True:
+            pubsub = self._subscriber.pubsub()
+            try:
+                await pubsub.subscribe(self._channel)
+                while True:
+                    message = await pubsub.get_message(timeout=RECEIVE_S)
+                    if message is not None and message["type"] == "subscribe":
+                        self._is_reachable = True
+                        self.is_subscribed.set()
+                    elif message is not None and message["type"] == "message":
+                        self._deliver(message["data"])
+            except self._errors as error:
+                self._report(error)
+            finally:
+                self.is_subscribed.clear()
+                with contextlib.suppress(*self._errors):
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await asyncio.sleep(RECONNECT_S)
+
+    def _report(self, error: BaseException) -> None:
+        """Log the first of the errors in a row."""
+        if self._is_reachable:
+            _log.error(
+                "Redis (events_url) cannot be used: clients get events of this server only until it can: %s",
+                error,
+                extra={"action": "exchange_events"},
+            )
+        self._is_reachable = False
+
+    def _deliver(self, data: bytes) -> None:
+        """Pass the events of another server to the listeners of this one."""
+        try:
+            message = orjson.loads(data)
+            if message["from"] == self._sender_id:
+                return
+            for name, payload in message["events"]:
+                kind = EVENTS.get(name)
+                if kind is not None:  # the other server may have a newer version
+                    self._bus.publish(kind, payload, own=False)
+        except Exception:  # noqa: BLE001  (an event that cannot be handled must not stop the others)
+            _log.exception("an event of another server cannot be handled")
