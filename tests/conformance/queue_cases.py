@@ -205,7 +205,9 @@ async def bulk_changes(run: Calls) -> None:
     await run(store.list_order, "default")
     await add(run, runs=4, destination="d", batch_id="more")
     await run(bulk.delete_items, "default", [11, 99])
-    await run(bulk.delete_many, ItemFilter(queue_id="default", destination="d"), ("pending", "canceled"), spare_running=True)
+    await run(
+        bulk.delete_many, ItemFilter(queue_id="default", destination="d"), ("pending", "canceled"), spare_running=True
+    )
     await run(bulk.empty, ItemFilter(queue_id="default", owner="ann"), TERMINAL)
     await all_counts(run)
     await run(bulk.empty, ALL, TERMINAL)

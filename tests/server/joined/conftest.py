@@ -22,7 +22,8 @@ from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.server.joined import api
 from invokeclone.server.joined import service as joined_service
-from invokeclone.server.joined.agent import Agent, ServerAddress
+from invokeclone.server.joined.addresses import ServerAddress
+from invokeclone.server.joined.agent import Agent
 from invokeclone.server.joined.service import JoinedWorkers
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
 from invokeclone.server.supervision.supervisor import Supervisor

@@ -14,7 +14,8 @@ from invokeclone.queue import service
 from invokeclone.server.joined import agent as agent_module
 from invokeclone.server.joined import calls
 from invokeclone.server.joined import service as joined_service
-from invokeclone.server.joined.agent import Agent, BadAddress, JoinRefused, ServerAddress
+from invokeclone.server.joined.addresses import BadAddress, ServerAddress
+from invokeclone.server.joined.agent import Agent, JoinRefused
 from invokeclone.server.metrics import figures
 from invokeclone.users import worker_tokens
 from invokeclone.worker import metrics
@@ -232,6 +233,27 @@ class TestDeaths:
         row = await cluster.reaches(item_id, "pending")
         assert (row["interruptions"], row["fence"]) == (0, 2)
         await until(machine.noted("stop"))
+
+    async def test_a_drained_worker_ends_its_item_first(self, cluster: Cluster) -> None:
+        machine, agent = await cluster.machine()
+        first, second = await cluster.enqueue(2)
+        await until(machine.noted("claim"))
+        agent.stop(drain_s=60)
+        await until(machine.noted("drain"))
+        machine.go()
+        assert (await cluster.ended(first))["status"] == "completed"
+        await until(lambda: not cluster.supervisor.workers)
+        assert (await cluster.row(second))["status"] == "pending"
+
+    async def test_a_second_stop_interrupts_a_drained_worker(self, cluster: Cluster) -> None:
+        machine, agent = await cluster.machine()
+        (item_id,) = await cluster.enqueue()
+        await until(machine.noted("claim"))
+        agent.stop(drain_s=60)
+        await until(machine.noted("drain"))
+        agent.stop()
+        row = await cluster.reaches(item_id, "pending")
+        assert (row["interruptions"], row["worker_id"]) == (0, None)
 
     async def test_the_item_of_a_killed_machine_is_rescued(self, cluster: Cluster, set_lease: SetLease) -> None:
         set_lease(0.3)
