@@ -1,7 +1,7 @@
 # `make` lists the targets.
 PYTHON := .venv/bin/python
 
-.PHONY: help check lint types imports migrations tests clients slow wheel format docs lock
+.PHONY: help check lint types imports migrations tests clients slow postgres wheel format docs lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,11 @@ clients: ## install clients of the compatibility APIs for `slow` (Python and npm
 
 slow: ## run the soak tests and full sweeps, which `check` skips
 	$(PYTHON) -m pytest $(PARALLEL) -m slow
+
+ON_POSTGRES := tests/boards tests/conformance tests/downloads tests/images tests/models tests/presets tests/queue tests/recall tests/shims tests/users tests/workflows
+
+postgres: ## run the tests of all packages with SQL on PostgreSQL
+	$(PYTHON) -m pytest $(PARALLEL) --postgresql $(ON_POSTGRES)
 
 wheel: ## build the wheel, install it outside the checkout, serve and generate an image; other Pythons without torch
 	$(PYTHON) scripts/check_wheel.py

@@ -9,12 +9,14 @@ down_revision = "0018"
 branch_labels = None
 depends_on = None
 
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     """Add the columns, and an index of the leases of running items."""
-    op.add_column("session_queue", sa.Column("worker_id", sa.Text(), nullable=True))
+    op.add_column("session_queue", sa.Column("worker_id", TEXT, nullable=True))
     op.add_column("session_queue", sa.Column("fence", sa.Integer(), nullable=False, server_default=sa.text("0")))
-    op.add_column("session_queue", sa.Column("lease_expires_at", sa.Text(), nullable=True))
+    op.add_column("session_queue", sa.Column("lease_expires_at", TEXT, nullable=True))
     op.add_column("session_queue", sa.Column("interruptions", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.create_index(
         "ix_session_queue_leases",

@@ -10,7 +10,7 @@ from invokeclone.cli.main import FAILED, CommandError
 from invokeclone.cluster import ray_engine
 from invokeclone.cluster.crew import ClusterError, Crew, WorkerRefused
 from invokeclone.cluster.host import TOKEN_VARIABLE
-from invokeclone.server.joined.addresses import ServerAddress
+from invokeclone.server.joined.address import ServerAddress
 
 
 def run(arguments: argparse.Namespace) -> int:

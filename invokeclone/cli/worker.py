@@ -15,7 +15,7 @@ from invokeclone.kit.config.settings import DEVICE
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
-from invokeclone.server.joined.addresses import ServerAddress
+from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent, run_agents
 from invokeclone.server.joined.protocol import NAME, clean_name
 from invokeclone.users import worker_tokens

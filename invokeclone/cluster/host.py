@@ -15,7 +15,7 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.config.settings_file import SettingsError, load_settings
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.server.joined.addresses import ServerAddress
+from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent
 from invokeclone.server.joined.protocol import clean_name
 from invokeclone.server.supervision.supervisor import COMMAND

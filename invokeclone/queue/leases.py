@@ -22,12 +22,13 @@ from invokeclone.kit.sql.clock import database_now, database_now_plus
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.queue import store
+from invokeclone.queue import outbox, store
 from invokeclone.queue.calls import chain
 from invokeclone.queue.reports import report
 from invokeclone.queue.rows import CLAIMED, RECORD, ClaimedItem, Item, columns, has_status, to_claimed_item, to_item
 from invokeclone.queue.statements import HAS_FENCE, IS_ITEM, status_values
 from invokeclone.tables import session_queue
+from invokeclone.webhooks.outbox import list_subscriptions, lock_all
 
 MAX_INTERRUPTIONS = 3
 """Number of interruptions after which an item fails: it may be what its workers die of."""
@@ -104,7 +105,7 @@ async def renew(resources: Resources, worker_ids: Iterable[str]) -> None:
         return
     listed = json_list(worker_ids)
     await resources.database.transact(
-        lambda connection: _RENEW.rows(connection, worker_ids=listed, lease_s=store.LEASE_S)
+        lambda connection: _RENEW.rows(connection, worker_ids=listed, lease_s=store.LEASE_S), exclusive=False
     )
 
 
@@ -131,10 +132,13 @@ async def _end_claims(
     interrupting, releasing = statements
 
     async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
+        has_webhooks = await lock_all(connection)
         items = [to_item(row) for row in sorted(await interrupting.rows(connection, at=now(), **values))]
         await releasing.rows(connection, **values)
         events: list[Event] = [await chain.status_event(connection, item) for item in items]
-        ended = (item for item in items if item.status == "failed")
+        ended = [item for item in items if item.status == "failed"]
+        for item in ended if has_webhooks else ():
+            await outbox.record_item(connection, item, await list_subscriptions(connection, item.user_id))
         return items, events + await chain.settle_calls(connection, *ended)
 
     items, events = await resources.database.transact(end)

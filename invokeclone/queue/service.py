@@ -4,7 +4,7 @@ Workers claim and finish items through this module and are notified of cancels b
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
@@ -355,15 +355,10 @@ async def claim(
     """
     settings = resources.settings
     fair = settings.session_queue_mode == "round_robin"
+    options: dict[str, Any] = {"round_robin": fair and settings.multiuser, "resident": resident if fair else ()}
 
     async def take(connection: Changes) -> tuple[ClaimedItem | None, Event | None]:
-        item = await store.claim(
-            connection,
-            device,
-            worker_id=worker_id,
-            round_robin=fair and settings.multiuser,
-            resident=resident if fair else (),
-        )
+        item = await store.claim(connection, device, worker_id=worker_id, **options)
         return item, await chain.status_event(connection, item) if item else None
 
     item, event = await resources.database.transact(take, exclusive=False)

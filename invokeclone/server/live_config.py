@@ -72,6 +72,8 @@ def _write_keys(file: Path, values: Mapping[str, Any]) -> None:
 
 def _with_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     values = {name: getattr(settings, name) for name in settings.model_fields_set}
+    if changes.get("generation_devices") == []:  # in the file it is allowed, by who starts other workers
+        raise Unprocessable("generation_devices: names no device")
     try:
         return Settings(**{**values, **changes})
     except ValidationError as error:

@@ -12,7 +12,7 @@ from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.vocabulary.fields import ImageField
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
-from invokeclone.queue import service, store
+from invokeclone.queue import leases, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.rows import ClaimedItem
@@ -214,3 +214,17 @@ async def test_events_and_statuses_are_written_together_or_not_at_all(
     assert await store.get_status(resources.database, item_id) == "pending"
     await service.cancel(resources, "default", item_id)
     assert await counts(resources) == [("b", 0, 0, 1)]
+
+
+async def test_an_item_that_its_workers_died_of_has_failed(
+    resources: Resources, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LEASE_S", -1)
+    await subscribe(resources)
+    await add()
+    for _ in range(leases.MAX_INTERRUPTIONS):
+        assert await names(resources) == []
+        await take(resources)
+        assert len(await leases.rescue(resources)) == 1
+    assert await names(resources) == ["batch_done", "item_failed"]
+    assert await counts(resources) == [("b", 0, 1, 0)]

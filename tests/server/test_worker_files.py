@@ -11,12 +11,14 @@ from sqlalchemy import update
 
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import store as models
 from invokeclone.models.records.served_files import ServedModels
 from invokeclone.queue import service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.server.app import create_app
 from invokeclone.server.http.guards import BodyLimit
 from invokeclone.tables import session_queue
 from invokeclone.users import worker_tokens
@@ -24,6 +26,7 @@ from invokeclone.worker.backend.api import router
 from invokeclone.worker.backend.model_cache import MODEL_FILE, MODEL_FILES
 from invokeclone.worker.backend.protocol import NodeImage
 from invokeclone.worker.backend.transfers import IMAGES, pack
+from tests.accounts import account
 from tests.rooms import serving
 from tests.worker.test_context import config
 
@@ -140,3 +143,18 @@ async def test_an_image_may_be_larger_than_a_json_body(resources: Resources) -> 
             for size in (1_500_000, 2_500_000)
         ]
     assert statuses == [200, 413, 413, 413]
+
+
+async def test_with_accounts_a_workers_token_is_enough_and_a_sign_in_is_not(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
+    resources = app.services.get(Resources)
+    token = await worker_tokens.create(resources.database, "tests")
+    user = await account(resources.database, "ann")
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        statuses = [
+            (await client.get(f"{MODEL_FILES}?key=none", headers={"Authorization": f"Bearer {text}"})).status_code
+            for text in (token, user.token)
+        ]
+    await resources.database.close()
+    assert statuses == [404, 401]

@@ -28,8 +28,11 @@ IDS = {
     "bulk_download_item_name": "zip",
     "prompt_id": "comfy",
     "user_id": "user",
+    "webhook_id": "webhook",
 }
 """Parameters of paths that name somebody's thing, and which thing it is."""
+OF_WORKERS = "/api/v1/workers/"
+"""Routes below it that are not published need a worker's token, whoever signs in."""
 NAMELESS = {
     "batch_id", "destination", "queue_id", "key", "name", "folder", "path", "model", "id", "date", "font_path", "pack_name",
     "provider_id", "deployment", "model_key", "token", "file",
@@ -54,9 +57,23 @@ def rows(entries: list[RouteEntry]) -> Iterator[tuple[RouteEntry, Row | None]]:
     """Yield each route that is not open with its row: by operation, or by what any of its addresses does."""
     by_endpoint = {endpoint(entry): COMPAT[entry.key] for entry in entries if entry.key in COMPAT}
     for entry in entries:
-        if entry.key not in OPEN and isinstance(entry.route, APIRoute):
+        if entry.key not in OPEN and isinstance(entry.route, APIRoute) and not is_of_workers(entry):
             row = RIGHTS.get(entry.route.operation_id or entry.route.name) if entry.route.include_in_schema else None
             yield entry, row or by_endpoint.get(endpoint(entry))
+
+
+def is_of_workers(entry: RouteEntry) -> bool:
+    return isinstance(entry.route, APIRoute) and OF_WORKERS in entry.key and not entry.route.include_in_schema
+
+
+async def test_files_of_workers_are_not_for_users(entries: list[RouteEntry], world: World) -> None:
+    keys = [entry.key for entry in entries if is_of_workers(entry)]
+    assert len(keys) == 4
+    for key in keys:
+        method, path = key.split(" ")
+        for client in world.clients.values():
+            response = await client.request(method, PARAMETER.sub("1", path), headers={"X-Worker-Id": "x"})
+            assert response.status_code == 401, (key, response.text)
 
 
 def calls(dependant: Any) -> Iterator[Any]:

@@ -178,11 +178,15 @@ class KilledServer:
         assert self.rows("PRAGMA integrity_check") == [("ok",)]
         assert self.rows("PRAGMA foreign_key_check") == []
         assert list((self.server.root / "databases" / "intents").glob("*")) == []
-        folder = self.server.root / "outputs" / "images"
         names = {name for (name,) in self.rows("SELECT image_name FROM images")}
-        assert names == {path.name for path in folder.glob("*.png")}
-        assert names == {f"{path.stem}.png" for path in (folder / "thumbnails").glob("*.webp")}
+        thumbnails = {f"thumbnails/{Path(name).stem}.webp" for name in names}
+        assert self.stored() == names | thumbnails
         assert strays(self.server.root) == []
+
+    def stored(self) -> set[str]:
+        """Return what is stored of images: names of files, and paths of thumbnails."""
+        folder = self.server.root / "outputs" / "images"
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 class Disconnected(Exception):

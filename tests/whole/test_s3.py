@@ -7,12 +7,19 @@ import pytest
 from tests.rooms import decode_image, encode_image, picture
 from tests.s3_server import CREDENTIALS, S3Service
 from tests.server_process import Server
+from tests.whole.killing import CLAIM, DELETE, KilledServer
+from tests.whole.test_killed_items import RECORDED
 
 NODES = {
     "blank": {"id": "blank", "type": "blank_image", "width": 64, "height": 48, "use_cache": False},
     "blur": {"id": "blur", "type": "img_blur", "is_intermediate": False},
 }
 EDGE = {"source": {"node_id": "blank", "field": "image"}, "destination": {"node_id": "blur", "field": "image"}}
+
+
+def environment(s3: S3Service, bucket: str) -> dict[str, str]:
+    """Return the environment of a server whose images are in a bucket."""
+    return {"INVOKEAI_STORAGE_URL": f"s3://{bucket}", "INVOKEAI_STORAGE_ENDPOINT": s3.endpoint, **CREDENTIALS}
 
 
 def check_comfyui(server: Server) -> None:
@@ -31,8 +38,7 @@ def check_comfyui(server: Server) -> None:
 @pytest.mark.slow
 def test_a_run(tmp_path: Path, s3: S3Service, bucket: str) -> None:
     server = Server(tmp_path / "root")
-    environment = {"INVOKEAI_STORAGE_URL": f"s3://{bucket}", "INVOKEAI_STORAGE_ENDPOINT": s3.endpoint, **CREDENTIALS}
-    server.start(**environment)
+    server.start(**environment(s3, bucket))
     try:
         body = {"batch": {"graph": {"id": "g", "nodes": NODES, "edges": [EDGE]}, "runs": 1}}
         (item_id,) = server.enqueue(body)
@@ -53,12 +59,35 @@ def test_a_run(tmp_path: Path, s3: S3Service, bucket: str) -> None:
         server.stop()
 
 
+class KilledOnS3(KilledServer):
+    """A server that dies, with its images in a bucket."""
+
+    def __init__(self, server: Server, s3: S3Service, bucket: str) -> None:
+        super().__init__(server, **environment(s3, bucket))
+        self.stored = lambda: {key.removeprefix("images/") for key in s3.keys(bucket)}  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_kills_between_objects_and_records(tmp_path: Path, s3: S3Service, bucket: str) -> None:
+    server = Server(tmp_path / "root")
+    killed = KilledOnS3(server, s3, bucket)
+    try:
+        killed.start()
+        killed.run()
+        killed.kill_at(CLAIM, RECORDED, KilledServer.run, "worker")
+        killed.kill_at(CLAIM, RECORDED, KilledServer.run, "server")
+        killed.kill_at(DELETE, "SQL after COMMIT #1", KilledServer.delete)
+        assert set(killed.ends.values()) == {"completed", "failed", "canceled"}
+    finally:
+        server.client.close()
+        server.stop()
+
+
 @pytest.mark.slow
 def test_a_storage_that_cannot_be_used_is_one_line(tmp_path: Path, s3: S3Service) -> None:
     server = Server(tmp_path / "root")
-    environment = {"INVOKEAI_STORAGE_URL": "s3://missing", "INVOKEAI_STORAGE_ENDPOINT": s3.endpoint, **CREDENTIALS}
     with pytest.raises(AssertionError):  # it ends before it answers
-        server.start(**environment)
+        server.start(**environment(s3, "missing"))
     server.client.close()
     assert server.process is not None
     assert server.process.wait(10) == 2

@@ -219,8 +219,8 @@ def run(resources: Resources, wire: Wire, toys: ModuleType, monkeypatch: pytest.
     stays, began = threading.Event(), threading.Event()
 
     def node(context: Any) -> None:
-        began.set()
         context.images.save(Image.new("RGB", (8, 8), "red"))
+        began.set()  # a cancellation during the save would end the item without a message
         while stays.is_set():
             context.util.signal_progress("Half", 0.5)
             time.sleep(0.005)

@@ -7,13 +7,14 @@ branches: starred and unstarred, intermediates and others, images and videos.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, CompoundSelect, Select, literal_column, select, text, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Select, literal_column, select, text
 
 from invokeclone.images.lists import deep_pages
 from invokeclone.images.lists.filters import are_assets, conditions
 from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
+from invokeclone.kit.sql.ordered_unions import merge_ordered
 
 
 def select_ordered(
@@ -30,7 +31,7 @@ def select_ordered(
         order.insert(0, "starred ASC" if backwards else "starred DESC")
     parts = {kind: deep_pages.conditions(image_filter, kind, backwards=backwards) for kind in kinds} if from_day else {}
     branches = _branches(image_filter, kinds, parts)
-    merged = branches[0] if len(branches) == 1 else union_all(*branches)
+    merged = branches[0] if len(branches) == 1 else merge_ordered(*branches)
     return merged.order_by(*[text(key) for key in order])
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.sql.database_file import DatabaseUnusable
 from invokeclone.kit.sql.transactions import Changes, Dialect, Result, Rows
 
 
@@ -71,11 +72,18 @@ class Database(abc.ABC):
 
 
 def open_database(settings: Settings) -> Database:
-    """Return the database of the settings; it is opened on first use."""
+    """Return the database of the settings; it is opened on first use.
+
+    Raises DatabaseUnusable for an address that is none, or without the library that it needs.
+    """
     if settings.database_url is None:
         from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 
         return SqliteDatabase(settings.database_path, echo=settings.log_sql)
-    from invokeclone.kit.sql.postgres_database import PostgresDatabase
-
+    try:
+        from invokeclone.kit.sql.postgres_database import PostgresDatabase
+    except ModuleNotFoundError as error:
+        raise DatabaseUnusable(
+            f"database_url needs {error.name}: install the extra with pip install 'invokeclone[postgres]'"
+        ) from error
     return PostgresDatabase(settings.database_url, echo=settings.log_sql)

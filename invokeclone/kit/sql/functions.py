@@ -270,10 +270,12 @@ def _json_extract_pg(element: json_extract, compiler: Compiler, **options: Any) 
 
 
 def _elements_pg(element: FunctionElement[Any], compiler: Compiler, options: dict[str, Any], cast: str) -> str:
+    """Select the elements of an array, for which the planner expects 10 rows: 100 without `unnest`, too many for an index."""
     (value,) = _arguments(element, compiler, options)
     return (
         f"(SELECT ordinality - 1 AS key, CAST(value AS {cast}) AS value"  # noqa: S608
-        f" FROM json_array_elements_text(CAST({value} AS json)) WITH ORDINALITY AS elements(value, ordinality))"
+        f" FROM unnest(ARRAY(SELECT json_array_elements_text(CAST({value} AS json)))) WITH ORDINALITY"
+        " AS elements(value, ordinality))"
     )
 
 

@@ -10,7 +10,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InsufficientStorage
 from invokeclone.kit.files.storage import make_private_folder
 from invokeclone.kit.storage.local import LocalStorage
-from invokeclone.kit.storage.protocol import ObjectStorage
+from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 
 STYLE_PRESETS, WORKFLOW_THUMBNAILS = "style_presets", "workflow_thumbnails"
 AREAS = ("images", "videos", STYLE_PRESETS, WORKFLOW_THUMBNAILS)
@@ -42,23 +42,28 @@ def local_storage(settings: Settings) -> LocalStorage:
 
 def open_address(address: str, settings: Settings) -> ObjectStorage:
     """Return the storage at an address; raises StorageNotUsable."""
-    parts = urlsplit(address)
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise StorageNotUsable(
-            f"{_without_user(address)} is not a storage address: it must have no credentials, query or fragment; "
-            "credentials belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
+    wrong = StorageNotUsable(
+        f"{_without_user(address)} is not a storage address: use s3://BUCKET, s3://BUCKET/PREFIX or file:///PATH, "
+        "without credentials, query or fragment"
+    )
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:
+        raise wrong from error
+    if parts.query or parts.fragment or not address.isprintable():
+        raise wrong
     path = unquote(parts.path)
     components = [component for component in path.split("/") if component]
     if parts.scheme == "file" and not parts.netloc and components and ".." not in components:
         return LocalStorage(Path(path))
     if parts.scheme == "s3" and _BUCKET.fullmatch(parts.netloc) and not {".", ".."} & set(components):
         return _open_s3(parts.netloc, "/".join(components), settings)
-    raise StorageNotUsable(f"{address} is not a storage address: use s3://BUCKET, s3://BUCKET/PREFIX or file:///PATH")
+    raise wrong
 
 
 def _without_user(address: str) -> str:
-    return re.sub(r"//[^/]*@", "//", address)
+    """Return an address for a message, without what may be credentials."""
+    return re.sub(r"[^/]*@", "", address)
 
 
 def _open_s3(bucket: str, prefix: str, settings: Settings) -> ObjectStorage:
@@ -93,8 +98,8 @@ def _check_endpoint(endpoint: str) -> None:
 
 def local_folder(settings: Settings) -> Path | None:
     """Return the folder that `storage_url` names, if it names one."""
-    parts = urlsplit(settings.storage_url or "")
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+    address = settings.storage_url or ""
+    return Path(unquote(urlsplit(address).path)) if address.startswith("file:///") else None
 
 
 def media_origin(settings: Settings) -> str | None:
@@ -120,7 +125,7 @@ def check(settings: Settings, storage: ObjectStorage) -> None:
     """Write, read and delete a small object if there is an address in the settings; raises StorageNotUsable. Blocks."""
     if settings.storage_url is None:
         return
-    key, content = f"{PROBE}/{secrets.token_hex(8)}", b"probe"
+    key, content = f"{PROBE}-{secrets.token_hex(8)}", b"probe"
     hint = (
         "check storage_url, storage_endpoint, the credentials and their permissions (put, get, delete and list objects)"
     )
@@ -133,6 +138,8 @@ def check(settings: Settings, storage: ObjectStorage) -> None:
         is_conditional = _is_refused(storage, key)
         is_intact = storage.get(key) == content
         failed = storage.delete([key])
+        if not failed:
+            StoredFile(storage, key).exists()  # without the permission to list, a missing object is a refused one
     except OSError as error:
         raise StorageNotUsable(
             f"the storage {storage.address} cannot be used: {error.strerror or error}; {hint}"

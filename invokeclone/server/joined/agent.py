@@ -21,7 +21,7 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest
 from invokeclone.queue.bulk import JOINED
-from invokeclone.server.joined.addresses import BadAddress, ServerAddress
+from invokeclone.server.joined.address import BadAddress, ServerAddress
 from invokeclone.server.joined.protocol import (
     ALIVE_S,
     MESSAGE_LIMIT,

@@ -26,7 +26,7 @@ def start(settings: Settings, address: str | None, **changes: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["", "images", "/images", "s3:/b", "s3://", "s3://b", "s3://UPPER", "s3://bucket/../x", "http://bucket", "file://",
-     "file://host/x", "file:///", "file:///a/../b", "s3://bucket?x=1", "s3://bucket#x", "gs://bucket", "s3://bucket:80"],
+     "file://host/x", "file:///", "file:///a/../b", "s3://bucket?x=1", "s3://bucket#x", "gs://bucket", "s3://bucket:80", "s3://[", "s3://bucket/a\nb"],
 )  # fmt: skip
 def test_other_addresses_are_refused(settings: Settings, address: str) -> None:
     with pytest.raises(StorageNotUsable, match="is not a storage address"):
@@ -36,6 +36,7 @@ def test_other_addresses_are_refused(settings: Settings, address: str) -> None:
 def test_credentials_in_addresses_are_refused_and_not_repeated(settings: Settings) -> None:
     for changes in (
         {"storage_url": "s3://key:secret@bucket"},
+        {"storage_url": "s3:key:secret@bucket"},
         {"storage_url": "s3://bucket", "storage_endpoint": "http://key:secret@host"},
     ):
         with pytest.raises(StorageNotUsable) as caught:
@@ -71,7 +72,7 @@ def test_other_endpoints_are_refused(
 def test_a_folder_is_created_for_its_owner(settings: Settings, tmp_path: Path) -> None:
     start(settings, f"file://{tmp_path}/more%20images")
     assert (tmp_path / "more images").stat().st_mode & 0o777 == 0o700
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list((tmp_path / "more images").iterdir()) == []
 
 
 def test_a_folder_that_is_a_file_is_refused(settings: Settings, tmp_path: Path) -> None:
@@ -192,6 +193,16 @@ def test_a_bucket_that_refuses_deletions_is_reported(
 ) -> None:
     refuse(monkeypatch, 403, "AccessDenied", "POST")
     with pytest.raises(StorageNotUsable, match="does not let this server delete objects: AccessDenied: a reason"):
+        start(s3_settings, "s3://bucket", storage_endpoint=service)
+
+
+def test_a_bucket_that_cannot_be_listed_is_reported(
+    s3_settings: Settings, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the service answers requests for missing objects as it answers those for other people's."""
+    refuse(monkeypatch, 403, "AccessDenied", "HEAD")
+    monkeypatch.setattr("invokeclone.kit.storage.s3.S3Storage.delete", lambda *_: {})
+    with pytest.raises(StorageNotUsable, match=r"cannot be used: .*403 Forbidden.* list objects"):
         start(s3_settings, "s3://bucket", storage_endpoint=service)
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.server.joined.addresses import ServerAddress
+from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent
 
 if __name__ == "__main__":

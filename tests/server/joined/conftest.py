@@ -22,7 +22,7 @@ from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.server.joined import api
 from invokeclone.server.joined import service as joined_service
-from invokeclone.server.joined.addresses import ServerAddress
+from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent
 from invokeclone.server.joined.service import JoinedWorkers
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
@@ -250,6 +250,9 @@ class Cluster:
         graph = {"id": "g", "nodes": {"a": {"id": "a", "type": "joined_test"}}, "edges": []}
         batch = Batch.model_validate({"graph": graph, "runs": runs})
         return sorted((await service.enqueue(self.resources, "default", batch)).item_ids)
+
+    def statuses(self) -> list[str]:
+        return [data["status"] for name, data in self.events if name == "queue_item_status_changed"]
 
     async def row(self, item_id: int) -> dict[str, Any]:
         names = ("status", "device", "worker_id", "fence", "interruptions", "error_type", "error_message", "session")

@@ -8,16 +8,20 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue import service
 from invokeclone.server.joined import agent as agent_module
 from invokeclone.server.joined import calls
 from invokeclone.server.joined import service as joined_service
-from invokeclone.server.joined.addresses import BadAddress, ServerAddress
+from invokeclone.server.joined.address import BadAddress, ServerAddress
 from invokeclone.server.joined.agent import Agent, JoinRefused
+from invokeclone.server.joined.protocol import PROTOCOL
 from invokeclone.server.metrics import figures
 from invokeclone.users import worker_tokens
+from invokeclone.version import __version__
 from invokeclone.worker import metrics
 from tests.server.joined.conftest import Cluster, SetLease, until
 
@@ -41,8 +45,8 @@ class TestRuns:
         machine.go()
         row = await cluster.ended(item_id)
         assert (row["status"], row["interruptions"]) == ("completed", 0)
-        statuses = [data["status"] for name, data in cluster.events if name == "queue_item_status_changed"]
-        assert statuses == ["in_progress", "completed"]
+        await until(lambda: len(cluster.statuses()) > 1)
+        assert cluster.statuses() == ["in_progress", "completed"]
         (progress,) = [data for name, data in cluster.events if name == "invocation_progress"]
         assert (progress["message"], progress["device"]) == ("half", "box/cpu")
         assert not machine.noted("cancel")()  # the worker's own results are no cancels
@@ -148,6 +152,77 @@ class TestRefusals:
         assert ServerAddress("https://box/invoke/").socket_url == "wss://box/invoke/api/v1/workers/join"
 
 
+JOIN = {
+    "kind": "join", "protocol": PROTOCOL, "version": __version__, "name": "raw", "device": "cpu",
+    "worker_id": "joined:raw:cpu:1", "pid": 1,
+}  # fmt: skip
+
+
+class TestRawMessages:
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "nonsense",
+            "[]",
+            "{}",
+            b"\x00",
+            JOIN | {"protocol": PROTOCOL + 1},
+            JOIN | {"worker_id": "server:1:cpu:1"},
+            JOIN | {"device": "gpu"},
+            JOIN | {"name": "a/b"},
+            JOIN | {"ended": [{"worker_id": "joined:other:cpu:1", "reason": "gone"}]},
+        ],
+    )
+    async def test_other_join_messages_are_refused(self, cluster: Cluster, message: Any) -> None:
+        async with connect_raw(cluster) as socket:
+            await socket.send(orjson.dumps(message).decode() if isinstance(message, dict) else message)
+            refusal = orjson.loads(await socket.recv())
+            assert (refusal["kind"], refusal["again"]) == ("refused", False)
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+        assert not cluster.supervisor.workers
+
+    @pytest.mark.parametrize("frame", ["nonsense", "[]", '{"kind":"part"}', b"\x00"])
+    async def test_a_frame_that_is_no_message_ends_the_connection(self, cluster: Cluster, frame: Any) -> None:
+        async with connect_raw(cluster) as socket:
+            await socket.send(orjson.dumps(JOIN).decode())
+            assert orjson.loads(await socket.recv())["kind"] == "hello"
+            await socket.send(frame)
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+
+    async def test_calls_with_other_arguments_change_nothing(self, cluster: Cluster) -> None:
+        (item_id,) = await cluster.enqueue()
+        own = {"item_id": item_id, "fence": 1}
+        async with connect_raw(cluster) as socket:
+            await socket.send(orjson.dumps(JOIN).decode())
+            await socket.recv()
+
+            async def call(number: int, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+                message = {"kind": "call", "id": number, "oldest": number, "method": method, "arguments": arguments}
+                await socket.send(orjson.dumps(message).decode())
+                return dict(orjson.loads(await socket.recv()))
+
+            assert "unknown method" in (await call(1, "queue.clear", {}))["error"]
+            assert (await call(2, "queue.finish", own | {"status": "completed"}))["value"] == {"finished": False}
+            assert (await call(3, "queue.is_running", own))["value"] == {"running": False}
+            claimed = (await call(4, "queue.claim", {}))["value"]["item"]
+            assert (await call(4, "queue.claim", {}))["value"]["item"] == claimed  # sent again
+            assert "error" in await call(5, "queue.finish", own | {"status": "pending"})
+            assert "error" in await call(6, "queue.finish", own | {"status": "completed", "user_id": "x"})
+            other = own | {"status": "completed", "fence": 2}
+            assert (await call(7, "queue.finish", other))["value"] == {"finished": False}
+            assert (await cluster.row(item_id))["status"] == "in_progress"
+            failed = own | {"status": "failed", "error": ["ValueError", "no", "trace"]}
+            assert (await call(8, "queue.finish", failed))["value"] == {"finished": True}
+        assert (await cluster.row(item_id))["error_message"] == "no"
+
+
+def connect_raw(cluster: Cluster) -> connect:
+    url = ServerAddress(cluster.url).socket_url
+    return connect(url, additional_headers={"Authorization": f"Bearer {cluster.token}"}, proxy=None)
+
+
 class TestConnections:
     async def test_an_item_goes_on_over_a_cut_connection(self, cluster: Cluster) -> None:
         machine, _ = await cluster.machine()
@@ -181,7 +256,7 @@ class TestConnections:
     async def test_a_worker_that_returns_after_its_lease_is_interrupted(
         self, cluster: Cluster, set_lease: SetLease
     ) -> None:
-        set_lease(0.3)
+        set_lease(1.0)
         machine, _ = await cluster.machine()
         (item_id,) = await cluster.enqueue()
         await until(machine.noted("claim"))
@@ -256,7 +331,7 @@ class TestDeaths:
         assert (row["interruptions"], row["worker_id"]) == (0, None)
 
     async def test_the_item_of_a_killed_machine_is_rescued(self, cluster: Cluster, set_lease: SetLease) -> None:
-        set_lease(0.3)
+        set_lease(1.0)
         machine, agent_pid = await cluster.machine_process()
         (item_id,) = await cluster.enqueue()
         await until(machine.noted("claim"))
@@ -272,7 +347,7 @@ class TestDeaths:
         self, cluster: Cluster, set_lease: SetLease, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(joined_service, "SILENCE_S", 4.0)
-        set_lease(0.3)
+        set_lease(1.0)
         machine, agent_pid = await cluster.machine_process()
         (item_id,) = await cluster.enqueue()
         await until(machine.noted("claim"))

@@ -170,12 +170,12 @@ def _claim() -> None:
 
     original = service.claim
 
-    async def count_call(resources: Any, *arguments: Any) -> Any:
+    async def count_call(resources: Any, *arguments: Any, **named: Any) -> Any:
         points.armed = False
         pending = "SELECT 1 FROM session_queue WHERE status = 'pending'"
         if _request("claim").exists() and await resources.database.fetch(pending, {}):
             points.arm("claim")
-        return await original(resources, *arguments)
+        return await original(resources, *arguments, **named)
 
     service.claim = count_call  # type: ignore[assignment]
 

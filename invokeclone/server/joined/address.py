@@ -1,4 +1,4 @@
-"""The address of a server that workers join."""
+"""The address of a server, as its users write it."""
 
 import socket
 from dataclasses import dataclass

@@ -1,0 +1,219 @@
+"""PostgreSQL under concurrency: claims, exclusive transactions, lost connections, a restart of the server."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+
+from invokeclone.graph.session.graph import Graph
+from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.storage_errors import to_storage_error
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.postgres_database import PostgresDatabase
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
+from invokeclone.kit.sql.transactions import Changes
+from invokeclone.queue import bulk_counts, counts, service
+from invokeclone.queue.batches import Batch
+from invokeclone.queue.bulk import ItemFilter
+from invokeclone.tables import app_state, queue_counts, session_queue
+from tests.conformance.cases import Silent
+from tests.postgres import PostgresServer
+
+CLAIMERS = 16
+ITEMS = 300
+COUNTED = ("queue_id", "user_id", "status")
+
+
+@pytest.fixture
+async def another(postgres: PostgresServer) -> AsyncIterator[Callable[[], PostgresDatabase]]:
+    """Open databases of the same address, as other processes would; they are closed in the end."""
+    opened: list[PostgresDatabase] = []
+    address = postgres.clean_database()
+
+    def open_one() -> PostgresDatabase:
+        opened.append(PostgresDatabase(address))
+        return opened[-1]
+
+    yield open_one
+    for database in opened:
+        await database.close()
+
+
+@pytest.fixture
+def resources(another: Any, tmp_path: Any) -> Callable[[], Resources]:
+    settings = Settings(root=tmp_path, device="cpu", log_format="plain")
+    return lambda: Resources(settings, another(), Silent())
+
+
+def batch(runs: int, **fields: Any) -> Batch:
+    return Batch.model_validate({"graph": Graph(id="g").model_dump(), "runs": runs, **fields})
+
+
+async def check_counts(database: PostgresDatabase) -> None:
+    """Raise AssertionError unless the sums of the counts equal the numbers of rows."""
+    summed = func.sum(queue_counts.c.number)
+    columns = [queue_counts.c[name] for name in COUNTED]
+    counted = select(*columns, summed).where(queue_counts.c.scope == "queue").group_by(*columns).having(summed != 0)
+    rows = [session_queue.c[name] for name in COUNTED]
+    async with database.read() as connection:
+        of_counts = {tuple(row) for row in await connection.execute(counted)}
+        of_rows = {tuple(row) for row in await connection.execute(select(*rows, func.count()).group_by(*rows))}
+    assert of_counts == of_rows
+
+
+async def test_each_item_is_claimed_once_while_others_change_the_queue(resources: Callable[[], Resources]) -> None:
+    own = resources()
+    await service.enqueue(own, "default", batch(ITEMS, batch_id="b"))
+    claimed: list[tuple[int, int]] = []
+    is_over = asyncio.Event()
+
+    async def claim(number: int) -> None:
+        worker = resources()
+        while (item := await service.claim(worker, f"cuda:{number}")) is not None or not is_over.is_set():
+            if item is None:
+                await asyncio.sleep(0.01)
+                continue
+            claimed.append((item.item_id, item.fence))
+            if item.item_id % 3 == 0:
+                await service.finish(worker, item.item_id, "completed", fence=item.fence)
+
+    async def change() -> None:
+        server = resources()
+        for number in range(12):
+            result = await service.enqueue(server, "default", batch(4, batch_id=f"x{number}"), prepend=number % 2 == 0)
+            first, second, *_ = result.item_ids
+            await service.cancel(server, "default", first)
+            await service.retry(server, "default", [first])
+            await service.delete(server, "default", second)
+            await service.cancel_many(server, ItemFilter(queue_id="default", batch_ids=[f"x{number - 1}"]))
+            await service.prune(server, ItemFilter(queue_id="default", batch_ids=[f"x{number - 2}"]))
+        is_over.set()
+
+    await asyncio.gather(change(), *(claim(number) for number in range(CLAIMERS)))
+    assert len(claimed) == len(set(claimed)), "an item was claimed twice"
+    assert {fence for _, fence in claimed} == {1}
+    assert set(range(1, ITEMS + 1)) <= {item_id for item_id, _ in claimed}
+    await check_counts(own.database)
+    status = (await counts.of_queue(own.database, "default")).queue
+    assert status.pending == 0
+    assert status.total >= ITEMS
+
+
+async def test_the_rows_of_counts_are_summed_up_beside_claims(resources: Callable[[], Resources]) -> None:
+    own, other = resources(), resources()
+    await service.enqueue(own, "default", batch(60))
+
+    async def claim() -> None:
+        for _ in range(30):
+            await service.claim(other, "cpu")
+
+    async def sum_up() -> None:
+        for _ in range(10):
+            await own.database.transact(lambda changes: bulk_counts.sum_up(changes, bulk_counts.ENDS_PER_SUM))
+
+    await asyncio.gather(claim(), sum_up())
+    await check_counts(own.database)
+    await sum_up()
+    ((rows,),) = await own.database.fetch("SELECT count(*) FROM queue_counts", ())
+    assert rows == 2 * 3  # two statuses of the queue, the batch and the destination
+    await check_counts(own.database)
+
+
+async def test_exclusive_transactions_are_one_at_a_time(another: Callable[[], PostgresDatabase]) -> None:
+    databases = [another() for _ in range(4)]
+    async with databases[0].write() as connection:
+        await connection.execute(insert(app_state).values(key="n", value="0"))
+
+    async def increment(database: PostgresDatabase, *, prepared: bool) -> None:
+        for _ in range(10):
+            if prepared:
+                await database.transact(_increment)
+                continue
+            async with database.write() as connection:
+                number = await connection.scalar(select(app_state.c.value).where(app_state.c.key == "n"))
+                await asyncio.sleep(random.random() / 1000)
+                await connection.execute(update(app_state).values(value=str(int(number or 0) + 1)))
+
+    async def _increment(changes: Changes) -> None:
+        ((number,),) = await PreparedStatement(select(app_state.c.value)).rows(changes)
+        await asyncio.sleep(random.random() / 1000)
+        await PreparedStatement(update(app_state).values(value=parameter("to"))).rows(changes, to=str(int(number) + 1))
+
+    await asyncio.gather(*(increment(database, prepared=bool(n % 2)) for n, database in enumerate(databases)))
+    ((number,),) = await databases[0].fetch("SELECT value FROM app_state", ())
+    assert number == "40"
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_a_client_killed_inside_a_transaction_leaves_nothing(
+    another: Callable[[], PostgresDatabase], *, prepared: bool
+) -> None:
+    killed, other = another(), another()
+    statement = "INSERT INTO app_state (key, value) VALUES ('left', '1')"
+
+    async def kill() -> None:
+        await other.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database() AND query LIKE 'INSERT INTO app_state%'",
+            (),
+        )
+
+    async def work(changes: Any) -> None:
+        await changes.fetch_rows(statement, ())
+        await kill()
+        await changes.fetch_rows("SELECT 1", ())
+
+    with pytest.raises(DBAPIError):
+        if prepared:
+            await killed.transact(work)
+        else:
+            async with killed.write() as connection:
+                await connection.exec_driver_sql(statement)
+                await kill()
+                await connection.exec_driver_sql("SELECT 1")
+    assert await other.fetch("SELECT 1 FROM app_state", ()) == []
+    async with other.write() as connection:  # the lock is free
+        await connection.exec_driver_sql(statement)
+    async with killed.write() as connection:  # and so is the pool
+        assert await connection.scalar(select(app_state.c.value)) == "1"
+    assert await killed.fetch("SELECT value FROM app_state", ()) == [("1",)]
+
+
+async def test_a_restart_of_the_server_is_survived(
+    another: Callable[[], PostgresDatabase], postgres: PostgresServer
+) -> None:
+    database = another()
+
+    async def all_ways() -> None:
+        assert await database.fetch("SELECT count(*) FROM users", ()) == [(1,)]
+        async with database.read() as connection:
+            assert await connection.scalar(select(func.count()).select_from(app_state)) == 0
+
+        async def nothing(changes: Any) -> Any:
+            return await changes.fetch_rows("SELECT 7", ())
+
+        assert await database.transact(nothing) == [(7,)]
+        async with database.write() as connection:
+            assert await connection.scalar(select(8)) == 8
+
+    await asyncio.gather(all_ways(), all_ways(), all_ways())
+    await asyncio.to_thread(postgres.shut_down)
+    try:
+        with pytest.raises(DBAPIError) as caught:
+            await database.fetch("SELECT 1", ())
+        error = to_storage_error(caught.value)
+        assert error is not None
+        assert error.status == 503
+        with pytest.raises(DBAPIError):
+            async with database.read():
+                pass
+        with pytest.raises(DBAPIError):
+            async with database.write():
+                pass
+    finally:
+        await asyncio.to_thread(postgres.start_again)
+    await asyncio.gather(all_ways(), all_ways(), all_ways())
