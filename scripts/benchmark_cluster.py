@@ -193,7 +193,7 @@ async def event_delays(url: str, token: str) -> list[float]:
             await agent.send(orjson.dumps(event).decode())
             await asyncio.sleep(0.02)
         async with asyncio.timeout(30):
-            while len(delays) < EVENTS * 0.9:  # progress may be merged
+            while len(delays) < EVENTS * 0.9:  # noqa: ASYNC110  (progress may be merged)
                 await asyncio.sleep(0.05)
     await client.disconnect()
     return delays

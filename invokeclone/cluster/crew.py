@@ -33,11 +33,11 @@ class ClusterError(BadRequest):
 
 
 class Unreachable(Exception):
-    """A worker's process does not answer now: it is restarted, or its node is gone; `gone` if for good."""
+    """A worker's process does not answer now: it is restarted, or its node is gone; `permanent` if for good."""
 
-    def __init__(self, reason: str, *, gone: bool = False) -> None:
+    def __init__(self, reason: str, *, permanent: bool = False) -> None:
         super().__init__(reason)
-        self.gone = gone
+        self.permanent = permanent
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Handle(Protocol):
         ...
 
 
-class Engine(Protocol):
+class ClusterEngine(Protocol):
     """What the crew needs of a cluster."""
 
     async def nodes(self) -> list[Node]:
@@ -100,7 +100,7 @@ class Crew:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ClusterEngine,
         *,
         workers: int | Literal["auto"],
         token: str | None,
@@ -146,7 +146,7 @@ class Crew:
         finally:
             await self._end()
 
-    def _wanted(self, nodes: Sequence[Node]) -> int:
+    def _target(self, nodes: Sequence[Node]) -> int:
         if self._workers != "auto":
             return self._workers
         return sum(workers_of(node, self._cpus, on_gpus=self._on_gpus) for node in nodes)
@@ -159,14 +159,14 @@ class Crew:
             self._warn(f"the cluster does not answer: {error}")
             return
         self._warn(find_problem(nodes, local_url=self._local_url))
-        wanted, now = self._wanted(nodes), time.monotonic()
+        target, now = self._target(nodes), time.monotonic()
         self._members = [m for m in self._members if m.gone_at is None or now - m.gone_at < REPLACE_S]
         for member in [member for member in reversed(self._members) if not member.placed]:
-            if self._workers == "auto" and len(self._members) > wanted:
+            if self._workers == "auto" and len(self._members) > target:
                 self._members.remove(member)
                 self._report(member, "removed: the cluster has no room for it")
                 _forget(member)
-        while len(self._members) < wanted:
+        while len(self._members) < target:
             number, self._next_number = self._next_number, self._next_number + 1
             member = _Member(number, self._engine.create(f"ray-{self._label}-{number}"))
             self._members.append(member)
@@ -196,7 +196,7 @@ class Crew:
                 state = "starting"
         except Unreachable as error:
             member.placed = False
-            if error.gone:
+            if error.permanent:
                 self._replace(member, f"ended: {error}")
             else:
                 self._report(member, f"is restarted: {error}")

@@ -54,7 +54,7 @@ async def _result(method: Any, *arguments: Any) -> Any:
     try:
         return await method.remote(*arguments)
     except ActorDiedError as error:
-        raise Unreachable(_first_line(error), gone=True) from error
+        raise Unreachable(_first_line(error), permanent=True) from error
     except RayError as error:  # the actor may be restarted, whether the call was run or not
         raise Unreachable(RESTARTED) from error
 
@@ -81,12 +81,12 @@ class RayEngine:
         from ray.exceptions import RayError
 
         try:
-            found = await asyncio.to_thread(ray.nodes)
+            nodes = await asyncio.to_thread(ray.nodes)
         except (RayError, RuntimeError) as error:
             raise Unreachable(_first_line(error)) from error
         return [
             Node(str(node["NodeManagerAddress"]), node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
-            for node in found
+            for node in nodes
             if node["Alive"]
         ]
 
@@ -162,9 +162,9 @@ def _check_authentication(ray: Any, allow_unauthenticated: bool) -> None:
             "on this machine"
         )
     addresses = [str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]]
-    if others := [address for address in addresses if not _is_own(address)]:
+    if elsewhere := [address for address in addresses if not _is_own(address)]:
         raise ClusterError(
-            f"the cluster needs no token and has nodes on other machines ({', '.join(others[:5])}): start its nodes and "
+            f"the cluster needs no token and has nodes on other machines ({', '.join(elsewhere[:5])}): start its nodes and "
             f"this command with {AUTH_MODE}=token and the same token (docs/cluster.md)"
         )
 

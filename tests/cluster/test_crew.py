@@ -142,7 +142,7 @@ async def test_a_worker_that_cannot_go_on_is_replaced(bench: Bench, cause: str) 
     await bench.said(1, "joined")
     (handle,) = bench.engine.handles
     if cause == "gone":
-        handle.failure = Unreachable("killed", gone=True)
+        handle.failure = Unreachable("killed", permanent=True)
     else:
         handle.now = "failed: no space"
     await bench.said(2, "joined")

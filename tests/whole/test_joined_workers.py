@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.server_process import Server
-from tests.whole.joined_machines import JoinedMachine, batch, make_token, write_pack
+from tests.whole.joined_machines import JoinedMachine, batch, check_changes, make_token, write_pack
 
 FAULT_S = float(os.environ.get("INVOKECLONE_FAULT_S", "120"))
 
@@ -74,25 +74,9 @@ def database_of(server: Server) -> contextlib.closing[sqlite3.Connection]:
 
 
 def check_history(server: Server, item_ids: list[int]) -> None:
-    """Check that each item had one holder at a time, and one end, by its last holder."""
     with database_of(server) as database:
         rows = database.execute("SELECT item_id, status, worker_id, fence FROM test_history ORDER BY number").fetchall()
-    histories: dict[int, list[tuple[str, str | None, int]]] = {item_id: [] for item_id in item_ids}
-    for item_id, *change in rows:
-        histories[item_id].append((change[0], change[1], change[2]))
-    for item_id, history in histories.items():
-        statuses = [status for status, _, _ in history]
-        assert statuses[:-1] == (["in_progress", "pending"] * len(statuses))[: len(statuses) - 1], (item_id, history)
-        assert statuses[-1] in ("completed", "failed"), (item_id, history)
-        fences = [fence for _, _, fence in history]
-        assert fences == sorted(fences), (item_id, history)
-        assert all(
-            fence > before
-            for (status, _, fence), before in zip(history, [0, *fences], strict=False)
-            if status == "in_progress"
-        )
-        if statuses[-1] == "completed":
-            assert history[-1][1:] == history[-2][1:], (item_id, history)
+    check_changes(rows, item_ids)
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class ServerAddress:
         """Whether only this machine reaches the address: its host name leads to nothing but loopback addresses."""
         host = urlsplit(self.url).hostname or ""
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError:
             return False  # other machines may know the name
-        return all(ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
+        return all(ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in entries)
