@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     copy.add_argument("--to", required=True, metavar="ADDRESS", help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     _worker(commands.add_parser("worker", parents=[root_parser], help="run queue items of a server"))
+    _cluster(commands.add_parser("cluster", help="run workers on the machines of a cluster"), root_parser)
     _storage(
         commands.add_parser("storage", help="copy images and videos, and find files without a record"), root_parser
     )
@@ -184,6 +185,13 @@ def _worker(command: _Parser) -> None:
         help="device to run items on: cpu, mps, cuda:N, xpu:N, or auto (default); may be repeated, one process each",
     )
     command.add_argument("--name", help="name of this machine in lists and item details (default: its host name)")
+    command.add_argument(
+        "--drain",
+        type=_number(0, 86_400),
+        default=0,
+        metavar="SECONDS",
+        help="after SIGTERM or Ctrl+C, let a running item end within this time (default 0: it returns to the queue)",
+    )
     actions = command.add_subparsers(dest="action", metavar="ACTION")
     token = actions.add_parser("token", help="on the server: create, list and revoke tokens of workers")
     token_actions = token.add_subparsers(dest="token_action", metavar="ACTION", required=True)
@@ -233,6 +241,42 @@ def _webui(command: _Parser, root_parser: _Parser) -> None:
     actions.add_parser("list", parents=[root_parser], help="show the installed versions")
     remove = actions.add_parser("remove", parents=[root_parser], help="delete an installed version")
     remove.add_argument("version", metavar="VERSION", help="an installed version")
+
+
+def _cluster(command: _Parser, root_parser: _Parser) -> None:
+    engines = command.add_subparsers(dest="action", metavar="ENGINE", required=True)
+    ray = engines.add_parser("ray", parents=[root_parser], help="keep workers running on the nodes of a Ray cluster")
+    ray.add_argument(
+        "--address", default="auto", help="HOST:PORT of the cluster, auto (default: this node's), or local: a new one"
+    )
+    ray.add_argument("--join", required=True, metavar="URL", help="address of the server, as the nodes reach it")
+    ray.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the worker token (default: the environment variable INVOKECLONE_WORKER_TOKEN)",
+    )
+    ray.add_argument(
+        "--workers", type=_worker_count, default="auto", metavar="N", help="number of workers (default: auto, all GPUs)"
+    )
+    ray.add_argument("--cpu", action="store_true", help="run workers on CPUs instead of GPUs")
+    ray.add_argument("--cpus", type=_number(1, 1024), default=1, metavar="N", help="CPUs per worker (default 1)")
+    ray.add_argument(
+        "--drain",
+        type=_number(0, 86_400),
+        default=30,
+        metavar="SECONDS",
+        help="after SIGTERM or Ctrl+C, let running items end within this time (default 30)",
+    )
+    ray.add_argument(
+        "--allow-unauthenticated",
+        action="store_true",
+        help="use a cluster that needs no token; all its nodes must be on this machine",
+    )
+
+
+def _worker_count(text: str) -> int | str:
+    return text if text == "auto" else _number(1, 10_000)(text)
 
 
 def _number(minimum: int, maximum: int) -> Callable[[str], int]:

@@ -4,23 +4,21 @@ import argparse
 import asyncio
 import os
 import platform
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
+from invokeclone.cluster.host import TOKEN_VARIABLE
 from invokeclone.kit.config.settings import DEVICE
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent, run_agents
-from invokeclone.server.joined.protocol import NAME
+from invokeclone.server.joined.protocol import NAME, clean_name
 from invokeclone.users import worker_tokens
-
-TOKEN_VARIABLE = "INVOKECLONE_WORKER_TOKEN"  # noqa: S105  (a name)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,28 +37,26 @@ def run(arguments: argparse.Namespace) -> int:
     for device in devices:
         if not DEVICE.match(device):
             raise CommandError(f"{device!r} is not a device: cpu, mps, cuda, cuda:N, xpu, xpu:N or auto")
-    name = arguments.name or _host_name()
+    name = arguments.name or clean_name(platform.node().split(".")[0])
     if not NAME.fullmatch(name):
         raise CommandError(f"{name!r} is not a name of a machine: up to 63 letters, digits, dots, hyphens, underscores")
     settings = settings_for(arguments)
     address = ServerAddress(arguments.join)
     _ = address.socket_url
     agents = [Agent(address, token, settings=settings, name=name, device=device) for device in devices]
-    asyncio.run(_run(agents))
+    asyncio.run(_run(agents, arguments.drain))
     return 0
 
 
-def _host_name() -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", platform.node().split(".")[0]).strip("-._")[:63]
-    return name or "worker"
-
-
-async def _run(agents: list[Agent]) -> None:
+async def _run(agents: list[Agent], drain_s: float) -> None:
     loop = asyncio.get_running_loop()
+    stopping = False
 
     def stop() -> None:
+        nonlocal stopping
         for agent in agents:
-            agent.stop()
+            agent.stop(0 if stopping else drain_s)
+        stopping = True
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)

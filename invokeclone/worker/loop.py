@@ -93,7 +93,7 @@ class _Current:
 
 
 class Loop:
-    """A worker's loop. Call `wake`, `cancel` and `stop` on its event loop."""
+    """A worker's loop. Call `wake`, `cancel`, `drain` and `stop` on its event loop."""
 
     def __init__(self, queue: Queue, runner: Runner, heartbeat_sink: HeartbeatSink) -> None:
         """Claim items from `queue` and run them with `runner`."""
@@ -102,6 +102,7 @@ class Loop:
         self._heartbeat_sink = heartbeat_sink
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._draining = False
         self._current: _Current | None = None
         self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="node")
@@ -135,15 +136,20 @@ class Loop:
         if self._current:
             self._interrupt(self._current)
 
+    def drain(self) -> None:
+        """Claim no more items, and end after the running one."""
+        self._draining = True
+        self._wake.set()
+
     def _interrupt(self, current: _Current) -> None:
         current.canceled.set()
         self._runner.interrupt()
 
     async def run(self) -> None:
-        """Run until stopped."""
+        """Run until stopped or drained."""
         heartbeat_task = asyncio.create_task(self._send_heartbeats(), name="heartbeat")
         try:
-            while not self._stopping.is_set():
+            while not (self._stopping.is_set() or self._draining):
                 try:
                     await self._run_next()
                 except Exception:  # noqa: BLE001  (the loop must survive all errors)

@@ -146,7 +146,9 @@ class Process:
         self._start(self._expire_models())
         self._link.ready(self._device, [{"device": "cpu", "name": "CPU"}] if self._device == "cpu" else None)
         await self._loop.run()
-        self._link.report_stop(self._reason or "end")
+        if self._reason is None:
+            _exit_after(GRACE_S)
+        self._link.report_stop(self._reason or "the last item has ended")
         self._tools.tensors.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._database.close(), GRACE_S)
@@ -205,8 +207,8 @@ class Process:
                 self._loop.between_items(lambda: self._replace_packs(names))
             case {"kind": "request", "id": int(request_id), "name": str(name)}:
                 self._start(self._answer(request_id, name, message.get("body") or {}))
-            case {"kind": "stop"}:
-                self._end("the server requested it")
+            case {"kind": "stop" | "drain" as kind}:
+                self._loop.drain() if kind == "drain" else self._end("the server requested it")
             case _:
                 _log.warning("unknown message from the server: %s", message)
 

@@ -5,104 +5,15 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from tests.server_process import Server
+from tests.whole.joined_machines import JoinedMachine, batch, check_changes, make_token, write_pack
 
-PACK = """
-import time
-from invokeai.invocation_api import BaseInvocation, InputField, IntegerOutput, InvocationContext, invocation
-
-@invocation("slow_number", title="Slow Number", category="tests", version="1.0.0", use_cache=False)
-class SlowNumberInvocation(BaseInvocation):
-    \"\"\"Takes its time.\"\"\"
-
-    value: int = InputField(default=0, description="A number")
-    seconds: float = InputField(default=0.5, description="Seconds")
-
-    def invoke(self, context: InvocationContext) -> IntegerOutput:
-        end = time.monotonic() + self.seconds
-        while time.monotonic() < end:
-            time.sleep(0.02)
-            context.util.signal_progress("Slow", None)
-        return IntegerOutput(value=self.value)
-"""
 FAULT_S = float(os.environ.get("INVOKECLONE_FAULT_S", "120"))
-
-
-def write_pack(root: Path) -> None:
-    folder = root / "nodes" / "slow_pack"
-    folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(PACK)
-
-
-class JoinedMachine:
-    """`invokeclone worker --join` on a root of its own."""
-
-    def __init__(self, server: Server, name: str, token: str) -> None:
-        self.server = server
-        self.name = name
-        self.root = server.root.parent / name
-        self.log = self.root.with_suffix(".log")
-        self._token = token
-        write_pack(self.root)
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "invokeclone", "worker", "--join", self.server.url, "--name", self.name),
-                    *("--device", "cpu", "--root", str(self.root)),
-                ],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "INVOKECLONE_WORKER_TOKEN": self._token},
-            )
-
-    def processes(self) -> list[psutil.Process]:
-        """Return the agent and its worker process."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            agent = psutil.Process(self.process.pid)
-            return [agent, *agent.children(recursive=True)]
-        return []
-
-    def kill_worker(self) -> None:
-        for process in self.processes()[1:]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-
-    def kill(self) -> None:
-        """Kill everything at once, as a machine does that loses its power, and start it again."""
-        self.end()
-        self.process = self._start()
-
-    def end(self) -> None:
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait()
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        processes = self.processes()
-        for process in processes:
-            process.suspend()
-        try:
-            yield
-        finally:
-            for process in processes:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.resume()
 
 
 Join = Callable[[str], JoinedMachine]
@@ -118,8 +29,7 @@ def server(make_server: Callable[[], Server]) -> Server:
 
 @pytest.fixture
 def join(server: Server) -> Iterator[Join]:
-    command = [sys.executable, "-m", "invokeclone", "worker", "token", "create", "tests", "--root", str(server.root)]
-    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    token = make_token(server)
     machines: list[JoinedMachine] = []
 
     def act(name: str) -> JoinedMachine:
@@ -129,12 +39,6 @@ def join(server: Server) -> Iterator[Join]:
     yield act
     for machine in machines:
         machine.end()
-
-
-def batch(runs: int, seconds: float = 0.5) -> dict[str, Any]:
-    node = {"id": "a", "type": "slow_number", "seconds": seconds}
-    values = [{"node_path": "a", "field_name": "value", "items": list(range(runs))}]
-    return {"batch": {"graph": {"id": "g", "nodes": {"a": node}, "edges": []}, "runs": 1, "data": [values]}}
 
 
 def running_on(server: Server, item_id: int) -> str | None:
@@ -170,25 +74,9 @@ def database_of(server: Server) -> contextlib.closing[sqlite3.Connection]:
 
 
 def check_history(server: Server, item_ids: list[int]) -> None:
-    """Check that each item had one holder at a time, and one end, by its last holder."""
     with database_of(server) as database:
         rows = database.execute("SELECT item_id, status, worker_id, fence FROM test_history ORDER BY number").fetchall()
-    histories: dict[int, list[tuple[str, str | None, int]]] = {item_id: [] for item_id in item_ids}
-    for item_id, *change in rows:
-        histories[item_id].append((change[0], change[1], change[2]))
-    for item_id, history in histories.items():
-        statuses = [status for status, _, _ in history]
-        assert statuses[:-1] == (["in_progress", "pending"] * len(statuses))[: len(statuses) - 1], (item_id, history)
-        assert statuses[-1] in ("completed", "failed"), (item_id, history)
-        fences = [fence for _, _, fence in history]
-        assert fences == sorted(fences), (item_id, history)
-        assert all(
-            fence > before
-            for (status, _, fence), before in zip(history, [0, *fences], strict=False)
-            if status == "in_progress"
-        )
-        if statuses[-1] == "completed":
-            assert history[-1][1:] == history[-2][1:], (item_id, history)
+    check_changes(rows, item_ids)
 
 
 @pytest.mark.slow

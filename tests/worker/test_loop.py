@@ -246,6 +246,25 @@ async def test_stop_cancels_the_running_item_and_leaves_its_row(bench: Bench) ->
     assert [item.item_id for item in bench.queue.pending] == [2]
 
 
+async def test_drain_finishes_the_running_item_and_claims_no_other(make: Any) -> None:
+    bench, go = Bench(make), threading.Event()
+
+    def when_told(_canceled: threading.Event) -> Outcome:
+        assert go.wait(10)
+        return DONE
+
+    bench.add(1, when_told)
+    bench.add(2)
+    running = asyncio.create_task(bench.loop.run())
+    await bench.wait_for_begin()
+    bench.loop.drain()
+    go.set()
+    async with asyncio.timeout(10):
+        await running
+    assert bench.queue.finished == [(1, "completed", None)]
+    assert [item.item_id for item in bench.queue.pending] == [2]
+
+
 async def test_item_completed_during_stop_is_finished(bench: Bench) -> None:
     def done_anyway(canceled: threading.Event) -> Outcome:
         assert canceled.wait(10)

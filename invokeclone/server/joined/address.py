@@ -1,6 +1,8 @@
 """The address of a server, as its users write it."""
 
+import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit, urlunsplit
 
 from invokeclone.kit.errors import BadRequest
@@ -32,3 +34,13 @@ class ServerAddress:
             raise BadAddress(self.url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the address: its host name leads to nothing but loopback addresses."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return False  # other machines may know the name
+        return all(ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in entries)

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -97,8 +97,9 @@ class Agent:
         command: Sequence[str] = COMMAND,
         grace_s: float = 5.0,
         first_delay_s: float = FIRST_DELAY_S,
+        on_state: Callable[[str], None] | None = None,
     ) -> None:
-        """Join as `name`; `settings` are this machine's."""
+        """Join as `name`; `settings` are this machine's. `on_state` gets each new state of the connection, as text."""
         self._address = address
         self._token = token
         self._settings = settings
@@ -113,7 +114,10 @@ class Agent:
         self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._max_frame = DEFAULT_FRAME
         self._packs: list[str] = []
+        self._on_state = on_state or (lambda _state: None)
         self._stopping = asyncio.Event()
+        self._drain_ended = asyncio.Event()
+        self._drain_s = 0.0
         self._failures = 0
         self._accepted = False
         """Whether the server accepted the latest connection."""
@@ -121,8 +125,15 @@ class Agent:
     def _new_process(self) -> _Process:
         return _Process(f"{JOINED}{self._name}:{self._device}:{secrets.token_hex(8)}")
 
-    def stop(self) -> None:
-        """Stop the process and leave the server."""
+    def stop(self, drain_s: float = 0.0) -> None:
+        """Stop the process and leave the server; a running item may end within `drain_s` seconds, else it is interrupted.
+
+        A later call without `drain_s` interrupts it.
+        """
+        if drain_s <= 0:
+            self._drain_ended.set()
+        elif not self._stopping.is_set():
+            self._drain_s = drain_s
         self._stopping.set()
 
     async def run(self) -> None:
@@ -140,6 +151,7 @@ class Agent:
                     delay, reported = self._first_delay_s, ""
                 if reason != reported:
                     _log.warning("not connected to %s: %s; trying again", self._address.url, reason)
+                    self._on_state(f"not connected: {reason}")
                     reported = reason
                 await self._pause(delay)
                 delay = min(delay * 2, MAX_DELAY_S)
@@ -200,6 +212,7 @@ class Agent:
         if self._stopping.is_set():
             return
         _log.error("%s", process.ended)
+        self._on_state(process.ended)
         self._send(orjson.dumps({"kind": "ended", "reason": process.ended}))
         self._outgoing.put_nowait(None)
 
@@ -265,6 +278,7 @@ class Agent:
         self._max_frame = int(hello.get("max_frame") or DEFAULT_FRAME)
         self._outgoing, self._socket = asyncio.Queue(), socket
         _log.info("joined %s for %s", self._address.url, self._device)
+        self._on_state("joined")
         await self._greet(process, hello)
         tasks = {
             asyncio.create_task(work, name=name)
@@ -325,10 +339,22 @@ class Agent:
         """Stop the process, then report it to the server, which returns its item to the queue at once."""
         await self._stopping.wait()
         if process.link is not None and process.ended is None:
+            await self._drain(process)
             await process.link.end(self._grace_s)
         self._send(orjson.dumps({"kind": "ended", "reason": "the worker was stopped", "stopped": True}))
         self._outgoing.put_nowait(None)
         await asyncio.Event().wait()
+
+    async def _drain(self, process: _Process) -> None:
+        """Let the process end its running item, within the given time."""
+        if self._drain_ended.is_set():
+            return
+        process.send({"kind": "drain"})
+        ended = asyncio.create_task(self._drain_ended.wait())
+        try:
+            await asyncio.wait({self._watching, ended}, timeout=self._drain_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
 
     async def _read(self, socket: ClientConnection, process: _Process) -> None:
         while True:

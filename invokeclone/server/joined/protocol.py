@@ -39,6 +39,11 @@ SHARED_SETTINGS = (
 """Settings that a joined worker takes from the server. Paths, secrets, devices and memory are its own machine's."""
 
 
+def clean_name(text: str) -> str:
+    """Return the name of a machine made of `text`."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).strip("-._")[:63] or "worker"
+
+
 def select_shared_settings(values: dict[str, Any]) -> dict[str, Any]:
     """Return of all settings as JSON those that a joined worker takes from the server."""
     return {name: values[name] for name in SHARED_SETTINGS if name in values}

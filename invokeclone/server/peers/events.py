@@ -1,7 +1,7 @@
 """Events of the other servers on a PostgreSQL database, by publish and subscribe of Redis or Valkey.
 
 Each server publishes its own events as JSON and passes those of others to its bus, whose listeners deliver them: the
-socket.io server to its own clients, the compatibility APIs to theirs. The decision: docs/decisions/0016.
+socket.io server to its own clients, the compatibility APIs to theirs. The decision: docs/decisions/0017.
 Nothing is stored in Redis. While it cannot be reached, clients get the events of their own server only.
 """
 

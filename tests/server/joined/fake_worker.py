@@ -13,6 +13,7 @@ from typing import Any
 
 folder = Path(os.environ["JOINED_TEST_FOLDER"])
 numbers = itertools.count(1)
+draining: list[dict[str, Any]] = []
 
 
 def note(*words: object) -> None:
@@ -42,6 +43,8 @@ def hear() -> dict[str, Any]:
     if message["kind"] == "stop":
         note("stop")
         sys.exit(0)
+    if message["kind"] == "drain":
+        draining.append(message)
     if message["kind"] not in ("result", "wake"):
         note(message["kind"], *(message[key] for key in ("item_id", "keys") if key in message))
     if message["kind"] == "request":
@@ -76,6 +79,8 @@ while True:
     for file in folder.glob("say*"):
         say(**json.loads(file.read_text()))
         file.unlink()
+    if draining:
+        sys.exit(0)
     claimed = call("queue.claim", resident=[]).get("value") or {}
     if claimed.get("item"):
         run(claimed["item"])

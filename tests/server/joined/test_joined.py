@@ -309,6 +309,27 @@ class TestDeaths:
         assert (row["interruptions"], row["fence"]) == (0, 2)
         await until(machine.noted("stop"))
 
+    async def test_a_drained_worker_ends_its_item_first(self, cluster: Cluster) -> None:
+        machine, agent = await cluster.machine()
+        first, second = await cluster.enqueue(2)
+        await until(machine.noted("claim"))
+        agent.stop(drain_s=60)
+        await until(machine.noted("drain"))
+        machine.go()
+        assert (await cluster.ended(first))["status"] == "completed"
+        await until(lambda: not cluster.supervisor.workers)
+        assert (await cluster.row(second))["status"] == "pending"
+
+    async def test_a_second_stop_interrupts_a_drained_worker(self, cluster: Cluster) -> None:
+        machine, agent = await cluster.machine()
+        (item_id,) = await cluster.enqueue()
+        await until(machine.noted("claim"))
+        agent.stop(drain_s=60)
+        await until(machine.noted("drain"))
+        agent.stop()
+        row = await cluster.reaches(item_id, "pending")
+        assert (row["interruptions"], row["worker_id"]) == (0, None)
+
     async def test_the_item_of_a_killed_machine_is_rescued(self, cluster: Cluster, set_lease: SetLease) -> None:
         set_lease(1.0)
         machine, agent_pid = await cluster.machine_process()
