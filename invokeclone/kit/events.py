@@ -85,15 +85,15 @@ class Bus:
         """Pass `event` to the listeners of its class."""
         self.publish(type(event), event.model_dump(mode="json"))
 
-    def publish(self, kind: type[Event], payload: dict[str, Any], *, own: bool = True) -> None:
+    def publish(self, kind: type[Event], payload: dict[str, Any], *, is_local: bool = True) -> None:
         """Pass an event with a finished payload, as received from a worker, to the listeners of its class.
 
-        An event that is not `own` comes from another server.
+        An event that is not `is_local` comes from another server.
         """
-        listeners = self._listeners_of.get((kind, own))
+        listeners = self._listeners_of.get((kind, is_local))
         if listeners is None:
             entries = [(listener, only_own) for listener, kinds, only_own in self._listeners if issubclass(kind, kinds)]
-            listeners = [listener for listener, only_own in entries if own or not only_own]
-            self._listeners_of[kind, own] = listeners
+            listeners = [listener for listener, only_own in entries if is_local or not only_own]
+            self._listeners_of[kind, is_local] = listeners
         for listener in listeners:
             listener(kind, payload)

@@ -283,9 +283,14 @@ def _is_claimable(item: Any) -> ColumnElement[bool]:
     Only that worker has the cached data of a resumed item; another server may have a device of the same name. The
     subquery keeps other columns than those of the indexes out of the search for new items.
     """
-    held = session_queue.alias("held").c
-    by_worker = or_(held.worker_id == parameter("worker_id"), held.lease_expires_at.is_(None))
-    resumed = select(held.item_id).where(held.item_id == item.item_id, by_worker).correlate(item.item_id.table).exists()
+    resumed_item = session_queue.alias("resumed").c
+    by_worker = or_(resumed_item.worker_id == parameter("worker_id"), resumed_item.lease_expires_at.is_(None))
+    resumed = (
+        select(resumed_item.item_id)
+        .where(resumed_item.item_id == item.item_id, by_worker)
+        .correlate(item.item_id.table)
+        .exists()
+    )
     return and_(has_status(item, "pending"), or_(item.device.is_(None), and_(item.device == parameter("on"), resumed)))
 
 

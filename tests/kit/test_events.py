@@ -83,8 +83,8 @@ def test_a_listener_of_own_events_receives_none_of_other_servers() -> None:
     bus, every, own = Bus(), Recorder(), Recorder()
     bus.subscribe(every, Weather)
     bus.subscribe(own, Weather, only_own=True)
-    bus.publish(Storm, {"gusts": 1}, own=False)
+    bus.publish(Storm, {"gusts": 1}, is_local=False)
     bus.publish(Storm, {"gusts": 2})
-    bus.publish(Storm, {"gusts": 3}, own=False)
+    bus.publish(Storm, {"gusts": 3}, is_local=False)
     assert [payload["gusts"] for _, payload in every.events] == [1, 2, 3]
     assert [payload["gusts"] for _, payload in own.events] == [2]

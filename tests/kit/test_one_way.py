@@ -170,6 +170,8 @@ MAY_USE_THE_NETWORK = {
     "server/http/origins.py": "asks for this machine's names; opens no connection",
     "server/joined/agent.py": "a joined worker's websocket to the server that its operator names",
     "worker/backend/http.py": "files between a joined worker and that server",
+    "server/joined/address.py": "looks up the name of the server that the operator names; opens no connection",
+    "cluster/ray_engine.py": "the Ray cluster that the operator names, through Ray",
     "kit/storage/s3.py": "the S3 service that the operator's settings name",
     "models/install/sources/hub.py": "checks names and makes addresses with huggingface_hub; opens no connection",
 }
@@ -202,6 +204,7 @@ STARTS = (
 )
 MAY_START_PROCESSES = {
     "cli/webui.py": "pip, which fetches the web UI's package when the operator asks for it at the command line",
+    "cluster/ray_engine.py": "Ray's own command, which tells whether the cluster demands a token",
     "custom_nodes/sources.py": "git, behind the gateway",
     "custom_nodes/inspection.py": "Python, which describes packs",
     "images/videos/uploads.py": "Python, which looks into videos",
@@ -328,6 +331,8 @@ MAY_READ_JSON = {
     "server/joined/agent.py": "messages of the server that the worker has joined",
     "server/joined/protocol.py": "messages of joined workers; a model each, of limited size",
     "server/joined/service.py": "messages of joined workers; a model each, of limited size",
+    "server/peers/events.py": "events of other servers on the same database",
+    "server/peers/hints.py": "ids that other servers on the same database send",
     "utilities/expander.py": "the line of the server, in a process of its own",
     "workflows/generators.py": "a separator between quotes, which is looked for and not stored",
     "workflows/service.py": "rows of the database and files of this package",
@@ -349,6 +354,7 @@ def test_only_listed_modules_parse_client_json() -> None:
 MAY_USE_THREADS = {
     "kit/sql/sqlite_database.py": "threads of the database",
     "kit/sql/migrations.py": "Alembic is synchronous: SQLAlchemy runs it beside the event loop over an asynchronous connection",
+    "cluster/ray_engine.py": "calls of Ray, in a command of its own",
     "kit/process/offload.py": "the one way off the event loop",
     "users/passwords.py": "threads of their own: hashing must not hold up other work",
     "worker/loop.py": "the node thread",

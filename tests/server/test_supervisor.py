@@ -222,7 +222,7 @@ async def test_hints_reach_the_workers_of_another_server(settings: Settings, not
         await second.ready(30)
         await second.ask_all("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
         canceled = {**STATUS_CHANGED, "status": "canceled"}
-        second_bus.publish(QueueItemStatusChangedEvent, canceled, own=False)  # its server sends a hint
+        second_bus.publish(QueueItemStatusChangedEvent, canceled, is_local=False)  # its server sends a hint
         first_bus.emit(QueueClearedEvent(queue_id="default", user_id="another"))
         await until(lambda: notes().count("wake cpu") == 1)
         assert "cancel cpu 5" not in notes()

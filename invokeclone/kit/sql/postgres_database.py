@@ -242,7 +242,7 @@ class PostgresDatabase(Database):
         Raises the error of the lost connection; texts that are sent before the next call are lost.
         """
         lost = asyncio.Event()
-        with postgres_errors.translated("LISTEN"):
+        with postgres_errors.translating("LISTEN"):
             connection = await self._connect()
             try:
                 connection.add_termination_listener(lambda _connection: lost.set())
@@ -258,7 +258,7 @@ class PostgresDatabase(Database):
     @contextlib.asynccontextmanager
     async def try_lock(self, key: int) -> AsyncIterator[bool]:
         """Yield whether no other server holds the lock `key`; if so, it is held until the end of the block or process."""
-        with postgres_errors.translated("lock"):
+        with postgres_errors.translating("lock"):
             connection = await self._connect()
             try:
                 is_held = await connection.fetchval("SELECT pg_try_advisory_lock($1)", key)

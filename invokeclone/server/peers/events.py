@@ -161,6 +161,6 @@ class PeerEvents:
             for name, payload in message["events"]:
                 kind = EVENTS.get(name)
                 if kind is not None:  # the other server may have a newer version
-                    self._bus.publish(kind, payload, own=False)
+                    self._bus.publish(kind, payload, is_local=False)
         except Exception:  # noqa: BLE001  (an event that cannot be handled must not stop the others)
             _log.exception("an event of another server cannot be handled")

@@ -81,14 +81,14 @@ class PeerHints:
     async def _listen(self) -> None:
         while True:
             try:
-                await self._notifications.listen(CHANNEL, self._receive, self._connected)
+                await self._notifications.listen(CHANNEL, self._receive, self._on_connect)
             except (SQLAlchemyError, OSError) as error:
                 if self._is_connected:
                     _log.warning("no hints of other servers: %s", error, extra={"action": "receive_hints"})
                 self._is_connected = False
             await asyncio.sleep(RECONNECT_S)
 
-    def _connected(self) -> None:
+    def _on_connect(self) -> None:
         self._is_connected = True
         self._apply({"kind": "wake"})  # a hint may have been lost
 
