@@ -6,9 +6,11 @@ Contains no domain logic.
 import asyncio
 import contextlib
 import functools
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,15 +156,16 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     """Return the application for `settings`; with `worker_command` None no worker starts and items stay pending."""
     registry.discover()
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
-    settings, scratch = _with_scratch_database(settings)
+    settings, remove_scratch = _with_scratch_database(settings)
     app = Application(
         title=openapi.TITLE,
         openapi_url=None,
-        lifespan=functools.partial(_lifespan, scratch=scratch, worker_command=worker_command),
+        lifespan=functools.partial(_lifespan, remove_scratch=remove_scratch, worker_command=worker_command),
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
         dependencies=authentication.by_default(settings),
     )
+    weakref.finalize(app, remove_scratch)  # also of an application that is never started
     services, bus = app.services, app.services.add(Bus, Bus())
     database = open_database(settings)
     resources = services.add(Resources, Resources(settings, database, bus))
@@ -186,16 +189,20 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     return app
 
 
-def _with_scratch_database(settings: Settings) -> tuple[Settings, "tempfile.TemporaryDirectory[str] | None"]:
-    """Return `settings`, and for `use_memory_db` the temporary folder that its database file is moved to.
+def _with_scratch_database(settings: Settings) -> tuple[Settings, Callable[[], None]]:
+    """Return `settings`, for `use_memory_db` with a temporary folder for the database file, and what removes the folder.
 
     A file, because worker processes have to open the database too.
     """
     if not settings.use_memory_db:
-        return settings, None
+        return settings, _do_nothing
     memory = Path("/dev/shm")  # noqa: S108  (an in-memory file system, where the OS has one)
-    scratch = tempfile.TemporaryDirectory(prefix="invokeclone-", dir=memory if memory.is_dir() else None)
-    return settings.model_copy(update={"db_dir": Path(scratch.name)}), scratch
+    folder = tempfile.mkdtemp(prefix="invokeclone-", dir=memory if memory.is_dir() else None)
+    return settings.model_copy(update={"db_dir": Path(folder)}), functools.partial(shutil.rmtree, folder, True)
+
+
+def _do_nothing() -> None:
+    """Remove nothing."""
 
 
 def _add_middleware(app: Application, resources: Resources) -> None:
@@ -242,14 +249,13 @@ async def _health() -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    app: Application, *, scratch: "tempfile.TemporaryDirectory[str] | None", worker_command: Sequence[str] | None
+    app: Application, *, remove_scratch: Callable[[], None], worker_command: Sequence[str] | None
 ) -> AsyncIterator[None]:
     """Start database, queue, models, sockets and workers, in this order; stop them in reverse order."""
     services = app.services
     resources, bus = services.get(Resources), services.get(Bus)
     async with contextlib.AsyncExitStack() as stack:
-        if scratch is not None:
-            stack.callback(scratch.cleanup)
+        stack.callback(remove_scratch)
         await off_loop(lambda: private_files.prepare(resources.settings))
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
