@@ -158,8 +158,8 @@ class Crew:
         except Unreachable as error:
             self._warn(f"the cluster does not answer: {error}")
             return
-        self._warn(find_problem(nodes, local_url=self._local_url))
         target, now = self._target(nodes), time.monotonic()
+        self._warn(find_problem(nodes, local_url=self._local_url) or (None if target else self._no_room()))
         self._members = [m for m in self._members if m.gone_at is None or now - m.gone_at < REPLACE_S]
         for member in [member for member in reversed(self._members) if not member.placed]:
             if self._workers == "auto" and len(self._members) > target:
@@ -171,6 +171,11 @@ class Crew:
             member = _Member(number, self._engine.create(f"ray-{self._label}-{number}"))
             self._members.append(member)
             self._report(member, f"waits for a {'GPU' if self._on_gpus else 'CPU'}")
+
+    def _no_room(self) -> str:
+        if self._on_gpus:
+            return "no node has a GPU yet: --cpu runs workers on CPUs, --workers N has an autoscaler add nodes"
+        return f"no node has {self._cpus} CPUs yet"
 
     def _warn(self, problem: str | None) -> None:
         if problem is not None and problem != self._warned:

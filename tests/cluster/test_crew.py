@@ -162,6 +162,19 @@ async def test_auto_follows_the_nodes(bench: Bench) -> None:
     assert len(bench.engine.handles) == 3
 
 
+@pytest.mark.parametrize(
+    ("on_gpus", "line"), [(True, "no node has a GPU yet: --cpu"), (False, "no node has 8 CPUs yet")]
+)
+async def test_a_cluster_without_room_is_reported_once(bench: Bench, on_gpus: bool, line: str) -> None:
+    bench.engine.found = [Node("10.0.0.1", cpus=4, gpus=0)]
+    bench.start(on_gpus=on_gpus, cpus=8)
+    await bench.until(lambda: bench.lines)
+    bench.engine.found = [Node("10.0.0.1", cpus=8, gpus=1)]
+    await bench.said(1, "joined")
+    await bench.stopped()
+    assert [said for said in bench.lines if said.startswith(line)] == bench.lines[:1]
+
+
 async def test_a_refused_worker_ends_the_command_and_stops_the_others(bench: Bench) -> None:
     bench.start()
     await bench.said(1, "joined")

@@ -1,4 +1,7 @@
-"""Two local Ray nodes, driven by lines: `add` and `kill` the second node, `actors` for what Ray tells of its actors."""
+"""Two local Ray nodes, driven by lines on stdin.
+
+`add` and `kill` the second node, `session` for the folder of logs, `actors` for what Ray tells of its actors.
+"""
 
 import json
 import sys
@@ -27,6 +30,8 @@ if __name__ == "__main__":
             case "add":
                 second = cluster.add_node(**NODE)
                 answer("added")
+            case "session":
+                answer(cluster.head_node.get_session_dir_path())
             case "actors":
                 ray.init(address=cluster.address, logging_level="ERROR")
                 answer(json.dumps(str(ray._private.state.actors())))

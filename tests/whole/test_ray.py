@@ -60,6 +60,11 @@ def test_workers_follow_the_nodes(server: Server, nodes: RayNodes, tmp_path: Pat
         assert "WorkerHost" in state
         assert token not in state
 
+        # … nor in Ray's logs
+        logs = [path for path in Path(nodes.do("session")).rglob("*") if path.is_file()]
+        assert [path for path in logs if "WorkerHost" in path.read_text("utf-8", "replace")]
+        assert not [path for path in logs if token in path.read_text("utf-8", "replace")]
+
         # a killed actor takes its worker process with it, and Ray restarts it
         victim = next(process for process in ray_processes(nodes) if "ray::WorkerHost" in process.name())
         children = victim.children(recursive=True)
