@@ -159,7 +159,7 @@ class Crew:
             self._warn(f"the cluster does not answer: {error}")
             return
         target, now = self._target(nodes), time.monotonic()
-        self._warn(find_problem(nodes, local_url=self._local_url) or (None if target else self._no_room()))
+        self._warn(find_problem(nodes, local_url=self._local_url) or (None if target else self._lacks_resources()))
         self._members = [m for m in self._members if m.gone_at is None or now - m.gone_at < REPLACE_S]
         for member in [member for member in reversed(self._members) if not member.placed]:
             if self._workers == "auto" and len(self._members) > target:
@@ -172,7 +172,7 @@ class Crew:
             self._members.append(member)
             self._report(member, f"waits for a {'GPU' if self._on_gpus else 'CPU'}")
 
-    def _no_room(self) -> str:
+    def _lacks_resources(self) -> str:
         if self._on_gpus:
             return "no node has a GPU yet: --cpu runs workers on CPUs, --workers N has an autoscaler add nodes"
         return f"no node has {self._cpus} CPUs yet"
