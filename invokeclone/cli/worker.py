@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _manage_tokens(arguments)
     if arguments.join is None:
         raise CommandError("name the server to join with --join URL; tokens are managed with `worker token`")
-    token = arguments.token or os.environ.get(TOKEN_VARIABLE)
+    in_environment = os.environ.pop(TOKEN_VARIABLE, None)  # nodes of the worker process do not need it
+    token = arguments.token or in_environment
     if not token:
         raise CommandError(
             f"give the worker's token with --token or {TOKEN_VARIABLE}; `invokeclone worker token create NAME` on the server "

@@ -265,7 +265,7 @@ class WebClient:
         """Raise AddressRefused if a name resolves to a private address; unresolvable names are left to the proxy."""
         try:
             address_infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):
             return
         if not all(addresses.is_public(str(address[0])) for *_, address in address_infos):
             raise AddressRefused(_refusal(host, self._private_setting))
@@ -298,6 +298,8 @@ def translate_errors() -> Iterator[None]:
         if isinstance(error.os_error, _PrivateAddressError):
             raise AddressRefused(str(error.os_error)) from error
         raise TransientError(f"no connection to {error.host}: {error.os_error}") from error
+    except UnicodeError as error:
+        raise AddressRefused("not a valid host name: a part of it is empty or too long") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
         raise TransientError(str(error) or "the connection failed or timed out") from error
 

@@ -14,8 +14,15 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Delete, delete, func, literal_column, or_, select, update
 
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, integers, json_list, members, parameter
-from invokeclone.kit.sql.transactions import Changes
+from invokeclone.kit.sql.prepared_statements import (
+    PreparedStatement,
+    dialect_of,
+    integers,
+    json_list,
+    members,
+    parameter,
+)
+from invokeclone.kit.sql.transactions import Changes, Dialect
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, outbox, statements
 from invokeclone.queue.bulk_counts import CountKey
@@ -90,11 +97,11 @@ async def cancel_idle(
     async with bulk_counts.without_trigger(connection):
         for status in IDLE:
             groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
-            for batch_id, destination, user_id, number, item_ids in groups:
-                changes[CountKey(batch_id, destination, user_id, status)] -= number
-                changes[CountKey(batch_id, destination, user_id, "canceled")] += number
-                await _CANCEL.rows(connection, item_ids=item_ids, at=at)
-                canceled += zip(orjson.loads(item_ids), itertools.repeat(user_id))
+            for batch_id, destination, user_id, _number, item_ids in groups:
+                ended = await _cancel(connection, status, item_ids, at)
+                changes[CountKey(batch_id, destination, user_id, status)] -= len(ended)
+                changes[CountKey(batch_id, destination, user_id, "canceled")] += len(ended)
+                canceled += zip(ended, itertools.repeat(user_id))
     await bulk_counts.update_counts(connection, item_filter.queue_id, changes)
     await _record_ends(connection, item_filter.queue_id, changes)
     return sorted(canceled)
@@ -121,11 +128,30 @@ def _idle(filter_names: frozenset[str], status: Status, *, spare_running: bool) 
     return PreparedStatement(select(*kind, *numbers).where(*conditions).group_by(*kind))
 
 
-_CANCEL = PreparedStatement(
-    update(session_queue)
-    .where(columns.item_id.in_(integers("item_ids")))
-    .values(status_values("canceled", parameter("at")))
-)
+async def _cancel(connection: Changes, status: Status, item_ids: str, at: str) -> list[int]:
+    """Cancel those of the items that still have a status; return their ids.
+
+    In PostgreSQL a worker may have claimed one of them since they were selected. In SQLite nobody can, and a row per item
+    would take as long as the change.
+    """
+    rows = await _CANCEL[dialect_of(connection), status].rows(connection, item_ids=item_ids, at=at)
+    return orjson.loads(item_ids) if dialect_of(connection) == "sqlite" else [row[0] for row in rows]
+
+
+def _cancel_statement(database: Dialect, status: Status) -> PreparedStatement:
+    statement = (
+        update(session_queue)
+        .where(columns.item_id.in_(integers("item_ids")))
+        .values(status_values("canceled", parameter("at")))
+    )
+    if database == "sqlite":
+        return PreparedStatement(statement)
+    return PreparedStatement(statement.where(has_status(columns, status)).returning(columns.item_id))
+
+
+_CANCEL = {
+    (database, status): _cancel_statement(database, status) for database in ("sqlite", "postgresql") for status in IDLE
+}
 
 
 _waiting = session_queue.alias("waiting")

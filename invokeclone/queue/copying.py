@@ -18,9 +18,18 @@ def convert(table: Table, row: dict[str, Any]) -> dict[str, Any] | None:
     """Return a row as it is copied: sessions as text, without the state that is one database's own."""
     if table is app_state and row["key"] in NOT_COPIED:
         return None
-    if table is session_queue and isinstance(row["session"], bytes):
+    return _convert_item(row) if table is session_queue else row
+
+
+def _convert_item(row: dict[str, Any]) -> dict[str, Any]:
+    """Return an item as a restart leaves it: what ran is canceled, and what was to be resumed may run on any device."""
+    if isinstance(row["session"], bytes):
         row["session"] = state_text(row["session"])
-    return row
+    if row["status"] in ("in_progress", "waiting"):
+        row |= {"status": "canceled", "completed_at": row["completed_at"] or row["updated_at"]}
+    elif row["status"] == "pending":
+        row |= {"device": None}
+    return row | {"lease_expires_at": None}
 
 
 async def count_items(connection: AsyncConnection) -> None:

@@ -12,7 +12,7 @@ continue it.
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, case, literal, literal_column, null, select, type_coerce, update
+from sqlalchemy import ColumnElement, Integer, Select, case, literal, literal_column, null, select, type_coerce, update
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import Conflict
@@ -46,10 +46,18 @@ class ItemNotHeld(Conflict):
         super().__init__(f"Item {item_id} is not held by this worker: it has ended, or another worker has claimed it")
 
 
+def _leased_by_workers() -> Select[Any]:
+    """Select the leased items of `worker_ids` that no other transaction is changing, which may be ending them."""
+    item = session_queue.alias("leased").c
+    is_leased = item.lease_expires_at.is_not(None)
+    query = select(item.item_id).where(is_leased, item.worker_id.in_(members("worker_ids")))
+    return query.order_by(item.item_id).with_for_update(skip_locked=True)
+
+
 _ANY_LEASE = PreparedStatement(select(columns.item_id).where(_LEASED).limit(1))
 _RENEW = PreparedStatement(
     update(session_queue)
-    .where(_LEASED, columns.worker_id.in_(members("worker_ids")))
+    .where(columns.item_id.in_(_leased_by_workers()))
     .values(lease_expires_at=database_now_plus(parameter("lease_s")))
 )
 

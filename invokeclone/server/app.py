@@ -54,6 +54,7 @@ from invokeclone.models.records.served_files import ServedModels
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
+from invokeclone.queue import leases
 from invokeclone.queue import service as queue_service
 from invokeclone.queue.api import router as queue
 from invokeclone.queue.events import QueueClearedEvent, QueueItemsCanceledEvent, QueueItemStatusChangedEvent
@@ -306,7 +307,8 @@ async def _lifespan(
         await packs.start()
         stack.callback(packs.stop)
         if worker_command is not None:
-            await _start(stack, supervisor)
+            await supervisor.start()
+            stack.push_async_callback(_stop_workers, resources, supervisor)
         yield
 
 
@@ -327,6 +329,15 @@ async def _connect_peers(
         async with database.write() as connection:
             secret = await accounts.secret(connection)
         await _start(stack, PeerEvents(resources.settings.events_url, secret, bus))
+
+
+async def _stop_workers(resources: Resources, supervisor: Supervisor) -> None:
+    """Stop the workers; on a shared database their items are for the workers of other servers, without being counted."""
+    worker_ids = supervisor.local_worker_ids
+    await supervisor.stop()
+    if resources.database.is_shared:
+        for worker_id in worker_ids:
+            await leases.interrupt(resources, worker_id, "its server was stopped", counted=False)
 
 
 class _Startable(Protocol):

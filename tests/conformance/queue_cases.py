@@ -1,5 +1,6 @@
 """The queue: items, claims, leases, counts, calls, and ComfyUI's lists of it."""
 
+import asyncio
 from typing import Any
 
 from sqlalchemy import update
@@ -150,24 +151,28 @@ async def inserts(run: Calls) -> None:
 
 @case
 async def claims(run: Calls) -> None:
+    async def claim(*arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.002)  # turns are taken by times in milliseconds
+        return await run(store.claim, *arguments, **options)
+
     await add(run, runs=3, user=ANN)
     await add(run, runs=2, user=BOB)
     await add(run, runs=2, user=ANN, prepend=True, batch_id="late")
-    first = await run(store.claim, "cuda:0", worker_id="w")
-    await run(store.claim, "cpu", round_robin=True)
-    await run(store.claim, "cpu", round_robin=True)
-    await run(store.claim, "cpu", resident=["text 2"])
-    await run(store.claim, "cpu", round_robin=True, resident=["text 1", "no key"])
+    first = await claim("cuda:0", worker_id="w")
+    await claim("cpu", round_robin=True)
+    await claim("cpu", round_robin=True)
+    await claim("cpu", resident=["text 2"])
+    await claim("cpu", round_robin=True, resident=["text 1", "no key"])
     await run(store.pause)
     await run(store.pause)
     await run(counts.of_processor)
-    await run(store.claim, "cpu")
+    await claim("cpu")
     await run(store.resume)
-    await run(store.claim, "cpu")
-    await run(store.claim, "cpu", resident=["x"])
-    await run(store.claim, "cpu")
-    await run(store.claim, "cpu", round_robin=True)
-    await run(store.claim, "cpu", round_robin=True, resident=["x"])
+    await claim("cpu")
+    await claim("cpu", resident=["x"])
+    await claim("cpu")
+    await claim("cpu", round_robin=True)
+    await claim("cpu", round_robin=True, resident=["x"])
     await run(leases.get_held_claim, "w")
     await run(leases.get_held_claim, "nobody")
     await run(leases.get_held_item, "w", first.item_id, 1)
@@ -184,7 +189,7 @@ async def claims(run: Calls) -> None:
     await run(leases.renew, ["w", "cpu"])
     await run(leases.interrupt, "cpu", "a reason")
     for number in (1, 2, 3):
-        await run(store.claim, "cpu", worker_id="v")
+        await claim("cpu", worker_id="v")
         run.record(leases.interrupt, [number, sorted(await leases.interrupt(run.resources, "v", "it died"))])
     await run(leases.release, "v")
     await run(store.list_items, list(range(1, 8)))

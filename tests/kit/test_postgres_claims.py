@@ -15,11 +15,12 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql import postgres_database
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.workers import Workers
-from invokeclone.queue import bulk_counts, counts, service
+from invokeclone.queue import bulk_counts, counts, service, store
 from invokeclone.queue.api import router
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
@@ -254,3 +255,80 @@ async def test_requests_during_a_restart_of_the_server_get_503(
         finally:
             await asyncio.to_thread(postgres.start_again)
         assert await ask() == [200] * 4
+
+
+async def test_a_transaction_that_cannot_begin_leaves_no_broken_connection(
+    another: Callable[[], PostgresDatabase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time limit is over, or its task is canceled, while it waits for another process."""
+    monkeypatch.setitem(postgres_database.SESSION_SETTINGS, "lock_timeout", "100ms")
+    holder, waiting = another(), another()
+
+    async def nothing(_connection: Changes) -> None:
+        return None
+
+    async with holder.write():
+        for _ in range(postgres_database.CONNECTIONS + 1):
+            with pytest.raises(DBAPIError, match="lock timeout"):
+                async with waiting.write():
+                    pass
+            with pytest.raises(DBAPIError, match="lock timeout"):
+                await waiting.transact(nothing)
+        for begin in (waiting.write().__aenter__, lambda: waiting.transact(nothing)):
+            task = asyncio.ensure_future(begin())
+            await asyncio.sleep(0.03)
+            task.cancel()
+            with pytest.raises((asyncio.CancelledError, DBAPIError)):
+                await task
+    for _ in range(3):
+        async with waiting.write() as connection:
+            assert await connection.scalar(select(func.count()).select_from(app_state)) is not None
+        await waiting.transact(nothing)
+        async with waiting.read() as connection:
+            assert await connection.scalar(select(func.count()).select_from(app_state)) is not None
+
+
+async def test_reads_do_not_wait_for_writers_that_wait(another: Callable[[], PostgresDatabase]) -> None:
+    holder, waiting = another(), another()
+
+    async def nothing(_connection: Changes) -> None:
+        return None
+
+    async with holder.write():
+        writers = [asyncio.ensure_future(waiting.transact(nothing)) for _ in range(2 * postgres_database.CONNECTIONS)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            assert await waiting.fetch("SELECT 1", ()) == [(1,)]
+            async with waiting.read() as connection:
+                assert await connection.scalar(select(func.count()).select_from(app_state)) is not None
+        assert not any(writer.done() for writer in writers)
+    await asyncio.gather(*writers)
+
+
+async def test_an_item_that_is_claimed_while_others_are_canceled_is_counted_once(
+    resources: Callable[[], Resources],
+) -> None:
+    canceling, claiming = resources(), resources()
+    await service.enqueue(canceling, "default", batch(3, batch_id="b"))
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+
+    async def claim(connection: Changes) -> None:
+        assert await store.claim(connection, "cpu") is not None
+        claimed.set()
+        await go_on.wait()
+
+    claim_task = asyncio.ensure_future(claiming.database.transact(claim, exclusive=False))
+    await claimed.wait()
+    cancel_task = asyncio.ensure_future(service.cancel_many(canceling, ItemFilter(queue_id="default")))
+    await asyncio.sleep(0.2)  # it waits for the row of the claimed item
+    go_on.set()
+    await claim_task
+    await cancel_task
+    status = (await counts.of_queue(canceling.database, "default")).queue
+    async with canceling.database.read() as connection:
+        rows = await connection.execute(select(session_queue.c.status, func.count()).group_by(session_queue.c.status))
+        stored = {row[0]: row[1] for row in rows}
+    assert sum(stored.values()) == status.total == 3
+    assert (status.pending, status.in_progress, status.canceled) == (
+        stored.get("pending", 0), stored.get("in_progress", 0), stored.get("canceled", 0),
+    )  # fmt: skip

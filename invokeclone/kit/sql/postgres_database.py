@@ -7,6 +7,7 @@ that use the database. Reads do not wait. The decision and its cost: docs/decisi
 import asyncio
 import contextlib
 import errno
+import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ CONNECTIONS = 8
 """Connections for single reads and for `transact`, and as many for SQLAlchemy's; further callers wait."""
 CONNECT_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 60
+MIGRATION_TIMEOUT_S = 24 * 3600
 LISTEN_CHECK_S = 15.0
 """Seconds between checks whether the connection that listens is alive."""
 OLDEST_SERVER = 14
@@ -84,6 +86,8 @@ class PostgresDatabase(Database):
         """
         self._url = parse_address(url)
         self._idle: list[Any] = []
+        self._writing = asyncio.Lock()
+        """Exclusive transactions of this process wait here, without a connection that reads could use."""
         self._free = asyncio.Semaphore(CONNECTIONS)
         self._engine: AsyncEngine = create_async_engine(
             self._url,
@@ -102,12 +106,12 @@ class PostgresDatabase(Database):
         """The address without its password."""
         return self._url.render_as_string(hide_password=True).replace("postgresql+asyncpg", "postgresql")
 
-    async def _connect(self) -> Any:
-        """Open a connection."""
+    async def _connect(self, command_timeout_s: float | None = COMMAND_TIMEOUT_S) -> Any:
+        """Open a connection; without a time limit for its commands if `command_timeout_s` is None."""
         dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         try:
             connection = await asyncpg.connect(
-                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=SESSION_SETTINGS
+                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, server_settings=SESSION_SETTINGS
             )
         except FileNotFoundError as error:  # the socket of a server that is stopped
             raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
@@ -127,7 +131,7 @@ class PostgresDatabase(Database):
             try:
                 yield connection
             except BaseException as error:
-                if postgres_errors.is_lost(error) or connection.is_in_transaction():
+                if _is_unusable(connection, error):
                     connection.terminate()
                 raise
             finally:
@@ -157,7 +161,13 @@ class PostgresDatabase(Database):
         self, work: Callable[[Changes], Coroutine[Any, Any, Result]], *, exclusive: bool = True
     ) -> Result:
         """Run `work` in a transaction, commit, and return its result."""
-        async with self._begin("BEGIN" if not exclusive else BEGIN_WRITE) as connection:
+        if not exclusive:
+            return await self._transact("BEGIN", work)
+        async with self._writing:
+            return await self._transact(BEGIN_WRITE, work)
+
+    async def _transact(self, begin: str, work: Callable[[Changes], Coroutine[Any, Any, Result]]) -> Result:
+        async with self._begin(begin) as connection:
             result = await work(_Transaction(connection))
             with postgres_errors.translating("COMMIT"):
                 await connection.execute("COMMIT")
@@ -168,11 +178,14 @@ class PostgresDatabase(Database):
         """Yield a connection in a transaction, rolled back unless it was committed."""
         for is_last in (False, True):
             async with contextlib.AsyncExitStack() as stack:
+                connection: Any = None
                 try:
                     connection = await stack.enter_async_context(self._borrow())
                     with postgres_errors.translating(begin):
                         await connection.execute(begin)
-                except Exception as error:
+                except BaseException as error:
+                    if connection is not None and _is_unusable(connection, error):
+                        connection.terminate()
                     if is_last or not postgres_errors.is_lost(error):
                         raise
                     self._forget_idle()
@@ -180,7 +193,7 @@ class PostgresDatabase(Database):
                 try:
                     yield connection
                 finally:
-                    await asyncio.shield(_roll_back(connection))
+                    await _end(connection)
                 return
 
     # Connections of SQLAlchemy
@@ -194,7 +207,7 @@ class PostgresDatabase(Database):
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection in an exclusive transaction: committed at the end, rolled back on an error."""
-        async with self._transaction(BEGIN_WRITE) as connection:
+        async with self._writing, self._transaction(BEGIN_WRITE) as connection:
             yield connection
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
@@ -212,20 +225,22 @@ class PostgresDatabase(Database):
                 try:
                     with postgres_errors.translating(begin):
                         await driver.execute(begin)
-                except Exception as error:
-                    if not postgres_errors.is_lost(error):
+                except BaseException as error:
+                    driver.terminate()  # it may be in a transaction that has failed, or that still begins
+                    await asyncio.shield(connection.invalidate())
+                    if is_last or not postgres_errors.is_lost(error):
                         raise
-                    await connection.invalidate()
-                    if is_last:
-                        raise
+                    await self._engine.dispose()  # the server was restarted: the idle connections are lost, too
                     continue
                 try:
                     with postgres_errors.internal_translated():
                         yield connection
                 finally:
-                    await asyncio.shield(_roll_back(driver))
-                    if driver.is_closed():
-                        await connection.invalidate()
+                    try:
+                        await _end(driver)
+                    finally:
+                        if driver.is_closed():
+                            await asyncio.shield(connection.invalidate())
                 return
             finally:
                 await asyncio.shield(connection.close())
@@ -325,7 +340,8 @@ class PostgresDatabase(Database):
         """Migrate the schema to the newest revision, one process at a time."""
         connection = await self._connect_or_explain()
         try:
-            await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=None)
+            await connection.execute("SET lock_timeout = 0")  # another server may be migrating
+            await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S)
             revisions = migrations.revisions()
             current = await self._check_revision(connection, revisions)
             if current != revisions[-1]:
@@ -336,7 +352,8 @@ class PostgresDatabase(Database):
 
     async def _upgrade(self, *, is_empty: bool) -> None:
         """Apply all migrations in one transaction."""
-        engine = create_async_engine(self._url, poolclass=NullPool, async_creator=self._connect)
+        connect = functools.partial(self._connect, None)
+        engine = create_async_engine(self._url, poolclass=NullPool, async_creator=connect)
         async with engine.begin() as connection:
             await migrations.upgrade_postgres(connection, is_empty=is_empty)
         await engine.dispose()
@@ -371,6 +388,25 @@ async def _close(connection: Any) -> None:
     """Close a connection; a server that does not answer is not waited for."""
     with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
         await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+def _is_unusable(connection: Any, error: BaseException) -> bool:
+    """Return whether a connection may be in a transaction after an error, or is lost.
+
+    After a cancellation the driver does not know its state: the statement may still run.
+    """
+    if connection.is_closed() or not isinstance(error, Exception) or postgres_errors.is_lost(error):
+        return True
+    return bool(connection.is_in_transaction())
+
+
+async def _end(connection: Any) -> None:
+    """Roll back what is not committed; close the connection if that is cancelled half-way."""
+    try:
+        await asyncio.shield(_roll_back(connection))
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
 
 
 async def _roll_back(connection: Any) -> None:

@@ -51,6 +51,8 @@ def internal_translated() -> Iterator[None]:
 def translate(sql: str, error: BaseException) -> DBAPIError:
     """Return SQLAlchemy's error for one of the driver."""
     kind = next((kind for cause, kind in _KINDS if isinstance(error, cause)), OperationalError)
+    if kind is InterfaceError and is_lost(error):  # callers try again after an OperationalError
+        kind = OperationalError
     return kind(sql, None, error)
 
 

@@ -141,7 +141,8 @@ class Agent:
         delay, reported = self._first_delay_s, ""
         try:
             while not self._stopping.is_set():
-                reason = await self._serve_once()
+                # The process may have ended while there was no connection: then its claim must not be renewed.
+                reason = await self._serve_once() if self._process.ended is None else self._process.ended
                 if self._stopping.is_set():
                     return
                 if self._process.ended is not None:
@@ -302,6 +303,9 @@ class Agent:
     async def _greet(self, process: _Process, hello: Message) -> None:
         """Start the process, or send one that runs what has changed, and the server what it did not receive."""
         packs = list(hello.get("packs") or [])
+        if process.ended is not None:
+            self._outgoing.put_nowait(None)
+            return
         if process.link is None:
             self._packs = packs
             try:

@@ -242,7 +242,14 @@ class JoinedWorkers:
                 await self._end_reported(joined, message)
                 return False
             case {"kind": str(kind)} if kind in MESSAGES:
-                self._supervisor.receive(worker, message)
+                try:
+                    self._supervisor.receive(worker, message)
+                except (TypeError, ValueError, KeyError, AttributeError):
+                    extra = worker.log_fields("read_message")
+                    _log.exception(
+                        "the worker for %s sent a message that cannot be handled", worker.device, extra=extra
+                    )
+                    return False
             case _:
                 extra = worker.log_fields("read_message")
                 _log.warning("the worker for %s sent an unknown message", worker.device, extra=extra)

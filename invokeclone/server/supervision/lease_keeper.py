@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,6 +24,7 @@ class LeaseKeeper:
         self._supervisor = supervisor
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
+        self._last_round_at: float | None = None
 
     async def start(self) -> None:
         """Start with an immediate run, for items whose server has died."""
@@ -41,10 +43,21 @@ class LeaseKeeper:
                 await self.run_once()
             except (SQLAlchemyError, OSError) as error:
                 _log.warning("cannot renew leases: %s", error, extra={"action": "renew_leases"})
+            except Exception:  # noqa: BLE001  (without renewals other servers would interrupt this one's items)
+                _log.exception("leases could not be renewed or ended", extra={"action": "renew_leases"})
             await asyncio.sleep(self._interval_s)
 
     async def run_once(self) -> None:
-        """Renew first: after this machine was suspended, the leases of its own live workers are over, too."""
+        """Renew first: after this machine was suspended, the leases of its own live workers are over, too.
+
+        After an interruption of the database the leases of all servers are over: each gets the time of a round to renew its
+        own before any of them is ended.
+        """
+        previous, started = self._last_round_at, time.monotonic()
         await leases.renew(self._resources, self._supervisor.live_worker_ids)
+        self._last_round_at = started
+        is_late = previous is None or started - previous > 2 * self._interval_s
+        if is_late and self._resources.database.is_shared:
+            return
         if await leases.rescue(self._resources):
             self._supervisor.wake()

@@ -413,6 +413,11 @@ class Supervisor:
         return [worker.worker_id for worker in self._workers if worker.link is not None]
 
     @property
+    def local_worker_ids(self) -> list[str]:
+        """The ids of the workers that are processes of this server."""
+        return [worker.worker_id for worker in self._workers if worker.link is not None and worker.name is None]
+
+    @property
     def pids(self) -> list[int]:
         """The process ids of the running workers."""
         return [worker.link.pid for worker in self._workers if worker.link is not None]
