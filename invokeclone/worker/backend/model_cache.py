@@ -234,7 +234,8 @@ class _Fetch:
         with await in_thread(_open, path) as target:
             position = target.tell()
             if position > file.size:
-                position = target.truncate(0)
+                target.seek(0)
+                position = target.truncate()
             self._done += position
             while position < file.size:
                 before = position

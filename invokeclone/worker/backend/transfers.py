@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 IMAGES = "/api/v1/workers/items/{item_id}/images"
 """Path of the images of an item. Names are in the query, as a path would be normalized."""
-RETRY_S = (0.2, 1.0, 3.0, 10.0)
-"""Delays before a transfer is tried again after the connection was cut."""
+RETRY_S = (0.2, 1.0, 3.0, 10.0, 10.0, 10.0)
+"""Delays before a transfer is tried again after the connection was cut: longer than the lease of a claim in all."""
 _LENGTH = struct.Struct(">I")
 MAX_HEADER = 16 * 1024 * 1024
 MAX_THUMBNAIL = 1024 * 1024
