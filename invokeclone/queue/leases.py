@@ -46,7 +46,7 @@ class ItemNotHeld(Conflict):
         super().__init__(f"Item {item_id} is not held by this worker: it has ended, or another worker has claimed it")
 
 
-def _leased_by_workers() -> Select[Any]:
+def _select_leased() -> Select[Any]:
     """Select the leased items of `worker_ids` that no other transaction is changing, which may be ending them."""
     item = session_queue.alias("leased").c
     is_leased = item.lease_expires_at.is_not(None)
@@ -57,7 +57,7 @@ def _leased_by_workers() -> Select[Any]:
 _ANY_LEASE = PreparedStatement(select(columns.item_id).where(_LEASED).limit(1))
 _RENEW = PreparedStatement(
     update(session_queue)
-    .where(columns.item_id.in_(_leased_by_workers()))
+    .where(columns.item_id.in_(_select_leased()))
     .values(lease_expires_at=database_now_plus(parameter("lease_s")))
 )
 
