@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Locator, Request, expect
+from playwright.async_api import TimeoutError as BrowserTimeout
 
 from tests.official_ui.conftest import UI
 from tests.official_ui.sdxl import number, wait_until_completed
@@ -33,8 +34,16 @@ async def choose_model(ui: UI, name: str) -> None:
 async def choose(ui: UI, label: str, option: str) -> None:
     """Choose an entry of a list with a label."""
     group = ui.page.get_by_role("group").filter(has=ui.page.get_by_text(label, exact=True)).last
-    await group.get_by_role("combobox").click()
-    await ui.page.get_by_role("option", name=option, exact=True).click()
+    entry = ui.page.get_by_role("option", name=option, exact=True)
+    for wait_ms in (5_000, 10_000, None):  # the form is drawn anew after a change of the model, which closes the list
+        await group.get_by_role("combobox").click()
+        try:
+            await entry.click(timeout=wait_ms)
+            break
+        except BrowserTimeout:
+            if wait_ms is None:
+                raise
+            await ui.page.keyboard.press("Escape")
     await expect(group).to_contain_text(option)
 
 
