@@ -193,14 +193,20 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def ask(tools: Tools, engine: FakeEngine, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
+def runs(tools: Tools, engine: FakeEngine) -> Tools:
+    """Return the tools of the worker that runs the nodes of `ask`; a module may replace it."""
+    return replace(tools, engine=engine)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ask(runs: Tools, claims: Claims, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
     """Run a node that calls a function with its context, and return what that returned or raise what it raised."""
 
     async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
         answers: list[Any] = []
         toys.CALL.append(lambda context: answers.append(question(context)))
-        claimed_item = make.item({"ask": {"type": "toy_context", **fields}}, **(item or {}))
-        runner = SessionRunner(replace(tools, engine=engine), make_context)  # type: ignore[arg-type]
+        claimed_item = await claims.add(make.item({"ask": {"type": "toy_context", **fields}}, **(item or {})))
+        runner = SessionRunner(runs, make_context)
         try:
             outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)
         finally:

@@ -1,6 +1,5 @@
 """What nodes ask of the context, asked from a node of a running session; stores are real, models are fake."""
 
-import asyncio
 import base64
 import io
 import logging
@@ -8,7 +7,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import orjson
@@ -37,14 +35,12 @@ from invokeclone.presets import store as presets_store
 from invokeclone.presets.schemas import PresetForm, PresetType, SystemPromptWithoutId
 from invokeclone.tables import users
 from invokeclone.users.current import SYSTEM
-from invokeclone.worker.interfaces.context import Context, make_context
+from invokeclone.worker.interfaces.context import Context
 from invokeclone.worker.interfaces.models import AmbiguousModel
 from invokeclone.worker.interfaces.progress import progress_fraction
 from invokeclone.worker.interfaces.tools import Tools
-from invokeclone.worker.loop import Outcome
-from invokeclone.worker.runner import SessionRunner
 from tests.worker.conftest import Ask, FakeEngine
-from tests.worker.joined import Claims, Link, join
+from tests.worker.joined import Link, join
 
 
 @pytest.fixture(params=["local", "joined"])
@@ -52,26 +48,6 @@ def runs(request: pytest.FixtureRequest, tools: Tools, engine: FakeEngine, link:
     """Return the tools of a worker on the server's database and files, or of one that has neither."""
     local: Tools = replace(tools, engine=engine)  # type: ignore[arg-type]
     return local if request.param == "local" else join(local, link, tmp_path / "joined")
-
-
-@pytest.fixture
-def ask(runs: Tools, claims: Claims, make: Any, toys: ModuleType, canceled: threading.Event) -> Ask:
-    """Run a node that calls a function with its context, and return what that returned or raise what it raised."""
-
-    async def act(question: Callable[[Context], Any], item: dict[str, Any] | None = None, **fields: Any) -> Any:
-        answers: list[Any] = []
-        toys.CALL.append(lambda context: answers.append(question(context)))
-        claimed_item = await claims.add(make.item({"ask": {"type": "toy_context", **fields}}, **(item or {})))
-        runner = SessionRunner(runs, make_context)
-        try:
-            outcome: Outcome = await asyncio.to_thread(runner.run, claimed_item, canceled)
-        finally:
-            toys.CALL.clear()
-        if outcome.error:
-            raise AssertionError(outcome.error.error_traceback)
-        return answers[0]
-
-    return act
 
 
 async def error_text(
