@@ -1,7 +1,7 @@
 # `make` lists the targets.
 PYTHON := .venv/bin/python
 
-.PHONY: help check lint types imports migrations tests clients slow postgres wheel format docs lock
+.PHONY: help check lint types imports migrations tests clients slow postgres cluster wheel format docs lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,13 @@ ON_POSTGRES := tests/boards tests/conformance tests/downloads tests/images tests
 
 postgres: ## run the tests of all packages with SQL on PostgreSQL
 	$(PYTHON) -m pytest $(PARALLEL) --postgresql $(ON_POSTGRES)
+
+CLUSTER := tests/conformance tests/kit/storage tests/cluster tests/server/joined tests/server/peers tests/whole/test_cluster_faults.py \
+	tests/whole/test_joined_workers.py tests/whole/test_ray.py tests/whole/test_run_cluster.py tests/whole/test_s3.py tests/whole/test_several_servers.py
+
+cluster: ## run the tests of installations on several machines, with 20 minutes of faults, and their benchmark; needs `.[ray]`
+	$(PYTHON) -m pytest -m "slow or not slow" $(CLUSTER)
+	$(PYTHON) scripts/benchmark_cluster.py
 
 wheel: ## build the wheel, install it outside the checkout, serve and generate an image; other Pythons without torch
 	$(PYTHON) scripts/check_wheel.py
