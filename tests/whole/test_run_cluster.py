@@ -35,6 +35,7 @@ def installation(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[s
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
+        process.stdout.close()
 
 
 @pytest.mark.slow
