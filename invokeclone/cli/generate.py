@@ -31,6 +31,7 @@ from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.queue import claims
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store
 from invokeclone.queue.batches import Batch, expand
@@ -181,7 +182,7 @@ async def _finish(resources: Resources, item: ClaimedItem, progress: _Progress) 
     finally:
         canceled.set()
         session = outcome.session_json
-        await queue.finish(resources, item.item_id, outcome.status, session_json=session, error=outcome.error)
+        await claims.finish(resources, item.item_id, outcome.status, session_json=session, error=outcome.error)
     if outcome.error is not None:
         raise CommandError(f"{outcome.error[0]}: {outcome.error[1]}", FAILED)
 

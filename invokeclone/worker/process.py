@@ -24,7 +24,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
-from invokeclone.queue import leases, service
+from invokeclone.queue import claims, leases
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.backend.http import HttpTransport
 from invokeclone.worker.backend.joined import JoinedBackend
@@ -69,13 +69,13 @@ class DatabaseQueue:
             if item is not None:
                 return item
         self._claim_failed = True
-        item = await service.claim(self._resources, self._device, self._engine.resident(), worker_id=self._worker_id)
+        item = await claims.claim(self._resources, self._device, self._engine.resident(), worker_id=self._worker_id)
         self._claim_failed = False
         return item
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
         """Store session and status; return whether the item was still held by this claim."""
-        finished = await service.finish(
+        finished = await claims.finish(
             self._resources,
             item.item_id,
             outcome.status,
@@ -87,7 +87,7 @@ class DatabaseQueue:
 
     async def is_running(self, item: ClaimedItem) -> bool:
         """Return whether the item's row is in progress, by this claim."""
-        return await service.is_running(self._resources, item.item_id, item.fence)
+        return await claims.is_running(self._resources, item.item_id, item.fence)
 
 
 class Process:

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from invokeclone.queue import copying, leases, service
+from invokeclone.queue import claims, copying, leases
 from invokeclone.queue import outbox as events
 from invokeclone.queue import store as items
 from invokeclone.queue.outbox import UserBatch
@@ -172,7 +172,7 @@ async def tokens(run: Calls) -> None:
 @case
 async def claims_of_joined_workers(run: Calls) -> None:
     await add(run, runs=2)
-    item = await service.claim(run.resources, "cpu", worker_id="joined:w")
+    item = await claims.claim(run.resources, "cpu", worker_id="joined:w")
     assert item is not None
     for fence in (item.fence, item.fence + 1):
         await run(leases.require_claim, item.item_id, fence)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from invokeclone.kit import log
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import leases, service
+from invokeclone.queue import claims, leases
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
@@ -127,13 +127,13 @@ class WorkerCalls:
 
     async def _claim(self, arguments: _Claim) -> dict[str, Any]:
         item, self._lost_claim = self._lost_claim, None
-        if item is None or not await service.is_running(self._resources, item.item_id, item.fence):
+        if item is None or not await claims.is_running(self._resources, item.item_id, item.fence):
             worker = self._worker
-            item = await service.claim(self._resources, worker.device, arguments.resident, worker_id=worker.worker_id)
+            item = await claims.claim(self._resources, worker.device, arguments.resident, worker_id=worker.worker_id)
         if item is None:
             return {"item": None}
         if len(item.session) + len(item.workflow or "") > MAX_ITEM_CHARACTERS:
-            await service.finish(
+            await claims.finish(
                 self._resources, item.item_id, "failed", error=_too_large(self._worker.device), fence=item.fence
             )
             return {"item": None}
@@ -143,7 +143,7 @@ class WorkerCalls:
     async def _finish(self, arguments: _Finish) -> dict[str, Any]:
         if not await self._is_own(arguments):
             return {"finished": False}
-        finished = await service.finish(
+        finished = await claims.finish(
             self._resources,
             arguments.item_id,
             arguments.status,  # type: ignore[arg-type]  # one of the pattern
