@@ -49,6 +49,31 @@ async def claim(
     return item
 
 
+class WorkerClaims:
+    """Claims items for one worker, which runs one at a time."""
+
+    def __init__(self, resources: Resources, device: str, worker_id: str) -> None:
+        """Claim for `worker_id` on `device`."""
+        self._resources = resources
+        self._device = device
+        self._worker_id = worker_id
+        self.is_uncertain = False
+        """Whether the worker may hold an item without knowing it: the result of its last claim was lost."""
+
+    async def claim(self, resident: Collection[str] = ()) -> ClaimedItem | None:
+        """Claim the next item, or return the one that the worker holds if that is uncertain."""
+        if self.is_uncertain:
+            item = await leases.get_held_claim(self._resources, self._worker_id)
+            if item is not None:
+                report(self._resources, [await chain.status_event(self._resources.database, item)])
+                self.is_uncertain = False
+                return item
+        self.is_uncertain = True
+        item = await claim(self._resources, self._device, resident, worker_id=self._worker_id)
+        self.is_uncertain = False
+        return item
+
+
 async def finish(
     resources: Resources,
     item_id: int,
@@ -61,13 +86,15 @@ async def finish(
     """Save an item's session (the part after its graph, see `GraphExecutionState.rest_json`) and set its final status.
 
     Returns the item, or None without an event if it had ended already, is deleted, or was claimed again since the claim
-    with `fence`.
+    with `fence`. A repetition, after an error left open whether the item has ended, is reported as the first call would be.
     """
 
     async def end(connection: Changes) -> tuple[Item | None, list[Event]]:
-        if session_json is not None:
+        item = await store.set_status(connection, item_id, status, error, fence=fence, rest=session_json)
+        if item is None:
+            item = await store.find_ended(connection, item_id, status, error, fence)
+        if item is None and session_json is not None:
             await store.save_session(connection, item_id, session_json, fence=fence)
-        item = await store.set_status(connection, item_id, status, error, fence=fence)
         events: list[Event] = [await chain.status_event(connection, item)] if item else []
         await bulk_counts.sum_up(connection, item_id)
         return item, events + await chain.settle_calls(connection, item)

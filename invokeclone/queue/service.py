@@ -3,15 +3,18 @@
 Workers are notified of cancels by events; their own operations are in `claims`.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
+
+from sqlalchemy.exc import OperationalError
 
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, capacity, reorder, store
+from invokeclone.kit.sql.transactions import Changes, CommitUnknown
+from invokeclone.queue import bulk, capacity, insertion, reorder, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -22,6 +25,7 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.insertion import BatchColumns
 from invokeclone.queue.reorder import QueuePosition
 from invokeclone.queue.reports import report
 from invokeclone.queue.rows import Item
@@ -82,29 +86,26 @@ async def enqueue(
         batch.check(limits)
 
     async def add(connection: Changes) -> tuple[int, int, list[int]]:
-        pending, highest = await store.count_pending(connection, queue_id)
-        free = await capacity.measure(connection, resources.settings, pending, user.user_id)
+        free = await capacity.measure(connection, resources.settings, queue_id, user.user_id)
         free.check(batch.requested, whole=whole)
         batch.check_capacity(limits, free.items)
-        priority = highest + 1 if prepend else 0
-        item_ids = await store.add(
-            connection,
-            expand(batch, free.items),
-            queue_id=queue_id,
-            batch_id=batch.batch_id,
-            priority=priority,
-            origin=batch.origin,
-            destination=batch.destination,
-            user_id=user.user_id,
-            workflow=batch.workflow_json,
+        priority = free.highest_priority + 1 if prepend else 0
+        columns = BatchColumns(
+            queue_id, batch.batch_id, priority, batch.origin, batch.destination, user.user_id, batch.workflow_json
         )
+        item_ids = await insertion.add(connection, expand(batch, free.items), columns)
         enqueued = len(item_ids)
         item_ids.reverse()
         if "batch_id" in batch.model_fields_set:  # the batch may already have items
             item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
         return priority, enqueued, item_ids
 
-    priority, enqueued, item_ids = await resources.database.transact(add)
+    try:
+        priority, enqueued, item_ids = await resources.database.transact(add)
+    except CommitUnknown as unknown:
+        priority, enqueued, item_ids = unknown.result
+        if not await _is_stored(resources, batch.batch_id, item_ids):
+            raise
     result = EnqueueBatchResult(
         queue_id=queue_id,
         enqueued=enqueued,
@@ -124,6 +125,14 @@ async def enqueue(
     )
     report(resources, [event])
     return result
+
+
+async def _is_stored(resources: Resources, batch_id: str, item_ids: Sequence[int]) -> bool:
+    """Return whether the database has the items of a batch; False if it cannot be reached."""
+    with contextlib.suppress(OperationalError):
+        items = await store.list_items(resources.database, item_ids[:1])
+        return [item.batch_id for item in items] == [batch_id]
+    return False
 
 
 async def retry(
@@ -146,8 +155,7 @@ async def retry(
         ended = [item for item in items if item.status in ("failed", "canceled")]
         if not ended:
             return []
-        pending, _ = await store.count_pending(connection, queue_id)
-        free = await capacity.measure(connection, resources.settings, pending, user.user_id)
+        free = await capacity.measure(connection, resources.settings, queue_id, user.user_id)
         free.check(len(ended), whole=False)
         for item in ended[: free.items]:
             await store.repeat(connection, item.item_id)

@@ -312,10 +312,12 @@ async def test_an_item_that_is_claimed_while_others_are_canceled_is_counted_once
     await service.enqueue(canceling, "default", batch(3, batch_id="b"))
     claimed, go_on = asyncio.Event(), asyncio.Event()
 
-    async def claim(connection: Changes) -> None:
+    async def claim(connection: Any) -> None:
+        await connection.fetch_rows("BEGIN", ())
         assert await store.claim(connection, "cpu") is not None
         claimed.set()
         await go_on.wait()
+        await connection.fetch_rows("COMMIT", ())
 
     claim_task = asyncio.ensure_future(claiming.database.transact(claim, exclusive=False))
     await claimed.wait()

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.clock import database_now
+from invokeclone.kit.sql.functions import database_now
 from invokeclone.kit.sql.prepared_statements import PreparedStatement
 from invokeclone.queue import claims, leases, service, store
 from invokeclone.queue.batches import Batch

@@ -215,6 +215,9 @@ class TestRawMessages:
             assert (await cluster.row(item_id))["status"] == "in_progress"
             failed = own | {"status": "failed", "error": ["ValueError", "no", "trace"]}
             assert (await call(8, "queue.finish", failed))["value"] == {"finished": True}
+            repeated = await call(9, "queue.finish", failed)  # a server that was restarted has no results of calls
+            assert repeated["value"] == {"finished": True}
+            assert (await call(10, "queue.finish", own | {"status": "completed"}))["value"] == {"finished": False}
         assert (await cluster.row(item_id))["error_message"] == "no"
 
 
