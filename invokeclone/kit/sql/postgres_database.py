@@ -116,31 +116,43 @@ class PostgresDatabase(Database):
 
     # Single reads and prepared transactions
 
-    @contextlib.asynccontextmanager
-    async def _borrow(self) -> AsyncIterator[Any]:
-        """Yield a connection without a transaction; it is closed if an error may have left one."""
-        async with self._free:
+    async def _take(self) -> Any:
+        """Return a connection without a transaction, until `_give_back`."""
+        await self._free.acquire()
+        try:
             connection = self._idle.pop() if self._idle else None
             if connection is None or connection.is_closed():
                 with postgres_errors.translating("connect"):
                     connection = await self._connect()
-            try:
-                yield connection
-            except BaseException as error:
-                if _is_unusable(connection, error):
-                    connection.terminate()
-                raise
-            finally:
-                if not connection.is_closed():
-                    self._idle.append(connection)
+        except BaseException:
+            self._free.release()
+            raise
+        return connection
+
+    def _give_back(self, connection: Any, error: BaseException | None = None) -> None:
+        """Keep a connection for the next user; close it if an error may have left a transaction."""
+        if error is not None and _is_unusable(connection, error):
+            connection.terminate()
+        if not connection.is_closed():
+            self._idle.append(connection)
+        self._free.release()
+
+    async def _run(self, work: Callable[[Any], Coroutine[Any, Any, Result]]) -> Result:
+        """Run `work` on a connection without a transaction."""
+        connection = await self._take()
+        try:
+            result = await work(connection)
+        except BaseException as error:
+            self._give_back(connection, error)
+            raise
+        self._give_back(connection)
+        return result
 
     async def fetch(self, sql: str, values: Any) -> Rows:
         """Run one SELECT on its own; once more on a new connection if the server closed the idle one."""
         for is_last in (False, True):
             try:
-                async with self._borrow() as connection:
-                    with postgres_errors.translating(sql):
-                        return [tuple(row) for row in await connection.fetch(sql, *values)]
+                return await self._run(lambda connection: _Statements(connection).fetch_rows(sql, values))
             except Exception as error:
                 if is_last or not postgres_errors.is_lost(error):
                     raise
@@ -161,35 +173,36 @@ class PostgresDatabase(Database):
         Raises CommitUnknown if the connection is lost while the transaction is committed.
         """
         if not exclusive:
-            async with self._borrow() as connection:
-                return await work(_Statements(connection))
-        async with self._writing, self._begin(BEGIN_WRITE) as connection:
-            result = await work(_Statements(connection))
-            await _commit(connection, result)
+            return await self._run(lambda connection: work(_Statements(connection)))
+        async with self._writing:
+            connection = await self._begin()
+            try:
+                result = await work(_Statements(connection))
+                await _commit(connection, result)
+            except BaseException as error:
+                try:
+                    await _end(connection)
+                finally:
+                    self._give_back(connection, error)
+                raise
+            self._give_back(connection)
             return result
 
-    @contextlib.asynccontextmanager
-    async def _begin(self, begin: str) -> AsyncIterator[Any]:
-        """Yield a connection in a transaction, rolled back unless it was committed."""
+    async def _begin(self) -> Any:
+        """Return a connection in an exclusive transaction; another one if the server closed the idle one."""
         for is_last in (False, True):
-            async with contextlib.AsyncExitStack() as stack:
-                connection: Any = None
-                try:
-                    connection = await stack.enter_async_context(self._borrow())
-                    with postgres_errors.translating(begin):
-                        await connection.execute(begin)
-                except BaseException as error:
-                    if connection is not None and _is_unusable(connection, error):
-                        connection.terminate()
-                    if is_last or not postgres_errors.is_lost(error):
-                        raise
-                    self._forget_idle()
-                    continue
-                try:
-                    yield connection
-                finally:
-                    await _end(connection)
-                return
+            connection = await self._take()
+            try:
+                with postgres_errors.translating(BEGIN_WRITE):
+                    await connection.execute(BEGIN_WRITE)
+            except BaseException as error:
+                self._give_back(connection, error)
+                if is_last or not postgres_errors.is_lost(error):
+                    raise
+                self._forget_idle()
+            else:
+                return connection
+        raise AssertionError
 
     # Connections of SQLAlchemy
 
