@@ -28,7 +28,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.server.joined.protocol import PATH, PROTOCOL
 from invokeclone.users import worker_tokens
@@ -76,9 +76,9 @@ def claim_in_process(root: Path, address: str | None, number: int, barrier: Any,
 
     async def worker(name: str) -> int:
         resources, count = resources_of(root, address), 0
-        await service.is_running(resources, 1)  # opens the connection
+        await claims.is_running(resources, 1)  # opens the connection
         await asyncio.to_thread(barrier.wait)
-        while await service.claim(resources, "cpu", worker_id=name) is not None:
+        while await claims.claim(resources, "cpu", worker_id=name) is not None:
             count += 1
         await resources.database.close()
         return count
@@ -148,13 +148,13 @@ async def claim_and_finish_ms(root: Path, address: str | None, items: int) -> fl
     """Return the CPU time of a worker per item."""
     resources = resources_of(root, address)
     for _ in range(items // 10):
-        await service.claim(resources, "cpu")
+        await claims.claim(resources, "cpu")
     start = time.process_time()
     for _ in range(items):
-        item = await service.claim(resources, "cpu")
+        item = await claims.claim(resources, "cpu")
         if item is None:
             raise SystemExit("too few items")
-        await service.finish(resources, item.item_id, "completed", session_json=',"results":{}}', fence=item.fence)
+        await claims.finish(resources, item.item_id, "completed", session_json=',"results":{}}', fence=item.fence)
     used = time.process_time() - start
     await resources.database.close()
     return used * 1e3 / items

@@ -31,10 +31,12 @@ from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.queue import claims, insertion
 from invokeclone.queue import service as queue
 from invokeclone.queue import store as queue_store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.generation import GenerationRequest, ModelNotFound, generation_models, resolve
+from invokeclone.queue.insertion import BatchColumns
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.cache import InvocationCache
@@ -152,17 +154,10 @@ async def _start(resources: Resources, batch: Batch) -> ClaimedItem:
     """Insert the batch's one item into the queue as `in_progress`."""
     new = next(iter(expand(batch, 1)))
     async with resources.database.write() as connection:
-        (item_id,) = await queue_store.add(
-            connection,
-            [new],
-            queue_id=queue.DEFAULT_QUEUE,
-            batch_id=batch.batch_id,
-            priority=0,
-            origin=batch.origin,
-            destination=batch.destination,
-            user_id=SYSTEM.user_id,
-            workflow=None,
+        columns = BatchColumns(
+            queue.DEFAULT_QUEUE, batch.batch_id, 0, batch.origin, batch.destination, SYSTEM.user_id, None
         )
+        (item_id,) = await insertion.add(connection, [new], columns)
         item = await queue_store.set_status(connection, item_id, "in_progress")
     if item is None:
         raise CommandError("the queue was cleared before the item could start", FAILED)
@@ -181,7 +176,7 @@ async def _finish(resources: Resources, item: ClaimedItem, progress: _Progress) 
     finally:
         canceled.set()
         session = outcome.session_json
-        await queue.finish(resources, item.item_id, outcome.status, session_json=session, error=outcome.error)
+        await claims.finish(resources, item.item_id, outcome.status, session_json=session, error=outcome.error)
     if outcome.error is not None:
         raise CommandError(f"{outcome.error[0]}: {outcome.error[1]}", FAILED)
 

@@ -31,7 +31,6 @@ from invokeclone.queue.rows import columns, has_status
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.statements import status_values
 from invokeclone.tables import queue_counts, session_graphs, session_queue
-from invokeclone.webhooks.outbox import lock_all
 
 IDLE: tuple[Status, ...] = ("pending", "waiting")
 """Active statuses that can be ended without notifying a worker."""
@@ -93,7 +92,6 @@ async def cancel_idle(
     canceled: list[tuple[int, str]] = []
     changes: Counter[CountKey] = Counter()
     values, at = item_filter.values, now()
-    await lock_all(connection)
     async with bulk_counts.without_trigger(connection):
         for status in IDLE:
             groups = await _idle(frozenset(values), status, spare_running=spare_running).rows(connection, **values)
@@ -165,7 +163,6 @@ NOT_JOINED = func.coalesce(columns.worker_id, "").not_like(f"{JOINED}%")
 
 async def cancel_interrupted(connection: Changes) -> int:
     """Cancel every running and waiting item, except those of joined workers; return their number."""
-    await lock_all(connection)
     rows = await _CANCEL_INTERRUPTED.rows(connection, at=now())
     await outbox.record_batches(connection, (UserBatch(*row[1:]) for row in rows))
     return len(rows)
@@ -207,7 +204,6 @@ def _running(filter_names: frozenset[str], *, of_worker: bool) -> PreparedStatem
 
 async def delete_items(connection: Changes, queue_id: str, item_ids: Iterable[int]) -> None:
     """Delete items of a queue; unknown ids are ignored."""
-    await lock_all(connection)
     rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
     await _decrease_counts(connection, queue_id, rows)
 
@@ -226,7 +222,6 @@ async def delete_many(
     """
     values = item_filter.values
     of_status = None if statuses is None else tuple(statuses)
-    await lock_all(connection)
     rows = await _delete_many(frozenset(values), of_status, spare_running=spare_running).rows(connection, **values)
     await _decrease_counts(connection, item_filter.queue_id, rows)
     return sorted((row[0], row[4]) for row in rows)

@@ -40,7 +40,11 @@ _COUNT = DialectSql(
     INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (queue_id, scope, name, user_id, status) DO UPDATE SET number = number + excluded.number
     """,
-    postgresql="INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number) VALUES ($1, $2, $3, $4, $5, $6)",
+    postgresql="""
+    INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number)
+    SELECT * FROM unnest(CAST($1 AS text[]), CAST($2 AS text[]), CAST($3 AS text[]), CAST($4 AS text[]), CAST($5 AS text[]),
+        CAST($6 AS integer[]))
+    """,
 )
 """In PostgreSQL the table has several rows of one key, whose sum counts: claims that overlap do not wait for each other."""
 _FORGET_EMPTY = DialectSql(
@@ -81,6 +85,17 @@ async def update_counts(connection: Changes, queue_id: str, changes: Mapping[Cou
         for scope, name in (("queue", ""), ("batch", batch_id), ("destination", destination or "")):
             numbers[scope, name, user_id, status] += number
     await run_many(connection, _COUNT, [(queue_id, *key, number) for key, number in numbers.items() if number])
+
+
+def insert_pending(queue_id: str, batch_id: str, destination: str, user_id: str, *, number: str) -> str:
+    """Return PostgreSQL's INSERT that counts new pending items, from the SQL of their values."""
+    keys = (
+        "'queue', ''",
+        f"'batch', CAST({batch_id} AS text)",
+        f"'destination', coalesce(CAST({destination} AS text), '')",
+    )
+    rows = (f"(CAST({queue_id} AS text), {key}, CAST({user_id} AS text), 'pending', {number})" for key in keys)
+    return f"INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number) VALUES {', '.join(rows)}"  # noqa: S608
 
 
 async def remove_unused(connection: Changes, batch_ids: Iterable[str], graph_ids: Iterable[int | None]) -> None:

@@ -18,7 +18,7 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import Conflict
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.clock import database_now, database_now_plus
+from invokeclone.kit.sql.functions import database_now, database_now_plus
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
@@ -28,7 +28,7 @@ from invokeclone.queue.reports import report
 from invokeclone.queue.rows import CLAIMED, RECORD, ClaimedItem, Item, columns, has_status, to_claimed_item, to_item
 from invokeclone.queue.statements import HAS_FENCE, IS_ITEM, status_values
 from invokeclone.tables import session_queue
-from invokeclone.webhooks.outbox import list_subscriptions, lock_all
+from invokeclone.webhooks.outbox import has_any, list_subscriptions
 
 MAX_INTERRUPTIONS = 3
 """Number of interruptions after which an item fails: it may be what its workers die of."""
@@ -99,6 +99,7 @@ _INTERRUPT_EXPIRED, _RELEASE_EXPIRED = _interrupt(*_EXPIRED), _release(*_EXPIRED
 _INTERRUPT_OF_WORKER, _RELEASE_OF_WORKER = _interrupt(*_OF_WORKER), _release(*_OF_WORKER)
 _HELD = (columns.worker_id == parameter("worker_id"), has_status(columns, "in_progress"))
 _HELD_ITEM = PreparedStatement(select(*RECORD).where(IS_ITEM, HAS_FENCE, *_HELD))
+_CLAIMED_BY = PreparedStatement(select(columns.item_id).where(IS_ITEM, HAS_FENCE, *_OF_WORKER))
 _LOCKED_CLAIM = PreparedStatement(
     select(columns.item_id)
     .where(IS_ITEM, HAS_FENCE, has_status(columns, "in_progress"))
@@ -145,12 +146,11 @@ async def _end_claims(
     interrupting, releasing = statements
 
     async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
-        has_webhooks = await lock_all(connection)
         items = [to_item(row) for row in sorted(await interrupting.rows(connection, at=now(), **values))]
         await releasing.rows(connection, **values)
         events: list[Event] = [await chain.status_event(connection, item) for item in items]
         ended = [item for item in items if item.status == "failed"]
-        for item in ended if has_webhooks else ():
+        for item in ended if await has_any(connection) else ():
             await outbox.record_item(connection, item, await list_subscriptions(connection, item.user_id))
         return items, events + await chain.settle_calls(connection, *ended)
 
@@ -168,6 +168,11 @@ async def get_held_item(source: Source, worker_id: str, item_id: int, fence: int
     if row is None:
         raise ItemNotHeld(item_id)
     return to_item(row)
+
+
+async def was_claimed_by(source: Source, worker_id: str, item_id: int, fence: int) -> bool:
+    """Return whether the latest claim of an item is the worker's with `fence`, even if the item has ended since."""
+    return await _CLAIMED_BY.first(source, worker_id=worker_id, item_id=item_id, with_fence=fence) is not None
 
 
 async def require_claim(connection: Changes, item_id: int, fence: int) -> None:

@@ -57,7 +57,7 @@ class UserBatch(NamedTuple):
 
 
 async def record_item(connection: Changes, item: Item, subscriptions: Subscriptions) -> None:
-    """Write the events of an item that has just ended, for the webhooks locked before."""
+    """Write the events of an item that has just ended, for its owner's webhooks."""
     if item.status == "completed" and (webhook_ids := subscriptions.get("item_completed")):
         data = _describe(item) | {"image_names": (await _image_names(connection, item.item_id))[:MAX_NAMES]}
         await outbox.add(connection, webhook_ids, "item_completed", data)
@@ -71,7 +71,7 @@ async def record_item(connection: Changes, item: Item, subscriptions: Subscripti
 async def record_batches(connection: Changes, batches: Iterable[UserBatch]) -> None:
     """Write the events of those of the batches that are done, after active items of theirs were canceled or deleted."""
     unique = set(batches)
-    if not unique or not await outbox.lock_all(connection):
+    if not unique or not await outbox.has_any(connection):
         return
     for batch in sorted(unique):
         await _record_batch(connection, batch, await outbox.list_subscriptions(connection, batch.user_id))
@@ -79,7 +79,7 @@ async def record_batches(connection: Changes, batches: Iterable[UserBatch]) -> N
 
 async def list_active(connection: Changes, queue_id: str) -> list[UserBatch]:
     """Return the batches of a queue with active items; none if there are no webhooks."""
-    if not await outbox.lock_all(connection):
+    if not await outbox.has_any(connection):
         return []
     rows = await _ACTIVE.rows(connection, queue_id=queue_id)
     return [UserBatch(queue_id, batch_id, user_id) for batch_id, user_id in rows]

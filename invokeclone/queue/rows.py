@@ -163,6 +163,11 @@ class Item:
     """Whether the item was made by a workflow call or made one; its end then affects other items."""
 
     @property
+    def error(self) -> tuple[str | None, str | None, str | None]:
+        """Class, message and traceback of its error."""
+        return self.error_type, self.error_message, self.error_traceback
+
+    @property
     def log_fields(self) -> dict[str, Any]:
         """Extra fields of log lines about the item."""
         return {"item_id": self.item_id, "batch_id": self.batch_id, "user_id": self.user_id}

@@ -1,18 +1,20 @@
-"""Operations on batches and items: each function is one transaction, after which its events are emitted.
+"""Operations of clients on batches and items: each function is one transaction, after which its events are emitted.
 
-Workers claim and finish items through this module and are notified of cancels by events.
+Workers are notified of cancels by events; their own operations are in `claims`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+import contextlib
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy.exc import OperationalError
 
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
 from invokeclone.kit.events import Event
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, bulk_counts, capacity, leases, reorder, store
+from invokeclone.kit.sql.transactions import Changes, CommitUnknown
+from invokeclone.queue import bulk, capacity, insertion, reorder, store
 from invokeclone.queue.batches import Batch, expand
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
@@ -23,14 +25,14 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.insertion import BatchColumns
 from invokeclone.queue.reorder import QueuePosition
 from invokeclone.queue.reports import report
-from invokeclone.queue.rows import ClaimedItem, Item
+from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import (
     TERMINAL,
     EnqueueBatchResult,
     RetryItemsResult,
-    Status,
 )
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
@@ -84,29 +86,26 @@ async def enqueue(
         batch.check(limits)
 
     async def add(connection: Changes) -> tuple[int, int, list[int]]:
-        pending, highest = await store.count_pending(connection, queue_id)
-        free = await capacity.measure(connection, resources.settings, pending, user.user_id)
+        free = await capacity.measure(connection, resources.settings, queue_id, user.user_id)
         free.check(batch.requested, whole=whole)
         batch.check_capacity(limits, free.items)
-        priority = highest + 1 if prepend else 0
-        item_ids = await store.add(
-            connection,
-            expand(batch, free.items),
-            queue_id=queue_id,
-            batch_id=batch.batch_id,
-            priority=priority,
-            origin=batch.origin,
-            destination=batch.destination,
-            user_id=user.user_id,
-            workflow=batch.workflow_json,
+        priority = free.highest_priority + 1 if prepend else 0
+        columns = BatchColumns(
+            queue_id, batch.batch_id, priority, batch.origin, batch.destination, user.user_id, batch.workflow_json
         )
+        item_ids = await insertion.add(connection, expand(batch, free.items), columns)
         enqueued = len(item_ids)
         item_ids.reverse()
         if "batch_id" in batch.model_fields_set:  # the batch may already have items
             item_ids = await store.list_batch(connection, queue_id, batch.batch_id)
         return priority, enqueued, item_ids
 
-    priority, enqueued, item_ids = await resources.database.transact(add)
+    try:
+        priority, enqueued, item_ids = await resources.database.transact(add)
+    except CommitUnknown as unknown:
+        priority, enqueued, item_ids = unknown.result
+        if not await _is_stored(resources, batch.batch_id, item_ids):
+            raise
     result = EnqueueBatchResult(
         queue_id=queue_id,
         enqueued=enqueued,
@@ -126,6 +125,14 @@ async def enqueue(
     )
     report(resources, [event])
     return result
+
+
+async def _is_stored(resources: Resources, batch_id: str, item_ids: Sequence[int]) -> bool:
+    """Return whether the database has the items of a batch; False if it cannot be reached."""
+    with contextlib.suppress(OperationalError):
+        items = await store.list_items(resources.database, item_ids[:1])
+        return [item.batch_id for item in items] == [batch_id]
+    return False
 
 
 async def retry(
@@ -148,8 +155,7 @@ async def retry(
         ended = [item for item in items if item.status in ("failed", "canceled")]
         if not ended:
             return []
-        pending, _ = await store.count_pending(connection, queue_id)
-        free = await capacity.measure(connection, resources.settings, pending, user.user_id)
+        free = await capacity.measure(connection, resources.settings, queue_id, user.user_id)
         free.check(len(ended), whole=False)
         for item in ended[: free.items]:
             await store.repeat(connection, item.item_id)
@@ -332,112 +338,3 @@ async def clear(resources: Resources, item_filter: ItemFilter) -> int:
 async def prune(resources: Resources, item_filter: ItemFilter) -> int:
     """Delete the selected items that have ended; return their number."""
     return await resources.database.transact(lambda connection: bulk.empty(connection, item_filter, TERMINAL))
-
-
-# For the workers
-
-
-class ItemError(NamedTuple):
-    """Class, message and traceback of the error of a failed item."""
-
-    error_type: str
-    error_message: str
-    error_traceback: str
-
-
-async def claim(
-    resources: Resources, device: str, resident: Collection[str] = (), *, worker_id: str | None = None
-) -> ClaimedItem | None:
-    """Claim the next item for `device` and `worker_id`; None if there is none or the workers are paused.
-
-    `resident` are the keys of models loaded on the device. Unless the queue is in FIFO mode, items that use them may be
-    claimed somewhat earlier (model affinity).
-    """
-    settings = resources.settings
-    fair = settings.session_queue_mode == "round_robin"
-    options: dict[str, Any] = {"round_robin": fair and settings.multiuser, "resident": resident if fair else ()}
-
-    async def take(connection: Changes) -> tuple[ClaimedItem | None, Event | None]:
-        item = await store.claim(connection, device, worker_id=worker_id, **options)
-        return item, await chain.status_event(connection, item) if item else None
-
-    item, event = await resources.database.transact(take, exclusive=False)
-    if event:
-        report(resources, [event])
-    return item
-
-
-async def finish(
-    resources: Resources,
-    item_id: int,
-    status: Status,
-    *,
-    session_json: str | None = None,
-    error: tuple[str, str, str] | None = None,
-    fence: int | None = None,
-) -> Item | None:
-    """Save an item's session (the part after its graph, see `GraphExecutionState.rest_json`) and set its final status.
-
-    Returns the item, or None without an event if it had ended already, is deleted, or was claimed again since the claim
-    with `fence`.
-    """
-
-    async def end(connection: Changes) -> tuple[Item | None, list[Event]]:
-        if session_json is not None:
-            await store.save_session(connection, item_id, session_json, fence=fence)
-        item = await store.set_status(connection, item_id, status, error, fence=fence)
-        events: list[Event] = [await chain.status_event(connection, item)] if item else []
-        await bulk_counts.sum_up(connection, item_id)
-        return item, events + await chain.settle_calls(connection, item)
-
-    item, events = await resources.database.transact(end)
-    report(resources, events)
-    return item
-
-
-async def is_running(resources: Resources, item_id: int, fence: int | None = None) -> bool:
-    """Return whether an item is running, by its claim with `fence`; False if it is deleted."""
-    return await store.get_status(resources.database, item_id, fence=fence) == "in_progress"
-
-
-async def list_active(resources: Resources, item_ids: Sequence[int]) -> set[int]:
-    """Return the items that have not ended."""
-    items = await store.list_items(resources.database, item_ids)
-    return {item.item_id for item in items if item.status not in TERMINAL}
-
-
-async def fail_orphans(resources: Resources, worker_id: str, reason: str) -> list[int]:
-    """Fail the items of a worker that died, with `reason` as the message; return their ids."""
-    error = ItemError("WorkerDied", reason, reason)
-
-    async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
-        orphans = await bulk.list_running(connection, worker_id=worker_id)
-        changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
-        await leases.release(connection, worker_id)
-        events = [await chain.status_event(connection, item) for item in changed if item]
-        return events, await chain.settle_calls(connection, *changed)
-
-    events, call_events = await resources.database.transact(fail)
-    report(resources, [*events, *call_events])
-    return [event.item_id for event in events]
-
-
-async def recover(resources: Resources, *, shared: bool = False) -> None:
-    """Reset the queue at server start: cancel interrupted items, resume the workers, prune history. Emits no events.
-
-    Items of joined workers, and all items of a database that is `shared` with other servers, end by their leases.
-    """
-    settings = resources.settings
-
-    async def order(connection: Changes) -> None:
-        if not shared:
-            await store.resume(connection)
-            await bulk.cancel_interrupted(connection)
-            await chain.settle(connection)
-            await chain.forget_devices(connection)
-        if settings.clear_queue_on_startup and settings.events_url is None:  # with one, other servers run items
-            await bulk.delete_many(connection, ItemFilter(queue_id=DEFAULT_QUEUE))
-        elif settings.max_queue_history is not None:
-            await bulk.keep_newest(connection, DEFAULT_QUEUE, settings.max_queue_history)
-
-    await resources.database.transact(order)

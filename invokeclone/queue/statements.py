@@ -4,8 +4,6 @@ Parameters have the names of the columns they are compared with; `asked` is a JS
 time, `on` a device, `with_fence` the fence of a claim or null for any.
 """
 
-from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -31,10 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from invokeclone.images.relocation.store import MOVING
-from invokeclone.kit.sql.clock import database_now_plus
-from invokeclone.kit.sql.functions import ByDatabase
-from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, members, parameter
-from invokeclone.queue import counts
+from invokeclone.kit.sql.functions import ByDatabase, database_now_plus
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, members, parameter
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (
     CLAIMED,
@@ -49,64 +45,7 @@ from invokeclone.queue.rows import (
 from invokeclone.queue.schemas import ACTIVE, STATUSES, TERMINAL, Status
 from invokeclone.queue.sessions import STORED
 from invokeclone.tables import app_state, session_graphs, session_queue
-
-ITEMS_PER_INSERT = 50
-"""Items per INSERT statement."""
-
-_BATCH_COLUMNS = (
-    "queue_id",
-    "batch_id",
-    "priority",
-    "origin",
-    "destination",
-    "user_id",
-    "workflow",
-    "created_at",
-    "graph_id",
-)
-_ITEM_COLUMNS = ("session_id", "graph_values", "field_values")
-
-
-def _insert(count: int, suffix: str = "") -> DialectSql:
-    """Return an INSERT of `count` items: first the parameters that they share, then three values per item.
-
-    Plain SQL with many rows: 1000 rows cost a fifth of what they do through SQLAlchemy one by one.
-    """
-    return DialectSql(_insert_text("?{}", count) + suffix, _insert_text("CAST(${} AS {})", count) + suffix)
-
-
-def _insert_text(placeholder: str, count: int) -> str:
-    def parameters(first: int, names: Sequence[str]) -> str:
-        return ", ".join(placeholder.format(first + number, _type(name)) for number, name in enumerate(names))
-
-    batch = (*_BATCH_COLUMNS, "updated_at")
-    shared, first = parameters(1, batch), len(batch) + 1
-    rows = (parameters(first + row * len(_ITEM_COLUMNS), _ITEM_COLUMNS) for row in range(count))
-    values = ", ".join(f"({shared}, '', {row_values})" for row_values in rows)
-    return f"INSERT INTO session_queue ({', '.join((*batch, 'session', *_ITEM_COLUMNS))}) VALUES {values}"  # noqa: S608  (only our own names)
-
-
-def _type(name: str) -> str:
-    """Return the SQL type of a column: PostgreSQL does not infer it in an INSERT of several rows."""
-    return "bigint" if columns[name].type.python_type is int else "text"
-
-
-INSERT_MANY = _insert(ITEMS_PER_INSERT)
-
-
-@cache
-def insert_some(count: int) -> DialectSql:
-    """Return an INSERT of `count` items that returns their ids."""
-    return _insert(count, " RETURNING item_id")
-
-
-LAST_ID = PreparedStatement(select(func.last_insert_id()))
-"""Selects the id of the last item that the connection inserted."""
-
-
-ADD_GRAPH = PreparedStatement(
-    insert(session_graphs).values(template=parameter("template")).returning(session_graphs.c.graph_id)
-)
+from invokeclone.webhooks.outbox import SUBSCRIPTIONS
 
 _COPIED = ("batch_id", "priority", "origin", "destination", "user_id", "field_values", "workflow", "graph_id")
 
@@ -155,8 +94,6 @@ def _in_order(query: Select[Any], *conditions: ColumnElement[bool]) -> Select[An
     return query.where(columns.item_id == id_table.c.value, *conditions).order_by(id_table.c.key)
 
 
-_HIGHEST = select(columns.priority).where(IN_QUEUE, PENDING).order_by(columns.priority.desc()).limit(1)
-COUNT_PENDING = PreparedStatement(select(counts.number_in_queue("pending"), _HIGHEST.scalar_subquery()))
 PENDING_IDS = PreparedStatement(
     select(columns.item_id).where(IN_QUEUE, PENDING).order_by(columns.priority.desc(), columns.item_id)
 )
@@ -175,6 +112,7 @@ BATCH_IDS = PreparedStatement(
     select(columns.item_id).where(columns.batch_id == parameter("batch_id"), IN_QUEUE).order_by(columns.item_id.desc())
 )
 RECORD_OF_ONE = PreparedStatement(select(*RECORD).where(IS_ITEM, IN_QUEUE))
+RECORD_OF_CLAIM = PreparedStatement(select(*RECORD).where(IS_ITEM, HAS_FENCE))
 RECORDS_IN_ORDER = PreparedStatement(_in_order(select(*RECORD)))
 RECORDS_OF_BATCHES = PreparedStatement(
     select(*RECORD).where(columns.batch_id.in_(members("batch_ids"))).order_by(columns.item_id)
@@ -232,30 +170,28 @@ def status_values(status: Status, at: Any) -> dict[str, Any]:
 
 _ERRORS = {name: parameter(f"with_{name}") for name in ("error_type", "error_message", "error_traceback")}
 
-SET_STATUS = {
-    status: PreparedStatement(
-        update(session_queue)
-        .where(IS_ITEM, columns.status.in_(ACTIVE), HAS_FENCE)
-        .values(status_values(status, parameter("at")) | _ERRORS)
-        .returning(*RECORD)
-    )
-    for status in STATUSES
-}
-"""Change the status of an active item; parameters `with_error_type`, `with_error_message`, `with_error_traceback`."""
-
 _GRAPH = func.json_extract(columns.session, "$.graph")
 _BEGINNING = literal('{"id":"') + columns.session_id + literal('","graph":') + _GRAPH
 _STATE = ByDatabase(sqlite=parameter("packed"), postgresql=_text("rest"))
 """PostgreSQL compresses long texts itself."""
+_SESSION = {"session": case((columns.graph_id.is_(None), _BEGINNING + _text("rest")), else_=_STATE)}
+"""Replaces the part of the session after the graph, given as text (`rest`) and as `sessions` stores it (`packed`)."""
 SAVE_SESSION = PreparedStatement(
-    update(session_queue)
-    .where(IS_ITEM, HAS_FENCE)
-    .values(
-        session=case((columns.graph_id.is_(None), _BEGINNING + _text("rest")), else_=_STATE),
-        updated_at=parameter("at"),
-    )
+    update(session_queue).where(IS_ITEM, HAS_FENCE).values(_SESSION | {"updated_at": parameter("at")})
 )
-"""Replace the part of the session after the graph, given as text (`rest`) and as `sessions` stores it (`packed`)."""
+
+
+def _set_status(status: Status, other_values: dict[str, Any]) -> PreparedStatement:
+    """Change the status of an active item; return its record and, if it ends, its owner's webhooks."""
+    values = status_values(status, parameter("at")) | _ERRORS | other_values
+    statement = update(session_queue).where(IS_ITEM, columns.status.in_(ACTIVE), HAS_FENCE).values(values)
+    return PreparedStatement(statement.returning(*RECORD, *([SUBSCRIPTIONS] if status in TERMINAL else [])))
+
+
+SET_STATUS = {status: _set_status(status, {}) for status in STATUSES}
+"""Parameters: `with_error_type`, `with_error_message`, `with_error_traceback`."""
+SET_STATUS_AND_SESSION = {status: _set_status(status, _SESSION) for status in STATUSES}
+"""The same with the parameters of SAVE_SESSION."""
 
 
 _CLAIM = {

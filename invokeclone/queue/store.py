@@ -4,23 +4,21 @@ A change of status is one statement that increments `status_sequence`, sets the 
 that have ended.
 """
 
-import itertools
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared_statements import Source, dialect_of, json_list, run, run_many
+from invokeclone.kit.sql.prepared_statements import Source, dialect_of, json_list
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, outbox, statements
-from invokeclone.queue.batches import NewItem
 from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.reorder import PendingItem
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
 from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
-from invokeclone.webhooks.outbox import lock_of_item
+from invokeclone.webhooks.outbox import read_subscriptions
 
 CHUNK_ITEMS = 250
 """Items per chunk of a streamed list."""
@@ -35,62 +33,7 @@ class QueueItemNotFound(NotFound):
         super().__init__(f"Queue {queue_id} has no item {item_id}")
 
 
-# Inserting
-
-
-async def add(
-    connection: Changes,
-    items: Iterable[NewItem],
-    *,
-    queue_id: str,
-    batch_id: str,
-    priority: int,
-    origin: str | None,
-    destination: str | None,
-    user_id: str,
-    workflow: str | None,
-) -> list[int]:
-    """Insert new pending items of one graph with different values; return their ids in order.
-
-    Items are generated in the database thread, so that the event loop is not blocked and not all texts are in memory.
-    """
-    at, items = now(), iter(items)
-    remaining = list(itertools.islice(items, statements.ITEMS_PER_INSERT))
-    if not remaining:
-        return []
-    graph = await statements.ADD_GRAPH.first(connection, template=remaining[0].template)
-    assert graph
-    shared = (queue_id, batch_id, priority, origin, destination, user_id, workflow, at, graph[0], at)
-    added = 0
-
-    def many() -> Iterator[tuple[Any, ...]]:
-        nonlocal remaining, added
-        while len(remaining) == statements.ITEMS_PER_INSERT:
-            yield (*shared, *_values(remaining))
-            added += len(remaining)
-            remaining = list(itertools.islice(items, statements.ITEMS_PER_INSERT))
-
-    if len(remaining) == statements.ITEMS_PER_INSERT:
-        await run_many(connection, statements.INSERT_MANY, many())
-    if remaining:
-        added += len(remaining)
-        rows = await run(connection, statements.insert_some(len(remaining)), (*shared, *_values(remaining)))
-        last = max(row[0] for row in rows)
-    else:
-        ((last,),) = await statements.LAST_ID.rows(connection)
-    await bulk_counts.update_counts(connection, queue_id, {CountKey(batch_id, destination, user_id, "pending"): added})
-    return list(range(last - added + 1, last + 1))  # ids are consecutive: no other transaction writes meanwhile
-
-
-def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
-    return itertools.chain.from_iterable(item.row for item in items)
-
-
-async def count_pending(source: Source, queue_id: str) -> tuple[int, int]:
-    """Return the number of pending items of the queue, and their highest priority (0 if there are none)."""
-    row = await statements.COUNT_PENDING.first(source, queue_id=queue_id)
-    assert row
-    return row[0], row[1] or 0
+# Pending items
 
 
 async def list_pending(source: Source, queue_id: str) -> list[int]:
@@ -266,26 +209,56 @@ async def set_status(
     error: tuple[str, str, str] | None = None,
     *,
     fence: int | None = None,
+    rest: str | None = None,
 ) -> Item | None:
-    """Set the status of an active item, and its error (class, message, traceback) if it failed.
+    """Set the status of an active item, its error (class, message, traceback) if it failed, and its session's `rest`.
 
     Writes the webhook events of an item that ends. Returns None, without a change, if the item has ended or is deleted, or
     if it was claimed again since the claim with `fence`.
     """
     kind, message, traceback = error or (None, None, None)
-    errors = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
-    subscriptions = await lock_of_item(connection, item_id) if status in TERMINAL else {}
-    row = await statements.SET_STATUS[status].first(connection, item_id=item_id, at=now(), with_fence=fence, **errors)
-    item = to_item(row) if row else None
-    if item and subscriptions:
-        await outbox.record_item(connection, item, subscriptions)
+    values: dict[str, Any] = {"with_error_type": kind, "with_error_message": message, "with_error_traceback": traceback}
+    statement = statements.SET_STATUS[status]
+    if rest is not None:
+        statement = statements.SET_STATUS_AND_SESSION[status]
+        values |= {"rest": rest, "packed": _compress(connection, rest)}
+    row = await statement.first(connection, item_id=item_id, at=now(), with_fence=fence, **values)
+    if row is None:
+        return None
+    if status not in TERMINAL:
+        return to_item(row)
+    *record, subscriptions = row
+    item = to_item(tuple(record))
+    if webhooks_by_event := read_subscriptions(subscriptions):
+        await outbox.record_item(connection, item, webhooks_by_event)
     return item
+
+
+async def find_ended(
+    source: Source, item_id: int, status: Status, error: tuple[str, str, str] | None, fence: int | None
+) -> Item | None:
+    """Return an item that the claim with `fence` has completed or failed with this result; None if there is none.
+
+    A canceled item is not returned: its user may have ended it.
+    """
+    if fence is None or status not in ("completed", "failed"):
+        return None
+    row = await statements.RECORD_OF_CLAIM.first(source, item_id=item_id, with_fence=fence)
+    item = to_item(row) if row else None
+    if item and (item.status, item.error) == (status, error or (None, None, None)):
+        return item
+    return None
+
+
+def _compress(connection: Changes, rest: str) -> bytes | None:
+    """Return a session's rest as SQLite stores it."""
+    return compress_state(rest) if dialect_of(connection) == "sqlite" else None
 
 
 async def save_session(connection: Changes, item_id: int, rest: str, *, fence: int | None = None) -> None:
     """Save the part of a session's JSON after the graph; without effect if the item is deleted or has another fence."""
     await statements.SAVE_SESSION.rows(
-        connection, item_id=item_id, rest=rest, packed=compress_state(rest), at=now(), with_fence=fence
+        connection, item_id=item_id, rest=rest, packed=_compress(connection, rest), at=now(), with_fence=fence
     )
 
 

@@ -54,8 +54,7 @@ from invokeclone.models.records.served_files import ServedModels
 from invokeclone.presets import prompts as system_prompts
 from invokeclone.presets import service as style_presets
 from invokeclone.presets.api import router as presets
-from invokeclone.queue import leases
-from invokeclone.queue import service as queue_service
+from invokeclone.queue import claims, leases
 from invokeclone.queue.api import router as queue
 from invokeclone.queue.events import QueueClearedEvent, QueueItemsCanceledEvent, QueueItemStatusChangedEvent
 from invokeclone.queue.generation.api import router as model_capabilities
@@ -261,7 +260,7 @@ async def _lifespan(
         await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(_stop_tasks, services)
-        await queue_service.recover(resources, shared=resources.database.is_shared)
+        await claims.recover(resources, shared=resources.database.is_shared)
         await intent_log.settle_all(resources, alone=True)
         settling = asyncio.create_task(intent_log.settle_regularly(resources), name="settle intents")
         stack.push_async_callback(_cancel, settling)
@@ -366,7 +365,7 @@ async def _cancel(task: "asyncio.Task[None]") -> None:
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:
     """Fail what the worker was running, and remove what it had half-written."""
-    await queue_service.fail_orphans(resources, worker_id, reason)
+    await claims.fail_orphans(resources, worker_id, reason)
     await intent_log.settle_all(resources)
 
 

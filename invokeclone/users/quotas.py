@@ -8,9 +8,11 @@ counted without intermediates and uploads. What pending items will produce is no
 count any more.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import orjson
 from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -55,14 +57,13 @@ class Allowance(NamedTuple):
     quota: int
 
 
-_QUOTAS = (
-    select(users.c.is_admin, user_quotas.c.name, user_quotas.c.value)
-    .select_from(users.outerjoin(user_quotas))
-    .where(users.c.user_id == parameter("user_id"))
+_EXCEPTIONS = select(func.json_group_array(func.json_array(user_quotas.c.name, user_quotas.c.value)))
+OF_USER = (
+    select(users.c.is_admin).where(users.c.user_id == parameter("user_id")).scalar_subquery(),
+    _EXCEPTIONS.where(user_quotas.c.user_id == parameter("user_id")).scalar_subquery(),
 )
-_READ = PreparedStatement(_QUOTAS)
-_LOCK = PreparedStatement(_QUOTAS.with_for_update(key_share=True, of=users))
-"""Locks the user where the database has row locks, so that concurrent transactions do not exceed a quota together."""
+"""Selects what the quotas of the user `user_id` follow from: see `allowance`."""
+_READ = PreparedStatement(select(*OF_USER))
 _PENDING = PreparedStatement(
     select(func.count())
     .select_from(session_queue)
@@ -82,9 +83,16 @@ _IMAGES = PreparedStatement(
 )
 
 
-async def allowance(connection: Changes, settings: Settings, user_id: str) -> Allowance | None:
-    """Return how many items a user may enqueue in this transaction; None: any number. Raises DailyQuotaReached."""
-    limits = _limits(settings, await _LOCK.rows(connection, user_id=user_id))
+async def allowance(
+    connection: Changes, settings: Settings, user_id: str, of_user: Sequence[Any] | None = None
+) -> Allowance | None:
+    """Return how many items a user may enqueue in this exclusive transaction; None: any number.
+
+    The columns OF_USER are read unless they are given. Raises DailyQuotaReached.
+    """
+    if of_user is None:
+        (of_user,) = await _READ.rows(connection, user_id=user_id)
+    limits = _limits(settings, *of_user)
     daily, pending = limits["images_per_day"].limit, limits["pending_items"].limit
     if daily is not None and await _measure(connection, "images_per_day", user_id) >= daily:
         raise DailyQuotaReached(daily, datetime.now(UTC))
@@ -95,19 +103,20 @@ async def allowance(connection: Changes, settings: Settings, user_id: str) -> Al
 
 async def get(source: Source, settings: Settings, user_id: str) -> QuotaDTO:
     """Return a user's quotas and what is used of them. Raises UserNotFound."""
-    rows = await _READ.rows(source, user_id=user_id)
-    if not rows:
+    row = await _READ.first(source, user_id=user_id)
+    if row is None or row[0] is None:
         raise UserNotFound(user_id)
     states = {
         name: state.model_copy(update={"used": await _measure(source, name, user_id)})
-        for name, state in _limits(settings, rows).items()
+        for name, state in _limits(settings, *row).items()
     }
     return QuotaDTO(user_id=user_id, **states)
 
 
 async def change(connection: AsyncConnection, user_id: str, values: dict[str, int | None]) -> None:
     """Set quotas of a user instead of the defaults; None: no limit. Raises UserNotFound."""
-    if not await _READ.rows(connection, user_id=user_id):
+    row = await _READ.first(connection, user_id=user_id)
+    if row is None or row[0] is None:
         raise UserNotFound(user_id)
     await reset(connection, user_id, tuple(values))
     for name, value in values.items():
@@ -120,14 +129,13 @@ async def reset(connection: AsyncConnection, user_id: str, names: tuple[str, ...
     await connection.execute(delete(user_quotas).where(of_user, user_quotas.c.name.in_(names)))
 
 
-def _limits(settings: Settings, rows: list[tuple[Any, ...]]) -> dict[QuotaName, QuotaState]:
-    """Return the limits that follow from the rows of _QUOTAS; a deleted user is nobody's administrator."""
-    is_admin = bool(rows and rows[0][0])
+def _limits(settings: Settings, is_admin: int | None, exceptions_json: str) -> dict[QuotaName, QuotaState]:
+    """Return the limits that follow from the columns OF_USER; a deleted user (null) is no administrator."""
     defaults: dict[QuotaName, int | None] = {
         "pending_items": settings.max_pending_items_per_user,
         "images_per_day": settings.max_images_per_user_per_day,
     }
-    exceptions = {name: value for _, name, value in rows if name is not None}
+    exceptions: dict[str, int | None] = dict(orjson.loads(exceptions_json))
     return {
         name: QuotaState(
             limit=exceptions.get(name, None if is_admin else default),

@@ -7,12 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import insert, literal_column, select
+from sqlalchemy import ColumnElement, insert, literal_column, select
 
+from invokeclone.kit.sql.functions import ByDatabase
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.tables import session_queue, users, webhook_deliveries, webhooks
+from invokeclone.tables import users, webhook_deliveries, webhooks
 from invokeclone.webhooks.schemas import WebhookEvent
 
 Subscriptions = dict[str, list[str]]
@@ -25,31 +26,34 @@ _RECEIVERS = (
     .order_by(webhooks.c.webhook_id)
 )
 _OF_USER = PreparedStatement(_RECEIVERS.where(webhooks.c.user_id == parameter("user_id")))
-_OF_ITEM_LOCKED = PreparedStatement(
-    _RECEIVERS.join(session_queue, session_queue.c.user_id == webhooks.c.user_id)
-    .where(session_queue.c.item_id == parameter("item_id"))
-    .with_for_update(key_share=True, of=webhooks)
+_ANY = PreparedStatement(select(webhooks.c.webhook_id).where(webhooks.c.disabled_at.is_(None)).limit(1))
+
+
+def _of_row(aggregate: str) -> ColumnElement[Any]:
+    """Select the webhooks of the owner of a row of `session_queue`."""
+    return literal_column(  # as text, because SQLAlchemy omits table names in RETURNING
+        f"(SELECT {aggregate} FROM webhooks JOIN users ON users.user_id = webhooks.user_id"  # noqa: S608  (only our own names)
+        " WHERE webhooks.user_id = session_queue.user_id AND webhooks.disabled_at IS NULL AND users.is_active = 1)"
+    )
+
+
+SUBSCRIPTIONS = ByDatabase(
+    sqlite=_of_row("json_group_array(json_array(webhook_id, events))"),
+    postgresql=_of_row("CAST(json_agg(json_build_array(webhook_id, events)) AS text)"),
 )
-_ALL_LOCKED = PreparedStatement(
-    select(webhooks.c.webhook_id)
-    .where(webhooks.c.disabled_at.is_(None))
-    .order_by(webhooks.c.webhook_id)
-    .with_for_update(key_share=True)
-)
-"""Where the database has row locks, transactions that end items of a user with webhooks wait for each other, so that the
-last one sees that the batch is done. They lock the webhooks before the items, which excludes deadlocks."""
+"""Selects, with a row of `session_queue`, the text for `read_subscriptions`."""
 _ADDED = ("delivery_id", "webhook_id", "event", "created_at", "due_at", "body")
 _ADD = PreparedStatement(insert(webhook_deliveries).values({name: parameter(name) for name in _ADDED}))
 
 
-async def lock_all(connection: Changes) -> bool:
-    """Lock the webhooks before a bulk change of items; return whether there are any."""
-    return await _ALL_LOCKED.first(connection) is not None
+async def has_any(source: Source) -> bool:
+    """Return whether there are any webhooks."""
+    return await _ANY.first(source) is not None
 
 
-async def lock_of_item(connection: Changes, item_id: int) -> Subscriptions:
-    """Return the webhooks of an item's owner by event, locked before the item ends."""
-    return _by_event(await _OF_ITEM_LOCKED.rows(connection, item_id=item_id))
+def read_subscriptions(text: str | None) -> Subscriptions:
+    """Return webhooks by event from the text that SUBSCRIPTIONS selects."""
+    return _by_event(sorted(orjson.loads(text))) if text else {}
 
 
 async def list_subscriptions(source: Source, user_id: str) -> Subscriptions:

@@ -18,8 +18,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from invokeclone.kit import log
+from invokeclone.queue.claims import ItemError
 from invokeclone.queue.rows import ClaimedItem
-from invokeclone.queue.service import ItemError
 from invokeclone.worker.missing import advice
 
 POLL_S = 1.0

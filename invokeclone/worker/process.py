@@ -24,7 +24,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
-from invokeclone.queue import leases, service
+from invokeclone.queue import claims
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.backend.http import HttpTransport
 from invokeclone.worker.backend.joined import JoinedBackend
@@ -56,26 +56,16 @@ class DatabaseQueue:
     def __init__(self, resources: Resources, device: str, engine: Engine, worker_id: str | None = None) -> None:
         """Claim items for `device` as `worker_id`, preferring those whose models `engine` has cached."""
         self._resources = resources
-        self._device = device
-        self._worker_id = worker_id
+        self._claims = claims.WorkerClaims(resources, device, worker_id or device)
         self._engine = engine
-        self._claim_failed = False
 
     async def claim(self) -> ClaimedItem | None:
-        """Claim the next item; after an error first the one that this worker may have got without learning of it."""
-        if self._claim_failed and self._worker_id is not None:
-            item = await leases.get_held_claim(self._resources, self._worker_id)
-            self._claim_failed = False
-            if item is not None:
-                return item
-        self._claim_failed = True
-        item = await service.claim(self._resources, self._device, self._engine.resident(), worker_id=self._worker_id)
-        self._claim_failed = False
-        return item
+        """Claim the next item."""
+        return await self._claims.claim(self._engine.resident())
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
         """Store session and status; return whether the item was still held by this claim."""
-        finished = await service.finish(
+        finished = await claims.finish(
             self._resources,
             item.item_id,
             outcome.status,
@@ -87,7 +77,7 @@ class DatabaseQueue:
 
     async def is_running(self, item: ClaimedItem) -> bool:
         """Return whether the item's row is in progress, by this claim."""
-        return await service.is_running(self._resources, item.item_id, item.fence)
+        return await claims.is_running(self._resources, item.item_id, item.fence)
 
 
 class Process:

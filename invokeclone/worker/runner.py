@@ -25,8 +25,8 @@ from invokeclone.kit import log
 from invokeclone.kit.files.storage import make_folder
 from invokeclone.queue.calls.begin import CallingItem, begin
 from invokeclone.queue.calls.chain import CallFailed
+from invokeclone.queue.claims import ItemError
 from invokeclone.queue.rows import ClaimedItem
-from invokeclone.queue.service import ItemError
 from invokeclone.worker.cache import key_of
 from invokeclone.worker.engine import IMPORT_FREE
 from invokeclone.worker.events import ItemEvents, NodeEvents

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service as queue
+from invokeclone.queue import claims
 from invokeclone.queue.events import InvocationCompleteEvent, InvocationProgressEvent, ProgressImage
 from invokeclone.queue.rows import ClaimedItem
 
@@ -37,7 +37,7 @@ class Painter:
 
     async def work(self) -> None:
         while True:
-            item = await queue.claim(self.resources, "cpu")
+            item = await claims.claim(self.resources, "cpu")
             if item is None:
                 await asyncio.sleep(0.02)
             else:
@@ -48,7 +48,7 @@ class Painter:
         self.items.append(graph)
         nodes = graph["nodes"]
         if self.fail:
-            await queue.finish(
+            await claims.finish(
                 self.resources, item.item_id, "failed", error=("ValueError", "no paint left", "traceback")
             )
             return
@@ -57,7 +57,7 @@ class Painter:
         for step in range(1, 5):
             self.progress(item, nodes, image, step / 4)
             await self.go.wait()
-        if not await queue.is_running(self.resources, item.item_id):
+        if not await claims.is_running(self.resources, item.item_id):
             return
         metadata = {
             name: nodes["core_metadata"].get(name) for name in ("width", "height", "steps", "scheduler", "cfg_scale")
@@ -83,7 +83,7 @@ class Painter:
             nodes["canvas_output"],
             result={"image": {"image_name": saved_image.image_name}},
         )
-        await queue.finish(self.resources, item.item_id, "completed")
+        await claims.finish(self.resources, item.item_id, "completed")
 
     def progress(self, item: ClaimedItem, nodes: dict[str, Any], image: Image.Image, percentage: float) -> None:
         buffer = io.BytesIO()

@@ -11,8 +11,7 @@ from playwright.async_api import BrowserContext, Page, Route, WebSocketRoute, ex
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service as queue
-from invokeclone.queue import store
+from invokeclone.queue import claims, store
 from invokeclone.server.app import create_app
 from tests.browser.conftest import PATIENCE, add_model, create_in, offer_model, serving
 from tests.browser.painter import Painter
@@ -95,7 +94,7 @@ async def test_a_run_that_ended_while_the_page_was_closed_is_reported(page: Page
     await page.goto("about:blank")
     async with painter.resources.database.read() as connection:
         (item_id,) = await store.list_ids(connection, "default")
-    await queue.finish(painter.resources, item_id, "failed", error=("ValueError", "no paint left", "traceback"))
+    await claims.finish(painter.resources, item_id, "failed", error=("ValueError", "no paint left", "traceback"))
     painter.go.set()
     await page.goto(address)
     await expect(page.locator(".toast span")).to_have_text("Failed: no paint left")

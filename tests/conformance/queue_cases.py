@@ -1,6 +1,7 @@
 """The queue: items, claims, leases, counts, calls, and ComfyUI's lists of it."""
 
 import asyncio
+import itertools
 from typing import Any
 
 from sqlalchemy import update
@@ -8,7 +9,7 @@ from sqlalchemy import update
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.graph.vocabulary.fields import InputField
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.queue import bulk, bulk_counts, counts, leases, metrics, service, store
+from invokeclone.queue import bulk, bulk_counts, capacity, counts, insertion, leases, metrics, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.bulk_counts import CountKey
@@ -51,9 +52,9 @@ def batch(*, runs: int = 1, **fields: Any) -> Batch:
 async def add(
     run: Calls, *, queue: str = "default", prepend: bool = False, user: User = SYSTEM, **fields: Any
 ) -> list[int]:
-    """Enqueue a batch, which calls `store.add`."""
+    """Enqueue a batch, which calls `insertion.add`."""
     result = await service.enqueue(run.resources, queue, batch(**fields), prepend=prepend, user=user)
-    run.record(store.add, [result.item_ids, result.priority, result.enqueued])
+    run.record(insertion.add, [result.item_ids, result.priority, result.enqueued])
     return sorted(result.item_ids)
 
 
@@ -86,6 +87,13 @@ async def all_counts(run: Calls) -> None:
     await run(metrics.measure)
 
 
+async def free_capacity(run: Calls, *queue_ids: str) -> None:
+    limited = run.resources.settings.model_copy(update={"max_pending_items_per_user": 5})
+    for settings, user_id, queue_id in itertools.product((run.resources.settings, limited), ("ann", "x"), queue_ids):
+        free = await run.database.transact(lambda c: capacity.measure(c, settings, queue_id, user_id))  # noqa: B023
+        run.record(capacity.measure, [free.items, str(free.reason), free.highest_priority])
+
+
 @case
 async def reads(run: Calls) -> None:
     await fill_queue(run)
@@ -112,8 +120,7 @@ async def reads(run: Calls) -> None:
         await run(store.list_chain, item_id)
         if item is not None:
             await run(counts.of_item, item)
-    await run(store.count_pending, "default")
-    await run(store.count_pending, "none")
+    await free_capacity(run, "default", "none")
     await run(store.list_pending, "default")
     await run(store.list_batch, "default", "b")
     await run(store.list_items, [3, 99, 1, 3])
@@ -135,7 +142,7 @@ async def inserts(run: Calls) -> None:
         await run(counts.of_batch, "default", f"b{runs}")
     await run(store.set_priorities, {60: 2, 61: 3, 99: 3})
     await run(store.list_pending_items, "default")
-    await run(store.count_pending, "default")
+    await free_capacity(run, "default")
     await run(store.set_status, 60, "failed")
     await run(store.repeat, 60)
     await run(store.get_json, "default", 271)
@@ -177,6 +184,11 @@ async def claims(run: Calls) -> None:
     await run(leases.get_held_claim, "nobody")
     await run(leases.get_held_item, "w", first.item_id, 1)
     await run(leases.get_held_item, "w", first.item_id, 2)
+    for worker_id, fence in (("w", 1), ("w", 2), ("v", 1)):
+        await run(leases.was_claimed_by, worker_id, first.item_id, fence)
+    failure = ("E", "m", "t")
+    for found in (first.item_id, 1):
+        await run(store.find_ended, found, "failed", failure, 1)
     await run(store.set_status, first.item_id, "completed", fence=2)
     await run(store.save_session, first.item_id, "{}", fence=2)
     await run(leases.rescue)
@@ -192,6 +204,16 @@ async def claims(run: Calls) -> None:
         await claim("cpu", worker_id="v")
         run.record(leases.interrupt, [number, sorted(await leases.interrupt(run.resources, "v", "it died"))])
     await run(leases.release, "v")
+    held = await claim("cpu", worker_id="u")
+    await run(store.set_status, held.item_id, "failed", failure, fence=held.fence, rest=',"results":{"a":1}}')
+    await run(store.get_session, held.item_id)
+    for status, error, fence in (
+        ("failed", failure, 1),
+        ("failed", None, 1),
+        ("completed", failure, 1),
+        ("failed", failure, 9),
+    ):
+        await run(store.find_ended, held.item_id, status, error, fence)
     await run(store.list_items, list(range(1, 8)))
     await all_counts(run)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import update
 
-from invokeclone.queue import copying, leases, service
+from invokeclone.queue import claims, copying, leases
 from invokeclone.queue import outbox as events
 from invokeclone.queue import store as items
 from invokeclone.queue.outbox import UserBatch
@@ -38,7 +38,7 @@ async def fill(run: Calls) -> None:
 
 @case
 async def hooks(run: Calls) -> None:
-    await run(outbox.lock_all)
+    await run(outbox.has_any)
     await fill(run)
     request = WebhookRequest(url="https://y.io/é", events=["batch_done", "item_failed", "batch_done"], description="d")
     added = await run(store.add, "eve", request, "secret")
@@ -56,7 +56,7 @@ async def hooks(run: Calls) -> None:
         await run(store.disable, webhook_id, "why")
         await run(store.disable, webhook_id, "again")
     await run(store.get, "w1")
-    await run(outbox.lock_all)
+    await run(outbox.has_any)
     await run(outbox.list_subscriptions, "ann")
     await run(store.enable, "w1")
     for user_id in ("ann", "bob"):
@@ -110,15 +110,14 @@ async def events_of_items(run: Calls) -> None:
     await fill(run)
     active = await run.database.transact(lambda changes: events.list_active(changes, "default"))
     run.record(events.list_active, sorted(active))
-    await run(outbox.lock_of_item, 4)
-    await run(outbox.lock_of_item, 1)
     rest = ',"results":{},"prepared_source_mapping":{}}'
     for item_id, status, error in ((5, "completed", None), (6, "failed", ("E", "m", "t"))):
         await run(items.save_session, item_id, rest)
         item = await run.database.transact(lambda changes: items.set_status(changes, item_id, status, error))  # noqa: B023
         run.record(items.set_status, item)
-        subscriptions = await run.database.transact(lambda changes: outbox.lock_of_item(changes, item_id))  # noqa: B023
-        await run(events.record_item, item, subscriptions)
+        run.record(events.record_item, await bodies(run))
+        assert item is not None
+        await run(events.record_item, item, await outbox.list_subscriptions(run.database, item.user_id))
     run.record(events.record_item, await bodies(run))
     await run(events.record_batches, [UserBatch("default", "ann's", "ann"), UserBatch("default", "b", "system")])
     run.record(events.record_batches, await bodies(run))
@@ -172,7 +171,7 @@ async def tokens(run: Calls) -> None:
 @case
 async def claims_of_joined_workers(run: Calls) -> None:
     await add(run, runs=2)
-    item = await service.claim(run.resources, "cpu", worker_id="joined:w")
+    item = await claims.claim(run.resources, "cpu", worker_id="joined:w")
     assert item is not None
     for fence in (item.fence, item.fence + 1):
         await run(leases.require_claim, item.item_id, fence)

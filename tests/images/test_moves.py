@@ -27,6 +27,7 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage import local
 from invokeclone.kit.storage.local import LocalStorage
+from invokeclone.queue import claims
 from invokeclone.queue import service as queue_service
 from invokeclone.server.http import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue
@@ -475,12 +476,12 @@ class TestRoutes:
         mover = ImageMoves(resources)
         await mover.move_all()
         await enqueue_row(resources, "pending")
-        assert await queue_service.claim(resources, "cpu") is None
+        assert await claims.claim(resources, "cpu") is None
         with pytest.raises(queue_service.ImagesMoving):
             await queue_service.retry(resources, "default", [1])
         held()
         await done(mover)
-        assert await queue_service.claim(resources, "cpu") is not None
+        assert await claims.claim(resources, "cpu") is not None
 
     @pytest.mark.parametrize(
         ("status", "expected"), [("pending", 409), ("in_progress", 409), ("waiting", 409), ("completed", 202)]

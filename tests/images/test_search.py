@@ -2,6 +2,7 @@
 
 import json
 import random
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import insert
@@ -9,9 +10,10 @@ from sqlalchemy.dialects import sqlite
 
 from invokeclone.images import store
 from invokeclone.images.gallery import store as gallery
-from invokeclone.images.lists import search
+from invokeclone.images.lists import search, trigram_search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.prepared_statements import PreparedStatement
 from invokeclone.tables import images
 
 WORDS = [
@@ -188,3 +190,26 @@ def _matches(text: str, pattern: str) -> bool:
 
     parts = {"\0": ".*", "\1": "."}
     return re.search("".join(parts.get(x) or re.escape(x) for x in pattern), text.casefold()) is not None
+
+
+async def test_postgresqls_count_of_candidates_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    compile_one = PreparedStatement._compile
+    monkeypatch.setattr(
+        PreparedStatement, "_compile", lambda statement, d: compiled.append(d) or compile_one(statement, d)
+    )
+
+    class Connection:
+        values: ClassVar[list[Any]] = []
+
+        async def fetch_rows(self, _sql: str, values: Any) -> Any:
+            self.values.append(values)
+            return [(3,)]
+
+    connection: Any = Connection()
+    trigram_search._count.cache_clear()
+    for term in ("zebra", "giraffe%lion", "tiger", "horse%cow"):
+        narrowed = await search.with_text_query(connection, ImageFilter(search_term=term))
+        assert narrowed.text_query == trigram_search.query(term)
+    assert Connection.values == [("zebra",), ("giraffe", "lion"), ("tiger",), ("horse", "cow")]
+    assert len(compiled) == 2

@@ -6,7 +6,7 @@ from contextlib import closing
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from invokeclone.kit.sql.clock import database_now, database_now_plus
+from invokeclone.kit.sql.functions import database_now, database_now_plus
 from invokeclone.kit.times import now
 
 

@@ -325,6 +325,7 @@ MAY_READ_JSON = {
     "shims/comfyui/record.py": "rows of the database",
     "shims/comfyui/store.py": "rows of the database",
     "shims/automatic1111/options.py": "rows of the database",
+    "users/quotas.py": "rows of the database",
     "webhooks/outbox.py": "rows of the database",
     "webhooks/store.py": "rows of the database",
     "kit/sql/copy_database.py": "the progress that an interrupted copy stored in its target",

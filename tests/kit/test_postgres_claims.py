@@ -20,7 +20,7 @@ from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.workers import Workers
-from invokeclone.queue import bulk_counts, counts, service, store
+from invokeclone.queue import bulk_counts, claims, counts, service, store
 from invokeclone.queue.api import router
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
@@ -83,13 +83,13 @@ async def test_each_item_is_claimed_once_while_others_change_the_queue(
 
     async def claim(number: int) -> None:
         worker = resources()
-        while (item := await service.claim(worker, f"cuda:{number}", resident)) is not None or not is_over.is_set():
+        while (item := await claims.claim(worker, f"cuda:{number}", resident)) is not None or not is_over.is_set():
             if item is None:
                 await asyncio.sleep(0.01)
                 continue
             claimed.append((item.item_id, item.fence))
             if item.item_id % 3 == 0:
-                await service.finish(worker, item.item_id, "completed", fence=item.fence)
+                await claims.finish(worker, item.item_id, "completed", fence=item.fence)
 
     async def change() -> None:
         server = resources()
@@ -119,7 +119,7 @@ async def test_the_rows_of_counts_are_summed_up_beside_claims(resources: Callabl
 
     async def claim() -> None:
         for _ in range(30):
-            await service.claim(other, "cpu")
+            await claims.claim(other, "cpu")
 
     async def sum_up() -> None:
         for _ in range(10):
@@ -312,10 +312,12 @@ async def test_an_item_that_is_claimed_while_others_are_canceled_is_counted_once
     await service.enqueue(canceling, "default", batch(3, batch_id="b"))
     claimed, go_on = asyncio.Event(), asyncio.Event()
 
-    async def claim(connection: Changes) -> None:
+    async def claim(connection: Any) -> None:
+        await connection.fetch_rows("BEGIN", ())
         assert await store.claim(connection, "cpu") is not None
         claimed.set()
         await go_on.wait()
+        await connection.fetch_rows("COMMIT", ())
 
     claim_task = asyncio.ensure_future(claiming.database.transact(claim, exclusive=False))
     await claimed.wait()

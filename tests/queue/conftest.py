@@ -11,8 +11,11 @@ from invokeclone.graph.vocabulary.fields import ImageField, InputField, OutputFi
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.workers import Workers
+from invokeclone.queue import service
 from invokeclone.queue.api import router
+from invokeclone.queue.batches import Batch
 from invokeclone.server.http import bodies, errors
+from invokeclone.users.current import User
 from tests.rooms import RunningWorkers
 
 
@@ -89,5 +92,16 @@ def enqueue(client: httpx.AsyncClient, make: Make) -> Enqueue:
         answer = await client.post(f"http://test/api/v1/queue/{queue}/enqueue_batch", json=body)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    return act
+
+
+@pytest.fixture
+def add(resources: Resources, make: Any) -> Any:
+    """Enqueue a batch of the default queue, in ascending order of ids."""
+
+    async def act(*, queue: str = "default", prepend: bool = False, user: User = service.SYSTEM, **fields: Any) -> Any:
+        batch = Batch.model_validate(make.batch(**fields))
+        return (await service.enqueue(resources, queue, batch, prepend=prepend, user=user)).item_ids[::-1]
 
     return act

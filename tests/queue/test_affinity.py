@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import processor, service
+from invokeclone.queue import claims, processor, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.statements import AFFINITY_REACH
 from invokeclone.tables import session_queue
@@ -34,7 +34,7 @@ class Line:
         return item_id
 
     async def take(self, *resident: str, device: str = "cuda:0") -> int | None:
-        item = await service.claim(self.resources, device, resident)
+        item = await claims.claim(self.resources, device, resident)
         return item.item_id if item else None
 
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service, store
+from invokeclone.queue import claims, store
 
 Client = httpx.AsyncClient
 
@@ -41,10 +41,10 @@ async def mixed(enqueue: Any, resources: Resources) -> dict[str, int]:
         item_ids[status] = (await enqueue(batch_id=f"b-{status}", destination=f"d-{status}"))["item_ids"][0]
         if status == "pending":
             continue
-        await service.claim(resources, "cpu")
+        await claims.claim(resources, "cpu")
         if status != "running":
             error = ("ValueError", "no", "trace") if status == "failed" else None
-            await service.finish(resources, item_ids[status], status, error=error)  # type: ignore[arg-type]
+            await claims.finish(resources, item_ids[status], status, error=error)  # type: ignore[arg-type]
     return item_ids
 
 
@@ -95,7 +95,7 @@ async def test_a_pending_item_is_moved_before_all_others(
         assert await get(client, "pending_item_ids") == {"item_ids": order, "total_count": 2}
     priority = (await get(client, f"i/{mixed['failed']}"))["priority"]
     assert (await send_put(client, f"i/{mixed['failed']}/prepend"))["priority"] == priority
-    item = await service.claim(resources, "cpu")
+    item = await claims.claim(resources, "cpu")
     assert item is not None
     assert item.item_id == first
 
@@ -153,7 +153,7 @@ class TestFullQueue:
         self, client: Client, enqueue: Any, resources: Resources
     ) -> None:
         await enqueue(runs=3)
-        await service.claim(resources, "cpu")
+        await claims.claim(resources, "cpu")
         assert (await enqueue(runs=2))["enqueued"] == 1
         assert (await enqueue(queue="other"))["enqueued"] == 1
         await send_put(client, "cancel_all_except_current")
@@ -293,7 +293,7 @@ async def test_current_is_the_running_item_and_next_the_first_pending(
 ) -> None:
     await enqueue(batch_id="one", runs=2)
     await enqueue(batch_id="two", prepend=True)
-    await service.claim(resources, "cpu")
+    await claims.claim(resources, "cpu")
     current, following = await get(client, "current"), await get(client, "next")
     assert (current["batch_id"], current["status"], current["device"]) == ("two", "in_progress", "cpu")
     assert (following["batch_id"], following["started_at"]) == ("one", None)
@@ -319,7 +319,7 @@ async def test_unknown_queue_has_an_empty_status(client: Client) -> None:
 
 async def test_batch_status(client: Client, enqueue: Any, resources: Resources) -> None:
     await enqueue(batch_id="b", origin="o", destination="d", runs=3)
-    await service.claim(resources, "cpu")
+    await claims.claim(resources, "cpu")
     zeros = {"waiting": 0, "completed": 0, "failed": 0, "canceled": 0}
     assert await get(client, "b/b/status") == {
         "queue_id": "default", "batch_id": "b", "origin": "o", "destination": "d", "pending": 2, "in_progress": 1,
@@ -411,10 +411,10 @@ async def test_deleting_all_except_current_keeps_history(client: Client, mixed: 
 async def test_deleting_a_destination_deletes_its_history(client: Client, enqueue: Any, resources: Resources) -> None:
     ids = (await enqueue(destination="gone", runs=3))["item_ids"]
     remaining = (await enqueue(destination="kept"))["item_ids"]
-    first = await service.claim(resources, "cpu")
+    first = await claims.claim(resources, "cpu")
     assert first
-    await service.finish(resources, first.item_id, "completed")
-    await service.claim(resources, "cpu")
+    await claims.finish(resources, first.item_id, "completed")
+    await claims.claim(resources, "cpu")
     assert await delete(client, "d/gone") == {"deleted": len(ids)}
     assert list(await statuses(client)) == remaining
     assert await delete(client, "d/gone") == {"deleted": 0}
@@ -445,8 +445,8 @@ async def test_a_retry_is_a_fresh_copy(client: Client, enqueue: Any, make: Any, 
     data = [[make.datum("a", "text", 'say "é"')]]
     body = await enqueue(data=data, origin="o", destination="d", prepend=True)
     old_id = body["item_ids"][0]
-    await service.claim(resources, "cpu")
-    await service.finish(resources, old_id, "failed", error=("ValueError", "no", "trace"))
+    await claims.claim(resources, "cpu")
+    await claims.finish(resources, old_id, "failed", error=("ValueError", "no", "trace"))
     assert await send_put(client, "retry_items_by_id", [old_id]) == {
         "queue_id": "default",
         "retried_item_ids": [old_id],
@@ -498,11 +498,11 @@ async def test_pausing_and_resuming(client: Client, enqueue: Any, resources: Res
     assert await send_put(client, "processor/pause") == paused
     assert await send_put(client, "processor/pause") == paused
     await enqueue()
-    assert await service.claim(resources, "cpu") is None
+    assert await claims.claim(resources, "cpu") is None
     assert (await get(client, "status"))["processor"] == paused
     assert await send_put(client, "processor/resume") == {"is_started": True, "is_processing": False}
     assert await send_put(client, "processor/resume") == {"is_started": True, "is_processing": False}
-    assert await service.claim(resources, "cpu")
+    assert await claims.claim(resources, "cpu")
     assert await send_put(client, "processor/pause") == {"is_started": False, "is_processing": True}
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
-from invokeclone.queue import service, store
+from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.queue.rows import ClaimedItem
@@ -107,15 +107,15 @@ async def test_each_claim_follows_the_rules(servers: list[Resources], make: Any,
 
     async def work(server: Resources, device: str) -> list[ClaimedItem]:
         claimed = []
-        while item := await service.claim(server, device, DEVICES[device]):
+        while item := await claims.claim(server, device, DEVICES[device]):
             claimed.append(item)
             await asyncio.sleep(0.001)  # the others get the database's lock
         return claimed
 
     parts = await asyncio.gather(*(work(server, device) for server, device in zip(servers, DEVICES, strict=True)))
-    claims = sorted(itertools.chain(*parts), key=lambda item: item.started_at or "")
+    claimed_items = sorted(itertools.chain(*parts), key=lambda item: item.started_at or "")
     assert sum(bool(part) for part in parts) > 1, "one worker claimed everything"
-    for number, item in enumerate(claims):
+    for number, item in enumerate(claimed_items):
         resident = DEVICES[item.device or ""] if mode == "round_robin" else ()
         assert item.item_id == rules.next_item(resident), (number, item.device)
         rules.served[item.user_id] = number
@@ -135,10 +135,10 @@ async def test_each_batch_ends_once_whoever_ends_its_items(servers: list[Resourc
         await service.enqueue(servers[0], "default", batch)
 
     async def work(server: Resources, device: str) -> None:
-        while item := await service.claim(server, device):
+        while item := await claims.claim(server, device):
             status = "failed" if item.item_id % 5 == 0 else "completed"
             error = ("E", "m", "t") if status == "failed" else None
-            assert await service.finish(server, item.item_id, status, error=error)  # type: ignore[arg-type]
+            assert await claims.finish(server, item.item_id, status, error=error)  # type: ignore[arg-type]
 
     await asyncio.gather(*(work(server, device) for server, device in zip(servers, DEVICES, strict=True)))
     async with servers[0].database.read() as connection:

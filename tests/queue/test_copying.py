@@ -16,7 +16,7 @@ from invokeclone.kit.sql import copy_database as copying
 from invokeclone.kit.sql.copy_database import CopyRefused, copy_database
 from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.kit.sql.database_file import DatabaseUnusable
-from invokeclone.queue import counts, service, store
+from invokeclone.queue import claims, counts, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.copying import PLAN
 from invokeclone.tables import boards, day_counts, image_counts, images, metadata, session_queue, users
@@ -31,9 +31,9 @@ async def filled(resources: Resources, make: Any) -> Database:
         pytest.skip("the source is SQLite")
     batch = Batch.model_validate(make.batch(runs=5, destination="d"))
     item_id = (await service.enqueue(resources, "default", batch)).item_ids[0]
-    claimed = await service.claim(resources, "cpu")
+    claimed = await claims.claim(resources, "cpu")
     assert claimed
-    await service.finish(resources, claimed.item_id, "completed", session_json=',"results":{}}')
+    await claims.finish(resources, claimed.item_id, "completed", session_json=',"results":{}}')
     assert item_id
     async with resources.database.write() as connection:
         await connection.execute(insert(users).values(user_id="ann", email="a@b", created_at=AT, updated_at=AT))
@@ -91,10 +91,10 @@ async def test_everything_is_copied_to_postgresql(filled: Database, target: Data
     assert json.loads(items[0]) == json.loads(items[1])
 
     moved = Resources(resources.settings, target, resources.events)
-    claimed = await service.claim(moved, "cpu")
+    claimed = await claims.claim(moved, "cpu")
     assert claimed
     assert claimed.item_id == 2
-    await service.finish(moved, claimed.item_id, "completed", session_json=',"results":{}}')
+    await claims.finish(moved, claimed.item_id, "completed", session_json=',"results":{}}')
     added = await service.enqueue(
         moved, "default", Batch.model_validate({"graph": json.loads(claimed.session)["graph"]})
     )

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import select, update
 
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.clock import database_now
+from invokeclone.kit.sql.functions import database_now
 from invokeclone.kit.sql.prepared_statements import PreparedStatement
-from invokeclone.queue import leases, service, store
+from invokeclone.queue import claims, leases, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.rows import ClaimedItem
@@ -30,7 +30,7 @@ async def add(resources: Resources, make: Any, runs: int = 1) -> list[int]:
 
 
 async def claim(resources: Resources, worker_id: str = "one", device: str = "cpu") -> ClaimedItem:
-    item = await service.claim(resources, device, worker_id=worker_id)
+    item = await claims.claim(resources, device, worker_id=worker_id)
     assert item
     return item
 
@@ -57,16 +57,16 @@ async def test_a_late_result_changes_nothing(resources: Resources, make: Any, ex
     await add(resources, make)
     late = await claim(resources)
     assert await leases.rescue(resources) == [late.item_id]
-    assert not await service.is_running(resources, late.item_id, late.fence)
+    assert not await claims.is_running(resources, late.item_id, late.fence)
     current = await claim(resources, "two")
     assert current.item_id == late.item_id
     assert current.fence > late.fence
     rest = ',"results":{"late":1}}'
-    assert await service.finish(resources, late.item_id, "completed", session_json=rest, fence=late.fence) is None
-    assert not await service.is_running(resources, late.item_id, late.fence)
-    assert await service.is_running(resources, current.item_id, current.fence)
+    assert await claims.finish(resources, late.item_id, "completed", session_json=rest, fence=late.fence) is None
+    assert not await claims.is_running(resources, late.item_id, late.fence)
+    assert await claims.is_running(resources, current.item_id, current.fence)
     assert '"late"' not in str(await store.get_session(resources.database, late.item_id))
-    finished = await service.finish(resources, current.item_id, "completed", session_json=rest, fence=current.fence)
+    finished = await claims.finish(resources, current.item_id, "completed", session_json=rest, fence=current.fence)
     assert finished
     assert finished.status == "completed"
     assert await row(resources, current.item_id, "lease_expires_at") == (None,)
@@ -146,7 +146,7 @@ async def test_a_restart_cancels_what_ran_here_and_keeps_what_joined_workers_run
     own, joined = await add(resources, make, runs=2)
     await claim(resources, "server:1:cpu:1")
     await claim(resources, "joined:box:cpu:1")
-    await service.recover(resources)
+    await claims.recover(resources)
     assert await row(resources, own, "status") == ("canceled",)
     assert await row(resources, joined, "status") == ("in_progress",)
 
@@ -161,14 +161,14 @@ async def test_any_worker_may_continue_what_a_dead_worker_has_data_of(
         lambda connection: store.set_status(connection, item_id, status, fence=item.fence)
     )
     if status == "pending":
-        assert await service.claim(resources, "cpu") is None
+        assert await claims.claim(resources, "cpu") is None
     events.sent.clear()
     assert await leases.rescue(resources) == []
     assert await row(resources, item_id, "status", "device", "lease_expires_at", "interruptions") == (
         status, None, None, 0,
     )  # fmt: skip
     assert events.sent == []
-    assert (await service.claim(resources, "cpu") is not None) == (status == "pending")
+    assert (await claims.claim(resources, "cpu") is not None) == (status == "pending")
 
 
 async def test_a_waiting_item_keeps_its_worker_while_it_lives(resources: Resources, make: Any) -> None:
@@ -180,7 +180,7 @@ async def test_a_waiting_item_keeps_its_worker_while_it_lives(resources: Resourc
         )
     await leases.renew(resources, ["one"])
     await leases.rescue(resources)
-    assert await service.claim(resources, "cpu") is None
+    assert await claims.claim(resources, "cpu") is None
     again = await claim(resources, "one", "cuda:7")
     assert again.fence == item.fence + 1
 
@@ -188,7 +188,7 @@ async def test_a_waiting_item_keeps_its_worker_while_it_lives(resources: Resourc
 async def test_a_server_on_a_shared_database_cancels_nothing_at_its_start(resources: Resources, make: Any) -> None:
     (item_id,) = await add(resources, make)
     await claim(resources, "server:other:cpu:1")
-    await service.recover(resources, shared=True)
+    await claims.recover(resources, shared=True)
     assert await row(resources, item_id, "status") == ("in_progress",)
 
 
@@ -203,11 +203,11 @@ async def test_a_resumed_item_is_continued_by_its_worker_or_after_its_end_by_any
     for fair in (True, False):
         mode = "round_robin" if fair else "FIFO"
         resources.settings = resources.settings.model_copy(update={"session_queue_mode": mode})
-        assert await service.claim(resources, "cpu", worker_id="two") is None
-        assert await service.claim(resources, "cpu", ["key"], worker_id="two") is None
+        assert await claims.claim(resources, "cpu", worker_id="two") is None
+        assert await claims.claim(resources, "cpu", ["key"], worker_id="two") is None
     again = await claim(resources, "one")
     assert (again.item_id, again.fence) == (item_id, held.fence + 1)
     async with resources.database.write() as connection:
         await connection.execute(update(session_queue).values(status="pending"))
-    assert await service.fail_orphans(resources, "one", "it died") == []
+    assert await claims.fail_orphans(resources, "one", "it died") == []
     assert (await claim(resources, "two")).item_id == item_id

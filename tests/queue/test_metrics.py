@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import metrics, service
+from invokeclone.queue import claims, metrics, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.metrics import ITEMS, MAX_QUEUES, OLDEST
 from invokeclone.tables import queue_counts, session_queue
@@ -27,7 +27,7 @@ async def test_items_are_counted_over_users_and_the_age_is_that_of_the_oldest_pe
     assert numbers.series(ITEMS)["q", "pending"] == [4]
     assert numbers.series(ITEMS)["q", "completed"] == [0]
     assert numbers.series(OLDEST)[("q",)][0] >= 100
-    claimed = await service.claim(resources, "cpu")
+    claimed = await claims.claim(resources, "cpu")
     assert claimed
     numbers = await metrics.measure(resources.database)
     assert (numbers.series(ITEMS)["q", "pending"], numbers.series(ITEMS)["q", "in_progress"]) == ([3], [1])

@@ -12,7 +12,7 @@ from fastapi import Depends
 
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import claims
 from invokeclone.queue.schemas import SessionQueueItem, SessionQueueItemSummary
 from invokeclone.users.current import identify
 from tests.accounts import Account, account
@@ -102,7 +102,7 @@ async def test_other_users_see_redacted_items(hall: MultiuserQueue, alices: dict
     whole = (await hall.alice.get("next")).json()
     for path in ("list_all", "items_by_ids", "next", "current"):
         if path == "current":
-            await service.claim(hall.resources, "cpu")
+            await claims.claim(hall.resources, "cpu")
             whole = (await hall.alice.get("current")).json()
         if path == "items_by_ids":
             answer = await hall.bob.post(path, json={"item_ids": [number]})
@@ -131,7 +131,7 @@ async def test_current_item_prefers_own_items(hall: MultiuserQueue) -> None:
     await hall.add("alice")
     (bobs_item,) = await hall.add("bob")
     for _ in range(2):
-        await service.claim(hall.resources, "cpu")
+        await claims.claim(hall.resources, "cpu")
     current = (await hall.bob.get("current")).json()
     assert (current["item_id"], current["user_id"]) == (bobs_item, hall.accounts["bob"].user_id)
 
@@ -139,7 +139,7 @@ async def test_current_item_prefers_own_items(hall: MultiuserQueue) -> None:
 async def test_status_counts_all_and_own_items_and_shows_own_running_item(hall: MultiuserQueue) -> None:
     (running, _) = await hall.add("alice", runs=2)
     await hall.add("bob", runs=3)
-    await service.claim(hall.resources, "cpu")
+    await claims.claim(hall.resources, "cpu")
     statuses = {name: (await hall.clients[name].get("status")).json()["queue"] for name in ("alice", "bob", "admin")}
     for status in statuses.values():
         assert (status["pending"], status["in_progress"], status["total"]) == (4, 1, 5)
@@ -228,10 +228,10 @@ async def test_users_take_turns_and_priority_only_orders_own_items(hall: Multius
     (a4,) = await hall.add("alice", prepend=True)
     taken = []
     for _ in range(6):
-        item = await service.claim(hall.resources, "cpu")
+        item = await claims.claim(hall.resources, "cpu")
         assert item
         taken.append(item.item_id)
-        await service.finish(hall.resources, item.item_id, "completed")
+        await claims.finish(hall.resources, item.item_id, "completed")
         await asyncio.sleep(0.002)  # turns go by milliseconds
     # A prepended item is alice's best, and bob's first one is older: neither has been served, the lower id begins.
     assert taken == [b1, a4, b2, a1, a2, a3]
@@ -242,7 +242,7 @@ async def test_fifo_mode_ignores_turns(hall: MultiuserQueue) -> None:
     resources = replace(hall.resources, settings=settings)
     alices = await hall.add("alice", runs=2)
     bobs = await hall.add("bob")
-    taken = [(await service.claim(resources, "cpu")) for _ in range(3)]
+    taken = [(await claims.claim(resources, "cpu")) for _ in range(3)]
     assert [item.item_id for item in taken if item] == alices + bobs
 
 
@@ -251,14 +251,14 @@ async def test_single_user_mode_ignores_turns(hall: MultiuserQueue) -> None:
     resources = replace(hall.resources, settings=settings)
     await hall.add("alice", runs=2)
     (last,) = await hall.add("bob", prepend=True)
-    item = await service.claim(resources, "cpu")
+    item = await claims.claim(resources, "cpu")
     assert item
     assert item.item_id == last
 
 
 async def test_item_events_hide_other_users_running_items(hall: MultiuserQueue, events: Any) -> None:
     await hall.add("alice")
-    await service.claim(hall.resources, "cpu")
+    await claims.claim(hall.resources, "cpu")
     (bobs_item,) = await hall.add("bob")
     await hall.bob.put(f"i/{bobs_item}/cancel")
     event = [event for event in events.sent if event.name == "queue_item_status_changed"][-1]

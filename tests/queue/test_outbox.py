@@ -12,7 +12,7 @@ from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.vocabulary.fields import ImageField
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import now
-from invokeclone.queue import leases, service, store
+from invokeclone.queue import claims, leases, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.rows import ClaimedItem
@@ -61,14 +61,14 @@ async def counts(resources: Resources) -> list[tuple[str, int, int, int]]:
 
 
 async def take(resources: Resources) -> ClaimedItem:
-    item = await service.claim(resources, "cpu")
+    item = await claims.claim(resources, "cpu")
     assert item
     return item
 
 
 async def test_without_webhooks_nothing_is_written(resources: Resources, add: Add) -> None:
     await add(runs=2)
-    await service.finish(resources, (await take(resources)).item_id, "completed")
+    await claims.finish(resources, (await take(resources)).item_id, "completed")
     await service.clear(resources, Q)
     assert await written(resources) == []
 
@@ -79,7 +79,7 @@ async def test_the_last_item_of_a_batch_ends_it(resources: Resources, add: Add) 
     await add("other")
     for status in ("completed", "failed"):
         error = ("OutOfMemoryError", "no memory", "trace") if status == "failed" else None
-        await service.finish(resources, (await take(resources)).item_id, status, error=error)  # type: ignore[arg-type]
+        await claims.finish(resources, (await take(resources)).item_id, status, error=error)  # type: ignore[arg-type]
     assert await names(resources) == ["item_completed", "item_failed"]
     await service.cancel(resources, "default", 3)
     assert await names(resources) == ["batch_done", "item_completed", "item_failed"]
@@ -111,7 +111,7 @@ async def test_completed_items_have_the_names_of_their_images(resources: Resourc
     while node := state.next():
         name = f"{state.prepared_source_mapping[node.id]}.png"
         state.complete(node.id, ImageOutput(image=ImageField(image_name=name), width=8, height=8))
-    await service.finish(resources, item.item_id, "completed", session_json=state.rest_json())
+    await claims.finish(resources, item.item_id, "completed", session_json=state.rest_json())
     (body,) = await written(resources)
     assert body["data"]["image_names"] == ["a.png"]
 
@@ -134,7 +134,7 @@ async def test_every_way_to_remove_the_last_active_item_ends_the_batch(
 ) -> None:
     await subscribe(resources, "batch_done")
     await add(runs=2)
-    await service.finish(resources, (await take(resources)).item_id, "completed")
+    await claims.finish(resources, (await take(resources)).item_id, "completed")
     assert await counts(resources) == []
     await end(resources)
     assert [row[0] for row in await counts(resources)] == ["b"]
@@ -147,7 +147,7 @@ async def test_items_that_a_stopped_server_interrupted_end_their_batches(resourc
     await subscribe(resources)
     await add()
     await take(resources)
-    await service.recover(resources)
+    await claims.recover(resources)
     assert await counts(resources) == [("b", 0, 0, 1)]
 
 
@@ -155,7 +155,7 @@ async def test_items_of_a_dead_worker_have_failed(resources: Resources, add: Add
     await subscribe(resources)
     await add()
     await take(resources)
-    await service.fail_orphans(resources, "cpu", "the worker died")
+    await claims.fail_orphans(resources, "cpu", "the worker died")
     assert await names(resources) == ["batch_done", "item_failed"]
 
 
@@ -164,7 +164,7 @@ async def test_a_retried_batch_ends_again(resources: Resources, add: Add) -> Non
     (item_id,) = await add()
     await service.cancel(resources, "default", item_id)
     await service.retry(resources, "default", [item_id])
-    await service.finish(resources, (await take(resources)).item_id, "completed")
+    await claims.finish(resources, (await take(resources)).item_id, "completed")
     assert sorted(await counts(resources)) == [("b", 0, 0, 1), ("b", 1, 0, 1)]
 
 

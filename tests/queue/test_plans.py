@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import bulk, counts, metrics, service, store
+from invokeclone.queue import bulk, capacity, counts, metrics, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
@@ -32,7 +33,7 @@ READS: dict[str, Any] = {
     "metrics": metrics.measure,
     "batch ids": lambda c: store.list_batch(c, "default", "b"),
     "items of batches": lambda c: store.list_of_batches(c, ["b", "c"]),
-    "pending": lambda c: store.count_pending(c, "default"),
+    "capacity": lambda c: capacity.measure(c, Settings(), "default", "system"),
     "running": lambda c: bulk.list_running(c, worker_id="cpu"),
     "roots": lambda c: store.list_roots(c, [1, 2]),
     "chain": lambda c: store.list_chain(c, 1),

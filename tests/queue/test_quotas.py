@@ -11,7 +11,7 @@ import pytest
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database, open_database
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.capacity import QueueFull
 from invokeclone.users import quotas
@@ -54,7 +54,7 @@ async def test_a_batch_is_cut_to_the_users_quota_of_all_queues(limited: Any, bat
     with pytest.raises(PendingQuotaReached, match="at most 5 pending items"):
         await service.enqueue(resources, "three", batch(), user=ALICE)
     assert (await service.enqueue(resources, "one", batch(9), user=BOB)).enqueued == 5
-    assert await service.claim(resources, "cpu")
+    assert await claims.claim(resources, "cpu")
     assert (await service.enqueue(resources, "one", batch(9), user=ALICE)).enqueued == 1
 
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service, store
+from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.reorder import PendingItem, QueuePosition, TargetMoved, TargetNotPending, plan
 from invokeclone.users.current import User
@@ -91,7 +91,7 @@ async def test_users_move_items_among_their_own(resources: Resources, add: Any) 
             await service.move(resources, "default", item_ids, position, user=ALICE)
     await service.prepend(resources, "default", a2, user=ALICE)
     assert await store.list_pending(resources.database, "default") == [b2, a2, b1, a3, a1]
-    taken = [await service.claim(resources, "cpu") for _ in range(5)]
+    taken = [await claims.claim(resources, "cpu") for _ in range(5)]
     assert [item.item_id for item in taken if item] == [b2, a2, b1, a3, a1]
 
 
@@ -114,7 +114,7 @@ async def test_items_are_moved_by_route(client: httpx.AsyncClient, resources: Re
     body = {"item_ids": [ids[3], ids[1]], "after": ids[0]}
     answer = await client.put("move_items_by_id", json=body)
     assert answer.json() == {"item_ids": [ids[0], ids[3], ids[1], ids[2]], "total_count": 4}
-    running = await service.claim(resources, "cpu")
+    running = await claims.claim(resources, "cpu")
     assert running
     assert running.item_id == ids[0]
     answer = await client.put("move_items_by_id", json={"item_ids": [ids[0], ids[2]], "to": "front"})

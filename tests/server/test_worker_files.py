@@ -15,7 +15,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.models.records import store as models
 from invokeclone.models.records.served_files import ServedModels
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.server.app import create_app
@@ -48,7 +48,7 @@ async def item(resources: Resources) -> ClaimedItem:
     """Claim an item as the worker."""
     registry.discover()
     await service.enqueue(resources, "default", Batch.model_validate({"graph": GRAPH, "runs": 1}))
-    claimed = await service.claim(resources, "cpu", worker_id=WORKER)
+    claimed = await claims.claim(resources, "cpu", worker_id=WORKER)
     assert claimed
     return claimed
 

@@ -13,7 +13,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
-from invokeclone.queue import service, store
+from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationEvent, InvocationProgressEvent, InvocationStartedEvent
 from invokeclone.queue.rows import Item
@@ -70,9 +70,9 @@ async def enqueue(resources: Resources, batch_id: str, count: int = 1) -> None:
 
 
 async def finish(resources: Resources) -> None:
-    item = await service.claim(resources, "cpu")
+    item = await claims.claim(resources, "cpu")
     assert item
-    await service.finish(resources, item.item_id, "completed")
+    await claims.finish(resources, item.item_id, "completed")
 
 
 async def until(condition: Any) -> None:

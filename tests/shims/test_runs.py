@@ -11,7 +11,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.capacity import QueueFull
@@ -49,9 +49,9 @@ def batch(count: int = 1) -> Batch:
 
 
 async def finish(resources: Resources, status: Any = "completed", **options: Any) -> None:
-    item = await service.claim(resources, "cpu")
+    item = await claims.claim(resources, "cpu")
     assert item
-    await service.finish(resources, item.item_id, status, **options)
+    await claims.finish(resources, item.item_id, status, **options)
 
 
 async def test_run_waits_for_all_items(runs: Runs, resources: Resources) -> None:

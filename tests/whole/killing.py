@@ -18,7 +18,8 @@ from tests.whole.test_survival import has_ended
 HOOK = Path(__file__).parent / "kill_points"
 CLAIM = "claim"
 WORKER_DIED = "invokeclone.server.app:_worker_died"
-ENQUEUE, CANCEL, RECOVER = (f"invokeclone.queue.service:{name}" for name in ("enqueue", "cancel", "recover"))
+ENQUEUE, CANCEL = (f"invokeclone.queue.service:{name}" for name in ("enqueue", "cancel"))
+RECOVER = "invokeclone.queue.claims:recover"
 UPLOAD, DELETE = (f"invokeclone.images.service:{name}" for name in ("upload", "delete_many"))
 INSTALL = "invokeclone.models.install.service:Installer.add"
 DURING = (WORKER_DIED, ENQUEUE, CANCEL, RECOVER, UPLOAD, DELETE, INSTALL)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service, store
+from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.schemas import TERMINAL
@@ -86,7 +86,7 @@ async def test_failure_of_each_item_operation_is_survived(
             with faults.armed(number):
                 ends.append(await items.end(item_id))
             await check_images(resources)
-            assert await service.list_active(resources, [item_id]) == set()
+            assert await claims.list_active(resources, [item_id]) == set()
         assert set(ends) == {"completed", "failed"}
         assert await items.end(await items.enqueue()) == "completed"
         await check_images(resources)
@@ -151,15 +151,15 @@ async def test_process_death_at_each_item_operation_is_survived(
         for number in range(1, operations + 1):
             item_id, _ = await run(number)
             if who == "worker":
-                await service.fail_orphans(resources, "cpu", "the worker died")
+                await claims.fail_orphans(resources, "cpu", "the worker died")
             else:
-                await service.recover(resources)
+                await claims.recover(resources)
             (item,) = await store.list_items(resources.database, [item_id])
             ends.add(item.status)
             if item.status == "pending":  # it died before the claim was written
                 item_id, _ = await run(0)
                 await service.cancel_idle(resources, ItemFilter(queue_id="default"))
-            assert await service.list_active(resources, [item_id]) == set()
+            assert await claims.list_active(resources, [item_id]) == set()
             folder = resources.settings.outputs_path / "images"
             assert await image_names(resources) <= {path.name for path in folder.glob("*.png")}
         assert ends == {"pending", "failed" if who == "worker" else "canceled", "completed"}

@@ -20,7 +20,7 @@ from PIL import Image
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.schemas import TERMINAL
 from invokeclone.server.supervision import link as server_link
@@ -155,7 +155,7 @@ class Queue:
         self.supervisor = Supervisor(resources.settings, resources.events, self._orphan, first_delay=0.001)  # type: ignore[arg-type]
 
     async def _orphan(self, worker_id: str, reason: str) -> None:
-        await service.fail_orphans(self.resources, worker_id, reason)
+        await claims.fail_orphans(self.resources, worker_id, reason)
 
     async def enqueue(self) -> int:
         graph = {"id": "g", "nodes": {"a": {"id": "a", "type": "toy_context"}}, "edges": []}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from invokeclone.queue.claims import ItemError
 from invokeclone.queue.rows import ClaimedItem
-from invokeclone.queue.service import ItemError
 from invokeclone.worker import loop as loop_module
 from invokeclone.worker.loop import Loop, Outcome
 

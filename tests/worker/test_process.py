@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import processor, service, store
+from invokeclone.queue import claims, processor, service, store
 from invokeclone.queue.batches import Batch
 
 TOYS = Path(__file__).parent / "toys.py"
@@ -304,7 +304,7 @@ async def test_kill_leaves_the_row_in_progress_and_the_next_worker_continues(
     assert await worker.wait_for_exit() == -signal.SIGKILL
     assert (await worker.item(item_id))["status"] == "in_progress"
     assert (await worker.item(pending))["status"] == "pending"
-    await service.fail_orphans(resources, "cpu", "killed")
+    await claims.fail_orphans(resources, "cpu", "killed")
     assert (await worker.item(item_id))["status"] == "failed"
     second = await start()
     second.say(kind="wake")

@@ -11,7 +11,7 @@ import pytest
 
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service, store
+from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.server.supervision.supervisor import Supervisor
 
@@ -27,7 +27,7 @@ async def real(resources: Resources, toys: ModuleType) -> AsyncIterator[Supervis
     supervisor = Supervisor(
         settings,
         bus,
-        lambda worker_id, reason: service.fail_orphans(resources, worker_id, reason),
+        lambda worker_id, reason: claims.fail_orphans(resources, worker_id, reason),
         command=(sys.executable, str(TOYS)),
         grace_s=3,
     )

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from invokeclone.graph.invocations import registry
-from invokeclone.queue import processor, service, store
+from invokeclone.queue import claims, processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.tables import session_graphs, session_queue
@@ -56,12 +56,12 @@ class Queue:
 
     async def turn(self) -> int | None:
         """Run the next item as far as it goes and return its id."""
-        item = await service.claim(self.resources, self.device, worker_id=WORKER if self.is_joined else None)
+        item = await claims.claim(self.resources, self.device, worker_id=WORKER if self.is_joined else None)
         if item is None:
             return None
         outcome = await asyncio.to_thread(self.runner.run, item, threading.Event())
         if outcome.status != "waiting":
-            finished = await service.finish(
+            finished = await claims.finish(
                 self.resources, item.item_id, outcome.status, session_json=outcome.session_json, error=outcome.error
             )
             if finished and outcome.announce:
@@ -340,14 +340,14 @@ async def test_calling_a_workflow_needs_read_access(queue: Queue, tools: Tools, 
 async def test_canceling_one_item_cancels_its_call_chain(queue: Queue, call: Call, canceled: str, events) -> None:
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
-    running = await service.claim(queue.resources, "cpu")
+    running = await claims.claim(queue.resources, "cpu")
     assert running
     await service.cancel(queue.resources, "default", caller if canceled == "caller" else caller + 2)
     assert set(await queue.statuses()) == {"canceled"}
     last = [event.item_id for event in events.sent if getattr(event, "status", "") == "canceled"]
     assert sorted(last) == [caller, caller + 1, caller + 2]
-    assert not await service.is_running(queue.resources, running.item_id)
-    assert await service.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
+    assert not await claims.is_running(queue.resources, running.item_id)
+    assert await claims.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
     assert await queue.drain() == []
 
 
@@ -360,7 +360,7 @@ async def test_deleting_one_item_deletes_its_call_chain(queue: Queue, call: Call
     for _ in range(4):
         await queue.turn()
     assert await queue.statuses() == ["completed", "completed", "completed", "waiting", "pending", "pending"]
-    running = await service.claim(queue.resources, "cpu")
+    running = await claims.claim(queue.resources, "cpu")
     assert running
     events.sent.clear()
     await service.delete(queue.resources, "default", caller + deleted)
@@ -368,7 +368,7 @@ async def test_deleting_one_item_deletes_its_call_chain(queue: Queue, call: Call
         assert await store.list_ids(connection, "default", newest_first=False) == [other, other + 1, other + 2]
     statuses = [(event.item_id, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
     assert statuses == [(item_id, "canceled") for item_id in (caller, caller + 1, caller + 2)]
-    assert await service.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
+    assert await claims.finish(queue.resources, running.item_id, "completed", session_json=',"results":{}}') is None
 
 
 async def test_deleting_includes_nested_calls(queue: Queue, call: Call) -> None:
@@ -387,7 +387,7 @@ async def test_running_item_keeps_its_call_chain(queue: Queue, call: Call) -> No
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
     await queue.enqueue({"a": {"type": "toy_number"}})
-    assert await service.claim(queue.resources, "cpu")
+    assert await claims.claim(queue.resources, "cpu")
     assert await service.cancel_idle(queue.resources, EVERYTHING) == 1
     assert await queue.statuses() == ["waiting", "in_progress", "pending", "canceled"]
     await queue.enqueue({"a": {"type": "toy_number"}})
@@ -400,7 +400,7 @@ async def test_running_item_keeps_its_call_chain(queue: Queue, call: Call) -> No
 async def test_clearing_the_queue_ends_calls(queue: Queue, call: Call, act: Any) -> None:
     await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
-    running = await service.claim(queue.resources, "cpu")
+    running = await claims.claim(queue.resources, "cpu")
     assert running
     await act(queue.resources, EVERYTHING)
     assert set(await queue.statuses()) <= {"canceled"}
@@ -420,21 +420,21 @@ async def test_pruning_keeps_items_with_a_waiting_caller(queue: Queue, call: Cal
 async def test_a_worker_that_dies_fails_the_call(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
-    assert await service.claim(queue.resources, "cpu")
-    assert await service.fail_orphans(queue.resources, "cpu", "gone") == [caller + 1]
+    assert await claims.claim(queue.resources, "cpu")
+    assert await claims.fail_orphans(queue.resources, "cpu", "gone") == [caller + 1]
     assert await queue.statuses() == ["failed", "failed", "canceled"]
 
 
 async def test_server_start_ends_calls_and_leaves_no_waiting_items(queue: Queue, call: Call) -> None:
     await call(await queue.save(with_batch([1, 2])))
     await queue.turn()
-    await service.recover(queue.resources)
+    await claims.recover(queue.resources)
     assert await queue.statuses() == ["canceled"] * 3
     again = await call(await queue.save(offering()))
     await queue.turn()
     await queue.turn()
     assert (await queue.row(again))["status"] == "pending"
-    await service.recover(queue.resources)
+    await claims.recover(queue.resources)
     assert (await queue.row(again))["device"] is None
     await queue.drain()
     assert (await queue.row(again))["status"] == "completed"

@@ -7,6 +7,7 @@ a name that is too long                  400
 a database that is locked                503
 a database that is full or read-only     507
 a database server that does not answer   503
+a change that may be stored              503
 a value that no column can store         400
 """
 
@@ -66,6 +67,13 @@ class DatabaseUnreachable(Unavailable):
         super().__init__("the database server cannot be reached: nothing was stored; try again")
 
 
+class DatabaseOutcomeUnknown(Unavailable):
+    """The connection to the database server was lost while a change was committed."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection to the database server was lost: check whether the change was stored")
+
+
 class ValueNotStorable(BadRequest):
     """A value is outside of what the database can store."""
 
@@ -116,6 +124,8 @@ def to_storage_error(error: BaseException) -> InvokeCloneError | None:
     cause: BaseException | None = error
     while cause is not None and id(cause) not in visited:
         visited.add(id(cause))
+        if getattr(cause, "is_outcome_unknown", False):
+            return DatabaseOutcomeUnknown()
         if storage_error := _convert(cause):
             return storage_error
         if isinstance(getattr(cause, "orig", None), OSError):  # of the connection to a database server

@@ -50,8 +50,8 @@ class Database(abc.ABC):
         """Run `work` in a transaction, commit, and return its result.
 
         `work` may await prepared statements only (kit/sql/prepared_statements.py). An exception in it, or a
-        cancellation before the commit, rolls back. A transaction that is not `exclusive` may overlap others where the
-        database can do that: its statements must be right by themselves.
+        cancellation before the commit, rolls back. If it is not `exclusive`, a database server commits each of its
+        statements by itself, beside other transactions: they must be right by themselves.
         """
 
     @abc.abstractmethod

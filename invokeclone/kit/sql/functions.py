@@ -132,14 +132,6 @@ class like_ignoring_case(GenericFunction[bool]):  # noqa: N801
     inherit_cache = True
 
 
-class last_insert_id(GenericFunction[int]):  # noqa: N801
-    """Return the number that the last INSERT of this connection generated."""
-
-    name = "last_insert_id"
-    type = Integer()
-    inherit_cache = True
-
-
 class trigrams(GenericFunction[Any]):  # noqa: N801
     """Return the sequences of three letters of a folded text, in PostgreSQL only (a function of revision 0018)."""
 
@@ -215,11 +207,6 @@ def _local_date(element: local_date, compiler: Compiler, **options: Any) -> str:
 def _like(element: like_ignoring_case, compiler: Compiler, **options: Any) -> str:
     value, pattern = _arguments(element, compiler, options)
     return f"{value} LIKE {pattern}"
-
-
-@compiles(last_insert_id, "sqlite")
-def _last_insert_id(_element: last_insert_id, _compiler: Compiler, **_options: Any) -> str:
-    return "last_insert_rowid()"
 
 
 def _values(element: FunctionElement[Any], compiler: Compiler, options: dict[str, Any]) -> list[str]:
@@ -333,6 +320,39 @@ def _like_pg(element: like_ignoring_case, compiler: Compiler, **options: Any) ->
     return f"{value} ILIKE {pattern} ESCAPE ''"
 
 
-@compiles(last_insert_id, POSTGRES)
-def _last_insert_id_pg(_element: last_insert_id, _compiler: Compiler, **_options: Any) -> str:
-    return "lastval()"
+# The database's clock, as text in the format of kit/times.py. Leases are set and compared by it only, so that clock
+# differences between machines have no effect.
+
+_POSTGRES_FORMAT = "'YYYY-MM-DD HH24:MI:SS.MS'"
+_POSTGRES_NOW = "(clock_timestamp() AT TIME ZONE 'utc')"
+
+
+class _DatabaseTime(FunctionElement[str]):
+    """The current time, plus the seconds in its argument if it has one."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(_DatabaseTime, "sqlite")
+def _database_time(element: _DatabaseTime, compiler: Compiler, **options: Any) -> str:
+    seconds = compiler.process(element.clauses, **options)
+    modifier = f", {seconds} || ' seconds'" if seconds else ""
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now'{modifier})"
+
+
+@compiles(_DatabaseTime, POSTGRES)
+def _database_time_pg(element: _DatabaseTime, compiler: Compiler, **options: Any) -> str:
+    seconds = compiler.process(element.clauses, **options)
+    moment = f"{_POSTGRES_NOW} + make_interval(secs => {seconds})" if seconds else _POSTGRES_NOW
+    return f"to_char({moment}, {_POSTGRES_FORMAT})"
+
+
+def database_now() -> ColumnElement[str]:
+    """Return the current time of the database."""
+    return _DatabaseTime()
+
+
+def database_now_plus(seconds: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return the time of the database in `seconds`, usually a parameter."""
+    return _DatabaseTime(seconds)

@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import errno
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -22,8 +22,8 @@ from invokeclone.kit import log
 from invokeclone.kit.sql import database_file, migrations, postgres_errors
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.database_file import DatabaseUnusable
-from invokeclone.kit.sql.prepared_statements import run_in_parts, without_nul
-from invokeclone.kit.sql.transactions import Changes, Dialect, Result, Rows
+from invokeclone.kit.sql.prepared_statements import without_nul
+from invokeclone.kit.sql.transactions import Changes, CommitUnknown, Dialect, Result, Rows
 
 CONNECTIONS = 8
 """Connections for single reads and for `transact`, and as many for SQLAlchemy's; further callers wait."""
@@ -57,8 +57,8 @@ def _number(text: str) -> int | float:
     return float(text) if "." in text or "N" in text else int(text)
 
 
-class _Transaction:
-    """A transaction on asyncpg's connection, for prepared statements."""
+class _Statements:
+    """Runs prepared statements on asyncpg's connection, in its transaction if one has begun."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -67,10 +67,6 @@ class _Transaction:
         """Run a statement and return its rows. Raises SQLAlchemy's errors."""
         with postgres_errors.translating(sql):
             return [tuple(row) for row in await self._connection.fetch(sql, *values)]
-
-    async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
-        """Run a statement once for each of `values`. Raises SQLAlchemy's errors."""
-        await run_in_parts(self._connection, sql, values)
 
 
 class PostgresDatabase(Database):
@@ -120,31 +116,43 @@ class PostgresDatabase(Database):
 
     # Single reads and prepared transactions
 
-    @contextlib.asynccontextmanager
-    async def _borrow(self) -> AsyncIterator[Any]:
-        """Yield a connection without a transaction; it is closed if an error may have left one."""
-        async with self._free:
+    async def _take(self) -> Any:
+        """Return a connection without a transaction, until `_give_back`."""
+        await self._free.acquire()
+        try:
             connection = self._idle.pop() if self._idle else None
             if connection is None or connection.is_closed():
                 with postgres_errors.translating("connect"):
                     connection = await self._connect()
-            try:
-                yield connection
-            except BaseException as error:
-                if _is_unusable(connection, error):
-                    connection.terminate()
-                raise
-            finally:
-                if not connection.is_closed():
-                    self._idle.append(connection)
+        except BaseException:
+            self._free.release()
+            raise
+        return connection
+
+    def _give_back(self, connection: Any, error: BaseException | None = None) -> None:
+        """Keep a connection for the next user; close it if an error may have left a transaction."""
+        if error is not None and _is_unusable(connection, error):
+            connection.terminate()
+        if not connection.is_closed():
+            self._idle.append(connection)
+        self._free.release()
+
+    async def _run(self, work: Callable[[Any], Coroutine[Any, Any, Result]]) -> Result:
+        """Run `work` on a connection without a transaction."""
+        connection = await self._take()
+        try:
+            result = await work(connection)
+        except BaseException as error:
+            self._give_back(connection, error)
+            raise
+        self._give_back(connection)
+        return result
 
     async def fetch(self, sql: str, values: Any) -> Rows:
         """Run one SELECT on its own; once more on a new connection if the server closed the idle one."""
         for is_last in (False, True):
             try:
-                async with self._borrow() as connection:
-                    with postgres_errors.translating(sql):
-                        return [tuple(row) for row in await connection.fetch(sql, *values)]
+                return await self._run(lambda connection: _Statements(connection).fetch_rows(sql, values))
             except Exception as error:
                 if is_last or not postgres_errors.is_lost(error):
                     raise
@@ -160,41 +168,41 @@ class PostgresDatabase(Database):
     async def transact(
         self, work: Callable[[Changes], Coroutine[Any, Any, Result]], *, exclusive: bool = True
     ) -> Result:
-        """Run `work` in a transaction, commit, and return its result."""
-        if not exclusive:
-            return await self._transact("BEGIN", work)
-        async with self._writing:
-            return await self._transact(BEGIN_WRITE, work)
+        """Run `work` in an exclusive transaction, commit, and return its result; otherwise commit each statement by itself.
 
-    async def _transact(self, begin: str, work: Callable[[Changes], Coroutine[Any, Any, Result]]) -> Result:
-        async with self._begin(begin) as connection:
-            result = await work(_Transaction(connection))
-            with postgres_errors.translating("COMMIT"):
-                await connection.execute("COMMIT")
+        Raises CommitUnknown if the connection is lost while the transaction is committed.
+        """
+        if not exclusive:
+            return await self._run(lambda connection: work(_Statements(connection)))
+        async with self._writing:
+            connection = await self._begin()
+            try:
+                result = await work(_Statements(connection))
+                await _commit(connection, result)
+            except BaseException as error:
+                try:
+                    await _end(connection)
+                finally:
+                    self._give_back(connection, error)
+                raise
+            self._give_back(connection)
             return result
 
-    @contextlib.asynccontextmanager
-    async def _begin(self, begin: str) -> AsyncIterator[Any]:
-        """Yield a connection in a transaction, rolled back unless it was committed."""
+    async def _begin(self) -> Any:
+        """Return a connection in an exclusive transaction; another one if the server closed the idle one."""
         for is_last in (False, True):
-            async with contextlib.AsyncExitStack() as stack:
-                connection: Any = None
-                try:
-                    connection = await stack.enter_async_context(self._borrow())
-                    with postgres_errors.translating(begin):
-                        await connection.execute(begin)
-                except BaseException as error:
-                    if connection is not None and _is_unusable(connection, error):
-                        connection.terminate()
-                    if is_last or not postgres_errors.is_lost(error):
-                        raise
-                    self._forget_idle()
-                    continue
-                try:
-                    yield connection
-                finally:
-                    await _end(connection)
-                return
+            connection = await self._take()
+            try:
+                with postgres_errors.translating(BEGIN_WRITE):
+                    await connection.execute(BEGIN_WRITE)
+            except BaseException as error:
+                self._give_back(connection, error)
+                if is_last or not postgres_errors.is_lost(error):
+                    raise
+                self._forget_idle()
+            else:
+                return connection
+        raise AssertionError
 
     # Connections of SQLAlchemy
 
@@ -211,8 +219,7 @@ class PostgresDatabase(Database):
             yield connection
             driver = (await connection.get_raw_connection()).driver_connection
             assert driver is not None
-            with postgres_errors.translating("COMMIT"):
-                await driver.execute("COMMIT")
+            await _commit(driver)
 
     @contextlib.asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[AsyncConnection]:
@@ -400,8 +407,21 @@ def _is_unusable(connection: Any, error: BaseException) -> bool:
     return bool(connection.is_in_transaction())
 
 
+async def _commit(connection: Any, result: Any = None) -> None:
+    """Commit. Raises CommitUnknown if the connection is lost before the answer."""
+    try:
+        with postgres_errors.translating("COMMIT"):
+            await connection.execute("COMMIT")
+    except DBAPIError as error:
+        if postgres_errors.is_lost(error):
+            raise CommitUnknown(result, error.orig or error) from error
+        raise
+
+
 async def _end(connection: Any) -> None:
     """Roll back what is not committed; close the connection if that is cancelled half-way."""
+    if connection.is_closed() or not connection.is_in_transaction():
+        return
     try:
         await asyncio.shield(_roll_back(connection))
     except asyncio.CancelledError:
@@ -411,8 +431,6 @@ async def _end(connection: Any) -> None:
 
 async def _roll_back(connection: Any) -> None:
     """End a transaction that is not committed; close the connection if that fails."""
-    if connection.is_closed() or not connection.is_in_transaction():
-        return
     try:
         await connection.execute("ROLLBACK")
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):

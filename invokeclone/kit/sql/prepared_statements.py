@@ -5,11 +5,9 @@ cache key; a prepared one makes one hop. Run on the database and not on a connec
 which would be two more. Result types are not converted, and `log_sql` does not log these statements.
 """
 
-import asyncio
-import itertools
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, TypeAlias
@@ -27,9 +25,6 @@ from invokeclone.kit.sql.transactions import Changes, Dialect, Rows, Transaction
 
 Source: TypeAlias = Changes | Database
 """Where a prepared read runs: in a transaction, or on its own."""
-
-RUNS_AT_ONCE = 20
-"""Runs of a statement between two returns to the event loop, which generate the values of 1000 rows."""
 
 _SQLITE = sqlite.dialect(paramstyle="named")
 
@@ -158,29 +153,18 @@ async def run(changes: Changes, sql: DialectSql, values: Values) -> Rows:
     return await _run(changes, getattr(sql, dialect_of(changes)), values)
 
 
-async def run_many(changes: Changes, sql: DialectSql, values: Iterable[Values]) -> None:
-    """Run SQL text for each of `values`, on SQLite in one hop to the database thread."""
-    text = getattr(sql, dialect_of(changes))
-    if isinstance(changes, Transaction):
-        changes.many(text, values)
-    elif not isinstance(changes, AsyncConnection):
-        await changes.run_many(text, values)  # type: ignore[arg-type]  # positional parameters
-    elif dialect_of(changes) == "sqlite":
-        async with (await _driver(changes)).executemany(text, values):
-            pass
+async def run_many(changes: Changes, sql: DialectSql, rows: Iterable[Sequence[Any]]) -> None:
+    """Run SQL text for each of `rows`; on PostgreSQL once, with an array for each column."""
+    if dialect_of(changes) == "postgresql":
+        columns = list(zip(*rows, strict=True))
+        if columns:
+            await _run(changes, sql.postgresql, columns)
+    elif isinstance(changes, Transaction):
+        changes.many(sql.sqlite, rows)
     else:
-        await run_in_parts(await _driver(changes), text, values)
-
-
-async def run_in_parts(driver: Any, sql: str, values: Iterable[Values]) -> None:
-    """Run SQL text on asyncpg's connection, RUNS_AT_ONCE at a time: `values` may take time to generate."""
-    from invokeclone.kit.sql import postgres_errors
-
-    remaining = iter(values)
-    while part := list(itertools.islice(remaining, RUNS_AT_ONCE)):
-        with postgres_errors.translating(sql):
-            await driver.executemany(sql, part)
-        await asyncio.sleep(0)
+        assert isinstance(changes, AsyncConnection)
+        async with (await _driver(changes)).executemany(sql.sqlite, rows):
+            pass
 
 
 async def _run(changes: Changes, sql: str, values: Any) -> Rows:

@@ -51,13 +51,21 @@ class RemoteTransaction(Protocol):
         """Run a statement and return its rows. Raises SQLAlchemy's errors."""
         ...
 
-    async def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
-        """Run a statement once for each of `values`. Raises SQLAlchemy's errors."""
-        ...
-
 
 Changes: TypeAlias = AsyncConnection | Transaction | RemoteTransaction
 """Where a prepared write runs: in a transaction of SQLAlchemy's, on the database thread, or of a database server."""
+
+
+class CommitUnknown(OperationalError):
+    """The connection was lost while a transaction was committed: the database has it, or nothing of it."""
+
+    is_outcome_unknown = True
+    """Read by `kit.files.storage_errors`."""
+
+    def __init__(self, result: Any, error: BaseException) -> None:
+        """Keep the `result` that the transaction has if it is stored."""
+        super().__init__("COMMIT", None, error)
+        self.result = result
 
 
 class TransactionAbandoned(Exception):

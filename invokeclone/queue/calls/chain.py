@@ -17,7 +17,7 @@ from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit.errors import TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, capacity, counts, store
@@ -50,9 +50,9 @@ class CalledSession(NamedTuple):
     session: str
 
 
-async def status_event(connection: Changes, item: Item) -> QueueItemStatusChangedEvent:
+async def status_event(source: Source, item: Item) -> QueueItemStatusChangedEvent:
     """Return the event for an item whose status has just been written, with the counts of this transaction."""
-    return QueueItemStatusChangedEvent.of(item, *await counts.of_item(connection, item))
+    return QueueItemStatusChangedEvent.of(item, *await counts.of_item(source, item))
 
 
 # Starting
@@ -77,9 +77,8 @@ async def suspend(
         waiting = await store.set_status(connection, item.item_id, "waiting", fence=fence or None)
         if waiting is None:
             raise CanceledException("the queue item was canceled")
-        pending, _ = await store.count_pending(connection, item.queue_id)
         try:
-            free = await capacity.measure(connection, resources.settings, pending, item.user_id)
+            free = await capacity.measure(connection, resources.settings, item.queue_id, item.user_id)
             free.check(len(called), whole=True)
         except TooMany as error:
             raise CallFailed(f"The {len(called)} runs of the workflow cannot be enqueued: {error}") from error

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from invokeclone.kit import log
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import leases, service
+from invokeclone.queue import claims, leases
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
@@ -82,7 +82,7 @@ class WorkerCalls:
         self._worker = worker
         self._dispatch = dispatch
         self._runs: dict[int, asyncio.Task[dict[str, Any]]] = {}
-        self._lost_claim: ClaimedItem | None = None
+        self._claims = claims.WorkerClaims(self._resources, worker.device, worker.worker_id)
         self.last_claim: ClaimedItem | None = None
         """The item that the worker runs, or ran last."""
 
@@ -90,7 +90,8 @@ class WorkerCalls:
         """Read which item the worker holds, after the server was restarted."""
         item = await leases.get_held_claim(self._server, self._worker.worker_id)
         if item is not None:
-            self._lost_claim = self.last_claim = item
+            self.last_claim = item
+            self._claims.is_uncertain = True
             self._worker.item_id, self._worker.queue_id, self._worker.user_id = (
                 item.item_id, item.queue_id, item.user_id,
             )  # fmt: skip
@@ -126,14 +127,11 @@ class WorkerCalls:
         return {"kind": "result", "id": number, "value": value}
 
     async def _claim(self, arguments: _Claim) -> dict[str, Any]:
-        item, self._lost_claim = self._lost_claim, None
-        if item is None or not await service.is_running(self._resources, item.item_id, item.fence):
-            worker = self._worker
-            item = await service.claim(self._resources, worker.device, arguments.resident, worker_id=worker.worker_id)
+        item = await self._claims.claim(arguments.resident)
         if item is None:
             return {"item": None}
         if len(item.session) + len(item.workflow or "") > MAX_ITEM_CHARACTERS:
-            await service.finish(
+            await claims.finish(
                 self._resources, item.item_id, "failed", error=_too_large(self._worker.device), fence=item.fence
             )
             return {"item": None}
@@ -141,9 +139,11 @@ class WorkerCalls:
         return {"item": write_claimed_item(item)}
 
     async def _finish(self, arguments: _Finish) -> dict[str, Any]:
-        if not await self._is_own(arguments):
+        self._claims.is_uncertain = False
+        worker_id = self._worker.worker_id
+        if not await leases.was_claimed_by(self._server.database, worker_id, arguments.item_id, arguments.fence):
             return {"finished": False}
-        finished = await service.finish(
+        finished = await claims.finish(
             self._resources,
             arguments.item_id,
             arguments.status,  # type: ignore[arg-type]  # one of the pattern
@@ -154,12 +154,11 @@ class WorkerCalls:
         return {"finished": finished is not None}
 
     async def _is_running(self, arguments: _Held) -> dict[str, Any]:
-        return {"running": await self._is_own(arguments)}
-
-    async def _is_own(self, claim: _Held) -> bool:
-        self._lost_claim = None  # it has received the claim
+        self._claims.is_uncertain = False  # it has received the claim
         try:
-            await leases.get_held_item(self._server.database, self._worker.worker_id, claim.item_id, claim.fence)
+            await leases.get_held_item(
+                self._server.database, self._worker.worker_id, arguments.item_id, arguments.fence
+            )
         except leases.ItemNotHeld:
-            return False
-        return True
+            return {"running": False}
+        return {"running": True}

@@ -24,8 +24,7 @@ from invokeclone.models.records import store as models
 from invokeclone.presets import prompts
 from invokeclone.presets import service as presets
 from invokeclone.presets.schemas import PresetData
-from invokeclone.queue import leases
-from invokeclone.queue import service as queue
+from invokeclone.queue import claims, leases
 from invokeclone.queue.calls import chain
 from invokeclone.queue.calls.chain import CalledSession
 from invokeclone.queue.rows import ClaimedItem, Item
@@ -228,7 +227,7 @@ class LocalBackend:
 
     async def list_active(self, item_ids: Sequence[int]) -> set[int]:
         """Return those items that have not ended."""
-        return await queue.list_active(self._resources, item_ids)
+        return await claims.list_active(self._resources, item_ids)
 
     async def model(self, key: str) -> ModelConfig:
         """Return a record."""

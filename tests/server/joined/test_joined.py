@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.server.joined import agent as agent_module
 from invokeclone.server.joined import calls
 from invokeclone.server.joined import service as joined_service
@@ -215,6 +215,9 @@ class TestRawMessages:
             assert (await cluster.row(item_id))["status"] == "in_progress"
             failed = own | {"status": "failed", "error": ["ValueError", "no", "trace"]}
             assert (await call(8, "queue.finish", failed))["value"] == {"finished": True}
+            repeated = await call(9, "queue.finish", failed)  # a server that was restarted has no results of calls
+            assert repeated["value"] == {"finished": True}
+            assert (await call(10, "queue.finish", own | {"status": "completed"}))["value"] == {"finished": False}
         assert (await cluster.row(item_id))["error_message"] == "no"
 
 
@@ -249,8 +252,8 @@ class TestConnections:
         for item_id in item_ids:
             assert (await cluster.ended(item_id))["status"] == "completed"
         await until(lambda: len(machine.noted("finish")()) == len(item_ids))
-        claims = [line.split()[1] for line in machine.noted("claim")()]
-        assert claims == [str(item_id) for item_id in item_ids]
+        claimed = [line.split()[1] for line in machine.noted("claim")()]
+        assert claimed == [str(item_id) for item_id in item_ids]
         assert all(line.split()[2] == "True" for line in machine.noted("finish")())
 
     async def test_a_worker_that_returns_after_its_lease_is_interrupted(
@@ -278,7 +281,7 @@ class TestConnections:
         (item_id,) = await cluster.enqueue()
         await until(machine.noted("claim"))
         await cluster.stop()
-        await service.recover(cluster.resources)
+        await claims.recover(cluster.resources)
         await cluster.start()
         await until(lambda: cluster.supervisor.workers and cluster.supervisor.workers[0].ready)
         assert cluster.supervisor.workers[0].item_id == item_id

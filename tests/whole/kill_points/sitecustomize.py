@@ -166,9 +166,9 @@ def _during(name: str) -> None:
 
 def _claim() -> None:
     """Count from the claim of an item to the next claim."""
-    from invokeclone.queue import service
+    from invokeclone.queue import claims
 
-    original = service.claim
+    original = claims.claim
 
     async def count_call(resources: Any, *arguments: Any, **named: Any) -> Any:
         points.armed = False
@@ -177,7 +177,7 @@ def _claim() -> None:
             points.arm("claim")
         return await original(resources, *arguments, **named)
 
-    service.claim = count_call  # type: ignore[assignment]
+    claims.claim = count_call  # type: ignore[assignment]
 
 
 if ROLE and FOLDER.is_dir():

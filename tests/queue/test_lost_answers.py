@@ -1,0 +1,141 @@
+"""The connection to PostgreSQL is cut after a statement was executed and before its answer arrived."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from invokeclone.kit.files.storage_errors import to_storage_error
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.sql.transactions import CommitUnknown
+from invokeclone.queue import claims, counts, service
+from invokeclone.queue.batches import Batch
+from tests.postgres import PostgresServer
+
+Cut = Callable[..., None]
+
+
+@pytest.fixture
+async def server(postgres: PostgresServer, settings: Any, events: Any) -> AsyncIterator[Resources]:
+    settings = settings.model_copy(update={"database_url": postgres.clean_database()})
+    opened = Resources(settings, open_database(settings), events)
+    yield opened
+    await opened.database.close()
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
+    """Cut the connection after the next statement that contains a text, or some of them."""
+    pending: list[str] = []
+
+    def patch(method: str) -> None:
+        original = getattr(asyncpg.Connection, method)
+
+        async def run(connection: Any, sql: str, *arguments: Any, **options: Any) -> Any:
+            result = await original(connection, sql, *arguments, **options)
+            if pending and pending[0] in sql:
+                pending.pop(0)
+                connection.terminate()
+                raise asyncpg.exceptions.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+            return result
+
+        monkeypatch.setattr(asyncpg.Connection, method, run)
+
+    for method in ("execute", "fetch"):
+        patch(method)
+
+    def act(*texts: str) -> None:
+        pending[:] = texts
+
+    return act
+
+
+def names(events: Any) -> list[tuple[str, str | None]]:
+    return [(event.name, getattr(event, "status", None)) for event in events.sent]
+
+
+@pytest.fixture
+def batch(make: Any) -> Batch:
+    return Batch.model_validate(make.batch())
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_a_result_whose_answer_is_lost_is_reported_once(
+    server: Resources, batch: Batch, events: Any, cut: Cut, status: Any
+) -> None:
+    await service.enqueue(server, "default", batch)
+    item = await claims.claim(server, "cpu")
+    assert item
+    events.sent.clear()
+    error = ("E", "message", "trace") if status == "failed" else None
+    rest = ',"results":{}}'
+
+    async def finish() -> Any:
+        return await claims.finish(server, item.item_id, status, session_json=rest, error=error, fence=item.fence)
+
+    cut("COMMIT")
+    with pytest.raises(OperationalError):
+        await finish()
+    assert names(events) == []
+    ended = await finish()
+    assert ended
+    assert (ended.status, ended.error_message) == (status, error and error[1])
+    assert names(events) == [("queue_item_status_changed", status)]
+    assert (await counts.of_queue(server.database, "default")).queue.total == 1
+
+
+async def test_an_item_that_a_user_canceled_is_not_reported_by_its_worker(
+    server: Resources, batch: Batch, events: Any
+) -> None:
+    await service.enqueue(server, "default", batch)
+    item = await claims.claim(server, "cpu")
+    assert item
+    await service.cancel(server, "default", item.item_id)
+    events.sent.clear()
+    for status in ("completed", "canceled"):
+        assert await claims.finish(server, item.item_id, status, fence=item.fence) is None  # type: ignore[arg-type]
+    assert names(events) == []
+
+
+@pytest.mark.parametrize("statement", ["UPDATE session_queue", "queue_counts"])
+async def test_a_claim_whose_answer_is_lost_is_returned_by_the_next(
+    server: Resources, batch: Batch, events: Any, cut: Cut, statement: str
+) -> None:
+    for _ in range(2):
+        await service.enqueue(server, "default", batch)
+    events.sent.clear()
+    worker = claims.WorkerClaims(server, "cpu", "w")
+    cut(statement)
+    with pytest.raises(OperationalError):
+        await worker.claim()
+    assert names(events) == []
+    first = await worker.claim()
+    assert first
+    assert first.item_id == 1
+    assert names(events) == [("queue_item_status_changed", "in_progress")]
+    second = await worker.claim()
+    assert second
+    assert second.item_id == 2
+
+
+async def test_a_batch_whose_answer_is_lost_is_enqueued_once(
+    server: Resources, batch: Batch, events: Any, cut: Cut
+) -> None:
+    cut("COMMIT")
+    result = await service.enqueue(server, "default", batch)
+    assert (result.enqueued, len(result.item_ids)) == (1, 1)
+    assert names(events) == [("batch_enqueued", None)]
+    assert (await counts.of_queue(server.database, "default")).queue.pending == 1
+
+
+async def test_a_client_learns_that_its_batch_may_be_stored(server: Resources, batch: Batch, cut: Cut) -> None:
+    cut("COMMIT", "", "")  # the question for the items fails, too
+    with pytest.raises(CommitUnknown) as caught:
+        await service.enqueue(server, "default", batch)
+    error = to_storage_error(caught.value)
+    assert error is not None
+    assert error.status == 503
+    assert "check whether the change was stored" in str(error)
