@@ -31,8 +31,8 @@ from invokeclone.server.joined.protocol import (
     frames_of,
     merge_settings,
 )
+from invokeclone.server.supervision.launch import COMMAND
 from invokeclone.server.supervision.link import Message, WorkerLink
-from invokeclone.server.supervision.supervisor import COMMAND
 from invokeclone.server.supervision.workers import explain_exit
 from invokeclone.version import __version__
 

@@ -193,7 +193,7 @@ class JoinedWorkers:
             self._forget(joined, ended.reason)
         reason = f"{ended.reason} ({name})"
         if await leases.interrupt(self._resources, ended.worker_id, reason, counted=not ended.stopped):
-            self._supervisor.wake()
+            self._supervisor.hints.wake()
 
     async def _check_token(self, joined: _JoinedWorker, link: JoinedLink) -> None:
         """Close the connection when the token is revoked or has expired."""
