@@ -19,6 +19,8 @@ from invokeclone.server.supervision.workers import Worker
 
 TERMINAL = frozenset({"completed", "failed", "canceled"})
 REMEMBERED_CANCELS = 1000
+MAX_NAMES = 50_000
+"""Names of deleted images in one hint."""
 EVENTS_WITH_HINTS = (
     BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, QueueClearedEvent,
     ImagesDeletedEvent, ModelsChangedEvent,
@@ -50,7 +52,9 @@ class Hints:
                 self._send({"kind": "clear", "queue_id": payload.get("queue_id"), "user_id": payload.get("user_id")})
                 self.wake()
             case "images_deleted":
-                self._send({"kind": "images_deleted", "names": payload.get("image_names", [])})
+                names = payload.get("image_names", [])
+                for start in range(0, len(names), MAX_NAMES):
+                    self._send({"kind": "images_deleted", "names": names[start : start + MAX_NAMES]})
             case "models_changed":
                 self._send({"kind": "models_changed", "keys": payload.get("keys", [])})
 
