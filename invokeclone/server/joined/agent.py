@@ -68,7 +68,12 @@ class Agent:
         first_delay_s: float = FIRST_DELAY_S,
         on_state: Callable[[str], None] | None = None,
     ) -> None:
-        """Join as `name`; `settings` are this machine's. `on_state` gets each new state of the connection, as text."""
+        """Join as `name`; `settings` are this machine's. `on_state` gets each new state of the connection, as text.
+
+        Raises JoinRefused if `token` is none.
+        """
+        if not (token.isascii() and token.isprintable()):
+            raise JoinRefused("the worker token has characters that no token has; give the one that the server printed")
         self._address = address
         self._token = token
         self._settings = settings
