@@ -147,7 +147,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        ws="invokeclone.server.http.websocket_protocol:WebSocketProtocol",
         ws_max_size=settings.limits.socket_message_kib * 1024,
         proxy_headers=False,  # the application reads them, after checking where a request came from
         timeout_graceful_shutdown=GRACE_SECONDS,

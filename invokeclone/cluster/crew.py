@@ -22,6 +22,7 @@ REPLACE_S = 15.0
 """Seconds until a worker that is gone, or cannot run on its node, is replaced."""
 STOP_S = 20.0
 """Seconds in addition to the drain in which a worker must stop; its process is ended then."""
+NO_ANSWER = "the cluster does not answer"
 
 
 class WorkerRefused(BadRequest):
@@ -50,7 +51,7 @@ class Node:
 
 
 class Handle(Protocol):
-    """A worker of the engine: a `WorkerHost` in a process of some node. All methods raise Unreachable."""
+    """A worker of the engine: a `WorkerHost` in a process of some node. Methods raise Unreachable."""
 
     async def start(self, token: str | None) -> str:
         """Start the agent; return the worker's name."""
@@ -65,7 +66,7 @@ class Handle(Protocol):
         ...
 
     def end(self) -> None:
-        """End the process for good."""
+        """End the process for good, unless the cluster cannot be reached. Raises nothing."""
         ...
 
 
@@ -77,7 +78,7 @@ class ClusterEngine(Protocol):
         ...
 
     def create(self, label: str) -> Handle:
-        """Have the engine place a worker."""
+        """Have the engine place a worker. Raises Unreachable."""
         ...
 
 
@@ -93,6 +94,11 @@ class _Member:
         self.gone_at: float | None = None
         self.asking: asyncio.Task[str] | None = None
         self.asked_at = 0.0
+
+    @property
+    def title(self) -> str:
+        """Its number and, as soon as it is known, its name."""
+        return f"worker {self.number} ({self.name})" if self.name else f"worker {self.number}"
 
 
 class Crew:
@@ -136,7 +142,11 @@ class Crew:
 
     async def run(self) -> None:
         """Run until stopped. Raises WorkerRefused, ClusterError; workers are stopped then, too."""
-        if (problem := find_problem(await self._engine.nodes(), local_url=self._local_url)) is not None:
+        try:
+            nodes = await self._engine.nodes()
+        except Unreachable as error:
+            raise ClusterError(f"{NO_ANSWER}: {error}. Check that its head runs, and --address") from error
+        if (problem := find_problem(nodes, local_url=self._local_url)) is not None:
             raise ClusterError(problem)
         try:
             while self._stopping is None:
@@ -156,7 +166,7 @@ class Crew:
         try:
             nodes = await self._engine.nodes()
         except Unreachable as error:
-            self._warn(f"the cluster does not answer: {error}")
+            self._warn(f"{NO_ANSWER}: {error}")
             return
         target, now = self._target(nodes), time.monotonic()
         self._warn(find_problem(nodes, local_url=self._local_url) or (None if target else self._lacks_resources()))
@@ -167,8 +177,13 @@ class Crew:
                 self._report(member, "removed: the cluster has no room for it")
                 _forget(member)
         while len(self._members) < target:
-            number, self._next_number = self._next_number, self._next_number + 1
-            member = _Member(number, self._engine.create(f"ray-{self._label}-{number}"))
+            try:
+                handle = self._engine.create(f"ray-{self._label}-{self._next_number}")
+            except Unreachable as error:
+                self._warn(f"{NO_ANSWER}: {error}")
+                return
+            member = _Member(self._next_number, handle)
+            self._next_number += 1
             self._members.append(member)
             self._report(member, f"waits for a {'GPU' if self._on_gpus else 'CPU'}")
 
@@ -211,7 +226,7 @@ class Crew:
             self._replace(member, state)
             return
         if state.startswith(REFUSED):
-            raise WorkerRefused(f"worker {member.number} ({member.name}) is {state}")
+            raise WorkerRefused(f"{member.title} is {state}")
         self._report(member, state)
 
     def _replace(self, member: _Member, reason: str) -> None:
@@ -251,7 +266,7 @@ class Crew:
     def _report(self, member: _Member, state: str) -> None:
         if state != member.reported:
             member.reported = state
-            self._say(f"worker {member.number}{f' ({member.name})' if member.name else ''}: {state}")
+            self._say(f"{member.title}: {state}")
 
 
 def _forget(member: _Member) -> None:

@@ -18,7 +18,7 @@ from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent
 from invokeclone.server.joined.protocol import clean_name
-from invokeclone.server.supervision.supervisor import COMMAND
+from invokeclone.server.supervision.launch import COMMAND
 
 TOKEN_VARIABLE = "INVOKECLONE_WORKER_TOKEN"  # noqa: S105  (a name)
 NEW, STOPPED = "new", "stopped"

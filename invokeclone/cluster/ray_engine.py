@@ -6,6 +6,7 @@ actor in a call, which Ray keeps nowhere: it is not part of the actor's record, 
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from invokeclone.cluster.crew import ClusterError, Node, Unreachable, is_loopback
+from invokeclone.cluster.crew import NO_ANSWER, ClusterError, Node, Unreachable, is_loopback
 from invokeclone.cluster.host import WorkerHost
 
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -44,24 +45,33 @@ class RayHandle:
         """End the actor for good."""
         import ray
 
-        if ray.is_initialized():
-            ray.kill(self._actor, no_restart=True)
+        with contextlib.suppress(*_ray_errors()):  # it is gone, or the cluster cannot be reached
+            if ray.is_initialized():
+                ray.kill(self._actor, no_restart=True)
 
 
 async def _result(method: Any, *arguments: Any) -> Any:
-    from ray.exceptions import ActorDiedError, RayError
+    from ray.exceptions import ActorDiedError
 
     try:
         return await method.remote(*arguments)
     except ActorDiedError as error:
-        raise Unreachable(_first_line(error), permanent=True) from error
-    except RayError as error:  # the actor may be restarted, whether the call was run or not
+        raise Unreachable(_last_line(error), permanent=True) from error
+    except _ray_errors() as error:  # the actor may be restarted, whether the call was run or not
         raise Unreachable(RESTARTED) from error
 
 
-def _first_line(error: Exception) -> str:
+def _ray_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors that Ray raises if it cannot reach the cluster."""
+    from ray.exceptions import RayError
+
+    return (RayError, RuntimeError, OSError, ValueError)
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of an error with its reason: Ray's messages begin with what it did."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    return (lines[-1] if lines else type(error).__name__)[:300].rstrip(".")
 
 
 class RayEngine:
@@ -78,16 +88,15 @@ class RayEngine:
     async def nodes(self) -> list[Node]:
         """Return the live nodes."""
         import ray
-        from ray.exceptions import RayError
 
         try:
             nodes = await asyncio.to_thread(ray.nodes)
-        except (RayError, RuntimeError) as error:
-            raise Unreachable(_first_line(error)) from error
+        except _ray_errors() as error:
+            raise Unreachable(_last_line(error)) from error
+        resources = [(node, node.get("Resources") or {}) for node in nodes if node["Alive"]]
         return [
-            Node(str(node["NodeManagerAddress"]), node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
-            for node in nodes
-            if node["Alive"]
+            Node(str(node["NodeManagerAddress"]), numbers.get("CPU", 0), numbers.get("GPU", 0))
+            for node, numbers in resources
         ]
 
     def create(self, label: str) -> RayHandle:
@@ -103,7 +112,10 @@ class RayEngine:
         )
         device = "cuda:0" if self._on_gpus else "cpu"  # Ray shows an actor nothing but its own GPU
         options = {"command": self._command} if self._command else {}
-        return RayHandle(kind.remote(self._url, label, device=device, root=self._root, **options))
+        try:
+            return RayHandle(kind.remote(self._url, label, device=device, root=self._root, **options))
+        except _ray_errors() as error:
+            raise Unreachable(_last_line(error)) from error
 
 
 def connect(address: str, *, allow_unauthenticated: bool) -> None:
@@ -123,22 +135,34 @@ def connect(address: str, *, allow_unauthenticated: bool) -> None:
             log_to_driver=False,
             include_dashboard=False if address == LOCAL else None,
         )
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"cannot connect to the cluster {address}: {_first_line(error)}") from error
+    except Exception as error:  # Ray raises errors of many kinds here, plain ones, too
+        _end(ray)
+        raise ClusterError(
+            f"cannot connect to the cluster {address}: {_last_line(error)}. Check --address and the cluster's token, and "
+            "that this is a node of the cluster"
+        ) from error
     if address == LOCAL:
         return
     try:
         _check_authentication(ray, allow_unauthenticated)
     except ClusterError:
-        ray.shutdown()
+        _end(ray)
         raise
+    except _ray_errors() as error:
+        _end(ray)
+        raise ClusterError(f"{NO_ANSWER}: {_last_line(error)}. Check that its head runs, and --address") from error
 
 
 def disconnect() -> None:
     """Disconnect; a cluster that `connect` has started ends."""
     import ray
 
-    ray.shutdown()
+    _end(ray)
+
+
+def _end(ray: Any) -> None:
+    with contextlib.suppress(*_ray_errors()):
+        ray.shutdown()
 
 
 def _import_ray() -> Any:

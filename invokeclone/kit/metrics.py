@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 Kind = Literal["counter", "gauge", "summary", "histogram"]
 Labels = tuple[str, ...]
+MAX_SERIES = 10_000
+MAX_LABEL = 500
+"""Maximum number of series of a metric, and characters of a label, that another process may send."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class MetricValues:
         series_by_name = data if isinstance(data, dict) else {}
         for name, metric in numbers.metrics.items():
             series = series_by_name.get(name)
-            for entry in series if isinstance(series, list) else ():
+            for entry in series[:MAX_SERIES] if isinstance(series, list) else ():
                 if _is_series(metric, entry):
                     numbers._series[name][tuple(entry[0])] = list(entry[1])
         return numbers
@@ -118,7 +121,7 @@ def _is_series(metric: Metric, entry: object) -> bool:
             return (
                 len(labels) == len(metric.labels)
                 and len(numbers) == metric.width
-                and all(isinstance(label, str) for label in labels)
+                and all(isinstance(label, str) and len(label) <= MAX_LABEL for label in labels)
                 and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
             )
         case _:

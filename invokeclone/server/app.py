@@ -74,8 +74,9 @@ from invokeclone.server.peers.events import PeerEvents
 from invokeclone.server.peers.hints import PeerHints
 from invokeclone.server.sockets import Sockets
 from invokeclone.server.supervision import hardware
+from invokeclone.server.supervision.launch import COMMAND
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
-from invokeclone.server.supervision.supervisor import COMMAND, Supervisor
+from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.webui import WebUI
 from invokeclone.shims import routers as shims
 from invokeclone.shims.batch_follower import BatchFollower
@@ -321,8 +322,8 @@ async def _connect_peers(
     from invokeclone.kit.sql.postgres_database import PostgresDatabase  # imports its driver
 
     assert isinstance(database, PostgresDatabase)
-    hints = PeerHints(database, supervisor.apply_hint)
-    supervisor.share_hint = hints.share
+    hints = PeerHints(database, supervisor.hints.apply)
+    supervisor.hints.share = hints.share
     await _start(stack, hints)
     if resources.settings.events_url is not None:
         async with database.write() as connection:

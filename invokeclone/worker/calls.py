@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import orjson
 
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.worker.link import MAX_MESSAGE
 from invokeclone.worker.loop import Outcome
 
-MAX_CALL_BYTES = 60 * 1024 * 1024
-"""Maximum size of a call's message, below that of the link's messages."""
+
+class CallRefused(ValueError):
+    """The server does not run a call, or cannot send its result, and would not if the call was repeated."""
 
 
-class CallTooLarge(ValueError):
+class CallTooLarge(CallRefused):
     """The arguments of a call are too large for the link."""
 
 
@@ -47,15 +49,12 @@ class ServerCalls:
     async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Run `method` on the server and return its result, however long the connection is cut meanwhile.
 
-        Raises ServerCallFailed, a ConnectionError, and CallTooLarge.
+        Raises ServerCallFailed, a ConnectionError, and CallRefused.
         """
         number = next(self._numbers)
         line = orjson.dumps({"kind": "call", "id": number, "method": method, "arguments": arguments})
-        if len(line) > MAX_CALL_BYTES:
-            raise CallTooLarge(
-                f"{method} has {len(line) // 1024**2} MiB of data; at most {MAX_CALL_BYTES // 1024**2} MiB can be sent to the "
-                "server: run this item on a worker of the server's machine"
-            )
+        if len(line) > MAX_MESSAGE:
+            raise CallTooLarge(explain_size(f"the call {method}", len(line), "to the server"))
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._open[number] = future
         try:
@@ -70,7 +69,8 @@ class ServerCalls:
         if future is None or future.done():
             return
         if message.get("error") is not None:
-            future.set_exception(ServerCallFailed(str(message["error"])))
+            kind = CallRefused if message.get("refused") else ServerCallFailed
+            future.set_exception(kind(str(message["error"])))
         else:
             future.set_result(dict(message.get("value") or {}))
 
@@ -106,6 +106,14 @@ class RemoteQueue:
         """Return whether the item's row is in progress, by this claim."""
         result = await self._calls.call("queue.is_running", {"item_id": item.item_id, "fence": item.fence})
         return bool(result.get("running"))
+
+
+def explain_size(subject: str, size: int, receiver: str) -> str:
+    """Return the message for a call or result that is over MAX_MESSAGE."""
+    return (
+        f"{subject} has {size / 1024**2:.1f} MiB of data, and at most {MAX_MESSAGE / 1024**2:.1f} MiB can be sent {receiver}: "
+        "run this item on a worker of the server's machine"
+    )
 
 
 def write_claimed_item(item: ClaimedItem) -> dict[str, Any]:

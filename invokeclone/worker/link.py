@@ -19,6 +19,9 @@ from invokeclone.kit.events import Event
 DROP_ABOVE = 32 * 1024 * 1024
 """Queued bytes above which droppable lines are dropped."""
 
+MAX_MESSAGE = 60 * 1024 * 1024
+"""Maximum bytes of a message between a worker and the server, below the limits of the pipe and of a websocket."""
+
 Message = dict[str, Any]
 _log = log.get("worker.link")
 
@@ -162,7 +165,11 @@ class ServerLink:
 
     def reply(self, request_id: int, body: Any = None, error: str | None = None) -> None:
         """Reply to request `request_id` with `body` or an error message."""
-        self._send({"kind": "reply", "id": request_id, "body": body, "error": error})
+        line = orjson.dumps({"kind": "reply", "id": request_id, "body": body, "error": error})
+        if len(line) > MAX_MESSAGE:
+            text = f"the reply has {len(line) // 1024**2} MiB, and at most {MAX_MESSAGE // 1024**2} MiB can be sent"
+            line = orjson.dumps({"kind": "reply", "id": request_id, "body": None, "error": text})
+        self._writer.send(line)
 
     def call(self, line: bytes) -> None:
         """Send an encoded call to the server, whose result is a message."""
@@ -177,7 +184,11 @@ class ServerLink:
         self.event(event.name, event.model_dump_json().encode())
 
     def event(self, name: str, data: bytes, *, droppable: bool = False) -> None:
-        """Send an event whose payload is already encoded as JSON."""
+        """Send an event whose payload is already encoded as JSON. One that is too large is left out."""
+        if len(data) > MAX_MESSAGE:
+            size, limit = len(data) // 1024**2, MAX_MESSAGE // 1024**2
+            _log.warning("the event %s has %d MiB, and at most %d MiB can be sent: it is left out", name, size, limit)
+            return
         self._writer.send(b'{"kind":"event","name":"%b","data":%b}' % (name.encode(), data), droppable=droppable)
 
     def _send(self, message: Message) -> None:

@@ -229,3 +229,31 @@ async def test_addresses_are_checked_before_anything_is_created(bench: Bench) ->
         await bench.running
     bench.running = None
     assert bench.engine.handles == []
+
+
+async def test_a_cluster_that_does_not_answer_at_first_is_an_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> list[Node]:
+        raise Unreachable("no route to host")
+
+    monkeypatch.setattr(bench.engine, "nodes", fail)
+    bench.start()
+    assert bench.running is not None
+    with pytest.raises(ClusterError, match=r"does not answer: no route to host\. Check that its head runs"):
+        await bench.running
+    bench.running = None
+
+
+async def test_a_worker_that_cannot_be_created_is_created_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = bench.engine.create
+
+    def fail(_label: str) -> FakeHandle:
+        raise Unreachable("no route to host")
+
+    monkeypatch.setattr(bench.engine, "create", fail)
+    bench.start(workers=1)
+    await bench.until(lambda: "the cluster does not answer: no route to host" in bench.lines)
+    monkeypatch.setattr(bench.engine, "create", create)
+    await bench.said(1, "joined")
+    await bench.stopped()

@@ -216,9 +216,9 @@ async def test_hints_reach_the_workers_of_another_server(settings: Settings, not
 
         def share(hint: dict[str, object]) -> None:
             shared.append(str(hint["kind"]))
-            second.apply_hint(json.loads(json.dumps(hint)))
+            second.hints.apply(json.loads(json.dumps(hint)))
 
-        first.share_hint = share
+        first.hints.share = share
         await second.ready(30)
         await second.ask_all("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
         canceled = {**STATUS_CHANGED, "status": "canceled"}

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from invokeclone.worker import calls
-from invokeclone.worker.calls import CallTooLarge, ServerCallFailed, ServerCalls
+from invokeclone.worker.calls import CallRefused, CallTooLarge, ServerCallFailed, ServerCalls
 
 
 async def test_results_are_matched_by_number_in_any_order() -> None:
@@ -33,8 +33,17 @@ async def test_a_failure_is_one_that_the_loop_retries() -> None:
 
 
 async def test_a_call_that_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MAX_CALL_BYTES", 1000)
+    monkeypatch.setattr(calls, "MAX_MESSAGE", 1024**2)
     sent: list[bytes] = []
-    with pytest.raises(CallTooLarge, match="server's machine"):
-        await ServerCalls(sent.append).call("queue.finish", {"session_json": "x" * 1000})
+    complaint = r"the call queue\.finish has 2\.0 MiB of data, and at most 1\.0 MiB .* server's machine"
+    with pytest.raises(CallTooLarge, match=complaint):
+        await ServerCalls(sent.append).call("queue.finish", {"session_json": "x" * 2 * 1024**2})
     assert sent == []
+
+
+async def test_a_call_that_the_server_refuses_is_not_one_to_retry() -> None:
+    answer = {"error": "the result of add has 80.0 MiB of data", "refused": True}
+    server = ServerCalls(lambda line: server.resolve({"id": orjson.loads(line)["id"], **answer}))
+    with pytest.raises(CallRefused, match=r"80\.0 MiB") as raised:
+        await server.call("add", {})
+    assert not isinstance(raised.value, OSError)

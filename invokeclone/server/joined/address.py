@@ -28,6 +28,7 @@ class ServerAddress:
         try:
             parts = urlsplit(self.url)
             valid = parts.scheme in ("http", "https") and parts.hostname and parts.port is not False
+            (parts.hostname or "").encode("idna")  # an invalid name is a ValueError
         except ValueError as error:
             raise BadAddress(self.url) from error
         if not valid or parts.query or parts.fragment:

@@ -5,7 +5,6 @@ the process running while the connection is cut, and sends unanswered calls agai
 """
 
 import asyncio
-import collections
 import contextlib
 import secrets
 import ssl
@@ -22,17 +21,19 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import BadRequest
 from invokeclone.queue.bulk import JOINED
 from invokeclone.server.joined.address import BadAddress, ServerAddress
+from invokeclone.server.joined.process import AgentProcess
 from invokeclone.server.joined.protocol import (
     ALIVE_S,
-    MESSAGE_LIMIT,
+    FRAME_LIMIT,
     PROTOCOL,
     REFUSED,
     SILENCE_S,
+    Assembler,
     frames_of,
     merge_settings,
 )
+from invokeclone.server.supervision.launch import COMMAND, Backoff, start_process
 from invokeclone.server.supervision.link import Message, WorkerLink
-from invokeclone.server.supervision.supervisor import COMMAND
 from invokeclone.server.supervision.workers import explain_exit
 from invokeclone.version import __version__
 
@@ -40,47 +41,15 @@ FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
 STEADY_S = 60.0
 """A process that ran this long is restarted without an increased delay."""
-KEPT_BYTES = 8 * 1024 * 1024
-"""Bytes of events that are kept while the connection is cut."""
 DEFAULT_FRAME = 16 * 1024
+MAX_FRAME = 4 * FRAME_LIMIT
+"""Maximum bytes of a frame of the server, more than it sends."""
 
 _log = log.get("worker.agent")
 
 
 class JoinRefused(BadRequest):
     """The server refused the worker; the message is the server's."""
-
-
-class _Process:
-    """A worker process: its link, and what the server has not received from it."""
-
-    def __init__(self, worker_id: str) -> None:
-        self.worker_id = worker_id
-        self.link: WorkerLink | None = None
-        self.ended: str | None = None
-        """Why the process has ended."""
-        self.started = time.monotonic()
-        self.calls: dict[int, Message] = {}
-        """Calls without a result."""
-        self.kept: collections.deque[bytes] = collections.deque()
-        """Messages for the next connection; `kept_size` is their size in bytes."""
-        self.kept_size = 0
-        self.ready: Message | None = None
-        self.sent = 0
-        """Number of messages that the process counts."""
-
-    def send(self, message: Message) -> None:
-        """Send a message to the process."""
-        if self.link is not None:
-            self.sent += message.get("kind") != "result"
-            self.link.send(message)
-
-    def keep(self, line: bytes) -> None:
-        """Keep a message until the connection is made again, the newest ones if there are too many."""
-        self.kept.append(line)
-        self.kept_size += len(line)
-        while self.kept_size > KEPT_BYTES:
-            self.kept_size -= len(self.kept.popleft())
 
 
 class Agent:
@@ -99,7 +68,12 @@ class Agent:
         first_delay_s: float = FIRST_DELAY_S,
         on_state: Callable[[str], None] | None = None,
     ) -> None:
-        """Join as `name`; `settings` are this machine's. `on_state` gets each new state of the connection, as text."""
+        """Join as `name`; `settings` are this machine's. `on_state` gets each new state of the connection, as text.
+
+        Raises JoinRefused if `token` is none.
+        """
+        if not (token.isascii() and token.isprintable()):
+            raise JoinRefused("the worker token has characters that no token has; give the one that the server printed")
         self._address = address
         self._token = token
         self._settings = settings
@@ -110,20 +84,18 @@ class Agent:
         self._first_delay_s = first_delay_s
         self._process = self._new_process()
         self._unreported: list[dict[str, Any]] = []
-        self._socket: ClientConnection | None = None
-        self._outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._max_frame = DEFAULT_FRAME
         self._packs: list[str] = []
         self._on_state = on_state or (lambda _state: None)
         self._stopping = asyncio.Event()
         self._drain_ended = asyncio.Event()
         self._drain_s = 0.0
-        self._failures = 0
+        self._restarts = Backoff(first_delay_s, MAX_DELAY_S)
         self._accepted = False
         """Whether the server accepted the latest connection."""
 
-    def _new_process(self) -> _Process:
-        return _Process(f"{JOINED}{self._name}:{self._device}:{secrets.token_hex(8)}")
+    def _new_process(self) -> AgentProcess:
+        return AgentProcess(f"{JOINED}{self._name}:{self._device}:{secrets.token_hex(8)}")
 
     def stop(self, drain_s: float = 0.0) -> None:
         """Stop the process and leave the server; a running item may end within `drain_s` seconds, else it is interrupted.
@@ -138,7 +110,7 @@ class Agent:
 
     async def run(self) -> None:
         """Join, and join again after each end of the connection, until stopped. Raises JoinRefused, BadAddress."""
-        delay, reported = self._first_delay_s, ""
+        delays, reported = Backoff(self._first_delay_s, MAX_DELAY_S), ""
         try:
             while not self._stopping.is_set():
                 # The process may have ended while there was no connection: then its claim must not be renewed.
@@ -149,13 +121,13 @@ class Agent:
                     await self._pause(self._replace())
                     continue
                 if self._accepted:
-                    delay, reported = self._first_delay_s, ""
+                    delays.reset()
+                    reported = ""
                 if reason != reported:
                     _log.warning("not connected to %s: %s; trying again", self._address.url, reason)
                     self._on_state(f"not connected: {reason}")
                     reported = reason
-                await self._pause(delay)
-                delay = min(delay * 2, MAX_DELAY_S)
+                await self._pause(delays.next())
         finally:
             await self._end_process()
 
@@ -169,6 +141,8 @@ class Agent:
             return str(error) or type(error).__name__
         except InvalidURI as error:
             raise BadAddress(self._address.url) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return f"the server sent a message that cannot be read ({type(error).__name__}: {error})"
         return "the server closed the connection"
 
     def _connect(self) -> connect:
@@ -177,7 +151,7 @@ class Agent:
             url,
             additional_headers={"Authorization": f"Bearer {self._token}"},
             user_agent_header=f"invokeclone/{__version__}",
-            max_size=MESSAGE_LIMIT,
+            max_size=MAX_FRAME,
             compression=None,
             ping_interval=None,  # `alive` messages are it
             open_timeout=10,
@@ -194,19 +168,13 @@ class Agent:
     async def _start(self, hello: Message) -> None:
         """Start the process with the server's hello."""
         process = self._process
-        environment = {}
-        if self._settings.pytorch_cuda_alloc_conf:
-            environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
-        command = (*self._command, "--device", self._device)
         process.started = time.monotonic()
-        process.link = await WorkerLink.start(
-            command, lambda message: self._from_process(process, message), environment
-        )
+        process.link = await start_process(self._command, self._device, self._settings, process.receive)
         join = {"url": self._address.url, "token": self._token}
         process.link.send({**hello, "settings": merge_settings(self._settings, hello["settings"]), "join": join})
         self._watching = asyncio.create_task(self._watch(process, process.link), name="worker process")
 
-    async def _watch(self, process: _Process, link: WorkerLink) -> None:
+    async def _watch(self, process: AgentProcess, link: WorkerLink) -> None:
         """Wait for the end of the process and report it."""
         status = await link.wait()
         process.ended = explain_exit(self._device, status)
@@ -214,8 +182,7 @@ class Agent:
             return
         _log.error("%s", process.ended)
         self._on_state(process.ended)
-        self._send(orjson.dumps({"kind": "ended", "reason": process.ended}))
-        self._outgoing.put_nowait(None)
+        process.end(process.ended)
 
     def _replace(self) -> float:
         """Prepare a new process for one that has ended; return the seconds to wait before its start."""
@@ -223,9 +190,11 @@ class Agent:
         assert process.ended is not None
         self._unreported.append({"worker_id": process.worker_id, "reason": process.ended[:500]})
         del self._unreported[:-10]
-        self._failures = 0 if time.monotonic() - process.started > STEADY_S else self._failures + 1
+        is_steady = time.monotonic() - process.started > STEADY_S
+        if is_steady:
+            self._restarts.reset()
         self._process = self._new_process()
-        return min(self._first_delay_s * 2**self._failures, MAX_DELAY_S) if self._failures else 0
+        return 0 if is_steady else self._restarts.next()
 
     async def _end_process(self) -> None:
         """Stop the process; if the connection is open, the server learns that it was stopped and not that it died."""
@@ -234,59 +203,34 @@ class Agent:
             await link.end(self._grace_s)
             await self._watching
 
-    def _from_process(self, process: _Process, message: Message) -> None:
-        """Pass a message of the process to the server, or keep it while the connection is cut."""
-        line = orjson.dumps(message)
-        match message.get("kind"):
-            case "call":
-                process.calls[int(message["id"])] = message
-                self._send(self._call_line(message))
-                return
-            case "ready":
-                process.ready = message
-        if self._socket is not None:
-            self._send(line)
-        elif message.get("kind") == "event" and message.get("name") != "invocation_progress":
-            process.keep(line)
-
-    def _call_line(self, message: Message) -> bytes:
-        return orjson.dumps({**message, "oldest": min(self._process.calls)})
-
     # The connection
-
-    def _send(self, line: bytes) -> None:
-        if len(line) > MESSAGE_LIMIT:  # of an event; calls are smaller
-            _log.warning("a message of %d MiB is too long for the server: dropped", len(line) // 1024**2)
-        elif self._socket is not None:
-            self._outgoing.put_nowait(line)
 
     async def _serve(self, socket: ClientConnection) -> None:
         """Join and pass messages until the connection or the process ends."""
-        process = self._process
+        process, assembler = self._process, Assembler()
         join = {
             "kind": "join", "protocol": PROTOCOL, "version": __version__, "name": self._name, "device": self._device,
-            "worker_id": process.worker_id, "pid": process.link.pid if process.link else 0, "received": process.sent,
+            "worker_id": process.worker_id, "pid": process.link.pid if process.link else 0, "received": process.received,
             "ended": self._unreported,
         }  # fmt: skip
         with contextlib.suppress(ConnectionClosed):  # the server may have refused already, with a message
             await socket.send(orjson.dumps(join).decode())
-        hello = self._parse(await asyncio.wait_for(socket.recv(), SILENCE_S))
+        hello = await _receive(socket, assembler)
         if hello.get("kind") == "refused":
             raise JoinRefused(str(hello.get("reason"))) if not hello.get("again") else OSError(str(hello.get("reason")))
         if hello.get("kind") != "hello":
             raise OSError(f"{self._address.url} is not a server of invokeclone")
         self._accepted, self._unreported = True, []
-        self._max_frame = int(hello.get("max_frame") or DEFAULT_FRAME)
-        self._outgoing, self._socket = asyncio.Queue(), socket
+        self._max_frame = min(int(hello.get("max_frame") or DEFAULT_FRAME), FRAME_LIMIT)
         _log.info("joined %s for %s", self._address.url, self._device)
         self._on_state("joined")
         await self._greet(process, hello)
         tasks = {
             asyncio.create_task(work, name=name)
             for name, work in (
-                ("frames to the server", self._write(socket)),
-                ("frames from the server", self._read(socket, process)),
-                ("alive", self._report_alive()),
+                ("frames to the server", self._write(socket, process)),
+                ("frames from the server", self._read(socket, process, assembler)),
+                ("alive", _report_alive(socket)),
                 ("stop", self._stop_when_asked(process)),
             )
         }
@@ -295,16 +239,14 @@ class Agent:
             for task in ended:
                 task.result()
         finally:
-            self._socket = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _greet(self, process: _Process, hello: Message) -> None:
+    async def _greet(self, process: AgentProcess, hello: Message) -> None:
         """Start the process, or send one that runs what has changed, and the server what it did not receive."""
         packs = list(hello.get("packs") or [])
         if process.ended is not None:
-            self._outgoing.put_nowait(None)
             return
         if process.link is None:
             self._packs = packs
@@ -312,44 +254,33 @@ class Agent:
                 await self._start(hello)
             except OSError as error:
                 process.ended = f"the worker process cannot be started: {error}"
-                self._outgoing.put_nowait(None)
+                process.end(process.ended)
             return
         process.send({"kind": "settings", "settings": merge_settings(self._settings, hello["settings"])})
         if packs != self._packs:
             self._packs = packs
             process.send({"kind": "packs", "names": packs})
-        if process.ready is not None:
-            self._send(orjson.dumps(process.ready))
-        for line in process.kept:
-            self._send(line)
-        process.kept.clear()
-        process.kept_size = 0
-        for message in list(process.calls.values()):
-            self._send(self._call_line(message))
+        process.repeat()
         process.send({"kind": "wake"})
 
-    async def _write(self, socket: ClientConnection) -> None:
-        """Send queued messages until None comes: the process has ended."""
-        while (line := await self._outgoing.get()) is not None:
+    async def _write(self, socket: ClientConnection, process: AgentProcess) -> None:
+        """Send the process's messages until its last one."""
+        while (message := await process.queue.first()) is not None:
+            key, line = message
             for frame in frames_of(line, self._max_frame):
                 await socket.send(frame)
+            process.queue.remove(key, line)
 
-    async def _report_alive(self) -> None:
-        while True:
-            await asyncio.sleep(ALIVE_S)
-            self._send(b'{"kind":"alive"}')
-
-    async def _stop_when_asked(self, process: _Process) -> None:
+    async def _stop_when_asked(self, process: AgentProcess) -> None:
         """Stop the process, then report it to the server, which returns its item to the queue at once."""
         await self._stopping.wait()
         if process.link is not None and process.ended is None:
             await self._drain(process)
             await process.link.end(self._grace_s)
-        self._send(orjson.dumps({"kind": "ended", "reason": "the worker was stopped", "stopped": True}))
-        self._outgoing.put_nowait(None)
+        process.end("the worker was stopped", stopped=True)
         await asyncio.Event().wait()
 
-    async def _drain(self, process: _Process) -> None:
+    async def _drain(self, process: AgentProcess) -> None:
         """Let the process end its running item, within the given time."""
         if self._drain_ended.is_set():
             return
@@ -360,19 +291,15 @@ class Agent:
         finally:
             ended.cancel()
 
-    async def _read(self, socket: ClientConnection, process: _Process) -> None:
+    async def _read(self, socket: ClientConnection, process: AgentProcess, assembler: Assembler) -> None:
         while True:
             try:
-                text = await asyncio.wait_for(socket.recv(), SILENCE_S)
+                message = await _receive(socket, assembler)
             except ConnectionClosed as closed:
                 if closed.rcvd is not None and closed.rcvd.code == REFUSED:
                     raise JoinRefused("the server no longer accepts this worker's token") from closed
                 raise
-            message = self._parse(text)
             match message.get("kind"):
-                case "result":
-                    process.calls.pop(int(message.get("id") or 0), None)
-                    process.send(message)
                 case "kill":
                     if process.link is not None:
                         process.link.kill()
@@ -387,15 +314,20 @@ class Agent:
                 case _:
                     process.send(message)
 
-    @staticmethod
-    def _parse(text: str | bytes) -> Message:
-        try:
-            message = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise OSError("the server sent a message that is not JSON") from error
-        if not isinstance(message, dict):
-            raise OSError("the server sent a message that is not an object")
-        return message
+
+async def _receive(socket: ClientConnection, assembler: Assembler) -> Message:
+    """Return the next message of the server. Raises TimeoutError if nothing comes, ConnectionClosed, InvalidMessage."""
+    while True:
+        frame = await asyncio.wait_for(socket.recv(), SILENCE_S)
+        if (message := assembler.add(frame)) is not None:
+            return message
+
+
+async def _report_alive(socket: ClientConnection) -> None:
+    """Send that this machine is alive, also between the frames of a large message."""
+    while True:
+        await asyncio.sleep(ALIVE_S)
+        await socket.send('{"kind":"alive"}')
 
 
 async def run_agents(agents: Sequence[Agent]) -> None:

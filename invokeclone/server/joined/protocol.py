@@ -1,21 +1,22 @@
 """The messages between a server and the agents of joined workers: JSON objects in text frames.
 
-The agent sends `join`, then what its worker process writes; a message that exceeds a frame is sent as `part`s and an
-`end`. The server answers `hello` or `refused`, and sends what it sends to its own worker processes.
+The agent sends `join`, then what its worker process writes. The server answers `hello` or `refused`, and sends what it
+sends to its own worker processes. Both send a message that exceeds a frame as `part`s and an `end`, so that a slow
+connection is not taken for a cut one; whole messages may come between the parts.
 """
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from invokeclone.kit.config.settings import DEVICE, Settings
 from invokeclone.queue.bulk import JOINED
 from invokeclone.version import __version__
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Number of this protocol; increase it with each change that another version would not understand."""
 PATH = "/api/v1/workers/join"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -24,8 +25,14 @@ ALIVE_S = 3.0
 SILENCE_S = 15.0
 """Seconds without a message after which either side closes the connection."""
 MESSAGE_LIMIT = 64 * 1024 * 1024
+"""Maximum bytes of a message. Those of calls, results and events are limited where they are made, to less."""
+FRAME_LIMIT = 256 * 1024
+"""Maximum bytes of a frame; the server's setting `limits.socket_message_kib` may be less."""
 REFUSED = 4400
 """Close code of a connection that the server refused for good; `refused` has the reason."""
+
+MAX_REASON = 500
+"""Maximum characters of a reason that an agent states."""
 
 SHARED_SETTINGS = (
     "metrics", "log_memory_usage", "log_tokenization", "image_subfolder_strategy", "pil_compress_level",
@@ -54,11 +61,16 @@ def merge_settings(machine: Settings, shared: dict[str, Any]) -> dict[str, Any]:
     return machine.to_worker() | select_shared_settings(shared)
 
 
+def one_line(value: object) -> str:
+    """Return a text that an agent sent as one line of limited length."""
+    return " ".join(value[: 2 * MAX_REASON].split())[:MAX_REASON] if isinstance(value, str) else "unknown"
+
+
 class EndedWorker(BaseModel):
     """A worker process of the agent that has ended, and why; `stopped` if it was asked to."""
 
     worker_id: str = Field(max_length=200)
-    reason: str = Field(max_length=500)
+    reason: Annotated[str, AfterValidator(one_line)]
     stopped: bool = False
 
 
@@ -91,7 +103,7 @@ def find_difference(protocol: int, version: str) -> str | None:
     if protocol == PROTOCOL and version == __version__:
         return None
     return (
-        f"the worker runs invokeclone {version} (protocol {protocol}) and the server {__version__} (protocol {PROTOCOL}); "
+        f"the worker runs invokeclone {one_line(version)} (protocol {protocol}) and the server {__version__} (protocol {PROTOCOL}); "
         "install the same version on both machines"
     )
 
@@ -120,33 +132,35 @@ class Assembler:
     """Assembles messages from frames."""
 
     def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._size = 0
+        self._parts = bytearray()
+        self.size = 0
+        """Bytes of the latest message."""
 
-    def add(self, frame: str) -> dict[str, Any] | None:
+    def add(self, frame: str | bytes) -> dict[str, Any] | None:
         """Return the message that a frame completes, None if more frames belong to it.
 
         Raises InvalidMessage, and orjson's JSONDecodeError, which are ValueErrors.
         """
-        message = self._parse(frame)
+        message = _parse(frame)
+        self.size = len(frame)
         kind = message.get("kind")
         if kind not in ("part", "end"):
             return message
         data = message.get("data")
         if not isinstance(data, str):
             raise InvalidMessage("a part has no text")
-        self._size += len(data)
-        if self._size > MESSAGE_LIMIT:
+        self._parts += data.encode()
+        if len(self._parts) > MESSAGE_LIMIT:
             raise MessageTooLong(f"a message has more than {MESSAGE_LIMIT // 1024**2} MiB")
-        self._parts.append(data)
         if kind == "part":
             return None
-        text, self._parts, self._size = "".join(self._parts), [], 0
-        return self._parse(text)
+        parts, self._parts = self._parts, bytearray()
+        self.size = len(parts)
+        return _parse(parts)
 
-    @staticmethod
-    def _parse(text: str) -> dict[str, Any]:
-        message = orjson.loads(text)
-        if not isinstance(message, dict):
-            raise InvalidMessage("a frame is not a JSON object")
-        return message
+
+def _parse(text: str | bytes | bytearray) -> dict[str, Any]:
+    message = orjson.loads(text)
+    if not isinstance(message, dict):
+        raise InvalidMessage("a frame is not a JSON object")
+    return message

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from invokeclone.kit import log
@@ -16,15 +16,9 @@ from invokeclone.queue import leases
 from invokeclone.queue.bulk import JOINED
 from invokeclone.queue.store import LEASE_S
 from invokeclone.server.joined.calls import Dispatch, WorkerCalls, no_operations
-from invokeclone.server.joined.link import JoinedLink
-from invokeclone.server.joined.protocol import (
-    REFUSED,
-    SILENCE_S,
-    Assembler,
-    EndedWorker,
-    Join,
-    find_difference,
-)
+from invokeclone.server.joined.connection import Connection, JoinedWorker
+from invokeclone.server.joined.link import CLOSE_S, GOING_AWAY, GONE, JoinedLink
+from invokeclone.server.joined.protocol import REFUSED, EndedWorker, Join, find_difference
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.users import worker_tokens
@@ -33,14 +27,8 @@ from invokeclone.users.worker_tokens import WorkerToken
 
 JOIN_TIMEOUT_S = 10.0
 TOKEN_CHECK_S = 30.0
-MAX_OPEN_CALLS = 256
-EVENTS = frozenset(
-    {"invocation_started", "invocation_progress", "invocation_complete", "invocation_error"}
-    | {"model_load_started", "model_load_complete"}
-)
-"""Events that a joined worker may send, of its own item; all others are emitted by its calls."""
-MESSAGES = frozenset({"ready", "reply", "heartbeat", "stopping", "stopped"})
-"""Messages that are handled as those of workers of this machine."""
+MAX_WORKERS = 1000
+"""Maximum number of joined workers, with those that were until a moment ago."""
 
 _log = log.get("server.joined")
 
@@ -53,18 +41,6 @@ class Refused(Exception):
         self.again = again
 
 
-@dataclass(eq=False)
-class _JoinedWorker:
-    """A worker that is joined, or was until a moment ago."""
-
-    worker: Worker
-    calls: WorkerCalls
-    token: WorkerToken
-    link: JoinedLink | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    forgetting: asyncio.TimerHandle | None = None
-
-
 class JoinedWorkers:
     """Accepts joined workers and adds them to the supervisor's."""
 
@@ -73,7 +49,7 @@ class JoinedWorkers:
         self._resources = resources
         self._supervisor = supervisor
         self._dispatch = dispatch
-        self._joined: dict[str, _JoinedWorker] = {}
+        self._joined: dict[str, JoinedWorker] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(self, socket: WebSocket) -> None:
@@ -84,24 +60,29 @@ class JoinedWorkers:
             join = await _receive_join(socket)
             joined = await self._join(socket, join, token)
         except (Refused, worker_tokens.InvalidToken) as refusal:
-            again = isinstance(refusal, Refused) and refusal.again
-            _log.warning("a worker may not join: %s", refusal, extra={"action": "refuse_worker"})
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
-                message = {"kind": "refused", "reason": str(refusal), "again": again}
-                await socket.send_text(orjson.dumps(message).decode())
-                await socket.close(REFUSED)
+            await _refuse(socket, str(refusal), again=isinstance(refusal, Refused) and refusal.again)
+            return
+        except (SQLAlchemyError, OSError) as error:
+            await _refuse(socket, f"the server cannot read its database now: {type(error).__name__}", again=True)
             return
         except WebSocketDisconnect:
             return
         link = joined.link
         assert link is not None
         checking = asyncio.create_task(self._check_token(joined, link), name="worker token check")
+        connection = Connection(
+            socket,
+            joined,
+            self._supervisor,
+            may_call=lambda: self._is_admitted(joined),
+            on_ended=lambda ended: self._end(ended, join.name, token),
+        )
         try:
-            await self._read(socket, joined)
+            await connection.serve(link)
         finally:
             checking.cancel()
-            await link.end(1.0)
             self._disconnect(joined, link)
+            await link.end(CLOSE_S)
 
     async def stop(self) -> None:
         """Stop pending work; the supervisor has closed the connections."""
@@ -114,21 +95,23 @@ class JoinedWorkers:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _join(self, socket: WebSocket, join: Join, token: WorkerToken) -> _JoinedWorker:
+    async def _join(self, socket: WebSocket, join: Join, token: WorkerToken) -> JoinedWorker:
         if (difference := find_difference(join.protocol, join.version)) is not None:
             raise Refused(difference)
         for ended in join.ended:
-            await self._end(ended, join.name)
+            await self._end(ended, join.name, token)
         device = f"{join.name}/{join.device}"
         joined = self._joined.get(join.worker_id)
         if joined is not None and joined.token.id != token.id:
             raise Refused("this worker has joined with another token; start it again")
         if joined is None:
             self._check_name(join, device)
+            if len(self._joined) >= MAX_WORKERS:
+                raise Refused(f"{MAX_WORKERS} workers have joined already", again=True)
             worker = Worker(device, worker_id=join.worker_id, name=join.name)
             calls = WorkerCalls(self._resources, self._supervisor, worker, self._dispatch)
             await calls.restore()
-            joined = self._joined.setdefault(join.worker_id, _JoinedWorker(worker, calls, token))
+            joined = self._joined.setdefault(join.worker_id, JoinedWorker(worker, calls, token))
             if joined.worker is worker:
                 self._supervisor.add_joined(worker)
         await worker_tokens.note_use(self._resources.database, token)
@@ -141,11 +124,11 @@ class JoinedWorkers:
             if other.link is not None and other.worker.name == join.name and other.worker.device == device:
                 raise Refused(f"a worker for {device} is joined already; give each machine its own --name", again=True)
 
-    def _connect(self, socket: WebSocket, joined: _JoinedWorker, join: Join) -> None:
+    def _connect(self, socket: WebSocket, joined: JoinedWorker, join: Join) -> None:
         if joined.forgetting is not None:
             joined.forgetting.cancel()
         if joined.link is not None:  # its end was not noticed yet
-            joined.link.close()
+            joined.link.abort(GOING_AWAY)
             joined.worker.disconnect("the worker has joined again")
         worker, link = joined.worker, JoinedLink(socket, join.pid)
         joined.link = worker.link = link
@@ -162,9 +145,9 @@ class JoinedWorkers:
             }
         )
         _log.info("the worker for %s has joined", worker.device, extra=worker.log_fields("join_worker"))
-        self._start(leases.renew(self._resources, [worker.worker_id]), self._tasks)
+        self._start(self._renew(worker.worker_id))
 
-    def _disconnect(self, joined: _JoinedWorker, link: JoinedLink) -> None:
+    def _disconnect(self, joined: JoinedWorker, link: JoinedLink) -> None:
         """Remember the worker for as long as its lease may last, unless it has joined again meanwhile."""
         if joined.link is not link:
             return
@@ -177,116 +160,75 @@ class JoinedWorkers:
         loop = asyncio.get_running_loop()
         joined.forgetting = loop.call_later(LEASE_S, self._forget, joined, "it did not join again")
 
-    def _forget(self, joined: _JoinedWorker, reason: str) -> None:
+    def _forget(self, joined: JoinedWorker, reason: str) -> None:
         if self._joined.pop(joined.worker.worker_id, None) is not None:
             self._supervisor.remove_joined(joined.worker, reason)
         for task in joined.tasks:
             task.cancel()
 
-    async def _end(self, ended: EndedWorker, name: str) -> None:
+    async def _end(self, ended: EndedWorker, name: str, token: WorkerToken) -> None:
         """Interrupt the items of a worker process of machine `name` that its agent has seen end."""
         if not ended.worker_id.startswith(f"{JOINED}{name}:"):
             raise Refused("an agent reports the end of a worker of another machine")
         joined = self._joined.get(ended.worker_id)
+        if joined is not None and joined.token.id != token.id:
+            raise Refused("an agent reports the end of a worker that has joined with another token")
         if joined is not None:
             _log.warning("%s: %s", joined.worker.device, ended.reason, extra=joined.worker.log_fields("end_worker"))
             self._forget(joined, ended.reason)
         reason = f"{ended.reason} ({name})"
         if await leases.interrupt(self._resources, ended.worker_id, reason, counted=not ended.stopped):
-            self._supervisor.wake()
+            self._supervisor.hints.wake()
 
-    async def _check_token(self, joined: _JoinedWorker, link: JoinedLink) -> None:
-        """Close the connection when the token is revoked or has expired."""
+    async def _renew(self, worker_id: str) -> None:
+        """Renew the lease of a worker that has returned, before the next round."""
+        with contextlib.suppress(SQLAlchemyError, OSError):
+            await leases.renew(self._resources, [worker_id])
+
+    async def _check_token(self, joined: JoinedWorker, link: JoinedLink) -> None:
+        """Cut the worker off when the token is revoked or has expired, also one that sends nothing."""
         while True:
             await asyncio.sleep(TOKEN_CHECK_S)
-            if joined.link is link and not await worker_tokens.is_valid(self._resources.database, joined.token):
-                _log.warning("the token of the worker for %s is no longer valid", joined.worker.device)
-                link.close(REFUSED)
+            if joined.link is link and not await self._is_admitted(joined):
                 return
 
-    # Messages
+    async def _is_admitted(self, joined: JoinedWorker) -> bool:
+        """Return whether the token of a worker is still valid; if not, the worker is cut off."""
+        try:
+            is_valid = await worker_tokens.is_valid(self._resources.database, joined.token)
+        except (SQLAlchemyError, OSError):
+            return True  # nothing can be done for the worker now, either
+        if not is_valid:
+            self._start(self._cut_off(joined))
+        return is_valid
 
-    async def _read(self, socket: WebSocket, joined: _JoinedWorker) -> None:
-        assembler = Assembler()
-        while True:
-            try:
-                frame = await asyncio.wait_for(socket.receive_text(), SILENCE_S)
-                message = assembler.add(frame)
-            except (WebSocketDisconnect, TimeoutError, RuntimeError):
-                return
-            except (ValueError, KeyError) as error:
-                extra = joined.worker.log_fields("read_message")
-                _log.warning("the worker for %s sent an invalid message: %s", joined.worker.device, error, extra=extra)
-                return
-            if message is not None and not await self._handle(joined, message):
-                return
-
-    async def _handle(self, joined: _JoinedWorker, message: dict[str, Any]) -> bool:
-        """Handle a message; return whether the connection goes on."""
+    async def _cut_off(self, joined: JoinedWorker) -> None:
+        """End the connection of a worker whose token is no longer valid, and interrupt its items: it cannot return."""
         worker = joined.worker
-        match message:
-            case {"kind": "call", "id": int(number), "method": str(method), "arguments": dict(arguments)}:
-                if len(joined.tasks) >= MAX_OPEN_CALLS:
-                    _log.error("the worker for %s has too many open calls: disconnecting it", worker.device)
-                    return False
-                oldest = message.get("oldest")
-                calling = self._call(joined, number, oldest if isinstance(oldest, int) else 0, method, arguments)
-                self._start(calling, joined.tasks)
-            case {"kind": "event", "name": str(name), "data": dict(data)}:
-                if self._is_own_event(joined, name, data):
-                    self._supervisor.receive(worker, message)
-            case {"kind": "alive"}:  # the process may hang nevertheless, which the supervisor notices
-                if joined.link is not None:
-                    joined.link.send(message)
-            case {"kind": "ended"}:
-                await self._end_reported(joined, message)
-                return False
-            case {"kind": str(kind)} if kind in MESSAGES:
-                try:
-                    self._supervisor.receive(worker, message)
-                except (TypeError, ValueError, KeyError, AttributeError):
-                    extra = worker.log_fields("read_message")
-                    _log.exception(
-                        "the worker for %s sent a message that cannot be handled", worker.device, extra=extra
-                    )
-                    return False
-            case _:
-                extra = worker.log_fields("read_message")
-                _log.warning("the worker for %s sent an unknown message", worker.device, extra=extra)
-        return True
-
-    async def _end_reported(self, joined: _JoinedWorker, message: dict[str, Any]) -> None:
-        worker = joined.worker
-        reason = str(message.get("reason"))[:500]
-        ended = EndedWorker(worker_id=worker.worker_id, reason=reason, stopped=message.get("stopped") is True)
-        await self._end(ended, str(worker.name))
-
-    async def _call(
-        self, joined: _JoinedWorker, number: int, oldest: int, method: str, arguments: dict[str, Any]
-    ) -> None:
-        result = await joined.calls.run(number, oldest, method, arguments)
+        if self._joined.get(worker.worker_id) is not joined:
+            return
+        reason = f"the token of the worker for {worker.device} is no longer valid"
+        _log.warning("%s: it is cut off", reason, extra=worker.log_fields("end_worker"))
         if joined.link is not None:
-            joined.link.send(result)
+            joined.link.abort(REFUSED)
+        self._forget(joined, reason)
+        with contextlib.suppress(SQLAlchemyError, OSError):  # the lease ends without a renewal
+            if await leases.interrupt(self._resources, worker.worker_id, reason, counted=False):
+                self._supervisor.hints.wake()
 
-    def _is_own_event(self, joined: _JoinedWorker, name: str, data: dict[str, Any]) -> bool:
-        """Return whether the event is of the worker's item; events are sent to the users that their data names."""
-        item, worker = joined.calls.last_claim, joined.worker
-        is_own = item is not None and data.get("user_id") == item.user_id
-        if is_own and item is not None and name.startswith("invocation_"):
-            fields = ("item_id", "queue_id", "batch_id", "session_id", "origin", "destination")
-            is_own = all(data.get(field) == getattr(item, field) for field in fields)
-        if not is_own or name not in EVENTS:
-            extra = worker.log_fields("read_message")
-            _log.warning("the worker for %s sent an event %r of others", worker.device, name[:50], extra=extra)
-            return False
-        if data.get("device") is not None:
-            data["device"] = worker.device
-        return True
-
-    def _start(self, work: Any, tasks: set[asyncio.Task[Any]]) -> None:
+    def _start(self, work: Any) -> None:
         task = asyncio.create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _refuse(socket: WebSocket, reason: str, *, again: bool) -> None:
+    """Tell an agent that it may not join; `again` if it may try later without a change."""
+    _log.warning("a worker may not join: %s", reason, extra={"action": "refuse_worker"})
+    with contextlib.suppress(TimeoutError, *GONE):
+        async with asyncio.timeout(CLOSE_S):
+            await socket.send_text(orjson.dumps({"kind": "refused", "reason": reason, "again": again}).decode())
+            await socket.close(REFUSED)
 
 
 async def _receive_join(socket: WebSocket) -> Join:

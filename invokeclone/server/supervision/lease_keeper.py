@@ -60,4 +60,4 @@ class LeaseKeeper:
         if is_late and self._resources.database.is_shared:
             return
         if await leases.rescue(self._resources):
-            self._supervisor.wake()
+            self._supervisor.hints.wake()

@@ -1,6 +1,7 @@
 """The connection to a worker: a process and its pipes, or (`server/joined`) a websocket of another machine."""
 
 import asyncio
+import collections
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -11,11 +12,42 @@ from invokeclone.kit import log
 from invokeclone.kit.process.child_process import DRAIN_S, ChildProcess, read_lines
 
 LINE_LIMIT = 64 * 1024 * 1024
-UNREAD_LIMIT = 8 * 1024 * 1024
-"""Unread bytes in the pipe above which the worker is ended as hung."""
+UNREAD_LIMIT = 32 * 1024 * 1024
+"""Bytes in the `Backlog` of a worker above which it counts as hung."""
 
 Message = dict[str, Any]
 _log = log.get("server.link")
+
+
+class Backlog:
+    """The size of the messages that wait until a worker has read earlier ones.
+
+    It has neither the message in transit, which may be large, nor results, which the worker has requested by its calls.
+    """
+
+    def __init__(self) -> None:
+        self._unread: collections.deque[tuple[int, int]] = collections.deque()
+        """Sizes of the unread messages, and what of it counts."""
+        self._total = 0
+        self._counted = 0
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._counted - self._unread[0][1] if self._unread else 0
+
+    def add(self, size: int, *, is_result: bool) -> None:
+        """Add a message that was sent."""
+        self._unread.append((size, 0 if is_result else size))
+        self._total += size
+        self._counted += self._unread[-1][1]
+
+    def trim(self, unread: int) -> None:
+        """Remove the messages that the worker has read, as only `unread` bytes are left."""
+        while self._unread and self._total - self._unread[0][0] >= unread:
+            size, counted = self._unread.popleft()
+            self._total -= size
+            self._counted -= counted
 
 
 class Link(Protocol):
@@ -49,6 +81,7 @@ class WorkerLink:
     def __init__(self, child: ChildProcess, on_message: Callable[[Message], None]) -> None:
         self._child = child
         self._on_message = on_message
+        self._backlog = Backlog()
         reading = read_lines(child, self._handle, self._too_long)
         self._reader = asyncio.create_task(reading, name=f"worker {child.pid} lines")
 
@@ -66,11 +99,14 @@ class WorkerLink:
 
     def send(self, message: Message) -> None:
         """Queue a message; does nothing if the process has ended. A worker that no longer reads is killed."""
-        if self._child.unread > UNREAD_LIMIT:
+        self._backlog.trim(self._child.unread)
+        if self._backlog.size > UNREAD_LIMIT:
             _log.error("worker %s does not read its messages: killing it", self.pid)
             self.kill()
             return
-        self._child.send(orjson.dumps(message) + b"\n")
+        line = orjson.dumps(message) + b"\n"
+        self._backlog.add(len(line), is_result=message.get("kind") == "result")
+        self._child.send(line)
 
     async def wait(self) -> int:
         """Wait until the process has ended and its last line is handled; return its exit status (-N: signal N).

@@ -5,35 +5,23 @@ changes. Workers of other machines (`server/joined`) are added to the same list 
 """
 
 import asyncio
-import collections
 import contextlib
-import itertools
 import logging
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.errors import Unavailable
-from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.kit.events import EVENTS, Bus
 from invokeclone.kit.workers import NoWorkerRunning
-from invokeclone.models.records.events import ModelsChangedEvent
-from invokeclone.queue.events import (
-    BatchEnqueuedEvent,
-    ProcessorResumedEvent,
-    QueueClearedEvent,
-    QueueItemsRetriedEvent,
-    QueueItemStatusChangedEvent,
-)
-from invokeclone.server.supervision.link import Message, WorkerLink
+from invokeclone.server.supervision.hints import EVENTS_WITH_HINTS, Hints
+from invokeclone.server.supervision.launch import COMMAND, Backoff, start_process
+from invokeclone.server.supervision.link import Message
+from invokeclone.server.supervision.requests import WorkerRequests, receive_reply
 from invokeclone.server.supervision.workers import Worker, explain_exit
 
-COMMAND = (sys.executable, "-m", "invokeclone.worker")
-TERMINAL = frozenset({"completed", "failed", "canceled"})
 FIRST_DELAY = 0.5
 MAX_DELAY = 60.0
 SILENCE_LIMIT = 600.0
@@ -42,12 +30,6 @@ SILENCE_LIMIT = 600.0
 Long, because native code of a node pack may hold the GIL and still finish. A user who does not want to wait cancels the
 item; `cancel_grace_s` applies then.
 """
-REMEMBERED_CANCELS = 1000
-HINTS = (
-    BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, QueueClearedEvent,
-    ImagesDeletedEvent, ModelsChangedEvent,
-)  # fmt: skip
-"""Events that are forwarded to workers."""
 
 FailOrphans = Callable[[str, str], Awaitable[Any]]
 """Called with the id of a worker that has died and a reason: fails the items that it was running."""
@@ -80,12 +62,9 @@ class Supervisor:
         self.hardware: list[dict[str, str]] = []
         """The devices reported by the OS, used until a worker reports the ones it found."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._numbers = itertools.count(1)
         self._stopping = asyncio.Event()
-        self._relaying = False
-        self._canceled: collections.deque[int] = collections.deque(maxlen=REMEMBERED_CANCELS)
-        self.share_hint: Callable[[Message], None] = lambda _hint: None
-        """Called with each hint for workers, which are also those of other servers on the same database."""
+        self.hints = Hints(self._workers, settings.cancel_grace_s)
+        self._requests = WorkerRequests(self._workers)
         self.packs: list[str] = []
         """Names of the node packs that workers load."""
         self._anyone_ready = asyncio.Event()
@@ -96,7 +75,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start a worker per configured device; with `auto` the first worker reports the available devices."""
-        self._bus.subscribe(self._on_event, *HINTS, only_own=True)
+        self._bus.subscribe(self.hints.on_event, *EVENTS_WITH_HINTS, only_own=True)
         self._task(self._watch(), "worker watch")
         for device in _devices(self._settings):
             self._add(device)
@@ -122,34 +101,30 @@ class Supervisor:
 
     async def _run_worker(self, worker: Worker) -> None:
         """Run processes for the device until the server stops: start, wait for exit, fail orphaned items, restart."""
-        delay = self._first_delay
+        backoff = Backoff(self._first_delay, MAX_DELAY)
         while not self._stopping.is_set():
             started = time.monotonic()
             reason = await self._serve(worker)
             if self._stopping.is_set():
                 return
             expected, worker.killed_for = worker.killed_for is not None, None
-            wait = 0 if expected else delay
-            _log.error("%s; starting it again in %.1f s", reason, wait, extra=worker.log_fields("restart_worker"))
+            if expected or time.monotonic() - started > MAX_DELAY:
+                backoff.reset()
+                worker.failures = 0
+            delay = 0 if expected else backoff.next()
+            _log.error("%s; starting it again in %.1f s", reason, delay, extra=worker.log_fields("restart_worker"))
             worker.restarts += 1
             await self._orphan(worker, reason)
-            if expected:
-                worker.failures = 0
-                continue
-            if time.monotonic() - started > MAX_DELAY:
-                delay, worker.failures = self._first_delay, 0
-            worker.failures, worker.failure = worker.failures + 1, reason
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, MAX_DELAY)
+            if not expected:
+                worker.failures, worker.failure = worker.failures + 1, reason
+                await asyncio.sleep(delay)
 
     async def _serve(self, worker: Worker) -> str:
         """Run one process for the device until it ends; return the reason."""
-        environment = {}
-        if self._settings.pytorch_cuda_alloc_conf:
-            environment["PYTORCH_CUDA_ALLOC_CONF"] = self._settings.pytorch_cuda_alloc_conf
-        command = (*self._command, "--device", worker.device)
         try:
-            link = await WorkerLink.start(command, lambda message: self.receive(worker, message), environment)
+            link = await start_process(
+                self._command, worker.device, self._settings, lambda message: self.receive(worker, message)
+            )
         except OSError as error:
             return f"the worker for {worker.device} cannot be started: {error}"
         worker.worker_id = f"server:{self._instance}:{worker.device}:{link.pid}"
@@ -198,11 +173,6 @@ class Supervisor:
         if worker in self._workers:
             self._workers.remove(worker)
 
-    def watch_cancel(self, worker: Worker) -> None:
-        """Replace the worker unless its item stops in time, if the item was canceled before it was known to run."""
-        if worker.item_id is not None and worker.item_id in self._canceled:
-            worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
-
     # From the workers
 
     def receive(self, worker: Worker, message: Message) -> None:
@@ -214,7 +184,7 @@ class Supervisor:
             case "event":
                 self.relay(worker, str(message.get("name")), message.get("data") or {})
             case "reply":
-                self._answer(worker, message)
+                receive_reply(worker, message)
             case "heartbeat":
                 worker.on_heartbeat(message)
             case "stopping":
@@ -265,134 +235,36 @@ class Supervisor:
             worker.user_id = payload.get("user_id") if running else None
             if running or worker.deadline.item_id == payload.get("item_id"):
                 worker.deadline.running(worker.item_id)
-            self.watch_cancel(worker)
-        self._relaying = True
+            self.hints.watch_cancel(worker)
+        self.hints.is_relaying = True
         try:
             self._bus.publish(kind, payload)
         finally:
-            self._relaying = False
-
-    def _answer(self, worker: Worker, message: Message) -> None:
-        future = worker.pending_requests.pop(int(message.get("id") or 0), None)
-        if future is None or future.done():
-            return
-        if message.get("error") is not None:
-            future.set_exception(Unavailable(str(message["error"])))
-        else:
-            future.set_result(message.get("body"))
+            self.hints.is_relaying = False
 
     # To the workers
-
-    def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        """Notify the workers of an event, those of other servers too."""
-        match kind.name:
-            case "batch_enqueued" | "queue_items_retried" | "processor_resumed":
-                self.wake()
-            case "queue_item_status_changed" if not self._relaying and payload.get("status") in TERMINAL:
-                has_begun = payload.get("started_at") is not None
-                self._hint({"kind": "cancel", "item_id": payload["item_id"], "has_begun": has_begun})
-            case "queue_cleared":
-                self._hint({"kind": "clear", "queue_id": payload.get("queue_id"), "user_id": payload.get("user_id")})
-                self.wake()
-            case "images_deleted":
-                self._hint({"kind": "images_deleted", "names": payload.get("image_names", [])})
-            case "models_changed":
-                self._hint({"kind": "models_changed", "keys": payload.get("keys", [])})
-
-    def _hint(self, hint: Message) -> None:
-        self.apply_hint(hint)
-        self.share_hint(hint)
-
-    def apply_hint(self, hint: Message) -> None:
-        """Pass a hint, of this server or another, to the workers of this server."""
-        match hint:
-            case {"kind": "cancel", "item_id": int(item_id), "has_begun": bool(has_begun)}:
-                self._cancel(item_id, has_begun=has_begun)
-            case {"kind": "clear", "queue_id": queue_id, "user_id": user_id}:
-                self._clear(queue_id, user_id)
-            case {"kind": "wake" | "images_deleted" | "models_changed"}:
-                self._broadcast(hint)
-
-    def _clear(self, queue_id: str, user_id: str | None) -> None:
-        """Stop the items of a cleared queue, or only those of one user."""
-        for worker in self._workers:
-            if worker.item_id is None or worker.queue_id != queue_id or user_id not in (None, worker.user_id):
-                continue
-            worker.send({"kind": "cancel", "item_id": worker.item_id})
-            worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
-
-    def _cancel(self, item_id: int, *, has_begun: bool) -> None:
-        """Stop a canceled item, whose row is updated already, in the worker that runs it or is about to.
-
-        A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has
-        started.
-        """
-        self._canceled.append(item_id)
-        self._broadcast({"kind": "cancel", "item_id": item_id})
-        for worker in self._workers:
-            if worker.item_id == item_id or (worker.item_id is None and has_begun):
-                worker.expect_end(item_id, self._settings.cancel_grace_s)
 
     def change_settings(self, settings: Settings) -> None:
         """Send new settings to all workers, present and future; the devices stay those of the start."""
         fixed = {name: getattr(self._settings, name) for name in ("device", "generation_devices")}
         self._settings = settings.model_copy(update=fixed)
-        self._broadcast({"kind": "settings", "settings": self._settings.to_worker()})
+        self.hints.cancel_grace_s = settings.cancel_grace_s
+        self.hints.broadcast({"kind": "settings", "settings": self._settings.to_worker()})
 
     def change_packs(self, names: list[str]) -> None:
         """Make all workers, present and future, reload exactly these node packs."""
         self.packs = names
-        self._broadcast({"kind": "packs", "names": names})
-
-    def wake(self) -> None:
-        """Notify all workers to check the queue."""
-        self._hint({"kind": "wake"})
-
-    def _broadcast(self, message: Message) -> None:
-        for worker in self._workers:
-            worker.send(message)
+        self.hints.broadcast({"kind": "packs", "names": names})
 
     async def ask_all(self, name: str, body: dict[str, Any] | None = None, seconds: float = 10.0) -> list[Any]:
-        """Send a request to all workers and return the replies of those that are ready, in the order of devices.
-
-        A worker that is still loading handles the request later and is not waited for. One that fails or takes longer
-        than `seconds` is left out; raises Unavailable if no ready worker replied.
-        """
-        asks = [answer for worker in self._workers if (answer := self._ask(worker, name, body)) is not None]
-        answers = await asyncio.gather(*(asyncio.wait_for(ask, seconds) for ask in asks), return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        for failure in failures:
-            reason = str(failure) or type(failure).__name__
-            _log.warning("a worker could not handle the request %s: %s", name, reason, extra={"action": "ask_worker"})
-        if failures and len(failures) == len(answers):
-            raise Unavailable(
-                f"no worker could handle the request {name}: {str(failures[0]) or type(failures[0]).__name__}"
-            )
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
+        """Send a request to all workers and return the replies of those that are ready (see `WorkerRequests`)."""
+        return await self._requests.ask_all(name, body, seconds)
 
     async def ask_one(self, name: str, body: dict[str, Any], seconds: float, *, startup_s: float = 0.0) -> Any:
-        """Send a request to one worker of this machine, an idle one if possible, and return its reply.
-
-        Waits up to `startup_s` seconds for a worker to be ready. Raises Unavailable if none is, or if the worker ends
-        or fails, and TimeoutError after `seconds` without a reply.
-        """
+        """Send a request to one worker of this machine and return its reply; wait up to `startup_s` until one is ready."""
         if startup_s:
             await self.ready(startup_s)
-        ready = [worker for worker in self._workers if worker.ready and worker.name is None]
-        answer = self._ask(min(ready, key=lambda worker: worker.item_id is not None), name, body) if ready else None
-        if answer is None:
-            raise Unavailable(f"no worker is ready for the request {name}; try again in a moment")
-        return await asyncio.wait_for(answer, seconds)
-
-    def _ask(self, worker: Worker, name: str, body: dict[str, Any] | None) -> asyncio.Future[Any] | None:
-        number = next(self._numbers)
-        worker.send({"kind": "request", "id": number, "name": name, "body": body or {}})
-        if not worker.ready:
-            return None
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        worker.pending_requests[number] = future
-        future.add_done_callback(lambda _future: worker.pending_requests.pop(number, None))
-        return future
+        return await self._requests.ask_one(name, body, seconds)
 
     def require_running(self) -> None:
         """Raise NoWorkerRunning if every worker has ended, or ends again and again before it is ready."""

@@ -5,14 +5,17 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import orjson
 import pytest
 import uvicorn
 from sqlalchemy import select
+from websockets.asyncio.client import connect
 
 from invokeclone.graph.invocations.invocation import BaseInvocation, BaseInvocationOutput, invocation, invocation_output
 from invokeclone.kit.config.settings import Settings
@@ -22,15 +25,20 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, parameter
 from invokeclone.queue import service, store
 from invokeclone.queue.batches import Batch
+from invokeclone.server.http.websocket_protocol import WebSocketProtocol
 from invokeclone.server.joined import api
 from invokeclone.server.joined import service as joined_service
 from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent
+from invokeclone.server.joined.calls import Dispatch, no_operations
+from invokeclone.server.joined.connection import ITEM_FIELDS
+from invokeclone.server.joined.protocol import PROTOCOL, Assembler, frames_of
 from invokeclone.server.joined.service import JoinedWorkers
 from invokeclone.server.supervision.lease_keeper import LeaseKeeper
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.tables import session_queue
 from invokeclone.users import worker_tokens
+from invokeclone.version import __version__
 
 COLUMNS = ("status", "device", "worker_id", "fence", "interruptions", "error_type", "error_message", "session")
 ROW = PreparedStatement(
@@ -155,6 +163,7 @@ class Cluster:
         self.folder = folder
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.token = ""
+        self.dispatch: Dispatch = no_operations
         self.exits = contextlib.AsyncExitStack()
         self._server = contextlib.AsyncExitStack()
 
@@ -169,7 +178,7 @@ class Cluster:
         self.supervisor = Supervisor(self.settings, bus, self._no_orphans)
         await self.supervisor.start()
         self._server.push_async_callback(self.supervisor.stop)
-        joined = JoinedWorkers(self.resources, self.supervisor)
+        joined = JoinedWorkers(self.resources, self.supervisor, self.dispatch)
         self._server.push_async_callback(joined.stop)
         self.keeper = LeaseKeeper(self.resources, self.supervisor, interval_s=0.05)
         await self.keeper.start()
@@ -177,16 +186,18 @@ class Cluster:
         app = Application()
         app.services.add(Resources, self.resources)
         app.services.add(JoinedWorkers, joined)
+        self.joined = joined
         app.services.add(Supervisor, self.supervisor)
         app.include_router(api.router)
         config = uvicorn.Config(
-            app, port=0, log_level="error", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=1,
+            app, port=0, log_level="error", lifespan="off", ws=WebSocketProtocol, timeout_graceful_shutdown=1,
             ws_max_size=self.settings.limits.socket_message_kib * 1024,
         )  # fmt: skip
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve())
         await until(lambda: server.started)
         self.proxy.target = server.servers[0].sockets[0].getsockname()[1]
+        self.connections = server.server_state.connections
 
         async def stop() -> None:
             self.proxy.target = None
@@ -302,3 +313,82 @@ async def cluster(resources: Resources, tmp_path: Path) -> AsyncIterator[Cluster
 
 
 Join = Callable[..., Awaitable[tuple[Machine, Agent]]]
+
+
+JOIN = {
+    "kind": "join", "protocol": PROTOCOL, "version": __version__, "name": "raw", "device": "cpu",
+    "worker_id": "joined:raw:cpu:1", "pid": 1,
+}  # fmt: skip
+
+
+def connect_raw(cluster: Cluster, token: str | None = None, **options: Any) -> connect:
+    url = ServerAddress(cluster.url).socket_url
+    return connect(
+        url,
+        additional_headers={"Authorization": f"Bearer {token or cluster.token}"},
+        proxy=None,
+        compression=None,
+        **options,
+    )
+
+
+class RawWorker:
+    """A worker without an agent, which sends what the test says."""
+
+    def __init__(
+        self, cluster: Cluster, name: str = "raw", *, token: str | None = None, deaf: bool = False, **options: Any
+    ) -> None:
+        """Join as `name`; `deaf`: read no more than the hello, with small buffers."""
+        self._deaf = deaf
+        if deaf:
+            small = socket.socket()
+            small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            small.connect(("127.0.0.1", cluster.proxy.target))
+            options["sock"] = small
+        self._connecting = connect_raw(cluster, token, **options)
+        self._join = JOIN | {"name": name, "worker_id": f"joined:{name}:cpu:1"}
+        self._assembler = Assembler()
+
+    async def __aenter__(self) -> Self:
+        self.socket = await self._connecting.__aenter__()
+        await self.send(self._join)
+        assert (await self.receive())["kind"] == "hello"
+        if self._deaf:
+            self.socket.transport.pause_reading()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.socket.transport.abort()
+        await self.socket.wait_closed()
+
+    async def send(self, message: Any) -> None:
+        for frame in frames_of(orjson.dumps(message), 64 * 1024):
+            await self.socket.send(frame)
+
+    async def receive(self) -> dict[str, Any]:
+        while (message := self._assembler.add(await self.socket.recv())) is None:
+            pass
+        return message
+
+    async def start_call(
+        self, number: int, method: str, arguments: dict[str, Any], *, oldest: int | None = None
+    ) -> None:
+        oldest = number if oldest is None else oldest
+        await self.send({"kind": "call", "id": number, "oldest": oldest, "method": method, "arguments": arguments})
+
+    async def call(self, number: int, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        await self.start_call(number, method, arguments)
+        while (message := await self.receive())["kind"] != "result" or message["id"] != number:
+            pass
+        return message
+
+    async def claim(self, number: int = 1) -> dict[str, Any]:
+        """Claim an item and return what its events must have."""
+        item = (await self.call(number, "queue.claim", {}))["value"]["item"]
+        return {name: item[name] for name in (*ITEM_FIELDS, "user_id", "fence")}
+
+    async def closed(self) -> int | None:
+        """Wait until the server closes the connection; return its code."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.socket.wait_closed()
+        return self.socket.close_code

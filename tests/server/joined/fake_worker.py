@@ -33,6 +33,12 @@ def call(method: str, **arguments: Any) -> dict[str, Any]:
         message = hear()
         if message["kind"] == "result" and message["id"] == number:
             return message
+        if message["kind"] == "result":
+            note(
+                "other",
+                message["id"],
+                "refused" if message.get("refused") else next(iter({"value", "error"} & message.keys())),
+            )
 
 
 def hear() -> dict[str, Any]:

@@ -8,22 +8,20 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.queue import claims, service
 from invokeclone.server.joined import agent as agent_module
-from invokeclone.server.joined import calls
+from invokeclone.server.joined import calls, connection
 from invokeclone.server.joined import service as joined_service
 from invokeclone.server.joined.address import BadAddress, ServerAddress
 from invokeclone.server.joined.agent import Agent, JoinRefused
 from invokeclone.server.joined.protocol import PROTOCOL
 from invokeclone.server.metrics import figures
 from invokeclone.users import worker_tokens
-from invokeclone.version import __version__
 from invokeclone.worker import metrics
-from tests.server.joined.conftest import Cluster, SetLease, until
+from tests.server.joined.conftest import JOIN, Cluster, RawWorker, SetLease, connect_raw, until
 
 
 def refused_agent(cluster: Cluster, token: str | None = None, name: str = "box") -> Agent:
@@ -102,7 +100,7 @@ class TestRuns:
     async def test_an_item_that_is_too_large_for_the_link_fails(
         self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(calls, "MAX_ITEM_CHARACTERS", 10)
+        monkeypatch.setattr(calls, "MAX_MESSAGE", 1500)
         await cluster.machine()
         (item_id,) = await cluster.enqueue()
         row = await cluster.ended(item_id)
@@ -152,12 +150,6 @@ class TestRefusals:
         assert ServerAddress("https://box/invoke/").socket_url == "wss://box/invoke/api/v1/workers/join"
 
 
-JOIN = {
-    "kind": "join", "protocol": PROTOCOL, "version": __version__, "name": "raw", "device": "cpu",
-    "worker_id": "joined:raw:cpu:1", "pid": 1,
-}  # fmt: skip
-
-
 class TestRawMessages:
     @pytest.mark.parametrize(
         "message",
@@ -184,25 +176,16 @@ class TestRawMessages:
 
     @pytest.mark.parametrize("frame", ["nonsense", "[]", '{"kind":"part"}', b"\x00"])
     async def test_a_frame_that_is_no_message_ends_the_connection(self, cluster: Cluster, frame: Any) -> None:
-        async with connect_raw(cluster) as socket:
-            await socket.send(orjson.dumps(JOIN).decode())
-            assert orjson.loads(await socket.recv())["kind"] == "hello"
-            await socket.send(frame)
+        async with RawWorker(cluster) as worker:
+            await worker.socket.send(frame)
             with pytest.raises(ConnectionClosed):
-                await socket.recv()
+                await worker.receive()
 
     async def test_calls_with_other_arguments_change_nothing(self, cluster: Cluster) -> None:
         (item_id,) = await cluster.enqueue()
         own = {"item_id": item_id, "fence": 1}
-        async with connect_raw(cluster) as socket:
-            await socket.send(orjson.dumps(JOIN).decode())
-            await socket.recv()
-
-            async def call(number: int, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-                message = {"kind": "call", "id": number, "oldest": number, "method": method, "arguments": arguments}
-                await socket.send(orjson.dumps(message).decode())
-                return dict(orjson.loads(await socket.recv()))
-
+        async with RawWorker(cluster) as worker:
+            call = worker.call
             assert "unknown method" in (await call(1, "queue.clear", {}))["error"]
             assert (await call(2, "queue.finish", own | {"status": "completed"}))["value"] == {"finished": False}
             assert (await call(3, "queue.is_running", own))["value"] == {"running": False}
@@ -212,18 +195,15 @@ class TestRawMessages:
             assert "error" in await call(6, "queue.finish", own | {"status": "completed", "user_id": "x"})
             other = own | {"status": "completed", "fence": 2}
             assert (await call(7, "queue.finish", other))["value"] == {"finished": False}
+            refused = await call(8, "queue.finish", own | {"status": "completed", "session_json": ',"results":{'})
+            assert (refused["error"], refused["refused"]) == ("the session of a finished item is not JSON", True)
             assert (await cluster.row(item_id))["status"] == "in_progress"
             failed = own | {"status": "failed", "error": ["ValueError", "no", "trace"]}
-            assert (await call(8, "queue.finish", failed))["value"] == {"finished": True}
-            repeated = await call(9, "queue.finish", failed)  # a server that was restarted has no results of calls
+            assert (await call(9, "queue.finish", failed))["value"] == {"finished": True}
+            repeated = await call(10, "queue.finish", failed)  # a server that was restarted has no results of calls
             assert repeated["value"] == {"finished": True}
-            assert (await call(10, "queue.finish", own | {"status": "completed"}))["value"] == {"finished": False}
+            assert (await call(11, "queue.finish", own | {"status": "completed"}))["value"] == {"finished": False}
         assert (await cluster.row(item_id))["error_message"] == "no"
-
-
-def connect_raw(cluster: Cluster) -> connect:
-    url = ServerAddress(cluster.url).socket_url
-    return connect(url, additional_headers={"Authorization": f"Bearer {cluster.token}"}, proxy=None)
 
 
 class TestConnections:
@@ -349,7 +329,7 @@ class TestDeaths:
     async def test_the_late_result_of_a_stopped_machine_is_refused(
         self, cluster: Cluster, set_lease: SetLease, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(joined_service, "SILENCE_S", 4.0)
+        monkeypatch.setattr(connection, "SILENCE_S", 4.0)
         set_lease(1.0)
         machine, agent_pid = await cluster.machine_process()
         (item_id,) = await cluster.enqueue()
