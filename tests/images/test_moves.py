@@ -355,12 +355,33 @@ class TestCrashes:
         async with resources.database.write() as connection:
             await moves_store.write_journal(connection, [move])
             if says == "target":
-                await moves_store.set_subfolder(connection, name, "aa")
+                await moves_store.correct_subfolder(connection, name, "", "aa")
         if says == "origin":
             relocation.duplicate(resources.storage, ImageLocation(name, ""), ImageLocation(name, "aa"))
             relocation.clear(resources.storage, [ImageLocation(name, "")])
         await ImageMoves(resources).start()
         assert await check_whole(resources) == {name: "aa" if says == "origin" else ""}
+
+    async def test_a_record_that_changes_during_recovery_is_not_set_back(
+        self, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The storage is asked outside of the transaction that corrects records."""
+        (name,) = await make(resources, 1)
+        use(resources, "hash")
+        with dying(monkeypatch, moves_store, "relocate", 0, after=False):
+            dead = ImageMoves(resources)
+            await dead.move_all()
+            with pytest.raises(Crash):
+                await done(dead)
+        find = ImageMoves._find_files
+
+        def find_late(mover: ImageMoves, journal: Any) -> Any:
+            assert find(mover, journal) == {}
+            return {name: ("other", name[:2])}
+
+        monkeypatch.setattr(ImageMoves, "_find_files", find_late)
+        await ImageMoves(resources).start()
+        assert await check_whole(resources) == {name: ""}
 
     async def test_stopping_the_server_during_a_move(
         self, resources: Resources, monkeypatch: pytest.MonkeyPatch
