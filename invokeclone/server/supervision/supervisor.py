@@ -24,8 +24,8 @@ from invokeclone.kit.workers import NoWorkerRunning
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
+    ItemsClearedEvent,
     ProcessorResumedEvent,
-    QueueClearedEvent,
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
@@ -44,7 +44,7 @@ item; `cancel_grace_s` applies then.
 """
 REMEMBERED_CANCELS = 1000
 HINTS = (
-    BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, QueueClearedEvent,
+    BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, ItemsClearedEvent,
     ImagesDeletedEvent, ModelsChangedEvent,
 )  # fmt: skip
 """Events that are forwarded to workers."""
@@ -291,8 +291,10 @@ class Supervisor:
             case "queue_item_status_changed" if not self._relaying and payload.get("status") in TERMINAL:
                 has_begun = payload.get("started_at") is not None
                 self._hint({"kind": "cancel", "item_id": payload["item_id"], "has_begun": has_begun})
-            case "queue_cleared":
-                self._hint({"kind": "clear", "queue_id": payload.get("queue_id"), "user_id": payload.get("user_id")})
+            case "items_cleared":
+                self._hint(
+                    {"kind": "clear", **{name: payload[name] for name in ("queue_id", "user_id", "last_item_id")}}
+                )
                 self.wake()
             case "images_deleted":
                 self._hint({"kind": "images_deleted", "names": payload.get("image_names", [])})
@@ -304,19 +306,24 @@ class Supervisor:
         self.share_hint(hint)
 
     def apply_hint(self, hint: Message) -> None:
-        """Pass a hint, of this server or another, to the workers of this server."""
+        """Pass a hint, of this server or another, to the workers of this server.
+
+        A hint may come late, twice or in another order: it names the items that it is about, whose ids are never reused.
+        """
         match hint:
             case {"kind": "cancel", "item_id": int(item_id), "has_begun": bool(has_begun)}:
                 self._cancel(item_id, has_begun=has_begun)
-            case {"kind": "clear", "queue_id": queue_id, "user_id": user_id}:
-                self._clear(queue_id, user_id)
+            case {"kind": "clear", "queue_id": queue_id, "user_id": user_id, "last_item_id": int(last_item_id)}:
+                self._clear(queue_id, user_id, last_item_id)
             case {"kind": "wake" | "images_deleted" | "models_changed"}:
                 self._broadcast(hint)
 
-    def _clear(self, queue_id: str, user_id: str | None) -> None:
-        """Stop the items of a cleared queue, or only those of one user."""
+    def _clear(self, queue_id: str, user_id: str | None, last_item_id: int) -> None:
+        """Stop the items of a cleared queue, or only those of one user; items that are newer were not cleared."""
         for worker in self._workers:
-            if worker.item_id is None or worker.queue_id != queue_id or user_id not in (None, worker.user_id):
+            if worker.item_id is None or worker.item_id > last_item_id:
+                continue
+            if worker.queue_id != queue_id or user_id not in (None, worker.user_id):
                 continue
             worker.send({"kind": "cancel", "item_id": worker.item_id})
             worker.expect_end(worker.item_id, self._settings.cancel_grace_s)
@@ -325,12 +332,12 @@ class Supervisor:
         """Stop a canceled item, whose row is updated already, in the worker that runs it or is about to.
 
         A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has
-        started.
+        started; one that still starts runs none.
         """
         self._canceled.append(item_id)
         self._broadcast({"kind": "cancel", "item_id": item_id})
         for worker in self._workers:
-            if worker.item_id == item_id or (worker.item_id is None and has_begun):
+            if worker.item_id == item_id or (worker.item_id is None and worker.ready and has_begun):
                 worker.expect_end(item_id, self._settings.cancel_grace_s)
 
     def change_settings(self, settings: Settings) -> None:
