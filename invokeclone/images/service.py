@@ -10,11 +10,12 @@ from uuid import uuid4
 
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
+from PIL import Image as PILImage
 from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, files, intent_log, store
+from invokeclone.images import access, files, intent_log, store, thumbnails
 from invokeclone.images.deletion import Deleted, delete_records_and_files
 from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.encoding import upload as upload_files
@@ -29,8 +30,9 @@ from invokeclone.images.schemas import (
     NewRecord,
     WorkflowAndGraphResponse,
 )
+from invokeclone.images.thumbnails import NotDecodable
 from invokeclone.kit import log
-from invokeclone.kit.files.storage_errors import StorageUnreachable
+from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.protocol import StoredFile
@@ -265,30 +267,29 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     stored = await file(resources, name, user=user)
     try:
         embedded_texts = await in_thread(lambda: png.read_embedded_texts(stored.source()))
-    except StorageUnreachable:
-        raise
     except OSError as error:
+        if to_storage_error(error) is not None:  # it may be there
+            raise
         raise ImageNotFound(name) from error
     return WorkflowAndGraphResponse(workflow=embedded_texts.get(png.WORKFLOW), graph=embedded_texts.get(png.GRAPH))
 
 
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
-    """Create a lost thumbnail again; raises ImageNotFound when the image file is missing too."""
-    location = await store.get_location(resources.database, name)
+    """Create a lost thumbnail again; raises ImageNotFound when the image file is missing or damaged, too."""
 
-    def remake(intent: intent_log.Intent) -> bytes:
-        intent.write(IMAGES, [location])
-        return files.regenerate_thumbnail(resources.storage, location)
+    def decode(location: ImageLocation) -> bytes:
+        try:
+            return files.read_and_shrink(resources.storage, location)
+        except FileNotFoundError:
+            raise
+        except (*upload_files.DECODE_ERRORS, PILImage.DecompressionBombError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise NotDecodable(ImageNotFound(name)) from error
 
-    try:
-        async with intent_log.open_intent(resources) as intent:
-            webp = await off_loop(lambda: intent.run(remake), image_work_limiter())
-            await store.get_location(resources.database, name)  # it may have been deleted in the meantime
-            return webp
-    except StorageUnreachable:
-        raise
-    except OSError as error:
-        raise ImageNotFound(name) from error
+    return await thumbnails.regenerate(
+        resources, name, IMAGES, lambda location: off_loop(lambda: decode(location), image_work_limiter())
+    )
 
 
 async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> BulkChange:
