@@ -16,6 +16,7 @@ from invokeclone.kit.sql import migrations
 from invokeclone.kit.sql.database import Database, open_database
 
 pytest_plugins = [
+    "tests.open_transactions",
     "tests.postgres",
     "tests.redis_server",
     "tests.server_process",

@@ -8,12 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.boards import store
 from invokeclone.boards.errors import ImageNotYours
 from invokeclone.boards.schemas import BoardChanges, BoardDTO, DeleteBoardResult
-from invokeclone.images import access, intent_log
-from invokeclone.images import service as images_service
+from invokeclone.images import access
 from invokeclone.images import store as images_store
+from invokeclone.images.deletion import Deleted, delete_records_and_files
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.images.schemas import NO_BOARD, AffectedItem, BulkChange
-from invokeclone.kit.process.offload import in_thread
+from invokeclone.images.schemas import NO_BOARD, BulkChange
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import User
 
@@ -31,25 +30,31 @@ async def delete(resources: Resources, user: User, board_id: str, *, include_ima
 
     Raises BoardNotFound, NotYourBoard.
     """
-    deleted_by_kind: dict[MediaKind, list[AffectedItem]] = {}
-    async with intent_log.open_intent(resources) as intent:
+    if not include_images:
         async with resources.database.write() as connection:
-            await access.require_board_owned(connection, user, board_id)
-            await store.require(connection, board_id)
-            if not include_images:
-                names = [await store.names(connection, board_id, kind) for kind in (IMAGES, VIDEOS)]
-                await store.delete_board(connection, board_id)
-                return DeleteBoardResult(
-                    board_id=board_id, deleted_board_images=names[0], deleted_images=[], deleted_board_videos=names[1]
-                )
-            for kind in (IMAGES, VIDEOS):
-                deleted_by_kind[kind] = await images_store.delete_on_board(connection, board_id, kind=kind)
-                await in_thread(intent.try_write, kind, [item.location for item in deleted_by_kind[kind]])
+            await _require_deletable(connection, user, board_id)
+            names = [await store.names(connection, board_id, kind) for kind in (IMAGES, VIDEOS)]
             await store.delete_board(connection, board_id)
-        for kind, items in deleted_by_kind.items():
-            intent.settled &= await images_service.clean_up_deleted(resources, items, kind)
-    images, videos = ([item.location.name for item in items] for items in deleted_by_kind.values())
+        return DeleteBoardResult(
+            board_id=board_id, deleted_board_images=names[0], deleted_images=[], deleted_board_videos=names[1]
+        )
+    selections = [images_store.select_on_board(board_id, kind=kind) for kind in (IMAGES, VIDEOS)]
+
+    async def delete_records(connection: AsyncConnection) -> Deleted:
+        await _require_deletable(connection, user, board_id)
+        items = {part.kind: await images_store.delete_selection(connection, part) for part in selections}
+        await store.delete_board(connection, board_id)
+        return items
+
+    deleted = await delete_records_and_files(resources, selections, delete_records)
+    images, videos = ([item.location.name for item in deleted[kind]] for kind in (IMAGES, VIDEOS))
     return DeleteBoardResult(board_id=board_id, deleted_board_images=[], deleted_images=images, deleted_videos=videos)
+
+
+async def _require_deletable(connection: AsyncConnection, user: User, board_id: str) -> None:
+    """Raise BoardNotFound or NotYourBoard unless `user` may delete the board."""
+    await access.require_board_owned(connection, user, board_id)
+    await store.require(connection, board_id)
 
 
 class BoardMove(NamedTuple):

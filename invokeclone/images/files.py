@@ -15,7 +15,7 @@ from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import orientation, swaps_sides, upright, visible
-from invokeclone.kit.files.storage_errors import StorageUnreachable
+from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 
 THUMBNAIL_SIDE = 256
@@ -81,25 +81,24 @@ def thumbnail(image: Image.Image) -> bytes:
 def is_turned(file: StoredFile) -> bool:
     """Return whether an image file's width is its height when it is shown upright; False if it cannot be read.
 
-    Raises StorageUnreachable.
+    Raises the errors of a storage that cannot be used.
     """
     try:
         with open_stored_image(file.source()) as image:
             return swaps_sides(orientation(image))
-    except StorageUnreachable:
-        raise
-    except OSError:
+    except OSError as error:
+        if to_storage_error(error) is not None:
+            raise
         return False
 
 
 def write(storage: ObjectStorage, location: ImageLocation, png: bytes, webp: bytes) -> None:
-    """Write image and thumbnail, the image last; raises OSError with neither left behind, if the storage can be used."""
-    try:
-        storage.write(thumbnail_key(location), webp)
-        storage.write(full_key(location), png)
-    except BaseException:
-        storage.delete([thumbnail_key(location)])
-        raise
+    """Write image and thumbnail, the image last, below an intent, which removes what an OSError leaves.
+
+    Files with this content, which an interrupted request has left, are accepted; raises FileExistsError for others.
+    """
+    storage.write(thumbnail_key(location), webp)
+    storage.write(full_key(location), png)
 
 
 def remove(storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
@@ -109,9 +108,7 @@ def remove(storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKi
     return [location for location, location_keys in keys_of.items() if not failed.keys().isdisjoint(location_keys)]
 
 
-def regenerate_thumbnail(storage: ObjectStorage, location: ImageLocation) -> bytes:
-    """Create and store the thumbnail of an image again. Raises OSError when the image file is missing too."""
+def read_and_shrink(storage: ObjectStorage, location: ImageLocation) -> bytes:
+    """Return the thumbnail of a stored image. Raises OSError when the file is missing, the errors of Pillow for a damaged one."""
     with open_stored_image(StoredFile(storage, full_key(location)).source()) as image:
-        webp = thumbnail(image)
-    storage.write(thumbnail_key(location), webp, replace=True)
-    return webp
+        return thumbnail(image)

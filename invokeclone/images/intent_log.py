@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -28,9 +28,11 @@ from invokeclone.kit.files.file_locks import try_lock
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, make_folder
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.key_locks import key_of
 
 FOLDER = "intents"
 SETTLE_INTERVAL_S = 600.0
+LOCKED_AT_ONCE = 100
 _KINDS = {str(kind): kind for kind in (IMAGES, VIDEOS)}
 _Locations = list[tuple[MediaKind, ImageLocation]]
 Result = TypeVar("Result")
@@ -163,22 +165,49 @@ def _close(intent: Intent, *, remove: bool) -> None:
         _log.warning("an intent could not be removed: %s", error)
 
 
-async def _settle(resources: Resources, locations: _Locations) -> bool:
-    """Remove files without a record and return whether all could be removed."""
+def lock_key(name: str) -> int:
+    """Return the key of the lock (`Database.lock`) that a task holds while it stores an image whose name others may use.
+
+    Such as a worker, which sends an image again if it gets no response, perhaps to another server.
+    """
+    return key_of(f"image {name}")
+
+
+async def _settle(resources: Resources, locations: _Locations, *, is_mine: bool = True) -> bool:
+    """Remove files without a record and return whether all could be removed.
+
+    Those that are not `is_mine` but a dead process's are locked, as another server may be storing one of them again.
+    """
     try:
         for kind in _KINDS.values():
             listed = [location for location_kind, location in locations if location_kind is kind]
-            if not listed:
+            orphans = await _find_orphans(resources, kind, listed)
+            if is_mine:
+                if await in_thread(files.remove, resources.storage, orphans, kind):
+                    return False
                 continue
-            async with resources.database.read() as connection:
-                recorded = await store.existing(connection, kind, [location.name for location in listed])
-            orphans = [location for location in listed if location.name not in recorded]
-            if await in_thread(files.remove, resources.storage, orphans, kind):
-                return False
+            for start in range(0, len(orphans), LOCKED_AT_ONCE):
+                batch = orphans[start : start + LOCKED_AT_ONCE]
+                async with resources.database.lock(lock_key(location.name) for location in batch):
+                    still = await _find_orphans(resources, kind, batch)
+                    if await in_thread(files.remove, resources.storage, still, kind):
+                        return False
     except (OSError, SQLAlchemyError) as error:
         _log.warning("files without a record stay until the next start: %s", error)
         return False
     return True
+
+
+async def _find_orphans(
+    resources: Resources, kind: MediaKind, locations: Sequence[ImageLocation]
+) -> list[ImageLocation]:
+    """Return the locations that no record has: another record of the name may have its files in another subfolder."""
+    if not locations:
+        return []
+    selection = store.select_named([location.name for location in locations], kind)
+    async with resources.database.read() as connection:
+        recorded = set(await store.list_locations(connection, selection))
+    return [location for location in locations if location not in recorded]
 
 
 async def settle_regularly(resources: Resources, interval_s: float = SETTLE_INTERVAL_S) -> None:
@@ -202,7 +231,7 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
         try:
             locations = await in_thread(_read, descriptor)
             await in_thread(_remove_parts, resources, locations)
-            if await _settle(resources, locations):
+            if await _settle(resources, locations, is_mine=False):
                 await in_thread(path.unlink, missing_ok=True)
         except OSError as error:
             _log.warning("%s could not be settled: %s", path, error)

@@ -8,17 +8,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
+from PIL import Image as PILImage
 from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, files, intent_log, store
+from invokeclone.images import access, files, intent_log, store, thumbnails
+from invokeclone.images.deletion import Deleted, delete_records_and_files
 from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
-from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import (
     AffectedItem,
@@ -29,8 +30,9 @@ from invokeclone.images.schemas import (
     NewRecord,
     WorkflowAndGraphResponse,
 )
+from invokeclone.images.thumbnails import NotDecodable
 from invokeclone.kit import log
-from invokeclone.kit.files.storage_errors import StorageUnreachable
+from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.protocol import StoredFile
@@ -265,30 +267,29 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     stored = await file(resources, name, user=user)
     try:
         embedded_texts = await in_thread(lambda: png.read_embedded_texts(stored.source()))
-    except StorageUnreachable:
-        raise
     except OSError as error:
+        if to_storage_error(error) is not None:  # it may be there
+            raise
         raise ImageNotFound(name) from error
     return WorkflowAndGraphResponse(workflow=embedded_texts.get(png.WORKFLOW), graph=embedded_texts.get(png.GRAPH))
 
 
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
-    """Create a lost thumbnail again; raises ImageNotFound when the image file is missing too."""
-    location = await store.get_location(resources.database, name)
+    """Create a lost thumbnail again; raises ImageNotFound when the image file is missing or damaged, too."""
 
-    def remake(intent: intent_log.Intent) -> bytes:
-        intent.write(IMAGES, [location])
-        return files.regenerate_thumbnail(resources.storage, location)
+    def decode(location: ImageLocation) -> bytes:
+        try:
+            return files.read_and_shrink(resources.storage, location)
+        except FileNotFoundError:
+            raise
+        except (*upload_files.DECODE_ERRORS, PILImage.DecompressionBombError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise NotDecodable(ImageNotFound(name)) from error
 
-    try:
-        async with intent_log.open_intent(resources) as intent:
-            webp = await off_loop(lambda: intent.run(remake), image_work_limiter())
-            await store.get_location(resources.database, name)  # it may have been deleted in the meantime
-            return webp
-    except StorageUnreachable:
-        raise
-    except OSError as error:
-        raise ImageNotFound(name) from error
+    return await thumbnails.regenerate(
+        resources, name, IMAGES, lambda location: off_loop(lambda: decode(location), image_work_limiter())
+    )
 
 
 async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> BulkChange:
@@ -310,12 +311,13 @@ async def delete_many(
     """Delete those of `names` that exist and that `user` may delete; return them and the refused names."""
     refused: list[str] = []
 
-    async def delete_records(connection: AsyncConnection) -> list[AffectedItem]:
+    async def delete_records(connection: AsyncConnection) -> Deleted:
         allowed = await access.changeable(connection, user, kind, names)
-        refused.extend(allowed.refused)
-        return await store.delete_named(connection, allowed.names, kind)
+        refused[:] = allowed.refused
+        return {kind: await store.delete_selection(connection, store.select_named(allowed.names, kind))}
 
-    return BulkChange(await delete_by(resources, delete_records, kind), refused)
+    deleted = await delete_records_and_files(resources, [store.select_named(names, kind)], delete_records)
+    return BulkChange(deleted[kind], refused)
 
 
 async def set_starred(
@@ -328,7 +330,7 @@ async def set_starred(
 
 async def delete_intermediates(resources: Resources) -> list[AffectedItem]:
     """Delete all intermediate images and return them."""
-    return await delete_by(resources, store.delete_intermediates)
+    return (await delete_records_and_files(resources, [store.select_intermediates()]))[IMAGES]
 
 
 async def delete_uncategorized(
@@ -336,30 +338,4 @@ async def delete_uncategorized(
 ) -> list[AffectedItem]:
     """Delete all items of `user` (for an admin: of all users) that are on no board, and return them."""
     owner = rights.scope(user)
-    return await delete_by(resources, lambda connection: store.delete_on_board(connection, None, owner, kind), kind)
-
-
-async def delete_by(
-    resources: Resources,
-    delete_records: Callable[[AsyncConnection], Awaitable[list[AffectedItem]]],
-    kind: MediaKind = IMAGES,
-) -> list[AffectedItem]:
-    """Delete records, then emit the event and remove the files; an interruption leaves only files without records."""
-    async with intent_log.open_intent(resources) as intent:
-        async with resources.database.write() as connection:
-            deleted_items = await delete_records(connection)
-            await in_thread(intent.try_write, kind, [item.location for item in deleted_items])
-        intent.settled = await clean_up_deleted(resources, deleted_items, kind)
-    return deleted_items
-
-
-async def clean_up_deleted(resources: Resources, items: list[AffectedItem], kind: MediaKind = IMAGES) -> bool:
-    """Emit the event about deleted records and remove their files; return whether all could be removed."""
-    if not items:
-        return True
-    resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
-    with CancelScope(shield=True):
-        failed = await in_thread(files.remove, resources.storage, [item.location for item in items], kind)
-    for location in failed:
-        _log.warning("could not remove the files of the deleted %s %s yet", kind, location.name)
-    return not failed
+    return (await delete_records_and_files(resources, [store.select_on_board(None, owner, kind)]))[kind]

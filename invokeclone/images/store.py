@@ -6,7 +6,7 @@ name.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel
@@ -311,28 +311,41 @@ async def set_starred(
     )
 
 
-async def delete_named(
-    connection: AsyncConnection, names: Sequence[str], kind: MediaKind = IMAGES
-) -> list[AffectedItem]:
-    """Delete the records of `names` that exist, and return them."""
-    statement = delete(kind.table).where(kind.name.in_(_NAME_LIST)).returning(*kind.change_columns)
-    return _to_affected_items((await connection.execute(statement, _names(names))).all())
+class Selection(NamedTuple):
+    """The records of one kind that match a condition."""
+
+    kind: MediaKind
+    condition: ColumnElement[bool]
+    parameters: dict[str, str] = {}  # noqa: RUF012  (never changed)
 
 
-async def delete_intermediates(connection: AsyncConnection) -> list[AffectedItem]:
-    """Delete the records of all intermediate images, and return them."""
-    statement = delete(images).where(images.c.is_intermediate == True).returning(*IMAGES.change_columns)  # noqa: E712
-    return _to_affected_items((await connection.execute(statement)).all())
+def select_named(names: Sequence[str], kind: MediaKind = IMAGES) -> Selection:
+    """Select the records of `names`."""
+    return Selection(kind, kind.name.in_(_NAME_LIST), _names(names))
 
 
-async def delete_on_board(
-    connection: AsyncConnection, board_id: str | None, owner: str | None = None, kind: MediaKind = IMAGES
-) -> list[AffectedItem]:
-    """Delete the records of all items (or of one owner) on a board (None: on no board), and return them."""
-    statement = delete(kind.table).where(kind.board_id.is_not_distinct_from(board_id)).returning(*kind.change_columns)
-    if owner is not None:
-        statement = statement.where(kind.user_id == owner)
-    return _to_affected_items((await connection.execute(statement)).all())
+def select_intermediates() -> Selection:
+    """Select all intermediate images."""
+    return Selection(IMAGES, images.c.is_intermediate == True)  # noqa: E712
+
+
+def select_on_board(board_id: str | None, owner: str | None = None, kind: MediaKind = IMAGES) -> Selection:
+    """Select all items (or those of one owner) on a board (None: on no board)."""
+    condition = kind.board_id.is_not_distinct_from(board_id)
+    return Selection(kind, condition if owner is None else condition & (kind.user_id == owner))
+
+
+async def list_locations(connection: AsyncConnection, selection: Selection) -> list[ImageLocation]:
+    """Return the file locations of selected records."""
+    rows = await connection.execute(selection.kind.location.where(selection.condition), selection.parameters)
+    return [ImageLocation(*row) for row in rows]
+
+
+async def delete_selection(connection: AsyncConnection, selection: Selection) -> list[AffectedItem]:
+    """Delete the selected records, and return them."""
+    kind = selection.kind
+    statement = delete(kind.table).where(selection.condition).returning(*kind.change_columns)
+    return _to_affected_items((await connection.execute(statement, selection.parameters)).all())
 
 
 async def count_intermediates(source: Source, owner: str | None = None) -> int:

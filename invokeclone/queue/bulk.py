@@ -202,6 +202,12 @@ def _running(filter_names: frozenset[str], *, of_worker: bool) -> PreparedStatem
 # Deleting
 
 
+async def last_item_id(connection: Changes) -> int:
+    """Return the highest id of all items, 0 without any: new items get higher ones."""
+    row = await _LAST_ITEM_ID.first(connection)
+    return (row[0] or 0) if row else 0
+
+
 async def delete_items(connection: Changes, queue_id: str, item_ids: Iterable[int]) -> None:
     """Delete items of a queue; unknown ids are ignored."""
     rows = await _DELETE_ITEMS.rows(connection, queue_id=queue_id, item_ids=json_list(item_ids))
@@ -309,6 +315,7 @@ _DELETE_ITEMS = PreparedStatement(
         statements.IN_QUEUE,
     )
 )
+_LAST_ITEM_ID = PreparedStatement(select(func.max(columns.item_id)))
 _ALL_OF_QUEUE = _count_unless()
 _ALL_ENDED = _count_unless(*(has_status(columns, status) for status in ACTIVE))
 _EMPTY = tuple(PreparedStatement(delete(table)) for table in (session_queue, session_graphs, queue_counts))

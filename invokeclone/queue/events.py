@@ -189,6 +189,17 @@ class QueueClearedEvent(QueueEvent):
         return self.model_copy(update={"user_id": None if self.user_id is None else REDACTED})
 
 
+class ItemsClearedEvent(Event):
+    """All items of a queue, or of one user, up to an id were deleted; for the workers, not sent to clients."""
+
+    name: ClassVar[str] = "items_cleared"
+    audience: ClassVar[Audience] = "internal"
+
+    queue_id: str
+    user_id: str | None
+    last_item_id: int
+
+
 class ProcessorResumedEvent(Event):
     """The workers have been resumed; not sent to clients."""
 

@@ -20,6 +20,7 @@ from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
+    ItemsClearedEvent,
     QueueClearedEvent,
     QueueItemsCanceledEvent,
     QueueItemsRetriedEvent,
@@ -324,14 +325,17 @@ async def delete_many(resources: Resources, item_filter: ItemFilter) -> int:
 async def clear(resources: Resources, item_filter: ItemFilter) -> int:
     """Delete all items of a queue, or with `item_filter.owner` one user's, after canceling running ones."""
 
-    async def remove(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], int, list[Event]]:
+    async def remove(connection: Changes) -> tuple[list[Event], int]:
+        last = await bulk.last_item_id(connection)
         changed = await _cancel(connection, await bulk.list_running(connection, item_filter))
         deleted = await bulk.empty(connection, item_filter)
-        return changed, deleted, await chain.settle(connection)
+        queue_id, owner = item_filter.queue_id, item_filter.owner
+        cleared = ItemsClearedEvent(queue_id=queue_id, user_id=owner, last_item_id=last)
+        call_events = await chain.settle(connection)
+        return [*changed, *call_events, cleared, QueueClearedEvent(queue_id=queue_id, user_id=owner)], deleted
 
-    changed, deleted, call_events = await resources.database.transact(remove)
-    report(resources, [*changed, *call_events])
-    report(resources, [QueueClearedEvent(queue_id=item_filter.queue_id, user_id=item_filter.owner)])
+    events, deleted = await resources.database.transact(remove)
+    report(resources, events)
     return deleted
 
 

@@ -10,11 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import store
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
@@ -49,7 +48,7 @@ class BatchObserver(Protocol):
         """Handle an event of an item of the batch, on the event loop."""
         ...
 
-    async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+    async def refresh(self, database: Database, items: Sequence[Item]) -> None:
         """Handle the current items of the batch, oldest first; there are none when the batch was deleted."""
         ...
 
@@ -57,7 +56,7 @@ class BatchObserver(Protocol):
 class QueueObserver(Protocol):
     """Observer of the whole queue."""
 
-    async def refresh(self, connection: AsyncConnection) -> None:
+    async def refresh(self, database: Database) -> None:
         """Handle the current state of the queue."""
         ...
 
@@ -149,22 +148,21 @@ class BatchFollower:
                 await asyncio.wait_for(self._changed.wait(), REFRESH_INTERVAL_S)
             self._changed.clear()
             try:
-                async with self._resources.database.read() as connection:
-                    await self._refresh(connection)
+                await self._refresh(self._resources.database)
             except Exception:  # noqa: BLE001  (the task must survive any error of one refresh)
                 _log.exception("cannot read the rows of the followed batches")
 
-    async def _refresh(self, connection: AsyncConnection) -> None:
+    async def _refresh(self, database: Database) -> None:
         observers = dict(self._batch_observers)
         items: defaultdict[str, list[Item]] = defaultdict(list)
         if observers:
-            for item in await store.list_of_batches(connection, observers):
+            for item in await store.list_of_batches(database, observers):
                 items[item.batch_id].append(item)
         for batch_id, observer in observers.items():
             if self._batch_observers.get(batch_id) is observer:
-                await self._log_failure(observer.refresh(connection, items[batch_id]))
+                await self._log_failure(observer.refresh(database, items[batch_id]))
         for queue_observer in list(self._queue_observers):
-            await self._log_failure(queue_observer.refresh(connection))
+            await self._log_failure(queue_observer.refresh(database))
 
     @staticmethod
     async def _log_failure(refresh: Any) -> None:

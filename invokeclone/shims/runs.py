@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.errors import FailedDependency, InvokeCloneError
 from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import outbox, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import (
@@ -128,7 +128,7 @@ class Run:
         elif payload.get("status") in TERMINAL:
             self.latest = None
 
-    async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+    async def refresh(self, database: Database, items: Sequence[Item]) -> None:
         """Record the items that have ended; an item without a row was deleted."""
         rows = {item.item_id: item for item in items}
         ended_ids = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
@@ -136,7 +136,7 @@ class Run:
         try:
             while self._pending and self._pending[0] in ended_ids:
                 if (row := rows.get(self._pending[0])) is not None:
-                    self._results.append(ItemResult(row, await image_names_by_node(connection, row)))
+                    self._results.append(ItemResult(row, await image_names_by_node(database, row)))
                 del self._pending[0]
         except Exception as error:  # noqa: BLE001  (raised by `results`)
             self._error = error
@@ -200,9 +200,9 @@ def _is_over(row: Item | None) -> bool:
     return row is None or row.status in TERMINAL
 
 
-async def image_names_by_node(connection: AsyncConnection, item: Item) -> dict[str, list[str]]:
+async def image_names_by_node(database: Database, item: Item) -> dict[str, list[str]]:
     """Return the names of an item's images that are not intermediate, by node id in the graph."""
-    text = await store.get_session(connection, item.item_id)
+    text = await store.get_session(database, item.item_id)
     return {} if text is None else outbox.image_names_by_node(text)
 
 

@@ -219,11 +219,15 @@ async def bulk_changes(run: Calls) -> None:
     await changed(store.set_starred, names, starred=True)
     await changed(store.move_to_board, names[:3], "b2")
     await changed(store.move_to_board, names[2:], None)
-    await changed(store.delete_named, [*names[:2], "none.png"])
-    await changed(store.delete_on_board, "b1", "ann")
-    await changed(store.delete_on_board, None, kind=VIDEOS)
-    await changed(store.delete_on_board, "b2")
-    await changed(store.delete_intermediates)
+    for selection in (
+        store.select_named([*names[:2], "none.png"]),
+        store.select_on_board("b1", "ann"),
+        store.select_on_board(None, kind=VIDEOS),
+        store.select_on_board("b2"),
+        store.select_intermediates(),
+    ):
+        await changed(store.list_locations, selection)
+        await changed(store.delete_selection, selection)
     await run(store.names_json, ImageFilter())
     async with run.database.read() as connection:
         counted = await connection.execute(image_counts.select().where(image_counts.c.number > 0))
@@ -309,7 +313,8 @@ async def relocation(run: Calls) -> None:
     async with run.database.read() as connection:
         run.record(moves.read_journal, sorted(await moves.read_journal(connection), key=str))
     await run(moves.relocate, [*names, "gone.png"])
-    await run(moves.set_subfolder, names[1], "z")
+    await run(moves.correct_subfolder, names[1], "", "z")
+    await run(moves.correct_subfolder, names[1], "", "y")
     await run(store.get_location, names[1])
     await run(moves.write_journal, [])
     await run(moves.read_journal)

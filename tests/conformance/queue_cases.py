@@ -235,6 +235,7 @@ async def bulk_changes(run: Calls) -> None:
     await run(
         bulk.delete_many, ItemFilter(queue_id="default", destination="d"), ("pending", "canceled"), spare_running=True
     )
+    await run(bulk.last_item_id)
     await run(bulk.empty, ItemFilter(queue_id="default", owner="ann"), TERMINAL)
     await all_counts(run)
     await run(bulk.empty, ALL, TERMINAL)

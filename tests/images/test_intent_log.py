@@ -101,7 +101,7 @@ async def test_an_interrupted_deletion_is_completed(resources: Resources) -> Non
     location, there = await save(resources), await save(resources)
     abandon(resources, location)
     async with resources.database.write() as connection:
-        await store.delete_named(connection, [location.name])
+        await store.delete_selection(connection, store.select_named([location.name]))
     await intent_log.settle_all(resources)
     await check_images(resources)
     assert stored_files.full_path(resources.settings, there).exists()
@@ -187,6 +187,29 @@ async def test_deletion_works_when_the_intent_cannot_be_written(
     await service.delete(resources, location.name)
     await check_images(resources)
     assert not stored_files.full_path(resources.settings, location).exists()
+
+
+async def test_what_was_added_since_is_listed_before_it_is_deleted(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locations = [await save(resources)]
+    find, remove, listed = store.list_locations, files.remove, list[str]()
+
+    async def find_too_early(connection: Any, selection: store.Selection) -> list[ImageLocation]:
+        return (await find(connection, selection))[:-1]
+
+    def note(*arguments: Any) -> Any:
+        listed.extend(path.read_text() for path in notes(resources))
+        return remove(*arguments)
+
+    monkeypatch.setattr(store, "list_locations", find_too_early)
+    monkeypatch.setattr(files, "remove", note)
+    locations.append(await save(resources))
+    deleted = await service.delete_uncategorized(resources)
+    assert {item.location for item in deleted} == set(locations)
+    assert len(listed) == 1
+    assert all(location.name in listed[0] for location in locations)
+    await check_images(resources)
 
 
 @pytest.mark.sqlite("makes operations of SQLite's driver fail")

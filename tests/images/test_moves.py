@@ -278,6 +278,13 @@ def dying(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int, *, af
         yield
 
 
+async def crashed(mover: ImageMoves) -> None:
+    """Wait for the crash; the end of a process releases its lock."""
+    with pytest.raises(Crash):
+        await done(mover)
+    await mover._lock.aclose()
+
+
 STAGES: list[tuple[Any, str, int]] = [
     (moves_store, "set_state", 0),
     (moves_store, "list_misplaced", 0),
@@ -314,9 +321,7 @@ class TestCrashes:
         dead = ImageMoves(resources)
         with dying(monkeypatch, *stage, after=after):
             await dead.move_all()
-            assert dead._task is not None
-            with pytest.raises(Crash):
-                await dead._task
+            await crashed(dead)
         for name, subfolder in (await subfolders(resources)).items():
             assert stored_files.full_path(resources.settings, ImageLocation(name, subfolder)).is_file()
         resources = Resources(resources.settings, resources.database, resources.events)
@@ -339,8 +344,7 @@ class TestCrashes:
         with dying(monkeypatch, moves_store, "relocate", 0, after=False):
             dead = ImageMoves(resources)
             await dead.move_all()
-            with pytest.raises(Crash):
-                await done(dead)
+            await crashed(dead)
         for at in range(3):
             with dying(monkeypatch, local, "remove_file", at, after=True), pytest.raises(Crash):
                 await ImageMoves(resources).start()
@@ -356,12 +360,32 @@ class TestCrashes:
         async with resources.database.write() as connection:
             await moves_store.write_journal(connection, [move])
             if says == "target":
-                await moves_store.set_subfolder(connection, name, "aa")
+                await moves_store.correct_subfolder(connection, name, "", "aa")
         if says == "origin":
             relocation.duplicate(resources.storage, ImageLocation(name, ""), ImageLocation(name, "aa"))
             relocation.clear(resources.storage, [ImageLocation(name, "")])
         await ImageMoves(resources).start()
         assert await check_whole(resources) == {name: "aa" if says == "origin" else ""}
+
+    async def test_a_record_that_changes_during_recovery_is_not_set_back(
+        self, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The storage is asked outside of the transaction that corrects records."""
+        (name,) = await make(resources, 1)
+        use(resources, "hash")
+        with dying(monkeypatch, moves_store, "relocate", 0, after=False):
+            dead = ImageMoves(resources)
+            await dead.move_all()
+            await crashed(dead)
+        find = ImageMoves._find_files
+
+        def find_late(mover: ImageMoves, journal: Any) -> Any:
+            assert find(mover, journal) == {}
+            return {name: ("other", name[:2])}
+
+        monkeypatch.setattr(ImageMoves, "_find_files", find_late)
+        await ImageMoves(resources).start()
+        assert await check_whole(resources) == {name: ""}
 
     async def test_stopping_the_server_during_a_move(
         self, resources: Resources, monkeypatch: pytest.MonkeyPatch

@@ -15,12 +15,11 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, service, store
 from invokeclone.images.encoding import png
 from invokeclone.images.errors import ImageNotFound
-from invokeclone.images.schemas import ImageFilter, ImageLocation
+from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import images
-from tests import stored_files
 from tests.rooms import decode_image, picture
 
 
@@ -100,18 +99,6 @@ async def test_files_are_written_before_the_record(resources: Resources) -> None
         await save_image(Resources(resources.settings, Failing(), resources.events))
     assert len(snapshots[0]) == 2
     assert [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()] == []
-
-
-async def test_a_full_disk_leaves_no_files(resources: Resources) -> None:
-    folder = resources.settings.outputs_path / "images"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir()
-    (folder / "thumbnails").mkdir()
-    location = ImageLocation("x.png", "")
-    stored_files.full_path(resources.settings, location).mkdir()
-    with pytest.raises(OSError):
-        files.write(resources.storage, location, b"png", b"webp")
-    assert not stored_files.thumbnail_path(resources.settings, location).exists()
 
 
 async def test_the_record_is_deleted_before_the_files(resources: Resources) -> None:

@@ -129,13 +129,15 @@ class TestEvents:
         assert (events.sent[0].item_id, events.sent[1].canceled_item_ids) == (running, waiting)
 
     async def test_clearing_cancels_running_items_first(self, resources: Resources, add: Any, events: Any) -> None:
-        running, _ = await add(runs=2)
+        running, waiting = await add(runs=2)
         await take(resources)
         events.sent.clear()
         assert await service.clear(resources, ALL) == 2
-        assert events.names() == ["queue_item_status_changed", "queue_cleared"]
+        assert events.names() == ["queue_item_status_changed", "items_cleared", "queue_cleared"]
         assert (events.sent[0].item_id, events.sent[0].status) == (running, "canceled")
-        assert events.sent[1].model_dump(exclude={"timestamp"}) == {"queue_id": "default", "user_id": None}
+        assert events.sent[2].model_dump(exclude={"timestamp"}) == {"queue_id": "default", "user_id": None}
+        (newer,) = await add()
+        assert (waiting, newer > waiting) == (events.sent[1].last_item_id, True)
 
     async def test_pruning_and_pausing_emit_no_events(self, resources: Resources, add: Any, events: Any) -> None:
         await add()
@@ -205,7 +207,9 @@ class TestRedaction:
         await service.cancel_idle(resources, ALL)
         await service.retry(resources, "default", ids)
         await service.clear(resources, ItemFilter(queue_id="default", owner="alice"))
-        canceled, retried, cleared = (event.redact().model_dump(exclude={"timestamp"}) for event in events.sent[1:])
+        assert events.names()[1:] == ["queue_items_canceled", "queue_items_retried", "items_cleared", "queue_cleared"]
+        sent = (event for event in events.sent[1:] if event.audience == "queue")
+        canceled, retried, cleared = (event.redact().model_dump(exclude={"timestamp"}) for event in sent)
         assert (canceled["canceled_item_ids"], canceled["user_ids"], canceled["canceled_item_ids_by_user"]) == (
             [],
             [],

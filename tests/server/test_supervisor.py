@@ -20,8 +20,8 @@ from invokeclone.kit.workers import NoWorkerRunning
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
+    ItemsClearedEvent,
     ProcessorResumedEvent,
-    QueueClearedEvent,
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
@@ -187,21 +187,25 @@ async def test_an_unknown_event_is_dropped(settings: Settings) -> None:
         assert await supervisor.ask_all("x")
 
 
+def cleared(queue_id: str = "default", user_id: str | None = None, last_item_id: int = 5) -> ItemsClearedEvent:
+    return ItemsClearedEvent(queue_id=queue_id, user_id=user_id, last_item_id=last_item_id)
+
+
 async def test_cancel_hints(settings: Settings, notes: Callable[[], list[str]]) -> None:
     async with running_supervisor(settings) as (supervisor, bus, _orphans):
         await supervisor.ready(30)
         say = {"name": "queue_item_status_changed"}
         await supervisor.ask_all("say", {**say, "data": STATUS_CHANGED})
-        bus.emit(QueueClearedEvent(queue_id="another"))
-        bus.emit(QueueClearedEvent(queue_id="default", user_id="another"))
+        bus.emit(cleared("another"))
+        bus.emit(cleared(user_id="another"))
         await until(lambda: notes().count("wake cpu") == 2)
         assert notes().count("cancel cpu 5") == 0
-        bus.emit(QueueClearedEvent(queue_id="default", user_id="system"))
-        bus.emit(QueueClearedEvent(queue_id="default"))
+        bus.emit(cleared(user_id="system"))
+        bus.emit(cleared())
         await until(lambda: notes().count("wake cpu") == 4)
         assert notes().count("cancel cpu 5") == 2
         await supervisor.ask_all("say", {**say, "data": {**STATUS_CHANGED, "status": "completed"}})
-        bus.emit(QueueClearedEvent(queue_id="default"))
+        bus.emit(cleared())
         await until(lambda: notes().count("wake cpu") == 5)
         assert notes().count("cancel cpu 5") == 2
 
@@ -223,11 +227,11 @@ async def test_hints_reach_the_workers_of_another_server(settings: Settings, not
         await second.ask_all("say", {"name": "queue_item_status_changed", "data": STATUS_CHANGED})
         canceled = {**STATUS_CHANGED, "status": "canceled"}
         second_bus.publish(QueueItemStatusChangedEvent, canceled, is_local=False)  # its server sends a hint
-        first_bus.emit(QueueClearedEvent(queue_id="default", user_id="another"))
+        first_bus.emit(cleared(user_id="another"))
         await until(lambda: notes().count("wake cpu") == 1)
         assert "cancel cpu 5" not in notes()
         first_bus.publish(QueueItemStatusChangedEvent, canceled)
-        first_bus.emit(QueueClearedEvent(queue_id="default", user_id="system"))
+        first_bus.emit(cleared(user_id="system"))
         first_bus.emit(ImagesDeletedEvent(image_names=["a.png"]))
         first_bus.emit(ModelsChangedEvent(keys=["k"]))
         await until(lambda: "models_changed k" in notes())
@@ -235,6 +239,41 @@ async def test_hints_reach_the_workers_of_another_server(settings: Settings, not
         assert "images_deleted a.png" in notes()
         first.relay(second.workers[0], "queue_item_status_changed", {**STATUS_CHANGED, "status": "completed"})
         assert shared == ["clear", "wake", "cancel", "clear", "wake", "images_deleted", "models_changed"]
+
+
+async def test_late_hints_stop_no_newer_item(settings: Settings, notes: Callable[[], list[str]]) -> None:
+    """Hints of other servers may arrive late, twice, or in another order."""
+    async with running_supervisor(settings) as (supervisor, _bus, _orphans):
+        await supervisor.ready(30)
+        (worker,) = supervisor.workers
+        say = {"name": "queue_item_status_changed", "data": STATUS_CHANGED}
+        late = [
+            {"kind": "clear", "queue_id": "default", "user_id": None, "last_item_id": 4},
+            {"kind": "cancel", "item_id": 4, "has_begun": True},
+            {"kind": "images_deleted", "names": ["a.png"]},
+            {"kind": "models_changed", "keys": ["k"]},
+            {"kind": "wake"},
+        ]
+        for hint in [*late, *late]:
+            supervisor.apply_hint(hint)
+        await supervisor.ask_all("say", say)
+        assert (worker.item_id, worker.deadline.item_id) == (5, None), "the deadline was that of an earlier item"
+        for hint in [*late, *reversed(late)]:
+            supervisor.apply_hint(hint)
+        await until(lambda: notes().count("wake cpu") == 4)
+        assert worker.deadline.item_id is None
+        assert notes().count("cancel cpu 5") == 0
+        supervisor.apply_hint({**late[0], "last_item_id": 5})
+        await until(lambda: notes().count("cancel cpu 5") == 1)
+        assert worker.deadline.item_id == 5
+
+
+async def test_a_cancel_does_not_end_a_worker_that_starts(settings: Settings) -> None:
+    """It runs no item yet, and may take longer to start than an item has to stop."""
+    async with running_supervisor(settings, "mute") as (supervisor, _bus, _orphans):
+        await until(lambda: supervisor.pids)
+        supervisor.apply_hint({"kind": "cancel", "item_id": 4, "has_begun": True})
+        assert supervisor.workers[0].deadline.item_id is None
 
 
 async def test_workers_are_notified_of_deleted_images_and_changed_models(

@@ -1,5 +1,6 @@
 """Each node of ComfyUI's that is translated: what it draws, and that a real server runs it."""
 
+import contextlib
 import uuid
 from collections import OrderedDict
 from dataclasses import replace
@@ -693,7 +694,7 @@ async def test_history_longer_than_the_cache(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(history, "MAX_CACHED_ENTRIES", 2)
     monkeypatch.setattr(history, "_cached_entries", OrderedDict())
     monkeypatch.setattr(store, "sessions", sessions)
-    nothing: Any = None
+    nothing: Any = SimpleNamespace(read=contextlib.nullcontext)
     assert list(await history.entries_of(nothing, items[2:])) == ["2", "3"]
     assert list(await history.entries_of(nothing, items)) == ["0", "1", "2", "3"]
     assert list(await history.entries_of(nothing, items[:2])) == ["0", "1"]

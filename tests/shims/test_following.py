@@ -12,6 +12,7 @@ from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
@@ -37,7 +38,7 @@ class Recorder:
     def handle_event(self, kind: type[Event], _payload: dict[str, Any]) -> None:
         self.events.append(kind.name)
 
-    async def refresh(self, _connection: AsyncConnection, items: Sequence[Item] | None = None) -> None:
+    async def refresh(self, _database: Database, items: Sequence[Item] | None = None) -> None:
         if items is None:
             self.rounds += 1
         else:
@@ -192,9 +193,8 @@ async def test_a_comfyui_client_that_connects_again_gets_every_change_of_the_que
     remaining = 0
     await clients._greet(second, SYSTEM, "c")
     remaining = 1
-    async with resources.database.read() as connection:
-        await clients.refresh(connection)
-        await clients.refresh(connection)
+    for _ in range(2):
+        await clients.refresh(resources.database)
     numbers = [
         orjson.loads(frame or "")["data"]["status"]["exec_info"]["queue_remaining"]
         for frame in (second.frames.get_nowait() for _ in range(second.frames.qsize()))

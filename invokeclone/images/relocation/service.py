@@ -8,6 +8,7 @@ queue is paused and operations on images are refused.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -235,32 +236,35 @@ class ImageMoves:
         await self._settle()
         await self._change(lambda connection: store.give_up(connection, INTERRUPTED))
 
-    def _existing_subfolders(self, locations: dict[str, ImageLocation]) -> list[str]:
-        return [
-            subfolder
-            for subfolder, location in locations.items()
-            if relocation.exists(self._resources.storage, location)
-        ]
-
     async def _settle(self) -> None:
         """Keep the files of each image in the journal only in the subfolder of its record, and clear the journal."""
+        journal = await self._read_journal()
+        corrections = await in_thread(self._find_files, journal)
         async with self._resources.database.write() as connection:
-            journal = await store.read_journal(connection)
-            for move, recorded in journal:
-                locations = {subfolder: ImageLocation(move.name, subfolder) for subfolder in (move.origin, move.target)}
-                present = await in_thread(self._existing_subfolders, locations)
-                if recorded in locations and recorded not in present and present:
-                    await store.set_subfolder(
-                        connection, move.name, present[0]
-                    )  # a power failure lost the last update of the record
-        async with self._resources.database.read() as connection:
-            journal = await store.read_journal(connection)
+            for name, (recorded, subfolder) in corrections.items():
+                await store.correct_subfolder(connection, name, recorded, subfolder)
         unused = [
             ImageLocation(move.name, subfolder)
-            for move, recorded in journal
+            for move, recorded in await self._read_journal()
             for subfolder in (move.origin, move.target)
             if subfolder != recorded
         ]
         await in_thread(self._clear, unused)
         await in_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
         await self._change(lambda connection: store.write_journal(connection, []))
+
+    async def _read_journal(self) -> list[tuple[Move, str | None]]:
+        async with self._resources.database.read() as connection:
+            return await store.read_journal(connection)
+
+    def _find_files(self, journal: list[tuple[Move, str | None]]) -> dict[str, tuple[str, str]]:
+        """Return the recorded and the right subfolder of images whose records a power failure set back. Blocks."""
+        corrections = {}
+        for move, recorded in journal:
+            if recorded not in (move.origin, move.target):
+                continue
+            other = move.target if recorded == move.origin else move.origin
+            exists = partial(relocation.exists, self._resources.storage)
+            if not exists(ImageLocation(move.name, recorded)) and exists(ImageLocation(move.name, other)):
+                corrections[move.name] = recorded, other
+        return corrections

@@ -100,9 +100,10 @@ async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str
     return set((await connection.execute(statement)).scalars())
 
 
-async def set_subfolder(connection: AsyncConnection, name: str, subfolder: str) -> None:
-    """Set the subfolder of one record."""
-    await connection.execute(update(images).where(images.c.image_name == name).values(image_subfolder=subfolder))
+async def correct_subfolder(connection: AsyncConnection, name: str, recorded: str, subfolder: str) -> None:
+    """Set the subfolder of one record if it is still `recorded`."""
+    unchanged = (images.c.image_name == name, images.c.image_subfolder == recorded)
+    await connection.execute(update(images).where(*unchanged).values(image_subfolder=subfolder))
 
 
 # The jobs

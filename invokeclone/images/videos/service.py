@@ -10,22 +10,22 @@ from pathlib import Path
 from uuid import uuid4
 
 import orjson
-from anyio import CancelScope
+from anyio import CancelScope, CapacityLimiter
 from anyio.lowlevel import RunVar
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import access, files, intent_log, service, store
+from invokeclone.images import access, files, intent_log, service, store, thumbnails
 from invokeclone.images.encoding import png
-from invokeclone.images.errors import TooManyUploads, VideoNotFound
+from invokeclone.images.errors import NotAVideo, TooManyUploads
 from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import BulkChange, ImageLocation, WorkflowAndGraphResponse
+from invokeclone.images.thumbnails import NotDecodable
 from invokeclone.images.videos import uploads as video_files
 from invokeclone.images.videos.schemas import NewVideo, VideoDTO
 from invokeclone.images.videos.upload_form import receive
 from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage import make_folder, remove_file
-from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import Source
@@ -34,6 +34,7 @@ from invokeclone.users.current import SYSTEM, User
 
 MAX_CONCURRENT = 2
 STALE_UPLOAD_S = 24 * 3600
+_INSPECTIONS: RunVar[CapacityLimiter] = RunVar("videos that are decoded again")
 _UPLOADING: RunVar[set[str]] = RunVar("users who are uploading a video")
 
 
@@ -159,25 +160,26 @@ def _read_sidecar(storage: ObjectStorage, key: str) -> dict[str, str]:
 
 
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
-    """Create a lost thumbnail again; raises VideoNotFound when the video file is missing too."""
-    async with resources.database.read() as connection:
-        location = await store.get_location(connection, name, VIDEOS)
+    """Create a lost thumbnail again; raises VideoNotFound when the video file is missing too, NotAVideo for a damaged one."""
+
+    async def make(location: ImageLocation) -> bytes:
+        stored = StoredFile(resources.storage, files.full_key(location, VIDEOS))
+        async with _inspections(), _local_file(resources, stored) as path:
+            try:
+                return (await video_files.inspect(path)).webp
+            except NotAVideo as error:
+                raise NotDecodable(error) from error
+
+    return await thumbnails.regenerate(resources, name, VIDEOS, make)
+
+
+def _inspections() -> CapacityLimiter:
+    """Return the limit on videos that are fetched and decoded at a time."""
     try:
-        async with _local_file(resources, StoredFile(resources.storage, files.full_key(location, VIDEOS))) as path:
-            info = await video_files.inspect(path)
-    except StorageUnreachable:
-        raise
-    except OSError as error:
-        raise VideoNotFound(name) from error
-
-    def write_thumbnail(intent: intent_log.Intent) -> None:
-        intent.write(VIDEOS, [location])
-        resources.storage.write(files.thumbnail_key(location, VIDEOS), info.webp, replace=True)
-
-    async with intent_log.open_intent(resources) as intent:
-        await in_thread(intent.run, write_thumbnail)
-        await store.get_location(resources.database, name, VIDEOS)  # it may have been deleted in the meantime
-    return info.webp
+        return _INSPECTIONS.get()
+    except LookupError:
+        _INSPECTIONS.set(CapacityLimiter(MAX_CONCURRENT))
+        return _INSPECTIONS.get()
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ No module outside kit/sql begins or commits a transaction.
 
 import abc
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -57,6 +57,14 @@ class Database(abc.ABC):
     @abc.abstractmethod
     def try_lock(self, key: int) -> contextlib.AbstractAsyncContextManager[bool]:
         """Yield whether no other server holds the lock `key`; if so, it is held until the end of the block or process."""
+
+    @abc.abstractmethod
+    def lock(self, keys: Iterable[int]) -> contextlib.AbstractAsyncContextManager[None]:
+        """Hold the locks of `keys` (`key_locks.key_of`) in the block, after waiting for those of other servers and tasks.
+
+        It is no transaction, so that the block may await anything. Raises SQLAlchemy's OperationalError if another server
+        holds one for too long.
+        """
 
     @abc.abstractmethod
     async def check(self, revisions: Sequence[str]) -> None:

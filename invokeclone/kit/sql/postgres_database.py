@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import errno
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
 import asyncpg
@@ -22,6 +22,7 @@ from invokeclone.kit import log
 from invokeclone.kit.sql import database_file, migrations, postgres_errors
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.database_file import DatabaseUnusable
+from invokeclone.kit.sql.key_locks import KeyLocks
 from invokeclone.kit.sql.prepared_statements import without_nul
 from invokeclone.kit.sql.transactions import Changes, CommitUnknown, Dialect, Result, Rows
 
@@ -48,6 +49,8 @@ SESSION_SETTINGS = {
 }
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 BEGIN_WRITE = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+
+LOCK_ALL = "SELECT pg_advisory_lock(key) FROM (SELECT unnest($1::bigint[]) AS key ORDER BY 1) AS keys"
 
 _log = log.get("kit.database")
 
@@ -85,6 +88,8 @@ class PostgresDatabase(Database):
         self._writing = asyncio.Lock()
         """Exclusive transactions of this process wait here, without a connection that reads could use."""
         self._free = asyncio.Semaphore(CONNECTIONS)
+        self._locks = KeyLocks()
+        self._free_locks = asyncio.Semaphore(CONNECTIONS)
         self._engine: AsyncEngine = create_async_engine(
             self._url,
             echo=echo,
@@ -291,6 +296,23 @@ class PostgresDatabase(Database):
             yield bool(is_held)
         finally:
             await asyncio.shield(_close(connection))
+
+    @contextlib.asynccontextmanager
+    async def lock(self, keys: Iterable[int]) -> AsyncIterator[None]:
+        """Hold the locks of `keys` in the block, on a connection of its own; the end of the process releases them."""
+        keys = sorted(set(keys))
+        async with self._locks.hold(keys), self._free_locks:
+            with postgres_errors.translating("lock"):
+                connection = await self._connect()
+                try:
+                    await connection.fetch(LOCK_ALL, keys)
+                except BaseException:
+                    connection.terminate()
+                    raise
+            try:
+                yield
+            finally:
+                await asyncio.shield(_close(connection))
 
     # Schema
 

@@ -8,7 +8,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from invokeclone.kit.files.storage import OWNER_FILE_MODE, create, make_private_
 from invokeclone.kit.sql import database_file, transactions
 from invokeclone.kit.sql.case_folding import casefold_like, fold
 from invokeclone.kit.sql.database import Database
+from invokeclone.kit.sql.key_locks import KeyLocks
 from invokeclone.kit.sql.transactions import Changes, Dialect, Result, Rows, fetch
 
 _log = log.get("kit.database")
@@ -142,6 +143,7 @@ class SqliteDatabase(Database):
         pool["pool_reset_on_return"] = None  # connections are returned without a transaction
         self._engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{target}", echo=echo, **pool)
         self._writing = asyncio.Lock()
+        self._locks = KeyLocks()
         self._readers: list[_ConnectionThread] = []
         self._free: list[_ConnectionThread] = []
         self._writer: _ConnectionThread | None = None
@@ -238,6 +240,12 @@ class SqliteDatabase(Database):
     async def try_lock(self, key: int) -> AsyncIterator[bool]:  # noqa: ARG002
         """Yield True: the lock of the root lets no other server use the file."""
         yield True
+
+    @contextlib.asynccontextmanager
+    async def lock(self, keys: Iterable[int]) -> AsyncIterator[None]:
+        """Hold the locks of `keys` in the block; no other server uses the file."""
+        async with self._locks.hold(keys):
+            yield
 
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable for a file of another program, a newer version, or a damaged file."""

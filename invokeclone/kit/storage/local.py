@@ -39,7 +39,7 @@ class LocalStorage:
         return self._folder / key if folder is None else folder / rest
 
     def write(self, key: str, data: bytes, *, replace: bool = False) -> None:
-        """Write an object atomically; raises FileExistsError if there is one, unless `replace`."""
+        """Write an object atomically; raises FileExistsError if there is one with other content, unless `replace`."""
         path = self.local_path(key)
         make_folder(path.parent)
         part = _part_of(path)
@@ -49,6 +49,10 @@ class LocalStorage:
                 file.flush()
                 os.fsync(file.fileno())
             _publish(part, path, replace=replace)
+        except FileExistsError:
+            part.unlink(missing_ok=True)
+            if not _has_content(path, data):
+                raise
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -176,6 +180,13 @@ def _publish(part: Path, path: Path, *, replace: bool) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     else:
         part.replace(path)
+
+
+def _has_content(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except FileNotFoundError:  # deleted meanwhile
+        return False
 
 
 def _try_link(origin: Path, target: Path) -> bool:

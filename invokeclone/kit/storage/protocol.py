@@ -45,7 +45,10 @@ class ObjectStorage(Protocol):
         ...
 
     def write(self, key: str, data: bytes, *, replace: bool = False) -> None:
-        """Write an object atomically; raises FileExistsError if there is one, unless `replace`."""
+        """Write an object atomically; raises FileExistsError if there is one with other content, unless `replace`.
+
+        A repeated request thus finds the object of the first.
+        """
         ...
 
     def write_file(self, key: str, path: Path, *, replace: bool = False) -> None:

@@ -8,8 +8,11 @@ Nothing is stored in Redis. While it cannot be reached, clients get the events o
 import asyncio
 import collections
 import contextlib
+import functools
 import hashlib
 import hmac
+import itertools
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,10 +24,12 @@ from invokeclone.kit.events import EVENTS, Bus, Event
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.asyncio.client import PubSub
 
 CONNECT_TIMEOUT_S = 5.0
-RECEIVE_S = 15.0
-"""Seconds without an event after which the connection is checked."""
+CHECK_S = 5.0
+"""Seconds without an event after which a connection is checked, and which the answer may take: a connection that is open on this
+side only is replaced after twice that."""
 RECONNECT_S = 1.0
 LAST_EVENTS_S = 1.0
 PROGRESS_LIMIT = 200
@@ -48,16 +53,18 @@ class PeerEvents:
         try:
             import redis
             from redis import asyncio as redis_asyncio
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
         except ModuleNotFoundError as error:
             if error.name != "redis":
                 raise
             raise EventsNotUsable("events_url needs the library redis: pip install 'invokeclone[redis]'") from error
-        options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S}
+        options: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": CHECK_S}
         if not url.startswith("unix:"):
             options["socket_keepalive"] = True
-        try:
-            self._publisher: Redis = redis_asyncio.from_url(url, socket_timeout=CONNECT_TIMEOUT_S, **options)
-            self._subscriber: Redis = redis_asyncio.from_url(url, health_check_interval=RECEIVE_S, **options)
+        try:  # both reconnect here, and not in the library
+            self._publisher: Redis = redis_asyncio.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+            self._subscriber: Redis = redis_asyncio.from_url(url, retry=Retry(NoBackoff(), 0), **options)
             self._publisher.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # options of the address are not checked before
         except (ValueError, TypeError) as error:
             raise EventsNotUsable(
@@ -68,6 +75,9 @@ class PeerEvents:
         self._bus = bus
         self._channel = f"invokeclone:{hmac.new(secret.encode(), b'events', hashlib.sha256).hexdigest()[:32]}"
         self._sender_id = uuid4().hex
+        self._numbers = itertools.count(1)
+        self._last_numbers: dict[str, int] = {}
+        """Number of the last message of each other server: a message that was sent twice is passed on once."""
         self._unsent: collections.deque[bytes] = collections.deque()
         self._has_unsent = asyncio.Event()
         self._is_sent = asyncio.Event()
@@ -110,30 +120,38 @@ class PeerEvents:
     async def _send_all(self) -> None:
         """Publish in order, several events at once while the last ones are on their way."""
         while True:
-            await self._has_unsent.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_unsent.wait(), CHECK_S)
+            if not self._has_unsent.is_set():
+                await self._try_twice(self._publisher.ping)
+                continue
             self._has_unsent.clear()
             while self._unsent:
                 count = min(len(self._unsent), EVENTS_PER_MESSAGE)
                 events = b",".join(self._unsent.popleft() for _ in range(count))
-                message = b'{"from":"%s","events":[%s]}' % (self._sender_id.encode(), events)
-                try:
-                    await self._publisher.publish(self._channel, message)
-                except self._errors as error:
-                    self._report(error)
+                number, sender = next(self._numbers), self._sender_id.encode()
+                message = b'{"from":"%s","number":%d,"events":[%s]}' % (sender, number, events)
+                await self._try_twice(functools.partial(self._publisher.publish, self._channel, message))
             self._is_sent.set()
+
+    async def _try_twice(self, request: Callable[[], Awaitable[Any]]) -> None:
+        """Send a request, again on a new connection if the present one was lost in the meantime."""
+        for is_last in (False, True):
+            try:
+                await request()
+            except self._errors as error:
+                if is_last:
+                    self._report(error)
+            else:
+                self._is_reachable = self._is_reachable or self.is_subscribed.is_set()
+                return
 
     async def _receive_all(self) -> None:
         while True:
             pubsub = self._subscriber.pubsub()
             try:
                 await pubsub.subscribe(self._channel)
-                while True:
-                    message = await pubsub.get_message(timeout=RECEIVE_S)
-                    if message is not None and message["type"] == "subscribe":
-                        self._is_reachable = True
-                        self.is_subscribed.set()
-                    elif message is not None and message["type"] == "message":
-                        self._deliver(message["data"])
+                await self._receive(pubsub)
             except self._errors as error:
                 self._report(error)
             finally:
@@ -141,6 +159,22 @@ class PeerEvents:
                 with contextlib.suppress(*self._errors):
                     await pubsub.aclose()  # type: ignore[no-untyped-call]
             await asyncio.sleep(RECONNECT_S)
+
+    async def _receive(self, pubsub: "PubSub") -> None:
+        """Deliver messages until the connection is lost; raises its error, TimeoutError if it does not answer."""
+        is_checking = False
+        while True:
+            message = await pubsub.get_message(timeout=CHECK_S)
+            if message is None and is_checking:
+                raise TimeoutError("the connection does not answer any more")
+            is_checking = message is None
+            if message is None:
+                await pubsub.ping()
+            elif message["type"] == "subscribe":
+                self._is_reachable = True
+                self.is_subscribed.set()
+            elif message["type"] == "message":
+                self._deliver(message["data"])
 
     def _report(self, error: BaseException) -> None:
         """Log the first of the errors in a row."""
@@ -156,8 +190,10 @@ class PeerEvents:
         """Pass the events of another server to the listeners of this one."""
         try:
             message = orjson.loads(data)
-            if message["from"] == self._sender_id:
+            sender, number = message["from"], message["number"]
+            if sender == self._sender_id or number <= self._last_numbers.get(sender, 0):
                 return
+            self._last_numbers[sender] = number
             for name, payload in message["events"]:
                 kind = EVENTS.get(name)
                 if kind is not None:  # the other server may have a newer version

@@ -9,8 +9,8 @@ from invokeclone.kit.events import Event
 from invokeclone.models.records.events import ModelsChangedEvent
 from invokeclone.queue.events import (
     BatchEnqueuedEvent,
+    ItemsClearedEvent,
     ProcessorResumedEvent,
-    QueueClearedEvent,
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
@@ -22,7 +22,7 @@ REMEMBERED_CANCELS = 1000
 MAX_NAMES = 50_000
 """Names of deleted images in one hint."""
 EVENTS_WITH_HINTS = (
-    BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, QueueClearedEvent,
+    BatchEnqueuedEvent, QueueItemsRetriedEvent, ProcessorResumedEvent, QueueItemStatusChangedEvent, ItemsClearedEvent,
     ImagesDeletedEvent, ModelsChangedEvent,
 )  # fmt: skip
 
@@ -48,8 +48,9 @@ class Hints:
             case "queue_item_status_changed" if not self.is_relaying and payload.get("status") in TERMINAL:
                 has_begun = payload.get("started_at") is not None
                 self._send({"kind": "cancel", "item_id": payload["item_id"], "has_begun": has_begun})
-            case "queue_cleared":
-                self._send({"kind": "clear", "queue_id": payload.get("queue_id"), "user_id": payload.get("user_id")})
+            case "items_cleared":
+                cleared = ("queue_id", "user_id", "last_item_id")
+                self._send({"kind": "clear", **{name: payload[name] for name in cleared}})
                 self.wake()
             case "images_deleted":
                 names = payload.get("image_names", [])
@@ -67,12 +68,15 @@ class Hints:
         self.share(hint)
 
     def apply(self, hint: Message) -> None:
-        """Pass a hint, of this server or another, to the workers of this server."""
+        """Pass a hint, of this server or another, to the workers of this server.
+
+        A hint may come late, twice or in another order: it names the items that it is about, whose ids are never reused.
+        """
         match hint:
             case {"kind": "cancel", "item_id": int(item_id), "has_begun": bool(has_begun)}:
                 self._cancel(item_id, has_begun=has_begun)
-            case {"kind": "clear", "queue_id": queue_id, "user_id": user_id}:
-                self._clear(queue_id, user_id)
+            case {"kind": "clear", "queue_id": queue_id, "user_id": user_id, "last_item_id": int(last_item_id)}:
+                self._clear(queue_id, user_id, last_item_id)
             case {"kind": "wake" | "images_deleted" | "models_changed"}:
                 self.broadcast(hint)
 
@@ -81,10 +85,12 @@ class Hints:
         for worker in self._workers:
             worker.send(message)
 
-    def _clear(self, queue_id: str, user_id: str | None) -> None:
-        """Stop the items of a cleared queue, or only those of one user."""
+    def _clear(self, queue_id: str, user_id: str | None, last_item_id: int) -> None:
+        """Stop the items of a cleared queue, or only those of one user; items that are newer were not cleared."""
         for worker in self._workers:
-            if worker.item_id is None or worker.queue_id != queue_id or user_id not in (None, worker.user_id):
+            if worker.item_id is None or worker.item_id > last_item_id:
+                continue
+            if worker.queue_id != queue_id or user_id not in (None, worker.user_id):
                 continue
             worker.send({"kind": "cancel", "item_id": worker.item_id})
             worker.expect_end(worker.item_id, self.cancel_grace_s)
@@ -93,12 +99,12 @@ class Hints:
         """Stop a canceled item, whose row is updated already, in the worker that runs it or is about to.
 
         A worker whose GIL is held cannot report its item, so any seemingly idle worker may be running one that has
-        started.
+        started; one that still starts runs none.
         """
         self._canceled.append(item_id)
         self.broadcast({"kind": "cancel", "item_id": item_id})
         for worker in self._workers:
-            if worker.item_id == item_id or (worker.item_id is None and has_begun):
+            if worker.item_id == item_id or (worker.item_id is None and worker.ready and has_begun):
                 worker.expect_end(item_id, self.cancel_grace_s)
 
     def watch_cancel(self, worker: Worker) -> None:

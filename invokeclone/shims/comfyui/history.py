@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
 from invokeclone.shims.comfyui import record, store
@@ -45,25 +45,27 @@ class FailedNode:
 
 
 async def entries(
-    connection: AsyncConnection, user: User, *, prompt_ids: Sequence[str] | None = None, newest: int = DEFAULT_LENGTH
+    database: Database, user: User, *, prompt_ids: Sequence[str] | None = None, newest: int = DEFAULT_LENGTH
 ) -> dict[str, dict[str, Any]]:
     """Return the entries of prompts that have ended, by id, oldest first."""
-    items = await store.list_items(connection, user, statuses=TERMINAL, prompt_ids=prompt_ids, newest=newest)
-    return await entries_of(connection, items)
+    async with database.read() as connection:
+        items = await store.list_items(connection, user, statuses=TERMINAL, prompt_ids=prompt_ids, newest=newest)
+    return await entries_of(database, items)
 
 
-async def entries_of(connection: AsyncConnection, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
+async def entries_of(database: Database, items: Sequence[Item]) -> dict[str, dict[str, Any]]:
     """Return the entries of items that have ended, by prompt id; items without a ComfyUI workflow are left out."""
-    entries_by_item = await entries_by_id(connection, items)
+    entries_by_item = await entries_by_id(database, items)
     return {item.batch_id: entries_by_item[item.item_id] for item in items if item.item_id in entries_by_item}
 
 
-async def entries_by_id(connection: AsyncConnection, items: Sequence[Item]) -> dict[int, dict[str, Any]]:
+async def entries_by_id(database: Database, items: Sequence[Item]) -> dict[int, dict[str, Any]]:
     """Return the entries of items that have ended, by item id; items without a ComfyUI workflow are left out."""
     entries_by_key = {_key(item): _cached_entries[_key(item)] for item in items if _key(item) in _cached_entries}
     uncached = [item for item in items if _key(item) not in entries_by_key]
     if uncached:
-        texts = await store.sessions(connection, [item.item_id for item in uncached])
+        async with database.read() as connection:
+            texts = await store.sessions(connection, [item.item_id for item in uncached])
         built_entries = await in_thread(
             lambda: {_key(item): _build_entry(item, texts.get(item.item_id)) for item in uncached}
         )
@@ -148,11 +150,12 @@ def image_reference(prompt_record: PromptRecord, node_id: str, name: str) -> dic
     return {"filename": name, "subfolder": "", "type": kind}
 
 
-async def images_to_send(connection: AsyncConnection, item: Item, prompt_record: PromptRecord) -> list[SavedImage]:
+async def images_to_send(database: Database, item: Item, prompt_record: PromptRecord) -> list[SavedImage]:
     """Return the images of SaveImageWebsocket nodes, in the order of the nodes."""
     if not any(prompt_record.is_sent(node_id) for node_id in prompt_record.outputs):
         return []
-    text = (await store.sessions(connection, [item.item_id])).get(item.item_id)
+    async with database.read() as connection:
+        text = (await store.sessions(connection, [item.item_id])).get(item.item_id)
     if text is None:
         return []
     images = await in_thread(lambda: _images_of_outputs(prompt_record, orjson.loads(text)))
@@ -226,10 +229,11 @@ def queue_entry(item: Item, prompt_record: PromptRecord) -> list[Any]:
     return [item.item_id, item.batch_id, prompt_record.prompt, extra, prompt_record.outputs]
 
 
-async def queue(connection: AsyncConnection, user: User) -> dict[str, list[Any]]:
+async def queue(database: Database, user: User) -> dict[str, list[Any]]:
     """Return the user's running and pending prompts."""
-    items = await store.list_items(connection, user, statuses=ACTIVE)
-    records_by_item = await store.records(connection, [item.item_id for item in items])
+    async with database.read() as connection:
+        items = await store.list_items(connection, user, statuses=ACTIVE)
+    records_by_item = await store.records(database, [item.item_id for item in items])
     lists: dict[str, list[Any]] = {"queue_running": [], "queue_pending": []}
     for item in items:
         if prompt_record := records_by_item.get(item.item_id):

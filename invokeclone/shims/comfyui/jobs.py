@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue.rows import RECORD, Item, columns, to_item
 from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
@@ -82,17 +83,18 @@ def _to_row(row: Sequence[Any]) -> JobRow:
     return JobRow(to_item(tuple(item)), retried_from, None if workflow_id is None else str(workflow_id))
 
 
-async def list_jobs(connection: AsyncConnection, user: User, query: JobQuery) -> tuple[list[dict[str, Any]], int]:
+async def list_jobs(database: Database, user: User, query: JobQuery) -> tuple[list[dict[str, Any]], int]:
     """Return a page of the user's jobs, and the number of all that match.
 
     With `workflow_id`, only the newest `store.MAX_ROWS` of them are searched.
     """
     if query.workflow_id is None:
-        total = await _count(connection, user, query.item_statuses)
-        rows = [_to_row(row) for row in await connection.execute(page_query(user, query))]
-        return await _jobs(connection, rows), total
-    rows = await _rows_of_workflow(connection, _selection(user, query), query.workflow_id)
-    return await _jobs(connection, rows[query.offset : query.offset + query.limit]), len(rows)
+        async with database.read() as connection:
+            total = await _count(connection, user, query.item_statuses)
+            rows = [_to_row(row) for row in await connection.execute(page_query(user, query))]
+        return await _jobs(database, rows), total
+    rows = await _rows_of_workflow(database, _selection(user, query), query.workflow_id)
+    return await _jobs(database, rows[query.offset : query.offset + query.limit]), len(rows)
 
 
 def page_query(user: User, query: JobQuery) -> Select[Any]:
@@ -124,7 +126,7 @@ async def _count(connection: AsyncConnection, user: User, statuses: Sequence[Sta
     return int(await connection.scalar(query) or 0)
 
 
-async def _rows_of_workflow(connection: AsyncConnection, selected: Select[Any], searched_id: str) -> list[JobRow]:
+async def _rows_of_workflow(database: Database, selected: Select[Any], searched_id: str) -> list[JobRow]:
     """Return the rows whose workflow has this id: that of InvokeAI's editor, or that in a prompt's `extra_pnginfo`."""
     in_record = orjson.dumps(orjson.dumps(searched_id).decode()).decode()[1:-1]  # JSON in a string of the graph
     template = select(session_graphs.c.template).where(session_graphs.c.graph_id == columns.graph_id).scalar_subquery()
@@ -133,8 +135,9 @@ async def _rows_of_workflow(connection: AsyncConnection, selected: Select[Any], 
         func.instr(columns.session, in_record) > 0,
         func.instr(func.coalesce(template, ""), in_record) > 0,
     )
-    rows = [_to_row(row) for row in await connection.execute(selected.where(may_have_it).limit(store.MAX_ROWS))]
-    records = await store.records(connection, [row.item.item_id for row in rows if row.item.origin == NAME])
+    async with database.read() as connection:
+        rows = [_to_row(row) for row in await connection.execute(selected.where(may_have_it).limit(store.MAX_ROWS))]
+    records = await store.records(database, [row.item.item_id for row in rows if row.item.origin == NAME])
     return [row for row in rows if _workflow_id(row, records.get(row.item.item_id)) == searched_id]
 
 
@@ -142,12 +145,13 @@ def _workflow_id(row: JobRow, prompt_record: PromptRecord | None) -> str | None:
     return row.workflow_id if prompt_record is None else prompt_record.workflow_id
 
 
-async def get_job(connection: AsyncConnection, user: User, job_id: str) -> dict[str, Any] | None:
+async def get_job(database: Database, user: User, job_id: str) -> dict[str, Any] | None:
     """Return a job with its outputs and workflow; None if the user has none of this id."""
-    row = await find(connection, user, job_id)
+    async with database.read() as connection:
+        row = await find(connection, user, job_id)
     if row is None:
         return None
-    (job,) = await _jobs(connection, [row], with_details=True)
+    (job,) = await _jobs(database, [row], with_details=True)
     return job
 
 
@@ -167,19 +171,18 @@ def _has_id(job_id: str) -> ColumnElement[bool]:
 # Jobs in ComfyUI's form
 
 
-async def _jobs(
-    connection: AsyncConnection, rows: Sequence[JobRow], *, with_details: bool = False
-) -> list[dict[str, Any]]:
+async def _jobs(database: Database, rows: Sequence[JobRow], *, with_details: bool = False) -> list[dict[str, Any]]:
     """Return the jobs of rows; null fields are left out."""
     ended = [row.item for row in rows if row.item.status in TERMINAL]
-    entries = await history.entries_by_id(connection, [item for item in ended if item.origin == NAME])
+    entries = await history.entries_by_id(database, [item for item in ended if item.origin == NAME])
     foreign = [item for item in ended if item.item_id not in entries]
-    texts = await store.sessions(connection, [item.item_id for item in foreign])
+    async with database.read() as connection:
+        texts = await store.sessions(connection, [item.item_id for item in foreign])
     entries |= await in_thread(
         lambda: {item.item_id: _entry(item, texts[item.item_id]) for item in foreign if item.item_id in texts}
     )
     active = [row.item.item_id for row in rows if row.item.origin == NAME and row.item.status not in TERMINAL]
-    records = await store.records(connection, active)
+    records = await store.records(database, active)
     return [
         _job(row, entries.get(row.item.item_id), records.get(row.item.item_id), with_details=with_details)
         for row in rows

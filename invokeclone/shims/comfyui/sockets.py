@@ -20,6 +20,7 @@ from invokeclone.kit.errors import InvokeCloneError, TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue.events import InvocationEvent
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
@@ -83,9 +84,9 @@ class PromptObserver:
         """Send the frames of an event."""
         self._prompt.handle_event(kind, payload)
 
-    async def refresh(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+    async def refresh(self, database: Database, items: Sequence[Item]) -> None:
         """Close the prompt once it has ended; an id that was used again refers to its newest item."""
-        await self._clients.update_prompt(connection, self._prompt, items[-1] if items else None)
+        await self._clients.update_prompt(database, self._prompt, items[-1] if items else None)
 
 
 class Clients:
@@ -154,16 +155,16 @@ class Clients:
 
     # Queue rows
 
-    async def update_prompt(self, connection: AsyncConnection, prompt: OpenPrompt, item: Item | None) -> None:
+    async def update_prompt(self, database: Database, prompt: OpenPrompt, item: Item | None) -> None:
         """Close a prompt that has ended or was deleted."""
         if not prompt.is_enqueued:
             return
         if item is None:
             self._close_deleted(prompt)
         elif item.status in TERMINAL:
-            entries = await history.entries_of(connection, [item])
+            entries = await history.entries_of(database, [item])
             if prompt.prompt_id in entries:
-                sent_images = await history.images_to_send(connection, item, prompt.prompt_record)
+                sent_images = await history.images_to_send(database, item, prompt.prompt_record)
                 prompt.report_ended(item, entries[prompt.prompt_id], sent_images)
                 self._close(prompt)
 
@@ -179,10 +180,11 @@ class Clients:
         if self._sockets_of(prompt.user_id, prompt.client_id):
             _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
 
-    async def refresh(self, connection: AsyncConnection) -> None:
+    async def refresh(self, database: Database) -> None:
         """Send each client the number of its user's open prompts, if it has changed."""
         users = {user_id for user_id, _ in self._sockets}
-        counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
+        async with database.read() as connection:
+            counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
         for (user_id, _), sockets in self._sockets.items():
             remaining = counts.get(user_id)  # none for a user who has connected in the meantime
             for socket in sockets:
@@ -225,28 +227,32 @@ class Clients:
         """
         async with self._resources.database.read() as connection:
             remaining = await store.count_active(connection, user.user_id)
-            ended = await self._list_open(connection, user, client_id, TERMINAL, MAX_RECENTLY_ENDED)
+            items = await self._list_open(connection, user, TERMINAL, MAX_RECENTLY_ENDED)
+        ended = await self._records_of(items, client_id)
         missed = self._list_missed(user, client_id)
         socket.remaining = remaining + len(ended) + len(missed)
         socket.enqueue_message("status", status_data(socket.remaining, client_id))
         self._sockets[user.user_id, client_id].add(socket)
         self._follower.add_queue_observer(self)
         async with self._resources.database.read() as connection:
-            records = await self._list_open(connection, user, client_id, ACTIVE, store.MAX_ROWS)
-            records += await self._list_open(connection, user, client_id, TERMINAL, MAX_RECENTLY_ENDED)
-        for item, prompt_record in records:
+            items = await self._list_open(connection, user, ACTIVE, store.MAX_ROWS)
+            items += await self._list_open(connection, user, TERMINAL, MAX_RECENTLY_ENDED)
+        for item, prompt_record in await self._records_of(items, client_id):
             self._resume_prompt(socket, item, prompt_record, client_id)
         for prompt in self._list_missed(user, client_id):
             self._follow(self._missed.pop(prompt.prompt_id))
         self._follower.request_refresh()
 
     async def _list_open(
-        self, connection: AsyncConnection, user: User, client_id: str, statuses: Sequence[Status], newest: int
-    ) -> list[tuple[Item, PromptRecord]]:
-        """Return the newest prompts of a client, in these statuses, whose end it has not been told."""
+        self, connection: AsyncConnection, user: User, statuses: Sequence[Status], newest: int
+    ) -> list[Item]:
+        """Return the newest prompts of a user, in these statuses, whose end their clients have not been told."""
         listed = await store.list_items(connection, user, statuses=statuses, newest=newest)
-        items = [item for item in listed if item.batch_id not in self._closed]
-        records = await store.records(connection, [item.item_id for item in items])
+        return [item for item in listed if item.batch_id not in self._closed]
+
+    async def _records_of(self, items: Sequence[Item], client_id: str) -> list[tuple[Item, PromptRecord]]:
+        """Return those of the items that are prompts of a client, with their workflows."""
+        records = await store.records(self._resources.database, [item.item_id for item in items])
         pairs = [(item, records[item.item_id]) for item in items if item.item_id in records]
         return [(item, prompt_record) for item, prompt_record in pairs if prompt_record.client_id == client_id]
 

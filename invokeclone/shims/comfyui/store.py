@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue.rows import RECORD, Item, columns, to_item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
@@ -66,9 +67,10 @@ async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict
     return {item_id: assemble_session(*stored) for item_id, *stored in await connection.execute(query)}
 
 
-async def records(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
+async def records(database: Database, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
     """Return the workflows of items, by item id; items without one are left out."""
-    texts = await sessions(connection, item_ids)
+    async with database.read() as connection:
+        texts = await sessions(connection, item_ids)
     records_by_item = await in_thread(
         lambda: {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
     )

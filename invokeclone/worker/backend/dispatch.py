@@ -1,16 +1,16 @@
 """The server's side of the operations of joined workers: runs each locally, with the rights of the item's user."""
 
-import asyncio
 from typing import Any
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.graph.context import CanceledException
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.sizes import check_pixels
 from invokeclone.graph.vocabulary.taxonomy import ResourceOrigin
+from invokeclone.images import intent_log
 from invokeclone.images import service as images
 from invokeclone.images import store as images_store
 from invokeclone.images.errors import ImageNotFound
@@ -28,9 +28,6 @@ from invokeclone.worker.backend import errors
 from invokeclone.worker.backend.local import LocalBackend, LocalItem
 from invokeclone.worker.backend.operations import OPERATIONS, Holder, Operation, SuspendArguments, UnknownOperation
 from invokeclone.worker.backend.transfers import SentImage
-
-_LOCKS: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-"""Locks of the images that are being stored, by name."""
 
 
 class InvalidArguments(Unprocessable):
@@ -79,14 +76,25 @@ class Dispatcher:
     async def receive_image(self, body: bytes, holder: Holder) -> ImageDTO:
         """Store an image that a worker sent for an item that it holds (see `transfers.py`).
 
-        Raises ItemNotHeld, and then nothing is left; InvalidTransfer, SizeOverLimit, OSError.
+        The same request again returns the same record. Raises ItemNotHeld, and then nothing is left; InvalidTransfer,
+        SizeOverLimit, NameTaken, OSError.
         """
         row = await self._read_held(holder)
         sent = await in_thread(SentImage, body)
         header, settings = sent.header, self._resources.settings
         check_pixels(sent.width, sent.height, settings.limits, f"node {header.node_id}")
-        async with _LOCKS.setdefault(header.name, asyncio.Lock()):  # a repeated request may overtake the first
-            return await self._find_stored(header.name, row) or await self._store(sent, row, holder)
+        # A repeated request may overtake the first, also on another server; the lock is held until a failed one is undone.
+        async with self._resources.database.lock([intent_log.lock_key(header.name)]):
+            if (stored := await self._find_stored(header.name, row)) is not None:
+                return stored
+            try:
+                return await self._store(sent, row, holder)
+            except FileExistsError as error:
+                raise NameTaken(f"another image has the name {header.name}") from error
+            except IntegrityError:  # the lock was lost with its connection
+                if (stored := await self._find_stored(header.name, row)) is None:
+                    raise
+                return stored
 
     async def _store(self, sent: SentImage, row: Item, holder: Holder) -> ImageDTO:
         header, settings = sent.header, self._resources.settings

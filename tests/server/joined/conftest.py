@@ -39,6 +39,7 @@ from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.tables import session_queue
 from invokeclone.users import worker_tokens
 from invokeclone.version import __version__
+from tests.tcp_proxy import Proxy
 
 COLUMNS = ("status", "device", "worker_id", "fence", "interruptions", "error_type", "error_message", "session")
 ROW = PreparedStatement(
@@ -66,57 +67,6 @@ async def until(condition: Callable[[], Any]) -> Any:
         while not (result := condition()):
             await asyncio.sleep(0.01)
         return result
-
-
-class Proxy:
-    """A TCP proxy with an address that stays; `target` is where it leads, None while the network is cut."""
-
-    def __init__(self) -> None:
-        self.target: int | None = None
-        self.port = 0
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator["Proxy"]:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            self.cut()
-            server.close()
-            await server.wait_closed()
-
-    def cut(self) -> None:
-        """Close every connection."""
-        for writer in list(self._writers):
-            writer.transport.abort()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            if self.target is None:
-                return
-            with contextlib.suppress(OSError):
-                to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target)
-                self._writers.add(to_writer)
-                try:
-                    await asyncio.gather(_pump(reader, to_writer), _pump(to_reader, writer))
-                finally:
-                    to_writer.transport.abort()
-                    self._writers.discard(to_writer)
-        finally:
-            writer.transport.abort()
-            self._writers.discard(writer)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    finally:
-        writer.transport.abort()
 
 
 class Machine:

@@ -9,9 +9,11 @@ import pytest
 
 from invokeclone.kit.events import Bus, Event
 from invokeclone.queue.events import BatchEnqueuedEvent, QueueClearedEvent
+from invokeclone.server.peers import events as peer_events
 from invokeclone.server.peers.events import EventsNotUsable, PeerEvents
 from invokeclone.utilities.events import LLMTaskProgressEvent
 from tests.redis_server import RedisServer
+from tests.tcp_proxy import Proxy
 
 
 class Peer:
@@ -94,6 +96,45 @@ async def test_events_go_on_after_redis_was_restarted(
     first.bus.emit(QueueClearedEvent(queue_id="default"))
     await until(lambda: QueueClearedEvent in second.kinds())
     assert caplog.text.count("Redis (events_url) cannot be used") == 2, "one line per server"
+
+
+async def test_connections_that_fall_silent_are_replaced(
+    redis_server: RedisServer, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as after a crash of the machine between, which closes no connection; nothing that is sent then is lost."""
+    monkeypatch.setattr(peer_events, "CHECK_S", 0.2)
+    async with Proxy(redis_server.socket).open() as proxy:
+        first, second = await start(Peer(f"redis://127.0.0.1:{proxy.port}")), await start(Peer(redis_server.url))
+        first.bus.emit(enqueued(0))
+        await until(lambda: second.received)
+        proxy.silence()
+        first.bus.emit(enqueued(1))
+        await until(lambda: len(second.received) == 2)
+        async with asyncio.timeout(30):
+            while QueueClearedEvent not in first.kinds():
+                second.bus.emit(QueueClearedEvent(queue_id="default"))
+                await asyncio.sleep(0.05)
+        proxy.silence()
+        first.bus.emit(enqueued(2))
+        await until(lambda: len(second.received) == 3 + second.own.count(QueueClearedEvent))
+        await first.events.stop()  # which closes its connections
+
+
+async def test_a_message_that_was_sent_twice_is_delivered_once(redis_server: RedisServer, start: Start) -> None:
+    first, second = await start(Peer(redis_server.url)), await start(Peer(redis_server.url))
+    publish = first.events._publisher.publish
+
+    async def lose_the_answer(*arguments: Any) -> None:
+        await publish(*arguments)
+        first.events._publisher.publish = publish  # type: ignore[method-assign]
+        raise ConnectionResetError
+
+    first.events._publisher.publish = lose_the_answer  # type: ignore[method-assign]
+    first.bus.emit(enqueued(1))
+    await until(lambda: second.received)
+    first.bus.emit(QueueClearedEvent(queue_id="default"))
+    await until(lambda: QueueClearedEvent in second.kinds())
+    assert second.kinds() == [BatchEnqueuedEvent, QueueClearedEvent]
 
 
 async def test_the_last_events_of_a_server_are_sent_before_it_stops(redis_server: RedisServer, start: Start) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.requests import Needs, Read
+from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import service
 from invokeclone.queue.schemas import TERMINAL
@@ -24,10 +24,10 @@ class JobNotFound(NotFound):
 
 
 @api_routes.get("/jobs")
-async def list_jobs(request: Request, user: Caller, connection: Read) -> Response:
+async def list_jobs(request: Request, user: Caller, needs: Needs) -> Response:
     """List the caller's jobs: `status`, `workflow_id`, `sort_by`, `sort_order`, `limit` (100), `offset`."""
     query = _read_query(request)
-    page, total = await jobs.list_jobs(connection, user, query)
+    page, total = await jobs.list_jobs(needs.database, user, query)
     pagination = {
         "offset": query.offset,
         "limit": query.limit,
@@ -64,9 +64,9 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 @api_routes.get("/jobs/{prompt_id}")
-async def get_job(user: Caller, connection: Read, prompt_id: str) -> Response:
+async def get_job(user: Caller, needs: Needs, prompt_id: str) -> Response:
     """Get one job, with its outputs and its workflow."""
-    job = await jobs.get_job(connection, user, prompt_id)
+    job = await jobs.get_job(needs.database, user, prompt_id)
     if job is None:
         raise JobNotFound(f"there is no job {prompt_id!r}")
     return json_response(job)

@@ -135,9 +135,9 @@ def _is_first(body: Mapping[str, Any]) -> bool:
 
 
 @routes.get("/queue")
-async def get_queue(user: Caller, connection: Read) -> Response:
+async def get_queue(user: Caller, needs: Needs) -> Response:
     """List the caller's running and pending prompts."""
-    return json_response(await history.queue(connection, user))
+    return json_response(await history.queue(needs.database, user))
 
 
 @routes.post("/queue")
@@ -150,21 +150,22 @@ async def post_queue(request: Request, needs: Needs, user: Caller) -> Response:
 
 
 @routes.get("/history")
-async def get_history(request: Request, user: Caller, connection: Read) -> Response:
+async def get_history(request: Request, user: Caller, needs: Needs) -> Response:
     """List the caller's prompts that have ended, oldest first: the newest `max_items` (100), or those from `offset`."""
     max_items, offset = query_number(request, "max_items"), query_number(request, "offset")
     count = history.DEFAULT_LENGTH if max_items is None or max_items < 0 else min(max_items, store.MAX_ROWS)
-    if offset is None or offset < 0:
-        items = await store.list_items(connection, user, statuses=TERMINAL, newest=count)
-    else:
-        items = await store.list_ended(connection, user, offset, count)
-    return json_response(await history.entries_of(connection, items))
+    async with needs.database.read() as connection:
+        if offset is None or offset < 0:
+            items = await store.list_items(connection, user, statuses=TERMINAL, newest=count)
+        else:
+            items = await store.list_ended(connection, user, offset, count)
+    return json_response(await history.entries_of(needs.database, items))
 
 
 @routes.get("/history/{prompt_id}")
-async def get_history_of(user: Caller, connection: Read, prompt_id: str) -> Response:
+async def get_history_of(user: Caller, needs: Needs, prompt_id: str) -> Response:
     """Get one prompt that has ended; empty if it has not, or does not exist."""
-    return json_response(await history.entries(connection, user, prompt_ids=[prompt_id]))
+    return json_response(await history.entries(needs.database, user, prompt_ids=[prompt_id]))
 
 
 @routes.post("/history")
