@@ -6,7 +6,6 @@ that has got it already recognizes its id. An event therefore arrives at least o
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from invokeclone.downloads.web import WebClient
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.metrics import MetricValues
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import after, now
@@ -59,23 +59,24 @@ class WebhookSender:
     def __init__(self, resources: Resources, *, poll_s: float = POLL_S, first_delay_s: float = FIRST_DELAY_S) -> None:
         """Create without starting; `first_delay_s` is the delay before the second attempt."""
         self._resources = resources
-        self._poll_s, self._first_delay_s = poll_s, first_delay_s
+        self._first_delay_s = first_delay_s
         self.web = WebClient(resources.settings, webhooks=True)
         self.numbers = MetricValues((ATTEMPTS,))
-        self._wake = asyncio.Event()
-        self._loop_task: asyncio.Task[None] | None = None
+        failure = "cannot read the deliveries of webhooks"
+        self._loop = PeriodicTask("read_deliveries", self._run_once, poll_s, failure=failure, logger=_log)
         self._attempts: dict[asyncio.Task[None], ClaimedDelivery] = {}
         self._tests = asyncio.Semaphore(CONCURRENT_TESTS)
         self._next_purge = 0.0
 
     async def start(self) -> None:
         """Begin to send, also what an earlier server left."""
-        self._loop_task = asyncio.create_task(self._run(), name="webhooks")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop sending; deliveries whose attempts are interrupted are due at once for the next server."""
+        await self._loop.stop()
         interrupted = list(self._attempts.values())
-        tasks = [*self._attempts, *([self._loop_task] if self._loop_task else [])]
+        tasks = list(self._attempts)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -85,7 +86,7 @@ class WebhookSender:
 
     def wake(self) -> None:
         """Check for deliveries now."""
-        self._wake.set()
+        self._loop.wake()
 
     async def test(self, url: str, secret: str) -> WebhookTestResult:
         """Send a test event once."""
@@ -97,18 +98,10 @@ class WebhookSender:
 
     # The loop
 
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                while await self._start_due():
-                    pass
-                await self._purge()
-            except Exception:  # noqa: BLE001  (logged; the next round tries again)
-                _log.exception("cannot read the deliveries of webhooks; trying again in %s s", self._poll_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._wake.wait()
+    async def _run_once(self) -> None:
+        while await self._start_due():
+            pass
+        await self._purge()
 
     async def _start_due(self) -> bool:
         """Start attempts as far as allowed; return whether there may be more to start."""
