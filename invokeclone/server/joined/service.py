@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from invokeclone.kit import log
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import leases
 from invokeclone.queue.bulk import JOINED
@@ -95,11 +97,14 @@ class JoinedWorkers:
             return
         link = joined.link
         assert link is not None
-        checking = asyncio.create_task(self._check_token(joined, link), name="worker token check")
+        check = functools.partial(self._check_token, joined, link)
+        failure = "cannot check the token of a worker"
+        checks = PeriodicTask("check_token", check, TOKEN_CHECK_S, failure=failure, logger=_log, at_once=False)
+        checks.start()
         try:
             await self._read(socket, joined)
         finally:
-            checking.cancel()
+            await checks.stop()
             await link.end(1.0)
             self._disconnect(joined, link)
 
@@ -197,12 +202,9 @@ class JoinedWorkers:
 
     async def _check_token(self, joined: _JoinedWorker, link: JoinedLink) -> None:
         """Close the connection when the token is revoked or has expired."""
-        while True:
-            await asyncio.sleep(TOKEN_CHECK_S)
-            if joined.link is link and not await worker_tokens.is_valid(self._resources.database, joined.token):
-                _log.warning("the token of the worker for %s is no longer valid", joined.worker.device)
-                link.close(REFUSED)
-                return
+        if joined.link is link and not await worker_tokens.is_valid(self._resources.database, joined.token):
+            _log.warning("the token of the worker for %s is no longer valid", joined.worker.device)
+            link.close(REFUSED)
 
     # Messages
 

@@ -18,6 +18,7 @@ import orjson
 from invokeclone.kit import log
 from invokeclone.kit.errors import Conflict
 from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.kit.process.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -69,10 +70,11 @@ class PeerEvents:
         self._channel = f"invokeclone:{hmac.new(secret.encode(), b'events', hashlib.sha256).hexdigest()[:32]}"
         self._sender_id = uuid4().hex
         self._unsent: collections.deque[bytes] = collections.deque()
-        self._has_unsent = asyncio.Event()
         self._is_sent = asyncio.Event()
         self._is_sent.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        failure = "cannot exchange events with other servers"
+        self._sending = PeriodicTask("send_events", self._send, None, failure=failure, logger=_log)
+        self._receiving = PeriodicTask("receive_events", self._receive, RECONNECT_S, failure=failure, logger=_log)
         self._is_reachable = True
         self.is_subscribed = asyncio.Event()
         """Set while events of other servers arrive."""
@@ -80,10 +82,8 @@ class PeerEvents:
     async def start(self) -> None:
         """Publish and receive from now on, as soon as Redis can be reached; wait for that for a moment."""
         self._bus.subscribe(self._enqueue, only_own=True)
-        self._tasks = [
-            asyncio.create_task(self._receive_all(), name="events received"),
-            asyncio.create_task(self._send_all(), name="events sent"),
-        ]
+        self._receiving.start()
+        self._sending.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.is_subscribed.wait(), CONNECT_TIMEOUT_S)
 
@@ -92,9 +92,8 @@ class PeerEvents:
         self._bus.unsubscribe(self._enqueue)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_sent.wait(), LAST_EVENTS_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._receiving.stop()
+        await self._sending.stop()
         for client in (self._publisher, self._subscriber):
             with contextlib.suppress(*self._errors):
                 await client.aclose()
@@ -105,42 +104,37 @@ class PeerEvents:
             return
         self._unsent.append(orjson.dumps([kind.name, payload]))
         self._is_sent.clear()
-        self._has_unsent.set()
+        self._sending.wake()
 
-    async def _send_all(self) -> None:
+    async def _send(self) -> None:
         """Publish in order, several events at once while the last ones are on their way."""
-        while True:
-            await self._has_unsent.wait()
-            self._has_unsent.clear()
-            while self._unsent:
-                count = min(len(self._unsent), EVENTS_PER_MESSAGE)
-                events = b",".join(self._unsent.popleft() for _ in range(count))
-                message = b'{"from":"%s","events":[%s]}' % (self._sender_id.encode(), events)
-                try:
-                    await self._publisher.publish(self._channel, message)
-                except self._errors as error:
-                    self._report(error)
-            self._is_sent.set()
-
-    async def _receive_all(self) -> None:
-        while True:
-            pubsub = self._subscriber.pubsub()
+        while self._unsent:
+            count = min(len(self._unsent), EVENTS_PER_MESSAGE)
+            events = b",".join(self._unsent.popleft() for _ in range(count))
+            message = b'{"from":"%s","events":[%s]}' % (self._sender_id.encode(), events)
             try:
-                await pubsub.subscribe(self._channel)
-                while True:
-                    message = await pubsub.get_message(timeout=RECEIVE_S)
-                    if message is not None and message["type"] == "subscribe":
-                        self._is_reachable = True
-                        self.is_subscribed.set()
-                    elif message is not None and message["type"] == "message":
-                        self._deliver(message["data"])
+                await self._publisher.publish(self._channel, message)
             except self._errors as error:
                 self._report(error)
-            finally:
-                self.is_subscribed.clear()
-                with contextlib.suppress(*self._errors):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await asyncio.sleep(RECONNECT_S)
+        self._is_sent.set()
+
+    async def _receive(self) -> None:
+        pubsub = self._subscriber.pubsub()
+        try:
+            await pubsub.subscribe(self._channel)
+            while True:
+                message = await pubsub.get_message(timeout=RECEIVE_S)
+                if message is not None and message["type"] == "subscribe":
+                    self._is_reachable = True
+                    self.is_subscribed.set()
+                elif message is not None and message["type"] == "message":
+                    self._deliver(message["data"])
+        except self._errors as error:
+            self._report(error)
+        finally:
+            self.is_subscribed.clear()
+            with contextlib.suppress(*self._errors):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     def _report(self, error: BaseException) -> None:
         """Log the first of the errors in a row."""
