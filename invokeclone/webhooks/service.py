@@ -19,7 +19,7 @@ from invokeclone.webhooks.sender import WebhookSender
 
 async def create(resources: Resources, sender: WebhookSender, request: WebhookRequest, user: User) -> CreatedWebhook:
     """Create a webhook. Raises AddressRefused and TooManyWebhooks."""
-    await sender.web.check_address(request.url)
+    sender.web.check_address(request.url)
     secret, limit = signing.new_secret(), resources.settings.limits.webhooks
 
     async def add(connection: Changes) -> Webhook:
