@@ -145,8 +145,9 @@ class WebClient:
     async def post(self, address: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> PostResult:
         """Send `body` without following redirects and without a token. Raises AddressRefused and DownloadFailed."""
         url = _parse(address)
-        session = await self._open_session()
         options: dict[str, Any] = {"data": body, "allow_redirects": False}
+        self._check(url)
+        session = await self._open_session()
         try:
             with translate_errors(url.host):
                 async with asyncio.timeout(timeout_s):
@@ -346,6 +347,8 @@ def _parse(address: str) -> "URL":
     """Return a URL as it is written. Raises AddressRefused."""
     from yarl import URL
 
+    if re.search(r"[\x00-\x20\x7f]", address):
+        raise AddressRefused("not a valid URL: it contains a space or a control character")
     try:
         url = URL(address, encoded=True)
         url.port  # noqa: B018  (checks it)

@@ -75,10 +75,15 @@ async def deliveries(run: Calls) -> None:
         row | {"delivery_id": "d2", "webhook_id": "w3", "due_at": EARLIER},
         row | {"delivery_id": "d3", "webhook_id": "w1", "due_at": FAR},
         row | {"delivery_id": "d4", "webhook_id": "w1", "delivered_at": AT},
+        row | {"delivery_id": "d5", "webhook_id": "w2", "due_at": DUE},
     )
-    await run(store.list_due, [], 9)
-    await run(store.list_due, ["w1"], 9)
-    await run(store.list_due, [], 1)
+    await run(store.list_due, 9)
+    await run(store.list_due, 9, busy_webhooks=["w1"])
+    await run(store.list_due, 9, busy_users=["ann"])
+    await run(store.list_due, 1)
+    await run(store.note_failure, "w3")
+    for failing in (True, False):
+        await run(store.list_due, 9, failing=failing)
     await run(store.claim, "d1", "wrong", FAR)
     first = await run(store.claim, "d1", DUE, FAR)
     await run(store.claim, "d1", DUE, FAR)
@@ -92,6 +97,7 @@ async def deliveries(run: Calls) -> None:
     await run(outbox.add, ["w3"], "batch_done", {"é": 1})
     await run(store.count_pending)
     await run(store.purge, LATER)
+    await run(store.advance, DUE)
     await run(store.list_deliveries, "w1")
     await run(store.disable, "w3", "why")
     await run(store.count_pending)
