@@ -86,14 +86,14 @@ class _Usage:
 
     def add(self, due: DueDelivery) -> bool:
         """Count an attempt if it may be started, and return whether it may."""
-        fits = (
+        is_allowed = (
             self._webhooks[due.webhook_id] < CONCURRENT_PER_WEBHOOK
             and self._users[due.user_id] < CONCURRENT_PER_USER
             and (due.failing_since is None or self.failing < CONCURRENT_FAILING)
         )
-        if fits:
+        if is_allowed:
             self._count(due)
-        return fits
+        return is_allowed
 
 
 class WebhookSender:
