@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from invokeclone.downloads import names
 from invokeclone.downloads.errors import ChecksumMismatch, DownloadFailed, NotAModelFile, TransientError
 from invokeclone.downloads.partial_file import PartialFile, SourceState, check_space
+from invokeclone.downloads.proxy import url_of
 from invokeclone.downloads.schemas import DownloadJob
 from invokeclone.downloads.web import WebClient, check_status, translate_errors, without_query
 from invokeclone.kit import log
@@ -216,7 +217,7 @@ class Transfer:
         job, length = self._job, response.content_length
         job.content_type = response.content_type
         job.etag, job.last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")
-        job.final_url = str(response.url.with_query(None).with_fragment(None))
+        job.final_url = str(url_of(response).with_query(None).with_fragment(None))
         total = offset + length if length is not None else 0
         expected = job.expected_total_bytes
         if total and expected and total != expected:

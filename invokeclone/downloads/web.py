@@ -1,23 +1,22 @@
 """HTTP client that only connects to public addresses, follows redirects itself and sends a token to its origin only.
 
 The addresses that a host name resolves to are checked, and each address again when its socket is created, which defeats
-DNS rebinding.
+DNS rebinding; a proxy gets a checked address (`proxy.py`).
 """
 
 import asyncio
-import base64
 import contextlib
 import importlib
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from invokeclone.downloads import addresses
+from invokeclone.downloads import addresses, proxy
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TransientError
+from invokeclone.downloads.proxy import Route
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.version import __version__
@@ -67,6 +66,7 @@ class WebClient:
         self._allow_private = settings.allow_private_webhook_urls if webhooks else settings.allow_private_download_urls
         self._private_setting = "allow_private_webhook_urls" if webhooks else "allow_private_download_urls"
         self._proxy = settings.download_proxy
+        self._proxy_resolves = settings.download_proxy_resolves_names or self._allow_private
         self._tokens = settings.remote_api_tokens or []
         self._session: ClientSession | None = None
 
@@ -138,20 +138,23 @@ class WebClient:
                         raise DownloadFailed(f"the response of {without_query(url)} is too large")
         return text
 
-    async def check_address(self, address: str) -> None:
+    def check_address(self, address: str) -> None:
         """Raise AddressRefused for a URL that may not be requested, as far as that is known without resolving names."""
-        await self._check(_parse(address))
+        self._check(_parse(address))
 
     async def post(self, address: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> PostResult:
         """Send `body` without following redirects and without a token. Raises AddressRefused and DownloadFailed."""
         url = _parse(address)
-        await self._check(url)
+        options: dict[str, Any] = {"data": body, "allow_redirects": False}
+        self._check(url)
         session = await self._open_session()
-        options: dict[str, Any] = {"data": body, "headers": headers, "allow_redirects": False, "proxy": self._proxy}
         try:
-            with translate_errors():
-                async with asyncio.timeout(timeout_s), session.post(url, **options) as response:
-                    return PostResult(response.status, _retry_after(response))
+            with translate_errors(url.host):
+                async with asyncio.timeout(timeout_s):
+                    route = await self._route(url)
+                    options |= {"headers": {**headers, **route.headers}, **route.options}
+                    async with session.post(route.url, **options) as response:
+                        return PostResult(response.status, _retry_after(response))
         except TransientError as error:
             raise DownloadFailed(str(error)) from error
 
@@ -171,12 +174,12 @@ class WebClient:
             raise AccessDenied("the access token contains invalid characters or is too long")
         url = original_url = URL(address, encoded=True)
         for _ in range(MAX_REDIRECTS + 1):
-            await self._check(url)
-            request_headers = headers | {"Accept-Encoding": "identity"}
+            route = await self._route(url)
+            request_headers = {**headers, **route.headers, "Accept-Encoding": "identity"}
             if token and url.origin() == original_url.origin():
                 request_headers["Authorization"] = f"Bearer {token}"
-            with translate_errors():
-                response = await session.get(url, headers=request_headers, allow_redirects=False, proxy=self._proxy)
+            with translate_errors(url.host):
+                response = await session.get(route.url, headers=request_headers, allow_redirects=False, **route.options)
             if response.status not in _REDIRECT_STATUSES:
                 return response
             location = response.headers.get("Location", "")
@@ -206,7 +209,8 @@ class WebClient:
         import aiohttp
 
         if self._allow_private or self._proxy:
-            return aiohttp.TCPConnector()
+            # A connection to an address that was checked for one name must not be used for another one.
+            return aiohttp.TCPConnector(force_close=bool(self._proxy) and not self._proxy_resolves)
         from aiohttp.resolver import ThreadedResolver
 
         setting = self._private_setting
@@ -223,52 +227,69 @@ class WebClient:
 
         return aiohttp.TCPConnector(resolver=PublicOnly(), socket_factory=_public_socket)
 
-    async def _check(self, url: "URL") -> None:
+    async def _route(self, url: "URL") -> Route:
+        """Return how to request a URL. Raises AddressRefused, TransientError."""
+        self._check(url)
+        host = url.host or ""
+        if not self._proxy:
+            return Route(url)
+        if self._proxy_resolves:
+            await self._check_for_proxy(host)
+        elif not addresses.is_address(host):
+            return proxy.pin(url, (await self._resolve(host))[0], self._proxy)
+        return Route(url, options={"proxy": self._proxy})
+
+    def _check(self, url: "URL") -> None:
         """Raise AddressRefused for a disallowed URL before connecting."""
         if url.scheme not in {"http", "https"} or not url.host:
             raise AddressRefused(f"not an HTTP(S) URL: {without_query(str(url))}")
         if url.user or url.password:
             raise AddressRefused("URLs with a user name or password are not allowed; use an access token instead")
-        await self._check_host(url.host)
+        self._check_host(url.host)
+        if self._proxy and url.scheme == "http" and not (self._proxy_resolves or addresses.is_address(url.host)):
+            raise AddressRefused(f"through download_proxy, names are allowed in https URLs only; {proxy.HINT}")
 
-    async def _check_host(self, host: str) -> None:
+    def _check_host(self, host: str) -> None:
         """Raise AddressRefused for a private address or local name, unless the settings allow it."""
         if self._allow_private:
             return
         literal = addresses.is_address(host)
         if (literal and not addresses.is_public(host)) or (not literal and addresses.is_local_name(host)):
             raise AddressRefused(_refusal(host, self._private_setting))
-        if self._proxy and not literal:
-            await self._check_for_proxy(host)
+
+    async def _resolve(self, host: str, port: int | None = None) -> list[str]:
+        """Return the addresses of a host that may be connected to. Raises AddressRefused, TransientError."""
+        try:
+            resolved = await proxy.resolve(host, port)
+        except TransientError as error:
+            raise (TransientError(f"{error}; {proxy.HINT}") if self._proxy else error) from error
+        allowed = [address for address in resolved if self._allow_private or addresses.is_public(address)]
+        if not allowed:
+            raise AddressRefused(_refusal(host, self._private_setting))
+        return allowed
 
     async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a TCP connection to a public address of `host`, through the proxy if one is configured.
 
         Raises AddressRefused, TransientError.
         """
-        await self._check_host(host)
+        self._check_host(host)
         with translate_errors():
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                if self._proxy:
-                    return await _connect_via_proxy(self._proxy, host, port)
-                address_infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                allowed_addresses = [
-                    str(info[4][0])
-                    for info in address_infos
-                    if self._allow_private or addresses.is_public(str(info[4][0]))
-                ]
-                if not allowed_addresses:
-                    raise AddressRefused(_refusal(host, self._private_setting))
-                return await _connect_to_first(allowed_addresses, port)
+                if not self._proxy:
+                    return await _connect_to_first(await self._resolve(host, port), port)
+                if not self._proxy_resolves:
+                    return await proxy.connect(self._proxy, (await self._resolve(host, port))[0], port, host)
+                await self._check_for_proxy(host)
+                return await proxy.connect(self._proxy, host, port, host)
 
     async def _check_for_proxy(self, host: str) -> None:
         """Raise AddressRefused if a name resolves to a private address; unresolvable names are left to the proxy."""
-        try:
-            address_infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+        if self._allow_private:
             return
-        if not all(addresses.is_public(str(address[0])) for *_, address in address_infos):
-            raise AddressRefused(_refusal(host, self._private_setting))
+        with contextlib.suppress(TransientError):
+            if not all(map(addresses.is_public, await proxy.resolve(host))):
+                raise AddressRefused(_refusal(host, self._private_setting))
 
 
 def check_status(response: "ClientResponse") -> None:
@@ -284,20 +305,22 @@ def check_status(response: "ClientResponse") -> None:
 
 
 @contextlib.contextmanager
-def translate_errors() -> Iterator[None]:
-    """Convert aiohttp exceptions to this package's errors."""
+def translate_errors(host: str | None = None) -> Iterator[None]:
+    """Convert aiohttp exceptions of a request to `host` to this package's errors."""
     import aiohttp
 
     try:
         yield
     except aiohttp.ClientConnectorCertificateError as error:
-        raise DownloadFailed(f"the certificate of {error.host} is not valid") from error
+        raise DownloadFailed(f"the certificate of {host or error.host} is not valid") from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise TransientError(f"the proxy refused to connect to {host} ({error.status}); {proxy.HINT}") from error
     except aiohttp.InvalidURL as error:
         raise AddressRefused(f"not a valid URL: {error}") from error
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, _PrivateAddressError):
             raise AddressRefused(str(error.os_error)) from error
-        raise TransientError(f"no connection to {error.host}: {error.os_error}") from error
+        raise TransientError(f"no connection to {host or error.host}: {error.os_error}") from error
     except UnicodeError as error:
         raise AddressRefused("not a valid host name: a part of it is empty or too long") from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
@@ -324,6 +347,8 @@ def _parse(address: str) -> "URL":
     """Return a URL as it is written. Raises AddressRefused."""
     from yarl import URL
 
+    if re.search(r"[\x00-\x20\x7f]", address):
+        raise AddressRefused("not a valid URL: it contains a space or a control character")
     try:
         url = URL(address, encoded=True)
         url.port  # noqa: B018  (checks it)
@@ -338,30 +363,6 @@ async def _connect_to_first(hosts: list[str], port: int) -> tuple[asyncio.Stream
         with contextlib.suppress(OSError):
             return await asyncio.open_connection(host, port)
     return await asyncio.open_connection(hosts[-1], port)
-
-
-async def _connect_via_proxy(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a tunnel to a host through an HTTP proxy. Raises TransientError, ConnectionError."""
-    parts = urlsplit(proxy)
-    secure = parts.scheme == "https"
-    reader, writer = await asyncio.open_connection(
-        parts.hostname, parts.port or (443 if secure else 80), ssl=True if secure else None
-    )
-    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {name} HTTP/1.1", f"Host: {name}"]
-    if parts.username:
-        account = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(account).decode()}")
-    writer.write("\r\n".join([*lines, "", ""]).encode())
-    try:
-        answer = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        writer.close()
-        raise TransientError("the proxy sent an invalid response") from error
-    if not re.match(rb"HTTP/1\.[01] 200\b", answer):
-        writer.close()
-        raise TransientError(f"the proxy refused to connect to {host}")
-    return reader, writer
 
 
 def _redirect_url(url: "URL", location: str) -> "URL":
@@ -379,7 +380,7 @@ def _redirect_url(url: "URL", location: str) -> "URL":
 
 
 def _host(response: "ClientResponse") -> str:
-    return response.url.host or ""
+    return proxy.url_of(response).host or ""
 
 
 def _retry_after(response: "ClientResponse") -> float | None:

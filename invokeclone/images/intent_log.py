@@ -6,8 +6,8 @@ could not be removed: files without a record are removed.
 Intents are stored beside the database that has the records.
 """
 
-import asyncio
 import contextlib
+import functools
 import json
 import os
 import threading
@@ -27,6 +27,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.file_locks import try_lock
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, make_folder
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.key_locks import key_of
 
@@ -210,11 +211,10 @@ async def _find_orphans(
     return [location for location in locations if location not in recorded]
 
 
-async def settle_regularly(resources: Resources, interval_s: float = SETTLE_INTERVAL_S) -> None:
-    """Settle intents again and again: those that a storage on the network has left, because it could not be reached."""
-    while True:
-        await asyncio.sleep(interval_s)
-        await settle_all(resources)
+def regular_settling(resources: Resources, interval_s: float = SETTLE_INTERVAL_S) -> PeriodicTask:
+    """Return the task that settles the intents that a storage on the network has left, as it could not be reached."""
+    work = functools.partial(settle_all, resources)
+    return PeriodicTask("settle_intents", work, interval_s, failure="cannot settle intents", logger=_log, at_once=False)
 
 
 async def settle_all(resources: Resources, *, alone: bool = False) -> None:

@@ -59,7 +59,7 @@ async def enqueue_batch(
     user: CurrentUser,
     queue_id: QueueId,
     batch: Annotated[Batch, LATER, Body(description="The batch to run.")],
-    prepend: Annotated[bool, Body(description="Whether to run it before all pending items.")] = False,
+    prepend: Annotated[bool, Body(description="Whether to run it before all pending items, or all own ones.")] = False,
     validation_run_data: Annotated[  # noqa: ARG001  (older clients send it)
         ValidationRunData | None, Body(description="Ignored.")
     ] = None,
@@ -81,7 +81,7 @@ async def enqueue_prompt(
     user: CurrentUser,
     queue_id: QueueId,
     request: Annotated[GenerationRequest, Body(description="The images to generate.")],
-    prepend: Annotated[bool, Query(description="Whether to run it before all pending items.")] = False,
+    prepend: Annotated[bool, Query(description="Whether to run it before all pending items, or all own ones.")] = False,
 ) -> Response:
     """Enqueue images of a prompt, without a graph; missing settings default to those of the model.
 

@@ -76,11 +76,12 @@ async def enqueue(
 ) -> EnqueueBatchResult:
     """Enqueue the items of `batch`, up to the capacity of the queue; with `prepend` before all pending items.
 
-    With `whole`, enqueue all items or none. Raises ImagesMoving, Unprocessable, TooLarge, and, if the user's quota is
+    In FIFO order, users who are not administrators prepend items to their own, as `move` does: otherwise they would
+    overtake others. With `whole`, enqueue all items or none. Raises ImagesMoving, Unprocessable, TooLarge, and, if the user's quota is
     used up, PendingQuotaReached or DailyQuotaReached; with `whole` also QueueFull.
     """
     _check_maintenance(resources)
-    limits = resources.settings.limits
+    limits, fair = resources.settings.limits, resources.settings.session_queue_mode == "round_robin"
     if batch.is_large:
         await off_loop(lambda: batch.check(limits))
     else:
@@ -90,12 +91,18 @@ async def enqueue(
         free = await capacity.measure(connection, resources.settings, queue_id, user.user_id)
         free.check(batch.requested, whole=whole)
         batch.check_capacity(limits, free.items)
-        priority = free.highest_priority + 1 if prepend else 0
+        among_own = prepend and not fair and rights.scope(user) is not None
+        priority = free.highest_priority + 1 if prepend and not among_own else 0
         columns = BatchColumns(
             queue_id, batch.batch_id, priority, batch.origin, batch.destination, user.user_id, batch.workflow_json
         )
         item_ids = await insertion.add(connection, expand(batch, free.items), columns)
         enqueued = len(item_ids)
+        if among_own and item_ids:
+            order = await store.list_pending_items(connection, queue_id)
+            priorities = reorder.plan(order, item_ids, QueuePosition("front"), rights.scope(user))
+            await store.set_priorities(connection, priorities)
+            priority = priorities.get(item_ids[0], priority)
         item_ids.reverse()
         if "batch_id" in batch.model_fields_set:  # the batch may already have items
             item_ids = await store.list_batch(connection, queue_id, batch.batch_id)

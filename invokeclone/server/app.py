@@ -3,7 +3,6 @@
 Contains no domain logic.
 """
 
-import asyncio
 import contextlib
 import functools
 import shutil
@@ -263,8 +262,9 @@ async def _lifespan(
         stack.push_async_callback(_stop_tasks, services)
         await claims.recover(resources, shared=resources.database.is_shared)
         await intent_log.settle_all(resources, alone=True)
-        settling = asyncio.create_task(intent_log.settle_regularly(resources), name="settle intents")
-        stack.push_async_callback(_cancel, settling)
+        settling = intent_log.regular_settling(resources)
+        settling.start()
+        stack.push_async_callback(settling.stop)
         await style_presets.start(resources)
         await system_prompts.start(resources)
         await workflow_library.start(resources)
@@ -356,12 +356,6 @@ async def _stop_tasks(services: Services) -> None:
     """Stop the background tasks of services that need no start."""
     await services.get(BatchFollower).stop()
     await services.get(ServedModels).close()
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    """Cancel a task and wait for its end."""
-    task.cancel()
-    await asyncio.wait([task])
 
 
 async def _worker_died(resources: Resources, worker_id: str, reason: str) -> None:

@@ -20,6 +20,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import TooLarge
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.json_text import NotStorable, decode
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.sql.database import Database
 from invokeclone.server.socket_sessions import AccessDecision, SocketSessions
 from invokeclone.users.current import SYSTEM
@@ -161,7 +162,15 @@ class Sockets:
             self._server.on(f"unsubscribe_{name}", self._unsubscriber(field, room))
         self.app = socketio.ASGIApp(self._server, socketio_path=PATH)
         self._event_queue: asyncio.Queue[tuple[type[Event], dict[str, Any]]] = asyncio.Queue()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._checks = PeriodicTask(
+            "check_sockets",
+            self._check_all,
+            CHECK_S,
+            failure="could not check the connected users",
+            logger=_log,
+            at_once=False,
+        )
         self._refused: set[asyncio.Task[None]] = set()
 
     @property
@@ -172,16 +181,17 @@ class Sockets:
     def listen(self, bus: Bus) -> None:
         """Forward events from `bus` from now on."""
         bus.subscribe(self._enqueue)
-        self._tasks.append(asyncio.create_task(self._send_all(), name="socket events"))
+        self._sender = asyncio.create_task(self._send_all(), name="socket events")
         if self._sessions is not None:
-            self._tasks.append(asyncio.create_task(self._check_all(self._sessions), name="socket checks"))
+            self._checks.start()
 
     async def close(self) -> None:
         """Stop forwarding and close all sockets; a second call does nothing."""
-        tasks, self._tasks = self._tasks, []
-        if not tasks:
+        sender, self._sender = self._sender, None
+        if sender is None:
             return
-        for task in (*tasks, *self._refused):
+        await self._checks.stop()
+        for task in (sender, *self._refused):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -258,13 +268,9 @@ class Sockets:
         if self._sessions is not None:
             self._sessions.forget(sid)
 
-    async def _check_all(self, sessions: SocketSessions) -> None:
-        while True:
-            await asyncio.sleep(CHECK_S)
-            try:
-                await self._check(sessions)
-            except Exception:  # noqa: BLE001  (a failing check must not stop the following ones)
-                _log.exception("could not check the connected users")
+    async def _check_all(self) -> None:
+        if self._sessions is not None:
+            await self._check(self._sessions)
 
     async def _check(self, sessions: SocketSessions, user_id: str | None = None) -> None:
         """Disconnect users who have lost access, and update the admin room for the others."""

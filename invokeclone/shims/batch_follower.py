@@ -4,14 +4,13 @@ One task reads the rows of all followed batches, soon after an event and every `
 Does not depend on any one compatibility API.
 """
 
-import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import store
@@ -74,8 +73,10 @@ class BatchFollower:
         self._resources = resources
         self._batch_observers: dict[str, BatchObserver] = {}
         self._queue_observers: list[QueueObserver] = []
-        self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        failure = "cannot read the rows of the followed batches"
+        self._refreshes = PeriodicTask(
+            "follow_batches", self._read, REFRESH_INTERVAL_S, failure=failure, logger=_log, at_once=False
+        )
         self._stopped = False
 
     def follow(self, batch_id: str, observer: BatchObserver) -> None:
@@ -103,17 +104,15 @@ class BatchFollower:
 
     def request_refresh(self) -> None:
         """Schedule a read of the rows."""
-        self._changed.set()
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch(), name="followed batches")
+        if self._is_needed:
+            self._refreshes.start()
+            self._refreshes.wake()
 
     async def stop(self) -> None:
         """Stop reading rows; called before the database is closed."""
         self._stopped = True
         self._listen()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await self._refreshes.stop()
 
     @property
     def _is_needed(self) -> bool:
@@ -142,15 +141,9 @@ class BatchFollower:
         if _may_end(kind, payload) or self._queue_observers:
             self.request_refresh()
 
-    async def _watch(self) -> None:
-        while self._is_needed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), REFRESH_INTERVAL_S)
-            self._changed.clear()
-            try:
-                await self._refresh(self._resources.database)
-            except Exception:  # noqa: BLE001  (the task must survive any error of one refresh)
-                _log.exception("cannot read the rows of the followed batches")
+    async def _read(self) -> None:
+        if self._is_needed:
+            await self._refresh(self._resources.database)
 
     async def _refresh(self, database: Database) -> None:
         observers = dict(self._batch_observers)

@@ -4,8 +4,8 @@ The settings have the defaults; `user_quotas` has exceptions. Defaults do not ap
 the `system` user of single-user mode; an exception applies to whoever it was made for.
 
 Pending items of all queues count, as clients choose the names of queues. Images and videos of the current day (UTC) are
-counted without intermediates and uploads. What pending items will produce is not counted, and deleted images do not
-count any more.
+counted without intermediates and uploads; those are recognized by their origin, as users change categories. What pending
+items will produce is not counted, and deleted images do not count any more.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from invokeclone.kit.errors import TooMany
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
-from invokeclone.tables import day_counts, session_queue, user_quotas, users
+from invokeclone.tables import images, session_queue, user_quotas, users, videos
 from invokeclone.users.schemas import QuotaDTO, QuotaState
-from invokeclone.users.store import UserNotFound
+from invokeclone.users.store import SYSTEM_ID, UserNotFound
 
 QuotaName = Literal["pending_items", "images_per_day"]
 QUOTAS: tuple[QuotaName, ...] = get_args(QuotaName)
@@ -72,15 +72,26 @@ _PENDING = PreparedStatement(
         session_queue.c.user_id == parameter("user_id"),
     )
 )
-_UPLOADED: ColumnElement[str] = literal_column("'user'")
-"""The category of uploads."""
-_IMAGES = PreparedStatement(
-    select(func.coalesce(func.sum(day_counts.c.number), 0)).where(
-        day_counts.c.created_date == parameter("date"),
-        day_counts.c.user_id == parameter("user_id"),
-        day_counts.c.category != _UPLOADED,
-    )
-)
+
+
+def _count_of_day(*, accounts: bool) -> PreparedStatement:
+    """Return the statement that counts a user's results since `date`; the indexes by user are those of accounts."""
+    counts = []
+    for table, origin in ((images, images.c.image_origin), (videos, videos.c.video_origin)):
+        conditions: list[ColumnElement[bool]] = [
+            table.c.user_id == parameter("user_id"),
+            table.c.is_intermediate == literal_column("0"),
+            table.c.created_at >= parameter("date"),
+            origin == literal_column("'internal'"),
+        ]
+        if accounts:
+            conditions += [table.c.user_id != literal_column("'system'")]
+            conditions += [table.c.starred.in_([literal_column("0"), literal_column("1")])]
+        counts.append(select(func.count()).select_from(table).where(*conditions).scalar_subquery())
+    return PreparedStatement(select(counts[0] + counts[1]))
+
+
+_OF_ACCOUNT, _OF_SYSTEM = _count_of_day(accounts=True), _count_of_day(accounts=False)
 
 
 async def allowance(
@@ -149,6 +160,7 @@ async def _measure(source: Source, name: QuotaName, user_id: str) -> int:
     if name == "pending_items":
         row = await _PENDING.first(source, user_id=user_id)
     else:
-        row = await _IMAGES.first(source, user_id=user_id, date=now()[:10])
+        statement = _OF_SYSTEM if user_id == SYSTEM_ID else _OF_ACCOUNT
+        row = await statement.first(source, user_id=user_id, date=now()[:10])
     assert row
     return int(row[0])

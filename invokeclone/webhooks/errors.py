@@ -1,6 +1,8 @@
 """Errors of webhooks."""
 
-from invokeclone.kit.errors import BadRequest, Forbidden, NotFound
+from typing import ClassVar
+
+from invokeclone.kit.errors import BadRequest, Forbidden, NotFound, TooMany
 
 
 class WebhookNotFound(NotFound):
@@ -22,3 +24,12 @@ class TooManyWebhooks(BadRequest):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"a user may have at most {limit} webhooks (setting limits.webhooks): delete some first")
+
+
+class TooManyTests(TooMany):
+    """Too many tests of webhooks are running."""
+
+    headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
+
+    def __init__(self, limit: int, whose: str) -> None:
+        super().__init__(f"{limit} tests of {whose} are running; try again when they have ended")

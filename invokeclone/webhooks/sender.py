@@ -6,23 +6,26 @@ that has got it already recognizes its id. An event therefore arrives at least o
 """
 
 import asyncio
-import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from invokeclone.downloads.web import WebClient
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.metrics import MetricValues
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.prepared_statements import without_nul
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import after, now
 from invokeclone.webhooks import outbox, signing, store
+from invokeclone.webhooks.errors import TooManyTests
 from invokeclone.webhooks.metrics import ATTEMPTS
 from invokeclone.webhooks.schemas import WebhookTestResult
-from invokeclone.webhooks.store import ClaimedDelivery
+from invokeclone.webhooks.store import ClaimedDelivery, DueDelivery
 
 TIMEOUT_S = 15.0
 LEASE_S = 60.0
@@ -33,12 +36,15 @@ LONGEST_RETRY_AFTER_S = 24 * 3600.0
 DISABLE_AFTER_S = 3 * 24 * 3600.0
 KEPT_S = 7 * 24 * 3600.0
 """How long finished deliveries are kept."""
-PURGE_INTERVAL_S = 3600.0
+CLEANUP_INTERVAL_S = 3600.0
 POLL_S = 10.0
-CONCURRENT_ATTEMPTS = 8
+CONCURRENT_ATTEMPTS = 32
 CONCURRENT_PER_WEBHOOK = 2
-"""So that a slow receiver leaves attempts to the others."""
-CONCURRENT_TESTS = 4
+CONCURRENT_PER_USER = 8
+CONCURRENT_FAILING = 16
+"""Attempts at webhooks whose last attempt failed. These limits leave attempts to the others if receivers are slow."""
+CONCURRENT_TESTS = 16
+CONCURRENT_TESTS_PER_USER = 2
 LONGEST_ERROR = 500
 GONE = 410
 
@@ -53,29 +59,68 @@ class AttemptResult(NamedTuple):
     retry_after: float | None = None
 
 
+class _Usage:
+    """What of the limits of concurrent attempts is used."""
+
+    def __init__(self, running: Iterable[DueDelivery]) -> None:
+        self._webhooks: Counter[str] = Counter()
+        self._users: Counter[str] = Counter()
+        self.failing = 0
+        for due in running:
+            self._count(due)
+
+    def _count(self, due: DueDelivery) -> None:
+        self._webhooks[due.webhook_id] += 1
+        self._users[due.user_id] += 1
+        self.failing += due.failing_since is not None
+
+    @property
+    def busy_webhooks(self) -> list[str]:
+        """The webhooks at which no more attempts may be started."""
+        return [webhook_id for webhook_id, number in self._webhooks.items() if number >= CONCURRENT_PER_WEBHOOK]
+
+    @property
+    def busy_users(self) -> list[str]:
+        """The users for whom no more attempts may be started."""
+        return [user_id for user_id, number in self._users.items() if number >= CONCURRENT_PER_USER]
+
+    def add(self, due: DueDelivery) -> bool:
+        """Count an attempt if it may be started, and return whether it may."""
+        is_allowed = (
+            self._webhooks[due.webhook_id] < CONCURRENT_PER_WEBHOOK
+            and self._users[due.user_id] < CONCURRENT_PER_USER
+            and (due.failing_since is None or self.failing < CONCURRENT_FAILING)
+        )
+        if is_allowed:
+            self._count(due)
+        return is_allowed
+
+
 class WebhookSender:
     """The deliveries of one server. Call `start`, and `stop` at the end; `wake` when there may be something to send."""
 
     def __init__(self, resources: Resources, *, poll_s: float = POLL_S, first_delay_s: float = FIRST_DELAY_S) -> None:
         """Create without starting; `first_delay_s` is the delay before the second attempt."""
         self._resources = resources
-        self._poll_s, self._first_delay_s = poll_s, first_delay_s
+        self._first_delay_s = first_delay_s
         self.web = WebClient(resources.settings, webhooks=True)
         self.numbers = MetricValues((ATTEMPTS,))
-        self._wake = asyncio.Event()
-        self._loop_task: asyncio.Task[None] | None = None
-        self._attempts: dict[asyncio.Task[None], ClaimedDelivery] = {}
-        self._tests = asyncio.Semaphore(CONCURRENT_TESTS)
-        self._next_purge = 0.0
+        failure = "cannot read the deliveries of webhooks"
+        self._loop = PeriodicTask("read_deliveries", self._run_once, poll_s, failure=failure, logger=_log)
+        self._attempts: dict[asyncio.Task[None], tuple[DueDelivery, ClaimedDelivery]] = {}
+        self._tests: Counter[str] = Counter()
+        """Number of running tests by user."""
+        self._next_cleanup = 0.0
 
     async def start(self) -> None:
         """Begin to send, also what an earlier server left."""
-        self._loop_task = asyncio.create_task(self._run(), name="webhooks")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop sending; deliveries whose attempts are interrupted are due at once for the next server."""
-        interrupted = list(self._attempts.values())
-        tasks = [*self._attempts, *([self._loop_task] if self._loop_task else [])]
+        await self._loop.stop()
+        interrupted = [claimed for _, claimed in self._attempts.values()]
+        tasks = list(self._attempts)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -85,69 +130,75 @@ class WebhookSender:
 
     def wake(self) -> None:
         """Check for deliveries now."""
-        self._wake.set()
+        self._loop.wake()
 
-    async def test(self, url: str, secret: str) -> WebhookTestResult:
-        """Send a test event once."""
+    async def test(self, user_id: str, url: str, secret: str) -> WebhookTestResult:
+        """Send a test event of a user once. Raises TooManyTests."""
+        if self._tests[user_id] >= CONCURRENT_TESTS_PER_USER:
+            raise TooManyTests(CONCURRENT_TESTS_PER_USER, "yours")
+        if self._tests.total() >= CONCURRENT_TESTS:
+            raise TooManyTests(CONCURRENT_TESTS, "all users")
         data = {"message": "This is a test of the webhook."}
         body = outbox.write_body("webhook_test", data)
-        async with self._tests:
+        self._tests[user_id] += 1
+        try:
             result = await self._post(url, secret, outbox.new_id(), body)
+        finally:
+            self._tests -= Counter({user_id: 1})
         return WebhookTestResult(delivered=result.error is None, response_status=result.status, error=result.error)
 
     # The loop
 
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                while await self._start_due():
-                    pass
-                await self._purge()
-            except Exception:  # noqa: BLE001  (logged; the next round tries again)
-                _log.exception("cannot read the deliveries of webhooks; trying again in %s s", self._poll_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._wake.wait()
+    async def _run_once(self) -> None:
+        while await self._start_due():
+            pass
+        await self._clean_up()
 
     async def _start_due(self) -> bool:
         """Start attempts as far as allowed; return whether there may be more to start."""
         free = CONCURRENT_ATTEMPTS - len(self._attempts)
         if free <= 0:
             return False
-        running = Counter(delivery.webhook_id for delivery in self._attempts.values())
-        busy = [webhook_id for webhook_id, number in running.items() if number >= CONCURRENT_PER_WEBHOOK]
-        due = await store.list_due(self._resources.database, busy, free)
-        startable = []
-        for delivery_id, due_at, webhook_id in due:
-            running[webhook_id] += 1
-            if running[webhook_id] <= CONCURRENT_PER_WEBHOOK:
-                startable.append((delivery_id, due_at))
+        usage = _Usage(due for due, _ in self._attempts.values())
+        listed = await store.list_due(
+            self._resources.database,
+            free,
+            busy_webhooks=usage.busy_webhooks,
+            busy_users=usage.busy_users,
+            failing=usage.failing < CONCURRENT_FAILING,
+        )
+        startable = [due for due in listed if usage.add(due)]
         if not startable:
             return False
 
-        async def claim(connection: Changes) -> list[ClaimedDelivery]:
+        async def claim(connection: Changes) -> list[tuple[DueDelivery, ClaimedDelivery | None]]:
             lease = after(LEASE_S)
-            claimed = [await store.claim(connection, delivery_id, due_at, lease) for delivery_id, due_at in startable]
-            return [delivery for delivery in claimed if delivery]
+            return [(due, await store.claim(connection, due.delivery_id, due.due_at, lease)) for due in startable]
 
-        for delivery in await self._resources.database.transact(claim):
-            task = asyncio.create_task(self._attempt(delivery), name=f"webhook {delivery.webhook_id}")
-            self._attempts[task] = delivery
-            task.add_done_callback(self._end_attempt)
+        for due, claimed in await self._resources.database.transact(claim):
+            if claimed is not None:
+                task = asyncio.create_task(self._attempt(claimed), name=f"webhook {claimed.webhook_id}")
+                self._attempts[task] = (due, claimed)
+                task.add_done_callback(self._end_attempt)
         return True
 
     def _end_attempt(self, task: asyncio.Task[None]) -> None:
-        delivery = self._attempts.pop(task)
+        _, delivery = self._attempts.pop(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the delivery %s has failed unexpectedly", delivery.delivery_id, exc_info=error)
         self.wake()
 
-    async def _purge(self) -> None:
-        if time.monotonic() < self._next_purge:
+    async def _clean_up(self) -> None:
+        """Delete old deliveries, and correct those that were postponed when the clock was ahead; once in a while."""
+        if time.monotonic() < self._next_cleanup:
             return
-        self._next_purge = time.monotonic() + PURGE_INTERVAL_S
-        await self._resources.database.transact(lambda connection: store.purge(connection, after(-KEPT_S)))
+
+        async def clean_up(connection: Changes) -> None:
+            await store.purge(connection, after(-KEPT_S))
+            await store.advance(connection, after(2 * LONGEST_RETRY_AFTER_S))
+
+        await self._resources.database.transact(clean_up)
+        self._next_cleanup = time.monotonic() + CLEANUP_INTERVAL_S
 
     # One attempt
 
@@ -160,15 +211,16 @@ class WebhookSender:
             _log.info("the webhook %s: %s (%s)", delivery.webhook_id, result.error, kind, extra=extra)
 
     async def _post(self, url: str, secret: str, delivery_id: str, text: str) -> AttemptResult:
-        body = text.encode()
-        headers = {
-            "Content-Type": "application/json",
-            **signing.headers(secret, delivery_id, int(time.time()), body),
-        }
         try:
+            body = text.encode()
+            signature = signing.headers(secret, delivery_id, int(time.time()), body)
+            headers = {"Content-Type": "application/json", **signature}
             response = await self.web.post(url, body, headers, timeout_s=TIMEOUT_S)
         except InvokeCloneError as error:
-            return AttemptResult(None, str(error)[:LONGEST_ERROR])
+            return AttemptResult(None, without_nul(str(error))[:LONGEST_ERROR])
+        except Exception as error:  # noqa: BLE001  (an attempt that is not recorded would be repeated without end)
+            _log.exception("the delivery %s could not be sent", delivery_id)
+            return AttemptResult(None, f"an internal error: {type(error).__name__}")
         if 200 <= response.status < 300:  # noqa: PLR2004  (successful statuses)
             return AttemptResult(response.status, None)
         return AttemptResult(response.status, f"the response has the status {response.status}", response.retry_after)

@@ -19,7 +19,7 @@ from invokeclone.webhooks.sender import WebhookSender
 
 async def create(resources: Resources, sender: WebhookSender, request: WebhookRequest, user: User) -> CreatedWebhook:
     """Create a webhook. Raises AddressRefused and TooManyWebhooks."""
-    await sender.web.check_address(request.url)
+    sender.web.check_address(request.url)
     secret, limit = signing.new_secret(), resources.settings.limits.webhooks
 
     async def add(connection: Changes) -> Webhook:
@@ -61,9 +61,9 @@ async def enable(resources: Resources, webhook_id: str, user: User) -> Webhook:
 
 
 async def test(resources: Resources, sender: WebhookSender, webhook_id: str, user: User) -> WebhookTestResult:
-    """Send a test event to a webhook once. Raises WebhookNotFound and NotYourWebhook."""
+    """Send a test event to a webhook once. Raises WebhookNotFound, NotYourWebhook and TooManyTests."""
     webhook = await get(resources.database, webhook_id, user)
-    return await sender.test(webhook.url, await store.get_secret(resources.database, webhook_id))
+    return await sender.test(user.user_id, webhook.url, await store.get_secret(resources.database, webhook_id))
 
 
 async def list_deliveries(source: Source, webhook_id: str, user: User) -> list[WebhookDelivery]:

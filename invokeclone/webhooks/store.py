@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, literal_column, or_, select, update
 
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
@@ -15,6 +15,8 @@ from invokeclone.webhooks.errors import WebhookNotFound
 from invokeclone.webhooks.schemas import Webhook, WebhookDelivery, WebhookRequest
 
 LISTED_DELIVERIES = 100
+_ALWAYS, _NEVER = "9999", ""
+"""Times after and before all others."""
 
 _hooks, _deliveries = webhooks.c, webhook_deliveries.c
 _HOOK = tuple(_hooks[name] for name in Webhook.model_fields)
@@ -143,6 +145,16 @@ async def note_failure(connection: Changes, webhook_id: str) -> str | None:
 # Deliveries
 
 
+class DueDelivery(NamedTuple):
+    """A delivery that can be claimed, and whose turn it is."""
+
+    delivery_id: str
+    due_at: str
+    webhook_id: str
+    user_id: str
+    failing_since: str | None
+
+
 class ClaimedDelivery(NamedTuple):
     """A delivery that this server attempts, with what it needs; `attempts` includes this one and is its fence."""
 
@@ -162,11 +174,18 @@ _OF_HOOK_NEWEST = PreparedStatement(
     .limit(LISTED_DELIVERIES)
 )
 _DUE = PreparedStatement(
-    select(_deliveries.delivery_id, _deliveries.due_at, _deliveries.webhook_id)
+    select(
+        *(_deliveries[name] for name in ("delivery_id", "due_at", "webhook_id")), _hooks.user_id, _hooks.failing_since
+    )
+    .join(webhooks, _hooks.webhook_id == _deliveries.webhook_id)
+    .join(users, users.c.user_id == _hooks.user_id)
     .where(
         _deliveries.due_at.is_not(None),
         _deliveries.due_at <= parameter("at"),
-        _deliveries.webhook_id.not_in(members("busy")),
+        _deliveries.webhook_id.not_in(members("busy_webhooks")),
+        _hooks.user_id.not_in(members("busy_users")),
+        or_(_hooks.failing_since.is_(None), _hooks.failing_since < parameter("failing_before")),
+        users.c.is_active == literal_column("1"),
     )
     .order_by(_deliveries.due_at)
     .limit(parameter("count"))
@@ -200,15 +219,33 @@ _PURGE = PreparedStatement(
 )
 
 
+_ADVANCE = PreparedStatement(
+    update(webhook_deliveries).where(_deliveries.due_at > parameter("latest")).values(due_at=parameter("at"))
+)
+
+
 async def list_deliveries(source: Source, webhook_id: str) -> list[WebhookDelivery]:
     """Return the newest deliveries of a webhook."""
     rows = await _OF_HOOK_NEWEST.rows(source, webhook_id=webhook_id)
     return [WebhookDelivery(**dict(zip(WebhookDelivery.model_fields, row, strict=True))) for row in rows]
 
 
-async def list_due(source: Source, busy: Iterable[str], count: int) -> list[tuple[str, str, str]]:
-    """Return id, time and webhook of deliveries that are due, the longest due first, without those of busy webhooks."""
-    return [(row[0], row[1], row[2]) for row in await _DUE.rows(source, at=now(), busy=json_list(busy), count=count)]
+async def list_due(
+    source: Source,
+    count: int,
+    *,
+    busy_webhooks: Iterable[str] = (),
+    busy_users: Iterable[str] = (),
+    failing: bool = True,
+) -> list[DueDelivery]:
+    """Return deliveries of active users that are due, the longest due first; without those of busy webhooks and users.
+
+    `failing` is whether those of webhooks whose last attempt failed are among them.
+    """
+    at = now()
+    busy = {"busy_webhooks": json_list(busy_webhooks), "busy_users": json_list(busy_users)}
+    rows = await _DUE.rows(source, at=at, failing_before=_ALWAYS if failing else _NEVER, count=count, **busy)
+    return [DueDelivery(*row) for row in rows]
 
 
 async def claim(connection: Changes, delivery_id: str, due_at: str, lease: str) -> ClaimedDelivery | None:
@@ -243,6 +280,11 @@ async def count_pending(source: Source) -> int:
     row = await _PENDING.first(source)
     assert row
     return int(row[0])
+
+
+async def advance(connection: Changes, latest: str) -> None:
+    """Attempt now what is due after `latest`: it was postponed when the clock was ahead."""
+    await _ADVANCE.rows(connection, latest=latest, at=now())
 
 
 async def purge(connection: Changes, before: str) -> None:

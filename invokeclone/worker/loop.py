@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from invokeclone.kit import log
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.queue.claims import ItemError
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.missing import advice
@@ -147,7 +148,10 @@ class Loop:
 
     async def run(self) -> None:
         """Run until stopped or drained."""
-        heartbeat_task = asyncio.create_task(self._send_heartbeats(), name="heartbeat")
+        heartbeats = PeriodicTask(
+            "send_heartbeats", self._send_heartbeat, HEARTBEAT_S, failure="cannot check the running item", logger=_log
+        )
+        heartbeats.start()
         try:
             while not (self._stopping.is_set() or self._draining):
                 try:
@@ -156,7 +160,7 @@ class Loop:
                     _log.exception("unexpected error in the worker's loop")
                     await self._pause(PAUSE_AFTER_ERROR_S)
         finally:
-            heartbeat_task.cancel()
+            await heartbeats.stop()
             self._thread.shutdown(wait=False)
 
     async def _run_next(self) -> None:
@@ -228,17 +232,15 @@ class Loop:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _send_heartbeats(self) -> None:
-        """Send heartbeats, and interrupt the item if its row is no longer in progress, in case a cancel was lost."""
-        while True:
-            self._heartbeat_sink.heartbeat(self.item_id)
-            await asyncio.sleep(HEARTBEAT_S)
-            current = self._current
-            if current is None or current.canceled.is_set():
-                continue
-            with contextlib.suppress(*TRANSIENT_ERRORS):
-                if not await self._queue.is_running(current.item):
-                    self._interrupt(current)
+    async def _send_heartbeat(self) -> None:
+        """Send a heartbeat, and interrupt the item if its row is no longer in progress, in case a cancel was lost."""
+        self._heartbeat_sink.heartbeat(self.item_id)
+        current = self._current
+        if current is None or current.canceled.is_set():
+            return
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            if not await self._queue.is_running(current.item):
+                self._interrupt(current)
 
 
 _OUT_OF_MEMORY_HINT = (

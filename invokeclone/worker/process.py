@@ -21,6 +21,7 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process import processes
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
@@ -133,6 +134,10 @@ class Process:
             self._link.measure = measurement.measure
         runner = SessionRunner(self._tools, make_context, self._link.stopping, measurement.add)
         self._loop = Loop(queue, runner, self._link)
+        failure = "cannot drop idle models"
+        self._expiry = PeriodicTask(
+            "expire_models", self._expire_models, IDLE_CHECK_S, failure=failure, logger=_log, at_once=False
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._reason: str | None = None
 
@@ -141,7 +146,7 @@ class Process:
         self._events.add_signal_handler(signal.SIGTERM, self._end, "SIGTERM")
         self._reader.start(self._on_message, self._on_link_closed)
         self._tools.engine.warm_up(self._report_devices)
-        self._start(self._expire_models())
+        self._expiry.start()
         self._link.ready(self._device, [{"device": "cpu", "name": "CPU"}] if self._device == "cpu" else None)
         await self._loop.run()
         if self._reason is None:
@@ -161,10 +166,8 @@ class Process:
 
     async def _expire_models(self) -> None:
         """Drop models after the configured idle time; in a thread, as a model load may hold the cache's lock."""
-        while True:
-            await asyncio.sleep(IDLE_CHECK_S)
-            if self._tools.engine.may_expire and self._loop.item_id is None:
-                await in_thread(self._tools.engine.expire)
+        if self._tools.engine.may_expire and self._loop.item_id is None:
+            await in_thread(self._tools.engine.expire)
 
     def _on_message(self, message: Message) -> None:
         """Pass a message from the reader thread to the event loop."""

@@ -8,7 +8,7 @@ from invokeclone.queue import claims, copying, leases
 from invokeclone.queue import outbox as events
 from invokeclone.queue import store as items
 from invokeclone.queue.outbox import UserBatch
-from invokeclone.tables import day_counts, users, webhook_deliveries, webhooks
+from invokeclone.tables import images, users, videos, webhook_deliveries, webhooks
 from invokeclone.users import quotas, worker_tokens
 from invokeclone.webhooks import outbox, store
 from invokeclone.webhooks.schemas import WebhookRequest
@@ -75,10 +75,15 @@ async def deliveries(run: Calls) -> None:
         row | {"delivery_id": "d2", "webhook_id": "w3", "due_at": EARLIER},
         row | {"delivery_id": "d3", "webhook_id": "w1", "due_at": FAR},
         row | {"delivery_id": "d4", "webhook_id": "w1", "delivered_at": AT},
+        row | {"delivery_id": "d5", "webhook_id": "w2", "due_at": DUE},
     )
-    await run(store.list_due, [], 9)
-    await run(store.list_due, ["w1"], 9)
-    await run(store.list_due, [], 1)
+    await run(store.list_due, 9)
+    await run(store.list_due, 9, busy_webhooks=["w1"])
+    await run(store.list_due, 9, busy_users=["ann"])
+    await run(store.list_due, 1)
+    await run(store.note_failure, "w3")
+    for failing in (True, False):
+        await run(store.list_due, 9, failing=failing)
     await run(store.claim, "d1", "wrong", FAR)
     first = await run(store.claim, "d1", DUE, FAR)
     await run(store.claim, "d1", DUE, FAR)
@@ -92,6 +97,7 @@ async def deliveries(run: Calls) -> None:
     await run(outbox.add, ["w3"], "batch_done", {"é": 1})
     await run(store.count_pending)
     await run(store.purge, LATER)
+    await run(store.advance, DUE)
     await run(store.list_deliveries, "w1")
     await run(store.disable, "w3", "why")
     await run(store.count_pending)
@@ -130,12 +136,19 @@ async def quotas_of_users(run: Calls) -> None:
     await add(run, runs=1, user=BOB, queue="other", batch_id="x")
     settings = run.resources.settings
     limited = settings.model_copy(update={"max_pending_items_per_user": 5, "max_images_per_user_per_day": 9})
-    today = items.now()[:10]
-    await run.insert(
-        day_counts,
-        {"created_date": today, "user_id": "ann", "kind": "image", "category": "general", "number": 4},
-        {"created_date": today, "user_id": "ann", "kind": "image", "category": "user", "number": 40},
-    )
+    shared = {"width": 8, "height": 8, "created_at": items.now()}
+    for user_id in ("ann", "system"):
+        image = shared | {"image_origin": "internal", "image_category": "general", "user_id": user_id}
+        await run.insert(
+            images,
+            image | {"image_name": f"{user_id}1"},
+            image | {"image_name": f"{user_id}2", "image_category": "user", "starred": True},
+            image | {"image_name": f"{user_id}3", "image_origin": "external"},
+            image | {"image_name": f"{user_id}4", "is_intermediate": True},
+            image | {"image_name": f"{user_id}5", "created_at": AT},
+        )
+        video = {"video_origin": "internal", "video_category": "general", "duration": 1.0, "user_id": user_id}
+        await run.insert(videos, shared | video | {"video_name": f"{user_id}6"})
     for chosen in (settings, limited):
         for user_id in ("ann", "bob", "eve", "system"):
             await run(quotas.get, chosen, user_id)

@@ -2,7 +2,6 @@
 
 import os
 import socketserver
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from invokeclone.custom_nodes import sources
 from invokeclone.custom_nodes.sources import SourceError, fetch
 from invokeclone.kit.config.settings import Settings
+from tests.certificates import self_signed
 
 
 class Repositories(BaseHTTPRequestHandler):
@@ -59,21 +59,8 @@ class Server(socketserver.ThreadingTCPServer):
 @pytest.fixture
 def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
     """Serve a repository `pack` over https from this machine; returns the address and the requests that came."""
-    key, certificate, folder = tmp_path / "key.pem", tmp_path / "cert.pem", tmp_path / "served"
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    subprocess.run([*command, "-keyout", key, "-out", certificate, *names], check=True, capture_output=True)
+    folder = tmp_path / "served"
+    certificate, context = self_signed(tmp_path, "IP:127.0.0.1")
     (folder / "pack").mkdir(parents=True)
     (folder / "pack" / "__init__.py").write_text("x = 1\n")
     identity = ["-c", "user.name=x", "-c", "user.email=x@x"]
@@ -81,8 +68,6 @@ def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tu
         subprocess.run(["git", *identity, *arguments], cwd=folder / "pack", check=True, capture_output=True)
     handler = type("Handler", (Repositories,), {"folder": folder, "asked": []})
     server = Server(("127.0.0.1", 0), handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

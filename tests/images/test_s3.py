@@ -329,7 +329,8 @@ async def test_deletions_during_an_outage_are_made_up_for(
     outages.arm(1, forever=True)
     await service.delete(resources, name)
     assert stored() == keys_of(name)
-    settling = asyncio.create_task(intent_log.settle_regularly(resources, 0.01))
+    settling = intent_log.regular_settling(resources, 0.01)
+    settling.start()
     async with asyncio.timeout(30):
         while outages.count < 2:  # in vain
             await asyncio.sleep(0.01)
@@ -337,8 +338,7 @@ async def test_deletions_during_an_outage_are_made_up_for(
         outages.arm(0)
         while list(intent_log.folder(resources.settings).glob("*")):
             await asyncio.sleep(0.01)
-    settling.cancel()
-    await asyncio.wait([settling])
+    await settling.stop()
     assert stored() == set()
 
 

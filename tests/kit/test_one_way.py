@@ -166,6 +166,7 @@ NETWORK = ("aiohttp", "httpx", "requests", "urllib3", "urllib.request", "http.cl
 CONNECTING = {"asyncio.open_connection", "asyncio.open_unix_connection"}
 MAY_USE_THE_NETWORK = {
     "downloads/web.py": "the way out: addresses checked, proxy, tokens, limits",
+    "downloads/proxy.py": "the part of the way out that leads through the proxy; asks for the addresses of names",
     "cli/serve.py": "listens; opens no connection",
     "server/http/origins.py": "asks for this machine's names; opens no connection",
     "server/http/websocket_protocol.py": "the server's end of websockets; opens no connection",

@@ -1,6 +1,7 @@
 """Moving pending items: any move by priorities alone, users among their own, the events and the answers to mistakes."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -93,6 +94,31 @@ async def test_users_move_items_among_their_own(resources: Resources, add: Any) 
     assert await store.list_pending(resources.database, "default") == [b2, a2, b1, a3, a1]
     taken = [await claims.claim(resources, "cpu") for _ in range(5)]
     assert [item.item_id for item in taken if item] == [b2, a2, b1, a3, a1]
+
+
+async def test_users_prepend_batches_to_their_own_items_in_fifo_order(resources: Resources, make: Any) -> None:
+    """With fair turns, priorities order a user's items only, so that nobody is overtaken."""
+    for mode, ends in (
+        ("FIFO", ["b1", "a2", "b2", "a3", "a1", "a4"]),
+        ("round_robin", ["a2", "a3", "b1", "a1", "b2", "a4"]),
+    ):
+        resources = replace(resources, settings=resources.settings.model_copy(update={"session_queue_mode": mode}))
+        names = {}
+
+        async def add(user: User, *labels: str, prepend: bool = False) -> None:
+            batch = Batch.model_validate(make.batch(runs=len(labels)))
+            result = await service.enqueue(resources, mode, batch, prepend=prepend, user=user)  # noqa: B023
+            names.update(zip(result.item_ids[::-1], labels, strict=True))  # noqa: B023
+            assert (result.priority > 0) == prepend
+
+        await add(BOB, "b1")
+        await add(ALICE, "a1")
+        await add(BOB, "b2")
+        await add(ALICE, "a4")
+        await add(ALICE, "a2", "a3", prepend=True)
+        assert [names[item_id] for item_id in await store.list_pending(resources.database, mode)] == ends
+        await add(ADMIN, "x", prepend=True)
+        assert names[(await store.list_pending(resources.database, mode))[0]] == "x"
 
 
 async def test_clients_are_notified_of_a_new_order(resources: Resources, add: Any, events: Any) -> None:

@@ -343,6 +343,13 @@ async def test_unstartable_worker_command_fails_its_items(settings: Settings) ->
     assert "cannot be started" in orphans.failed[0][1]
 
 
+async def test_an_unexpected_error_of_a_start_does_not_stop_restarts(settings: Settings) -> None:
+    settings = settings.model_copy(update={"pytorch_cuda_alloc_conf": "\0"})
+    async with running_supervisor(settings) as (supervisor, _bus, orphans):
+        await until(lambda: len(orphans.failed) == 2)
+        assert supervisor.workers[0].failure == "the worker for cpu cannot be run: ValueError: embedded null byte"
+
+
 async def test_stop_ends_the_worker_cleanly(settings: Settings, notes: Callable[[], list[str]]) -> None:
     async with running_supervisor(settings) as (supervisor, _bus, orphans):
         await supervisor.ready(30)

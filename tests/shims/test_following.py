@@ -111,7 +111,7 @@ async def test_nothing_is_read_without_followers(follower: BatchFollower, resour
     await finish(resources)
     await asyncio.sleep(0.02)
     assert (watcher.events, watcher.looks) == ([], [])
-    assert follower._task is None
+    assert "follow_batches" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
 async def test_bus_is_subscribed_only_while_there_are_followers(resources: Resources) -> None:

@@ -1,11 +1,12 @@
 """Quotas of users: defaults and exceptions, who is exempt, what counts as used, and the routes of administrators."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import insert, text, update
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
@@ -92,6 +93,48 @@ async def test_images_of_today_count_without_intermediates_and_uploads(database:
     with pytest.raises(DailyQuotaReached, match="at most 2 images per day") as caught:
         await allowed(database, settings, alice.user_id)
     assert 0 < int(caught.value.headers["Retry-After"]) <= 86_400
+
+
+async def test_changed_categories_and_stars_change_no_quota(database: Database, limited: Limited) -> None:
+    alice = await account(database, "alice")
+    await add_images(database, alice.user_id, "a.png", "b.png")
+    await add_images(database, alice.user_id, "c.png", image_origin="external")  # uploaded to the gallery
+    for changes in ({"image_category": "user"}, {"starred": True}):
+        async with database.write() as connection:
+            await connection.execute(update(images).where(images.c.image_name != "b.png").values(**changes))
+        for user_id, used in ((alice.user_id, 2), ("bob", 0), (SYSTEM_ID, 0)):
+            assert await quotas._measure(database, "images_per_day", user_id) == used
+
+
+async def test_a_day_begins_at_midnight_utc(
+    database: Database, limited: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await account(database, "alice")
+    for user_id in (alice.user_id, SYSTEM_ID):
+        for time in ("2026-03-28 23:59:59.999", "2026-03-29 00:00:00.000", "2026-03-29 23:59:59.999"):
+            await add_images(database, user_id, f"{user_id}{time}.png", created_at=time)
+    for moment, used in (
+        ("2026-03-29 00:00:00.000", 2),
+        ("2026-03-29 23:59:59.999", 2),
+        ("2026-03-30 00:00:00.000", 0),
+    ):
+        monkeypatch.setattr(quotas, "now", lambda moment=moment: moment)
+        for user_id in (alice.user_id, SYSTEM_ID):
+            assert await quotas._measure(database, "images_per_day", user_id) == used
+    at = datetime(2026, 3, 29, 23, 59, 59, 900_000, tzinfo=UTC)
+    assert DailyQuotaReached(2, at).headers == {"Retry-After": "1"}
+
+
+@pytest.mark.sqlite("reads SQLite's plan of a query")
+@pytest.mark.parametrize(("statement", "index"), [(quotas._OF_ACCOUNT, "owned"), (quotas._OF_SYSTEM, "newest")])
+async def test_results_of_a_day_are_counted_with_an_index(database: Database, statement: Any, index: str) -> None:
+    sql, values = statement._compiled
+    async with database.read() as connection:
+        rows = await connection.execute(text(f"EXPLAIN QUERY PLAN {sql}"), values | {"user_id": "u", "date": "2026"})
+        plan = [row[3] for row in rows]
+    assert any(f"SEARCH images USING INDEX ix_images_{index} (" in step and "created_at>" in step for step in plan), (
+        plan
+    )
 
 
 async def test_unknown_users_have_no_quotas(database: Database, settings: Settings) -> None:

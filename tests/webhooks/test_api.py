@@ -1,5 +1,6 @@
 """Routes of webhooks: what users see and change, invalid requests, limits, tests and the list of deliveries."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -13,10 +14,11 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server.http import bodies, errors
 from invokeclone.users.current import identify
+from invokeclone.webhooks import sender as sender_module
 from invokeclone.webhooks.api import router
 from invokeclone.webhooks.sender import WebhookSender
 from tests.accounts import account
-from tests.webhooks.conftest import Hooks, Receiver
+from tests.webhooks.conftest import Hooks, Receiver, until
 
 Clients = dict[str, httpx.AsyncClient]
 
@@ -77,6 +79,8 @@ async def test_users_see_their_own_webhooks_and_administrators_all(clients: Clie
         ({"url": "ftp://example.com"}, 400, "not an HTTP(S) URL"),
         ({"url": "example.com"}, 400, "not an HTTP(S) URL"),
         ({"url": "http://[::1"}, 400, "not a valid URL"),
+        ({"url": "http://example.com/a b"}, 400, "a space or a control character"),
+        ({"url": "http://example.com/a\r\nX-Y: z"}, 400, "a space or a control character"),
         ({"url": "http://example.com:99999/"}, 400, "not a valid URL"),
         ({"url": "https://user:word@example.com"}, 400, "user name or password"),
         ({"url": ""}, 400, "not an HTTP(S) URL"),
@@ -115,6 +119,28 @@ async def test_a_test_is_sent_at_once_and_reports_the_response(clients: Clients,
         "error": "the response has the status 403",
     }
     assert [body["type"] for body in receiver.bodies] == ["webhook_test"] * 2
+
+
+async def test_slow_tests_of_a_user_do_not_hold_up_others(
+    clients: Clients, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver.held = {"/slow"}
+    slow = f"{(await create(clients['alice'], url=receiver.url('/slow')))['webhook_id']}/test"
+    fast = f"{(await create(clients['bob'], url=receiver.url('/fast')))['webhook_id']}/test"
+    running = [asyncio.create_task(clients["alice"].post(slow)) for _ in range(sender_module.CONCURRENT_TESTS_PER_USER)]
+    await until(lambda: len(receiver.received) == len(running))
+    refused = await clients["alice"].post(slow)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+    assert "2 tests of yours are running" in refused.json()["detail"]
+    assert (await clients["bob"].post(fast)).json()["delivered"]
+    monkeypatch.setattr(sender_module, "CONCURRENT_TESTS", len(running))
+    refused = await clients["bob"].post(fast)
+    assert refused.status_code == 429
+    assert "2 tests of all users are running" in refused.json()["detail"]
+    receiver.go.set()
+    assert [answer.json()["delivered"] for answer in await asyncio.gather(*running)] == [True, True]
+    for client, path in ((clients["alice"], slow), (clients["bob"], fast)):
+        assert (await client.post(path)).json()["delivered"]
 
 
 async def test_deliveries_are_listed_and_a_disabled_webhook_is_enabled(

@@ -117,7 +117,8 @@ async def test_what_a_dead_server_claimed_is_sent_again_after_its_lease(
     hooks: Hooks, receiver: Receiver, start_sender: Any
 ) -> None:
     await hooks.emit(await hooks.add(receiver.url()))
-    ((delivery_id, due_at, _),) = await store.list_due(hooks.database, [], 9)
+    (due,) = await store.list_due(hooks.database, 9)
+    delivery_id, due_at = due.delivery_id, due.due_at
     lost = await hooks.database.transact(lambda changes: store.claim(changes, delivery_id, due_at, after(3600)))
     assert lost
     assert await hooks.database.transact(lambda changes: store.claim(changes, delivery_id, due_at, after(9))) is None
@@ -184,7 +185,7 @@ async def test_receivers_that_do_not_respond_time_out(
 async def test_private_addresses_are_not_connected_to(resources: Resources, url: str) -> None:
     settings = resources.settings.model_copy(update={"allow_private_webhook_urls": False})
     sender = WebhookSender(replace(resources, settings=settings))
-    result = await sender.test(url, signing.new_secret())
+    result = await sender.test("system", url, signing.new_secret())
     assert not result.delivered
     assert "set allow_private_webhook_urls" in (result.error or "")
 
@@ -198,7 +199,7 @@ async def test_names_that_resolve_to_private_addresses_are_not_connected_to(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     settings = resources.settings.model_copy(update={"allow_private_webhook_urls": False})
     sender = WebhookSender(replace(resources, settings=settings))
-    result = await sender.test(f"http://hooks.example.com:{receiver.port}/", signing.new_secret())
+    result = await sender.test("system", f"http://hooks.example.com:{receiver.port}/", signing.new_secret())
     await sender.web.close()
     assert not result.delivered
     assert "set allow_private_webhook_urls" in (result.error or "")

@@ -302,6 +302,11 @@ class InvokeAIAppConfig(BaseSettings):
     scan_models_on_startup: bool = Field(False, description="Look for unregistered models at startup.")
     allow_private_download_urls: bool = Field(False, description="Allow downloads from private addresses.")
     download_proxy: str | None = _optional("Proxy for downloads.")
+    download_proxy_resolves_names: SkipJsonSchema[bool] = Field(
+        default=False,
+        exclude=True,
+        description="Let `download_proxy` resolve host names. It must refuse private addresses itself.",
+    )
     allow_private_webhook_urls: SkipJsonSchema[bool] = Field(
         default=False, exclude=True, description="Allow webhooks at private addresses."
     )

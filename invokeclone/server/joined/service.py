@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from invokeclone.kit import log
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import leases
 from invokeclone.queue.bulk import JOINED
@@ -69,7 +71,10 @@ class JoinedWorkers:
             return
         link = joined.link
         assert link is not None
-        checking = asyncio.create_task(self._check_token(joined, link), name="worker token check")
+        check = functools.partial(self._check_token, joined, link)
+        failure = "cannot check the token of a worker"
+        checks = PeriodicTask("check_token", check, TOKEN_CHECK_S, failure=failure, logger=_log, at_once=False)
+        checks.start()
         connection = Connection(
             socket,
             joined,
@@ -80,7 +85,7 @@ class JoinedWorkers:
         try:
             await connection.serve(link)
         finally:
-            checking.cancel()
+            await checks.stop()
             self._disconnect(joined, link)
             await link.end(CLOSE_S)
 
@@ -187,10 +192,8 @@ class JoinedWorkers:
 
     async def _check_token(self, joined: JoinedWorker, link: JoinedLink) -> None:
         """Cut the worker off when the token is revoked or has expired, also one that sends nothing."""
-        while True:
-            await asyncio.sleep(TOKEN_CHECK_S)
-            if joined.link is link and not await self._is_admitted(joined):
-                return
+        if joined.link is link:
+            await self._is_admitted(joined)
 
     async def _is_admitted(self, joined: JoinedWorker) -> bool:
         """Return whether the token of a worker is still valid; if not, the worker is cut off."""

@@ -21,6 +21,7 @@ import orjson
 from invokeclone.kit import log
 from invokeclone.kit.errors import Conflict
 from invokeclone.kit.events import EVENTS, Bus, Event
+from invokeclone.kit.process.periodic import PeriodicTask
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -79,10 +80,11 @@ class PeerEvents:
         self._last_numbers: dict[str, int] = {}
         """Number of the last message of each other server: a message that was sent twice is passed on once."""
         self._unsent: collections.deque[bytes] = collections.deque()
-        self._has_unsent = asyncio.Event()
         self._is_sent = asyncio.Event()
         self._is_sent.set()
-        self._tasks: list[asyncio.Task[None]] = []
+        failure = "cannot exchange events with other servers"
+        self._sending = PeriodicTask("send_events", self._send, CHECK_S, failure=failure, logger=_log)
+        self._receiving = PeriodicTask("receive_events", self._receive, RECONNECT_S, failure=failure, logger=_log)
         self._is_reachable = True
         self.is_subscribed = asyncio.Event()
         """Set while events of other servers arrive."""
@@ -90,10 +92,8 @@ class PeerEvents:
     async def start(self) -> None:
         """Publish and receive from now on, as soon as Redis can be reached; wait for that for a moment."""
         self._bus.subscribe(self._enqueue, only_own=True)
-        self._tasks = [
-            asyncio.create_task(self._receive_all(), name="events received"),
-            asyncio.create_task(self._send_all(), name="events sent"),
-        ]
+        self._receiving.start()
+        self._sending.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.is_subscribed.wait(), CONNECT_TIMEOUT_S)
 
@@ -102,9 +102,8 @@ class PeerEvents:
         self._bus.unsubscribe(self._enqueue)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_sent.wait(), LAST_EVENTS_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._receiving.stop()
+        await self._sending.stop()
         for client in (self._publisher, self._subscriber):
             with contextlib.suppress(*self._errors):
                 await client.aclose()
@@ -115,24 +114,19 @@ class PeerEvents:
             return
         self._unsent.append(orjson.dumps([kind.name, payload]))
         self._is_sent.clear()
-        self._has_unsent.set()
+        self._sending.wake()
 
-    async def _send_all(self) -> None:
+    async def _send(self) -> None:
         """Publish in order, several events at once while the last ones are on their way."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_unsent.wait(), CHECK_S)
-            if not self._has_unsent.is_set():
-                await self._try_twice(self._publisher.ping)
-                continue
-            self._has_unsent.clear()
-            while self._unsent:
-                count = min(len(self._unsent), EVENTS_PER_MESSAGE)
-                events = b",".join(self._unsent.popleft() for _ in range(count))
-                number, sender = next(self._numbers), self._sender_id.encode()
-                message = b'{"from":"%s","number":%d,"events":[%s]}' % (sender, number, events)
-                await self._try_twice(functools.partial(self._publisher.publish, self._channel, message))
-            self._is_sent.set()
+        if not self._unsent:
+            await self._try_twice(self._publisher.ping)
+        while self._unsent:
+            count = min(len(self._unsent), EVENTS_PER_MESSAGE)
+            events = b",".join(self._unsent.popleft() for _ in range(count))
+            number, sender = next(self._numbers), self._sender_id.encode()
+            message = b'{"from":"%s","number":%d,"events":[%s]}' % (sender, number, events)
+            await self._try_twice(functools.partial(self._publisher.publish, self._channel, message))
+        self._is_sent.set()
 
     async def _try_twice(self, request: Callable[[], Awaitable[Any]]) -> None:
         """Send a request, again on a new connection if the present one was lost in the meantime."""
@@ -146,21 +140,19 @@ class PeerEvents:
                 self._is_reachable = self._is_reachable or self.is_subscribed.is_set()
                 return
 
-    async def _receive_all(self) -> None:
-        while True:
-            pubsub = self._subscriber.pubsub()
-            try:
-                await pubsub.subscribe(self._channel)
-                await self._receive(pubsub)
-            except self._errors as error:
-                self._report(error)
-            finally:
-                self.is_subscribed.clear()
-                with contextlib.suppress(*self._errors):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-            await asyncio.sleep(RECONNECT_S)
+    async def _receive(self) -> None:
+        pubsub = self._subscriber.pubsub()
+        try:
+            await pubsub.subscribe(self._channel)
+            await self._read(pubsub)
+        except self._errors as error:
+            self._report(error)
+        finally:
+            self.is_subscribed.clear()
+            with contextlib.suppress(*self._errors):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
 
-    async def _receive(self, pubsub: "PubSub") -> None:
+    async def _read(self, pubsub: "PubSub") -> None:
         """Deliver messages until the connection is lost; raises its error, TimeoutError if it does not answer."""
         is_checking = False
         while True:

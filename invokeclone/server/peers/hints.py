@@ -4,7 +4,6 @@ The rows have the state: a hint that is lost is made up for by the workers, whic
 item every second. Hints carry ids only.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import orjson
 from sqlalchemy.exc import SQLAlchemyError
 
 from invokeclone.kit import log
+from invokeclone.kit.process.periodic import PeriodicTask
 
 CHANNEL = "invokeclone_hints"
 TEXT_LIMIT = 7_000
@@ -45,51 +45,44 @@ class PeerHints:
         self._apply = apply
         self._sender_id = uuid4().hex
         self._unsent: list[Hint] = []
-        self._has_unsent = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._is_connected = True
+        expected = (SQLAlchemyError, OSError)
+        self._receiving = PeriodicTask(
+            "receive_hints",
+            self._listen,
+            RECONNECT_S,
+            failure="no hints of other servers",
+            logger=_log,
+            expected=expected,
+        )
+        self._sending = PeriodicTask(
+            "send_hints", self._send, None, failure="cannot send hints to other servers", logger=_log, expected=expected
+        )
 
     async def start(self) -> None:
         """Listen and send from now on."""
-        self._tasks = [
-            asyncio.create_task(self._listen(), name="hints received"),
-            asyncio.create_task(self._send_all(), name="hints sent"),
-        ]
+        self._receiving.start()
+        self._sending.start()
 
     async def stop(self) -> None:
         """Stop; hints that are not sent yet are dropped."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._receiving.stop()
+        await self._sending.stop()
 
     def share(self, hint: Hint) -> None:
         """Send a hint to the other servers soon. Never blocks."""
         if hint not in self._unsent[-1:]:  # many batches need one wake
             self._unsent.append(hint)
-        self._has_unsent.set()
+        self._sending.wake()
 
-    async def _send_all(self) -> None:
-        while True:
-            await self._has_unsent.wait()
-            self._has_unsent.clear()
-            hints, self._unsent = self._unsent, []
-            try:
-                await self._notifications.notify(CHANNEL, list(pack(self._sender_id, hints)))
-            except (SQLAlchemyError, OSError) as error:
-                _log.warning("cannot send hints to other servers: %s", error, extra={"action": "send_hints"})
+    async def _send(self) -> None:
+        hints, self._unsent = self._unsent, []
+        await self._notifications.notify(CHANNEL, list(pack(self._sender_id, hints)))
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                await self._notifications.listen(CHANNEL, self._receive, self._on_connect)
-            except (SQLAlchemyError, OSError) as error:
-                if self._is_connected:
-                    _log.warning("no hints of other servers: %s", error, extra={"action": "receive_hints"})
-                self._is_connected = False
-            await asyncio.sleep(RECONNECT_S)
+        await self._notifications.listen(CHANNEL, self._receive, self._on_connect)
 
     def _on_connect(self) -> None:
-        self._is_connected = True
+        self._receiving.note_success()
         self._apply({"kind": "wake"})  # a hint may have been lost
 
     def _receive(self, text: str) -> None:

@@ -1,12 +1,11 @@
 """The periodic task that renews the leases of this server's live workers and interrupts items whose lease is over."""
 
-import asyncio
-import contextlib
 import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from invokeclone.kit import log
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import leases
 from invokeclone.queue.store import LEASE_S
@@ -23,29 +22,23 @@ class LeaseKeeper:
         self._resources = resources
         self._supervisor = supervisor
         self._interval_s = interval_s
-        self._task: asyncio.Task[None] | None = None
+        self._task = PeriodicTask(
+            "renew_leases",
+            self.run_once,
+            interval_s,
+            failure="cannot renew or end leases",
+            logger=_log,
+            expected=(SQLAlchemyError, OSError),
+        )
         self._last_round_at: float | None = None
 
     async def start(self) -> None:
         """Start with an immediate run, for items whose server has died."""
-        self._task = asyncio.create_task(self._run(), name="leases")
+        self._task.start()
 
     async def stop(self) -> None:
         """Stop the task."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-            except (SQLAlchemyError, OSError) as error:
-                _log.warning("cannot renew leases: %s", error, extra={"action": "renew_leases"})
-            except Exception:  # noqa: BLE001  (without renewals other servers would interrupt this one's items)
-                _log.exception("leases could not be renewed or ended", extra={"action": "renew_leases"})
-            await asyncio.sleep(self._interval_s)
+        await self._task.stop()
 
     async def run_once(self) -> None:
         """Renew first: after this machine was suspended, the leases of its own live workers are over, too.

@@ -15,6 +15,7 @@ from uuid import uuid4
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import EVENTS, Bus
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.workers import NoWorkerRunning
 from invokeclone.server.supervision.hints import EVENTS_WITH_HINTS, Hints
 from invokeclone.server.supervision.launch import COMMAND, Backoff, start_process
@@ -62,6 +63,10 @@ class Supervisor:
         self.hardware: list[dict[str, str]] = []
         """The devices reported by the OS, used until a worker reports the ones it found."""
         self._tasks: set[asyncio.Task[None]] = set()
+        failure = "cannot check the workers for silence"
+        self._watch = PeriodicTask(
+            "watch_workers", self._replace_silent, SILENCE_LIMIT / 10, failure=failure, logger=_log, at_once=False
+        )
         self._stopping = asyncio.Event()
         self.hints = Hints(self._workers, settings.cancel_grace_s)
         self._requests = WorkerRequests(self._workers)
@@ -76,13 +81,14 @@ class Supervisor:
     async def start(self) -> None:
         """Start a worker per configured device; with `auto` the first worker reports the available devices."""
         self._bus.subscribe(self.hints.on_event, *EVENTS_WITH_HINTS, only_own=True)
-        self._task(self._watch(), "worker watch")
+        self._watch.start()
         for device in _devices(self._settings):
             self._add(device)
 
     async def stop(self) -> None:
         """Stop all workers, escalating to SIGKILL; none is left when this returns."""
         self._stopping.set()
+        await self._watch.stop()
         links = [worker.link for worker in self._workers if worker.link is not None]
         await asyncio.gather(*(link.end(self._grace_s) for link in links))
         for task in self._tasks:
@@ -104,7 +110,7 @@ class Supervisor:
         backoff = Backoff(self._first_delay, MAX_DELAY)
         while not self._stopping.is_set():
             started = time.monotonic()
-            reason = await self._serve(worker)
+            reason = await self._try_to_serve(worker)
             if self._stopping.is_set():
                 return
             expected, worker.killed_for = worker.killed_for is not None, None
@@ -118,6 +124,15 @@ class Supervisor:
             if not expected:
                 worker.failures, worker.failure = worker.failures + 1, reason
                 await asyncio.sleep(delay)
+
+    async def _try_to_serve(self, worker: Worker) -> str:
+        try:
+            return await self._serve(worker)
+        except Exception as error:  # noqa: BLE001  (the device must get a worker again whatever happens)
+            reason = f"the worker for {worker.device} cannot be run: {type(error).__name__}: {error}"
+            _log.exception("%s", reason, extra=worker.log_fields("start_worker"))
+            worker.mark_lost(reason)
+            return reason
 
     async def _serve(self, worker: Worker) -> str:
         """Run one process for the device until it ends; return the reason."""
@@ -146,15 +161,11 @@ class Supervisor:
             extra = worker.log_fields("fail_orphans")
             _log.exception("could not fail the items that the worker for %s was running", worker.device, extra=extra)
 
-    async def _watch(self) -> None:
+    async def _replace_silent(self) -> None:
         """Kill workers without a message for SILENCE_LIMIT seconds: their event loop is blocked."""
-        while True:
-            await asyncio.sleep(SILENCE_LIMIT / 10)
-            for worker in self._workers:
-                if worker.link is not None and time.monotonic() - worker.last_message_at > SILENCE_LIMIT:
-                    worker.kill(
-                        f"the worker for {worker.device} is replaced: it sent no message for {SILENCE_LIMIT:.0f} s"
-                    )
+        for worker in self._workers:
+            if worker.link is not None and time.monotonic() - worker.last_message_at > SILENCE_LIMIT:
+                worker.kill(f"the worker for {worker.device} is replaced: it sent no message for {SILENCE_LIMIT:.0f} s")
 
     # Workers of other machines
 

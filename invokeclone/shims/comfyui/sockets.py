@@ -6,6 +6,7 @@ and deleted prompts are closed too, and a client that was disconnected gets the 
 
 import asyncio
 import contextlib
+import functools
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from starlette.requests import HTTPConnection
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError, TooMany
 from invokeclone.kit.events import Event
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
@@ -206,19 +208,18 @@ class Clients:
             raise TooManySockets(f"you have {limit} connections open already (setting limits.comfyui_sockets)")
         await websocket.accept()
         socket = Socket()
-        tasks = [
-            asyncio.create_task(_send_frames(websocket, socket)),
-            asyncio.create_task(_check_access(websocket, check_access)),
-        ]
+        sender = asyncio.create_task(_send_frames(websocket, socket))
+        checks = _access_checks(websocket, check_access)
+        checks.start()
         try:
             await self._greet(socket, user, client_id)
             while (await websocket.receive())["type"] != "websocket.disconnect":
                 pass
         finally:
             self._disconnect(socket, user, client_id)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await checks.stop()
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
 
     async def _greet(self, socket: Socket, user: User, client_id: str) -> None:
         """Send a new client the queue's status, and follow its prompts that run or ended while it was disconnected.
@@ -302,18 +303,20 @@ async def _send_frames(websocket: WebSocket, socket: Socket) -> None:
         await websocket.close(1013)
 
 
+def _access_checks(websocket: WebSocket, check_access: Callable[[], Awaitable[object]]) -> PeriodicTask:
+    """Return the task that closes the connection once its client has lost access; other errors revoke none."""
+    check = functools.partial(_check_access, websocket, check_access)
+    failure = "cannot check whether a client still has access"
+    return PeriodicTask("check_access", check, ACCESS_CHECK_INTERVAL_S, failure=failure, logger=_log, at_once=False)
+
+
 async def _check_access(websocket: WebSocket, check_access: Callable[[], Awaitable[object]]) -> None:
-    """Close the connection once its client has lost access."""
-    while True:
-        await asyncio.sleep(ACCESS_CHECK_INTERVAL_S)
-        try:
-            await check_access()
-        except InvokeCloneError:
-            with contextlib.suppress(RuntimeError, OSError):
-                await websocket.close(1008)
-            return
-        except Exception:  # noqa: BLE001  (an unexpected error does not revoke access)
-            _log.exception("cannot check whether a client still has access")
+    """Close the connection if its client has lost access."""
+    try:
+        await check_access()
+    except InvokeCloneError:
+        with contextlib.suppress(RuntimeError, OSError):
+            await websocket.close(1008)
 
 
 def clients_of(connection: HTTPConnection) -> Clients:

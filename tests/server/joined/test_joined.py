@@ -141,6 +141,20 @@ class TestRefusals:
         await until(machine.noted("stop"))
         assert agent._process.ended or agent._process.link
 
+    async def test_errors_of_a_check_do_not_end_the_checks(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+    ) -> None:
+        async def fail(*_: object) -> bool:
+            raise OSError("the database is down")
+
+        monkeypatch.setattr(joined_service, "TOKEN_CHECK_S", 0.02)
+        with monkeypatch.context() as down:
+            down.setattr(worker_tokens, "is_valid", fail)
+            machine, _agent = await cluster.machine()
+            await until(lambda: [line for line in logged if "check the token" in line.getMessage()])
+        await worker_tokens.revoke(cluster.resources.database, cluster.token[:10])
+        await until(machine.noted("stop"))
+
     @pytest.mark.parametrize("url", ["", "box:9090", "ftp://box", "http://", "http://[", "http://box:port"])
     def test_other_addresses_are_refused(self, url: str) -> None:
         with pytest.raises(BadAddress):
