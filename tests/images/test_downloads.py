@@ -42,9 +42,10 @@ async def client(resources: Resources, zips: ImageDownloads) -> AsyncIterator[ht
 
 
 def left_files(resources: Resources) -> list[str]:
-    """Return the names of the files in the folder of zip files."""
-    folder = resources.settings.outputs_path / downloads.FOLDER
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    """Return the names of the files in the folders of zip files."""
+    outputs = resources.settings.outputs_path
+    paths = [path for folder in (downloads.FOLDER, ready_zips.AREA) for path in (outputs / folder).rglob("*")]
+    return sorted(path.name for path in paths if path.is_file())
 
 
 async def ready(zips: ImageDownloads) -> None:
