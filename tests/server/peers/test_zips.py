@@ -15,6 +15,7 @@ from invokeclone.images import service
 from invokeclone.images.archives import ready_zips
 from invokeclone.images.archives.api import router
 from invokeclone.images.archives.service import FOLDER, UNFINISHED, ImageDownloads
+from invokeclone.images.errors import DownloadNotFound
 from invokeclone.kit.resources import Resources
 from tests.images.people import ANN, asking, multiuser, register
 from tests.rooms import picture
@@ -77,6 +78,18 @@ async def test_a_zip_file_of_one_server_is_downloaded_once_from_another(
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.namelist() == [f"general/{image_name}"]
     assert stored(first) == []
+
+
+async def test_of_two_servers_that_find_a_zip_file_one_gets_it(
+    servers: list[ZipServer], image_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = servers
+    name = await first.make(image_name)
+    key = second.zips.ready._find(name)
+    first.zips.ready.claim(ANN, name)
+    monkeypatch.setattr(second.zips.ready, "_find", lambda _name: key)
+    with pytest.raises(DownloadNotFound):
+        second.zips.ready.claim(ANN, name)
 
 
 async def test_a_zip_file_stays_when_its_server_stops_and_for_its_time(
