@@ -1,6 +1,6 @@
-"""Image events: deletions, for the server itself, and progress of zip files."""
+"""Image events: deletions and moves, for the servers only, and progress of zip files."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from invokeclone.kit.events import Audience, Event
 
@@ -12,6 +12,17 @@ class ImagesDeletedEvent(Event):
     audience: ClassVar[Audience] = "internal"
 
     image_names: list[str]
+
+
+class ImageMoveChangedEvent(Event):
+    """A server on a shared database begins or ends to move images; without an operation, that it has ended."""
+
+    name: ClassVar[str] = "image_move_changed"
+    audience: ClassVar[Audience] = "internal"
+
+    operation: Literal["move_all", "recovery"] | None
+    job_id: int | None
+    last_error: str | None
 
 
 class _BulkDownloadEvent(Event):

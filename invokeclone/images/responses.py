@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
@@ -41,6 +42,12 @@ RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 def cache_control(settings: Settings) -> str:
     """Return the Cache-Control value: no storage where users sign in, because the next user may not see the file."""
     return NO_STORE if settings.multiuser else CACHE_ONE_YEAR
+
+
+def content_disposition(name: str) -> str:
+    """Return the Content-Disposition value of a file that is shown or stored under its name."""
+    quoted = quote(name)
+    return f'inline; filename="{name}"' if quoted == name else f"inline; filename*=utf-8''{quoted}"
 
 
 async def thumbnail(stored: StoredThumbnail, settings: Settings) -> Response:

@@ -78,11 +78,13 @@ from invokeclone.server.supervision.lease_keeper import LeaseKeeper
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.webui import WebUI
 from invokeclone.shims import routers as shims
+from invokeclone.shims.automatic1111.jobs import Jobs
 from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui.sockets import Clients
 from invokeclone.shims.runs import Runs
 from invokeclone.users import store as accounts
 from invokeclone.users.api import router as users
+from invokeclone.users.attempts import Attempts
 from invokeclone.users.client_state_api import router as client_state
 from invokeclone.utilities.api import router as utilities
 from invokeclone.utilities.prompts import PromptExpander
@@ -173,7 +175,8 @@ def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COM
     follower = services.add(BatchFollower, BatchFollower(resources, bus))
     services.add(Runs, Runs(resources, follower))
     services.add(ServedModels, ServedModels(resources))
-    services.add(Clients, Clients(resources, follower))
+    services.add(Jobs, Jobs(resources, follower, bus))
+    services.add(Clients, Clients(resources, follower, bus))
     errors.install(app)
     routes = RouteIndex(app)
     for router in ROUTERS + shims.ROUTERS:
@@ -299,7 +302,8 @@ async def _lifespan(
         supervisor.hardware = await off_loop(hardware.devices)
         await _start(stack, LeaseKeeper(resources, supervisor))
         services.add(Supervisor, supervisor)
-        await _connect_peers(stack, resources, supervisor, bus)
+        if resources.database.is_shared:
+            await _connect_peers(stack, services, supervisor)
         joined = services.add(JoinedWorkers, JoinedWorkers(resources, supervisor, run_operation))
         stack.push_async_callback(joined.stop)
         services.add(Workers, supervisor)
@@ -312,13 +316,12 @@ async def _lifespan(
         yield
 
 
-async def _connect_peers(
-    stack: contextlib.AsyncExitStack, resources: Resources, supervisor: Supervisor, bus: Bus
-) -> None:
+async def _connect_peers(stack: contextlib.AsyncExitStack, services: Services, supervisor: Supervisor) -> None:
     """Exchange hints and events with the other servers on a shared database."""
+    resources, bus = services.get(Resources), services.get(Bus)
+    services.get(ImageMoves).listen(bus)
+    services.get_or_make(Attempts).connect(bus)
     database = resources.database
-    if not database.is_shared:
-        return
     from invokeclone.kit.sql.postgres_database import PostgresDatabase  # imports its driver
 
     assert isinstance(database, PostgresDatabase)

@@ -90,6 +90,10 @@ class BatchFollower:
         self._batch_observers.pop(batch_id, None)
         self._listen()
 
+    def follows(self, batch_id: str) -> bool:
+        """Return whether the batch has an observer."""
+        return batch_id in self._batch_observers
+
     def add_queue_observer(self, observer: QueueObserver) -> None:
         """Refresh `observer` whenever rows are read, until `remove_queue_observer`; a second call does nothing."""
         if observer not in self._queue_observers:

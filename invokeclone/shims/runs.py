@@ -87,8 +87,8 @@ class ItemResult:
 
 
 @dataclass
-class Run:
-    """A batch in the queue and its progress."""
+class BatchProgress:
+    """The progress of a batch in the queue, by its events and rows."""
 
     node_events: ClassVar[tuple[type[InvocationEvent], ...]] = (InvocationProgressEvent,)
 
@@ -98,25 +98,19 @@ class Run:
     item_ids: list[int] = field(default_factory=list)
     """In the order of the batch."""
     queue_id: str = service.DEFAULT_QUEUE
-    progress_events: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(PROGRESS_BACKLOG))
     latest: RunProgress | None = None
     ended_count: int = 0
     """Number of items that have ended."""
-    _pending: list[int] = field(default_factory=list)
-    """Items that had not ended at the last refresh, and those after them."""
-    _results: list[ItemResult] = field(default_factory=list)
-    _error: Exception | None = None
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def set_items(self, item_ids: Iterable[int]) -> None:
-        """Set the ids of the enqueued items."""
-        self.item_ids = sorted(item_ids)
-        self._pending = list(self.item_ids)
+    @property
+    def has_ended(self) -> bool:
+        """Whether all items have ended."""
+        return self.ended_count >= len(self.item_ids)
 
     @property
     def progress(self) -> float:
         """Completed fraction of the batch, 0..1."""
-        if not self.item_ids or self.ended_count >= len(self.item_ids):
+        if self.has_ended:
             return 1.0
         current = self.latest.fraction or 0.0 if self.latest else 0.0
         return min(1.0, (self.ended_count + current) / len(self.item_ids))
@@ -128,20 +122,6 @@ class Run:
         elif payload.get("status") in TERMINAL:
             self.latest = None
 
-    async def refresh(self, database: Database, items: Sequence[Item]) -> None:
-        """Record the items that have ended; an item without a row was deleted."""
-        rows = {item.item_id: item for item in items}
-        ended_ids = {item_id for item_id in self.item_ids if _is_over(rows.get(item_id))}
-        self.ended_count = len(ended_ids)
-        try:
-            while self._pending and self._pending[0] in ended_ids:
-                if (row := rows.get(self._pending[0])) is not None:
-                    self._results.append(ItemResult(row, await image_names_by_node(database, row)))
-                del self._pending[0]
-        except Exception as error:  # noqa: BLE001  (raised by `results`)
-            self._error = error
-        self._changed.set()
-
     def _record_progress(self, payload: dict[str, Any]) -> None:
         image = payload.get("image")
         self.latest = RunProgress(
@@ -151,6 +131,51 @@ class Run:
             fraction=payload.get("percentage"),
             preview=image["dataURL"] if image else None,
         )
+
+    async def refresh(self, database: Database, items: Sequence[Item]) -> None:  # noqa: ARG002  (of BatchObserver)
+        """Count the items that have ended; an item without a row was deleted."""
+        active = {item.item_id for item in items if item.status not in TERMINAL}
+        self.ended_count = sum(item_id not in active for item_id in self.item_ids)
+
+    async def cancel(self) -> None:
+        """Cancel all items that have not ended, last first, so that canceling one does not start the next."""
+        for item_id in reversed(self.item_ids):
+            with contextlib.suppress(InvokeCloneError):  # deleted in the meantime
+                await service.cancel(self.resources, self.queue_id, item_id, user=self.user)
+
+
+@dataclass
+class Run(BatchProgress):
+    """A batch in the queue, its progress and its results."""
+
+    progress_events: asyncio.Queue[RunProgress] = field(default_factory=lambda: asyncio.Queue(PROGRESS_BACKLOG))
+    _pending: list[int] = field(default_factory=list)
+    """Items that had not ended at the last refresh, and those after them."""
+    _results: list[ItemResult] = field(default_factory=list)
+    _error: Exception | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def set_items(self, item_ids: Iterable[int]) -> None:
+        """Set the ids of the enqueued items."""
+        self.item_ids = sorted(item_ids)
+        self._pending = list(self.item_ids)
+
+    async def refresh(self, database: Database, items: Sequence[Item]) -> None:
+        """Record the items that have ended."""
+        await super().refresh(database, items)
+        rows = {item.item_id: item for item in items}
+        try:
+            while self._pending and _is_over(row := rows.get(self._pending[0])):
+                if row is not None:
+                    self._results.append(ItemResult(row, await image_names_by_node(database, row)))
+                del self._pending[0]
+        except Exception as error:  # noqa: BLE001  (raised by `results`)
+            self._error = error
+        self._changed.set()
+
+    def _record_progress(self, payload: dict[str, Any]) -> None:
+        super()._record_progress(payload)
+        assert self.latest is not None
         if self.progress_events.full():
             self.progress_events.get_nowait()
         self.progress_events.put_nowait(self.latest)
@@ -188,12 +213,6 @@ class Run:
     async def image_names(self) -> list[str]:
         """Wait for all items to end; return what `iterate_image_names` yields, and raise its errors."""
         return [name async for name in self.iterate_image_names()]
-
-    async def cancel(self) -> None:
-        """Cancel all items that have not ended, last first, so that canceling one does not start the next."""
-        for item_id in reversed(self.item_ids):
-            with contextlib.suppress(InvokeCloneError):  # deleted in the meantime
-                await service.cancel(self.resources, self.queue_id, item_id, user=self.user)
 
 
 def _is_over(row: Item | None) -> bool:

@@ -1,4 +1,4 @@
-"""Account events, for the server itself only."""
+"""Account events, for the servers only."""
 
 from typing import ClassVar
 
@@ -15,3 +15,14 @@ class UserAccessChangedEvent(Event):
     is_admin: bool
     is_active: bool
     token_epoch: int
+
+
+class SignInAttemptEvent(Event):
+    """A password attempt from an address, from its start; or its success, after which it does not count."""
+
+    name: ClassVar[str] = "sign_in_attempt"
+    audience: ClassVar[Audience] = "internal"
+
+    address: str
+    email: str
+    succeeded: bool = False

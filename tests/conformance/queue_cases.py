@@ -15,6 +15,7 @@ from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.calls import chain
 from invokeclone.queue.schemas import TERMINAL
+from invokeclone.shims.automatic1111 import store as generations
 from invokeclone.shims.comfyui import catalog, jobs
 from invokeclone.shims.comfyui import store as prompts
 from invokeclone.shims.comfyui.files import uploads, user_data
@@ -315,6 +316,16 @@ async def calls(run: Calls) -> None:
 
 
 @case
+async def a1111_queue(run: Calls) -> None:
+    for batch_id in ("done", "old", "new"):
+        await add(run, user=ANN, batch_id=batch_id, origin=generations.ORIGIN)
+    await add(run, user=BOB, batch_id="other")
+    await run(store.set_status, 1, "canceled")
+    for user_id in ("ann", "bob"):
+        await run(generations.oldest_batch, user_id)
+
+
+@case
 async def comfyui_queue(run: Calls) -> None:
     for number in range(3):
         await add(run, user=ANN, batch_id=f"p{number}", origin=prompts.NAME, destination=prompts.NAME)
@@ -330,6 +341,9 @@ async def comfyui_queue(run: Calls) -> None:
     async with run.database.read() as connection:
         run.record(prompts.sessions, sorted((await prompts.sessions(connection, [1, 2, 3, 99])).items()))
     await run(prompts.records, [1, 2])
+    await run(prompts.prompts, [1, 2])
+    await run(prompts.newest_id)
+    await run(prompts.list_newer, 1)
     await run(prompts.count_active, "ann")
     for prompt_id in ("p1", "none"):
         await run(prompts.is_taken, prompt_id)

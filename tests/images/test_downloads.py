@@ -11,6 +11,7 @@ import pytest
 from invokeclone.boards.api import router as boards_router
 from invokeclone.images import files
 from invokeclone.images.api import router as images_router
+from invokeclone.images.archives import ready_zips
 from invokeclone.images.archives import service as downloads
 from invokeclone.images.archives.api import router as downloads_router
 from invokeclone.images.archives.service import ImageDownloads, clean_name
@@ -38,6 +39,13 @@ async def client(resources: Resources, zips: ImageDownloads) -> AsyncIterator[ht
         resources, images_router, downloads_router, boards_router, parts={ImageDownloads: zips}
     ) as served:
         yield served
+
+
+def left_files(resources: Resources) -> list[str]:
+    """Return the names of the files in the folders of zip files."""
+    outputs = resources.settings.outputs_path
+    paths = [path for folder in (downloads.FOLDER, ready_zips.AREA) for path in (outputs / folder).rglob("*")]
+    return sorted(path.name for path in paths if path.is_file())
 
 
 async def ready(zips: ImageDownloads) -> None:
@@ -92,7 +100,7 @@ async def test_each_zip_is_served_once_and_then_removed(client, upload, zips, re
     await ready(zips)
     answers = await asyncio.gather(*[client.get(f"{ROUTE}/{name}") for _ in range(5)])
     assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404, 404]
-    assert list((resources.settings.outputs_path / downloads.FOLDER).iterdir()) == []
+    assert left_files(resources) == []
 
 
 async def test_a_board_takes_precedence_over_names(client, upload, zips) -> None:
@@ -150,7 +158,7 @@ async def test_a_missing_file_error_reveals_no_path(client, upload, zips, events
     (error,) = [event for event in events.sent if event.name == "bulk_download_error"]
     assert lost["image_name"] in error.error
     assert str(resources.settings.root) not in error.error
-    assert list((resources.settings.outputs_path / downloads.FOLDER).iterdir()) == []
+    assert left_files(resources) == []
 
 
 @pytest.mark.parametrize("name", ["nope.zip", "..%2F..%2Finvokeai.yaml", "%2Fetc%2Fpasswd"])
@@ -175,16 +183,15 @@ async def test_concurrent_zips_and_pending_limit(client, upload, zips, monkeypat
 
 
 async def test_unfetched_zips_expire(client, upload, zips, monkeypatch, resources) -> None:
-    monkeypatch.setattr(downloads, "MAX_READY", 2)
+    monkeypatch.setattr(ready_zips, "MAX_READY", 2)
     image = await upload()
     names = []
     for _ in range(4):
         answer = await client.post(ROUTE, json={"image_names": [image["image_name"]]})
         names.append(answer.json()["bulk_download_item_name"])
         await ready(zips)
-    remaining = sorted(path.name for path in (resources.settings.outputs_path / downloads.FOLDER).iterdir())
-    assert remaining == sorted(names[2:])
-    monkeypatch.setattr(downloads, "RETENTION_S", -1)
+    assert left_files(resources) == sorted(names[2:])
+    monkeypatch.setattr(ready_zips, "RETENTION_S", -1)
     await client.post(ROUTE, json={"image_names": [image["image_name"]]})
     await ready(zips)
     assert (await client.get(f"{ROUTE}/{names[3]}")).status_code == 404

@@ -17,7 +17,9 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import files, intent_log, responses, service
 from invokeclone.images.api import router as images_router
 from invokeclone.images.archives.api import router as downloads_router
+from invokeclone.images.archives.ready_zips import ReadyZips
 from invokeclone.images.archives.service import ImageDownloads
+from invokeclone.images.errors import DownloadNotFound
 from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.schemas import ImageLocation
@@ -26,6 +28,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.presets.api import router as presets_router
+from invokeclone.users.current import SYSTEM
 from tests.faults import image_names
 from tests.images.people import asking, multiuser, register
 from tests.images.videos.conftest import encode_video
@@ -140,6 +143,24 @@ async def test_a_zip_file(client: httpx.AsyncClient, upload, zips: ImageDownload
         assert {info.date_time[0] >= 2020 for info in archive.infolist()} == {True}
     for image in images:
         assert contents[f"general/{image['image_name']}"] == (await client.get(f"/{image['image_url']}")).content
+
+
+async def test_ready_zip_files(resources: Resources, stored, tmp_path: Path) -> None:
+    """As several servers have them: names of boards are in any language, and one of two downloads is refused."""
+    zips = ReadyZips(resources.storage)
+    name = "Ünter wegs 日_1-a.zip"
+    for user_id in ("system", "other"):
+        path = tmp_path / f"{user_id[0]}{name}"
+        path.write_bytes(b"content")
+        await asyncio.to_thread(zips.add, user_id, path)
+    file = await asyncio.to_thread(zips.claim, SYSTEM, f"s{name}")
+    assert (file.read(), file.name) == (b"content", f"s{name}")
+    with pytest.raises(DownloadNotFound):
+        zips.claim(SYSTEM, f"s{name}")
+    zips.remove(file)
+    assert len(stored()) == 1
+    zips.evict_old(0)
+    assert stored() == set()
 
 
 async def test_moves_between_subfolders(resources: Resources, stored) -> None:

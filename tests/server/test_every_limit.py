@@ -275,7 +275,7 @@ async def test_body_limits_count_bytes(declared: bool) -> None:
 
 async def test_comfyui_sockets_are_limited_per_user(resources: Resources) -> None:
     resources.settings = resources.settings.model_copy(update={"limits": Limits(comfyui_sockets=2)})
-    clients = Clients(resources, BatchFollower(resources, Bus()))
+    clients = Clients(resources, BatchFollower(resources, Bus()), Bus())
     clients._sockets["somebody else", "c"] = {Socket(), Socket(), Socket()}
     clients._sockets[SYSTEM.user_id, "a"] = {Socket()}
 

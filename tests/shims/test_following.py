@@ -187,7 +187,7 @@ async def test_a_comfyui_client_that_connects_again_gets_every_change_of_the_que
         return remaining
 
     monkeypatch.setattr(comfyui_store, "count_active", count)
-    clients, first, second = Clients(resources, follower), Socket(), Socket()
+    clients, first, second = Clients(resources, follower, Bus()), Socket(), Socket()
     await clients._greet(first, SYSTEM, "c")
     clients._disconnect(first, SYSTEM, "c")
     remaining = 0

@@ -107,7 +107,7 @@ class World:
         names = {"image_names": [await self.thing("image")]}
         name = str((await self._request("POST", f"{IMAGES}/download", json=names))["bulk_download_item_name"])
         async with asyncio.timeout(20):
-            while name not in self.app.services.get(ImageDownloads)._ready:
+            while not self.app.services.get(ImageDownloads).ready.contains(name):
                 await asyncio.sleep(0.01)
         return name
 

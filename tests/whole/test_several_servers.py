@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import io
 import shutil
 import subprocess
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ import socketio
 from tests.postgres import PostgresServer
 from tests.redis_server import RedisServer
 from tests.server_process import Server, free_port
+from tests.shims.comfyui import Comfy, frames_to_end, kinds, text_to_image
 from tests.whole.conftest import EventListener
 from tests.whole.test_joined_workers import write_pack
 from tests.whole.test_users import PASSWORD, UserClient
@@ -261,6 +264,67 @@ async def test_a_client_of_a_load_balancer_needs_no_server_in_particular(
             await listener.until("queue_item_status_changed", item_id=item_id, status="completed")
             assert (await client.get(f"/api/v1/queue/default/i/{item_id}")).json()["status"] == "completed"
     await listener.client.disconnect()
+
+
+@pytest.fixture
+def anyhow(balancer: str, users: dict[str, UserClient]) -> Iterator[httpx.Client]:
+    """Return a client of the balancer as Alice: each request reaches the other server than the one before it."""
+    headers = {"Authorization": f"Bearer {users['alice'].token}"}
+    with httpx.Client(base_url=balancer, headers=headers, timeout=120) as client:
+        yield client
+
+
+@pytest.mark.slow
+async def test_zip_files_through_a_load_balancer(anyhow: httpx.Client, listening: dict[str, UserClient]) -> None:
+    params = {"image_category": "user", "is_intermediate": False}
+    uploads = [
+        anyhow.post("/api/v1/images/upload", params=params, files={"file": ("red.png", RED_PNG, "image/png")})
+        for _ in range(2)
+    ]
+    names = {"image_names": [upload.json()["image_name"] for upload in uploads]}
+    for _ in range(3):
+        zip_name = anyhow.post("/api/v1/images/download", json=names).json()["bulk_download_item_name"]
+        await listening["alice"].ear.until("bulk_download_complete", bulk_download_item_name=zip_name)
+        file = anyhow.get(f"/api/v1/images/download/{zip_name}")
+        with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+            assert len(archive.namelist()) == 2
+        for _ in range(2):
+            assert anyhow.get(f"/api/v1/images/download/{zip_name}").status_code == 404
+
+
+@pytest.mark.slow
+def test_automatic1111_through_a_load_balancer(anyhow: httpx.Client, servers: Servers) -> None:
+    body = {"prompt": "a red circle", "width": 128, "height": 128, "steps": 40, "n_iter": 8, "force_task_id": "mine"}
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # each server has the request once
+            answer = pool.submit(anyhow.post, "/sdapi/v1/txt2img", json=body)
+            previews: list[dict[str, Any]] = []
+
+            def has_previews(previews: list[dict[str, Any]] = previews) -> bool:
+                progress = anyhow.get("/sdapi/v1/progress").json()
+                previews += [progress] if progress["current_image"] else []
+                return len(previews) >= 4  # of both servers, in turn
+
+            servers.front.wait_for(has_previews, "progress")
+            assert {progress["current_task"] for progress in previews} == {"mine"}
+            assert {progress["state"]["job_count"] for progress in previews} == {8}
+            anyhow.post("/sdapi/v1/interrupt").raise_for_status()
+            response = answer.result(60)
+            assert response.status_code == 200, response.text
+            assert len(response.json()["images"]) < 8
+            assert anyhow.get("/sdapi/v1/progress").json()["state"]["job_count"] == 0
+
+
+@pytest.mark.slow
+def test_comfyui_through_a_load_balancer(anyhow: httpx.Client, users: dict[str, UserClient]) -> None:
+    comfy = Comfy(anyhow, key=str(users["alice"].token))
+    for number in range(3):
+        with comfy.listening() as socket:
+            prompt_id = comfy.enqueue(text_to_image(seed=number))
+            frames = frames_to_end(socket, prompt_id)
+        assert {"execution_start", "executing", "progress", "executed", "execution_success"} <= set(kinds(frames))
+        entry = comfy.history(prompt_id)[prompt_id]
+        assert len(comfy.pictures(entry)) == 1
 
 
 @pytest.mark.slow

@@ -1,18 +1,18 @@
 """Routes of zip files of images: requesting and downloading them."""
 
-from pathlib import Path
+import functools
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from anyio import CancelScope
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import APIRouter, Body, Depends, Request, Response
 from fastapi import Path as InPath
-from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from invokeclone.images import responses
 from invokeclone.images.archives.service import ImageDownloads
+from invokeclone.images.errors import DownloadNotFound
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
-from invokeclone.kit.files.storage import remove_file
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.users.current import CurrentUser
@@ -28,16 +28,21 @@ ZIP: dict[int | str, dict[str, Any]] = {
 }
 
 
-class _OneTimeFileResponse(FileResponse):
-    """A file that is removed after sending, even if the client disconnects; Range headers are ignored."""
+class _OneTimeResponse(Response):
+    """Sends a file as a whole, whatever range is requested, and removes it then, even if the client disconnects."""
+
+    def __init__(self, response: Response, remove: Callable[[], None]) -> None:
+        super().__init__()
+        self._response = response
+        self._remove = remove
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         whole = [(name, value) for name, value in scope["headers"] if name != b"range"]
         try:
-            await super().__call__({**scope, "headers": whole}, receive, send)
+            await self._response({**scope, "headers": whole}, receive, send)
         finally:
             with CancelScope(shield=True):
-                await in_thread(remove_file, Path(self.path))
+                await in_thread(self._remove)
 
 
 @router.post("/download", status_code=202)
@@ -55,17 +60,21 @@ async def download_images_from_list(
 
 @router.get("/download/{bulk_download_item_name}", response_class=Response, responses=ZIP)
 async def get_bulk_download_item(
+    request: Request,
     downloads: Zips,
     needs: Needs,
     user: CurrentUser,
     bulk_download_item_name: Annotated[str, InPath(description="The name of the zip file.")],
 ) -> Response:
     """Download a zip file; it is removed afterwards."""
-    path = downloads.claim(user, bulk_download_item_name)
-    return _OneTimeFileResponse(
-        path,
-        media_type="application/zip",
-        filename=path.name,
-        content_disposition_type="inline",
-        headers={"Cache-Control": responses.cache_control(needs.settings)},
-    )
+    file = await in_thread(downloads.ready.claim, user, bulk_download_item_name)
+    headers = {
+        "Cache-Control": responses.cache_control(needs.settings),
+        "Content-Disposition": responses.content_disposition(file.name),
+    }
+    remove = functools.partial(downloads.ready.remove, file)
+    response = await responses.file(request, file, "application/zip", headers)
+    if response is None:  # downloaded in the moment before the claim
+        await in_thread(remove)
+        raise DownloadNotFound(bulk_download_item_name)
+    return _OneTimeResponse(response, remove)

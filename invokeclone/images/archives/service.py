@@ -1,16 +1,16 @@
-"""Zip files of images: created in the background, downloaded once, reported by events.
+"""Zip files of images: created in the background in a local folder, downloaded once, reported by events.
 
-Their folder is deleted at startup and at shutdown, so files left by a crash do not stay.
+The folder is deleted at startup and at shutdown, so files left by a crash do not stay. With a shared database, finished
+zip files are in the storage, where they stay for their time.
 """
 
 import asyncio
 import shutil
 import stat
 import threading
-import time
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -18,14 +18,8 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images import access, files, store
-from invokeclone.images.errors import (
-    DownloadNotFound,
-    ImageNotFound,
-    ImageNotYours,
-    NothingToDownload,
-    NotYourDownload,
-    TooManyDownloads,
-)
+from invokeclone.images.archives.ready_zips import SUFFIX, ReadyZips
+from invokeclone.images.errors import ImageNotFound, ImageNotYours, NothingToDownload, TooManyDownloads
 from invokeclone.images.events import (
     BulkDownloadCompleteEvent,
     BulkDownloadErrorEvent,
@@ -37,19 +31,18 @@ from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.files.storage import make_folder
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.local import LocalStorage
 from invokeclone.kit.storage.protocol import StoredFile
-from invokeclone.users import rights
 from invokeclone.users.current import User
 
 FOLDER = ".bulk_download"
+UNFINISHED = "unfinished"
+"""The folder in `FOLDER` of the zip files that are being created, in a folder per user."""
 BULK_DOWNLOAD_ID = "default"
 """The id under which every client waits for its zip files."""
 
 MAX_CONCURRENT = 2
 MAX_PENDING = 32
-MAX_READY = 64
-RETENTION_S = 24 * 3600
-"""Zip files that are not downloaded are removed after a day, or when there are more than `MAX_READY`."""
 
 PIECE = 1024 * 1024
 ZIP_TIMES = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
@@ -70,12 +63,11 @@ class _ServerStopping(Exception):
 
 @dataclass(frozen=True)
 class _ZipFile:
-    """A zip file in preparation or ready for download."""
+    """A zip file in preparation."""
 
     item_id: str
     user_id: str
     path: Path
-    created_at: float = field(default_factory=time.monotonic)
 
     @property
     def name(self) -> str:
@@ -107,20 +99,30 @@ class ImageDownloads:
         """Create zip files of the images of `resources`."""
         self._resources = resources
         self._folder = resources.settings.outputs_path / FOLDER
+        self._unfinished = self._folder / UNFINISHED
+        is_shared = resources.database.is_shared
+        self.ready = ReadyZips(resources.storage if is_shared else LocalStorage(self._folder))
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ready: dict[str, _ZipFile] = {}
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._stopping = threading.Event()
 
     async def start(self) -> None:
         """Remove zip files left by an earlier run."""
-        await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        try:
+            await in_thread(self._remove_leftovers)
+        except OSError as error:
+            _log.warning("could not remove old zip files: %s", _reason(error))
+
+    def _remove_leftovers(self) -> None:
+        for path in self._unfinished.glob(f"*/*{SUFFIX}"):  # complete, but maybe not moved to the storage
+            self.ready.remove_unfinished(path.parent.name, path.name)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.ready.evict_old()
 
     async def stop(self) -> None:
-        """Cancel running jobs and remove every zip file."""
+        """Cancel running jobs and remove the local zip files."""
         self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._ready.clear()
         await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
@@ -140,24 +142,11 @@ class ImageDownloads:
                 prefix, contents = await _contents_of_board(connection, user, board_id)
                 _check_number(len(contents.entries), self._resources.settings.limits.download_images)
         item_id = f"{prefix}{uuid4()}"
-        zip_file = _ZipFile(item_id, user.user_id, self._folder / f"{item_id}.zip")
+        zip_file = _ZipFile(item_id, user.user_id, self._unfinished / user.user_id / f"{item_id}{SUFFIX}")
         task = asyncio.create_task(self._make(zip_file, contents), name=f"zip {item_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return zip_file.name
-
-    def claim(self, user: User, name: str) -> Path:
-        """Return the path of a zip file and release it for its only download; the caller removes the file.
-
-        Raises DownloadNotFound, NotYourDownload.
-        """
-        zip_file = self._ready.get(name)
-        if zip_file is None:
-            raise DownloadNotFound(name)
-        if not rights.owns(user, zip_file.user_id):
-            raise NotYourDownload(name)
-        del self._ready[name]
-        return zip_file.path
 
     async def _make(self, zip_file: _ZipFile, contents: _ZipContents) -> None:
         """Create one zip file and emit the outcome."""
@@ -173,7 +162,7 @@ class ImageDownloads:
                 return
             events.emit(BulkDownloadStartedEvent(**event_fields))
             try:
-                await in_thread(self._write, zip_file.path, contents)
+                await in_thread(self._create, zip_file, contents)
             except _ServerStopping:
                 return
             except (ImageNotFound, OSError) as error:
@@ -181,9 +170,15 @@ class ImageDownloads:
                 _log.warning("could not create the zip file %s: %s", zip_file.name, text)
                 events.emit(BulkDownloadErrorEvent(**event_fields, error=text))
                 return
-            await in_thread(_remove, self._evict_old())
-            self._ready[zip_file.name] = zip_file
             events.emit(BulkDownloadCompleteEvent(**event_fields))
+
+    def _create(self, zip_file: _ZipFile, contents: _ZipContents) -> None:
+        self._write(zip_file.path, contents)
+        try:
+            self.ready.add(zip_file.user_id, zip_file.path)
+        except BaseException:
+            zip_file.path.unlink(missing_ok=True)
+            raise
 
     def _write(self, path: Path, contents: _ZipContents) -> None:
         """Write the entries uncompressed, as images are compressed already.
@@ -230,20 +225,6 @@ class ImageDownloads:
                 if self._stopping.is_set():
                     raise _ServerStopping
                 target.write(piece)
-
-    def _evict_old(self) -> list[Path]:
-        """Drop old zip files to make room for another one; return their paths."""
-        oldest = time.monotonic() - RETENTION_S
-        fresh = [zip_file for zip_file in self._ready.values() if zip_file.created_at >= oldest]
-        remaining = fresh[max(0, len(fresh) - MAX_READY + 1) :]
-        evicted = [zip_file.path for zip_file in self._ready.values() if zip_file not in remaining]
-        self._ready = {zip_file.name: zip_file for zip_file in remaining}
-        return evicted
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

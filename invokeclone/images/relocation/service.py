@@ -2,24 +2,26 @@
 
 Images are moved in batches: the journal lists the images, the files are duplicated to the targets, the records are
 updated, the origins are removed. `_settle` completes or reverts an interrupted batch from the journal. Meanwhile the
-queue is paused and operations on images are refused.
+queue is paused and operations on images are refused, on all servers on the database.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
+from invokeclone.images.events import ImageMoveChangedEvent
 from invokeclone.images.relocation import files as relocation
 from invokeclone.images.relocation import store
 from invokeclone.images.relocation.store import Move
 from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
+from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 
@@ -29,6 +31,8 @@ BATCH_SIZE = 200
 MAX_NAMES_IN_ERROR = 5
 MOVE_LOCK = 0x6D6F76657
 """Key of the lock that one server holds while it moves images."""
+PEER_CHECK_S = 2.0
+"""Seconds between checks whether another server still moves images."""
 INTERRUPTED = "interrupted; the current batch is recovered, and the other images were not moved"
 Operation = Literal["move_all", "recovery"]
 
@@ -59,28 +63,33 @@ class ImageMoves:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._lock = contextlib.AsyncExitStack()
+        self._peer: tuple[Operation, int | None] | None = None
+        """What another server does: the operation and the id of its job."""
+        self._peer_watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Recover from a move that a crash interrupted, before anything else uses images.
 
-        Does nothing while another server moves images.
+        While another server moves images, operations on images are refused instead.
         """
         async with self._resources.database.try_lock(MOVE_LOCK) as is_alone:
-            if is_alone:
-                await self._recover_at_start()
-
-    async def _recover_at_start(self) -> None:
-        async with self._resources.database.read() as connection:
-            job = await store.latest_job(connection)
-            has_journal = bool(await store.read_journal(connection))
-        if has_journal or (job is not None and job.state in store.UNDER_WAY):
-            await self._run("recovery", self._recover)
-        else:
-            await self._change(store.release_queue)
+            async with self._resources.database.read() as connection:
+                job = await store.latest_job(connection)
+                has_journal = bool(await store.read_journal(connection))
+            is_moving = job is not None and job.state in store.UNDER_WAY
+            if is_alone and (has_journal or is_moving):
+                await self._run("recovery", self._recover)
+            elif is_alone:
+                await self._change(store.release_queue)
+            elif job is not None and is_moving:
+                self._set_peer(("move_all", job.id))
 
     async def stop(self) -> None:
         """Stop after the current batch."""
         self._stopping = True
+        if self._peer_watch is not None:
+            self._peer_watch.cancel()
+            await asyncio.wait([self._peer_watch])
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -89,10 +98,11 @@ class ImageMoves:
         async with self._resources.database.read() as connection:
             job = await store.latest_job(connection)
             count = await store.count_misplaced(connection, self._resources.settings.image_subfolder_strategy)
+        operation, job_id = self._peer or (self._operation, self._job_id)
         return ImageMoveStatusResponse(
-            is_running=self._operation is not None,
-            operation=self._operation,
-            active_job_id=self._job_id,
+            is_running=operation is not None,
+            operation=operation,
+            active_job_id=job_id,
             latest_job=job,
             last_error=self._last_error,
             needs_move_count=count,
@@ -105,7 +115,7 @@ class ImageMoves:
             async with self._resources.database.write() as connection:
                 self._job_id = await _new_job(connection)
         except BaseException:
-            await self._end()
+            await self._release()
             raise
         self._task = asyncio.create_task(self._run("move_all", self._move), name="image move")
         return await self.status()
@@ -116,7 +126,7 @@ class ImageMoves:
         try:
             await self._change(store.hold_queue)
         except BaseException:
-            await self._end()
+            await self._release()
             raise
         self._task = asyncio.create_task(self._run("recovery", self._recover), name="image move recovery")
         return await self.status()
@@ -132,14 +142,48 @@ class ImageMoves:
             is_alone = await self._lock.enter_async_context(self._resources.database.try_lock(MOVE_LOCK))
         finally:
             if not is_alone:
-                await self._end()
+                await self._release()
         if not is_alone:
             raise AlreadyMoving
+        self._peer = None
 
-    async def _end(self) -> None:
+    async def _release(self) -> None:
         self._operation = self._job_id = None
-        self._resources.maintenance = False
+        self._resources.maintenance = self._peer is not None
         await self._lock.aclose()
+
+    # Moves of other servers
+
+    def listen(self, bus: Bus) -> None:
+        """Refuse operations on images while another server on the database moves them."""
+        bus.subscribe(self._on_event, ImageMoveChangedEvent)
+
+    def _report(self) -> None:
+        """Report the current operation to the other servers."""
+        if self._resources.database.is_shared:
+            event = ImageMoveChangedEvent(operation=self._operation, job_id=self._job_id, last_error=self._last_error)
+            self._resources.events.emit(event)
+
+    def _on_event(self, _kind: type[Event], payload: dict[str, Any]) -> None:
+        if self._operation is None:  # else it is this server's own
+            operation: Operation | None = payload["operation"]
+            self._last_error = payload["last_error"]
+            self._set_peer(None if operation is None else (operation, payload["job_id"]))
+
+    def _set_peer(self, peer: tuple[Operation, int | None] | None) -> None:
+        self._peer = peer
+        self._resources.maintenance = peer is not None
+        if peer is not None and (self._peer_watch is None or self._peer_watch.done()):
+            self._peer_watch = asyncio.create_task(self._watch_peer(), name="image move of another server")
+
+    async def _watch_peer(self) -> None:
+        """Notice the end of a server that moved images, or of its connection: then its lock is free."""
+        while self._peer is not None:
+            await asyncio.sleep(PEER_CHECK_S)
+            with contextlib.suppress(OSError, SQLAlchemyError):
+                async with self._resources.database.try_lock(MOVE_LOCK) as is_free:
+                    if is_free and self._peer is not None:
+                        self._set_peer(None)
 
     async def _change(self, write: Callable[[AsyncConnection], Awaitable[None]]) -> None:
         async with self._resources.database.write() as connection:
@@ -149,6 +193,7 @@ class ImageMoves:
         """Run the operation, handle its errors, and resume queue and image operations."""
         self._operation = operation
         self._last_error = None
+        self._report()
         try:
             await work()
         except _MoveIncomplete as error:
@@ -157,7 +202,9 @@ class ImageMoves:
             _log.exception("moving images failed")
             await self._give_up(error)
         await self._change(store.release_queue)
-        await self._end()
+        self._operation = self._job_id = None
+        self._report()
+        await self._release()
 
     async def _give_up(self, error: Exception) -> None:
         """Recover the current batch; if that fails too, the journal stays for the next attempt."""

@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.vocabulary.taxonomy import ModelType
 from invokeclone.kit.errors import Forbidden, NotFound
-from invokeclone.kit.requests import RUNNING_WORKERS, Needs, NeedsWorkers, Read, services_of
+from invokeclone.kit.requests import RUNNING_WORKERS, Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
 from invokeclone.models.records import caches
@@ -16,7 +16,7 @@ from invokeclone.queue.generation import generation_models
 from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import controlnet, extras, generate, infotext, jobs, options, samplers, system
 from invokeclone.shims.automatic1111.generate import RequestContext
-from invokeclone.shims.automatic1111.jobs import Jobs
+from invokeclone.shims.automatic1111.jobs import jobs_of
 from invokeclone.shims.automatic1111.plan import LATENT_MODES, UPSCALERS
 from invokeclone.shims.automatic1111.schemas import ImageToImage, ReadInfo, TextToImage, UpscaleImage, UpscaleImages
 from invokeclone.shims.compat_api import Problem, Warnings, check_images, json_response, read_json, read_object, router
@@ -55,7 +55,7 @@ CONTROLNET.get("/version")(controlnet.get_version)
 
 
 def _context(request: Request, needs: Resources, user: User) -> RequestContext:
-    return RequestContext(needs, runs_of(request), services_of(request).get_or_make(Jobs), user, Warnings(request))
+    return RequestContext(needs, runs_of(request), jobs_of(request), user, Warnings(request))
 
 
 # Images
@@ -124,14 +124,14 @@ async def get_progress(
     skip_current_image: bool = False,
 ) -> Response:
     """Get the progress of the caller's generation."""
-    job = services_of(request).get_or_make(Jobs).current(caller)
+    job = await jobs_of(request).find(caller)
     return json_response(jobs.progress(job, with_image=not skip_current_image))
 
 
 @ROUTER.post("/interrupt")
 async def interrupt(request: Request, caller: Caller) -> Response:
     """Stop the caller's generation; its request returns the images that are finished."""
-    if job := services_of(request).get_or_make(Jobs).current(caller):
+    if job := await jobs_of(request).find(caller):
         await job.interrupt()
     return json_response({})
 
@@ -139,7 +139,7 @@ async def interrupt(request: Request, caller: Caller) -> Response:
 @ROUTER.post("/skip")
 async def skip(request: Request, caller: Caller) -> Response:
     """Skip the image that the caller's generation is working on."""
-    if job := services_of(request).get_or_make(Jobs).current(caller):
+    if job := await jobs_of(request).find(caller):
         await job.skip()
     return json_response(None)
 

@@ -15,12 +15,11 @@ from invokeclone.shims.automatic1111.jobs import Job, Jobs, timestamp
 from invokeclone.shims.automatic1111.options import short_hash
 from invokeclone.shims.automatic1111.plan import GenerationPlan, make_plan
 from invokeclone.shims.automatic1111.schemas import Generate, ImageToImage, TextToImage
+from invokeclone.shims.automatic1111.store import ORIGIN
 from invokeclone.shims.compat_api import Warnings
 from invokeclone.shims.runs import RunCanceled, Runs
 from invokeclone.users.current import User
 from invokeclone.version import __version__
-
-ORIGIN = "a1111"
 
 
 class InitImageMissing(NotFound):

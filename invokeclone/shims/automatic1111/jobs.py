@@ -1,30 +1,45 @@
-"""Running generations, for `progress`, `interrupt` and `skip`: each acts on the caller's oldest one."""
+"""Running generations, for `progress`, `interrupt` and `skip`: each acts on the caller's oldest one.
+
+Each of several servers on one database knows the generations of all: it follows the batches of the others, of which it
+gets an event or, if that was lost, reads the rows.
+"""
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from starlette.requests import HTTPConnection
+
 from invokeclone.kit.errors import InvokeCloneError
+from invokeclone.kit.events import Bus, Event
+from invokeclone.kit.requests import services_of
+from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
-from invokeclone.shims.runs import Run
+from invokeclone.queue import store as queue_store
+from invokeclone.queue.rows import Item
+from invokeclone.shims.automatic1111 import store
+from invokeclone.shims.automatic1111.events import GenerationStartedEvent, GenerationStoppedEvent
+from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.runs import BatchProgress
 from invokeclone.users.current import User
 
 
-def timestamp() -> str:
-    """Return the current time in A1111's format of job timestamps."""
-    return datetime.now().astimezone().strftime("%Y%m%d%H%M%S")
+def timestamp(moment: datetime | None = None) -> str:
+    """Return a time, by default the current one, in A1111's format of job timestamps."""
+    return (moment or datetime.now(UTC)).astimezone().strftime("%Y%m%d%H%M%S")
 
 
 @dataclass
 class Job:
     """A generation that a client waits for."""
 
-    run: Run
+    run: BatchProgress
     steps: int
-    """Steps per image."""
+    """Steps per image; 0 if unknown."""
     task_id: str | None = None
     """The client's id of the job."""
     stamp: str = field(default_factory=timestamp)
@@ -35,6 +50,7 @@ class Job:
     async def interrupt(self) -> None:
         """Cancel all items that have not ended; the request returns the finished images."""
         self.interrupted = True
+        self._report_stop()
         await self.run.cancel()
 
     async def skip(self) -> None:
@@ -43,8 +59,14 @@ class Job:
         index = min(run.ended_count, len(run.item_ids) - 1)
         item_id = run.latest.item_id if run.latest else run.item_ids[index]
         self.skipped = True
+        self._report_stop()
         with contextlib.suppress(InvokeCloneError):  # deleted in the meantime
             await service.cancel(run.resources, run.queue_id, item_id, user=run.user)
+
+    def _report_stop(self) -> None:
+        """Report why items are about to be canceled to the server that has the request, before they are."""
+        event = GenerationStoppedEvent(batch_id=self.run.batch_id, interrupted=self.interrupted, skipped=self.skipped)
+        self.run.resources.events.emit(event)
 
     @property
     def was_stopped_by_client(self) -> bool:
@@ -52,24 +74,92 @@ class Job:
         return self.interrupted or self.skipped
 
 
-class Jobs:
-    """All running jobs."""
+class _PeerProgress(BatchProgress):
+    """The progress of a batch for which a client waits on another server."""
 
-    def __init__(self) -> None:
-        self._jobs: list[Job] = []
+    def __init__(self, jobs: "Jobs", user: User, batch_id: str, item_ids: list[int]) -> None:
+        super().__init__(jobs.resources, user, batch_id, item_ids)
+        self._jobs = jobs
+
+    async def refresh(self, database: Database, items: Sequence[Item]) -> None:
+        """Count the items that have ended, and forget the job when all have."""
+        await super().refresh(database, items)
+        if self.has_ended:
+            self._jobs.forget(self.batch_id)
+
+
+class Jobs:
+    """All running jobs, of other servers too; one instance per server."""
+
+    def __init__(self, resources: Resources, follower: BatchFollower, bus: Bus) -> None:
+        self.resources = resources
+        self._follower = follower
+        self._jobs: dict[str, Job] = {}
+        if resources.database.is_shared:
+            bus.subscribe(self._on_event, GenerationStartedEvent, GenerationStoppedEvent)
 
     @contextlib.contextmanager
     def track(self, job: Job) -> Iterator[Job]:
         """Register a job for the duration of the block."""
-        self._jobs.append(job)
+        run = job.run
+        self._jobs[run.batch_id] = job
         try:
+            event = GenerationStartedEvent(
+                batch_id=run.batch_id,
+                item_ids=run.item_ids,
+                user_id=run.user.user_id,
+                steps=job.steps,
+                task_id=job.task_id,
+                stamp=job.stamp,
+            )
+            self.resources.events.emit(event)
             yield job
         finally:
-            self._jobs.remove(job)
+            self._jobs.pop(run.batch_id, None)
 
-    def current(self, user: User) -> Job | None:
-        """Return the user's oldest job."""
-        return next((job for job in self._jobs if job.run.user.user_id == user.user_id), None)
+    async def find(self, user: User) -> Job | None:
+        """Return the user's oldest job; on a shared database, also one of which no event has come."""
+        jobs = [job for job in self._jobs.values() if job.run.user.user_id == user.user_id]
+        if jobs or not self.resources.database.is_shared:
+            return min(jobs, key=lambda job: job.run.item_ids[0], default=None)
+        async with self.resources.database.read() as connection:
+            batch_id = await store.oldest_batch(connection, user.user_id)
+            items = await queue_store.list_of_batches(connection, [batch_id]) if batch_id else []
+            if batch_id is None or not items or self._follower.follows(batch_id):  # own ones are tracked at once
+                return self._jobs.get(batch_id or "")
+        run = _PeerProgress(self, user, batch_id, [item.item_id for item in items])
+        await run.refresh(self.resources.database, items)
+        created_at = datetime.fromisoformat(items[0].created_at).replace(tzinfo=UTC)
+        age = (datetime.now(UTC) - created_at).total_seconds()
+        return self._follow(Job(run, 0, stamp=timestamp(created_at), started_at=time.monotonic() - max(0.0, age)))
+
+    def forget(self, batch_id: str) -> None:
+        """Forget a job of another server."""
+        self._follower.unfollow(batch_id)
+        self._jobs.pop(batch_id, None)
+
+    def _follow(self, job: Job) -> Job:
+        """Add a job of another server until its items have ended."""
+        self._jobs[job.run.batch_id] = job
+        self._follower.follow(job.run.batch_id, job.run)
+        self._follower.request_refresh()
+        return job
+
+    def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
+        job = self._jobs.get(payload["batch_id"])
+        if kind is GenerationStartedEvent:
+            event = GenerationStartedEvent.model_validate(payload)
+            if job is not None and not isinstance(job.run, _PeerProgress):  # this server's own
+                return
+            run = _PeerProgress(self, User(user_id=event.user_id), event.batch_id, event.item_ids)
+            self._follow(Job(run, event.steps, event.task_id, event.stamp))
+        elif job is not None:
+            job.interrupted, job.skipped = payload["interrupted"], payload["skipped"]
+
+
+def jobs_of(connection: HTTPConnection) -> Jobs:
+    """Return the application's Jobs."""
+    return services_of(connection).get(Jobs)
 
 
 def progress(job: Job | None, *, with_image: bool) -> dict[str, Any]:

@@ -82,10 +82,10 @@ class OpenPrompt:
         node_id = record.comfy_id(self.prompt_record.ids, graph_id)
         if node_id is None:
             return
-        if issubclass(kind, InvocationStartedEvent) and node_id != self.current:
+        if issubclass(kind, InvocationStartedEvent | InvocationProgressEvent) and node_id != self.current:
             self.current = node_id
             self.report_current()
-        elif issubclass(kind, InvocationProgressEvent):
+        if issubclass(kind, InvocationProgressEvent):
             self._report_progress(node_id, payload)
         elif issubclass(kind, InvocationCompleteEvent) and record.is_saved(graph_id):
             self._report_image(node_id, record.image_index(graph_id), payload["result"]["image"]["image_name"])

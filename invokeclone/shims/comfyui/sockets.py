@@ -2,6 +2,7 @@
 
 Frames of a running prompt follow the server's events. Its end is read from the queue's row, so that failed, canceled
 and deleted prompts are closed too, and a client that was disconnected gets the end of its prompts when it reconnects.
+On a shared database, rows of prompts that another server enqueued are read after its events.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from starlette.requests import HTTPConnection
 
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError, TooMany
-from invokeclone.kit.events import Event
+from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
@@ -28,9 +29,11 @@ from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.shims.batch_follower import BatchFollower
 from invokeclone.shims.comfyui import history, store
+from invokeclone.shims.comfyui.events import PromptReportedEvent
 from invokeclone.shims.comfyui.frames import Frame, ImageFrame, encode_message, executing_data, status_data
 from invokeclone.shims.comfyui.progress import OpenPrompt, count_images, wants_previews
 from invokeclone.shims.comfyui.record import PromptRecord
+from invokeclone.shims.comfyui.store import StoredPrompt
 from invokeclone.users.current import User
 
 ACCESS_CHECK_INTERVAL_S = 30.0
@@ -94,14 +97,19 @@ class PromptObserver:
 class Clients:
     """The connected clients and the prompts that they wait for; one instance per server."""
 
-    def __init__(self, resources: Resources, follower: BatchFollower) -> None:
+    def __init__(self, resources: Resources, follower: BatchFollower, bus: Bus) -> None:
         self._resources = resources
         self._follower = follower
+        self._is_shared = resources.database.is_shared
+        self._newest_id: int | None = None
+        """The item up to which prompts of other servers have been read; None without sockets."""
         self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
         self._open_prompts: dict[str, OpenPrompt] = {}
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
         """Prompts that were deleted while their client was disconnected."""
+        if self._is_shared:
+            bus.subscribe(self._on_reported, PromptReportedEvent)
 
     def _follow(self, prompt: OpenPrompt) -> None:
         self._open_prompts[prompt.prompt_id] = prompt
@@ -181,9 +189,22 @@ class Clients:
         self._unfollow(prompt.prompt_id)
         if self._sockets_of(prompt.user_id, prompt.client_id):
             _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
+            if self._is_shared:
+                event = PromptReportedEvent(
+                    prompt_id=prompt.prompt_id, user_id=prompt.user_id, client_id=prompt.client_id
+                )
+                self._resources.events.emit(event)
+
+    def _on_reported(self, _kind: type[Event], payload: dict[str, Any]) -> None:
+        """Do not report the end of a prompt again that another server has reported to its client."""
+        if not self._sockets_of(payload["user_id"], payload["client_id"]):
+            _add_bounded(self._closed, payload["prompt_id"], None, MAX_CLOSED_IDS)
+            self._missed.pop(payload["prompt_id"], None)
 
     async def refresh(self, database: Database) -> None:
-        """Send each client the number of its user's open prompts, if it has changed."""
+        """Send each client the number of its user's open prompts, if it has changed; follow those of other servers."""
+        if self._newest_id is not None:
+            await self._follow_newer(database, self._newest_id)
         users = {user_id for user_id, _ in self._sockets}
         async with database.read() as connection:
             counts = {user_id: await store.count_active(connection, user_id) for user_id in users}
@@ -193,6 +214,23 @@ class Clients:
                 if remaining is not None and remaining != socket.remaining:
                     socket.remaining = remaining
                     socket.enqueue_message("status", status_data(remaining, client_id=None))
+
+    async def _follow_newer(self, database: Database, newest_id: int) -> None:
+        """Follow the prompts of connected clients that were enqueued since, by another server."""
+        async with database.read() as connection:
+            items = await store.list_newer(connection, newest_id)
+        if not items:
+            return
+        self._newest_id = items[-1].item_id
+        users = {user_id for user_id, _ in self._sockets}
+        new_items = [item for item in items if item.user_id in users and item.batch_id not in self._open_prompts]
+        prompts = await store.prompts(database, [item.item_id for item in new_items])
+        for item in new_items:
+            prompt = prompts.get(item.item_id)
+            client_id = prompt.prompt_record.client_id if prompt else None
+            if prompt and client_id and self._sockets_of(item.user_id, client_id):
+                self._resume_prompt(item, prompt, client_id)
+        self._follower.request_refresh()  # some may have ended
 
     # Connections
 
@@ -229,19 +267,26 @@ class Clients:
         async with self._resources.database.read() as connection:
             remaining = await store.count_active(connection, user.user_id)
             items = await self._list_open(connection, user, TERMINAL, MAX_RECENTLY_ENDED)
-        ended = await self._records_of(items, client_id)
+        ended = await self._prompts_of(items, client_id)
         missed = self._list_missed(user, client_id)
         socket.remaining = remaining + len(ended) + len(missed)
         socket.enqueue_message("status", status_data(socket.remaining, client_id))
         self._sockets[user.user_id, client_id].add(socket)
         self._follower.add_queue_observer(self)
         async with self._resources.database.read() as connection:
+            if self._is_shared:
+                newest_id = await store.newest_id(connection)
+                self._newest_id = min(newest_id, newest_id if self._newest_id is None else self._newest_id)
             items = await self._list_open(connection, user, ACTIVE, store.MAX_ROWS)
             items += await self._list_open(connection, user, TERMINAL, MAX_RECENTLY_ENDED)
-        for item, prompt_record in await self._records_of(items, client_id):
-            self._resume_prompt(socket, item, prompt_record, client_id)
-        for prompt in self._list_missed(user, client_id):
-            self._follow(self._missed.pop(prompt.prompt_id))
+        for item, prompt in await self._prompts_of(items, client_id):
+            open_prompt = self._open_prompts.get(item.batch_id)
+            if open_prompt is None:
+                self._resume_prompt(item, prompt, client_id)
+            elif open_prompt.current is not None:
+                socket.enqueue_message("executing", executing_data(open_prompt.prompt_id, open_prompt.current))
+        for missed_prompt in self._list_missed(user, client_id):
+            self._follow(self._missed.pop(missed_prompt.prompt_id))
         self._follower.request_refresh()
 
     async def _list_open(
@@ -251,11 +296,11 @@ class Clients:
         listed = await store.list_items(connection, user, statuses=statuses, newest=newest)
         return [item for item in listed if item.batch_id not in self._closed]
 
-    async def _records_of(self, items: Sequence[Item], client_id: str) -> list[tuple[Item, PromptRecord]]:
+    async def _prompts_of(self, items: Sequence[Item], client_id: str) -> list[tuple[Item, StoredPrompt]]:
         """Return those of the items that are prompts of a client, with their workflows."""
-        records = await store.records(self._resources.database, [item.item_id for item in items])
-        pairs = [(item, records[item.item_id]) for item in items if item.item_id in records]
-        return [(item, prompt_record) for item, prompt_record in pairs if prompt_record.client_id == client_id]
+        prompts = await store.prompts(self._resources.database, [item.item_id for item in items])
+        pairs = [(item, prompts[item.item_id]) for item in items if item.item_id in prompts]
+        return [(item, prompt) for item, prompt in pairs if prompt.prompt_record.client_id == client_id]
 
     def _list_missed(self, user: User, client_id: str) -> list[OpenPrompt]:
         return [
@@ -264,16 +309,15 @@ class Clients:
             if (prompt.user_id, prompt.client_id) == (user.user_id, client_id)
         ]
 
-    def _resume_prompt(self, socket: Socket, item: Item, prompt_record: PromptRecord, client_id: str) -> None:
-        """Follow a prompt of a client that has just connected; the next refresh closes one that has ended."""
-        open_prompt = self._open_prompts.get(item.batch_id)
-        if open_prompt is None and item.batch_id not in self._closed:
+    def _resume_prompt(self, item: Item, stored: StoredPrompt, client_id: str) -> None:
+        """Follow a prompt of a connected client; the next refresh closes one that has ended."""
+        if item.batch_id not in self._closed:
+            prompt_record = stored.prompt_record
             prompt = self._prompt(item.batch_id, item.user_id, client_id, prompt_record)
+            prompt.image_counts = count_images(prompt_record, stored.graph_ids)
             prompt.previews = wants_previews(prompt_record, default=self._resources.settings.comfyui_previews)
             prompt.is_enqueued = True
             self._follow(prompt)
-        elif open_prompt is not None and open_prompt.current is not None:
-            socket.enqueue_message("executing", executing_data(open_prompt.prompt_id, open_prompt.current))
 
     def _disconnect(self, socket: Socket, user: User, client_id: str) -> None:
         sockets = self._sockets[user.user_id, client_id]
@@ -281,6 +325,7 @@ class Clients:
         if not sockets:
             del self._sockets[user.user_id, client_id]
         if not self._sockets:
+            self._newest_id = None
             self._follower.remove_queue_observer(self)
 
 

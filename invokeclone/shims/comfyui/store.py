@@ -1,6 +1,7 @@
 """SQL for prompts: a user's queue items from ComfyUI's API. An id that was used again refers to its newest item."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, func, select
@@ -67,14 +68,47 @@ async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict
     return {item_id: assemble_session(*stored) for item_id, *stored in await connection.execute(query)}
 
 
-async def records(database: Database, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
-    """Return the workflows of items, by item id; items without one are left out."""
+class StoredPrompt(NamedTuple):
+    """The workflow of an item, and the ids of the nodes of its graph."""
+
+    prompt_record: PromptRecord
+    graph_ids: list[str]
+
+
+async def prompts(database: Database, item_ids: Sequence[int]) -> dict[int, StoredPrompt]:
+    """Return the workflows and node ids of items, by item id; items without a workflow are left out."""
     async with database.read() as connection:
         texts = await sessions(connection, item_ids)
-    records_by_item = await in_thread(
-        lambda: {item_id: of_session(orjson.loads(text)) for item_id, text in texts.items()}
+
+    def read() -> dict[int, StoredPrompt]:
+        stored = {}
+        for item_id, text in texts.items():
+            session = orjson.loads(text)
+            if (prompt_record := of_session(session)) is not None:
+                stored[item_id] = StoredPrompt(prompt_record, list(session["graph"]["nodes"]))
+        return stored
+
+    return await in_thread(read)
+
+
+async def records(database: Database, item_ids: Sequence[int]) -> dict[int, PromptRecord]:
+    """Return the workflows of items, by item id; items without one are left out."""
+    stored = await prompts(database, item_ids)
+    return {item_id: prompt.prompt_record for item_id, prompt in stored.items()}
+
+
+async def newest_id(connection: AsyncConnection) -> int:
+    """Return the id of the newest item of any user; 0 without one."""
+    return int(await connection.scalar(select(func.max(columns.item_id))) or 0)
+
+
+async def list_newer(connection: AsyncConnection, item_id: int) -> list[Item]:
+    """Return the next prompts of all users after an item, oldest first."""
+    query = select(*RECORD).where(
+        columns.item_id > item_id, columns.queue_id == DEFAULT_QUEUE, columns.destination == NAME
     )
-    return {item_id: prompt_record for item_id, prompt_record in records_by_item.items() if prompt_record is not None}
+    rows = await connection.execute(query.order_by(columns.item_id).limit(MAX_ROWS))
+    return [to_item(tuple(row)) for row in rows]
 
 
 async def count_active(connection: AsyncConnection, user_id: str) -> int:

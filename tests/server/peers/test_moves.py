@@ -1,11 +1,13 @@
 """Moves of images, of which servers on one database run one at a time."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
 from invokeclone.images.errors import AlreadyMoving
-from invokeclone.images.relocation import store
+from invokeclone.images.events import ImageMoveChangedEvent
+from invokeclone.images.relocation import service, store
 from invokeclone.images.relocation.service import MOVE_LOCK, ImageMoves
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
@@ -34,7 +36,7 @@ async def test_a_server_that_starts_does_not_disturb_the_move_of_another(resourc
         assert job.state == "planned"
         with pytest.raises(AlreadyMoving):
             await moves.recover()
-        assert not resources.maintenance
+        assert resources.maintenance, "operations on images are refused meanwhile"
     await moves.start()
     job = (await moves.status()).latest_job
     assert job is not None
@@ -42,3 +44,57 @@ async def test_a_server_that_starts_does_not_disturb_the_move_of_another(resourc
     await moves.recover()
     await moves.stop()
     assert (await moves.status()).operation is None
+
+
+@pytest.fixture
+def movers(pair: list[Resources], monkeypatch: pytest.MonkeyPatch) -> list[ImageMoves]:
+    monkeypatch.setattr(service, "PEER_CHECK_S", 0.01)
+    both = [ImageMoves(resources) for resources in pair]
+    for mover, resources in zip(both, pair, strict=True):
+        assert isinstance(resources.events, Bus)
+        mover.listen(resources.events)
+    return both
+
+
+async def until_free(resources: Resources) -> None:
+    async with asyncio.timeout(30):
+        while resources.maintenance:
+            await asyncio.sleep(0.01)
+
+
+async def test_operations_are_refused_while_another_server_moves_images(
+    movers: list[ImageMoves], pair: list[Resources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, second), resources = movers, pair[1]
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def move() -> None:
+        begun.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(first, "_move", move)
+    await first.move_all()
+    await begun.wait()
+    assert resources.maintenance
+    status = await second.status()
+    assert (status.is_running, status.operation) == (True, "move_all")
+    assert status.active_job_id == (await first.status()).active_job_id
+    with pytest.raises(AlreadyMoving):
+        await second.move_all()
+    assert resources.maintenance
+    go_on.set()
+    await until_free(resources)
+    assert (await second.status()).operation is None
+    for mover in movers:
+        await mover.stop()
+
+
+async def test_operations_are_allowed_again_when_the_server_that_moved_images_is_killed(
+    movers: list[ImageMoves], pair: list[Resources]
+) -> None:
+    async with pair[0].database.try_lock(MOVE_LOCK):
+        pair[0].events.emit(ImageMoveChangedEvent(operation="move_all", job_id=1, last_error=None))
+        assert pair[1].maintenance
+    await until_free(pair[1])
+    for mover in movers:
+        await mover.stop()
