@@ -1,8 +1,15 @@
 """Protocol for requests to the worker processes, implemented by the server's supervisor."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from invokeclone.kit import log
 from invokeclone.kit.errors import Unavailable
+
+_Reply = TypeVar("_Reply", bound=BaseModel)
+_log = log.get("server.supervisor")
 
 
 class NoWorkerRunning(Unavailable):
@@ -30,3 +37,15 @@ class Workers(Protocol):
         worker ends or cannot answer; TimeoutError.
         """
         ...
+
+
+def parse_replies(model: type[_Reply], replies: Sequence[object]) -> list[_Reply]:
+    """Return the replies of workers as `model`, without those that are no such thing: a worker may be of another machine."""
+    parsed = []
+    for reply in replies:
+        try:
+            parsed.append(model.model_validate(reply))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            _log.warning("a worker sent a reply that is no %s: %s", model.__name__, problem["msg"])
+    return parsed

@@ -18,6 +18,7 @@ from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.workers import parse_replies
 from invokeclone.server import live_config
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.users.current import Admin, CurrentUser
@@ -197,7 +198,7 @@ async def set_log_level(
 @router.get("/invocation_cache/status", operation_id="get_invocation_cache_status")
 async def invocation_cache_status(needs: Needs, workers: NeedsSupervisor, _admin: Admin) -> InvocationCacheStatus:
     """Return the combined state of the workers' invocation caches."""
-    statuses = [InvocationCacheStatus(**status) for status in await workers.ask_all("cache_status")]
+    statuses = parse_replies(InvocationCacheStatus, await workers.ask_all("cache_status"))
     size = needs.settings.node_cache_size
     return InvocationCacheStatus(
         size=sum(status.size for status in statuses),

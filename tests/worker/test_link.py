@@ -1,10 +1,14 @@
 """The link: lines in both directions, never blocking the sender, surviving a reader that is gone."""
 
+import logging
 import os
 import threading
+from types import SimpleNamespace
 
 import orjson
+import pytest
 
+from invokeclone.worker import link as link_module
 from invokeclone.worker.link import LineReader, LineWriter, ServerLink
 
 
@@ -113,3 +117,22 @@ def test_closed_pipe_without_hello_returns_none() -> None:
     os.close(outgoing)
     assert LineReader(incoming).first() is None
     os.close(incoming)
+
+
+def test_messages_that_are_too_large_are_left_out_or_an_error(
+    monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    monkeypatch.setattr(link_module, "MAX_MESSAGE", 1024**2)
+    lines: list[bytes] = []
+    server = ServerLink(SimpleNamespace(send=lambda line, droppable=False: lines.append(line)))  # type: ignore[arg-type]
+    server.event("invocation_complete", b'"%b"' % (b"x" * 2 * 1024**2))
+    server.reply(1, "x" * 2 * 1024**2)
+    server.reply(2, "x")
+    assert [record.getMessage() for record in logged] == [
+        "the event invocation_complete has 2 MiB, and at most 1 MiB can be sent: it is left out"
+    ]
+    replies = [orjson.loads(line) for line in lines]
+    assert [(reply["id"], reply["body"], reply["error"]) for reply in replies] == [
+        (1, None, "the reply has 2 MiB, and at most 1 MiB can be sent"),
+        (2, "x", None),
+    ]

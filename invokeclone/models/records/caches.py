@@ -1,12 +1,13 @@
 """Statistics and clearing of the model caches of all workers."""
 
-from invokeclone.kit.workers import Workers
+from invokeclone.kit.workers import Workers, parse_replies
 from invokeclone.models.records.schemas import CacheStats
 
 
 async def stats(workers: Workers) -> CacheStats | None:
     """Return the summed statistics of all model caches; None if no worker has any."""
-    answers = [CacheStats.model_validate(answer) for answer in await workers.ask_all("model_cache_stats", {}) if answer]
+    replies = await workers.ask_all("model_cache_stats", {})
+    answers = parse_replies(CacheStats, [reply for reply in replies if reply])
     if not answers:
         return None
     numbers = {

@@ -3,13 +3,23 @@
 from typing import Any
 
 import psutil
+from pydantic import BaseModel
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.errors import InvokeCloneError
-from invokeclone.kit.workers import Workers
+from invokeclone.kit.workers import Workers, parse_replies
 
 MEMORY_TIMEOUT_S = 5.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class _MemoryReply(BaseModel):
+    """The memory of a worker's device, in bytes."""
+
+    kind: str
+    free: int
+    total: int
+    used: int
 
 
 async def describe_memory(workers: Workers) -> dict[str, Any]:
@@ -24,11 +34,11 @@ async def _gpu_memory(workers: Workers) -> dict[str, Any]:
         devices = await workers.ask_all("device_memory", seconds=MEMORY_TIMEOUT_S)
     except InvokeCloneError as error:
         return {"error": str(error)}
-    gpu = next((device for device in devices if device["kind"] != "cpu"), None)
+    gpu = next((device for device in parse_replies(_MemoryReply, devices) if device.kind != "cpu"), None)
     if gpu is None:
         return {"error": "no worker with a GPU is ready"}
-    system = {"free": gpu["free"], "used": gpu["total"] - gpu["free"], "total": gpu["total"]}
-    return {"system": system, "allocated": {"current": gpu["used"]}}
+    system = {"free": gpu.free, "used": gpu.total - gpu.free, "total": gpu.total}
+    return {"system": system, "allocated": {"current": gpu.used}}
 
 
 def describe_flags(settings: Settings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from invokeclone.server.joined import calls, connection, link, protocol
 from invokeclone.server.joined import service as joined_service
+from invokeclone.server.joined.connection import JoinedWorker
 from invokeclone.server.joined.process import AgentProcess
 from invokeclone.server.joined.protocol import Assembler, MessageTooLong
 from invokeclone.server.joined.send_queue import SendQueue
@@ -26,6 +27,8 @@ async def give(_resources: Any, _worker_id: str, method: str, arguments: dict[st
         return {"result": value}
     if method == "fail":
         raise {"OSError": OSError, "ValueError": ValueError}[arguments["kind"]]("no")
+    if method == "slow":
+        await asyncio.sleep(0.2)
     return {"result": "x" * arguments["size"]}
 
 
@@ -82,6 +85,14 @@ class TestResults:
             assert len(joined.calls._runs) <= 4
 
 
+@pytest.fixture
+def is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no silence end a connection."""
+    for module, name in ((connection, "SILENCE_S"), (protocol, "SILENCE_S"), (link, "STALL_S")):
+        monkeypatch.setattr(module, name, 1000.0)
+
+
+@pytest.mark.usefixtures("is_patient")
 class TestReceivers:
     async def test_large_results_reach_a_reader_in_small_frames(self, serving: Cluster) -> None:
         """More than 64 MiB at once, which an agent asked for, and an unrequested message behind them."""
@@ -126,19 +137,24 @@ class TestReceivers:
         self, serving: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(connection, "MAX_OPEN_BYTES", MIB)
-        monkeypatch.setattr(connection, "MAX_OPEN_CALLS", 3)
+        sizes: list[int] = []
+        start = JoinedWorker.start_call
+
+        def note(joined: JoinedWorker, *arguments: Any) -> None:
+            start(joined, *arguments)
+            sizes.append(joined.open_bytes)
+
+        monkeypatch.setattr(JoinedWorker, "start_call", note)
         async with RawWorker(serving) as worker:
-            for number in range(1, 10):
-                await worker.start_call(number, "x", {"size": 1, "rest": "x" * MIB}, oldest=1)
-            assert {(await worker.receive())["id"] for _ in range(1, 10)} == set(range(1, 10))
+            for number in range(1, 4):
+                await worker.start_call(number, "slow", {"size": 1, "rest": "x" * MIB}, oldest=1)
+            assert {(await worker.receive())["id"] for _ in range(1, 4)} == {1, 2, 3}
+        assert len(sizes) == 3
+        assert max(sizes) < 2 * MIB
 
 
+@pytest.mark.usefixtures("is_patient")
 class TestRevocation:
-    @pytest.fixture(autouse=True)
-    def _no_other_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module, name in ((connection, "SILENCE_S"), (protocol, "SILENCE_S"), (link, "STALL_S")):
-            monkeypatch.setattr(module, name, 1000.0)
-
     async def test_one_that_does_not_read_is_cut_off_at_once(
         self, serving: Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
