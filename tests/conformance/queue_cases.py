@@ -321,8 +321,8 @@ async def a1111_queue(run: Calls) -> None:
         await add(run, user=ANN, batch_id=batch_id, origin=generations.ORIGIN)
     await add(run, user=BOB, batch_id="other")
     await run(store.set_status, 1, "canceled")
-    for user_id in ("ann", "bob"):
-        await run(generations.oldest_batch, user_id)
+    for user_id, limit in (("ann", 1), ("ann", 0), ("bob", 1)):
+        await run(generations.oldest_batch, user_id, limit)
 
 
 @case

@@ -19,7 +19,6 @@ from invokeclone.kit.requests import services_of
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.queue import service
-from invokeclone.queue import store as queue_store
 from invokeclone.queue.rows import Item
 from invokeclone.shims.automatic1111 import store
 from invokeclone.shims.automatic1111.events import GenerationStartedEvent, GenerationStoppedEvent
@@ -122,11 +121,14 @@ class Jobs:
         jobs = [job for job in self._jobs.values() if job.run.user.user_id == user.user_id]
         if jobs or not self.resources.database.is_shared:
             return min(jobs, key=lambda job: job.run.item_ids[0], default=None)
+        limit = self.resources.settings.limits.request_images
         async with self.resources.database.read() as connection:
-            batch_id = await store.oldest_batch(connection, user.user_id)
-            items = await queue_store.list_of_batches(connection, [batch_id]) if batch_id else []
-            if batch_id is None or not items or self._follower.follows(batch_id):  # own ones are tracked at once
-                return self._jobs.get(batch_id or "")
+            items = await store.oldest_batch(connection, user.user_id, limit)
+        if not items:
+            return None
+        batch_id = items[0].batch_id
+        if self._follower.follows(batch_id):  # an own one, which is about to be tracked
+            return self._jobs.get(batch_id)
         run = _PeerProgress(self, user, batch_id, [item.item_id for item in items])
         await run.refresh(self.resources.database, items)
         created_at = datetime.fromisoformat(items[0].created_at).replace(tzinfo=UTC)
