@@ -9,8 +9,8 @@ import asyncio
 import base64
 import re
 import socket
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from invokeclone.downloads.errors import AddressRefused, TransientError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
 RESOLVE_TIMEOUT_S = 30.0
+Result = TypeVar("Result")
 SETTING = "download_proxy_resolves_names"
 HINT = f"if the proxy refuses private addresses itself, it may resolve names: setting {SETTING}"
 
@@ -53,12 +54,40 @@ def url_of(response: "ClientResponse") -> "URL":
     return response.url.with_host(parts.hostname) if parts.hostname else response.url
 
 
-async def resolve(host: str, port: int | None = None) -> list[str]:
+class Lookups:
+    """Limits how many names are resolved at a time.
+
+    A lookup occupies a thread of the event loop until it ends, also if nobody waits for it any more: users with names whose
+    name servers do not respond would occupy all of them, and the database could not be connected to any more.
+    """
+
+    def __init__(self, limit: int = 3) -> None:
+        """Limit lookups; Python's event loop has five threads or more."""
+        self._semaphore = asyncio.Semaphore(limit)
+
+    async def run(self, lookup: Coroutine[Any, Any, Result]) -> Result:
+        """Return the result of a lookup."""
+        try:
+            await self._semaphore.acquire()
+        except asyncio.CancelledError:
+            lookup.close()
+            raise
+        task = asyncio.ensure_future(lookup)
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    def _end(self, task: "asyncio.Future[Any]") -> None:
+        self._semaphore.release()
+        if not task.cancelled():
+            task.exception()  # retrieved also if nobody waits for it
+
+
+async def resolve(lookups: Lookups, host: str, port: int | None = None) -> list[str]:
     """Return the addresses of a host, IPv4 first, as not every network has IPv6. Raises AddressRefused, TransientError."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-            address_infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            address_infos = await lookups.run(loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     except OSError as error:
         raise TransientError(f"the name {host} cannot be resolved: {error or 'no response'}") from error
     except ValueError as error:  # of a name that cannot be encoded

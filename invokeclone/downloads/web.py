@@ -16,7 +16,7 @@ import orjson
 
 from invokeclone.downloads import addresses, proxy
 from invokeclone.downloads.errors import AccessDenied, AddressRefused, DownloadFailed, TransientError
-from invokeclone.downloads.proxy import Route
+from invokeclone.downloads.proxy import Lookups, Route
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.version import __version__
@@ -69,6 +69,7 @@ class WebClient:
         self._proxy_resolves = settings.download_proxy_resolves_names or self._allow_private
         self._tokens = settings.remote_api_tokens or []
         self._session: ClientSession | None = None
+        self._lookups = Lookups()
 
     def token_for(self, url: str) -> str | None:
         """Return the token configured for a URL.
@@ -213,13 +214,13 @@ class WebClient:
             return aiohttp.TCPConnector(force_close=bool(self._proxy) and not self._proxy_resolves)
         from aiohttp.resolver import ThreadedResolver
 
-        setting = self._private_setting
+        setting, lookups = self._private_setting, self._lookups
 
         class PublicOnly(ThreadedResolver):
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> "list[ResolveResult]":
-                results = await super().resolve(host, port, family)
+                results = await lookups.run(super().resolve(host, port, family))
                 public = [address for address in results if addresses.is_public(address["host"])]
                 if not public:
                     raise _PrivateAddressError(_refusal(host, setting))
@@ -260,7 +261,7 @@ class WebClient:
     async def _resolve(self, host: str, port: int | None = None) -> list[str]:
         """Return the addresses of a host that may be connected to. Raises AddressRefused, TransientError."""
         try:
-            resolved = await proxy.resolve(host, port)
+            resolved = await proxy.resolve(self._lookups, host, port)
         except TransientError as error:
             raise (TransientError(f"{error}; {proxy.HINT}") if self._proxy else error) from error
         allowed = [address for address in resolved if self._allow_private or addresses.is_public(address)]
@@ -288,7 +289,7 @@ class WebClient:
         if self._allow_private:
             return
         with contextlib.suppress(TransientError):
-            if not all(map(addresses.is_public, await proxy.resolve(host))):
+            if not all(map(addresses.is_public, await proxy.resolve(self._lookups, host))):
                 raise AddressRefused(_refusal(host, self._private_setting))
 
 

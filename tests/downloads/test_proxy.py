@@ -194,6 +194,35 @@ async def test_a_proxy_that_refuses_addresses_is_reported(
         await read(client, "https://good.example/")
 
 
+@pytest.mark.parametrize("through_proxy", [True, False])
+async def test_names_without_an_answer_occupy_few_threads(
+    tmp_path: Path, proxy: FakeProxy, monkeypatch: pytest.MonkeyPatch, through_proxy: bool
+) -> None:
+    """Also after the requests have timed out; others are resolved as soon as some have ended."""
+    running, ends = [], asyncio.Event()
+
+    async def getaddrinfo(host: str, port: int | None, **_options: Any) -> list[tuple[object, ...]]:
+        running.append(host)
+        await ends.wait()
+        running.remove(host)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    client = WebClient(Settings(root=tmp_path, download_proxy=proxy.url if through_proxy else None), webhooks=True)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    for _ in range(2):
+        posts = (client.post(f"https://tarpit{n}.example/", b"", {}, timeout_s=0.05) for n in range(8))
+        errors = await asyncio.gather(*posts, return_exceptions=True)
+        assert {type(error) for error in errors} == {DownloadFailed}
+        assert len(running) == 3
+    ends.set()
+    async with asyncio.timeout(20):
+        while running:
+            await asyncio.sleep(0)
+    with pytest.raises(DownloadFailed, match="Name or service not known"):
+        await client.post("https://gone.example/", b"", {}, timeout_s=20)
+    await client.close()
+
+
 async def test_a_proxy_that_filters_may_resolve_names(
     tmp_path: Path, proxy: FakeProxy, names: dict[str, list[list[str]]]
 ) -> None:

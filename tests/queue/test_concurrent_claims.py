@@ -93,7 +93,9 @@ async def fill(resources: Resources, make: Any, rules: Rules) -> None:
             result = await service.enqueue(
                 resources, "default", batch, prepend=chance.random() < 0.2, user=User(user_id=user_id)
             )
-            rules.waiting[result.item_ids[0]] = Waiting(user_id, result.priority, keys)
+            rules.waiting[result.item_ids[0]] = Waiting(user_id, 0, keys)
+    for item in await store.list_pending_items(resources.database, "default"):
+        rules.waiting[item.item_id].priority = item.priority
 
 
 @pytest.mark.sqlite("PostgreSQL's claims overlap, and pass over items that others have locked")

@@ -233,6 +233,17 @@ async def test_slow_client_misses_progress_frames_and_is_disconnected() -> None:
     assert ear.code == 1013
 
 
+async def test_a_client_is_disconnected_if_a_frame_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_frame: object) -> bytes:
+        raise RuntimeError("the database is away")
+
+    monkeypatch.setattr(sockets.ImageFrame, "read", fail)
+    socket, ear = sockets.Socket(), Ear()
+    socket.enqueue(sockets.ImageFrame(None, "a.png"))  # type: ignore[arg-type]
+    await sockets._send_frames(ear, socket)  # type: ignore[arg-type]
+    assert ear.code == 1011
+
+
 async def test_failed_access_check_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Exception] = [OSError("the disk is away")]
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from fastapi import WebSocket
+from fastapi import WebSocket, WebSocketDisconnect
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import HTTPConnection
 
@@ -337,10 +337,15 @@ def _add_bounded(entries: OrderedDict[str, Any], name: str, value: Any, limit: i
 
 
 async def _send_frames(websocket: WebSocket, socket: Socket) -> None:
-    """Send the pending frames until the connection closes or its client is too slow."""
-    with contextlib.suppress(RuntimeError, OSError):  # it was closed in the meantime
+    """Send the pending frames until the connection closes, its client is too slow, or a frame cannot be read."""
+    with contextlib.suppress(RuntimeError, OSError, WebSocketDisconnect):  # it was closed in the meantime
         while (frame := await socket.frames.get()) is not None:
-            content = await frame.read() if isinstance(frame, ImageFrame) else frame
+            try:
+                content = await frame.read() if isinstance(frame, ImageFrame) else frame
+            except Exception:  # noqa: BLE001  (the client reconnects, and gets what it has missed)
+                _log.exception("cannot read a frame for a client")
+                await websocket.close(1011)
+                return
             if isinstance(content, str):
                 await websocket.send_text(content)
             elif content is not None:
