@@ -22,7 +22,7 @@ from invokeclone.kit.files.root_lock import RootLock
 from invokeclone.kit.files.storage_errors import startup_line
 from invokeclone.kit.requests import Application
 from invokeclone.kit.sql import migrations
-from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.kit.storage import addresses
 from invokeclone.server.app import create_app
 from invokeclone.server.sockets import Sockets
@@ -41,16 +41,17 @@ def run(arguments: argparse.Namespace) -> int:
     storage or the address cannot be used.
     """
     settings = settings_for(arguments, host=arguments.host, port=arguments.port)
-    if not settings.use_memory_db:
-        asyncio.run(open_database(settings).check(migrations.revisions()))
+    database = None if settings.use_memory_db else open_database(settings)
+    if database is not None:
+        asyncio.run(database.check(migrations.revisions()))
     lock = RootLock(settings.root)
     lock.acquire()
     try:
-        if not settings.use_memory_db:
-            asyncio.run(_migrate(settings))
+        if database is not None:
+            asyncio.run(_migrate(database))
         addresses.check(settings, addresses.open_storage(settings))
         listening = listen(settings.host, settings.port)
-        app = create_app(settings)
+        app = create_app(settings, migrated=database)
         server = _Server(_config(app, settings), app, settings, lock)
         with listening, contextlib.suppress(SystemExit):  # uvicorn raises it when the startup failed
             server.run(sockets=[listening])
@@ -59,9 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if server.started else 1
 
 
-async def _migrate(settings: Settings) -> None:
+async def _migrate(database: Database) -> None:
     """Migrate before the application starts, so that a problem with the database is reported in one line."""
-    database = open_database(settings)
     try:
         await database.migrate()
         async with database.write():

@@ -12,8 +12,7 @@ from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue import bulk, bulk_counts, leases, store
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.queue.calls import chain
-from invokeclone.queue.events import QueueItemStatusChangedEvent
-from invokeclone.queue.reports import report
+from invokeclone.queue.reports import change_items, report
 from invokeclone.queue.rows import ClaimedItem, Item
 from invokeclone.queue.schemas import TERMINAL, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
@@ -89,7 +88,7 @@ async def finish(
     with `fence`. A repetition, after an error left open whether the item has ended, is reported as the first call would be.
     """
 
-    async def end(connection: Changes) -> tuple[Item | None, list[Event]]:
+    async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
         item = await store.set_status(connection, item_id, status, error, fence=fence, rest=session_json)
         if item is None:
             item = await store.find_ended(connection, item_id, status, error, fence)
@@ -97,11 +96,9 @@ async def finish(
             await store.save_session(connection, item_id, session_json, fence=fence)
         events: list[Event] = [await chain.status_event(connection, item)] if item else []
         await bulk_counts.sum_up(connection, item_id)
-        return item, events + await chain.settle_calls(connection, item)
+        return [item] if item else [], events + await chain.settle_calls(connection, item)
 
-    item, events = await resources.database.transact(end)
-    report(resources, events)
-    return item
+    return next(iter(await change_items(resources, end)), None)
 
 
 async def is_running(resources: Resources, item_id: int, fence: int | None = None) -> bool:
@@ -119,16 +116,15 @@ async def fail_orphans(resources: Resources, worker_id: str, reason: str) -> lis
     """Fail the items of a worker that died, with `reason` as the message; return their ids."""
     error = ItemError("WorkerDied", reason, reason)
 
-    async def fail(connection: Changes) -> tuple[list[QueueItemStatusChangedEvent], list[Event]]:
+    async def fail(connection: Changes) -> tuple[list[Item], list[Event]]:
         orphans = await bulk.list_running(connection, worker_id=worker_id)
         changed = [await store.set_status(connection, item_id, "failed", error) for item_id in orphans]
+        failed = [item for item in changed if item]
         await leases.release(connection, worker_id)
-        events = [await chain.status_event(connection, item) for item in changed if item]
-        return events, await chain.settle_calls(connection, *changed)
+        events: list[Event] = [await chain.status_event(connection, item) for item in failed]
+        return failed, events + await chain.settle_calls(connection, *failed)
 
-    events, call_events = await resources.database.transact(fail)
-    report(resources, [*events, *call_events])
-    return [event.item_id for event in events]
+    return [item.item_id for item in await change_items(resources, fail)]
 
 
 async def recover(resources: Resources, *, shared: bool = False) -> None:

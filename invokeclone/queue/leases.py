@@ -24,7 +24,7 @@ from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import outbox, store
 from invokeclone.queue.calls import chain
-from invokeclone.queue.reports import report
+from invokeclone.queue.reports import change_items
 from invokeclone.queue.rows import CLAIMED, RECORD, ClaimedItem, Item, columns, has_status, to_claimed_item, to_item
 from invokeclone.queue.statements import HAS_FENCE, IS_ITEM, status_values
 from invokeclone.tables import session_queue
@@ -154,11 +154,10 @@ async def _end_claims(
             await outbox.record_item(connection, item, await list_subscriptions(connection, item.user_id))
         return items, events + await chain.settle_calls(connection, *ended)
 
-    items, events = await resources.database.transact(end)
+    items = await change_items(resources, end)
     for item in items:
         extra = {"action": "interrupt_item", **item.log_fields}
         _log.warning("item %s is interrupted: %s", item.item_id, values["reason"], extra=extra)
-    report(resources, events)
     return [item.item_id for item in items]
 
 

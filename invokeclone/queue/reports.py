@@ -1,17 +1,46 @@
 """Emits and logs events of batches and items."""
 
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
+
+from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit import log
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.transactions import Changes, CommitUnknown
+from invokeclone.queue import store
+from invokeclone.queue.rows import Item
 
 FIELDS = ("queue_id", "batch_id", "item_id", "user_id", "status", "enqueued")
 """Event fields that are added to log lines."""
 
 _log = log.get("queue")
+
+
+async def change_items(
+    resources: Resources, work: Callable[[Changes], Coroutine[Any, Any, tuple[list[Item], list[Event]]]]
+) -> list[Item]:
+    """Run an exclusive transaction that returns changed items and their events; report the events, return the items.
+
+    If the answer to its COMMIT is lost, the first item shows whether the changes are stored. Raises CommitUnknown.
+    """
+    try:
+        items, events = await resources.database.transact(work)
+    except CommitUnknown as unknown:
+        items, events = unknown.result
+        if not await _is_stored(resources, items[:1]):
+            raise
+    report(resources, events)
+    return items
+
+
+async def _is_stored(resources: Resources, items: list[Item]) -> bool:
+    with contextlib.suppress(OperationalError):
+        return await store.list_items(resources.database, [item.item_id for item in items]) == items
+    return False
 
 
 def report(resources: Resources, events: Iterable[Event]) -> None:

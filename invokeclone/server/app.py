@@ -41,7 +41,7 @@ from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.services import Services
-from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.kit.storage import addresses
 from invokeclone.kit.workers import Workers
 from invokeclone.models.api import router as models
@@ -154,22 +154,29 @@ class _Compressed(GZipMiddleware):
             await super().__call__(scope, receive, send)
 
 
-def create_app(settings: Settings, *, worker_command: Sequence[str] | None = COMMAND) -> Application:
-    """Return the application for `settings`; with `worker_command` None no worker starts and items stay pending."""
+def create_app(
+    settings: Settings, *, worker_command: Sequence[str] | None = COMMAND, migrated: Database | None = None
+) -> Application:
+    """Return the application for `settings`; with `worker_command` None no worker starts and items stay pending.
+
+    Without a `migrated` database, it opens and migrates the one of the settings.
+    """
     registry.discover()
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
     settings, remove_scratch = _with_scratch_database(settings)
     app = Application(
         title=openapi.TITLE,
         openapi_url=None,
-        lifespan=functools.partial(_lifespan, remove_scratch=remove_scratch, worker_command=worker_command),
+        lifespan=functools.partial(
+            _lifespan, remove_scratch=remove_scratch, worker_command=worker_command, is_migrated=migrated is not None
+        ),
         generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
         dependencies=authentication.by_default(settings),
     )
     weakref.finalize(app, remove_scratch)  # also of an application that is never started
     services, bus = app.services, app.services.add(Bus, Bus())
-    database = open_database(settings)
+    database = migrated or open_database(settings)
     resources = services.add(Resources, Resources(settings, database, bus))
     sockets = services.add(Sockets, Sockets(settings, database))
     follower = services.add(BatchFollower, BatchFollower(resources, bus))
@@ -252,7 +259,7 @@ async def _health() -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def _lifespan(
-    app: Application, *, remove_scratch: Callable[[], None], worker_command: Sequence[str] | None
+    app: Application, *, remove_scratch: Callable[[], None], worker_command: Sequence[str] | None, is_migrated: bool
 ) -> AsyncIterator[None]:
     """Start database, queue, models, sockets and workers, in this order; stop them in reverse order."""
     services = app.services
@@ -260,7 +267,8 @@ async def _lifespan(
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(remove_scratch)
         await off_loop(lambda: private_files.prepare(resources.settings))
-        await resources.database.migrate()
+        if not is_migrated:
+            await resources.database.migrate()
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(_stop_tasks, services)
         await claims.recover(resources, shared=resources.database.is_shared)

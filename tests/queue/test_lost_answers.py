@@ -11,7 +11,7 @@ from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.transactions import CommitUnknown
-from invokeclone.queue import claims, counts, service
+from invokeclone.queue import claims, counts, leases, service
 from invokeclone.queue.batches import Batch
 from tests.postgres import PostgresServer
 
@@ -62,9 +62,10 @@ def batch(make: Any) -> Batch:
     return Batch.model_validate(make.batch())
 
 
+@pytest.mark.parametrize("lost_reads", [(), ("", "")])  # the question whether it is stored fails, too
 @pytest.mark.parametrize("status", ["completed", "failed"])
 async def test_a_result_whose_answer_is_lost_is_reported_once(
-    server: Resources, batch: Batch, events: Any, cut: Cut, status: Any
+    server: Resources, batch: Batch, events: Any, cut: Cut, status: Any, lost_reads: tuple[str, ...]
 ) -> None:
     await service.enqueue(server, "default", batch)
     item = await claims.claim(server, "cpu")
@@ -76,10 +77,11 @@ async def test_a_result_whose_answer_is_lost_is_reported_once(
     async def finish() -> Any:
         return await claims.finish(server, item.item_id, status, session_json=rest, error=error, fence=item.fence)
 
-    cut("COMMIT")
-    with pytest.raises(OperationalError):
-        await finish()
-    assert names(events) == []
+    cut("COMMIT", *lost_reads)
+    if lost_reads:
+        with pytest.raises(OperationalError):
+            await finish()
+        assert names(events) == []
     ended = await finish()
     assert ended
     assert (ended.status, ended.error_message) == (status, error and error[1])
@@ -119,6 +121,17 @@ async def test_a_claim_whose_answer_is_lost_is_returned_by_the_next(
     second = await worker.claim()
     assert second
     assert second.item_id == 2
+
+
+async def test_an_interruption_whose_answer_is_lost_is_reported(
+    server: Resources, batch: Batch, events: Any, cut: Cut
+) -> None:
+    await service.enqueue(server, "default", batch)
+    assert await claims.claim(server, "cpu", worker_id="w")
+    events.sent.clear()
+    cut("COMMIT")
+    assert await leases.interrupt(server, "w", "it died") == [1]
+    assert names(events) == [("queue_item_status_changed", "pending")]
 
 
 async def test_a_batch_whose_answer_is_lost_is_enqueued_once(

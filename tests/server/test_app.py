@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import open_database
 from invokeclone.server import page
 from invokeclone.server.app import create_app
 from invokeclone.server.supervision.supervisor import Supervisor
@@ -47,6 +48,19 @@ async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_version(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/v1/app/version")).json() == {"version": "6.14.2", "highlights": None}
+
+
+async def test_a_database_that_the_command_has_migrated_is_used_as_it_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(settings)
+    await database.migrate()
+    await database.close()
+    monkeypatch.setattr(type(database), "migrate", lambda _database: pytest.fail("it is migrated again"))
+    app = create_app(settings, worker_command=None, migrated=database)
+    async with app.router.lifespan_context(app):
+        assert app.services.get(Resources).database is database
+        assert await database.fetch("SELECT count(*) FROM session_queue", ()) == [(0,)]
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/v1/health"])

@@ -7,7 +7,6 @@ that use the database. Reads do not wait. The decision and its cost: docs/decisi
 import asyncio
 import contextlib
 import errno
-import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -16,13 +15,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from invokeclone.kit import log
-from invokeclone.kit.sql import database_file, migrations, postgres_errors
+from invokeclone.kit.sql import postgres_errors
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.database_file import DatabaseUnusable
 from invokeclone.kit.sql.key_locks import KeyLocks
+from invokeclone.kit.sql.postgres_schema import PostgresSchema
 from invokeclone.kit.sql.prepared_statements import without_nul
 from invokeclone.kit.sql.transactions import Changes, CommitUnknown, Dialect, Result, Rows
 
@@ -30,14 +29,10 @@ CONNECTIONS = 8
 """Connections for single reads and for `transact`, and as many for SQLAlchemy's; further callers wait."""
 CONNECT_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 60
-MIGRATION_TIMEOUT_S = 24 * 3600
 LISTEN_CHECK_S = 15.0
 """Seconds between checks whether the connection that listens is alive."""
-OLDEST_SERVER = 14
-"""The oldest major version with the functions that this code uses."""
 WRITE_LOCK = 0x696E766F6B65
 """Key of the advisory lock of exclusive transactions."""
-MIGRATION_LOCK = WRITE_LOCK + 1
 
 SESSION_SETTINGS = {
     "application_name": "invokeclone",
@@ -84,6 +79,7 @@ class PostgresDatabase(Database):
         Raises DatabaseUnusable for a text that is not the address of a PostgreSQL database.
         """
         self._url = parse_address(url)
+        self._schema = PostgresSchema(self._url, self.address, self._connect)
         self._idle: list[Any] = []
         self._writing = asyncio.Lock()
         """Exclusive transactions of this process wait here, without a connection that reads could use."""
@@ -318,80 +314,11 @@ class PostgresDatabase(Database):
 
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable for a server that is unreachable or too old, a database of another program or version."""
-        connection = await self._connect_or_explain()
-        try:
-            await self._check_revision(connection, revisions)
-        finally:
-            await connection.close()
-
-    async def _connect_or_explain(self) -> Any:
-        try:
-            connection = await self._connect()
-        except asyncpg.InvalidPasswordError as error:
-            raise DatabaseUnusable(f"{self.address} rejects the user or password of database_url: {error}") from error
-        except asyncpg.InvalidCatalogNameError as error:
-            raise DatabaseUnusable(
-                f"the server of {self.address} has no such database: create it (createdb), or correct database_url"
-            ) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise DatabaseUnusable(
-                f"{self.address} cannot be reached ({reason}): start PostgreSQL, or correct database_url"
-            ) from error
-        if connection.get_server_version().major < OLDEST_SERVER:
-            await connection.close()
-            raise DatabaseUnusable(
-                f"{self.address} is PostgreSQL {connection.get_server_version().major}: version {OLDEST_SERVER} or newer is needed"
-            )
-        return connection
-
-    async def _check_revision(self, connection: Any, revisions: Sequence[str]) -> str | None:
-        """Return the revision, None for an empty database."""
-        if await connection.fetchval("SHOW server_encoding") != "UTF8":
-            raise DatabaseUnusable(f"{self.address} does not store UTF-8: create it with ENCODING 'UTF8'")
-        tables = {
-            row[0]
-            for row in await connection.fetch(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
-            )
-        }
-        if tables and database_file.OWN_TABLE not in tables:
-            raise DatabaseUnusable(
-                f"{self.address} has tables of another program: nothing was changed; create a database for this server"
-            )
-        if not tables:
-            return None
-        revision = await connection.fetchval(f"SELECT version_num FROM {database_file.OWN_TABLE}")  # noqa: S608
-        database_file.check_revision(self.address, revision, revisions)
-        return str(revision) if revision else None
+        await self._schema.check(revisions)
 
     async def migrate(self) -> None:
         """Migrate the schema to the newest revision, one process at a time."""
-        connection = await self._connect_or_explain()
-        try:
-            await connection.execute("SET lock_timeout = 0")  # another server may be migrating
-            await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S)
-            revisions = migrations.revisions()
-            current = await self._check_revision(connection, revisions)
-            if current != revisions[-1]:
-                await self._require_permission(connection)
-                await self._upgrade(is_empty=current is None)
-        finally:
-            await connection.close()
-
-    async def _upgrade(self, *, is_empty: bool) -> None:
-        """Apply all migrations in one transaction."""
-        connect = functools.partial(self._connect, None)
-        engine = create_async_engine(self._url, poolclass=NullPool, async_creator=connect)
-        async with engine.begin() as connection:
-            await migrations.upgrade_postgres(connection, is_empty=is_empty)
-        await engine.dispose()
-
-    async def _require_permission(self, connection: Any) -> None:
-        if not await connection.fetchval("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
-            raise DatabaseUnusable(
-                f"the user of {self.address} may not create tables: GRANT CREATE ON SCHEMA public TO {self._url.username}"
-            )
+        await self._schema.migrate()
 
     async def close(self) -> None:
         """Close every connection."""
