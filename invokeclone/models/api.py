@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 
 from invokeclone.graph.vocabulary.taxonomy import BaseModelType, ModelFormat, ModelType
 from invokeclone.kit.process.offload import in_thread
-from invokeclone.kit.requests import Needs, NeedsWorkers, Read
+from invokeclone.kit.requests import Needs, NeedsWorkers, Reads
 from invokeclone.models import conversion
 from invokeclone.models.identify.union import AnyModelConfig
 from invokeclone.models.install import scan
@@ -83,31 +83,31 @@ async def list_missing_models(needs: Needs) -> ModelsList:
 @router.get("/get_by_attrs", dependencies=USERS)
 async def get_model_records_by_attrs(
     needs: Needs,
-    connection: Read,
+    source: Reads,
     name: Annotated[str, Query(description="Name")],
     type: Annotated[ModelType, Query(description="Type")],  # noqa: A002  (name in the API)
     base: Annotated[BaseModelType, Query(description="Base")],
 ) -> AnyModelConfig:
     """Get the model with a name, type and base."""
-    config = await store.find_first(connection, name=name, type=type, bases=[base])
+    config = await store.find_first(source, name=name, type=type, bases=[base])
     return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @router.get("/get_by_hash", dependencies=USERS)
 async def get_model_records_by_hash(
     needs: Needs,
-    connection: Read,
+    source: Reads,
     hash: Annotated[str, Query(description="Hash")],  # noqa: A002  (name in the API)
 ) -> AnyModelConfig:
     """Get the model with a hash."""
-    config = await store.find_first(connection, hash=hash)
+    config = await store.find_first(source, hash=hash)
     return await in_thread(model_images.with_cover_image, needs.settings, config)
 
 
 @router.get("/i/{key}", dependencies=USERS)
-async def get_model_record(needs: Needs, connection: Read, key: str) -> AnyModelConfig:
+async def get_model_record(needs: Needs, source: Reads, key: str) -> AnyModelConfig:
     """Get a model."""
-    return await in_thread(model_images.with_cover_image, needs.settings, await store.get(connection, key))
+    return await in_thread(model_images.with_cover_image, needs.settings, await store.get(source, key))
 
 
 @admin.patch("/i/{key}")
@@ -192,9 +192,11 @@ async def convert_model(needs: Needs, guard: NeedsGuard, workers: NeedsWorkers, 
 
 
 @admin.get("/starter_models")
-async def get_starter_models(connection: Read) -> starters.StarterModelResponse:
+async def get_starter_models(needs: Needs) -> starters.StarterModelResponse:
     """List the starter models and whether they are installed."""
-    return await in_thread(starters.list_starters, await store.list_installed(connection))
+    async with needs.database.read() as connection:
+        installed = await store.list_installed(connection)
+    return await in_thread(starters.list_starters, installed)
 
 
 @admin.get("/stats")

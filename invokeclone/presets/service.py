@@ -1,9 +1,11 @@
 """Style preset operations: access checks, preview images, import and export, and the bundled presets."""
 
+import contextlib
 import json
 from pathlib import Path
 from uuid import uuid4
 
+from anyio import CancelScope
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -65,9 +67,15 @@ async def create(resources: Resources, data: str, image: ImageUpload | None, use
         raise PresetInvalid("presets of type 'default' cannot be created by users")
     preset_id = str(uuid4())
     version = await _store_thumbnail(resources, preset_id, image)
-    async with resources.database.write() as connection:
-        await _check_limit(connection, resources, user, 1)
-        return await store.create(connection, form, user.user_id, preset_id=preset_id, image=version)
+    try:
+        async with resources.database.write() as connection:
+            await _check_limit(connection, resources, user, 1)
+            return await store.create(connection, form, user.user_id, preset_id=preset_id, image=version)
+    except BaseException:
+        if version is not None:
+            with CancelScope(shield=True), contextlib.suppress(OSError):
+                await record_images.remove(resources.storage, STYLE_PRESETS, preset_id)
+        raise
 
 
 async def update(

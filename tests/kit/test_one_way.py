@@ -371,3 +371,21 @@ def test_only_listed_modules_use_threads() -> None:
         return any(called.split(".")[-1] in ways for called, _ in calls(path))
 
     assert modules_where(leaves) == MAY_USE_THREADS.keys()
+
+
+CONNECTIONS = {"AsyncConnection", "Read", "Write", "Changes"}
+LEAVES_THE_LOOP = {"in_thread", "off_loop", "run_to_completion", "sleep"}
+
+
+def test_functions_that_get_a_connection_do_not_leave_the_event_loop() -> None:
+    """Their transaction is open meanwhile; tests/open_transactions.py checks at run time what they call."""
+    found = []
+    for path in SOURCES:
+        for node in all_nodes(path):
+            if not isinstance(node, ast.AsyncFunctionDef) or path.is_relative_to(PACKAGE / "kit" / "sql"):
+                continue
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            if CONNECTIONS & {name(argument.annotation) for argument in arguments if argument.annotation is not None}:
+                called = {name(inner.func).split(".")[-1] for inner in ast.walk(node) if isinstance(inner, ast.Call)}
+                found += [f"{path.relative_to(PACKAGE)}: {node.name}"] if called & LEAVES_THE_LOOP else []
+    assert found == []

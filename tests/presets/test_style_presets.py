@@ -1,5 +1,6 @@
 """Style presets: making, changing, pictures, files, rights, and those that come with the application."""
 
+import asyncio
 import json
 import re
 import uuid
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.resources import Resources
 from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
 from tests.rooms import decode_image, encode_image, picture
@@ -286,3 +288,11 @@ async def test_imported_rows_and_presets_of_a_user_have_limits(client, resources
     for rows, status in ((4, 422), (3, 200), (3, 409), (1, 200), (1, 409)):
         assert (await client.post(f"{PRESETS}/import", files=file(rows))).status_code == status, rows
     assert [preset["type"] for preset in (await client.get(f"{PRESETS}/")).json()].count("user") == 4
+
+
+async def test_a_refused_preset_leaves_no_image(client: httpx.AsyncClient, resources: Resources) -> None:
+    resources.settings = resources.settings.model_copy(update={"limits": Limits(presets=1)})
+    answers = [await client.post(f"{PRESETS}/", data=form(), files=IMAGE) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 409]
+    stored = await asyncio.to_thread(lambda: [stat.key for stat in resources.storage.list("style_presets")])
+    assert stored == [f"style_presets/{answers[0].json()['id']}.webp"]

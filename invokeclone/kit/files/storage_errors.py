@@ -25,10 +25,12 @@ class StorageFull(InsufficientStorage):
 
 
 class StorageReadOnly(InsufficientStorage):
-    """The server has no write permission for its files."""
+    """The server has no permission for its files."""
 
     def __init__(self) -> None:
-        super().__init__("the server may not write to its folders: nothing was stored; its log names the file")
+        super().__init__(
+            "the server has no permission for its files or its storage: nothing was stored; its log names the file"
+        )
 
 
 class StorageUnreachable(OSError):

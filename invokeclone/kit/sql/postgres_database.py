@@ -38,6 +38,9 @@ SESSION_SETTINGS = {
     "application_name": "invokeclone",
     "idle_in_transaction_session_timeout": "10s",  # a process that is stopped does not block others for longer
     "lock_timeout": "30s",
+    "tcp_keepalives_idle": "10",  # the locks of a machine that is lost without a word are released after 25 s
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
     "jit": "off",  # statements are short
     "timezone": "UTC",
     "client_encoding": "UTF8",

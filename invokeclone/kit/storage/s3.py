@@ -138,10 +138,14 @@ class S3Storage:
             with self._errors(key):
                 try:
                     result = obstore.get(self._store, key, options={"range": (start, end)})
-                    return ObjectPart(bytes(result.bytes()), int(result.meta["size"]))
+                    part = ObjectPart(bytes(result.bytes()), int(result.meta["size"]))
                 except exceptions.GenericError as error:
                     if _RANGE_OUTSIDE not in _causes(error):
                         raise
+                else:
+                    if len(part.content) != min(end, part.size) - start:
+                        raise StorageUnreachable(errno.EIO, "the service sent only a part of it", self._name(key))
+                    return part
         return ObjectPart(b"", self.stat(key).size)
 
     def chunks(self, key: str, size: int = CHUNK_SIZE) -> Iterator[bytes]:
@@ -149,10 +153,9 @@ class S3Storage:
         start, total = 0, 1
         while start < total:
             content, total = self.get_range(key, start, start + size)
-            if not content:
-                return
             start += len(content)
-            yield content
+            if content:
+                yield content
 
     def stat(self, key: str) -> ObjectStat:
         """Return size and time of an object."""

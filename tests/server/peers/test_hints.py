@@ -69,3 +69,24 @@ async def test_one_of_two_holders_gets_a_lock(postgres: PostgresServer) -> None:
         assert is_held
     await first.close()
     await second.close()
+
+
+async def test_locks_of_keys_are_waited_for(postgres: PostgresServer) -> None:
+    address = postgres.clean_database()
+    first, second = PostgresDatabase(address), PostgresDatabase(address)
+    order: list[str] = []
+
+    async def use(database: PostgresDatabase, keys: list[int], name: str) -> None:
+        async with database.lock(keys):
+            order.append(f"{name} begins")
+            await asyncio.sleep(0.05)
+            order.append(f"{name} ends")
+
+    async with first.lock([2, 1]):
+        tasks = [asyncio.create_task(use(server, [3, 2], "other")) for server in (first, second)]
+        async with second.lock([-5]):  # waits for none of them
+            order.append("one")
+    await asyncio.gather(*tasks)
+    assert order == ["one", *["other begins", "other ends"] * 2]
+    await first.close()
+    await second.close()
