@@ -13,13 +13,11 @@ from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from invokeclone.kit import log
-from invokeclone.kit.sql import database_file, migrations, postgres_errors
+from invokeclone.kit.sql import database_file, migrations, postgres_address, postgres_errors
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.database_file import DatabaseUnusable
 from invokeclone.kit.sql.prepared_statements import run_in_parts, without_nul
@@ -38,14 +36,22 @@ WRITE_LOCK = 0x696E766F6B65
 """Key of the advisory lock of exclusive transactions."""
 MIGRATION_LOCK = WRITE_LOCK + 1
 
+STARTUP_SETTINGS = {"application_name": "invokeclone", "timezone": "UTC", "client_encoding": "UTF8"}
+"""Settings that are sent with the request to connect: those that PgBouncer accepts there."""
 SESSION_SETTINGS = {
-    "application_name": "invokeclone",
     "idle_in_transaction_session_timeout": "10s",  # a process that is stopped does not block others for longer
     "lock_timeout": "30s",
     "jit": "off",  # statements are short
-    "timezone": "UTC",
-    "client_encoding": "UTF8",
 }
+FIRST_PROTECTED = """
+SELECT min(relname) FROM pg_class
+WHERE relnamespace = CAST(CAST(current_schema() AS text) AS regnamespace) AND (
+    relkind = 'r' AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+        AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+    OR CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(oid, 'USAGE') END
+)
+"""
+"""Selects a table or sequence that the user may not use, NULL if there is none."""
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 BEGIN_WRITE = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
 
@@ -84,7 +90,7 @@ class PostgresDatabase(Database):
 
         Raises DatabaseUnusable for a text that is not the address of a PostgreSQL database.
         """
-        self._url = parse_address(url)
+        self._url = postgres_address.parse_address(url)
         self._idle: list[Any] = []
         self._writing = asyncio.Lock()
         """Exclusive transactions of this process wait here, without a connection that reads could use."""
@@ -104,17 +110,22 @@ class PostgresDatabase(Database):
     @property
     def address(self) -> str:
         """The address without its password."""
-        return self._url.render_as_string(hide_password=True).replace("postgresql+asyncpg", "postgresql")
+        return postgres_address.display(self._url)
 
     async def _connect(self, command_timeout_s: float | None = COMMAND_TIMEOUT_S) -> Any:
         """Open a connection; without a time limit for its commands if `command_timeout_s` is None."""
         dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         try:
             connection = await asyncpg.connect(
-                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, server_settings=SESSION_SETTINGS
+                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, server_settings=STARTUP_SETTINGS
             )
         except FileNotFoundError as error:  # the socket of a server that is stopped
-            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "no PostgreSQL has a socket there") from error
+        try:
+            await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items()))
+        except BaseException:
+            connection.terminate()
+            raise
         await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
         return connection
 
@@ -289,32 +300,31 @@ class PostgresDatabase(Database):
 
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable for a server that is unreachable or too old, a database of another program or version."""
-        connection = await self._connect_or_explain()
-        try:
+        async with self._explained() as connection:
             await self._check_revision(connection, revisions)
-        finally:
-            await connection.close()
 
-    async def _connect_or_explain(self) -> Any:
+    @contextlib.asynccontextmanager
+    async def _explained(self) -> AsyncIterator[Any]:
+        """Yield a connection; raise DatabaseUnusable for a server, user or pool that cannot be used."""
         try:
             connection = await self._connect()
-        except asyncpg.InvalidPasswordError as error:
-            raise DatabaseUnusable(f"{self.address} rejects the user or password of database_url: {error}") from error
-        except asyncpg.InvalidCatalogNameError as error:
-            raise DatabaseUnusable(
-                f"the server of {self.address} has no such database: create it (createdb), or correct database_url"
-            ) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise DatabaseUnusable(
-                f"{self.address} cannot be reached ({reason}): start PostgreSQL, or correct database_url"
-            ) from error
-        if connection.get_server_version().major < OLDEST_SERVER:
-            await connection.close()
-            raise DatabaseUnusable(
-                f"{self.address} is PostgreSQL {connection.get_server_version().major}: version {OLDEST_SERVER} or newer is needed"
-            )
-        return connection
+        except postgres_address.UNUSABLE as error:
+            raise postgres_address.explain(self._url, error) from error
+        try:
+            major = connection.get_server_version().major
+            if major < OLDEST_SERVER:
+                raise DatabaseUnusable(
+                    f"{self.address} is PostgreSQL {major}: version {OLDEST_SERVER} or newer is needed"
+                )
+            yield connection
+        except (
+            asyncpg.InsufficientPrivilegeError,
+            asyncpg.DuplicatePreparedStatementError,
+            asyncpg.InvalidSQLStatementNameError,
+        ) as error:
+            raise postgres_address.explain(self._url, error) from error
+        finally:
+            await asyncio.shield(_close(connection))
 
     async def _check_revision(self, connection: Any, revisions: Sequence[str]) -> str | None:
         """Return the revision, None for an empty database."""
@@ -338,17 +348,33 @@ class PostgresDatabase(Database):
 
     async def migrate(self) -> None:
         """Migrate the schema to the newest revision, one process at a time."""
-        connection = await self._connect_or_explain()
-        try:
+        async with self._explained() as connection:
+            await self._require_own_session(connection)
             await connection.execute("SET lock_timeout = 0")  # another server may be migrating
             await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S)
             revisions = migrations.revisions()
             current = await self._check_revision(connection, revisions)
+            await self._require_writable(connection)
             if current != revisions[-1]:
                 await self._require_permission(connection)
                 await self._upgrade(is_empty=current is None)
-        finally:
-            await connection.close()
+
+    async def _require_own_session(self, connection: Any) -> None:
+        """Raise DatabaseUnusable if a pool runs the statements of two connections in one session of the server."""
+        async with self._explained() as other:
+            if await connection.fetchval("SELECT pg_backend_pid()") == await other.fetchval("SELECT pg_backend_pid()"):
+                raise DatabaseUnusable(postgres_address.pools_transactions(self._url))
+
+    async def _require_writable(self, connection: Any) -> None:
+        """Raise DatabaseUnusable for a standby, and for a user who may not change the tables."""
+        if await connection.fetchval("SHOW transaction_read_only") == "on":
+            raise DatabaseUnusable(
+                f"{self.address} is read-only: connect to the primary server, or end the default_transaction_read_only of the "
+                "database or user"
+            )
+        name = await connection.fetchval(FIRST_PROTECTED)
+        if name is not None:
+            raise postgres_address.too_few_rights(self._url, f"it may not change {name}")
 
     async def _upgrade(self, *, is_empty: bool) -> None:
         """Apply all migrations in one transaction."""
@@ -417,19 +443,3 @@ async def _roll_back(connection: Any) -> None:
         await connection.execute("ROLLBACK")
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         connection.terminate()
-
-
-def parse_address(url: str) -> URL:
-    """Return the parts of `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. Raises DatabaseUnusable."""
-    try:
-        parts = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise DatabaseUnusable(
-            "database_url is not an address: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-        ) from error
-    if parts.get_backend_name() not in ("postgresql", "postgres") or not parts.database:
-        raise DatabaseUnusable(
-            f"database_url has {parts.drivername}: only postgresql://USER:PASSWORD@HOST:PORT/DATABASE is supported; leave it "
-            "out for SQLite"
-        )
-    return parts.set(drivername="postgresql+asyncpg")
