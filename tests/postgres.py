@@ -2,6 +2,7 @@
 
 Creating a database takes a second on a busy machine, so that tests share one, which is emptied before each
 (`clean_database`). A test that needs another, or an empty one, calls `new_database`.
+With EXISTING in the environment the databases are on a server that runs already, of any version and configuration.
 """
 
 import asyncio
@@ -23,6 +24,9 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
+
+EXISTING = "INVOKECLONE_TEST_POSTGRES"
+"""Address of a server to use instead, postgresql://USER:PASSWORD@HOST:PORT/postgres; the user may create databases."""
 
 _numbers = itertools.count(1)
 
@@ -62,6 +66,7 @@ END $$
 
 STARTS = 5
 """Attempts to start the server, which the package gives 10 s each: a busy machine may need more."""
+PATIENCE_S = 60
 
 
 def _start(folder: Path) -> Any:
@@ -84,9 +89,13 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self._server = _start(folder)
         self._folder = folder
+        self._prepare()
+        self.run(*[f"ALTER SYSTEM SET {name} = off" for name in UNSAFE_SETTINGS], "SELECT pg_reload_conf()")
+
+    def _prepare(self) -> None:
         self._template: str | None = None
         self._shared: str | None = None
-        self.run(*[f"ALTER SYSTEM SET {name} = off" for name in UNSAFE_SETTINGS], "SELECT pg_reload_conf()")
+        self._created: list[str] = []
 
     def address(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={quote(str(self._folder), safe='')}"
@@ -96,9 +105,11 @@ class PostgresServer:
 
         async def execute() -> None:
             connection = await asyncpg.connect(self.address(database))
-            for statement in statements:
-                await connection.execute(statement)
-            await connection.close()
+            try:
+                for statement in statements:
+                    await connection.execute(statement)
+            finally:
+                await connection.close()
 
         with ThreadPoolExecutor(1) as pool:  # the caller may run in an event loop
             pool.submit(asyncio.run, execute()).result()
@@ -107,6 +118,7 @@ class PostgresServer:
         """Create a database, a copy of the migrated one unless it is to be empty; return its address."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         self.run(f"CREATE DATABASE {name}" + (f" TEMPLATE {self._migrated()}" if migrated else ""))
+        self._created.append(name)
         return self.address(name)
 
     def clean_database(self) -> str:
@@ -129,15 +141,55 @@ class PostgresServer:
 
     def _migrated(self) -> str:
         if self._template is None:
-            self._template = "migrated"
-            self.run("CREATE DATABASE migrated")
+            self._template = f"test_{os.getpid()}_migrated"
+            self.run(f"CREATE DATABASE {self._template}")
             with ThreadPoolExecutor(1) as pool:
-                pool.submit(asyncio.run, _migrate(self.address("migrated"))).result()
-            self.run(SAVE_SEEDS, database="migrated")
+                pool.submit(asyncio.run, _migrate(self.address(self._template))).result()
+            self.run(SAVE_SEEDS, database=self._template)
         return self._template
 
     def stop(self) -> None:
         self._server.cleanup()
+
+
+class ExistingServer(PostgresServer):
+    """A server that runs already; its user need not be a superuser, and its other databases are left alone."""
+
+    def __init__(self, address: str) -> None:
+        self._url = make_url(address)
+        self._prepare()
+
+    def address(self, database: str) -> str:
+        return self._url.set(database=database).render_as_string(hide_password=False)
+
+    def empty(self, address: str) -> None:
+        name = str(make_url(address).database)
+        self._drop(name)
+        self.run(f"CREATE DATABASE {name} TEMPLATE {self._migrated()}")
+
+    def _drop(self, name: str) -> None:
+        """Drop a database; a process of the server that cleans it up ends soon, but only a superuser may end it."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            except (asyncpg.InsufficientPrivilegeError, asyncpg.ObjectInUseError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def shut_down(self) -> None:
+        pytest.skip(f"the server of {EXISTING} cannot be stopped by tests")
+
+    def start_again(self) -> None:
+        """Do nothing: it was not stopped."""
+
+    def stop(self) -> None:
+        names = [*self._created, *([self._template] if self._template else [])]
+        for name in names:
+            self._drop(name)
 
 
 async def _migrate(address: str) -> None:
@@ -149,6 +201,11 @@ async def _migrate(address: str) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Start a server; its folder is not below pytest's, which only root may enter, and PostgreSQL does not run as root."""
+    if address := os.environ.get(EXISTING):
+        existing = ExistingServer(address)
+        yield existing
+        existing.stop()
+        return
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     server = PostgresServer(folder)
     yield server

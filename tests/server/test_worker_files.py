@@ -1,5 +1,6 @@
 """The routes by which joined workers transfer files: a worker's token, the claim of the item, and the limits."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,11 +9,13 @@ import httpx
 import pytest
 from PIL import Image
 from sqlalchemy import update
+from starlette.testclient import TestClient
 
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import open_database
 from invokeclone.models.records import store as models
 from invokeclone.models.records.served_files import ServedModels
 from invokeclone.queue import claims, service
@@ -20,6 +23,7 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.server.app import create_app
 from invokeclone.server.http.guards import BodyLimit
+from invokeclone.server.joined.protocol import PATH
 from invokeclone.tables import session_queue
 from invokeclone.users import worker_tokens
 from invokeclone.worker.backend.api import router
@@ -158,3 +162,22 @@ async def test_with_accounts_a_workers_token_is_enough_and_a_sign_in_is_not(sett
         ]
     await resources.database.close()
     assert statuses == [404, 401]
+
+
+def test_with_accounts_a_workers_token_is_enough_to_join(settings: Settings, laid_out: None) -> None:
+    async def make_token() -> str:
+        database = open_database(settings)
+        text = await worker_tokens.create(database, "tests")
+        await database.close()
+        return text
+
+    token = asyncio.run(make_token())
+    app = create_app(settings.model_copy(update={"multiuser": True}), worker_command=None)
+    reasons = []
+    with TestClient(app, base_url="http://localhost") as client:
+        for text in (token, f"{token[:-1]}?"):
+            with client.websocket_connect(PATH, headers={"Authorization": f"Bearer {text}"}) as socket:
+                socket.send_json({"kind": "join", "protocol": 0, "version": "0"})
+                reasons.append(socket.receive_json()["reason"])
+    assert "the worker runs invokeclone 0" in reasons[0]
+    assert "The worker token is missing, wrong, expired or revoked" in reasons[1]

@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 import psutil
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.postgres import PostgresServer
 from tests.s3_server import CREDENTIALS, S3Service
@@ -178,7 +179,7 @@ def installation(
     write_pack(server.root)
     server.start(**environment)
     installation = Installation(server, postgres, address, environment)
-    postgres.run(HISTORY, database=address.partition("@/")[2].partition("?")[0])
+    postgres.run(HISTORY, database=str(make_url(address).database))
     yield installation
     installation.close()
 

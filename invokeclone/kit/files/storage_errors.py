@@ -76,6 +76,13 @@ class DatabaseOutcomeUnknown(Unavailable):
         super().__init__("the connection to the database server was lost: check whether the change was stored")
 
 
+class DatabaseReadOnly(InsufficientStorage):
+    """The database server refuses changes: its user has too few rights, or the server is a standby."""
+
+    def __init__(self) -> None:
+        super().__init__("the database does not allow the server to write: nothing was stored; its log has the reason")
+
+
 class ValueNotStorable(BadRequest):
     """A value is outside of what the database can store."""
 
@@ -83,6 +90,8 @@ class ValueNotStorable(BadRequest):
         super().__init__("a number or text is outside of what the database can store")
 
 
+MAX_CAUSES = 10
+"""Number of errors in a chain of causes that are looked at."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _DISK: dict[frozenset[int], type[InvokeCloneError]] = {
@@ -102,8 +111,8 @@ _SQLSTATES: dict[str, type[InvokeCloneError]] = {
     "08": DatabaseUnreachable,
     "22": ValueNotStorable,
     "54000": ValueNotStorable,  # an indexed text that is too long
-    "25006": StorageReadOnly,
-    "42501": StorageReadOnly,
+    "25006": DatabaseReadOnly,
+    "42501": DatabaseReadOnly,
     "40": DatabaseBusy,
     "53100": StorageFull,
     "53": DatabaseBusy,
@@ -171,8 +180,26 @@ def startup_line(error: Exception) -> str | None:
     cause = to_storage_error(error)
     if isinstance(cause, DatabaseBusy):
         return "the database is locked by another program: stop it, or try again"
+    if (of_postgres := _postgres_cause(error)) is not None:
+        detail = " ".join(str(of_postgres).split()) or type(of_postgres).__name__
+        return f"cannot use the database: {detail}; correct database_url, or the rights of its user"
     if cause is None and not isinstance(error, OSError):
         return None
     location = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else getattr(error, "orig", error)
     return f"cannot use the files{location}: {reason}; grant permission, free space, or choose another --root"
+
+
+def _postgres_cause(error: BaseException) -> BaseException | None:
+    """Return the PostgreSQL driver's error that caused `error`: a refusal of the server, or a lost connection."""
+    cause: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if cause is None:
+            return None
+        if type(cause).__module__.startswith("asyncpg"):
+            return cause if _convert_postgres(cause) is not None else None
+        orig = getattr(cause, "orig", None)
+        if isinstance(orig, OSError):
+            return orig
+        cause = orig or cause.__cause__
+    return None

@@ -12,16 +12,14 @@ from typing import Any, ClassVar
 
 import asyncpg
 from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from invokeclone.kit import log
-from invokeclone.kit.sql import postgres_errors
+from invokeclone.kit.sql import postgres_address, postgres_errors
 from invokeclone.kit.sql.database import Database
-from invokeclone.kit.sql.database_file import DatabaseUnusable
 from invokeclone.kit.sql.key_locks import KeyLocks
-from invokeclone.kit.sql.postgres_schema import PostgresSchema
+from invokeclone.kit.sql.postgres_schema import PostgresSchema, close
 from invokeclone.kit.sql.prepared_statements import without_nul
 from invokeclone.kit.sql.transactions import Changes, CommitUnknown, Dialect, Result, Rows
 
@@ -34,16 +32,15 @@ LISTEN_CHECK_S = 15.0
 WRITE_LOCK = 0x696E766F6B65
 """Key of the advisory lock of exclusive transactions."""
 
+STARTUP_SETTINGS = {"application_name": "invokeclone", "timezone": "UTC", "client_encoding": "UTF8"}
+"""Settings that are sent with the request to connect: those that PgBouncer accepts there."""
 SESSION_SETTINGS = {
-    "application_name": "invokeclone",
     "idle_in_transaction_session_timeout": "10s",  # a process that is stopped does not block others for longer
     "lock_timeout": "30s",
     "tcp_keepalives_idle": "10",  # the locks of a machine that is lost without a word are released after 25 s
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "jit": "off",  # statements are short
-    "timezone": "UTC",
-    "client_encoding": "UTF8",
 }
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 BEGIN_WRITE = f"BEGIN; SELECT pg_advisory_xact_lock({WRITE_LOCK})"
@@ -81,8 +78,8 @@ class PostgresDatabase(Database):
 
         Raises DatabaseUnusable for a text that is not the address of a PostgreSQL database.
         """
-        self._url = parse_address(url)
-        self._schema = PostgresSchema(self._url, self.address, self._connect)
+        self._url = postgres_address.parse_address(url)
+        self._schema = PostgresSchema(self._url, self._connect)
         self._idle: list[Any] = []
         self._writing = asyncio.Lock()
         """Exclusive transactions of this process wait here, without a connection that reads could use."""
@@ -104,17 +101,22 @@ class PostgresDatabase(Database):
     @property
     def address(self) -> str:
         """The address without its password."""
-        return self._url.render_as_string(hide_password=True).replace("postgresql+asyncpg", "postgresql")
+        return postgres_address.display(self._url)
 
     async def _connect(self, command_timeout_s: float | None = COMMAND_TIMEOUT_S) -> Any:
         """Open a connection; without a time limit for its commands if `command_timeout_s` is None."""
         dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         try:
             connection = await asyncpg.connect(
-                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, server_settings=SESSION_SETTINGS
+                dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, server_settings=STARTUP_SETTINGS
             )
         except FileNotFoundError as error:  # the socket of a server that is stopped
-            raise ConnectionRefusedError(errno.ECONNREFUSED, str(error)) from error
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "no PostgreSQL has a socket there") from error
+        try:
+            await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items()))
+        except BaseException:
+            connection.terminate()
+            raise
         await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
         return connection
 
@@ -294,7 +296,7 @@ class PostgresDatabase(Database):
         try:
             yield bool(is_held)
         finally:
-            await asyncio.shield(_close(connection))
+            await asyncio.shield(close(connection))
 
     @contextlib.asynccontextmanager
     async def lock(self, keys: Iterable[int]) -> AsyncIterator[None]:
@@ -311,7 +313,7 @@ class PostgresDatabase(Database):
             try:
                 yield
             finally:
-                await asyncio.shield(_close(connection))
+                await asyncio.shield(close(connection))
 
     # Schema
 
@@ -341,12 +343,6 @@ def _without_nul(  # the signature is SQLAlchemy's
     if executemany:
         return statement, [tuple(map(without_nul, row)) for row in parameters]
     return statement, tuple(map(without_nul, parameters))
-
-
-async def _close(connection: Any) -> None:
-    """Close a connection; a server that does not answer is not waited for."""
-    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
-        await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
 def _is_unusable(connection: Any, error: BaseException) -> bool:
@@ -387,19 +383,3 @@ async def _roll_back(connection: Any) -> None:
         await connection.execute("ROLLBACK")
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         connection.terminate()
-
-
-def parse_address(url: str) -> URL:
-    """Return the parts of `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. Raises DatabaseUnusable."""
-    try:
-        parts = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise DatabaseUnusable(
-            "database_url is not an address: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-        ) from error
-    if parts.get_backend_name() not in ("postgresql", "postgres") or not parts.database:
-        raise DatabaseUnusable(
-            f"database_url has {parts.drivername}: only postgresql://USER:PASSWORD@HOST:PORT/DATABASE is supported; leave it "
-            "out for SQLite"
-        )
-    return parts.set(drivername="postgresql+asyncpg")

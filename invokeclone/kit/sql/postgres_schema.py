@@ -1,7 +1,9 @@
 """The schema of a PostgreSQL database: whether this version can use it, and its migration."""
 
+import asyncio
+import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import asyncpg
@@ -9,7 +11,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from invokeclone.kit.sql import database_file, migrations
+from invokeclone.kit.sql import database_file, migrations, postgres_address
 from invokeclone.kit.sql.database_file import DatabaseUnusable
 
 OLDEST_SERVER = 14
@@ -17,6 +19,17 @@ OLDEST_SERVER = 14
 MIGRATION_LOCK = 0x696E766F6B66
 """Key of the advisory lock of migrations."""
 MIGRATION_TIMEOUT_S = 24 * 3600
+CLOSE_TIMEOUT_S = 10
+
+FIRST_PROTECTED = """
+SELECT min(relname) FROM pg_class
+WHERE relnamespace = CAST(CAST(current_schema() AS text) AS regnamespace) AND (
+    relkind = 'r' AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+        AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+    OR CASE WHEN relkind = 'S' THEN NOT has_sequence_privilege(oid, 'USAGE') END
+)
+"""
+"""Selects a table or sequence that the user may not use, NULL if there is none."""
 
 Connect = Callable[..., Coroutine[Any, Any, Any]]
 """Opens a connection of asyncpg; without a time limit for its commands if called with None."""
@@ -25,40 +38,39 @@ Connect = Callable[..., Coroutine[Any, Any, Any]]
 class PostgresSchema:
     """The schema of a database."""
 
-    def __init__(self, url: URL, address: str, connect: Connect) -> None:
-        """Check and migrate the database at `url`, which messages call `address`."""
+    def __init__(self, url: URL, connect: Connect) -> None:
+        """Check and migrate the database at `url`."""
         self._url = url
-        self._address = address
+        self._address = postgres_address.display(url)
         self._connect = connect
 
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable for a server that is unreachable or too old, a database of another program or version."""
-        connection = await self._connect_or_explain()
-        try:
+        async with self._explained() as connection:
             await self._check_revision(connection, revisions)
-        finally:
-            await connection.close()
 
-    async def _connect_or_explain(self) -> Any:
+    @contextlib.asynccontextmanager
+    async def _explained(self) -> AsyncIterator[Any]:
+        """Yield a connection; raise DatabaseUnusable for a server, user or pool that cannot be used."""
         try:
             connection = await self._connect()
-        except asyncpg.InvalidPasswordError as error:
-            raise DatabaseUnusable(f"{self._address} rejects the user or password of database_url: {error}") from error
-        except asyncpg.InvalidCatalogNameError as error:
-            raise DatabaseUnusable(
-                f"the server of {self._address} has no such database: create it (createdb), or correct database_url"
-            ) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise DatabaseUnusable(
-                f"{self._address} cannot be reached ({reason}): start PostgreSQL, or correct database_url"
-            ) from error
-        if connection.get_server_version().major < OLDEST_SERVER:
-            await connection.close()
-            raise DatabaseUnusable(
-                f"{self._address} is PostgreSQL {connection.get_server_version().major}: version {OLDEST_SERVER} or newer is needed"
-            )
-        return connection
+        except postgres_address.UNUSABLE as error:
+            raise postgres_address.explain(self._url, error) from error
+        try:
+            major = connection.get_server_version().major
+            if major < OLDEST_SERVER:
+                raise DatabaseUnusable(
+                    f"{self._address} is PostgreSQL {major}: version {OLDEST_SERVER} or newer is needed"
+                )
+            yield connection
+        except (
+            asyncpg.InsufficientPrivilegeError,
+            asyncpg.DuplicatePreparedStatementError,
+            asyncpg.InvalidSQLStatementNameError,
+        ) as error:
+            raise postgres_address.explain(self._url, error) from error
+        finally:
+            await asyncio.shield(close(connection))
 
     async def _check_revision(self, connection: Any, revisions: Sequence[str]) -> str | None:
         """Return the revision, None for an empty database."""
@@ -82,17 +94,33 @@ class PostgresSchema:
 
     async def migrate(self) -> None:
         """Migrate the schema to the newest revision, one process at a time."""
-        connection = await self._connect_or_explain()
-        try:
+        async with self._explained() as connection:
+            await self._require_own_session(connection)
             await connection.execute("SET lock_timeout = 0")  # another server may be migrating
             await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S)
             revisions = migrations.revisions()
             current = await self._check_revision(connection, revisions)
+            await self._require_writable(connection)
             if current != revisions[-1]:
                 await self._require_permission(connection)
                 await self._upgrade(is_empty=current is None)
-        finally:
-            await connection.close()
+
+    async def _require_own_session(self, connection: Any) -> None:
+        """Raise DatabaseUnusable if a pool runs the statements of two connections in one session of the server."""
+        async with self._explained() as other:
+            if await connection.fetchval("SELECT pg_backend_pid()") == await other.fetchval("SELECT pg_backend_pid()"):
+                raise DatabaseUnusable(postgres_address.pools_transactions(self._url))
+
+    async def _require_writable(self, connection: Any) -> None:
+        """Raise DatabaseUnusable for a standby, and for a user who may not change the tables."""
+        if await connection.fetchval("SHOW transaction_read_only") == "on":
+            raise DatabaseUnusable(
+                f"{self._address} is read-only: connect to the primary server, or end the default_transaction_read_only of "
+                "the database or user"
+            )
+        name = await connection.fetchval(FIRST_PROTECTED)
+        if name is not None:
+            raise postgres_address.too_few_rights(self._url, f"it may not change {name}")
 
     async def _upgrade(self, *, is_empty: bool) -> None:
         """Apply all migrations in one transaction."""
@@ -107,3 +135,9 @@ class PostgresSchema:
             raise DatabaseUnusable(
                 f"the user of {self._address} may not create tables: GRANT CREATE ON SCHEMA public TO {self._url.username}"
             )
+
+
+async def close(connection: Any) -> None:
+    """Close a connection; a server that does not answer is not waited for."""
+    with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):  # TimeoutError is an OSError
+        await connection.close(timeout=CLOSE_TIMEOUT_S)

@@ -148,12 +148,12 @@ def check(settings: Settings, storage: ObjectStorage) -> None:
         raise StorageNotUsable(
             f"the storage {storage.address} does not let this server delete objects: {failed[key].strerror}"
         )
-    if not is_intact:
-        raise StorageNotUsable(f"the storage {storage.address} does not return what was written")
     if not is_conditional:
         raise StorageNotUsable(
             f"the storage {storage.address} ignores the condition If-None-Match of PUT, which this server needs"
         )
+    if not is_intact:
+        raise StorageNotUsable(f"the storage {storage.address} does not return what was written")
 
 
 def _is_refused(storage: ObjectStorage, key: str) -> bool:

@@ -53,6 +53,21 @@ _FULL = {
     "StorageFull",
     "InsufficientCapacity",
 }
+_CONNECT_CAUSES = (
+    (re.compile(r'error: "failed to lookup address information: ([^"]*)"'), "{}"),
+    (
+        re.compile(r"InvalidCertificate\(\s*(NotValidForName)"),
+        "the certificate of the service is for another host name",
+    ),
+    (
+        re.compile(r"InvalidCertificate\(\s*(\w+)"),
+        "the certificate of the service is not trusted ({}); SSL_CERT_FILE may name a file with its authority",
+    ),
+    (re.compile(r"InvalidMessage\("), "the service does not use TLS: write http:// instead of https://"),
+    (re.compile(r'message: "([^"]*)"'), "{}"),
+    (re.compile(r"TimedOut|operation timed out"), "no response in time"),
+)
+"""What the library's report, which follows its first line, says about a connection that could not be made."""
 _REFUSED = {"401", "403", "405", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 
 
@@ -276,8 +291,18 @@ def _cause(error: BaseException) -> str:
     code, message = _CODE.search(text), re.search(r"<Message>([^<]*)</Message>", text)
     if code:
         return f"{code[1]}: {message[1]}" if message and message[1] else code[1]
-    first = text.partition("\n")[0]
-    return first.removeprefix("Generic S3 error: ").split(" in ")[0] + _tail(first)
+    first, _, report = text.partition("\n")
+    return first.removeprefix("Generic S3 error: ").split(" in ")[0] + _tail(first) + _connect_cause(report)
+
+
+def _connect_cause(report: str) -> str:
+    """Return why no connection could be made, for the end of a line; empty for other errors."""
+    if "HttpError" not in report:
+        return ""
+    for pattern, text in _CONNECT_CAUSES:
+        if match := pattern.search(report):
+            return f": {text.format(*match.groups())}"
+    return ""
 
 
 def _tail(line: str) -> str:

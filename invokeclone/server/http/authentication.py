@@ -125,6 +125,8 @@ class Authentication:
         route = connection.scope.get("route")
         if sign_in is not None or _asks(route):
             return
+        if connection.scope["type"] == "websocket":  # all are in OPEN: see `check`
+            return
         if self._open is None:
             self._open = [entry.route for entry in table(connection.app) if entry.key in OPEN]
         if not any(entry is route for entry in self._open):

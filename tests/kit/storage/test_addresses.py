@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from obstore.exceptions import BaseError
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.storage.addresses import PROBE, StorageNotUsable, check, local_storage, media_origin, open_storage
 from invokeclone.kit.storage.local import LocalStorage
+from invokeclone.kit.storage.s3 import _cause
 from tests.s3_server import S3Service
 
 
@@ -127,8 +129,34 @@ def test_a_service_that_does_not_respond_is_reported(s3_settings: Settings) -> N
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(StorageNotUsable, match=r"cannot be used: .*error sending request; check"):
+        with pytest.raises(
+            StorageNotUsable, match=r"cannot be used: .*error sending request: Connection refused; check"
+        ):
             start(s3_settings, "s3://bucket", storage_endpoint=endpoint)
+
+
+def test_a_service_without_tls_is_reported(s3_settings: Settings, service: str) -> None:
+    endpoint = service.replace("http://", "https://")
+    with pytest.raises(
+        StorageNotUsable, match="the service does not use TLS: write http:// instead of https://; check"
+    ):
+        start(s3_settings, "s3://bucket", storage_endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("report", "cause"),
+    [
+        ("InvalidCertificate(\n    UnknownIssuer,\n)", "the certificate of the service is not trusted (UnknownIssuer); SSL"),
+        ("InvalidCertificate(\n    NotValidForNameContext {", "the certificate of the service is for another host name"),
+        ('"failed to lookup address information: Name or service not known"', "Name or service not known"),
+        ("source: TimedOut", "no response in time"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_a_failed_connection_is_named(report: str, cause: str) -> None:
+    """In the form of the library's report, which follows its first line."""
+    report = f"error: {report}" if report.startswith('"') else report
+    text = f"Generic S3 error: Error performing PUT http://h/b in 1s - HTTP error: x\n\nHttp(HttpError {{ {report} }})"
+    assert f"HTTP error: x: {cause}" in _cause(BaseError(text))
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -136,12 +164,15 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
     status, code = 403, "AccessDenied"
     methods: frozenset[str] = frozenset()
+    content = b"probe"
 
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length") or 0))
         is_refused = self.command in self.methods
         body = (
-            f"<Error><Code>{self.code}</Code><Message>a reason</Message></Error>".encode() if is_refused else b"probe"
+            f"<Error><Code>{self.code}</Code><Message>a reason</Message></Error>".encode()
+            if is_refused
+            else self.content
         )
         is_part = "range" in self.headers and not is_refused
         self.send_response(self.status if is_refused else 206 if is_part else 200)
@@ -248,10 +279,12 @@ def test_errors_of_the_service_have_the_statuses_of_disk_errors(
     assert storage.delete(["images/a.png", "images/b.png"]).keys() == {"images/a.png", "images/b.png"}
 
 
+@pytest.mark.parametrize("content", [b"probe", b"other"], ids=["keeps the first object", "replaces it"])
 def test_a_service_that_ignores_conditions_is_refused(
-    s3_settings: Settings, service: str, monkeypatch: pytest.MonkeyPatch
+    s3_settings: Settings, service: str, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     refuse(monkeypatch, 200, "")
+    monkeypatch.setattr(_Answers, "content", content)
     monkeypatch.setattr("invokeclone.kit.storage.s3.S3Storage.delete", lambda *_: {})
     with pytest.raises(StorageNotUsable, match="ignores the condition If-None-Match"):
         start(s3_settings, "s3://bucket", storage_endpoint=service)
