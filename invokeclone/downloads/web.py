@@ -61,12 +61,15 @@ class WebClient:
 
         `initial_retry_delay` is the delay in seconds before a failed request is retried. The session is opened on first
         use.
+
+        A proxy gets the names of hosts, as many proxies allow certain names only; those of webhooks, whose URLs any user
+        may choose, only if it is configured to refuse private addresses.
         """
         self._initial_retry_delay = initial_retry_delay
         self._allow_private = settings.allow_private_webhook_urls if webhooks else settings.allow_private_download_urls
         self._private_setting = "allow_private_webhook_urls" if webhooks else "allow_private_download_urls"
         self._proxy = settings.download_proxy
-        self._proxy_resolves = settings.download_proxy_resolves_names or self._allow_private
+        self._proxy_resolves = not webhooks or settings.download_proxy_resolves_names or self._allow_private
         self._tokens = settings.remote_api_tokens or []
         self._session: ClientSession | None = None
         self._lookups = Lookups()

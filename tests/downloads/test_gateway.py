@@ -129,7 +129,7 @@ async def test_the_configured_proxy_is_used_for_public_names(tmp_path: Path) -> 
 
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    through = web(tmp_path, download_proxy=f"http://me:s%20t@127.0.0.1:{port}", download_proxy_resolves_names=True)
+    through = web(tmp_path, download_proxy=f"http://me:s%20t@127.0.0.1:{port}")
     reader, writer = await through.connect("good.example", 443)
     assert await reader.read() == b"hello"
     writer.close()

@@ -107,7 +107,7 @@ async def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
 
 @pytest.fixture
 async def client(tmp_path: Path, proxy: FakeProxy) -> AsyncIterator[WebClient]:
-    web_client = WebClient(Settings(root=tmp_path, download_proxy=proxy.url))
+    web_client = WebClient(Settings(root=tmp_path, download_proxy=proxy.url), webhooks=True)
     yield web_client
     await web_client.close()
 
@@ -223,10 +223,12 @@ async def test_names_without_an_answer_occupy_few_threads(
     await client.close()
 
 
-async def test_a_proxy_that_filters_may_resolve_names(
-    tmp_path: Path, proxy: FakeProxy, names: dict[str, list[list[str]]]
+@pytest.mark.parametrize(("webhooks", "resolves_names"), [(False, False), (True, True)])
+async def test_a_proxy_resolves_names_of_downloads_and_if_configured_of_webhooks(
+    tmp_path: Path, proxy: FakeProxy, names: dict[str, list[list[str]]], webhooks: bool, resolves_names: bool
 ) -> None:
-    client = WebClient(Settings(root=tmp_path, download_proxy=proxy.url, download_proxy_resolves_names=True))
+    settings = Settings(root=tmp_path, download_proxy=proxy.url, download_proxy_resolves_names=resolves_names)
+    client = WebClient(settings, webhooks=webhooks)
     names["inner.good.example"] = [[PRIVATE]]
     assert (await read(client, "https://good.example/x"))[1] == b"ok"
     assert proxy.targets == ["CONNECT good.example:443 HTTP/1.1"]

@@ -268,8 +268,7 @@ async def test_get_json(free, fake_web, monkeypatch):
 
 async def test_proxy_is_used_but_private_targets_are_refused(guarded, fake_web, monkeypatch):
     """The operator's own proxy may have a private address; a target that only the proxy can resolve is left to it."""
-    settings = {"download_proxy": fake_web.url, "download_proxy_resolves_names": True}
-    client = WebClient(guarded.model_copy(update=settings))
+    client = WebClient(guarded.model_copy(update={"download_proxy": fake_web.url}))
     fake_web.page("/model", b"through")
     resolving(monkeypatch, {"127.0.0.1": [["127.0.0.1"]], "evil.example": [["10.0.0.1"]]})
     assert await read(client, "http://models.example/model") == b"through"

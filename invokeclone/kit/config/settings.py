@@ -305,7 +305,7 @@ class InvokeAIAppConfig(BaseSettings):
     download_proxy_resolves_names: SkipJsonSchema[bool] = Field(
         default=False,
         exclude=True,
-        description="Let `download_proxy` resolve host names. It must refuse private addresses itself.",
+        description="Let `download_proxy` resolve the names of webhooks. It must refuse private addresses itself.",
     )
     allow_private_webhook_urls: SkipJsonSchema[bool] = Field(
         default=False, exclude=True, description="Allow webhooks at private addresses."
