@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.join is None:
         raise CommandError("name the server to join with --join URL; tokens are managed with `worker token`")
     in_environment = os.environ.pop(TOKEN_VARIABLE, None)  # nodes of the worker process do not need it
-    token = arguments.token or in_environment
+    token = (arguments.token or in_environment or "").strip()  # a secret read from a file ends with a line break
     if not token:
         raise CommandError(
             f"give the worker's token with --token or {TOKEN_VARIABLE}; `invokeclone worker token create NAME` on the server "

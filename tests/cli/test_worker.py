@@ -59,3 +59,21 @@ def test_wrong_use_is_one_line(worker: Any, arguments: list[str], complaint: str
     assert status == 2
     assert complaint in complaints
     assert complaints.count("\n") == 1
+
+
+def test_a_token_may_end_with_a_line_break(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a secret has that was written with an editor."""
+    tokens: list[str] = []
+
+    class Joined(Exception):
+        pass
+
+    def join(_address: object, token: str, **_options: object) -> None:
+        tokens.append(token)
+        raise Joined
+
+    monkeypatch.setattr("invokeclone.cli.worker.Agent", join)
+    monkeypatch.setenv("INVOKECLONE_WORKER_TOKEN", "icw_token\n")
+    with pytest.raises(Joined):
+        worker("--join", "http://box")
+    assert tokens == ["icw_token"]

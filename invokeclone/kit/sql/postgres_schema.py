@@ -46,11 +46,11 @@ class PostgresSchema:
 
     async def check(self, revisions: Sequence[str]) -> None:
         """Raise DatabaseUnusable for a server that is unreachable or too old, a database of another program or version."""
-        async with self._explained() as connection:
+        async with self._open_or_explain() as connection:
             await self._check_revision(connection, revisions)
 
     @contextlib.asynccontextmanager
-    async def _explained(self) -> AsyncIterator[Any]:
+    async def _open_or_explain(self) -> AsyncIterator[Any]:
         """Yield a connection; raise DatabaseUnusable for a server, user or pool that cannot be used."""
         try:
             connection = await self._connect()
@@ -94,7 +94,7 @@ class PostgresSchema:
 
     async def migrate(self) -> None:
         """Migrate the schema to the newest revision, one process at a time."""
-        async with self._explained() as connection:
+        async with self._open_or_explain() as connection:
             await self._require_own_session(connection)
             await connection.execute("SET lock_timeout = 0")  # another server may be migrating
             await connection.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT_S)
@@ -107,7 +107,7 @@ class PostgresSchema:
 
     async def _require_own_session(self, connection: Any) -> None:
         """Raise DatabaseUnusable if a pool runs the statements of two connections in one session of the server."""
-        async with self._explained() as other:
+        async with self._open_or_explain() as other:
             if await connection.fetchval("SELECT pg_backend_pid()") == await other.fetchval("SELECT pg_backend_pid()"):
                 raise DatabaseUnusable(postgres_address.pools_transactions(self._url))
 
