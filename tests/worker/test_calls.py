@@ -1,11 +1,13 @@
 """Calls of a joined worker: results by number, failures, and what is too large."""
 
 import asyncio
+from typing import Any
 
 import orjson
 import pytest
 
 from invokeclone.worker import calls
+from invokeclone.worker.backend import remote
 from invokeclone.worker.calls import CallRefused, CallTooLarge, ServerCallFailed, ServerCalls
 
 
@@ -47,3 +49,24 @@ async def test_a_call_that_the_server_refuses_is_not_one_to_retry() -> None:
     with pytest.raises(CallRefused, match=r"80\.0 MiB") as raised:
         await server.call("add", {})
     assert not isinstance(raised.value, OSError)
+
+
+async def test_an_operation_that_the_server_refuses_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node fails with the server's message; only a lost connection is a reason to ask again."""
+    monkeypatch.setattr(remote, "RETRY_S", (0.0, 0.0))
+    asked: list[str] = []
+
+    async def refuse(method: str, _message: dict[str, Any]) -> dict[str, Any]:
+        asked.append(method)
+        raise CallRefused("the result of board_image_names has 80.0 MiB of data")
+
+    async def lose(method: str, _message: dict[str, Any]) -> dict[str, Any]:
+        asked.append(method)
+        raise ServerCallFailed("lost")
+
+    with pytest.raises(CallRefused, match="board_image_names"):
+        await remote.Operations(refuse).request("list_active", item_ids=[1])
+    assert len(asked) == 1
+    with pytest.raises(ServerCallFailed):
+        await remote.Operations(lose).request("list_active", item_ids=[1])
+    assert len(asked) == 4
