@@ -35,6 +35,19 @@ _DISABLE_TRIGGER = PreparedStatement(
 _ENABLE_TRIGGER = PreparedStatement(
     delete(app_state).where(app_state.c.key == literal_column(f"'{TRIGGER_PAUSED_KEY}'"))
 )
+ITEMS_PER_SUM = 50
+"""Items after which their counts are summed up in PostgreSQL: each new one adds three rows, each change of status six."""
+_SUM_UP_KEYS = """
+summed AS (
+    DELETE FROM queue_counts AS counts USING (SELECT DISTINCT queue_id, scope, name FROM keys) AS key
+    WHERE counts.queue_id = key.queue_id AND counts.scope = key.scope AND counts.name = key.name
+    RETURNING counts.queue_id, counts.scope, counts.name, counts.user_id, counts.status, counts.number
+)
+INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number)
+SELECT queue_id, scope, name, user_id, status, sum(number) FROM summed
+GROUP BY queue_id, scope, name, user_id, status HAVING sum(number) <> 0
+"""
+"""SQL of PostgreSQL: replaces the rows of `keys` by their sums."""
 _COUNT = DialectSql(
     sqlite="""
     INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number) VALUES (?, ?, ?, ?, ?, ?)
@@ -49,16 +62,29 @@ _COUNT = DialectSql(
 """In PostgreSQL the table has several rows of one key, whose sum counts: claims that overlap do not wait for each other."""
 _FORGET_EMPTY = DialectSql(
     sqlite="DELETE FROM queue_counts WHERE number = 0",
-    postgresql="""
-    WITH summed AS (DELETE FROM queue_counts RETURNING queue_id, scope, name, user_id, status, number)
-    INSERT INTO queue_counts (queue_id, scope, name, user_id, status, number)
-    SELECT queue_id, scope, name, user_id, status, sum(number) FROM summed
-    GROUP BY queue_id, scope, name, user_id, status HAVING sum(number) <> 0
-    """,
+    postgresql=f"""
+    WITH keys AS (
+        SELECT queue_id, scope, name FROM queue_counts
+        GROUP BY queue_id, scope, name, user_id, status HAVING count(*) > 1 OR sum(number) = 0
+    ), {_SUM_UP_KEYS}
+    """,  # noqa: S608  (only our own names)
 )
 """Deletes counts of 0; in PostgreSQL also replaces the rows of a key by their sum."""
-ENDS_PER_SUM = 50
-"""Ended items after which the counts are summed up in PostgreSQL: each change of status adds six rows."""
+_SUM_UP_RECENT = DialectSql(
+    sqlite="",
+    postgresql=f"""
+    WITH recent AS (
+        SELECT DISTINCT queue_id, batch_id, coalesce(destination, '') AS destination
+        FROM session_queue WHERE item_id > $1 - {ITEMS_PER_SUM} AND item_id <= $1
+    ), keys AS (
+        SELECT queue_id, 'queue' AS scope, '' AS name FROM recent
+        UNION SELECT queue_id, 'batch', batch_id FROM recent
+        UNION SELECT queue_id, 'destination', destination FROM recent
+    ), {_SUM_UP_KEYS}
+    """,  # noqa: S608  (only our own names)
+)
+"""Replaces the rows of the counts of the newest items up to $1 by their sums: its cost does not depend on the number of
+batches."""
 
 
 class CountKey(NamedTuple):
@@ -107,10 +133,14 @@ async def remove_unused(connection: Changes, batch_ids: Iterable[str], graph_ids
     await run(connection, _FORGET_EMPTY, ())
 
 
-async def sum_up(connection: Changes, item_id: int) -> None:
-    """Replace the rows of the counts by their sums after some of the items; without effect in SQLite."""
-    if item_id % ENDS_PER_SUM == 0 and dialect_of(connection) == "postgresql":
-        await run(connection, _FORGET_EMPTY, ())
+async def sum_up(connection: Changes, item_id: int, number: int = 1) -> None:
+    """Replace rows of the counts by their sums, after a change of `number` items up to `item_id`.
+
+    That happens for each ITEMS_PER_SUM-th item, in an exclusive transaction; without effect in SQLite.
+    """
+    nth = item_id - item_id % ITEMS_PER_SUM
+    if nth > item_id - number and dialect_of(connection) == "postgresql":
+        await run(connection, _SUM_UP_RECENT, (nth,))
 
 
 _USED = select(session_queue.c.item_id).where(

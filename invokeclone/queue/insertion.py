@@ -133,6 +133,7 @@ async def _add_in_postgres(
         values = (*batch, at, graph_id, new_template, len(chunk), *columns)
         ((last, graph_id),) = await run(connection, _INSERT_CHUNK, values)
         added += len(chunk)
+    await bulk_counts.sum_up(connection, last, added)
     return added, last
 
 

@@ -123,7 +123,7 @@ async def test_the_rows_of_counts_are_summed_up_beside_claims(resources: Callabl
 
     async def sum_up() -> None:
         for _ in range(10):
-            await own.database.transact(lambda changes: bulk_counts.sum_up(changes, bulk_counts.ENDS_PER_SUM))
+            await own.database.transact(lambda changes: bulk_counts.sum_up(changes, bulk_counts.ITEMS_PER_SUM))
 
     await asyncio.gather(claim(), sum_up())
     await check_counts(own.database)
@@ -131,6 +131,31 @@ async def test_the_rows_of_counts_are_summed_up_beside_claims(resources: Callabl
     ((rows,),) = await own.database.fetch("SELECT count(*) FROM queue_counts", ())
     assert rows == 2 * 3  # two statuses of the queue, the batch and the destination
     await check_counts(own.database)
+
+
+async def test_the_rows_of_counts_do_not_grow_with_the_queue(resources: Callable[[], Resources]) -> None:
+    """Neither by batches that wait nor by items that run and end; batches that are over have one row per count."""
+    own = resources()
+    for _ in range(2 * bulk_counts.ITEMS_PER_SUM + 3):
+        await service.enqueue(own, "default", batch(1))
+    waiting = await count_rows(own, "queue")
+    assert waiting <= bulk_counts.ITEMS_PER_SUM
+    await check_counts(own.database)
+    while (item := await claims.claim(own, "cpu")) is not None:
+        await claims.finish(own, item.item_id, "completed", fence=item.fence)
+    assert await count_rows(own, "queue") <= 5 * bulk_counts.ITEMS_PER_SUM
+    ended = await own.database.fetch(
+        "SELECT name, count(*) FROM queue_counts WHERE scope = 'batch' AND name IN (SELECT batch_id FROM session_queue "
+        "WHERE item_id <= $1) GROUP BY name HAVING count(*) > 1",
+        (2 * bulk_counts.ITEMS_PER_SUM,),
+    )
+    assert ended == []
+    await check_counts(own.database)
+
+
+async def count_rows(resources: Resources, scope: str) -> int:
+    ((number,),) = await resources.database.fetch("SELECT count(*) FROM queue_counts WHERE scope = $1", (scope,))
+    return int(number)
 
 
 async def test_exclusive_transactions_are_one_at_a_time(another: Callable[[], PostgresDatabase]) -> None:
