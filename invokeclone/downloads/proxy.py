@@ -118,5 +118,6 @@ async def connect(proxy: str, target: str, port: int, host: str) -> tuple[asynci
         raise TransientError("the proxy sent an invalid response") from error
     if not re.match(rb"HTTP/1\.[01] 200\b", answer):
         writer.close()
-        raise TransientError(f"the proxy refused to connect to {host}; {HINT}")
+        hint = "" if target == host else f"; {HINT}"
+        raise TransientError(f"the proxy refused to connect to {host}{hint}")
     return reader, writer

@@ -74,6 +74,10 @@ class WebClient:
         self._session: ClientSession | None = None
         self._lookups = Lookups()
 
+    @property
+    def _hint(self) -> str:
+        return "" if self._proxy_resolves else f"; {proxy.HINT}"
+
     def token_for(self, url: str) -> str | None:
         """Return the token configured for a URL.
 
@@ -153,7 +157,7 @@ class WebClient:
         self._check(url)
         session = await self._open_session()
         try:
-            with translate_errors(url.host):
+            with translate_errors(url.host, self._hint):
                 async with asyncio.timeout(timeout_s):
                     route = await self._route(url)
                     options |= {"headers": {**headers, **route.headers}, **route.options}
@@ -182,7 +186,7 @@ class WebClient:
             request_headers = {**headers, **route.headers, "Accept-Encoding": "identity"}
             if token and url.origin() == original_url.origin():
                 request_headers["Authorization"] = f"Bearer {token}"
-            with translate_errors(url.host):
+            with translate_errors(url.host, self._hint):
                 response = await session.get(route.url, headers=request_headers, allow_redirects=False, **route.options)
             if response.status not in _REDIRECT_STATUSES:
                 return response
@@ -278,14 +282,14 @@ class WebClient:
         Raises AddressRefused, TransientError.
         """
         self._check_host(host)
+        if self._proxy and self._proxy_resolves:
+            await self._check_for_proxy(host)
         with translate_errors():
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 if not self._proxy:
                     return await _connect_to_first(await self._resolve(host, port), port)
-                if not self._proxy_resolves:
-                    return await proxy.connect(self._proxy, (await self._resolve(host, port))[0], port, host)
-                await self._check_for_proxy(host)
-                return await proxy.connect(self._proxy, host, port, host)
+                target = host if self._proxy_resolves else (await self._resolve(host, port))[0]
+                return await proxy.connect(self._proxy, target, port, host)
 
     async def _check_for_proxy(self, host: str) -> None:
         """Raise AddressRefused if a name resolves to a private address; unresolvable names are left to the proxy."""
@@ -309,8 +313,8 @@ def check_status(response: "ClientResponse") -> None:
 
 
 @contextlib.contextmanager
-def translate_errors(host: str | None = None) -> Iterator[None]:
-    """Convert aiohttp exceptions of a request to `host` to this package's errors."""
+def translate_errors(host: str | None = None, hint: str = "") -> Iterator[None]:
+    """Convert aiohttp exceptions of a request to `host` to this package's errors; `hint` is for a refusal by a proxy."""
     import aiohttp
 
     try:
@@ -318,7 +322,7 @@ def translate_errors(host: str | None = None) -> Iterator[None]:
     except aiohttp.ClientConnectorCertificateError as error:
         raise DownloadFailed(f"the certificate of {host or error.host} is not valid") from error
     except aiohttp.ClientHttpProxyError as error:
-        raise TransientError(f"the proxy refused to connect to {host} ({error.status}); {proxy.HINT}") from error
+        raise TransientError(f"the proxy refused to connect to {host} ({error.status}){hint}") from error
     except aiohttp.InvalidURL as error:
         raise AddressRefused(f"not a valid URL: {error}") from error
     except aiohttp.ClientConnectorError as error:

@@ -234,4 +234,7 @@ async def test_a_proxy_resolves_names_of_downloads_and_if_configured_of_webhooks
     assert proxy.targets == ["CONNECT good.example:443 HTTP/1.1"]
     with pytest.raises(AddressRefused):
         await read(client, "https://inner.good.example/x")
+    proxy.refuses = True
+    with pytest.raises(TransientError, match=r"refused to connect to good\.example \(403\)$"):
+        await read(client, "https://good.example/x")
     await client.close()

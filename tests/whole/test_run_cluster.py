@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "run_cluster.py"
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def installation(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
     port = free_port()
     with (tmp_path / "errors.log").open("w") as errors:
         process = subprocess.Popen(
@@ -31,7 +31,8 @@ def installation(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[s
     try:
         line = process.stdout.readline()
         assert "run with 2 workers" in line, (tmp_path / "errors.log").read_text()
-        yield process, [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"]
+        folder = line.partition("logs are in ")[2].partition(". ")[0]
+        yield process, folder, [f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"]
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
@@ -41,10 +42,14 @@ def installation(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[s
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_image_of_one_server_is_served_by_the_other_and_nothing_stays(
-    installation: tuple[subprocess.Popen[str], list[str]],
+    installation: tuple[subprocess.Popen[str], str, list[str]],
 ) -> None:
-    process, (first, second) = installation
+    process, folder, (first, second) = installation
     parts = psutil.Process(process.pid).children(recursive=True)
+    database = [
+        part for part in psutil.process_iter(["cmdline"]) if f"{folder}/postgresql" in (part.info["cmdline"] or [])
+    ]
+    assert database
     request = {"prompt": "a red circle on a blue background", "steps": 4, "width": 128, "height": 128}
     response = httpx.post(f"{second}/sdapi/v1/txt2img", json=request, timeout=PATIENCE)
     assert response.status_code == 200, response.text
@@ -55,5 +60,5 @@ def test_image_of_one_server_is_served_by_the_other_and_nothing_stays(
     assert len(httpx.get(f"{first}/api/v1/workers/").json()) == 2
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0
-    _, remaining = psutil.wait_procs(parts, timeout=PATIENCE)
+    _, remaining = psutil.wait_procs([*parts, *database], timeout=PATIENCE)
     assert not remaining
