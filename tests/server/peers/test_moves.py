@@ -102,8 +102,9 @@ async def test_operations_are_refused_while_another_server_moves_images(
         await second.move_all()
     assert resources.maintenance
     go_on.set()
-    await until_free(resources)
-    assert (await second.status()).operation is None
+    async with asyncio.timeout(30):
+        while resources.maintenance or (await second.status()).is_running:
+            await asyncio.sleep(0.01)
     for mover in movers:
         await mover.stop()
 
@@ -228,7 +229,9 @@ async def test_a_server_that_lost_its_lock_removes_nothing(
                     await second.recover()
         await second._task
     moved = [store.Move(name, "", name[:2]) for name in names]
+    lock = contextlib.AsyncExitStack()
     if moves_too:
+        assert await lock.enter_async_context(pair[1].database.try_lock(MOVE_LOCK))
         async with pair[1].database.write() as connection:
             await store.hold_queue(connection, second._server_id)
             await store.write_journal(connection, moved)
@@ -250,7 +253,13 @@ async def test_a_server_that_lost_its_lock_removes_nothing(
         else:
             assert set(states.values()) == {"error"}
             assert await store.holder(connection) is None
-    await second.move_all()
+    await lock.aclose()
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(AlreadyMoving):  # while the first one checks whether the lock is free
+                await second.move_all()
+                break
+            await asyncio.sleep(0.01)
     await second._task
     assert await subfolders(pair[1]) == {name: name[:2] for name in names}
     for name in names:
