@@ -20,6 +20,7 @@ class ImageMoveChangedEvent(Event):
     name: ClassVar[str] = "image_move_changed"
     audience: ClassVar[Audience] = "internal"
 
+    server_id: str
     operation: Literal["move_all", "recovery"] | None
     job_id: int | None
     last_error: str | None

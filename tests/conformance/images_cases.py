@@ -313,6 +313,8 @@ async def relocation(run: Calls) -> None:
     async with run.database.read() as connection:
         run.record(moves.read_journal, sorted(await moves.read_journal(connection), key=str))
     await run(moves.relocate, [*names, "gone.png"])
+    for name in names:
+        await run(store.get_location, name)
     await run(moves.correct_subfolder, names[1], "", "z")
     await run(moves.correct_subfolder, names[1], "", "y")
     await run(store.get_location, names[1])
@@ -328,6 +330,9 @@ async def relocation(run: Calls) -> None:
     await run(moves.is_queue_busy)
     await run.insert(session_queue, {"queue_id": "q", "batch_id": "b", "session_id": "s", "session": ""})
     await run(moves.is_queue_busy)
-    for _ in range(2):
-        await run(moves.hold_queue)
-    await run(moves.release_queue)
+    for server_id in "ab":
+        await run(moves.hold_queue, server_id)
+        await run(moves.holder)
+    for server_id in "ab":
+        await run(moves.release_queue, server_id)
+        await run(moves.holder)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from invokeclone.boards.api import router as boards_router
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
@@ -239,9 +240,9 @@ class TestMoving:
         mover = ImageMoves(resources)
         relocate = moves_store.relocate
 
-        async def late(connection: Any, batch: Any) -> set[str]:
+        async def late(connection: Any, batch: Any) -> None:
             await connection.execute(delete(images).where(images.c.image_name == names[0]))
-            return await relocate(connection, batch)
+            await relocate(connection, batch)
 
         monkeypatch.setattr(moves_store, "relocate", late)
         await mover.move_all()
@@ -403,9 +404,36 @@ class TestCrashes:
         assert status.latest_job is not None
         assert (status.latest_job.state, status.last_error) == ("error", moves.INTERRUPTED)
 
+    @pytest.mark.parametrize("name", ["give_up", "release_queue"])
+    async def test_a_move_is_ended_as_soon_as_the_database_is_back(
+        self, resources: Resources, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        (missing,) = await make(resources, 1)
+        files.remove(resources.storage, [ImageLocation(missing, "")])
+        use(resources, "hash")
+        original, attempts = getattr(moves_store, name), iter(range(100))
+
+        async def fail(*args: Any) -> None:
+            if args[-1] != moves.INTERRUPTED and next(attempts) < 2:
+                raise OperationalError("", None, OSError("the server was restarted"))
+            await original(*args)
+
+        monkeypatch.setattr(moves_store, name, fail)
+        monkeypatch.setattr(moves, "RETRY_S", 0.01)
+        mover = ImageMoves(resources)
+        await mover.move_all()
+        await done(mover)
+        assert next(attempts) == 3
+        assert resources.maintenance is False
+        status = await mover.status()
+        assert status.operation is None
+        assert missing in (status.last_error or "")
+        await enqueue_row(resources, "pending")
+        assert await claims.claim(resources, "cpu") is not None
+
     async def test_a_start_with_nothing_to_recover(self, resources: Resources) -> None:
         async with resources.database.write() as connection:
-            await moves_store.hold_queue(connection)
+            await moves_store.hold_queue(connection, "a dead server")
         await ImageMoves(resources).start()
         await check_whole(resources)
 

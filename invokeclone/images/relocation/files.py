@@ -5,10 +5,11 @@ Blocking. Local files are hard-linked, or copied where the file system does not 
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from invokeclone.images import files
+from invokeclone.images.relocation.store import Move
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 
@@ -38,6 +39,16 @@ def duplicate(storage: ObjectStorage, origin: ImageLocation, target: ImageLocati
         storage.copy(files.thumbnail_key(origin), files.thumbnail_key(target))
     storage.copy(files.full_key(origin), files.full_key(target))
     return True
+
+
+def duplicate_all(storage: ObjectStorage, moves: Sequence[Move]) -> set[str]:
+    """Create the files of images at their targets too; return the names of images without a file."""
+    missing = set()
+    for move in moves:
+        if not duplicate(storage, ImageLocation(move.name, move.origin), ImageLocation(move.name, move.target)):
+            missing.add(move.name)
+    settle(storage, [move.target for move in moves])
+    return missing
 
 
 def settle(storage: ObjectStorage, subfolders: Iterable[str]) -> None:

@@ -3,13 +3,17 @@
 Images are moved in batches: the journal lists the images, the files are duplicated to the targets, the records are
 updated, the origins are removed. `_settle` completes or reverts an interrupted batch from the journal. Meanwhile the
 queue is paused and operations on images are refused, on all servers on the database.
+
+One server at a time holds MOVE_LOCK, which it loses with its connection; the flag that pauses the queue has the id of the
+server that took the lock last, and each transaction of another one is refused (`_write`).
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
+from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +27,7 @@ from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, M
 from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 
 BATCH_SIZE = 200
@@ -32,7 +37,9 @@ MAX_NAMES_IN_ERROR = 5
 MOVE_LOCK = 0x6D6F76657
 """Key of the lock that one server holds while it moves images."""
 PEER_CHECK_S = 2.0
-"""Seconds between checks whether another server still moves images."""
+"""Seconds between checks whether another server moves images, and whether it has died."""
+RETRY_S = 1.0
+"""Seconds between attempts to end an operation while the database cannot be reached."""
 INTERRUPTED = "interrupted; the current batch is recovered, and the other images were not moved"
 Operation = Literal["move_all", "recovery"]
 
@@ -43,11 +50,19 @@ class _MoveIncomplete(Exception):
     """The job ends before all images are moved; the text is the reason."""
 
 
-async def _new_job(connection: AsyncConnection) -> int:
+class _TakenOver(_MoveIncomplete):
+    """The lock was lost, and another server has recovered: this one changes nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection that held the lock was lost, and another server took over")
+
+
+async def _new_job(connection: AsyncConnection, server_id: str) -> int:
     """Pause the queue and insert a job. Raises QueueNotIdle."""
     if await store.is_queue_busy(connection):
         raise QueueNotIdle
-    await store.hold_queue(connection)
+    await store.hold_queue(connection, server_id)
+    await store.give_up(connection, INTERRUPTED)
     return await store.add_job(connection)
 
 
@@ -57,15 +72,23 @@ class ImageMoves:
     def __init__(self, resources: Resources) -> None:
         """Move the images of `resources`."""
         self._resources = resources
+        self._server_id = uuid4().hex
         self._operation: Operation | None = None
         self._job_id: int | None = None
         self._last_error: str | None = None
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._lock = contextlib.AsyncExitStack()
         self._peer: tuple[Operation, int | None] | None = None
         """What another server does: the operation and the id of its job."""
-        self._peer_watch: asyncio.Task[None] | None = None
+        self._watching = PeriodicTask(
+            "check_image_moves",
+            self._check_peers,
+            PEER_CHECK_S,
+            failure="cannot check whether another server moves images",
+            logger=_log,
+            expected=(SQLAlchemyError, OSError),
+        )
 
     async def start(self) -> None:
         """Recover from a move that a crash interrupted, before anything else uses images.
@@ -74,22 +97,17 @@ class ImageMoves:
         """
         async with self._resources.database.try_lock(MOVE_LOCK) as is_alone:
             async with self._resources.database.read() as connection:
-                job = await store.latest_job(connection)
                 has_journal = bool(await store.read_journal(connection))
-            is_moving = job is not None and job.state in store.UNDER_WAY
-            if is_alone and (has_journal or is_moving):
-                await self._run("recovery", self._recover)
-            elif is_alone:
-                await self._change(store.release_queue)
-            elif job is not None and is_moving:
-                self._set_peer(("move_all", job.id))
+            peer = await self._read_operation()
+            self._set_peer(None if is_alone else peer)
+            if is_alone and (has_journal or peer is not None):
+                await self._hold_queue()
+                await self._run("recovery", self._recover, patient=False)
 
     async def stop(self) -> None:
         """Stop after the current batch."""
-        self._stopping = True
-        if self._peer_watch is not None:
-            self._peer_watch.cancel()
-            await asyncio.wait([self._peer_watch])
+        self._stopping.set()
+        await self._watching.stop()
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -113,7 +131,7 @@ class ImageMoves:
         await self._begin("move_all")
         try:
             async with self._resources.database.write() as connection:
-                self._job_id = await _new_job(connection)
+                self._job_id = await _new_job(connection, self._server_id)
         except BaseException:
             await self._release()
             raise
@@ -124,7 +142,7 @@ class ImageMoves:
         """Start recovering from an earlier job. Raises AlreadyMoving."""
         await self._begin("recovery")
         try:
-            await self._change(store.hold_queue)
+            await self._hold_queue()
         except BaseException:
             await self._release()
             raise
@@ -133,7 +151,7 @@ class ImageMoves:
 
     async def _begin(self, operation: Operation) -> None:
         """Begin an operation. Raises AlreadyMoving if this server or another one moves images."""
-        if self._operation is not None or self._stopping:
+        if self._operation is not None or self._stopping.is_set():
             raise AlreadyMoving
         self._operation = operation
         self._resources.maintenance = True
@@ -152,68 +170,132 @@ class ImageMoves:
         self._resources.maintenance = self._peer is not None
         await self._lock.aclose()
 
+    async def _hold_queue(self) -> None:
+        async with self._resources.database.write() as connection:
+            await store.hold_queue(connection, self._server_id)
+
     # Moves of other servers
 
     def listen(self, bus: Bus) -> None:
-        """Refuse operations on images while another server on the database moves them."""
+        """Refuse operations on images while another server on the database moves them, and recover when it has died."""
         bus.subscribe(self._on_event, ImageMoveChangedEvent)
+        self._watching.start()
 
     def _report(self) -> None:
         """Report the current operation to the other servers."""
         if self._resources.database.is_shared:
-            event = ImageMoveChangedEvent(operation=self._operation, job_id=self._job_id, last_error=self._last_error)
+            event = ImageMoveChangedEvent(
+                server_id=self._server_id,
+                operation=self._operation,
+                job_id=self._job_id,
+                last_error=self._last_error,
+            )
             self._resources.events.emit(event)
 
     def _on_event(self, _kind: type[Event], payload: dict[str, Any]) -> None:
-        if self._operation is None:  # else it is this server's own
-            operation: Operation | None = payload["operation"]
+        if payload.get("server_id") == self._server_id:
+            return
+        operation: Operation | None = payload["operation"]
+        if self._operation is None:
             self._last_error = payload["last_error"]
-            self._set_peer(None if operation is None else (operation, payload["job_id"]))
+        self._set_peer(None if operation is None else (operation, payload["job_id"]))
 
     def _set_peer(self, peer: tuple[Operation, int | None] | None) -> None:
         self._peer = peer
-        self._resources.maintenance = peer is not None
-        if peer is not None and (self._peer_watch is None or self._peer_watch.done()):
-            self._peer_watch = asyncio.create_task(self._watch_peer(), name="image move of another server")
+        self._resources.maintenance = peer is not None or self._operation is not None
 
-    async def _watch_peer(self) -> None:
-        """Notice the end of a server that moved images, or of its connection: then its lock is free."""
-        while self._peer is not None:
-            await asyncio.sleep(PEER_CHECK_S)
-            with contextlib.suppress(OSError, SQLAlchemyError):
-                async with self._resources.database.try_lock(MOVE_LOCK) as is_free:
-                    if is_free and self._peer is not None:
-                        self._set_peer(None)
+    async def _read_operation(self) -> tuple[Operation, int | None] | None:
+        """Return what the database says a server does, or did when it died."""
+        async with self._resources.database.read() as connection:
+            job = await store.latest_job(connection)
+            is_held = await store.holder(connection) is not None
+        if job is not None and job.state in store.UNDER_WAY:
+            return "move_all", job.id
+        return ("recovery", None) if is_held else None
+
+    async def _check_peers(self) -> None:
+        """Note what another server does, also without its events; recover if it has died: then its lock is free."""
+        known = self._peer
+        peer = await self._read_operation()
+        if self._operation is not None or self._stopping.is_set():
+            return
+        if self._peer is known:  # else an event came meanwhile
+            self._set_peer(peer)
+        if peer is not None:
+            with contextlib.suppress(AlreadyMoving):
+                await self.recover()
+
+    # Operations
+
+    @contextlib.asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a transaction of the operation. Raises _TakenOver if another server has recovered meanwhile."""
+        async with self._resources.database.write() as connection:
+            if await store.holder(connection) != self._server_id:
+                raise _TakenOver
+            yield connection
 
     async def _change(self, write: Callable[[AsyncConnection], Awaitable[None]]) -> None:
-        async with self._resources.database.write() as connection:
+        async with self._write() as connection:
             await write(connection)
 
-    async def _run(self, operation: Operation, work: Callable[[], Awaitable[None]]) -> None:
-        """Run the operation, handle its errors, and resume queue and image operations."""
+    async def _run(self, operation: Operation, work: Callable[[], Awaitable[None]], *, patient: bool = True) -> None:
+        """Run the operation, handle its errors, and resume queue and image operations.
+
+        Without `patient`, an error of the database while it ends is raised.
+        """
         self._operation = operation
         self._last_error = None
         self._report()
+        error: Exception | None = None
         try:
             await work()
-        except _MoveIncomplete as error:
-            await self._give_up(error)
-        except (OSError, SQLAlchemyError) as error:
+        except _MoveIncomplete as incomplete:
+            error = incomplete
+            _log.warning("images were not all moved: %s", error)
+        except (OSError, SQLAlchemyError) as failure:
+            error = failure
             _log.exception("moving images failed")
-            await self._give_up(error)
-        await self._change(store.release_queue)
+        is_ended = await self._finish(error, patient)
         self._operation = self._job_id = None
-        self._report()
+        if is_ended:
+            self._report()
+        else:
+            self._watching.wake()
         await self._release()
 
+    async def _finish(self, error: Exception | None, patient: bool) -> bool:
+        """End the operation, as soon as the database can be reached; false if that is left to another server or start."""
+        is_reported = False
+        while True:
+            try:
+                if error is not None:
+                    await self._give_up(error)
+                async with self._resources.database.write() as connection:
+                    await store.release_queue(connection, self._server_id)
+            except _TakenOver as taken_over:
+                self._last_error = str(taken_over)
+                return False
+            except (OSError, SQLAlchemyError):
+                if not patient:
+                    raise
+                if not is_reported:
+                    _log.exception("cannot end a move of images; the queue is paused until that succeeds")
+                is_reported = True
+            else:
+                return True
+            if self._stopping.is_set():
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), RETRY_S)
+
     async def _give_up(self, error: Exception) -> None:
-        """Recover the current batch; if that fails too, the journal stays for the next attempt."""
+        """Recover the current batch; if its files cannot be changed, the journal stays for the next attempt."""
         reason = self._last_error = str(error)
-        _log.warning("images were not all moved: %s", reason)
+        await self._change(lambda connection: store.give_up(connection, reason))
         try:
-            await self._change(lambda connection: store.give_up(connection, reason))
             await self._settle()
-        except (OSError, SQLAlchemyError):
+        except OSError:
             _log.exception("could not recover from an interrupted move of images; the next start tries again")
 
     # Moving
@@ -221,13 +303,17 @@ class ImageMoves:
     async def _move(self) -> None:
         """Move batches until no image is in the wrong subfolder."""
         strategy = self._resources.settings.image_subfolder_strategy
+        try:
+            await self._settle()  # what a server left that died a moment ago
+        except OSError:
+            _log.exception("could not recover from an earlier move of images")
         await self._set_state("moving")
         after, emptied = 0, set[str]()
         skipped: list[str] = []
         while True:
-            if self._stopping:
+            if self._stopping.is_set():
                 raise _MoveIncomplete(INTERRUPTED)
-            async with self._resources.database.write() as connection:
+            async with self._write() as connection:
                 misplaced, after = await store.list_misplaced(connection, strategy, after, BATCH_SIZE)
                 moves = [move for move in misplaced if relocation.is_inside(move.target)]
                 await store.write_journal(connection, moves)
@@ -243,27 +329,23 @@ class ImageMoves:
         await self._set_state("committed")
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
-        """Move the images in the journal; return those whose files are missing."""
-        missing = await in_thread(self._duplicate, moves)
-        present = [move for move in moves if move.name not in missing]
-        async with self._resources.database.write() as connection:
-            moved = await store.relocate(connection, [move.name for move in present])
-        # A record that was not updated was deleted in the meantime: then neither copy is needed.
-        old = [ImageLocation(move.name, move.origin) for move in present]
-        unused = [ImageLocation(move.name, move.target) for move in present if move.name not in moved]
-        await in_thread(self._clear, old + unused)
+        """Move the images in the journal; return those whose files are missing. Raises _TakenOver."""
+        missing = await in_thread(relocation.duplicate_all, self._resources.storage, moves)
+        async with self._write() as connection:
+            await store.relocate(connection, [move.name for move in moves if move.name not in missing])
+            journal = await store.read_journal(connection)
+            if {move for move, _ in journal} != set(moves):
+                raise _TakenOver
+        unused = []
+        for move, recorded in journal:
+            if move.name in missing:
+                continue
+            if recorded in (move.target, None):
+                unused.append(ImageLocation(move.name, move.origin))
+            if recorded is None:  # the image was deleted in the meantime
+                unused.append(ImageLocation(move.name, move.target))
+        await in_thread(self._clear, unused)
         return sorted(missing)
-
-    def _duplicate(self, moves: list[Move]) -> set[str]:
-        storage = self._resources.storage
-        missing = set()
-        for move in moves:
-            if not relocation.duplicate(
-                storage, ImageLocation(move.name, move.origin), ImageLocation(move.name, move.target)
-            ):
-                missing.add(move.name)
-        relocation.settle(storage, [move.target for move in moves])
-        return missing
 
     def _clear(self, locations: list[ImageLocation]) -> None:
         failed = relocation.clear(self._resources.storage, locations)
@@ -285,24 +367,24 @@ class ImageMoves:
 
     async def _settle(self) -> None:
         """Keep the files of each image in the journal only in the subfolder of its record, and clear the journal."""
-        journal = await self._read_journal()
+        async with self._resources.database.read() as connection:
+            journal = await store.read_journal(connection)
+        if not journal:
+            return
         corrections = await in_thread(self._find_files, journal)
-        async with self._resources.database.write() as connection:
+        async with self._write() as connection:
             for name, (recorded, subfolder) in corrections.items():
                 await store.correct_subfolder(connection, name, recorded, subfolder)
+            journal = await store.read_journal(connection)
         unused = [
             ImageLocation(move.name, subfolder)
-            for move, recorded in await self._read_journal()
+            for move, recorded in journal
             for subfolder in (move.origin, move.target)
             if subfolder != recorded
         ]
         await in_thread(self._clear, unused)
         await in_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
         await self._change(lambda connection: store.write_journal(connection, []))
-
-    async def _read_journal(self) -> list[tuple[Move, str | None]]:
-        async with self._resources.database.read() as connection:
-            return await store.read_journal(connection)
 
     def _find_files(self, journal: list[tuple[Move, str | None]]) -> dict[str, tuple[str, str]]:
         """Return the recorded and the right subfolder of images whose records a power failure set back. Blocks."""

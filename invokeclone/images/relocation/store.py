@@ -12,7 +12,10 @@ from invokeclone.kit.times import now
 from invokeclone.tables import app_state, image_move_items, image_move_jobs, images, session_queue
 
 MOVING = "images_moving"
-"""The key in `app_state` that is present while images are being moved: then workers do not claim items."""
+"""The key in `app_state` that is present while images are being moved: then workers do not claim items.
+
+Its value is the id of the server that moves them.
+"""
 
 UNDER_WAY = ("planned", "moving", "moved")
 _ACTIVE = ("pending", "in_progress", "waiting")
@@ -84,8 +87,8 @@ async def read_journal(connection: AsyncConnection) -> list[tuple[Move, str | No
     return [(Move(*row[:3]), row[3]) for row in await connection.execute(statement)]
 
 
-async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
-    """Set the subfolders of the records of `names` to the targets in the journal; return the updated names.
+async def relocate(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Set the subfolders of the records of `names` to the targets in the journal.
 
     Images that were deleted or moved meanwhile are skipped.
     """
@@ -95,9 +98,8 @@ async def relocate(connection: AsyncConnection, names: Sequence[str]) -> set[str
         update(images)
         .where(images.c.image_name.in_(names), unmoved.exists())
         .values(image_subfolder=target.scalar_subquery())
-        .returning(images.c.image_name)
     )
-    return set((await connection.execute(statement)).scalars())
+    await connection.execute(statement)
 
 
 async def correct_subfolder(connection: AsyncConnection, name: str, recorded: str, subfolder: str) -> None:
@@ -145,11 +147,20 @@ async def is_queue_busy(connection: AsyncConnection) -> bool:
     return (await connection.execute(active)).first() is not None
 
 
-async def hold_queue(connection: AsyncConnection) -> None:
-    """Stop the workers from claiming items."""
-    await connection.execute(insert_or(app_state).values(key=MOVING, value="1").on_conflict_do_nothing())
+async def hold_queue(connection: AsyncConnection, server_id: str) -> None:
+    """Stop the workers from claiming items, on behalf of a server; a server that did so before has lost its lock."""
+    flag = insert_or(app_state).values(key=MOVING, value=server_id)
+    await connection.execute(flag.on_conflict_do_update(index_elements=["key"], set_={"value": server_id}))
 
 
-async def release_queue(connection: AsyncConnection) -> None:
-    """Let the workers claim items again."""
-    await connection.execute(delete(app_state).where(app_state.c.key == MOVING))
+async def holder(connection: AsyncConnection) -> str | None:
+    """Return the id of the server that stops the workers from claiming items."""
+    value: str | None = (
+        await connection.execute(select(app_state.c.value).where(app_state.c.key == MOVING))
+    ).scalar_one_or_none()
+    return value
+
+
+async def release_queue(connection: AsyncConnection, server_id: str) -> None:
+    """Let the workers claim items again, unless another server stops them by now."""
+    await connection.execute(delete(app_state).where(app_state.c.key == MOVING, app_state.c.value == server_id))

@@ -1,19 +1,27 @@
 """Moves of images, of which servers on one database run one at a time."""
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from sqlalchemy import insert, select, text
 
+from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import service as images_service
 from invokeclone.images.errors import AlreadyMoving
-from invokeclone.images.events import ImageMoveChangedEvent
-from invokeclone.images.relocation import service, store
+from invokeclone.images.relocation import files, service, store
 from invokeclone.images.relocation.service import MOVE_LOCK, ImageMoves
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
+from invokeclone.queue import claims
+from invokeclone.tables import image_move_jobs, images, session_queue
 from tests.postgres import PostgresServer
+from tests.rooms import picture
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ async def resources(settings: Settings, postgres: PostgresServer) -> AsyncIterat
 
 async def test_a_server_that_starts_does_not_disturb_the_move_of_another(resources: Resources) -> None:
     async with resources.database.write() as connection:
-        await store.hold_queue(connection)
+        await store.hold_queue(connection, "another server")
         await store.add_job(connection)
     moves = ImageMoves(resources)
     async with resources.database.try_lock(MOVE_LOCK) as is_held:
@@ -46,14 +54,25 @@ async def test_a_server_that_starts_does_not_disturb_the_move_of_another(resourc
     assert (await moves.status()).operation is None
 
 
-@pytest.fixture
-def movers(pair: list[Resources], monkeypatch: pytest.MonkeyPatch) -> list[ImageMoves]:
-    monkeypatch.setattr(service, "PEER_CHECK_S", 0.01)
+def listeners(pair: list[Resources]) -> list[ImageMoves]:
     both = [ImageMoves(resources) for resources in pair]
     for mover, resources in zip(both, pair, strict=True):
         assert isinstance(resources.events, Bus)
         mover.listen(resources.events)
     return both
+
+
+@pytest.fixture
+async def movers(pair: list[Resources], monkeypatch: pytest.MonkeyPatch) -> list[ImageMoves]:
+    monkeypatch.setattr(service, "PEER_CHECK_S", 0.01)
+    return listeners(pair)
+
+
+@pytest.fixture
+async def slow_movers(pair: list[Resources], monkeypatch: pytest.MonkeyPatch) -> list[ImageMoves]:
+    """Return two that learn of each other by events only."""
+    monkeypatch.setattr(service, "PEER_CHECK_S", 3600.0)
+    return listeners(pair)
 
 
 async def until_free(resources: Resources) -> None:
@@ -83,18 +102,167 @@ async def test_operations_are_refused_while_another_server_moves_images(
         await second.move_all()
     assert resources.maintenance
     go_on.set()
-    await until_free(resources)
-    assert (await second.status()).operation is None
+    async with asyncio.timeout(30):
+        while resources.maintenance or (await second.status()).is_running:
+            await asyncio.sleep(0.01)
     for mover in movers:
         await mover.stop()
 
 
-async def test_operations_are_allowed_again_when_the_server_that_moved_images_is_killed(
+async def test_the_others_go_on_when_the_server_that_moves_images_dies(
     movers: list[ImageMoves], pair: list[Resources]
 ) -> None:
-    async with pair[0].database.try_lock(MOVE_LOCK):
-        pair[0].events.emit(ImageMoveChangedEvent(operation="move_all", job_id=1, last_error=None))
-        assert pair[1].maintenance
-    await until_free(pair[1])
+    """Also without its events: one of them recovers, and workers claim items again."""
+    dead = PostgresDatabase(str(pair[0].settings.database_url))
+    async with dead.try_lock(MOVE_LOCK) as is_held:
+        assert is_held
+        async with dead.write() as connection:
+            await store.hold_queue(connection, "dead")
+            await store.add_job(connection)
+            await store.write_journal(connection, [store.Move("none.png", "", "no")])
+            item = {"queue_id": "default", "batch_id": "b", "session_id": "s", "status": "pending", "session": "{}"}
+            await connection.execute(insert(session_queue).values(**item, created_at="x", updated_at="x"))
+        async with asyncio.timeout(30):
+            while not all(resources.maintenance for resources in pair):
+                await asyncio.sleep(0.01)
+        assert (await movers[1].status()).operation == "move_all"
+        assert await claims.claim(pair[1], "cpu") is None
+    async with asyncio.timeout(30):
+        while await claims.claim(pair[1], "cpu") is None:
+            await asyncio.sleep(0.01)
+    for resources in pair:
+        await until_free(resources)
+    async with dead.read() as connection:
+        job = await store.latest_job(connection)
+        assert job is not None
+        assert (job.state, job.error_message) == ("error", service.INTERRUPTED)
+        assert await store.read_journal(connection) == []
+    await dead.close()
     for mover in movers:
+        await mover.stop()
+
+
+async def test_a_move_that_begins_on_another_server_at_the_same_time_is_noticed(
+    slow_movers: list[ImageMoves], pair: list[Resources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event comes while this server still waits for the lock."""
+    first, second = slow_movers
+    go_on = asyncio.Event()
+    try_lock = pair[1].database.try_lock
+
+    async def move() -> None:
+        await go_on.wait()
+
+    @contextlib.asynccontextmanager
+    async def try_late(key: int) -> AsyncIterator[bool]:
+        await first.move_all()
+        async with asyncio.timeout(30):
+            while second._peer is None:
+                await asyncio.sleep(0.01)
+        async with try_lock(key) as is_held:
+            yield is_held
+
+    monkeypatch.setattr(first, "_move", move)
+    with monkeypatch.context() as patch:
+        patch.setattr(pair[1].database, "try_lock", try_late)
+        with pytest.raises(AlreadyMoving):
+            await second.move_all()
+    assert pair[1].maintenance
+    assert (await second.status()).active_job_id == (await first.status()).active_job_id
+    go_on.set()
+    for mover in slow_movers:
+        await mover.stop()
+    assert not pair[1].maintenance
+
+
+async def cut_lock(resources: Resources) -> None:
+    """End the database session that holds the lock."""
+    async with resources.database.write() as connection:
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = :high AND objid = :low"
+        values = {"high": MOVE_LOCK >> 32, "low": MOVE_LOCK & 0xFFFFFFFF}
+        assert len((await connection.execute(text(cut), values)).all()) == 1
+
+
+async def subfolders(resources: Resources) -> dict[str, str]:
+    async with resources.database.read() as connection:
+        rows = await connection.execute(select(images.c.image_name, images.c.image_subfolder))
+        return {name: subfolder for name, subfolder in rows}  # noqa: C416  (rows are no pairs to a type checker)
+
+
+@pytest.mark.parametrize("moves_too", [False, True])
+async def test_a_server_that_lost_its_lock_removes_nothing(
+    slow_movers: list[ImageMoves], pair: list[Resources], monkeypatch: pytest.MonkeyPatch, moves_too: bool
+) -> None:
+    """Another one recovers its batch, and may move images itself, while it still duplicates files."""
+    first, second = slow_movers
+    names = [
+        (
+            await images_service.save(
+                pair[0],
+                picture(),
+                category=ImageCategory.GENERAL,
+                origin=ResourceOrigin.INTERNAL,
+                is_intermediate=False,
+            )
+        ).image_name
+        for _ in range(3)
+    ]
+    for resources in pair:
+        values = {**resources.settings.to_worker(), "image_subfolder_strategy": "hash"}
+        resources.settings = Settings(**values)
+    reached, go_on = threading.Event(), threading.Event()
+    settle = files.settle
+
+    def wait(*args: Any) -> None:
+        settle(*args)
+        reached.set()
+        assert go_on.wait(30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "settle", wait)
+        await first.move_all()
+        assert await asyncio.to_thread(reached.wait, 30)
+        await cut_lock(pair[1])
+        async with asyncio.timeout(30):
+            while second._task is None:
+                with contextlib.suppress(AlreadyMoving):  # until the session has ended
+                    await second.recover()
+        await second._task
+    moved = [store.Move(name, "", name[:2]) for name in names]
+    lock = contextlib.AsyncExitStack()
+    if moves_too:
+        assert await lock.enter_async_context(pair[1].database.try_lock(MOVE_LOCK))
+        async with pair[1].database.write() as connection:
+            await store.hold_queue(connection, second._server_id)
+            await store.write_journal(connection, moved)
+            own_job = await store.add_job(connection)
+    go_on.set()
+    assert first._task is not None
+    await first._task
+    assert "another server took over" in ((await first.status()).last_error or "")
+    assert await subfolders(pair[1]) == dict.fromkeys(names, "")
+    for name in names:
+        assert (await images_service.file(pair[1], name)).exists()
+    async with pair[1].database.read() as connection:
+        rows = await connection.execute(select(image_move_jobs.c.job_id, image_move_jobs.c.state))
+        states = {job_id: state for job_id, state in rows}  # noqa: C416  (rows are no pairs to a type checker)
+        if moves_too:
+            assert states[own_job] == "planned"
+            assert len(await store.read_journal(connection)) == 3
+            assert await store.holder(connection) == second._server_id
+        else:
+            assert set(states.values()) == {"error"}
+            assert await store.holder(connection) is None
+    await lock.aclose()
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(AlreadyMoving):  # while the first one checks whether the lock is free
+                await second.move_all()
+                break
+            await asyncio.sleep(0.01)
+    await second._task
+    assert await subfolders(pair[1]) == {name: name[:2] for name in names}
+    for name in names:
+        assert (await images_service.file(pair[1], name)).exists()
+    for mover in slow_movers:
         await mover.stop()
