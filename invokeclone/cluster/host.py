@@ -48,7 +48,8 @@ class WorkerHost:
     def start(self, token: str | None = None) -> str:
         """Start the agent unless it runs; the token in the node's environment goes before `token`. Return the name."""
         if self._thread is None:
-            token = os.environ.pop(TOKEN_VARIABLE, None) or token  # nodes of packs need not see it
+            # Nodes of packs need not see it. A secret read from a file ends with a line break.
+            token = os.environ.pop(TOKEN_VARIABLE, "").strip() or token
             self._state = "starting"
             self._thread = threading.Thread(target=self._run, args=(token,), name="worker agent", daemon=True)
             self._thread.start()

@@ -42,7 +42,7 @@ async def test_a_worker_joins_runs_an_item_and_is_drained(cluster: Cluster, mach
 async def test_the_nodes_own_token_goes_first(
     cluster: Cluster, machine: Machine, host: WorkerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, cluster.token)
+    monkeypatch.setenv(TOKEN_VARIABLE, f"{cluster.token}\n")  # as read from a file
     host.start("icw_of_the_command")
     await until(lambda: host.state() == "joined")
     assert machine.noted("start")

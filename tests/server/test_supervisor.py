@@ -255,15 +255,15 @@ async def test_late_hints_stop_no_newer_item(settings: Settings, notes: Callable
             {"kind": "wake"},
         ]
         for hint in [*late, *late]:
-            supervisor.apply_hint(hint)
+            supervisor.hints.apply(hint)
         await supervisor.ask_all("say", say)
         assert (worker.item_id, worker.deadline.item_id) == (5, None), "the deadline was that of an earlier item"
         for hint in [*late, *reversed(late)]:
-            supervisor.apply_hint(hint)
+            supervisor.hints.apply(hint)
         await until(lambda: notes().count("wake cpu") == 4)
         assert worker.deadline.item_id is None
         assert notes().count("cancel cpu 5") == 0
-        supervisor.apply_hint({**late[0], "last_item_id": 5})
+        supervisor.hints.apply({**late[0], "last_item_id": 5})
         await until(lambda: notes().count("cancel cpu 5") == 1)
         assert worker.deadline.item_id == 5
 
@@ -272,7 +272,7 @@ async def test_a_cancel_does_not_end_a_worker_that_starts(settings: Settings) ->
     """It runs no item yet, and may take longer to start than an item has to stop."""
     async with running_supervisor(settings, "mute") as (supervisor, _bus, _orphans):
         await until(lambda: supervisor.pids)
-        supervisor.apply_hint({"kind": "cancel", "item_id": 4, "has_begun": True})
+        supervisor.hints.apply({"kind": "cancel", "item_id": 4, "has_begun": True})
         assert supervisor.workers[0].deadline.item_id is None
 
 

@@ -19,6 +19,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import claims, leases
 from invokeclone.queue.rows import ClaimedItem
+from invokeclone.server.joined.protocol import explain
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.worker.calls import explain_size, write_claimed_item
@@ -149,8 +150,7 @@ class WorkerCalls:
             value = await self._find_value(method, arguments)
             result = orjson.dumps({"kind": "result", "id": number, "value": value})
         except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            return _refuse(number, f"the arguments of {method[:100]} are not valid: {problem['loc']}: {problem['msg']}")
+            return _refuse(number, f"the arguments of {method[:100]} are not valid: {explain(error)}")
         except (UnknownMethod, InvalidSession) as error:
             return _refuse(number, str(error))
         except Exception as error:  # noqa: BLE001  (the worker must get a result)
@@ -177,7 +177,12 @@ class WorkerCalls:
         async with self._claiming:
             await self._interrupt_unfinished()
             item = await self._claims.claim(arguments.resident)
-            return await self._give(item) if item is not None else {"item": None}
+            if item is None:
+                return {"item": None}
+            self._claims.is_uncertain = True  # until its result exists: an error here leaves the item with the worker
+            result = await self._give(item)
+            self._claims.is_uncertain = False
+            return result
 
     async def _interrupt_unfinished(self) -> None:
         """Return an item to the queue that the worker got, and did not end before it claims another one."""
@@ -198,7 +203,6 @@ class WorkerCalls:
         return claimed
 
     async def _finish(self, arguments: _Finish) -> dict[str, Any]:
-        self._claims.is_uncertain = False
         worker_id = self._worker.worker_id
         if not await leases.was_claimed_by(self._server.database, worker_id, arguments.item_id, arguments.fence):
             return {"finished": False}
@@ -215,7 +219,6 @@ class WorkerCalls:
         return {"finished": finished is not None}
 
     async def _is_running(self, arguments: _Held) -> dict[str, Any]:
-        self._claims.is_uncertain = False  # it has received the claim
         return {"running": await self._holds(arguments.item_id, arguments.fence)}
 
     async def _holds(self, item_id: int, fence: int) -> bool:

@@ -1,6 +1,7 @@
 """A joined worker, and what its server does with the messages of its connection."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +10,20 @@ import orjson
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from invokeclone.kit import events as bus_events
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import DEVICE
 from invokeclone.server.joined.calls import WorkerCalls
 from invokeclone.server.joined.link import JoinedLink
-from invokeclone.server.joined.protocol import MAX_REASON, MESSAGE_LIMIT, SILENCE_S, Assembler, EndedWorker, one_line
+from invokeclone.server.joined.protocol import (
+    MAX_REASON,
+    MESSAGE_LIMIT,
+    SILENCE_S,
+    Assembler,
+    EndedWorker,
+    explain,
+    one_line,
+)
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.users.worker_tokens import WorkerToken
@@ -24,12 +34,13 @@ MAX_OPEN_BYTES = 2 * MESSAGE_LIMIT
 MAX_RUNNING_CALLS = 8
 """Maximum number of calls of a worker that run, or whose results are sent, at the same time."""
 MAX_REFUSED_MESSAGES = 100
-"""Number of messages without a meaning after which a connection is closed."""
+REFUSALS_S = 60.0
+"""Number of messages without a meaning within these seconds after which a connection is closed."""
 EVENTS = frozenset(
     {"invocation_started", "invocation_progress", "invocation_complete", "invocation_error"}
     | {"model_load_started", "model_load_complete"}
 )
-"""Events that a joined worker may send, of its own item; all others are emitted by its calls."""
+"""Events that a joined worker may send; those of its own item are passed on. All others are emitted by its calls."""
 ITEM_FIELDS = ("item_id", "queue_id", "batch_id", "session_id", "origin", "destination")
 """Fields of an event of a node that must be those of the worker's item."""
 
@@ -43,6 +54,8 @@ class JoinedWorker:
     worker: Worker
     calls: WorkerCalls
     token: WorkerToken
+    is_admitted: Callable[["JoinedWorker"], Awaitable[bool]]
+    """Returns whether its calls may be run."""
     link: JoinedLink | None = None
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     """Its open calls; `open_bytes` is the size of their messages."""
@@ -64,6 +77,10 @@ class JoinedWorker:
 
     async def _run_call(self, number: int, oldest: int, method: str, arguments: dict[str, Any]) -> None:
         async with self.running:
+            if not await self.is_admitted(
+                self
+            ):  # here, as a database that hangs must not keep messages from being read
+                return
             result = await self.calls.run(number, oldest, method, arguments)
             if self.link is not None:
                 await self.link.deliver(result)
@@ -78,18 +95,19 @@ class Connection:
         joined: JoinedWorker,
         supervisor: Supervisor,
         *,
-        may_call: Callable[[], Awaitable[bool]],
         on_ended: Callable[[EndedWorker], Awaitable[None]],
     ) -> None:
-        """Run a call if `may_call` returns True; report the end of the worker process to `on_ended`."""
+        """Report the end of the worker process to `on_ended`."""
         self._socket = socket
         self._joined = joined
         self._worker = joined.worker
         self._supervisor = supervisor
-        self._may_call = may_call
         self._on_ended = on_ended
         self._assembler = Assembler()
         self._refused = 0
+        self._refused_since = 0.0
+        self._invalid: set[str] = set()
+        """Names of events that were not valid."""
 
     async def serve(self, link: JoinedLink) -> None:
         """Handle messages until the worker or `link` ends the connection, or sends what has no meaning."""
@@ -110,12 +128,12 @@ class Connection:
         except (WebSocketDisconnect, TimeoutError):
             pass
         except (SQLAlchemyError, OSError) as error:  # the agent joins again and repeats the message
-            self._warn(f"the worker for %s is disconnected, as its message cannot be handled now: {error}")
+            self._warn(f"is disconnected, as its message cannot be handled now: {error}")
         except Exception as error:  # noqa: BLE001  (of a worker that does not follow the protocol)
-            self._warn(f"the worker for %s sent an invalid message: {type(error).__name__}: {str(error)[:MAX_REASON]}")
+            self._warn(f"sent an invalid message: {type(error).__name__}: {str(error)[:MAX_REASON]}")
 
     def _warn(self, text: str) -> None:
-        _log.warning(text, self._worker.device, extra=self._worker.log_fields("read_message"))
+        _log.warning("the worker for %s %s", self._worker.device, text, extra=self._worker.log_fields("read_message"))
 
     async def _handle_next(self) -> bool:
         """Read and handle a message; return whether the connection goes on."""
@@ -130,8 +148,6 @@ class Connection:
         joined = self._joined
         match message:
             case {"kind": "call", "id": int(number), "method": str(method), "arguments": dict(arguments)}:
-                if not await self._may_call():
-                    return False
                 oldest = message.get("oldest")
                 oldest = oldest if isinstance(oldest, int) else 0
                 joined.start_call(self._assembler.size, number, oldest, method, arguments)
@@ -150,8 +166,11 @@ class Connection:
         """Handle a message as one of a worker of this machine, if it may send it; return whether the connection goes on."""
         match message:
             case {"kind": "event", "name": str(name), "data": dict(data)}:
-                if not self._is_own_event(name, data):
-                    return self._refuse(f"an event {name[:50]!r} of others")
+                if name not in EVENTS:
+                    return self._refuse(f"an event {name[:50]!r}, which is not a worker's")
+                if (event := self._find_event(name, data)) is None:
+                    return True
+                message = {**message, "data": event}
             case {"kind": "ready"}:
                 if not _is_device(message.get("device")):
                     return self._refuse("that it is ready for what is no device")
@@ -166,30 +185,36 @@ class Connection:
 
     def _refuse(self, subject: str) -> bool:
         """Report a message that is not handled; return whether the connection goes on."""
+        now = time.monotonic()
+        if now - self._refused_since >= REFUSALS_S:
+            self._refused, self._refused_since = 0, now
         self._refused += 1
-        self._warn(f"the worker for %s sent {subject}")
+        self._warn(f"sent {subject}")
         return self._refused < MAX_REFUSED_MESSAGES
 
-    def _is_own_event(self, name: str, data: dict[str, Any]) -> bool:
-        """Return whether the event is of the worker's item; events are sent to the users that their data names."""
+    def _find_event(self, name: str, data: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the event to pass on, None if it is not valid, or not of the worker's item.
+
+        A worker that returns still has events of an item that it has lost. Events are sent to the users that they name.
+        """
         item = self._joined.calls.last_claim
-        if item is None or name not in EVENTS or data.get("user_id") != item.user_id:
-            return False
-        if name.startswith("invocation_") and any(data.get(field) != getattr(item, field) for field in ITEM_FIELDS):
-            return False
+        fields = ITEM_FIELDS if name.startswith("invocation_") else ()
+        if item is None or any(data.get(field) != getattr(item, field) for field in ("user_id", *fields)):
+            extra = self._worker.log_fields("read_message")
+            _log.debug("an event %r of %s is of no item that it has", name, self._worker.device, extra=extra)
+            return None
         if data.get("device") is not None:
             data["device"] = self._worker.device
-        return _can_be_sent(data)
+        try:
+            event = bus_events.EVENTS[name].model_validate(data).model_dump(mode="json")
+            orjson.dumps(event)  # it reads deeper values than it writes
+        except (ValueError, TypeError, RecursionError) as error:
+            if name not in self._invalid:  # a node may send one at each step
+                self._invalid.add(name)
+                self._warn(f"sent an event {name!r} that is not valid: {explain(error)}")
+            return None
+        return event
 
 
 def _is_device(value: object) -> bool:
     return isinstance(value, str) and DEVICE.fullmatch(value) is not None
-
-
-def _can_be_sent(data: dict[str, Any]) -> bool:
-    """Return whether data is JSON for clients: orjson reads deeper values than it writes."""
-    try:
-        orjson.dumps(data)
-    except TypeError:
-        return False
-    return True

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from invokeclone.kit.config.settings import DEVICE, Settings
 from invokeclone.queue.bulk import JOINED
@@ -64,6 +64,14 @@ def merge_settings(machine: Settings, shared: dict[str, Any]) -> dict[str, Any]:
 def one_line(value: object) -> str:
     """Return a text that an agent sent as one line of limited length."""
     return " ".join(value[: 2 * MAX_REASON].split())[:MAX_REASON] if isinstance(value, str) else "unknown"
+
+
+def explain(error: Exception) -> str:
+    """Return as one line why a value is not valid, without the value."""
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False, include_input=False)[0]
+        return one_line(f"{problem['loc']}: {problem['msg']}")
+    return type(error).__name__
 
 
 class EndedWorker(BaseModel):

@@ -20,7 +20,7 @@ from invokeclone.queue.store import LEASE_S
 from invokeclone.server.joined.calls import Dispatch, WorkerCalls, no_operations
 from invokeclone.server.joined.connection import Connection, JoinedWorker
 from invokeclone.server.joined.link import CLOSE_S, GOING_AWAY, GONE, JoinedLink
-from invokeclone.server.joined.protocol import REFUSED, EndedWorker, Join, find_difference
+from invokeclone.server.joined.protocol import REFUSED, EndedWorker, Join, explain, find_difference
 from invokeclone.server.supervision.supervisor import Supervisor
 from invokeclone.server.supervision.workers import Worker
 from invokeclone.users import worker_tokens
@@ -79,7 +79,6 @@ class JoinedWorkers:
             socket,
             joined,
             self._supervisor,
-            may_call=lambda: self._is_admitted(joined),
             on_ended=lambda ended: self._end(ended, join.name, token),
         )
         try:
@@ -105,29 +104,38 @@ class JoinedWorkers:
             raise Refused(difference)
         for ended in join.ended:
             await self._end(ended, join.name, token)
-        device = f"{join.name}/{join.device}"
-        joined = self._joined.get(join.worker_id)
-        if joined is not None and joined.token.id != token.id:
-            raise Refused("this worker has joined with another token; start it again")
+        self._find(join, token)
+        await worker_tokens.note_use(self._resources.database, token)
+        joined = self._find(join, token)
         if joined is None:
-            self._check_name(join, device)
-            if len(self._joined) >= MAX_WORKERS:
-                raise Refused(f"{MAX_WORKERS} workers have joined already", again=True)
-            worker = Worker(device, worker_id=join.worker_id, name=join.name)
+            worker = Worker(f"{join.name}/{join.device}", worker_id=join.worker_id, name=join.name)
             calls = WorkerCalls(self._resources, self._supervisor, worker, self._dispatch)
             await calls.restore()
-            joined = self._joined.setdefault(join.worker_id, JoinedWorker(worker, calls, token))
-            if joined.worker is worker:
+            joined = self._find(join, token)  # another may have joined meanwhile
+            if joined is None:
+                joined = JoinedWorker(worker, calls, token, self._is_admitted)
+                self._joined[join.worker_id] = joined
                 self._supervisor.add_joined(worker)
-        await worker_tokens.note_use(self._resources.database, token)
-        self._connect(socket, joined, join)
+        self._connect(socket, joined, join)  # without an await since the checks
         return joined
 
-    def _check_name(self, join: Join, device: str) -> None:
-        """Refuse a second worker of the same name and device while the first is connected, as names are not checked."""
+    def _find(self, join: Join, token: WorkerToken) -> JoinedWorker | None:
+        """Return the worker if it was joined until a moment ago, None if it is new; refuse one that may not join.
+
+        A second worker of the same name and device is refused while the first is connected, as names are not checked.
+        """
+        joined = self._joined.get(join.worker_id)
+        if joined is not None:
+            if joined.token.id != token.id:
+                raise Refused("this worker has joined with another token; start it again")
+            return joined
+        device = f"{join.name}/{join.device}"
         for other in self._joined.values():
             if other.link is not None and other.worker.name == join.name and other.worker.device == device:
                 raise Refused(f"a worker for {device} is joined already; give each machine its own --name", again=True)
+        if len(self._joined) >= MAX_WORKERS:
+            raise Refused(f"{MAX_WORKERS} workers have joined already", again=True)
+        return None
 
     def _connect(self, socket: WebSocket, joined: JoinedWorker, join: Join) -> None:
         if joined.forgetting is not None:
@@ -246,7 +254,6 @@ async def _receive_join(socket: WebSocket) -> Join:
     except TimeoutError as error:
         raise Refused("the worker sent no join message in time", again=True) from error
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        raise Refused(f"the join message is not valid: {problem['loc']}: {problem['msg']}") from error
+        raise Refused(f"the join message is not valid: {explain(error)}") from error
     except (orjson.JSONDecodeError, KeyError, RuntimeError) as error:
         raise Refused("the join message is not valid: not a JSON text") from error

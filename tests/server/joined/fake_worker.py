@@ -65,6 +65,7 @@ def run(item: dict[str, Any]) -> None:
         name: item[name]
         for name in ("item_id", "queue_id", "batch_id", "session_id", "origin", "destination", "user_id")
     }
+    data |= {"invocation": {"id": "a", "type": "joined_test"}, "invocation_source_id": "a"}
     say(kind="event", name="invocation_progress", data={**data, "device": "cuda:0", "message": "half"})
     while not (folder / "go").exists():
         if not call("queue.is_running", **held)["value"]["running"]:

@@ -11,8 +11,9 @@ import pytest
 from websockets.frames import Opcode
 
 from invokeclone.kit.workers import parse_replies
+from invokeclone.queue import claims, leases
 from invokeclone.server.info import InvocationCacheStatus
-from invokeclone.server.joined import connection
+from invokeclone.server.joined import calls, connection
 from invokeclone.users import worker_tokens
 from tests.server.joined.conftest import JOIN, Cluster, RawWorker, connect_raw, until
 
@@ -47,7 +48,7 @@ REPORTED: dict[str, Any] = {
     "part of a part": {"kind": "end", "data": '{"kind":"part","data":"x"}'},
     "ready for nothing": {"kind": "ready"},
     "ready for a long device": {"kind": "ready", "device": "x" * 10_000},
-    "event of no item": event({"user_id": "system"}),
+    "percent signs": event({"user_id": "system"}, "%s %d"),
     "status by event": event({"user_id": "system"}, "queue_item_status_changed", status="completed"),
 }
 
@@ -91,7 +92,8 @@ async def test_what_has_no_meaning_is_reported(cluster: Cluster, lines: Any) -> 
     await cluster.enqueue()
     async with RawWorker(cluster) as worker:
         claim = await worker.claim()
-        messages = [*REPORTED.values(), orjson.dumps(event(claim))[:-2] + b',"x":' + NESTED + b"}}"]
+        nested = orjson.dumps(event(claim, invocation_source_id="a", result={}))
+        messages = [*REPORTED.values(), nested[:-2] + b',"invocation":{"x":' + NESTED + b"}}}"]
         for message in messages:
             await send(worker, message)
         assert (await worker.call(9, "queue.is_running", {"item_id": claim["item_id"], "fence": 1}))["value"]["running"]
@@ -108,6 +110,52 @@ async def test_one_that_goes_on_with_it_is_disconnected(
             await worker.send({"kind": "x"})
         await worker.closed()
     assert len(lines("sent an unknown message")) == 3
+
+
+async def test_one_that_does_it_at_times_stays(cluster: Cluster, lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_REFUSED_MESSAGES", 3)
+    monkeypatch.setattr(connection, "REFUSALS_S", 0.0)
+    async with RawWorker(cluster) as worker:
+        for _ in range(10):
+            await worker.send({"kind": "x"})
+        assert (await worker.call(1, "queue.claim", {}))["value"] == {"item": None}
+    assert len(lines("sent an unknown message")) == 10
+
+
+async def test_events_of_items_that_it_has_lost_are_dropped(
+    cluster: Cluster, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that returns late sends what it did meanwhile."""
+    monkeypatch.setattr(connection, "MAX_REFUSED_MESSAGES", 3)
+    await cluster.enqueue()
+    async with RawWorker(cluster) as worker:
+        lost = {"item_id": 99, "queue_id": "default", "batch_id": "b", "session_id": "s", "user_id": "system"}
+        names = sorted(connection.EVENTS)
+        for name in names:
+            await worker.send(event(lost, name))
+        claim = await worker.claim()
+        for name in names:
+            await worker.send(event(lost | {"user_id": "other"}, name))
+        held = {"item_id": claim["item_id"], "fence": claim["fence"]}
+        assert (await worker.call(2, "queue.is_running", held))["value"]["running"]
+    assert len(lines("of no item that it has")) == 2 * len(names)
+    assert lines("raw/cpu sent") == []
+    assert not set(names) & {name for name, _ in cluster.events}
+
+
+async def test_events_that_are_not_valid_are_dropped_with_one_line(cluster: Cluster, lines: Any) -> None:
+    await cluster.enqueue()
+    async with RawWorker(cluster) as worker:
+        claim = await worker.claim()
+        progress = event(claim, "invocation_progress", invocation={"id": "x"}, invocation_source_id="a", message="m")
+        for fields in ({"message": None}, {"percentage": 50}, {"image": {}}, {"image": {"width": "\n"}}):
+            await worker.send(progress | {"data": progress["data"] | fields})
+        await worker.send(event(claim, "model_load_started", config={"type": "forged\nWARNING"}))
+        await worker.send(progress | {"data": progress["data"] | {"percentage": "0.5", "other": 1}})
+        await until(lambda: [name for name, _ in cluster.events if name == "invocation_progress"])
+    (data,) = [data for name, data in cluster.events if name == "invocation_progress"]
+    assert (data["percentage"], data["image"], "other" in data) == (0.5, None, False)
+    assert len(lines("that is not valid")) == 2
 
 
 async def test_texts_of_a_worker_are_one_line_of_the_log(cluster: Cluster, lines: Any) -> None:
@@ -145,7 +193,7 @@ async def test_frames_that_are_no_websocket_frames(
             length = bytes([0x80 | len(part)]) if len(part) < 126 else bytes([0xFE]) + len(part).to_bytes(2, "big")
             worker.socket.transport.write(bytes([first]) + length + b"\0\0\0\0" + part)
         await worker.closed()
-    assert lines("raw/cpu is disconnected")
+    await until(lambda: lines("raw/cpu is disconnected"))
 
 
 async def test_a_worker_holds_one_item(cluster: Cluster, lines: Any) -> None:
@@ -164,21 +212,64 @@ async def test_a_worker_holds_one_item(cluster: Cluster, lines: Any) -> None:
 async def test_a_claim_that_failed_after_it_was_stored_is_handed_out(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from invokeclone.queue import service
-
-    claim = service.claim
+    claim = claims.claim
 
     async def fail(*arguments: Any, **options: Any) -> None:
         await claim(*arguments, **options)
-        monkeypatch.setattr(service, "claim", claim)
+        monkeypatch.setattr(claims, "claim", claim)
         raise OSError("the connection to the database is lost")
 
     (item_id,) = await cluster.enqueue()
-    monkeypatch.setattr(service, "claim", fail)
+    monkeypatch.setattr(claims, "claim", fail)
     async with RawWorker(cluster) as worker:
         assert not (await worker.call(1, "queue.claim", {}))["refused"]
-        item = (await worker.call(2, "queue.claim", {}))["value"]["item"]
+        await worker.call(2, "queue.is_running", {"item_id": item_id + 1, "fence": 1})  # a late one, of an earlier item
+        item = (await worker.call(3, "queue.claim", {}))["value"]["item"]
     assert (item["item_id"], item["fence"]) == (item_id, 1)
+
+
+async def test_an_item_that_is_too_large_does_not_stay_in_progress(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the database fails when the item is to fail."""
+    finish = claims.finish
+
+    async def fail(*_arguments: Any, **_options: Any) -> None:
+        monkeypatch.setattr(claims, "finish", finish)
+        raise OSError("the connection to the database is lost")
+
+    first, second = await cluster.enqueue(2)
+    monkeypatch.setattr(calls, "MAX_MESSAGE", 1500)
+    monkeypatch.setattr(claims, "finish", fail)
+    async with RawWorker(cluster) as worker:
+        assert not (await worker.call(1, "queue.claim", {}))["refused"]
+        assert (await cluster.row(first))["status"] == "in_progress"
+        assert (await worker.call(2, "queue.claim", {}))["value"] == {"item": None}
+        assert (await cluster.row(first))["error_type"] == "ItemTooLarge"
+        assert (await cluster.row(second))["status"] == "pending"
+
+
+@pytest.mark.parametrize("is_same_worker", [False, True])
+async def test_of_two_that_join_at_once_one_is_refused(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, *, is_same_worker: bool
+) -> None:
+    """Those of one name and device, and those of one id and two tokens."""
+    both, get_held_claim = asyncio.Barrier(2), leases.get_held_claim
+
+    async def wait(*arguments: Any) -> Any:
+        await both.wait()
+        return await get_held_claim(*arguments)
+
+    monkeypatch.setattr(leases, "get_held_claim", wait)
+    other = await worker_tokens.create(cluster.resources.database, "other")
+    second = {} if is_same_worker else {"worker_id": "joined:raw:cpu:2"}
+    async with connect_raw(cluster) as one, connect_raw(cluster, other if is_same_worker else None) as two:
+        await one.send(orjson.dumps(JOIN).decode())
+        await two.send(orjson.dumps(JOIN | second).decode())
+        answers = [orjson.loads(await socket.recv()) for socket in (one, two)]
+        (refused,) = [answer["reason"] for answer in answers if answer["kind"] == "refused"]
+        assert ("with another token" if is_same_worker else "is joined already") in refused
+        assert len(cluster.supervisor.workers) == 1
 
 
 async def test_the_end_of_a_worker_with_another_token_is_not_believed(cluster: Cluster) -> None:

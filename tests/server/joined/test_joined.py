@@ -90,10 +90,10 @@ class TestRuns:
         (item_id,) = await cluster.enqueue()
         machine.go()
         await cluster.ended(item_id)
-        for name in ("invocation_complete", "queue_cleared"):
+        for name, line in (("invocation_complete", "of no item that it has"), ("queue_cleared", "not a worker's")):
             machine.say(kind="event", name=name, data={"item_id": item_id + 1, "user_id": "other"})
             await until(
-                lambda name=name: [r for r in logged if name in r.getMessage() and "of others" in r.getMessage()]
+                lambda name=name, line=line: [r for r in logged if name in r.getMessage() and line in r.getMessage()]
             )
         assert not {"invocation_complete", "queue_cleared"} & {name for name, _ in cluster.events}
 

@@ -178,6 +178,26 @@ class TestRevocation:
             await worker_tokens.revoke(serving.resources.database, serving.token[:10])
             assert await worker.closed() == protocol.REFUSED
 
+    async def test_messages_are_answered_while_a_check_hangs(
+        self, serving: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        checking, going_on = asyncio.Event(), asyncio.Event()
+        is_valid = worker_tokens.is_valid
+
+        async def hang(*arguments: Any) -> bool:
+            checking.set()
+            await going_on.wait()
+            return await is_valid(*arguments)
+
+        monkeypatch.setattr(worker_tokens, "is_valid", hang)
+        async with RawWorker(serving) as worker:
+            await worker.start_call(1, "x", {"size": 1})
+            await checking.wait()
+            await worker.send({"kind": "alive"})
+            assert (await worker.receive())["kind"] == "alive"
+            going_on.set()
+            assert (await worker.receive())["value"] == {"result": "x"}
+
     async def test_no_call_is_run_after_it(self, serving: Cluster) -> None:
         (item_id,) = await serving.enqueue()
         async with RawWorker(serving) as worker:

@@ -19,7 +19,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.worker.backend.dispatch import Dispatcher, NameTaken
 from invokeclone.worker.backend.operations import Holder
@@ -57,7 +57,7 @@ async def servers(
 async def holder(servers: list[Resources]) -> Holder:
     registry.discover()
     await service.enqueue(servers[0], "default", Batch.model_validate({"graph": GRAPH, "runs": 1}))
-    item = await service.claim(servers[0], "cpu", worker_id=WORKER)
+    item = await claims.claim(servers[0], "cpu", worker_id=WORKER)
     assert item
     return Holder(WORKER, item.item_id, item.fence)
 
