@@ -11,6 +11,7 @@ import pytest
 from websockets.frames import Opcode
 
 from invokeclone.kit.workers import parse_replies
+from invokeclone.queue import claims
 from invokeclone.server.info import InvocationCacheStatus
 from invokeclone.server.joined import connection
 from invokeclone.users import worker_tokens
@@ -164,17 +165,15 @@ async def test_a_worker_holds_one_item(cluster: Cluster, lines: Any) -> None:
 async def test_a_claim_that_failed_after_it_was_stored_is_handed_out(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from invokeclone.queue import service
-
-    claim = service.claim
+    claim = claims.claim
 
     async def fail(*arguments: Any, **options: Any) -> None:
         await claim(*arguments, **options)
-        monkeypatch.setattr(service, "claim", claim)
+        monkeypatch.setattr(claims, "claim", claim)
         raise OSError("the connection to the database is lost")
 
     (item_id,) = await cluster.enqueue()
-    monkeypatch.setattr(service, "claim", fail)
+    monkeypatch.setattr(claims, "claim", fail)
     async with RawWorker(cluster) as worker:
         assert not (await worker.call(1, "queue.claim", {}))["refused"]
         item = (await worker.call(2, "queue.claim", {}))["value"]["item"]

@@ -9,7 +9,7 @@ import pytest
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import claims
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationProgressEvent
 from invokeclone.queue.rows import Item
@@ -59,7 +59,7 @@ def batch(count: int) -> Batch:
 
 async def claim(server: GenerationServer) -> Item:
     """Claim an item as a worker of `server`, which reports its progress."""
-    item = await service.claim(server.resources, "cpu")
+    item = await claims.claim(server.resources, "cpu")
     assert item is not None
     server.bus.emit(
         InvocationProgressEvent(
@@ -93,7 +93,7 @@ async def test_progress_and_interrupt_on_another_server(servers: list[Generation
                 assert state["state"]["sampling_step"] == 10
                 assert state["current_task"] == "the client's id"
             assert await second.jobs.find(User(user_id="other")) is None
-            await service.finish(second.resources, item.item_id, "completed")
+            await claims.finish(second.resources, item.item_id, "completed")
             for server in servers:
                 await server.until(lambda state: state["state"]["job"] == "2 out of 3")
 
@@ -125,7 +125,7 @@ async def test_a_server_reads_the_rows_of_a_generation_of_which_it_had_no_event(
         with first.jobs.track(Job(run, 20)):
             late = GenerationServer(servers[1].resources)
             item = await claim(late)
-            await service.finish(late.resources, item.item_id, "completed")
+            await claims.finish(late.resources, item.item_id, "completed")
             state = await late.state()
             assert (state["progress"], state["state"]["job"]) == (0.5, "2 out of 2")
             job = await late.jobs.find(SYSTEM)

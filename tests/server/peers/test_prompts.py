@@ -10,7 +10,7 @@ import pytest
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import service
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationProgressEvent, InvocationStartedEvent
 from invokeclone.queue.rows import Item
@@ -53,7 +53,7 @@ class PromptServer:
         self.clients.mark_enqueued(prompt_id)
 
     async def claim(self) -> Item:
-        item = await service.claim(self.resources, "cpu")
+        item = await claims.claim(self.resources, "cpu")
         assert item is not None
         return item
 
@@ -100,7 +100,7 @@ async def test_frames_of_a_prompt_that_was_posted_to_another_server(servers: lis
         while not second.follower.follows("p"):
             await asyncio.sleep(0.01)
     first.report_step(item)
-    await service.finish(first.resources, item.item_id, "completed")
+    await claims.finish(first.resources, item.item_id, "completed")
     frames = await frames_until(socket, "execution_success")
     assert kinds(frames) == ["execution_start", "execution_cached", "executing", "progress", "execution_success"]
     (progress,) = [frame["data"] for frame in frames if frame["type"] == "progress"]
@@ -121,7 +121,7 @@ async def test_the_end_of_a_prompt_that_ended_before_its_row_was_read(servers: l
     second.bus.unsubscribe(second.follower._on_event)  # its events come late
     await first.post("p")
     item = await first.claim()
-    await service.finish(first.resources, item.item_id, "completed")
+    await claims.finish(first.resources, item.item_id, "completed")
     second.follower.request_refresh()
     frames = await frames_until(socket, "execution_success")
     assert frames[-1]["data"]["prompt_id"] == "p"
