@@ -94,6 +94,10 @@ class NotAVideo(UnsupportedMedia):
         super().__init__(f"not a supported video: {reason}")
 
 
+class VideoNotDecoded(NotAVideo):
+    """The decoder took too long or was killed, which may be due to the machine, too: a later attempt may succeed."""
+
+
 class VideoTooLarge(TooLarge):
     """The video is over the size limit."""
 

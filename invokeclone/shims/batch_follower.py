@@ -6,7 +6,7 @@ Does not depend on any one compatibility API.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
@@ -35,6 +35,13 @@ CHANGES = (
 """Events after which the queue has other items, or items have another state."""
 
 _log = log.get("shims")
+
+
+class BatchKey(NamedTuple):
+    """A user's batch: several users may have items with one batch id, because clients choose it."""
+
+    user_id: str
+    batch_id: str
 
 
 class BatchObserver(Protocol):
@@ -71,7 +78,7 @@ class BatchFollower:
         self._bus = bus
         self._kinds: frozenset[type[Event]] = frozenset()
         self._resources = resources
-        self._batch_observers: dict[str, BatchObserver] = {}
+        self._batch_observers: dict[BatchKey, BatchObserver] = {}
         self._queue_observers: list[QueueObserver] = []
         failure = "cannot read the rows of the followed batches"
         self._refreshes = PeriodicTask(
@@ -79,20 +86,20 @@ class BatchFollower:
         )
         self._stopped = False
 
-    def follow(self, batch_id: str, observer: BatchObserver) -> None:
-        """Pass the batch's events and rows to `observer` until `unfollow`."""
-        self.unfollow(batch_id)
-        self._batch_observers[batch_id] = observer
+    def follow(self, batch: BatchKey, observer: BatchObserver) -> None:
+        """Pass the events and rows of a user's batch to `observer` until `unfollow`."""
+        self.unfollow(batch)
+        self._batch_observers[batch] = observer
         self._listen()
 
-    def unfollow(self, batch_id: str) -> None:
+    def unfollow(self, batch: BatchKey) -> None:
         """Stop following a batch."""
-        self._batch_observers.pop(batch_id, None)
+        self._batch_observers.pop(batch, None)
         self._listen()
 
-    def follows(self, batch_id: str) -> bool:
+    def follows(self, batch: BatchKey) -> bool:
         """Return whether the batch has an observer."""
-        return batch_id in self._batch_observers
+        return batch in self._batch_observers
 
     def add_queue_observer(self, observer: QueueObserver) -> None:
         """Refresh `observer` whenever rows are read, until `remove_queue_observer`; a second call does nothing."""
@@ -135,7 +142,9 @@ class BatchFollower:
             self._kinds = kinds
 
     def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        observer = self._batch_observers.get(payload["batch_id"]) if issubclass(kind, QueueItemEvent) else None
+        observer = None
+        if issubclass(kind, QueueItemEvent):
+            observer = self._batch_observers.get(BatchKey(payload["user_id"], payload["batch_id"]))
         if issubclass(kind, InvocationEvent):
             if observer is not None and issubclass(kind, observer.node_events):
                 observer.handle_event(kind, payload)
@@ -151,13 +160,13 @@ class BatchFollower:
 
     async def _refresh(self, database: Database) -> None:
         observers = dict(self._batch_observers)
-        items: defaultdict[str, list[Item]] = defaultdict(list)
+        items: defaultdict[BatchKey, list[Item]] = defaultdict(list)
         if observers:
-            for item in await store.list_of_batches(database, observers):
-                items[item.batch_id].append(item)
-        for batch_id, observer in observers.items():
-            if self._batch_observers.get(batch_id) is observer:
-                await self._log_failure(observer.refresh(database, items[batch_id]))
+            for item in await store.list_of_batches(database, dict.fromkeys(batch.batch_id for batch in observers)):
+                items[BatchKey(item.user_id, item.batch_id)].append(item)
+        for batch, observer in observers.items():
+            if self._batch_observers.get(batch) is observer:
+                await self._log_failure(observer.refresh(database, items[batch]))
         for queue_observer in list(self._queue_observers):
             await self._log_failure(queue_observer.refresh(database))
 

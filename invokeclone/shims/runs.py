@@ -24,7 +24,7 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import TERMINAL
-from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower, BatchKey
 from invokeclone.users.current import User
 
 Result = TypeVar("Result")
@@ -101,6 +101,11 @@ class BatchProgress:
     latest: RunProgress | None = None
     ended_count: int = 0
     """Number of items that have ended."""
+
+    @property
+    def key(self) -> BatchKey:
+        """The batch as its user's."""
+        return BatchKey(self.user.user_id, self.batch_id)
 
     @property
     def has_ended(self) -> bool:
@@ -231,7 +236,7 @@ class Runs:
     def __init__(self, resources: Resources, follower: BatchFollower) -> None:
         self.resources = resources
         self._follower = follower
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[BatchKey, Run] = {}
         self._cancellations: set[asyncio.Task[None]] = set()
 
     def for_user(self, user: User) -> list[Run]:
@@ -243,8 +248,9 @@ class Runs:
 
         Raises QueueFull, PendingQuotaReached or DailyQuotaReached, and enqueues nothing, when not all items fit.
         """
-        run = self._runs[batch.batch_id] = Run(self.resources, user, batch.batch_id)
-        self._follower.follow(batch.batch_id, run)
+        run = Run(self.resources, user, batch.batch_id)
+        self._runs[run.key] = run
+        self._follower.follow(run.key, run)
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(self.close, run)
             result = await service.enqueue(self.resources, run.queue_id, batch, whole=True, user=user)
@@ -255,8 +261,8 @@ class Runs:
 
     def close(self, run: Run) -> None:
         """Stop following a run."""
-        self._runs.pop(run.batch_id, None)
-        self._follower.unfollow(run.batch_id)
+        self._runs.pop(run.key, None)
+        self._follower.unfollow(run.key)
 
     async def cancel(self, run: Run) -> None:
         """Cancel all items that have not ended, even when the calling task is being cancelled."""

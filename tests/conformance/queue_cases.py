@@ -320,6 +320,7 @@ async def a1111_queue(run: Calls) -> None:
     for batch_id in ("done", "old", "new"):
         await add(run, user=ANN, batch_id=batch_id, origin=generations.ORIGIN)
     await add(run, user=BOB, batch_id="other")
+    await add(run, user=BOB, batch_id="old")  # Ann's id; it must not be one of her items
     await run(store.set_status, 1, "canceled")
     for user_id, limit in (("ann", 1), ("ann", 0), ("bob", 1)):
         await run(generations.oldest_batch, user_id, limit)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from invokeclone.boards.api import router as boards_router
-from invokeclone.images import files
+from invokeclone.images import files, responses
 from invokeclone.images.api import router as images_router
 from invokeclone.images.archives import ready_zips
 from invokeclone.images.archives import service as downloads
@@ -17,7 +17,9 @@ from invokeclone.images.archives.api import router as downloads_router
 from invokeclone.images.archives.service import ImageDownloads, clean_name
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.resources import Resources
+from invokeclone.users.current import SYSTEM
 from tests import stored_files
 from tests.images.people import asking, multiuser, register
 from tests.rooms import serving
@@ -100,6 +102,28 @@ async def test_each_zip_is_served_once_and_then_removed(client, upload, zips, re
     await ready(zips)
     answers = await asyncio.gather(*[client.get(f"{ROUTE}/{name}") for _ in range(5)])
     assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404, 404]
+    assert left_files(resources) == []
+
+
+@pytest.mark.parametrize("error", [StorageUnreachable("gone"), asyncio.CancelledError()], ids=["storage", "client"])
+async def test_a_download_that_failed_before_its_response_can_be_repeated(
+    client, upload, zips, resources, monkeypatch, error
+) -> None:
+    image = await upload()
+    name = (await client.post(ROUTE, json={"image_names": [image["image_name"]]})).json()["bulk_download_item_name"]
+    await ready(zips)
+    with pytest.raises(type(error)):
+        async with zips.claim(SYSTEM, name):
+            raise error
+    assert left_files(resources) == [name]
+
+    async def fail(*_arguments: object) -> None:
+        raise StorageUnreachable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(responses, "file", fail)
+        assert (await client.get(f"{ROUTE}/{name}")).status_code == 503
+    assert (await client.get(f"{ROUTE}/{name}")).status_code == 200
     assert left_files(resources) == []
 
 

@@ -18,10 +18,10 @@ from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationEvent, InvocationProgressEvent, InvocationStartedEvent
 from invokeclone.queue.rows import Item
-from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower, BatchKey
 from invokeclone.shims.comfyui import store as comfyui_store
 from invokeclone.shims.comfyui.sockets import Clients, Socket
-from invokeclone.users.current import SYSTEM
+from invokeclone.users.current import SYSTEM, User
 
 
 class Recorder:
@@ -64,10 +64,14 @@ async def follower(resources: Resources) -> AsyncIterator[BatchFollower]:
     await batch_follower.stop()
 
 
-async def enqueue(resources: Resources, batch_id: str, count: int = 1) -> None:
+def own(batch_id: str) -> BatchKey:
+    return BatchKey("system", batch_id)
+
+
+async def enqueue(resources: Resources, batch_id: str, count: int = 1, user: User = SYSTEM) -> None:
     graph = {"id": "g", "nodes": {"a": {"id": "a", "type": "add"}}, "edges": []}
     batch = Batch.model_validate({"batch_id": batch_id, "graph": graph, "runs": count})
-    await service.enqueue(resources, "default", batch)
+    await service.enqueue(resources, "default", batch, user=user)
 
 
 async def finish(resources: Resources) -> None:
@@ -92,7 +96,7 @@ async def test_one_read_serves_all_followers(follower: BatchFollower, resources:
     monkeypatch.setattr(store, "list_of_batches", read)
     first, second = Recorder(), Recorder()
     for name, watcher in (("a", first), ("b", second)):
-        follower.follow(name, watcher)
+        follower.follow(own(name), watcher)
         await enqueue(resources, name, 2)
     assert reads == []
     await finish(resources)
@@ -105,9 +109,9 @@ async def test_one_read_serves_all_followers(follower: BatchFollower, resources:
 
 async def test_nothing_is_read_without_followers(follower: BatchFollower, resources: Resources) -> None:
     watcher = Recorder()
-    follower.follow("a", watcher)
+    follower.follow(own("a"), watcher)
     await enqueue(resources, "a")
-    follower.unfollow("a")
+    follower.unfollow(own("a"))
     await finish(resources)
     await asyncio.sleep(0.02)
     assert (watcher.events, watcher.looks) == ([], [])
@@ -118,16 +122,16 @@ async def test_bus_is_subscribed_only_while_there_are_followers(resources: Resou
     bus = Bus()
     follower, watcher, audience = BatchFollower(resources, bus), Recorder(), Recorder()
     assert len(bus._listeners) == 0
-    follower.follow("a", watcher)
+    follower.follow(own("a"), watcher)
     follower.add_queue_observer(audience)
     follower.add_queue_observer(audience)
     assert len(bus._listeners) == 1
-    follower.unfollow("a")
+    follower.unfollow(own("a"))
     assert len(bus._listeners) == 1
     follower.remove_queue_observer(audience)
     follower.remove_queue_observer(audience)
     assert len(bus._listeners) == 0
-    follower.follow("a", watcher)
+    follower.follow(own("a"), watcher)
     await follower.stop()
     assert len(bus._listeners) == 0
 
@@ -150,15 +154,31 @@ async def test_watchers_receive_only_their_node_event_types(follower: BatchFollo
         for kind, payload in events:
             resources.events.emit(kind.model_validate({**payload, "batch_id": batch_id}))
 
-    follower.follow("b", progress)
+    follower.follow(own("b"), progress)
     emit("b")
-    follower.follow("a", every)
+    follower.follow(own("a"), every)
     emit("a")
     emit("b")
-    follower.unfollow("a")
+    follower.unfollow(own("a"))
     emit("a")
     assert every.events == ["invocation_started", "invocation_progress"]
     assert progress.events == ["invocation_progress", "invocation_progress"]
+
+
+async def test_items_of_another_user_with_the_same_batch_id_are_not_shown(
+    follower: BatchFollower, resources: Resources
+) -> None:
+    await enqueue(resources, "a")
+    await enqueue(resources, "a", 2, User(user_id="other"))
+    owner, stranger = Recorder(), Recorder()
+    follower.follow(own("a"), owner)
+    follower.follow(BatchKey("other", "a"), stranger)
+    await finish(resources)
+    await until(lambda: owner.looks and stranger.looks)
+    assert (owner.looks[0], stranger.looks[0]) == (["completed"], ["pending", "pending"])
+    assert (set(owner.events), stranger.events) == ({"queue_item_status_changed"}, [])
+    follower.unfollow(BatchKey("other", "a"))
+    assert follower.follows(own("a"))
 
 
 async def test_failing_watcher_does_not_affect_others(
@@ -166,8 +186,8 @@ async def test_failing_watcher_does_not_affect_others(
 ) -> None:
     broken, audience, watcher = Recorder(RuntimeError("gone")), Recorder(), Recorder()
     follower.add_queue_observer(audience)
-    follower.follow("a", broken)
-    follower.follow("b", watcher)
+    follower.follow(own("a"), broken)
+    follower.follow(own("b"), watcher)
     await enqueue(resources, "a")
     await finish(resources)
     await until(lambda: watcher.looks and audience.rounds)
@@ -200,3 +220,21 @@ async def test_a_comfyui_client_that_connects_again_gets_every_change_of_the_que
         for frame in (second.frames.get_nowait() for _ in range(second.frames.qsize()))
     ]
     assert numbers == [0, 1]
+
+
+async def test_a_read_that_ends_after_the_last_client_left_leaves_no_position(
+    follower: BatchFollower, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, socket = Clients(resources, follower, Bus()), Socket()
+    await clients._greet(socket, SYSTEM, "c")
+    clients._newest_id = 0  # as on a shared database
+    await enqueue(resources, "a")
+    (item,) = await store.list_of_batches(resources.database, ["a"])
+
+    async def leave(_connection: AsyncConnection, _item_id: int) -> list[Item]:
+        clients._disconnect(socket, SYSTEM, "c")
+        return [item]
+
+    monkeypatch.setattr(comfyui_store, "list_newer", leave)
+    await clients.refresh(resources.database)
+    assert clients._newest_id is None

@@ -67,14 +67,14 @@ async def get_bulk_download_item(
     bulk_download_item_name: Annotated[str, InPath(description="The name of the zip file.")],
 ) -> Response:
     """Download a zip file; it is removed afterwards."""
-    file = await in_thread(downloads.ready.claim, user, bulk_download_item_name)
-    headers = {
-        "Cache-Control": responses.cache_control(needs.settings),
-        "Content-Disposition": responses.content_disposition(file.name),
-    }
-    remove = functools.partial(downloads.ready.remove, file)
-    response = await responses.file(request, file, "application/zip", headers)
-    if response is None:  # downloaded in the moment before the claim
-        await in_thread(remove)
-        raise DownloadNotFound(bulk_download_item_name)
-    return _OneTimeResponse(response, remove)
+    async with downloads.claim(user, bulk_download_item_name) as file:
+        headers = {
+            "Cache-Control": responses.cache_control(needs.settings),
+            "Content-Disposition": responses.content_disposition(file.name),
+        }
+        remove = functools.partial(downloads.ready.remove, file)
+        response = await responses.file(request, file, "application/zip", headers)
+        if response is None:  # downloaded in the moment before the claim
+            await in_thread(remove)
+            raise DownloadNotFound(bulk_download_item_name)
+        return _OneTimeResponse(response, remove)

@@ -69,6 +69,10 @@ class ReadyZips:
         """Remove a zip file that was claimed."""
         self._storage.delete([file.key, file.key + CLAIMED])
 
+    def release(self, file: StoredFile) -> None:
+        """Let a zip file that was claimed, but not sent, be downloaded again."""
+        self._storage.delete([file.key + CLAIMED])
+
     def remove_unfinished(self, user_id: str, name: str) -> None:
         """Remove what a process that was killed may have written of a zip file."""
         key = _key(user_id, name)

@@ -5,16 +5,18 @@ zip files are in the storage, where they stay for their time.
 """
 
 import asyncio
+import contextlib
 import shutil
 import stat
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
+from anyio import CancelScope
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images import access, files, store
@@ -29,7 +31,7 @@ from invokeclone.images.schemas import NO_BOARD, ImageFilter, ImageLocation
 from invokeclone.kit import log
 from invokeclone.kit.errors import Unprocessable
 from invokeclone.kit.files.storage import make_folder
-from invokeclone.kit.process.offload import in_thread
+from invokeclone.kit.process.offload import in_thread, wait_until_done
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.local import LocalStorage
 from invokeclone.kit.storage.protocol import StoredFile
@@ -124,6 +126,22 @@ class ImageDownloads:
         self._stopping.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    @contextlib.asynccontextmanager
+    async def claim(self, user: User, name: str) -> AsyncIterator[StoredFile]:
+        """Claim a zip file for its download, which can be tried again if the block fails.
+
+        Raises DownloadNotFound, NotYourDownload.
+        """
+        claim = asyncio.ensure_future(in_thread(self.ready.claim, user, name))
+        try:
+            await wait_until_done(claim)
+            yield claim.result()
+        except BaseException:
+            if not claim.cancelled() and claim.exception() is None:
+                with contextlib.suppress(OSError), CancelScope(shield=True):
+                    await in_thread(self.ready.release, claim.result())
+            raise
 
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
         """Start creating a zip file of a board, or else of the named images; return its download name.

@@ -16,7 +16,7 @@ from anyio.lowlevel import RunVar
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, intent_log, service, store, thumbnails
 from invokeclone.images.encoding import png
-from invokeclone.images.errors import NotAVideo, TooManyUploads
+from invokeclone.images.errors import NotAVideo, TooManyUploads, VideoNotDecoded
 from invokeclone.images.media_kinds import VIDEOS
 from invokeclone.images.schemas import BulkChange, ImageLocation, WorkflowAndGraphResponse
 from invokeclone.images.thumbnails import NotDecodable
@@ -167,6 +167,8 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
         async with _inspections(), _local_file(resources, stored) as path:
             try:
                 return (await video_files.inspect(path)).webp
+            except VideoNotDecoded:  # not remembered
+                raise
             except NotAVideo as error:
                 raise NotDecodable(error) from error
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from invokeclone.images import files
 from invokeclone.images.encoding.embedded_metadata import parse_form_metadata
-from invokeclone.images.errors import MetadataNotObject, NotAVideo
+from invokeclone.images.errors import MetadataNotObject, NotAVideo, VideoNotDecoded
 from invokeclone.images.videos.probe import EXIT_UNSUPPORTED
 from invokeclone.kit import log
 from invokeclone.kit.config.limits import Limits
@@ -57,7 +57,10 @@ def metadata(text: str | None, limits: Limits) -> str | None:
 
 
 async def inspect(path: Path) -> VideoInfo:
-    """Inspect an MP4; raises NotAVideo when it is not an MP4, not H.264, or its first frame cannot be decoded."""
+    """Inspect an MP4; raises NotAVideo when it is not an MP4, not H.264, or its first frame cannot be decoded.
+
+    The subclass VideoNotDecoded is raised when the decoder took too long or was killed.
+    """
     await in_thread(_require_mp4, path)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -72,7 +75,7 @@ async def inspect(path: Path) -> VideoInfo:
     try:
         output, stderr = await asyncio.wait_for(process.communicate(), PROBE_TIMEOUT_S)
     except TimeoutError as error:
-        raise NotAVideo("it cannot be decoded within a minute") from error
+        raise VideoNotDecoded("it cannot be decoded within a minute") from error
     finally:
         if process.returncode is None:
             process.kill()
@@ -81,7 +84,7 @@ async def inspect(path: Path) -> VideoInfo:
         raise NotAVideo(output.decode())
     if process.returncode is not None and process.returncode < 0:
         _log.warning("the decoder was killed by signal %d on an upload", -process.returncode)
-        raise NotAVideo("the decoder crashed on it")
+        raise VideoNotDecoded("the decoder crashed on it")
     if process.returncode:
         raise RuntimeError(f"the video decoder failed: {stderr.decode(errors='replace')[-2000:]}")
     return await in_thread(_parse_probe_output, output)

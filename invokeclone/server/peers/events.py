@@ -182,13 +182,21 @@ class PeerEvents:
         """Pass the events of another server to the listeners of this one."""
         try:
             message = orjson.loads(data)
-            sender, number = message["from"], message["number"]
+            sender, number, events = message["from"], message["number"], list(message["events"])
             if sender == self._sender_id or number <= self._last_numbers.get(sender, 0):
                 return
             self._last_numbers[sender] = number
-            for name, payload in message["events"]:
-                kind = EVENTS.get(name)
-                if kind is not None:  # the other server may have a newer version
-                    self._bus.publish(kind, payload, is_local=False)
+        except Exception:  # noqa: BLE001  (a message that cannot be read must not stop the others)
+            _log.exception("a message of another server cannot be read")
+            return
+        for event in events:
+            self._deliver_event(event)
+
+    def _deliver_event(self, event: Any) -> None:
+        try:
+            name, payload = event
+            kind = EVENTS.get(name)
+            if kind is not None:  # the other server may have a newer version
+                self._bus.publish(kind, payload, is_local=False)
         except Exception:  # noqa: BLE001  (an event that cannot be handled must not stop the others)
             _log.exception("an event of another server cannot be handled")

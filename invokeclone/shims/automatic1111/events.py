@@ -26,5 +26,6 @@ class GenerationStoppedEvent(Event):
     audience: ClassVar[Audience] = "internal"
 
     batch_id: str
+    user_id: str
     interrupted: bool
     skipped: bool

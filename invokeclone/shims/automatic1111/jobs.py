@@ -22,7 +22,7 @@ from invokeclone.queue import service
 from invokeclone.queue.rows import Item
 from invokeclone.shims.automatic1111 import store
 from invokeclone.shims.automatic1111.events import GenerationStartedEvent, GenerationStoppedEvent
-from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower, BatchKey
 from invokeclone.shims.runs import BatchProgress
 from invokeclone.users.current import User
 
@@ -64,7 +64,10 @@ class Job:
 
     def _report_stop(self) -> None:
         """Report why items are about to be canceled to the server that has the request, before they are."""
-        event = GenerationStoppedEvent(batch_id=self.run.batch_id, interrupted=self.interrupted, skipped=self.skipped)
+        batch = self.run.key
+        event = GenerationStoppedEvent(
+            batch_id=batch.batch_id, user_id=batch.user_id, interrupted=self.interrupted, skipped=self.skipped
+        )
         self.run.resources.events.emit(event)
 
     @property
@@ -84,7 +87,7 @@ class _PeerProgress(BatchProgress):
         """Count the items that have ended, and forget the job when all have."""
         await super().refresh(database, items)
         if self.has_ended:
-            self._jobs.forget(self.batch_id)
+            self._jobs.forget(self.key)
 
 
 class Jobs:
@@ -93,7 +96,7 @@ class Jobs:
     def __init__(self, resources: Resources, follower: BatchFollower, bus: Bus) -> None:
         self.resources = resources
         self._follower = follower
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[BatchKey, Job] = {}
         if resources.database.is_shared:
             bus.subscribe(self._on_event, GenerationStartedEvent, GenerationStoppedEvent)
 
@@ -101,7 +104,7 @@ class Jobs:
     def track(self, job: Job) -> Iterator[Job]:
         """Register a job for the duration of the block."""
         run = job.run
-        self._jobs[run.batch_id] = job
+        self._jobs[run.key] = job
         try:
             event = GenerationStartedEvent(
                 batch_id=run.batch_id,
@@ -114,7 +117,7 @@ class Jobs:
             self.resources.events.emit(event)
             yield job
         finally:
-            self._jobs.pop(run.batch_id, None)
+            self._jobs.pop(run.key, None)
 
     async def find(self, user: User) -> Job | None:
         """Return the user's oldest job; on a shared database, also one of which no event has come."""
@@ -126,29 +129,29 @@ class Jobs:
             items = await store.oldest_batch(connection, user.user_id, limit)
         if not items:
             return None
-        batch_id = items[0].batch_id
-        if self._follower.follows(batch_id):  # an own one, which is about to be tracked
-            return self._jobs.get(batch_id)
-        run = _PeerProgress(self, user, batch_id, [item.item_id for item in items])
+        batch = BatchKey(user.user_id, items[0].batch_id)
+        if self._follower.follows(batch):  # an own one, which is about to be tracked
+            return self._jobs.get(batch)
+        run = _PeerProgress(self, user, batch.batch_id, [item.item_id for item in items])
         await run.refresh(self.resources.database, items)
         created_at = datetime.fromisoformat(items[0].created_at).replace(tzinfo=UTC)
         age = (datetime.now(UTC) - created_at).total_seconds()
         return self._follow(Job(run, 0, stamp=timestamp(created_at), started_at=time.monotonic() - max(0.0, age)))
 
-    def forget(self, batch_id: str) -> None:
+    def forget(self, batch: BatchKey) -> None:
         """Forget a job of another server."""
-        self._follower.unfollow(batch_id)
-        self._jobs.pop(batch_id, None)
+        self._follower.unfollow(batch)
+        self._jobs.pop(batch, None)
 
     def _follow(self, job: Job) -> Job:
         """Add a job of another server until its items have ended."""
-        self._jobs[job.run.batch_id] = job
-        self._follower.follow(job.run.batch_id, job.run)
+        self._jobs[job.run.key] = job
+        self._follower.follow(job.run.key, job.run)
         self._follower.request_refresh()
         return job
 
     def _on_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
-        job = self._jobs.get(payload["batch_id"])
+        job = self._jobs.get(BatchKey(payload["user_id"], payload["batch_id"]))
         if kind is GenerationStartedEvent:
             event = GenerationStartedEvent.model_validate(payload)
             if job is not None and not isinstance(job.run, _PeerProgress):  # this server's own

@@ -14,6 +14,7 @@ from invokeclone.queue.events import (
     InvocationStartedEvent,
 )
 from invokeclone.queue.rows import Item
+from invokeclone.shims.batch_follower import BatchKey
 from invokeclone.shims.comfyui import history, record
 from invokeclone.shims.comfyui.frames import Frame, ImageFrame, encode_message, encode_preview, executing_data
 from invokeclone.shims.comfyui.history import SavedImage
@@ -61,6 +62,11 @@ class OpenPrompt:
     """The output nodes whose images have been reported to the client."""
     sent_images: set[tuple[str, int]] = field(default_factory=set)
     """The images of SaveImageWebsocket nodes that were sent: node and index."""
+
+    @property
+    def key(self) -> BatchKey:
+        """The prompt as its user's."""
+        return BatchKey(self.user_id, self.prompt_id)
 
     def handle_event(self, kind: type[Event], payload: dict[str, Any]) -> None:
         """Send the frames of an event of the prompt's item."""

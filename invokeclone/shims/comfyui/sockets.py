@@ -27,7 +27,7 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.queue.events import InvocationEvent
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
-from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower, BatchKey
 from invokeclone.shims.comfyui import history, store
 from invokeclone.shims.comfyui.events import PromptReportedEvent
 from invokeclone.shims.comfyui.frames import Frame, ImageFrame, encode_message, executing_data, status_data
@@ -104,16 +104,16 @@ class Clients:
         self._newest_id: int | None = None
         """The item up to which prompts of other servers have been read; None without sockets."""
         self._sockets: defaultdict[tuple[str, str], set[Socket]] = defaultdict(set)
-        self._open_prompts: dict[str, OpenPrompt] = {}
-        self._closed: OrderedDict[str, None] = OrderedDict()
-        self._missed: OrderedDict[str, OpenPrompt] = OrderedDict()
+        self._open_prompts: dict[BatchKey, OpenPrompt] = {}
+        self._closed: OrderedDict[BatchKey, None] = OrderedDict()
+        self._missed: OrderedDict[BatchKey, OpenPrompt] = OrderedDict()
         """Prompts that were deleted while their client was disconnected."""
         if self._is_shared:
             bus.subscribe(self._on_reported, PromptReportedEvent)
 
     def _follow(self, prompt: OpenPrompt) -> None:
-        self._open_prompts[prompt.prompt_id] = prompt
-        self._follower.follow(prompt.prompt_id, PromptObserver(self, prompt))
+        self._open_prompts[prompt.key] = prompt
+        self._follower.follow(prompt.key, PromptObserver(self, prompt))
 
     @property
     def socket_count(self) -> int:
@@ -139,19 +139,20 @@ class Clients:
     def _prompt(self, prompt_id: str, user_id: str, client_id: str, prompt_record: PromptRecord) -> OpenPrompt:
         return OpenPrompt(self, self._resources, prompt_id, user_id, client_id, prompt_record)
 
-    def mark_enqueued(self, prompt_id: str) -> None:
+    def mark_enqueued(self, prompt_id: str, user: User) -> None:
         """Record that a prompt is in the queue: from now on, a missing row means that it was deleted."""
-        if prompt_id in self._open_prompts:
-            self._open_prompts[prompt_id].is_enqueued = True
+        prompt = self._open_prompts.get(BatchKey(user.user_id, prompt_id))
+        if prompt is not None:
+            prompt.is_enqueued = True
         self._follower.request_refresh()
 
-    def forget(self, prompt_id: str) -> None:
+    def forget(self, prompt_id: str, user: User) -> None:
         """Stop following a prompt that was not enqueued."""
-        self._unfollow(prompt_id)
+        self._unfollow(BatchKey(user.user_id, prompt_id))
 
-    def _unfollow(self, prompt_id: str) -> None:
-        self._open_prompts.pop(prompt_id, None)
-        self._follower.unfollow(prompt_id)
+    def _unfollow(self, key: BatchKey) -> None:
+        self._open_prompts.pop(key, None)
+        self._follower.unfollow(key)
 
     def send(self, user_id: str, client_id: str, frame: Frame, *, is_step: bool = False) -> bool:
         """Send a frame to a client; return whether it is connected."""
@@ -182,13 +183,13 @@ class Clients:
         """Close a prompt that was deleted; a client that is disconnected gets its end when it reconnects."""
         prompt.report_deleted()
         self._close(prompt)
-        if prompt.prompt_id not in self._closed:
-            _add_bounded(self._missed, prompt.prompt_id, prompt, MAX_MISSED_PROMPTS)
+        if prompt.key not in self._closed:
+            _add_bounded(self._missed, prompt.key, prompt, MAX_MISSED_PROMPTS)
 
     def _close(self, prompt: OpenPrompt) -> None:
-        self._unfollow(prompt.prompt_id)
+        self._unfollow(prompt.key)
         if self._sockets_of(prompt.user_id, prompt.client_id):
-            _add_bounded(self._closed, prompt.prompt_id, None, MAX_CLOSED_IDS)
+            _add_bounded(self._closed, prompt.key, None, MAX_CLOSED_IDS)
             if self._is_shared:
                 event = PromptReportedEvent(
                     prompt_id=prompt.prompt_id, user_id=prompt.user_id, client_id=prompt.client_id
@@ -198,8 +199,9 @@ class Clients:
     def _on_reported(self, _kind: type[Event], payload: dict[str, Any]) -> None:
         """Do not report the end of a prompt again that another server has reported to its client."""
         if not self._sockets_of(payload["user_id"], payload["client_id"]):
-            _add_bounded(self._closed, payload["prompt_id"], None, MAX_CLOSED_IDS)
-            self._missed.pop(payload["prompt_id"], None)
+            key = BatchKey(payload["user_id"], payload["prompt_id"])
+            _add_bounded(self._closed, key, None, MAX_CLOSED_IDS)
+            self._missed.pop(key, None)
 
     async def refresh(self, database: Database) -> None:
         """Send each client the number of its user's open prompts, if it has changed; follow those of other servers."""
@@ -219,11 +221,11 @@ class Clients:
         """Follow the prompts of connected clients that were enqueued since, by another server."""
         async with database.read() as connection:
             items = await store.list_newer(connection, newest_id)
-        if not items:
+        if not items or self._newest_id is None:  # the last socket was closed in the meantime
             return
         self._newest_id = items[-1].item_id
         users = {user_id for user_id, _ in self._sockets}
-        new_items = [item for item in items if item.user_id in users and item.batch_id not in self._open_prompts]
+        new_items = [item for item in items if item.user_id in users and _key(item) not in self._open_prompts]
         prompts = await store.prompts(database, [item.item_id for item in new_items])
         for item in new_items:
             prompt = prompts.get(item.item_id)
@@ -280,13 +282,13 @@ class Clients:
             items = await self._list_open(connection, user, ACTIVE, store.MAX_ROWS)
             items += await self._list_open(connection, user, TERMINAL, MAX_RECENTLY_ENDED)
         for item, prompt in await self._prompts_of(items, client_id):
-            open_prompt = self._open_prompts.get(item.batch_id)
+            open_prompt = self._open_prompts.get(_key(item))
             if open_prompt is None:
                 self._resume_prompt(item, prompt, client_id)
             elif open_prompt.current is not None:
                 socket.enqueue_message("executing", executing_data(open_prompt.prompt_id, open_prompt.current))
         for missed_prompt in self._list_missed(user, client_id):
-            self._follow(self._missed.pop(missed_prompt.prompt_id))
+            self._follow(self._missed.pop(missed_prompt.key))
         self._follower.request_refresh()
 
     async def _list_open(
@@ -294,7 +296,7 @@ class Clients:
     ) -> list[Item]:
         """Return the newest prompts of a user, in these statuses, whose end their clients have not been told."""
         listed = await store.list_items(connection, user, statuses=statuses, newest=newest)
-        return [item for item in listed if item.batch_id not in self._closed]
+        return [item for item in listed if _key(item) not in self._closed]
 
     async def _prompts_of(self, items: Sequence[Item], client_id: str) -> list[tuple[Item, StoredPrompt]]:
         """Return those of the items that are prompts of a client, with their workflows."""
@@ -311,7 +313,7 @@ class Clients:
 
     def _resume_prompt(self, item: Item, stored: StoredPrompt, client_id: str) -> None:
         """Follow a prompt of a connected client; the next refresh closes one that has ended."""
-        if item.batch_id not in self._closed:
+        if _key(item) not in self._closed:
             prompt_record = stored.prompt_record
             prompt = self._prompt(item.batch_id, item.user_id, client_id, prompt_record)
             prompt.image_counts = count_images(prompt_record, stored.graph_ids)
@@ -329,9 +331,13 @@ class Clients:
             self._follower.remove_queue_observer(self)
 
 
-def _add_bounded(entries: OrderedDict[str, Any], name: str, value: Any, limit: int) -> None:
+def _key(item: Item) -> BatchKey:
+    return BatchKey(item.user_id, item.batch_id)
+
+
+def _add_bounded(entries: OrderedDict[BatchKey, Any], key: BatchKey, value: Any, limit: int) -> None:
     """Add an entry and evict the oldest."""
-    entries[name] = value
+    entries[key] = value
     while len(entries) > limit:
         entries.popitem(last=False)
 

@@ -1,6 +1,7 @@
 """Routes of videos: records, lists, files and their ranges, stars, deletion, and the names 6.8.1 has for them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from invokeclone.images import responses
 from invokeclone.images.events import ImagesDeletedEvent
+from invokeclone.images.videos import uploads
 from invokeclone.kit.resources import Resources
 
 VIDEOS = "/api/v1/videos"
@@ -122,6 +124,20 @@ async def test_if_range_mismatch_returns_the_whole_file(client: httpx.AsyncClien
     other = await client.get(url, headers={"Range": "bytes=0-3", "If-Range": '"other"'})
     assert (same.status_code, same.content) == (206, mp4[:4])
     assert (other.status_code, other.content) == (200, mp4)
+
+
+async def test_a_decoder_that_was_killed_is_tried_again(
+    client: httpx.AsyncClient, upload, resources: Resources, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = await upload()
+    (resources.settings.outputs_path / "videos" / "thumbnails" / f"{record['video_name'][:-4]}.webp").unlink()
+    program = tmp_path / "decoder"
+    program.write_text("#!/bin/sh\nkill -KILL $$\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads.sys, "executable", str(program))
+        assert (await client.get(f"/{record['thumbnail_url']}")).status_code == 415
+    assert (await client.get(f"/{record['thumbnail_url']}")).status_code == 200
 
 
 async def test_a_missing_thumbnail_is_regenerated(client: httpx.AsyncClient, upload, resources: Resources) -> None:

@@ -75,6 +75,27 @@ async def test_events_reach_every_other_server_once_and_in_order(redis_server: R
     assert stranger.received == []
 
 
+async def test_an_event_that_cannot_be_handled_stops_no_other(
+    redis_server: RedisServer, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await start(Peer(redis_server.url)), await start(Peer(redis_server.url))
+    publish = second.bus.publish
+
+    def fail_once(kind: type[Event], payload: dict[str, Any], **options: Any) -> None:
+        if payload.get("batch_id") == "1":
+            raise ValueError("not handled")
+        publish(kind, payload, **options)
+
+    monkeypatch.setattr(second.bus, "publish", fail_once)
+    for number in range(50):  # in one message
+        first.bus.emit(enqueued(number))
+    first.bus.emit(QueueClearedEvent(queue_id="default"))
+    for number in range(50, 250):
+        first.bus.emit(enqueued(number))
+    await until(lambda: second.received and second.received[-1][1].get("batch_id") == "249")
+    assert len(second.received) == 250
+
+
 async def test_progress_is_dropped_before_other_events(redis_server: RedisServer, start: Start) -> None:
     first, second = await start(Peer(redis_server.url)), await start(Peer(redis_server.url))
     for number in range(300):  # without a pause, so that none is sent meanwhile

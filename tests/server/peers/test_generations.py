@@ -9,7 +9,7 @@ import pytest
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.queue import claims
+from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationProgressEvent
 from invokeclone.queue.rows import Item
@@ -113,7 +113,7 @@ async def test_progress_and_interrupt_on_another_server(servers: list[Generation
             assert job.interrupted
     for server in servers:
         await server.until(lambda state: state["state"]["job_count"] == 0)
-    assert not second.follower.follows(run.batch_id)
+    assert not second.follower.follows(run.key)
 
 
 async def test_a_server_reads_the_rows_of_a_generation_of_which_it_had_no_event(
@@ -134,4 +134,32 @@ async def test_a_server_reads_the_rows_of_a_generation_of_which_it_had_no_event(
             ended = await asyncio.wait_for(results(run), 30)
             assert [result.item.status for result in ended] == ["completed", "canceled"]
     await late.until(lambda state: state["state"]["job_count"] == 0)
+    await late.follower.stop()
+
+
+async def test_a_batch_with_the_id_of_another_users_generation_gives_no_access_to_it(
+    servers: list[GenerationServer],
+) -> None:
+    other = User(user_id="other")
+    first = servers[0]
+    async with first.runs.running(batch(2), SYSTEM) as run:
+        with first.jobs.track(Job(run, 20)) as job:
+            copy = batch(1).model_copy(update={"batch_id": run.batch_id})
+            await service.enqueue(first.resources, "default", copy, user=other)
+            late = GenerationServer(servers[1].resources)  # which has had no event
+            for server in (*servers, late):
+                found = await server.jobs.find(other)
+                assert found is not None
+                assert found.run.user.user_id == "other"
+                assert len(found.run.item_ids) == 1
+            await claim(first)
+            for server in servers:
+                await server.until(lambda state: state["progress"] > 0)
+            for server in (*servers, late):
+                found = await server.jobs.find(other)
+                assert found is not None
+                assert found.run.latest is None
+            await found.interrupt()
+            assert not job.was_stopped_by_client
+            assert (await first.state())["state"]["job_count"] == 2
     await late.follower.stop()

@@ -14,7 +14,7 @@ from invokeclone.queue import claims, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.events import InvocationProgressEvent, InvocationStartedEvent
 from invokeclone.queue.rows import Item
-from invokeclone.shims.batch_follower import BatchFollower
+from invokeclone.shims.batch_follower import BatchFollower, BatchKey
 from invokeclone.shims.comfyui import record
 from invokeclone.shims.comfyui.node_types import PREFIX
 from invokeclone.shims.comfyui.record import PromptRecord
@@ -50,7 +50,7 @@ class PromptServer:
         fields = {"batch_id": prompt_id, "origin": NAME, "destination": NAME, "graph": {"nodes": nodes}}
         self.clients.follow_prompt(prompt_id, SYSTEM, prompt, list(nodes), previews=False)
         await service.enqueue(self.resources, service.DEFAULT_QUEUE, Batch.model_validate(fields))
-        self.clients.mark_enqueued(prompt_id)
+        self.clients.mark_enqueued(prompt_id, SYSTEM)
 
     async def claim(self) -> Item:
         item = await claims.claim(self.resources, "cpu")
@@ -97,7 +97,7 @@ async def test_frames_of_a_prompt_that_was_posted_to_another_server(servers: lis
     await first.post("p")
     item = await first.claim()
     async with asyncio.timeout(30):
-        while not second.follower.follows("p"):
+        while not second.follower.follows(BatchKey("system", "p")):
             await asyncio.sleep(0.01)
     first.report_step(item)
     await claims.finish(first.resources, item.item_id, "completed")
@@ -132,12 +132,12 @@ async def test_a_prompt_is_deleted_while_its_client_listens_to_another_server(se
     socket = await second.listen("c")
     await first.post("p")
     async with asyncio.timeout(30):
-        while not second.follower.follows("p"):
+        while not second.follower.follows(BatchKey("system", "p")):
             await asyncio.sleep(0.01)
     await service.delete(first.resources, service.DEFAULT_QUEUE, (await first.claim()).item_id)
     await frames_until(socket, "execution_interrupted")
     async with asyncio.timeout(30):
-        while first.follower.follows("p"):
+        while first.follower.follows(BatchKey("system", "p")):
             await asyncio.sleep(0.01)
     again = await first.listen("c")
     (status,) = await frames_until(again, "status")

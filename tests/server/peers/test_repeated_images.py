@@ -82,6 +82,13 @@ class Writers:
                 await asyncio.sleep(0.01)
 
 
+async def until_one_waits_for_a_lock(resources: Resources) -> None:
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with asyncio.timeout(30):
+        while not (await resources.database.fetch(query, ()))[0][0]:
+            await asyncio.sleep(0.01)
+
+
 def objects(resources: Resources) -> set[str]:
     return {stat.key for stat in resources.storage.list("images")}
 
@@ -104,7 +111,8 @@ async def test_two_servers_get_an_image_at_once(
     first = send(servers[0], holder)
     await writers.until_written()
     second = send(servers[1], holder)
-    await asyncio.sleep(0.1)  # without the lock it writes now
+    await until_one_waits_for_a_lock(servers[0])
+    assert len(writers.written) == 1
     writers.go_on.set()
     assert await first == await second
     await check(servers)
@@ -118,7 +126,8 @@ async def test_the_first_request_is_canceled_before_its_record(
     await writers.until_written()
     second = send(servers[1], holder)
     first.cancel()
-    await asyncio.sleep(0.1)
+    await until_one_waits_for_a_lock(servers[0])
+    assert len(writers.written) == 1
     writers.go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -150,7 +159,7 @@ async def test_the_killed_server_starts_again_while_another_stores_the_image(
     storing = send(servers[1], holder)
     await writers.until_written()
     settling = asyncio.create_task(intent_log.settle_all(servers[0], alone=True))
-    await asyncio.sleep(0.1)  # without the lock it removes the files now
+    await until_one_waits_for_a_lock(servers[0])
     writers.go_on.set()
     await asyncio.gather(storing, settling)
     await check(servers)

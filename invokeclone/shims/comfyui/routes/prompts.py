@@ -71,11 +71,11 @@ async def _enqueue(resources: Resources, user: User, clients: Clients, batch: Ba
     Raises QueueFull, PendingQuotaReached and DailyQuotaReached.
     """
     with contextlib.ExitStack() as cleanup:
-        cleanup.callback(clients.forget, batch.batch_id)
+        cleanup.callback(clients.forget, batch.batch_id, user)
         queue_id = service.DEFAULT_QUEUE
         result = await service.enqueue(resources, queue_id, batch, prepend=prepend, whole=True, user=user)
         cleanup.pop_all()
-    clients.mark_enqueued(batch.batch_id)
+    clients.mark_enqueued(batch.batch_id, user)
     return result.item_ids[0]
 
 
