@@ -23,4 +23,4 @@ async def is_stored(database: Database, read: Callable[[AsyncConnection], Awaita
                 return await read(connection)
         except (OSError, SQLAlchemyError) as error:
             _log.warning("whether a record was stored cannot be read, so its files stay: %s", error)
-            return None
+    return None
