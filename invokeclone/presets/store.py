@@ -52,6 +52,11 @@ async def list_presets(connection: AsyncConnection, viewer: str | None) -> list[
     return [_preset(row) for row in rows]
 
 
+async def exists(connection: AsyncConnection, preset_id: str) -> bool:
+    """Return whether there is a preset."""
+    return await connection.scalar(select(presets.c.id).where(presets.c.id == preset_id)) is not None
+
+
 async def get(connection: AsyncConnection, preset_id: str) -> StylePresetRecordWithImage:
     """Return a preset. Raises PresetNotFound."""
     row = (await connection.execute(_ONE, {"wanted": preset_id})).one_or_none()

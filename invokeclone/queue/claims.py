@@ -90,13 +90,16 @@ async def finish(
 
     async def end(connection: Changes) -> tuple[list[Item], list[Event]]:
         item = await store.set_status(connection, item_id, status, error, fence=fence, rest=session_json)
-        if item is None:
-            item = await store.find_ended(connection, item_id, status, error, fence)
+        repeated = None if item else await store.find_ended(connection, item_id, status, error, fence)
+        item = item or repeated
         if item is None and session_json is not None:
             await store.save_session(connection, item_id, session_json, fence=fence)
         events: list[Event] = [await chain.status_event(connection, item)] if item else []
         await bulk_counts.sum_up(connection, item_id)
-        return [item] if item else [], events + await chain.settle_calls(connection, item)
+        events += await chain.settle_calls(connection, item)
+        if repeated:  # the first call has settled its callers
+            events += await chain.list_caller_events(connection, repeated)
+        return [item] if item else [], events
 
     return next(iter(await change_items(resources, end)), None)
 

@@ -25,7 +25,8 @@ async def change_items(
 ) -> list[Item]:
     """Run an exclusive transaction that returns changed items and their events; report the events, return the items.
 
-    If the answer to its COMMIT is lost, the first item shows whether the changes are stored. Raises CommitUnknown.
+    If the answer to its COMMIT is lost, the first item shows whether the changes are stored. Raises CommitUnknown, also
+    if no item was changed: then nothing shows it.
     """
     try:
         items, events = await resources.database.transact(work)
@@ -38,6 +39,8 @@ async def change_items(
 
 
 async def _is_stored(resources: Resources, items: list[Item]) -> bool:
+    if not items:
+        return False
     with contextlib.suppress(OperationalError):
         return await store.list_items(resources.database, [item.item_id for item in items]) == items
     return False

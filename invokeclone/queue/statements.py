@@ -30,7 +30,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from invokeclone.images.relocation.store import MOVING
 from invokeclone.kit.sql.functions import ByDatabase, database_now_plus
-from invokeclone.kit.sql.prepared_statements import PreparedStatement, members, parameter
+from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, members, parameter
 from invokeclone.queue.counts import PAUSED
 from invokeclone.queue.rows import (
     CLAIMED,
@@ -102,12 +102,15 @@ PENDING_ITEMS = PreparedStatement(
     .where(IN_QUEUE, PENDING)
     .order_by(columns.priority.desc(), columns.item_id)
 )
-SET_PRIORITY = PreparedStatement(
-    update(session_queue)
-    .where(IS_ITEM, PENDING)
-    .values(priority=parameter("to_priority"), updated_at=parameter("at"))
-    .returning(columns.item_id)
+SET_PRIORITY = DialectSql(
+    sqlite="UPDATE session_queue SET priority = ?, updated_at = ? WHERE item_id = ? AND status = 'pending'",
+    postgresql="""
+    UPDATE session_queue SET priority = item.priority, updated_at = item.at
+    FROM unnest(CAST($1 AS integer[]), CAST($2 AS text[]), CAST($3 AS bigint[])) AS item (priority, at, item_id)
+    WHERE session_queue.item_id = item.item_id AND session_queue.status = 'pending'
+    """,
 )
+"""For each item its priority, the time and its id."""
 BATCH_IDS = PreparedStatement(
     select(columns.item_id).where(columns.batch_id == parameter("batch_id"), IN_QUEUE).order_by(columns.item_id.desc())
 )

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from invokeclone.kit.errors import NotFound
-from invokeclone.kit.sql.prepared_statements import Source, dialect_of, json_list
+from invokeclone.kit.sql.prepared_statements import Source, dialect_of, json_list, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, outbox, statements
@@ -49,8 +49,8 @@ async def list_pending_items(source: Source, queue_id: str) -> list[PendingItem]
 async def set_priorities(connection: Changes, priorities: Mapping[int, int]) -> None:
     """Set the priorities of items, by id, that are still pending."""
     at = now()
-    for item_id, priority in priorities.items():
-        await statements.SET_PRIORITY.rows(connection, item_id=item_id, to_priority=priority, at=at)
+    rows = [(priority, at, item_id) for item_id, priority in priorities.items()]
+    await run_many(connection, statements.SET_PRIORITY, rows)
 
 
 async def list_batch(source: Source, queue_id: str, batch_id: str) -> list[int]:

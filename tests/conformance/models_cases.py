@@ -31,6 +31,9 @@ async def records(run: Calls) -> None:
     await run(store.get, "z")
     await run(store.exists, "a")
     await run(store.exists, "z")
+    await run(store.has_path, "a", "other")
+    await run(store.has_path, "a", (await run(store.get, "a")).path)
+    await run(store.has_path, "z", "other")
     for attributes in (
         {},
         {"name": "beta"},

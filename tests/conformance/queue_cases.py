@@ -141,7 +141,10 @@ async def inserts(run: Calls) -> None:
     for runs in (49, 50, 51, 120):
         await add(run, runs=runs, batch_id=f"b{runs}")
         await run(counts.of_batch, "default", f"b{runs}")
-    await run(store.set_priorities, {60: 2, 61: 3, 99: 3})
+    await run(store.set_status, 62, "canceled")
+    await run(store.set_priorities, {60: 2, 61: 3, 62: 4, 999: 3})
+    await run(store.set_priorities, {})
+    await run(store.get_json, "default", 62)
     await run(store.list_pending_items, "default")
     await free_capacity(run, "default")
     await run(store.set_status, 60, "failed")
@@ -303,9 +306,10 @@ async def calls(run: Calls) -> None:
             await chain.status_event(changes, item),
             await chain.settle_calls(changes, None),
             await chain.settle_calls(changes, item),
+            await chain.list_caller_events(changes, item),
         ]
 
-    for function in (chain.status_event, chain.settle_calls):
+    for function in (chain.status_event, chain.settle_calls, chain.list_caller_events):
         run.record(function, [str(type(value)) for value in await run.database.transact(event)])
     await run(chain.forget_devices)
     await run(store.list_items, [1, 2, 3, 4, 5])

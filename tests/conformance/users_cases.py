@@ -102,6 +102,8 @@ async def style_preset_rows(run: Calls) -> None:
     for viewer in ("ann", "bob", None):
         await run(presets.list_presets, viewer)
     await run(presets.get, "p1")
+    await run(presets.exists, "p1")
+    await run(presets.exists, "none")
     await run(presets.get, "p9")
     await run(presets.update_preset, "p1", form("y", is_public=True), None)
     await run(presets.update_preset, "p9", form("y"), None)

@@ -10,8 +10,11 @@ import pytest
 
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.transactions import CommitUnknown
 from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
+from invokeclone.users.current import User
+from tests.lost_commits import losing_commit
 from tests.rooms import decode_image, encode_image, picture
 
 PRESETS = "/api/v1/style_presets"
@@ -296,3 +299,19 @@ async def test_a_refused_preset_leaves_no_image(client: httpx.AsyncClient, resou
     assert [answer.status_code for answer in answers] == [200, 409]
     stored = await asyncio.to_thread(lambda: [stat.key for stat in resources.storage.list("style_presets")])
     assert stored == [f"style_presets/{answers[0].json()['id']}.webp"]
+
+
+@pytest.mark.parametrize("error", [None, asyncio.CancelledError()], ids=["lost", "canceled"])
+@pytest.mark.parametrize(("stored", "reachable"), [(True, True), (False, True), (True, False)])
+async def test_the_image_of_a_preset_stays_unless_it_is_known_that_the_preset_is_not_stored(
+    resources: Resources, error: BaseException | None, *, stored: bool, reachable: bool
+) -> None:
+    upload = (IMAGE["image"][1], IMAGE["image"][2])
+    losing = losing_commit(resources.database, store, "create", stored=stored, reachable=reachable, error=error)
+    with losing, pytest.raises(type(error) if error else CommitUnknown):
+        await service.create(resources, form()["data"], upload, User(user_id="ann"))
+    async with resources.database.read() as connection:
+        ids = [preset.id for preset in await store.list_presets(connection, None)]
+    keys = await asyncio.to_thread(lambda: [stat.key for stat in resources.storage.list("style_presets")])
+    assert len(ids) == stored
+    assert keys == [f"style_presets/{preset_id}.webp" for preset_id in ids]

@@ -5,14 +5,17 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 
 from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.transactions import CommitUnknown
+from invokeclone.kit.times import now
 from invokeclone.queue import claims, counts, leases, service
 from invokeclone.queue.batches import Batch
+from invokeclone.tables import session_queue
 from tests.postgres import PostgresServer
 
 Cut = Callable[..., None]
@@ -152,3 +155,41 @@ async def test_a_client_learns_that_its_batch_may_be_stored(server: Resources, b
     assert error is not None
     assert error.status == 503
     assert "check whether the change was stored" in str(error)
+
+
+async def test_a_result_that_changes_no_item_is_not_taken_as_stored(server: Resources, batch: Batch, cut: Cut) -> None:
+    """Nothing shows whether the session of a canceled item is stored, so that the worker has to repeat it."""
+    await service.enqueue(server, "default", batch)
+    item = await claims.claim(server, "cpu")
+    assert item
+    await service.cancel(server, "default", item.item_id)
+    cut("COMMIT")
+    with pytest.raises(CommitUnknown):
+        await claims.finish(server, item.item_id, "canceled", session_json=',"results":{}}', fence=item.fence)
+
+
+async def test_a_repeated_result_reports_the_callers_that_the_first_has_changed(
+    server: Resources, events: Any, cut: Cut
+) -> None:
+    """Item 1 waits for two items, of which one was deleted: it is canceled when the other one, item 2, has ended."""
+    row = {"queue_id": "default", "batch_id": "b", "created_at": now(), "updated_at": now()}
+    call = '{"waiting_workflow_call_execution": {"id": "c", "expected_child_count": 2}}'
+    caller = row | {"session_id": "s1", "status": "waiting", "session": call}
+    called = row | {
+        "session_id": "s2",
+        "session": "{}",
+        "parent_item_id": 1,
+        "root_item_id": 1,
+        "workflow_call_id": "c",
+    }
+    async with server.database.write() as connection:
+        for values in (caller, called):
+            await connection.execute(insert(session_queue).values(values))
+    item = await claims.claim(server, "cpu")
+    assert item
+    events.sent.clear()
+    cut("COMMIT", "", "")
+    with pytest.raises(OperationalError):
+        await claims.finish(server, item.item_id, "completed", fence=item.fence)
+    assert await claims.finish(server, item.item_id, "completed", fence=item.fence)
+    assert [(event.item_id, event.status) for event in events.sent] == [(2, "completed"), (1, "canceled")]

@@ -4,14 +4,17 @@ import random
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import open_database
 from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.reorder import PendingItem, QueuePosition, TargetMoved, TargetNotPending, plan
 from invokeclone.users.current import User
+from tests.postgres import PostgresServer
 
 ALICE, BOB = User(user_id="alice"), User(user_id="bob")
 ADMIN = User(user_id="root", is_admin=True)
@@ -171,3 +174,24 @@ async def test_mistakes_are_answered(
     answer = await client.put("move_items_by_id", json=body)
     assert answer.status_code == status, answer.text
     assert await store.list_pending(resources.database, "default") == [1, 2]
+
+
+async def test_many_items_are_moved_by_one_statement(
+    postgres: PostgresServer, settings: Any, events: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement is a round trip while no other transaction begins."""
+    statements: list[str] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def run(connection: Any, sql: str, *arguments: Any, **options: Any) -> Any:
+        statements.append(sql)
+        return await fetch(connection, sql, *arguments, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", run)
+    settings = settings.model_copy(update={"database_url": postgres.clean_database()})
+    resources = Resources(settings, open_database(settings), events)
+    batch = Batch.model_validate(make.batch(runs=40))
+    ids = (await service.enqueue(resources, "default", batch)).item_ids
+    assert await service.move(resources, "default", ids, QueuePosition("front")) == ids
+    await resources.database.close()
+    assert len([sql for sql in statements if "SET priority" in sql]) == 1

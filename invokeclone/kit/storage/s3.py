@@ -171,6 +171,8 @@ class S3Storage:
             start += len(content)
             if content:
                 yield content
+            elif start < total:
+                raise StorageUnreachable(errno.EIO, "the service refused a part of it", self._name(key))
 
     def stat(self, key: str) -> ObjectStat:
         """Return size and time of an object."""

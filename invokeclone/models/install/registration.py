@@ -1,7 +1,7 @@
 """Registration of a model: copy and examine the files, insert the record.
 
-Atomic: without a record there is no copy, and the user's files are where they were. Used by the installer, by
-conversion and for the embedded model.
+Atomic: without a record there is no copy, and the user's files are where they were; the copy stays if it is unknown
+whether the record is stored. Used by the installer, by conversion and for the embedded model.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import copies, paths
 from invokeclone.kit.process.offload import in_thread, run_to_completion
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.outcomes import is_stored
+from invokeclone.kit.sql.transactions import CommitUnknown
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import InstallCancelled, InvalidModel, RefusedModel, UnidentifiedModel
 from invokeclone.models.files import candidates, sidecars
@@ -136,6 +138,7 @@ async def _register_copy(resources: Resources, guard: Guard, request: Registrati
     models = resources.settings.models_path
     share = request.files is Files.MOVED
     staged = await run_to_completion(lambda: staging.stage(models, request.path, key, request.checkpoint, share=share))
+    inserted: ModelConfig | None = None
     try:
         config = await run_to_completion(examine, resources.settings, request, key, staged.path)
         async with guard.placement_lock:
@@ -143,10 +146,11 @@ async def _register_copy(resources: Resources, guard: Guard, request: Registrati
             request.checkpoint()
             image_data = await in_thread(_sidecar_image, request.path, config)
             final_path = await run_to_completion(staging.publish, models, staged, key)
-            config = config.model_copy(update={"path": placement.to_record_path(models, final_path)})
+            config = inserted = config.model_copy(update={"path": placement.to_record_path(models, final_path)})
             await _insert(resources, config)
-    except BaseException:
-        await _discard(models, staged, key)
+    except BaseException:  # if it is unknown whether there is a record, the next start finds the copy by its marker
+        if inserted is None or await _is_stored(resources, inserted) is False:
+            await _discard(models, staged, key)
         raise
     await run_to_completion(_finish, models, request, staged, key)
     await _save_image(resources.settings, key, image_data)
@@ -154,8 +158,17 @@ async def _register_copy(resources: Resources, guard: Guard, request: Registrati
 
 
 async def _insert(resources: Resources, config: ModelConfig) -> None:
-    async with resources.database.write() as connection:
-        await store.add(connection, config)
+    try:
+        async with resources.database.write() as connection:
+            await store.add(connection, config)
+    except CommitUnknown:
+        if not await _is_stored(resources, config):
+            raise
+
+
+async def _is_stored(resources: Resources, config: ModelConfig) -> bool | None:
+    """Return whether there is a record with this key and path; None if the database cannot be reached."""
+    return await is_stored(resources.database, lambda connection: store.has_path(connection, config.key, config.path))
 
 
 async def _discard(models: Path, staged: StagedModel, key: str) -> None:
@@ -301,6 +314,7 @@ async def _insert_renamed(resources: Resources, request: RegistrationRequest, co
     try:
         await _insert(resources, config)
     except BaseException:
-        await asyncio.shield(in_thread(placement.move_back, models, final_path, request.path, config.key))
+        if await _is_stored(resources, config) is False:
+            await asyncio.shield(in_thread(placement.move_back, models, final_path, request.path, config.key))
         raise
     return config

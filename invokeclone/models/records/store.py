@@ -54,6 +54,11 @@ async def get(source: Source, key: str) -> ModelConfig:
 _ONE = PreparedStatement(select(models.c.key, models.c.config).where(models.c.key == parameter("key")))
 
 
+async def has_path(connection: AsyncConnection, key: str, path: str) -> bool:
+    """Return whether the record `key` exists with this path."""
+    return await connection.scalar(select(models.c.path).where(models.c.key == key)) == path
+
+
 async def exists(connection: AsyncConnection, key: str) -> bool:
     """Return whether the record `key` exists."""
     return await connection.scalar(select(models.c.key).where(models.c.key == key)) is not None

@@ -30,7 +30,7 @@ from invokeclone.queue.events import (
     QueueItemStatusChangedEvent,
 )
 from invokeclone.queue.reports import report
-from invokeclone.queue.rows import Item, columns, has_status
+from invokeclone.queue.rows import RECORD, Item, columns, has_status, to_item
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.tables import session_queue
@@ -163,6 +163,25 @@ async def settle_calls(connection: Changes, *items: Item | None) -> list[Event]:
     """Update the call chains if any of the items belongs to one; return the events to emit."""
     return await settle(connection) if any(item and item.in_call for item in items) else []
 
+
+async def list_caller_events(connection: Changes, item: Item) -> list[Event]:
+    """Return events for the present statuses of the callers of an ended item, up to the first of its call chain."""
+    events: list[Event] = []
+    row = await _CALLER.first(connection, item_id=item.item_id) if item.in_call else None
+    while row is not None:
+        caller = to_item(row)
+        events.append(await status_event(connection, caller))
+        row = await _CALLER.first(connection, item_id=caller.item_id)
+    return events
+
+
+def _caller() -> PreparedStatement:
+    called = session_queue.alias("called").c
+    caller_id = select(called.parent_item_id).where(called.item_id == parameter("item_id"))
+    return PreparedStatement(select(*RECORD).where(columns.item_id == caller_id.scalar_subquery()))
+
+
+_CALLER = _caller()
 
 _ANY_CALL = PreparedStatement(
     select(columns.item_id)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.files.storage_errors import to_storage_error
+from invokeclone.kit.files.storage_errors import StorageUnreachable, to_storage_error
 from invokeclone.kit.storage import s3
 from invokeclone.kit.storage.addresses import open_storage
 from invokeclone.kit.storage.copies import CopyProgress, copy_all
@@ -235,3 +235,11 @@ def test_copies_with_sums_that_are_wrong_are_compared_by_content(
     with service.failing(faulty_s3.short, method="GET", path="images/"):
         copy_all(backup, storage)
     assert storage.get(KEY) == CONTENT
+
+
+def test_a_service_that_refuses_the_rest_of_an_object_is_an_error(
+    storage: ObjectStorage, service: FaultyService
+) -> None:
+    """Status 416 for a range below the size that HEAD reports gives no part, for ever."""
+    with service.failing(faulty_s3.error(416, "InvalidRange"), method="GET"), pytest.raises(StorageUnreachable):
+        read_in_pieces(storage)
