@@ -215,11 +215,11 @@ class ImageMoves:
 
     async def _check_peers(self) -> None:
         """Note what another server does, also without its events; recover if it has died: then its lock is free."""
-        known = self._peer
+        previous_peer = self._peer
         peer = await self._read_operation()
         if self._operation is not None or self._stopping.is_set():
             return
-        if self._peer is known:  # else an event came meanwhile
+        if self._peer is previous_peer:  # else an event came meanwhile
             self._set_peer(peer)
         if peer is not None:
             with contextlib.suppress(AlreadyMoving):
