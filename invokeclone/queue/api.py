@@ -91,7 +91,7 @@ async def enqueue_prompt(
         check_prompt(text, needs.settings.limits, what)
     async with needs.database.read() as connection:
         await generation.require_images(connection, user, request)
-        resolved = await generation.resolve_with_images(needs, connection, request)
+    resolved = await generation.resolve_with_images(needs, request)
     batch = resolved.batch(origin="prompt")
     result = await service.enqueue(needs, queue_id, batch, prepend=prepend, user=user)
     if not result.enqueued:

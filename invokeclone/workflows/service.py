@@ -327,6 +327,7 @@ async def start(resources: Resources, folder: Path = DEFAULTS) -> None:
         return
     unjudged = WorkflowCallCompatibility(is_callable=False, reason=WorkflowCallCompatibilityReason.Unknown), ""
     async with resources.database.write() as connection:
+        present = await store.defaults(connection)  # another server may have added them in the meantime
         for workflow_id in present.keys() - bundled.keys():
             await store.delete_workflow(connection, workflow_id)
         for workflow_id, (workflow, text, mark) in bundled.items():

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from invokeclone.images import service as images
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation.errors import InvalidGeneration
@@ -14,9 +12,7 @@ MAX_PIXELS = 1024 * 1024
 """Maximum number of pixels of the result if the request has an initial image but no size."""
 
 
-async def resolve_with_images(
-    resources: Resources, connection: AsyncConnection, request: GenerationRequest
-) -> ResolvedRequest:
+async def resolve_with_images(resources: Resources, request: GenerationRequest) -> ResolvedRequest:
     """Resolve a request whose images are stored; the user must be allowed to read them.
 
     The result has the size of the initial image if the request has none; an initial image of another size is resized,
@@ -24,13 +20,13 @@ async def resolve_with_images(
     size of the initial image nor that of the result.
     """
     if request.init_image is None:
-        return await resolve(connection, request)
+        return await _resolve(resources, request)
     size = await _size(resources, request.init_image.image)
     if request.width is None and request.height is None:
         scale = min(1.0, (MAX_PIXELS / (size[0] * size[1])) ** 0.5)
         width, height = (max(1, round(side * scale)) for side in size)
         request = request.model_copy(update={"width": width, "height": height})
-    resolved = await resolve(connection, request)
+    resolved = await _resolve(resources, request)
     settings = resolved.settings
     if request.inpaint_mask is not None:
         mask = await _size(resources, request.inpaint_mask.mask)
@@ -42,6 +38,11 @@ async def resolve_with_images(
     if settings.init_image is None or size == (settings.width, settings.height):
         return resolved
     return replace(resolved, settings=replace(settings, init_image=replace(settings.init_image, resize=True)))
+
+
+async def _resolve(resources: Resources, request: GenerationRequest) -> ResolvedRequest:
+    async with resources.database.read() as connection:
+        return await resolve(connection, request)
 
 
 async def _size(resources: Resources, name: str) -> tuple[int, int]:

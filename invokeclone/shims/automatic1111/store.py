@@ -26,7 +26,7 @@ async def oldest_batch(connection: AsyncConnection, user_id: str, limit: int) ->
     if batch_id is None:
         return []
     in_batch = (columns.queue_id == DEFAULT_QUEUE) & (columns.batch_id == batch_id)
-    own = in_batch & (columns.user_id == user_id)  # others may have items with the same batch id
-    rows = await connection.execute(select(*RECORD).where(own).order_by(columns.item_id).limit(limit + 1))
+    of_user = in_batch & (columns.user_id == user_id)  # others may have items with the same batch id
+    rows = await connection.execute(select(*RECORD).where(of_user).order_by(columns.item_id).limit(limit + 1))
     items = [to_item(tuple(row)) for row in rows]
     return items if len(items) <= limit else []
