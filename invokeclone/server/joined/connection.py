@@ -77,9 +77,8 @@ class JoinedWorker:
 
     async def _run_call(self, number: int, oldest: int, method: str, arguments: dict[str, Any]) -> None:
         async with self.running:
-            if not await self.is_admitted(
-                self
-            ):  # here, as a database that hangs must not keep messages from being read
+            # checked here, as a database that hangs must not keep messages from being read
+            if not await self.is_admitted(self):
                 return
             result = await self.calls.run(number, oldest, method, arguments)
             if self.link is not None:
