@@ -177,7 +177,8 @@ async def event_delays(url: str, token: str) -> list[float]:
             pass
         item = message["value"]["item"]
         names = ("item_id", "queue_id", "batch_id", "session_id", "origin", "destination", "user_id")
-        data = {name: item[name] for name in names} | {"device": "cpu"}
+        data = {name: item[name] for name in names} | {"device": "cpu", "invocation_source_id": "a"}
+        data["invocation"] = GRAPH["nodes"]["a"]
         for _ in range(EVENTS):
             event = {"kind": "event", "name": "invocation_progress", "data": data | {"message": str(time.time() * 1e3)}}
             await agent.send(orjson.dumps(event).decode())

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 from anyio import CapacityLimiter
-from anyio.lowlevel import RunVar
 from PIL import Image as PILImage
 from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,6 +32,7 @@ from invokeclone.images.schemas import (
 from invokeclone.images.thumbnails import NotDecodable
 from invokeclone.kit import log
 from invokeclone.kit.files.storage_errors import to_storage_error
+from invokeclone.kit.process.loop_local import LoopLocal
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.protocol import StoredFile
@@ -43,17 +43,12 @@ Check = Callable[[AsyncConnection], Awaitable[None]]
 """Runs in the transaction of a new record, before it is inserted, and raises an error to refuse it."""
 
 _log = log.get("images")
-_IMAGE_WORK: RunVar[CapacityLimiter] = RunVar("threads that process images")
+_IMAGE_WORK = LoopLocal("threads that process images", lambda: CapacityLimiter(os.cpu_count() or 2))
 
 
 def image_work_limiter() -> CapacityLimiter:
     """Return the limit on concurrently processed images: one per core, to bound memory and time."""
-    try:
-        return _IMAGE_WORK.get()
-    except LookupError:
-        limiter = CapacityLimiter(os.cpu_count() or 2)
-        _IMAGE_WORK.set(limiter)
-        return limiter
+    return _IMAGE_WORK.get()
 
 
 async def upload(

@@ -8,14 +8,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from anyio.lowlevel import RunVar
-
 from invokeclone.images import files, intent_log, store
 from invokeclone.images.media_kinds import MediaKind
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.files.storage_errors import StorageUnreachable, to_storage_error
+from invokeclone.kit.process.loop_local import LoopLocal
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.key_locks import KeyLocks, key_of
@@ -59,15 +58,7 @@ class _Outcomes:
         return outcome
 
 
-_OUTCOMES: RunVar[_Outcomes] = RunVar("thumbnails that could not be created or stored")
-
-
-def _outcomes() -> _Outcomes:
-    try:
-        return _OUTCOMES.get()
-    except LookupError:
-        _OUTCOMES.set(_Outcomes())
-        return _OUTCOMES.get()
+_OUTCOMES = LoopLocal("thumbnails that could not be created or stored", _Outcomes)
 
 
 async def regenerate(
@@ -77,7 +68,7 @@ async def regenerate(
 
     Raises the kind's error when the file is missing, or damaged, and the error of NotDecodable.
     """
-    outcomes = _outcomes()
+    outcomes = _OUTCOMES.get()
     async with outcomes.locks.hold([key_of(f"{kind} {name}")]):
         if (webp := outcomes.get(name)) is not None:
             return webp

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import func, insert, select
 
 from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, dialect_of, parameter, run, run_many
 from invokeclone.kit.sql.transactions import Changes

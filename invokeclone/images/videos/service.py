@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import orjson
 from anyio import CancelScope, CapacityLimiter
-from anyio.lowlevel import RunVar
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import access, files, intent_log, service, store, thumbnails
@@ -26,6 +25,7 @@ from invokeclone.images.videos.upload_form import receive
 from invokeclone.kit.config.limits import MIB
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.storage import make_folder, remove_file
+from invokeclone.kit.process.loop_local import LoopLocal
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import Source
@@ -34,18 +34,14 @@ from invokeclone.users.current import SYSTEM, User
 
 MAX_CONCURRENT = 2
 STALE_UPLOAD_S = 24 * 3600
-_INSPECTIONS: RunVar[CapacityLimiter] = RunVar("videos that are decoded again")
-_UPLOADING: RunVar[set[str]] = RunVar("users who are uploading a video")
+_INSPECTIONS = LoopLocal("videos that are fetched and decoded again at a time", lambda: CapacityLimiter(MAX_CONCURRENT))
+_UPLOADING: LoopLocal[set[str]] = LoopLocal("users who are uploading a video", set)
 
 
 @contextmanager
 def _upload_slot(user: User) -> Iterator[None]:
     """Hold an upload slot; raises TooManyUploads when all slots are taken, or this user has one."""
-    try:
-        uploading = _UPLOADING.get()
-    except LookupError:
-        uploading = set()
-        _UPLOADING.set(uploading)
+    uploading = _UPLOADING.get()
     if len(uploading) >= MAX_CONCURRENT or user.user_id in uploading:
         raise TooManyUploads
     uploading.add(user.user_id)
@@ -164,7 +160,7 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
 
     async def make(location: ImageLocation) -> bytes:
         stored = StoredFile(resources.storage, files.full_key(location, VIDEOS))
-        async with _inspections(), _local_file(resources, stored) as path:
+        async with _INSPECTIONS.get(), _local_file(resources, stored) as path:
             try:
                 return (await video_files.inspect(path)).webp
             except VideoNotDecoded:  # not remembered
@@ -173,15 +169,6 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
                 raise NotDecodable(error) from error
 
     return await thumbnails.regenerate(resources, name, VIDEOS, make)
-
-
-def _inspections() -> CapacityLimiter:
-    """Return the limit on videos that are fetched and decoded at a time."""
-    try:
-        return _INSPECTIONS.get()
-    except LookupError:
-        _INSPECTIONS.set(CapacityLimiter(MAX_CONCURRENT))
-        return _INSPECTIONS.get()
 
 
 @asynccontextmanager

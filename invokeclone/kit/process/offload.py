@@ -10,15 +10,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
-from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
+
+from invokeclone.kit.process.loop_local import LoopLocal
 
 THREADS = 2
 """Number of computing threads; each further one adds a switch interval (5 ms) to the latency of the event loop."""
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
-_limiter: RunVar[anyio.CapacityLimiter] = RunVar("_limiter")
+_limiter = LoopLocal("computing threads", lambda: anyio.CapacityLimiter(THREADS))
 
 
 def in_thread(
@@ -34,13 +35,7 @@ def off_loop(work: Callable[[], Result], limiter: anyio.CapacityLimiter | None =
     `work` must be written in slices: a call that holds the interpreter lock throughout blocks the event loop even from
     a thread.
     """
-    if limiter is None:
-        try:
-            limiter = _limiter.get()
-        except LookupError:
-            limiter = anyio.CapacityLimiter(THREADS)
-            _limiter.set(limiter)
-    return run_sync(work, limiter=limiter)
+    return run_sync(work, limiter=limiter or _limiter.get())
 
 
 async def run_to_completion(work: Callable[..., Result], *arguments: object) -> Result:

@@ -14,10 +14,10 @@ from invokeclone.queue.events import (
     QueueItemsRetriedEvent,
     QueueItemStatusChangedEvent,
 )
+from invokeclone.queue.schemas import TERMINAL
 from invokeclone.server.supervision.link import Message
 from invokeclone.server.supervision.workers import Worker
 
-TERMINAL = frozenset({"completed", "failed", "canceled"})
 REMEMBERED_CANCELS = 1000
 MAX_NAMES = 50_000
 """Names of deleted images in one hint."""

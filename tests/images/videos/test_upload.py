@@ -198,7 +198,7 @@ async def broken() -> AsyncIterator[bytes]:
 
 async def until(user_id: str) -> None:
     """Wait until the user's upload has its place."""
-    while user_id not in service._UPLOADING.get(set()):
+    while user_id not in service._UPLOADING.get():
         await asyncio.sleep(0.001)
 
 
