@@ -1,7 +1,7 @@
 """Creating lost thumbnails again: once for all requests that ask for one, and not again and again if it cannot be done.
 
-A file that is not decodable stays so, and a storage that takes no new objects may have to be read from for long: the outcome is
-remembered for a while, because making a thumbnail reads the whole image or video.
+A file that is not decodable stays so, and a storage that takes no new objects may have to be read from for long: the
+outcome is remembered for a while, because making a thumbnail reads the whole image or video.
 """
 
 import time

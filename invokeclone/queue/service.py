@@ -74,8 +74,8 @@ async def enqueue(
     """Enqueue the items of `batch`, up to the capacity of the queue; with `prepend` before all pending items.
 
     In FIFO order, users who are not administrators prepend items to their own, as `move` does: otherwise they would
-    overtake others. With `whole`, enqueue all items or none. Raises ImagesMoving, Unprocessable, TooLarge, and, if the user's quota is
-    used up, PendingQuotaReached or DailyQuotaReached; with `whole` also QueueFull.
+    overtake others. With `whole`, enqueue all items or none. Raises ImagesMoving, Unprocessable, TooLarge, and, if the
+    user's quota is used up, PendingQuotaReached or DailyQuotaReached; with `whole` also QueueFull.
     """
     _check_maintenance(resources)
     limits, fair = resources.settings.limits, resources.settings.session_queue_mode == "round_robin"

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 class PeriodicTask:
     """Runs `work` every `interval_s` seconds, or earlier when it is woken, until it is stopped.
 
-    The interval begins at the end of a run, so that work that ends when a connection is lost is run again after a delay. With the interval None, a run starts only when the task is woken.
+    The interval begins at the end of a run, so that work that ends when a connection is lost is run again after a delay.
+    With the interval None, a run starts only when the task is woken.
 
     An error of a run is logged and does not end the task: the first of its class since the last run without an error, as the
     error of a database that is down is the same in each run.

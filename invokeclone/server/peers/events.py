@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 CHECK_S = 5.0
-"""Seconds without an event after which a connection is checked, and which the answer may take: a connection that is open on this
-side only is replaced after twice that."""
+"""Seconds without an event after which a connection is checked, and which the answer may take: a connection that is open
+on this side only is replaced after twice that."""
 RECONNECT_S = 1.0
 LAST_EVENTS_S = 1.0
 PROGRESS_LIMIT = 200
