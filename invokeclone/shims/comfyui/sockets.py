@@ -61,7 +61,7 @@ class Socket:
 
     frames: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
     remaining: int | None = None
-    """The number of open prompts that was last sent."""
+    """The number of open prompts that was last sent; None when it must be sent again even if it has not changed."""
 
     def enqueue(self, frame: Frame, *, is_step: bool = False) -> None:
         """Queue a frame; a client that does not read is disconnected in the end."""
@@ -188,7 +188,11 @@ class Clients:
 
     def _close(self, prompt: OpenPrompt) -> None:
         self._unfollow(prompt.key)
-        if self._sockets_of(prompt.user_id, prompt.client_id):
+        sockets = self._sockets_of(prompt.user_id, prompt.client_id)
+        for socket in sockets:
+            # Some clients wait for the number after the end of a prompt, and it is unchanged if the prompt was quick.
+            socket.remaining = None
+        if sockets:
             _add_bounded(self._closed, prompt.key, None, MAX_CLOSED_IDS)
             if self._is_shared:
                 event = PromptReportedEvent(

@@ -125,6 +125,8 @@ async def test_the_end_of_a_prompt_that_ended_before_its_row_was_read(servers: l
     second.follower.request_refresh()
     frames = await frames_until(socket, "execution_success")
     assert frames[-1]["data"]["prompt_id"] == "p"
+    frames = await frames_until(socket, "status")
+    assert frames[-1]["data"]["status"]["exec_info"]["queue_remaining"] == 0, "sent though it was 0 before"
 
 
 async def test_a_prompt_is_deleted_while_its_client_listens_to_another_server(servers: list[PromptServer]) -> None:
