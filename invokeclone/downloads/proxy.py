@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from invokeclone.downloads.errors import AddressRefused, TransientError
+from invokeclone.kit.process.offload import shield
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -74,13 +75,8 @@ class Lookups:
             lookup.close()
             raise
         task = asyncio.ensure_future(lookup)
-        task.add_done_callback(self._end)
-        return await asyncio.shield(task)
-
-    def _end(self, task: "asyncio.Future[Any]") -> None:
-        self._semaphore.release()
-        if not task.cancelled():
-            task.exception()  # retrieved also if nobody waits for it
+        task.add_done_callback(lambda _task: self._semaphore.release())
+        return await shield(task)
 
 
 async def resolve(lookups: Lookups, host: str, port: int | None = None) -> list[str]:

@@ -1,7 +1,9 @@
 """Transactions that run on the database's thread."""
 
 import asyncio
+import gc
 import threading
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert, select
@@ -92,6 +94,32 @@ async def test_a_cancelled_transaction_is_rolled_back_before_the_next_begins(dat
         await task
     assert await following == "a"
     assert await KEYS.rows(database) == [("a",)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nobody_misses_the_error_of_a_cancelled_transaction(database: Database, *, fails: bool) -> None:
+    """The event loop logs errors that were not retrieved."""
+    loop, started, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    missed: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _loop, context: missed.append(context))
+
+    async def slow(connection: Changes) -> None:
+        await add(connection)
+        loop.call_soon_threadsafe(started.set)
+        go_on.wait()
+        if fails:
+            raise ZeroDivisionError
+
+    task = asyncio.create_task(database.transact(slow))
+    await started.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([task])
+    del task
+    await database.transact(add)  # the thread forgets the job before
+    gc.collect()
+    assert missed == []
 
 
 async def test_both_kinds_of_writers_take_turns(database: Database) -> None:

@@ -6,7 +6,7 @@ tasks of the server leave the event loop only through this module. Cancelling th
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
@@ -43,6 +43,19 @@ async def run_to_completion(work: Callable[..., Result], *arguments: object) -> 
     future = asyncio.ensure_future(in_thread(work, *arguments))
     await wait_until_done(future)
     return future.result()
+
+
+def shield(work: Awaitable[Result]) -> "asyncio.Future[Result]":
+    """Shield `work` from a cancellation of the current task, as asyncio does; its error is dropped if nobody waits for it."""
+    future = asyncio.ensure_future(work)
+    future.add_done_callback(_retrieve)
+    return asyncio.shield(future)
+
+
+def _retrieve(future: "asyncio.Future[Any]") -> None:
+    """Mark the error of a future as retrieved, so that asyncio does not log it."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def wait_until_done(task: "asyncio.Future[Result]") -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.pool import StaticPool
 
 from invokeclone.kit import log
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, create, make_private_folder, restrict
+from invokeclone.kit.process.offload import shield
 from invokeclone.kit.sql import database_file, transactions
 from invokeclone.kit.sql.case_folding import casefold_like, fold
 from invokeclone.kit.sql.database import Database
@@ -230,7 +231,7 @@ class SqliteDatabase(Database):
             abandoned = threading.Event()
             future = self._writer.run(lambda connection: transactions.run(connection, work, abandoned))
             try:
-                return await asyncio.shield(future)
+                return await shield(future)
             except asyncio.CancelledError:
                 abandoned.set()
                 await asyncio.wait([future])  # the next writer starts only after this one has ended
