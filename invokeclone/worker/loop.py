@@ -1,7 +1,7 @@
 """The main loop of a worker: claim an item, run it in the node thread, store the result.
 
 Does not depend on SQL (see `Queue`) or nodes (see `Runner`). Catches all exceptions: an item that causes an internal
-error fails, and the loop continues.
+error fails, and the loop continues. It claims the next item only when the database has the end of the last one.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 
 from invokeclone.kit import log
 from invokeclone.kit.process.periodic import PeriodicTask
+from invokeclone.kit.process.repeated_errors import RepeatedErrors
 from invokeclone.queue.claims import ItemError
 from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.missing import advice
@@ -195,34 +196,35 @@ class Loop:
                 self._heartbeat_sink.heartbeat(None)  # at once: the server kills a worker that does not stop in time
 
     async def _settle(self, item: ClaimedItem, outcome: Outcome) -> None:
-        """Store the item's result, with retries while the database fails, then announce it.
+        """Store the item's result, then announce it.
 
-        If the result cannot be stored at all (invalid text, for example), the item fails instead of staying in
-        progress.
+        If the database refuses the result (invalid text, for example), the item fails with that error. Any other error is
+        tried again, without another claim, until the database has an end of the item or the worker stops: an item in
+        progress would stay so as long as its worker lives.
         """
-        try:
-            is_settled = await self._finish_with_retries(item, outcome)
-        except Exception as error:  # noqa: BLE001  (the item fails with this error)
-            _log.exception("the result of item %s cannot be stored", item.item_id)
-            outcome = Outcome("failed", None, describe(error), broken=True)
-            is_settled = await self._finish_with_retries(item, outcome)
+        failure = f"the result of item {item.item_id} is not stored yet"
+        errors = RepeatedErrors("finish_item", failure=failure, logger=_log, expected=TRANSIENT_ERRORS)
+        tries, is_refused = 0, False
+        while True:
+            try:
+                is_settled = await self._queue.finish(item, outcome)
+                break
+            except Exception as error:  # noqa: BLE001  (tried again)
+                if not (is_refused or isinstance(error, TRANSIENT_ERRORS)):
+                    _log.exception("the result of item %s is refused: the item fails", item.item_id)
+                    outcome, is_refused = Outcome("failed", None, describe(error), broken=True), True
+                    continue
+                errors.report(error)
+            if self._stopping.is_set() and tries >= len(RETRY_S):
+                _log.error("the result of item %s is not stored: the worker stops", item.item_id)
+                return
+            await self._pause(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+        errors.note_success()
         if is_settled and outcome.announce:
             outcome.announce()
         if outcome.broken:
             await self._pause(PAUSE_AFTER_ERROR_S)
-
-    async def _finish_with_retries(self, item: ClaimedItem, outcome: Outcome) -> bool:
-        tries = 0
-        while True:
-            try:
-                return await self._queue.finish(item, outcome)
-            except TRANSIENT_ERRORS as error:
-                if self._stopping.is_set() and tries >= len(RETRY_S):
-                    raise
-                wait = RETRY_S[min(tries, len(RETRY_S) - 1)]
-                tries += 1
-                _log.warning("the result of item %s is not stored yet, retrying in %s s: %s", item.item_id, wait, error)
-                await self._pause(wait)
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not past a stop."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,13 +19,15 @@ DONE = Outcome("completed", "{}")
 
 
 class FakeQueue:
-    """Items to claim, and what was finished; `refuse` counts how often writing fails before it works."""
+    """Items to claim, and what was finished; `refuse` counts how often writing fails before it works, `errors` how."""
 
     def __init__(self) -> None:
         self.pending: list[ClaimedItem] = []
         self.finished: list[tuple[int, str, ItemError | None]] = []
         self.claims = 0
         self.refuse = 0
+        self.errors: Iterator[Exception] = iter(())
+        self.attempts: list[tuple[int, str, ItemError | None]] = []
         self.break_claims = 0
         self.ours = True
         self.still_wanted = True
@@ -39,6 +41,10 @@ class FakeQueue:
         return self.pending.pop(0) if self.pending else None
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:
+        self.attempts.append((item.item_id, outcome.status, outcome.error))
+        self.changed.set()
+        if error := next(self.errors, None):
+            raise error
         if self.refuse:
             self.refuse -= 1
             raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database is locked"))
@@ -52,8 +58,14 @@ class FakeQueue:
         return self.still_wanted
 
     async def until(self, count: int) -> None:
+        await self._until(lambda: len(self.finished) >= count)
+
+    async def until_attempts(self, count: int) -> None:
+        await self._until(lambda: len(self.attempts) >= count)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while len(self.finished) < count:
+            while not condition():
                 self.changed.clear()
                 await self.changed.wait()
 
@@ -96,6 +108,7 @@ class Bench:
         self.queue, self.runner, self.pulse = FakeQueue(), FakeRunner(), FakePulse()
         self.loop = Loop(self.queue, self.runner, self.pulse)
         self._make = make
+        self.running: asyncio.Task[None] | None = None
 
     def add(self, item_id: int, does: Callable[[threading.Event], Outcome] | None = None) -> None:
         self.queue.pending.append(self._make.item({"a": {"type": "toy_number"}}, item_id=item_id))
@@ -114,11 +127,11 @@ async def bench(make: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ben
     monkeypatch.setattr(loop_module, "HEARTBEAT_S", 0.01)
     monkeypatch.setattr(loop_module, "POLL_S", 3600)
     loop_bench = Bench(make)
-    running = asyncio.create_task(loop_bench.loop.run())
+    loop_bench.running = asyncio.create_task(loop_bench.loop.run())
     yield loop_bench
     loop_bench.loop.stop()
     async with asyncio.timeout(10):
-        await running
+        await loop_bench.running
 
 
 async def test_items_run_one_after_another_in_one_thread(bench: Bench) -> None:
@@ -217,6 +230,67 @@ async def test_unwritable_result_fails_the_item(bench: Bench) -> None:
     assert error is not None
     assert error[:2] == ("TypeError", "not a session")
     assert second == (2, "completed", None)
+
+
+def outage() -> Exception:
+    return OperationalError("BEGIN", {}, sqlite3.OperationalError("unable to open database file"))
+
+
+@pytest.mark.parametrize(
+    "make_errors",
+    [
+        lambda: [TypeError("no") for _ in range(6)],
+        lambda: [TypeError("no"), outage(), RuntimeError("still no"), outage()],
+        lambda: [outage(), TypeError("no"), outage(), outage(), outage()],
+    ],
+    ids=["refuses everything", "refuses and is down", "is down and refuses"],
+)
+async def test_no_item_is_claimed_before_the_end_of_the_last_one_is_stored(
+    bench: Bench, make_errors: Callable[[], list[Exception]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that lives keeps its items: one whose end it gave up would stay in progress until the worker ends."""
+    errors = make_errors()
+    bench.queue.errors = iter(errors)
+    bench.add(1)
+    bench.add(2)
+    await bench.queue.until(2)
+    (item_id, status, error), second = bench.queue.finished
+    assert (item_id, status, error and error[:2]) == (1, "failed", ("TypeError", "no"))
+    assert second == (2, "completed", None)
+    assert [number for number, _, _ in bench.queue.attempts] == [1] * (len(errors) + 1) + [2]
+    classes = {type(error) for error in errors}
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([text for text in messages if "not stored yet" in text]) <= len(classes), "each kind once"
+
+
+async def test_an_item_that_was_lost_meanwhile_is_dropped(bench: Bench) -> None:
+    """Canceled, deleted or claimed by another worker while the database was down."""
+    announcements: list[int] = []
+    bench.queue.errors = iter([outage(), TypeError("no"), outage()])
+    bench.queue.ours = False
+    outcome = Outcome("failed", "{}", ItemError("E", "m", "t"), lambda: announcements.append(1))
+    bench.add(1, lambda _canceled: outcome)
+    bench.add(2)
+    await bench.queue.until(2)
+    assert announcements == []
+    assert len(bench.queue.attempts) == 5
+
+
+@pytest.mark.parametrize("make_error", [outage, lambda: TypeError("no")], ids=["down", "refuses"])
+async def test_a_database_that_fails_for_good_does_not_keep_a_worker_from_stopping(
+    bench: Bench, make_error: Callable[[], Exception]
+) -> None:
+    bench.queue.errors = iter(make_error, None)
+    bench.add(1)
+    bench.add(2)
+    await bench.queue.until_attempts(5)
+    bench.loop.cancel(1)
+    bench.loop.stop()
+    async with asyncio.timeout(10):
+        assert bench.running
+        await bench.running
+    assert bench.queue.finished == []
+    assert [item.item_id for item in bench.queue.pending] == [2]
 
 
 async def test_a_claim_that_fails_is_tried_again(bench: Bench) -> None:

@@ -28,6 +28,7 @@ from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.periodic import PeriodicTask
+from invokeclone.kit.process.repeated_errors import RepeatedErrors
 from invokeclone.kit.resources import Resources
 
 BATCH_SIZE = 200
@@ -266,7 +267,8 @@ class ImageMoves:
 
     async def _finish(self, error: Exception | None, patient: bool) -> bool:
         """End the operation, as soon as the database can be reached; false if that is left to another server or start."""
-        is_reported = False
+        failure = "cannot end a move of images; the queue is paused until that succeeds"
+        errors = RepeatedErrors("end_move", failure=failure, logger=_log)
         while True:
             try:
                 if error is not None:
@@ -276,13 +278,12 @@ class ImageMoves:
             except _TakenOver as taken_over:
                 self._last_error = str(taken_over)
                 return False
-            except (OSError, SQLAlchemyError):
+            except (OSError, SQLAlchemyError) as problem:
                 if not patient:
                     raise
-                if not is_reported:
-                    _log.exception("cannot end a move of images; the queue is paused until that succeeds")
-                is_reported = True
+                errors.report(problem)
             else:
+                errors.note_success()
                 return True
             if self._stopping.is_set():
                 return False

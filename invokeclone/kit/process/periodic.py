@@ -5,6 +5,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from invokeclone.kit.process.repeated_errors import RepeatedErrors
+
 
 class PeriodicTask:
     """Runs `work` every `interval_s` seconds, or earlier when it is woken, until it is stopped.
@@ -12,8 +14,7 @@ class PeriodicTask:
     The interval begins at the end of a run, so that work that ends when a connection is lost is run again after a delay.
     With the interval None, a run starts only when the task is woken.
 
-    An error of a run is logged and does not end the task: the first of its class since the last run without an error, as the
-    error of a database that is down is the same in each run.
+    An error of a run is logged (`RepeatedErrors`) and does not end the task.
     """
 
     def __init__(
@@ -35,12 +36,9 @@ class PeriodicTask:
         self._name = name
         self._work = work
         self._interval_s = interval_s
-        self._failure = failure
-        self._logger = logger
-        self._expected = expected
+        self._errors = RepeatedErrors(name, failure=failure, logger=logger, expected=expected)
         self._at_once = at_once and interval_s is not None
         self._woken = asyncio.Event()
-        self._reported: set[type[BaseException]] = set()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -60,9 +58,7 @@ class PeriodicTask:
 
     def note_success(self) -> None:
         """Log the next error again: for work that succeeds long before it ends, for example with a connection."""
-        if self._reported:
-            self._logger.info("recovered (%s)", self._failure, extra={"action": self._name})
-        self._reported.clear()
+        self._errors.note_success()
 
     async def _run(self) -> None:
         if not self._at_once:
@@ -72,11 +68,11 @@ class PeriodicTask:
             try:
                 await self._work()
             except Exception as error:  # noqa: BLE001  (logged; the next run tries again)
-                self._report(error)
+                self._errors.report(error)
             except asyncio.CancelledError as error:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
-                self._report(error)  # of something that the run awaits
+                self._errors.report(error)  # of something that the run awaits
             else:
                 self.note_success()
             await self._pause()
@@ -85,13 +81,3 @@ class PeriodicTask:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._interval_s):
                 await self._woken.wait()
-
-    def _report(self, error: BaseException) -> None:
-        if type(error) in self._reported:
-            return
-        self._reported.add(type(error))
-        extra = {"action": self._name}
-        if isinstance(error, self._expected):
-            self._logger.warning("%s: %s", self._failure, error, extra=extra)
-        else:
-            self._logger.error("%s", self._failure, exc_info=error, extra=extra)

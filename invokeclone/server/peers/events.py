@@ -82,10 +82,22 @@ class PeerEvents:
         self._unsent: collections.deque[bytes] = collections.deque()
         self._is_sent = asyncio.Event()
         self._is_sent.set()
-        failure = "cannot exchange events with other servers"
-        self._sending = PeriodicTask("send_events", self._send, CHECK_S, failure=failure, logger=_log)
-        self._receiving = PeriodicTask("receive_events", self._receive, RECONNECT_S, failure=failure, logger=_log)
-        self._is_reachable = True
+        self._sending = PeriodicTask(
+            "send_events",
+            self._send,
+            CHECK_S,
+            failure="Redis (events_url) cannot be used: clients of other servers get no events of this one",
+            logger=_log,
+            expected=self._errors,
+        )
+        self._receiving = PeriodicTask(
+            "receive_events",
+            self._receive,
+            RECONNECT_S,
+            failure="Redis (events_url) cannot be used: clients get events of this server only until it can",
+            logger=_log,
+            expected=self._errors,
+        )
         self.is_subscribed = asyncio.Event()
         """Set while events of other servers arrive."""
 
@@ -117,7 +129,11 @@ class PeerEvents:
         self._sending.wake()
 
     async def _send(self) -> None:
-        """Publish in order, several events at once while the last ones are on their way."""
+        """Publish in order, several events at once while the last ones are on their way.
+
+        Events that cannot be sent are dropped; raises the last error after the others.
+        """
+        failure: BaseException | None = None
         if not self._unsent:
             await self._try_twice(self._publisher.ping)
         while self._unsent:
@@ -125,28 +141,26 @@ class PeerEvents:
             events = b",".join(self._unsent.popleft() for _ in range(count))
             number, sender = next(self._numbers), self._sender_id.encode()
             message = b'{"from":"%s","number":%d,"events":[%s]}' % (sender, number, events)
-            await self._try_twice(functools.partial(self._publisher.publish, self._channel, message))
+            try:
+                await self._try_twice(functools.partial(self._publisher.publish, self._channel, message))
+            except self._errors as error:
+                failure = error
         self._is_sent.set()
+        if failure is not None:
+            raise failure
 
     async def _try_twice(self, request: Callable[[], Awaitable[Any]]) -> None:
         """Send a request, again on a new connection if the present one was lost in the meantime."""
-        for is_last in (False, True):
-            try:
-                await request()
-            except self._errors as error:
-                if is_last:
-                    self._report(error)
-            else:
-                self._is_reachable = self._is_reachable or self.is_subscribed.is_set()
-                return
+        try:
+            await request()
+        except self._errors:
+            await request()
 
     async def _receive(self) -> None:
         pubsub = self._subscriber.pubsub()
         try:
             await pubsub.subscribe(self._channel)
             await self._read(pubsub)
-        except self._errors as error:
-            self._report(error)
         finally:
             self.is_subscribed.clear()
             with contextlib.suppress(*self._errors):
@@ -163,20 +177,10 @@ class PeerEvents:
             if message is None:
                 await pubsub.ping()
             elif message["type"] == "subscribe":
-                self._is_reachable = True
+                self._receiving.note_success()
                 self.is_subscribed.set()
             elif message["type"] == "message":
                 self._deliver(message["data"])
-
-    def _report(self, error: BaseException) -> None:
-        """Log the first of the errors in a row."""
-        if self._is_reachable:
-            _log.error(
-                "Redis (events_url) cannot be used: clients get events of this server only until it can: %s",
-                error,
-                extra={"action": "exchange_events"},
-            )
-        self._is_reachable = False
 
     def _deliver(self, data: bytes) -> None:
         """Pass the events of another server to the listeners of this one."""

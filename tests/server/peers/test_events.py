@@ -116,7 +116,8 @@ async def test_events_go_on_after_redis_was_restarted(
     await until(lambda: first.events.is_subscribed.is_set() and second.events.is_subscribed.is_set())
     first.bus.emit(QueueClearedEvent(queue_id="default"))
     await until(lambda: QueueClearedEvent in second.kinds())
-    assert caplog.text.count("Redis (events_url) cannot be used") == 2, "one line per server"
+    assert caplog.text.count("clients get events of this server only") == 2, "one line per server"
+    assert "clients of other servers get no events of this one" in caplog.text
 
 
 async def test_connections_that_fall_silent_are_replaced(
