@@ -30,6 +30,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.key_locks import key_of
+from invokeclone.kit.sql.outcomes import read_stored
 
 FOLDER = "intents"
 SETTLE_INTERVAL_S = 600.0
@@ -182,7 +183,8 @@ async def _settle(resources: Resources, locations: _Locations, *, is_mine: bool 
     try:
         for kind in _KINDS.values():
             listed = [location for location_kind, location in locations if location_kind is kind]
-            orphans = await _find_orphans(resources, kind, listed)
+            if (orphans := await _find_orphans(resources, kind, listed)) is None:
+                return False
             if is_mine:
                 if await in_thread(files.remove, resources.storage, orphans, kind):
                     return False
@@ -190,7 +192,8 @@ async def _settle(resources: Resources, locations: _Locations, *, is_mine: bool 
             for start in range(0, len(orphans), LOCKED_AT_ONCE):
                 batch = orphans[start : start + LOCKED_AT_ONCE]
                 async with resources.database.lock(lock_key(location.name) for location in batch):
-                    still = await _find_orphans(resources, kind, batch)
+                    if (still := await _find_orphans(resources, kind, batch)) is None:
+                        return False
                     if await in_thread(files.remove, resources.storage, still, kind):
                         return False
     except (OSError, SQLAlchemyError) as error:
@@ -201,14 +204,19 @@ async def _settle(resources: Resources, locations: _Locations, *, is_mine: bool 
 
 async def _find_orphans(
     resources: Resources, kind: MediaKind, locations: Sequence[ImageLocation]
-) -> list[ImageLocation]:
-    """Return the locations that no record has: another record of the name may have its files in another subfolder."""
+) -> list[ImageLocation] | None:
+    """Return the locations that no record has, None if that cannot be read.
+
+    Another record of the name may have its files in another subfolder.
+    """
     if not locations:
         return []
     selection = store.select_named([location.name for location in locations], kind)
-    async with resources.database.read() as connection:
-        recorded = set(await store.list_locations(connection, selection))
-    return [location for location in locations if location not in recorded]
+    recorded = await read_stored(resources.database, lambda connection: store.list_locations(connection, selection))
+    if recorded is None:
+        return None
+    with_record = set(recorded)
+    return [location for location in locations if location not in with_record]
 
 
 def regular_settling(resources: Resources, interval_s: float = SETTLE_INTERVAL_S) -> PeriodicTask:

@@ -15,7 +15,7 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.process.offload import in_thread, off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.outcomes import is_stored
+from invokeclone.kit.sql.outcomes import read_stored
 from invokeclone.kit.storage.addresses import STYLE_PRESETS
 from invokeclone.presets import store, transfer
 from invokeclone.presets.errors import PresetInvalid, PresetNotYours, TooManyPresets
@@ -73,7 +73,7 @@ async def create(resources: Resources, data: str, image: ImageUpload | None, use
             await _check_limit(connection, resources, user, 1)
             return await store.create(connection, form, user.user_id, preset_id=preset_id, image=version)
     except BaseException:
-        if version is not None and await is_stored(resources.database, lambda c: store.exists(c, preset_id)) is False:
+        if version is not None and await read_stored(resources.database, lambda c: store.exists(c, preset_id)) is False:
             with CancelScope(shield=True), contextlib.suppress(OSError):
                 await record_images.remove(resources.storage, STYLE_PRESETS, preset_id)
         raise

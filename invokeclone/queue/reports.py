@@ -1,15 +1,13 @@
 """Emits and logs events of batches and items."""
 
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
-
 from invokeclone.kit import log
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.outcomes import read_stored
 from invokeclone.kit.sql.transactions import Changes, CommitUnknown
 from invokeclone.queue import store
 from invokeclone.queue.rows import Item
@@ -40,9 +38,7 @@ async def change_items(
 
 async def list_stored(resources: Resources, item_ids: Sequence[int]) -> list[Item]:
     """Return those of the items that the database has after a lost answer to a COMMIT; none if it cannot be reached."""
-    with contextlib.suppress(OperationalError):
-        return await store.list_items(resources.database, item_ids)
-    return []
+    return await read_stored(resources.database, lambda connection: store.list_items(connection, item_ids)) or []
 
 
 def report(resources: Resources, events: Iterable[Event]) -> None:

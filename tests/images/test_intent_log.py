@@ -20,8 +20,10 @@ from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.media_kinds import IMAGES, VIDEOS
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.sql.database import open_database
+from invokeclone.kit.sql.transactions import CommitUnknown
 from tests import stored_files
-from tests.faults import Faults, check_images
+from tests.faults import Faults, check_images, image_names
 from tests.rooms import picture
 
 LEFT = ImageLocation("left.png", "2026/01")
@@ -310,7 +312,7 @@ async def test_a_failing_database_does_not_prevent_the_start(
     execute: Any = aiosqlite.Connection._execute
 
     async def fail(self: aiosqlite.Connection, work: object, *arguments: object, **options: object) -> object:
-        if arguments[:1] == ("BEGIN",):
+        if arguments[:1] == ("BEGIN IMMEDIATE",):
             raise sqlite3.OperationalError("disk I/O error")
         return await execute(self, work, *arguments, **options)
 
@@ -318,6 +320,37 @@ async def test_a_failing_database_does_not_prevent_the_start(
     abandon(resources, LEFT)
     await intent_log.settle_all(resources, alone=True)
     assert len(notes(resources)) == 1
+
+
+async def test_files_stay_while_the_database_may_still_commit_their_record(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection was lost during the COMMIT, which the database has not ended yet."""
+    other, inserted, go = open_database(resources.settings), asyncio.Event(), asyncio.Event()
+    committing: list[asyncio.Task[None]] = []
+
+    async def commit(new: Any) -> None:
+        async with other.write() as connection:
+            await store.add(connection, IMAGES, new)
+            inserted.set()
+            await go.wait()
+
+    async def lose(_resources: Resources, new: Any, *_others: Any, **_options: Any) -> None:
+        committing.append(asyncio.create_task(commit(new)))
+        await inserted.wait()
+        raise CommitUnknown(None, OSError("the connection is lost"))
+
+    monkeypatch.setattr(service, "create_record", lose)
+    saving = asyncio.create_task(save(resources))
+    await inserted.wait()
+    await asyncio.wait({saving}, timeout=0.2)  # for files that would be removed too early
+    go.set()
+    with pytest.raises(CommitUnknown):
+        await saving
+    await asyncio.gather(*committing)
+    await other.close()
+    await check_images(resources)
+    assert len(await image_names(resources)) == 1
 
 
 async def test_an_intent_that_its_owner_removes_is_no_problem(

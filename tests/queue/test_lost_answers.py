@@ -65,7 +65,7 @@ def batch(make: Any) -> Batch:
     return Batch.model_validate(make.batch())
 
 
-@pytest.mark.parametrize("lost_reads", [(), ("", "")])  # the question whether it is stored fails, too
+@pytest.mark.parametrize("lost_reads", [(), ("",)])  # the question whether it is stored fails, too
 @pytest.mark.parametrize("status", ["completed", "failed"])
 async def test_a_result_whose_answer_is_lost_is_reported_once(
     server: Resources, batch: Batch, events: Any, cut: Cut, status: Any, lost_reads: tuple[str, ...]

@@ -1,6 +1,7 @@
 """What a transaction that failed has stored: nothing or, if only the answer to its COMMIT was lost, everything."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from anyio import CancelScope
 from sqlalchemy.exc import SQLAlchemyError
@@ -9,18 +10,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from invokeclone.kit import log
 from invokeclone.kit.sql.database import Database
 
+Stored = TypeVar("Stored")
+
 _log = log.get("kit.database")
 
 
-async def is_stored(database: Database, read: Callable[[AsyncConnection], Awaitable[bool]]) -> bool | None:
+async def read_stored(database: Database, read: Callable[[AsyncConnection], Awaitable[Stored]]) -> Stored | None:
     """Return what `read` returns after a transaction that has failed or was canceled; None if that cannot be read.
 
-    Asked before files of a new record are removed. The exclusive transaction waits for the end of the failed one.
+    Read before the files of a record are removed, and before a change is reported whose COMMIT got no answer. The exclusive
+    transaction waits for the end of the failed one, which the database may still be committing: a plain read would not
+    see that.
     """
     with CancelScope(shield=True):
         try:
             async with database.write() as connection:
                 return await read(connection)
         except (OSError, SQLAlchemyError) as error:
-            _log.warning("whether a record was stored cannot be read, so its files stay: %s", error)
+            _log.warning("what a failed transaction has stored cannot be read: %s", error)
     return None

@@ -18,7 +18,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files import copies, paths
 from invokeclone.kit.process.offload import in_thread, run_to_completion
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.outcomes import is_stored
+from invokeclone.kit.sql.outcomes import read_stored
 from invokeclone.kit.sql.transactions import CommitUnknown
 from invokeclone.models.configs.model_config import ModelConfig, new_key
 from invokeclone.models.errors import InstallCancelled, InvalidModel, RefusedModel, UnidentifiedModel
@@ -168,7 +168,7 @@ async def _insert(resources: Resources, config: ModelConfig) -> None:
 
 async def _is_stored(resources: Resources, config: ModelConfig) -> bool | None:
     """Return whether there is a record with this key and path; None if the database cannot be reached."""
-    return await is_stored(resources.database, lambda connection: store.has_path(connection, config.key, config.path))
+    return await read_stored(resources.database, lambda connection: store.has_path(connection, config.key, config.path))
 
 
 async def _discard(models: Path, staged: StagedModel, key: str) -> None:
