@@ -70,21 +70,18 @@ _FORGET_EMPTY = DialectSql(
     """,  # noqa: S608  (only our own names)
 )
 """Deletes counts of 0; in PostgreSQL also replaces the rows of a key by their sum."""
-_SUM_UP_RECENT = DialectSql(
-    sqlite="",
-    postgresql=f"""
-    WITH recent AS (
-        SELECT DISTINCT queue_id, batch_id, coalesce(destination, '') AS destination
-        FROM session_queue WHERE item_id > $1 - {ITEMS_PER_SUM} AND item_id <= $1
-    ), keys AS (
-        SELECT queue_id, 'queue' AS scope, '' AS name FROM recent
-        UNION SELECT queue_id, 'batch', batch_id FROM recent
-        UNION SELECT queue_id, 'destination', destination FROM recent
-    ), {_SUM_UP_KEYS}
-    """,  # noqa: S608  (only our own names)
-)
-"""Replaces the rows of the counts of the newest items up to $1 by their sums: its cost does not depend on the number of
-batches."""
+_SUM_UP_RECENT = f"""
+WITH recent AS (
+    SELECT DISTINCT queue_id, batch_id, coalesce(destination, '') AS destination
+    FROM session_queue WHERE item_id > $1 - {ITEMS_PER_SUM} AND item_id <= $1
+), keys AS (
+    SELECT queue_id, 'queue' AS scope, '' AS name FROM recent
+    UNION SELECT queue_id, 'batch', batch_id FROM recent
+    UNION SELECT queue_id, 'destination', destination FROM recent
+), {_SUM_UP_KEYS}
+"""  # noqa: S608  (only our own names)
+"""SQL of PostgreSQL: replaces the rows of the counts of the newest items up to $1 by their sums, at a cost that does not
+depend on the number of batches."""
 
 
 class CountKey(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, insert, select
 
-from invokeclone.kit.sql.prepared_statements import DialectSql, PreparedStatement, dialect_of, parameter, run, run_many
+from invokeclone.kit.sql.prepared_statements import PreparedStatement, dialect_of, parameter, run, run_many
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts
@@ -100,7 +100,7 @@ def _values(items: Iterable[NewItem]) -> Iterator[str | None]:
 
 
 @cache
-def _insert(count: int) -> DialectSql:
+def _insert(count: int) -> str:
     """Return an INSERT of `count` items: first the parameters that they share, then three values per item.
 
     Plain SQL with many rows: 1000 rows cost a fifth of what they do through SQLAlchemy one by one.
@@ -109,7 +109,7 @@ def _insert(count: int) -> DialectSql:
     first = ", ".join(f"?{number}" for number in range(1, shared + 1))
     numbers = itertools.count(shared + 1)
     rows = (f"({first}, '', ?{next(numbers)}, ?{next(numbers)}, ?{next(numbers)})" for _ in range(count))
-    return DialectSql(sqlite=f"INSERT INTO session_queue ({_COLUMNS}) VALUES {', '.join(rows)}", postgresql="")  # noqa: S608  (only our own names)
+    return f"INSERT INTO session_queue ({_COLUMNS}) VALUES {', '.join(rows)}"  # noqa: S608  (only our own names)
 
 
 _ADD_GRAPH = PreparedStatement(
@@ -137,19 +137,16 @@ async def _add_in_postgres(
 
 
 _COUNTED = bulk_counts.insert_pending("$1", "$2", "$5", "$6", number="CAST($11 AS integer)")
-_INSERT_CHUNK = DialectSql(
-    sqlite="",
-    postgresql=f"""
-    WITH graph AS (
-        INSERT INTO session_graphs (template) SELECT CAST($10 AS text) WHERE $10 IS NOT NULL RETURNING graph_id
-    ), counted AS ({_COUNTED}), added AS (
-        INSERT INTO session_queue ({_COLUMNS})
-        SELECT $1, $2, CAST($3 AS integer), CAST($4 AS text), $5, $6, CAST($7 AS text), CAST($8 AS text), $8,
-            coalesce(CAST($9 AS bigint), (SELECT graph_id FROM graph)), '', item.*
-        FROM unnest(CAST($12 AS text[]), CAST($13 AS text[]), CAST($14 AS text[])) AS item
-        RETURNING item_id, graph_id
-    )
-    SELECT max(item_id), max(graph_id) FROM added
-    """,  # noqa: S608  (only our own names)
+_INSERT_CHUNK = f"""
+WITH graph AS (
+    INSERT INTO session_graphs (template) SELECT CAST($10 AS text) WHERE $10 IS NOT NULL RETURNING graph_id
+), counted AS ({_COUNTED}), added AS (
+    INSERT INTO session_queue ({_COLUMNS})
+    SELECT $1, $2, CAST($3 AS integer), CAST($4 AS text), $5, $6, CAST($7 AS text), CAST($8 AS text), $8,
+        coalesce(CAST($9 AS bigint), (SELECT graph_id FROM graph)), '', item.*
+    FROM unnest(CAST($12 AS text[]), CAST($13 AS text[]), CAST($14 AS text[])) AS item
+    RETURNING item_id, graph_id
 )
-"""Inserts items of the graph with the id $9 or, if it is null, of a new graph."""
+SELECT max(item_id), max(graph_id) FROM added
+"""  # noqa: S608  (only our own names)
+"""SQL of PostgreSQL: inserts items of the graph with the id $9 or, if it is null, of a new graph."""

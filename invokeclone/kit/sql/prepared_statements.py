@@ -80,7 +80,7 @@ def dialect_of(source: Source) -> Dialect:
 
 @dataclass(frozen=True, slots=True)
 class DialectSql:
-    """SQL text of each dialect, in its driver's paramstyle."""
+    """SQL text of each dialect, in its driver's paramstyle; a statement for only one of them is a plain text."""
 
     sqlite: str
     postgresql: str
@@ -148,23 +148,28 @@ def _with_types(sql: str) -> str:
     return _PARAMETER.sub(add_type, sql)
 
 
-async def run(changes: Changes, sql: DialectSql, values: Values) -> Rows:
+async def run(changes: Changes, sql: DialectSql | str, values: Values) -> Rows:
     """Run SQL text and return its rows. Raises OperationalError in every case."""
-    return await _run(changes, getattr(sql, dialect_of(changes)), values)
+    return await _run(changes, _text(sql, dialect_of(changes)), values)
 
 
-async def run_many(changes: Changes, sql: DialectSql, rows: Iterable[Sequence[Any]]) -> None:
+async def run_many(changes: Changes, sql: DialectSql | str, rows: Iterable[Sequence[Any]]) -> None:
     """Run SQL text for each of `rows`; on PostgreSQL once, with an array for each column."""
+    text = _text(sql, dialect_of(changes))
     if dialect_of(changes) == "postgresql":
         columns = list(zip(*rows, strict=True))
         if columns:
-            await _run(changes, sql.postgresql, columns)
+            await _run(changes, text, columns)
     elif isinstance(changes, Transaction):
-        changes.many(sql.sqlite, rows)
+        changes.many(text, rows)
     else:
         assert isinstance(changes, AsyncConnection)
-        async with (await _driver(changes)).executemany(sql.sqlite, rows):
+        async with (await _driver(changes)).executemany(text, rows):
             pass
+
+
+def _text(sql: DialectSql | str, dialect: Dialect) -> str:
+    return sql if isinstance(sql, str) else str(getattr(sql, dialect))
 
 
 async def _run(changes: Changes, sql: str, values: Any) -> Rows:
