@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -147,6 +148,25 @@ async def test_errors_of_prepared_statements_in_a_transaction_are_those_of_singl
         for source in (connection, database):
             with pytest.raises(OperationalError, match="no such table"):
                 await missing.rows(source)
+
+
+async def test_a_file_that_cannot_be_opened_is_an_error_until_it_can(tmp_path: Path) -> None:
+    """Such as with too many open files: a thread that ended then would leave its callers waiting."""
+    file = tmp_path / "missing" / "file.db"
+    database = SqliteDatabase(file)
+    keys = PreparedStatement(select(app_state.c.key))
+
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            with pytest.raises(OperationalError, match="unable to open"):
+                await keys.rows(database)
+            with pytest.raises(OperationalError, match="unable to open"):
+                await database.transact(keys.rows)
+        file.parent.mkdir()
+        with contextlib.closing(sqlite3.connect(file)) as other:
+            other.execute("CREATE TABLE app_state (key, value)")
+        assert await keys.rows(database) == await database.transact(keys.rows) == []
+    await database.close()
 
 
 async def test_close_stops_the_readers(settings: Settings, laid_out: None) -> None:

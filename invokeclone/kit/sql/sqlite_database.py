@@ -70,10 +70,11 @@ class _ConnectionThread:
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        """Start the thread; it opens the file at `path` before its first job."""
+        """Start the thread; its first job opens the file at `path`, or the next one if that fails."""
         self._path = path
+        self._connection: sqlite3.Connection | None = None
         self.busy = 0
-        self._jobs: queue.SimpleQueue[Callable[[sqlite3.Connection], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name=f"database-{name}", daemon=True)
         self._thread.start()
 
@@ -97,11 +98,11 @@ class _ConnectionThread:
             else:
                 future.set_result(result)  # type: ignore[arg-type]  # not None without an error
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job() -> None:
             result: Result | None = None
             error: BaseException | None = None
             try:
-                result = work(connection)
+                result = work(self._open())
             except BaseException as problem:  # noqa: BLE001  (passed on through the future)
                 error = problem
             with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -115,11 +116,26 @@ class _ConnectionThread:
         self._jobs.put(None)
         self._thread.join()
 
+    def _open(self) -> sqlite3.Connection:
+        """Return the thread's connection. Raises OperationalError."""
+        if self._connection is None:
+            try:
+                connection = sqlite3.connect(self._path)
+                try:
+                    _on_connect(connection, None)
+                except BaseException:
+                    connection.close()
+                    raise
+            except sqlite3.OperationalError as error:
+                raise OperationalError("connect", None, error) from error
+            self._connection = connection
+        return self._connection
+
     def _serve(self) -> None:
-        with contextlib.closing(sqlite3.connect(self._path)) as connection:
-            _on_connect(connection, None)
-            while (job := self._jobs.get()) is not None:
-                job(connection)
+        while (job := self._jobs.get()) is not None:
+            job()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class SqliteDatabase(Database):
