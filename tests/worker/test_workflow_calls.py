@@ -251,6 +251,24 @@ async def test_failed_run_fails_its_caller(queue: Queue, call: Call, events) -> 
     assert events.names()[-2:] == ["queue_item_status_changed", "invocation_error"]
 
 
+@pytest.mark.parametrize("sent", [offering, failing])
+async def test_a_caller_whose_session_cannot_be_read_any_more_fails(
+    queue: Queue, call: Call, sent: Callable[[], dict[str, Any]]
+) -> None:
+    """As after a node pack was removed; it must not keep the items of this and other calls from ending."""
+    caller = await call(await queue.save(sent()))
+    await queue.turn()
+    registry.restrict(deny_nodes=["workflow_return_get"])
+    try:
+        await queue.turn()
+    finally:
+        registry.restrict()
+    assert await queue.statuses() == ["failed", "completed" if sent is offering else "failed"]
+    row = await queue.row(caller)
+    assert row["error_message"].startswith("the item cannot be continued after its call")
+    assert "workflow_return_get" in row["error_message"]
+
+
 async def test_failed_run_cancels_the_other_runs(queue: Queue, call: Call) -> None:
     nodes = [node("b", "integer_batch", integers=[1, 20, 3]), node("t", "toy_bounded", value=...), *RETURNING[1:]]
     edges = [edge("b.value", "t.value"), edge("t.value", "v.value"), RETURNS[1]]

@@ -14,6 +14,7 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.session.call_frames import WorkflowCallExecution
 from invokeclone.graph.session.execution import GraphExecutionState
+from invokeclone.kit import log
 from invokeclone.kit.errors import TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
@@ -35,6 +36,7 @@ from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
 from invokeclone.tables import session_queue
 
+_log = log.get("queue")
 RETURN = "workflow_return"
 RETURNED = "workflow_return_output"
 
@@ -154,7 +156,7 @@ async def settle(connection: Changes) -> list[Event]:
             canceled = await store.set_status(connection, item_id, "canceled")
             events += [await status_event(connection, canceled)] if canceled else []
         for item_id, session in await _list_waiting(connection):
-            events += await _advance(connection, item_id, session)
+            events += await _advance_or_fail(connection, item_id, session)
         if len(events) == event_count:
             return events
 
@@ -233,6 +235,20 @@ _CALLED = PreparedStatement(
     .where(columns.parent_item_id == parameter("item_id"), columns.workflow_call_id == parameter("call_id"))
     .order_by(columns.item_id)
 )
+
+
+async def _advance_or_fail(connection: Changes, item_id: int, session: str) -> list[Event]:
+    """Advance a waiting item; one whose session cannot be read fails, as otherwise no item of a call could end.
+
+    A node pack may have been removed meanwhile, for example.
+    """
+    try:
+        return await _advance(connection, item_id, session)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        _log.exception("item %s cannot be continued", item_id, extra={"action": "settle_calls", "item_id": item_id})
+        message = f"the item cannot be continued after its call: {error}"
+        item = await store.set_status(connection, item_id, "failed", (type(error).__name__, message, message))
+        return [await status_event(connection, item)] if item else []
 
 
 async def _advance(connection: Changes, item_id: int, session: str) -> list[Event]:
