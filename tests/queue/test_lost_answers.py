@@ -8,13 +8,16 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import OperationalError
 
+from invokeclone.graph.session.call_frames import WorkflowCallExecution
+from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.transactions import CommitUnknown
 from invokeclone.kit.times import now
-from invokeclone.queue import claims, counts, leases, service
+from invokeclone.queue import claims, counts, leases, service, store
 from invokeclone.queue.batches import Batch
+from invokeclone.queue.calls import chain
 from invokeclone.tables import session_queue
 from tests.postgres import PostgresServer
 
@@ -145,6 +148,31 @@ async def test_a_batch_whose_answer_is_lost_is_enqueued_once(
     assert (result.enqueued, len(result.item_ids)) == (1, 1)
     assert names(events) == [("batch_enqueued", None)]
     assert (await counts.of_queue(server.database, "default")).queue.pending == 1
+
+
+async def test_a_call_whose_answer_is_lost_is_begun_once(
+    server: Resources, batch: Batch, events: Any, cut: Cut
+) -> None:
+    await service.enqueue(server, "default", batch)
+    item = await claims.claim(server, "cpu")
+    assert item
+    state = GraphExecutionState.model_validate_json(item.session)
+    state.waiting_workflow_call_execution = WorkflowCallExecution(
+        parent_session_id=state.id,
+        prepared_call_node_id="copy",
+        source_call_node_id="call",
+        workflow_id="w",
+        depth=1,
+        status="waiting_for_child",
+        expected_child_count=1,
+    )
+    record = await store.get(server.database, "default", item.item_id)
+    events.sent.clear()
+    cut("COMMIT")
+    await chain.suspend(server, record, item.fence, state, [chain.CalledSession("s2", "{}")], "{}")
+    items = await store.list_items(server.database, [1, 2, 3])
+    assert [(called.item_id, called.status) for called in items] == [(1, "waiting"), (2, "pending")]
+    assert names(events) == [("queue_item_status_changed", "waiting"), ("batch_enqueued", None)]
 
 
 async def test_a_client_learns_that_its_batch_may_be_stored(server: Resources, batch: Batch, cut: Cut) -> None:

@@ -19,7 +19,7 @@ from invokeclone.kit.errors import TooMany
 from invokeclone.kit.events import Event
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, parameter
-from invokeclone.kit.sql.transactions import Changes
+from invokeclone.kit.sql.transactions import Changes, CommitUnknown
 from invokeclone.kit.times import now
 from invokeclone.queue import bulk_counts, capacity, counts, store
 from invokeclone.queue.bulk import NOT_JOINED
@@ -30,7 +30,7 @@ from invokeclone.queue.events import (
     InvocationErrorEvent,
     QueueItemStatusChangedEvent,
 )
-from invokeclone.queue.reports import report
+from invokeclone.queue.reports import list_stored, report
 from invokeclone.queue.rows import RECORD, Item, columns, has_status, to_item
 from invokeclone.queue.schemas import ACTIVE
 from invokeclone.queue.sessions import STORED, assemble_session
@@ -70,7 +70,8 @@ async def suspend(
 ) -> None:
     """Set `item`, held by the claim with `fence`, to waiting for the call in `state`, and enqueue the called sessions.
 
-    Raises CallFailed if they exceed the queue's capacity or the user's quota, CanceledException if the item is no longer running.
+    Raises CallFailed if they exceed the queue's capacity or the user's quota, CanceledException if the item is no longer
+    running, CommitUnknown if it cannot be read whether they are enqueued.
     """
     execution = state.waiting_workflow_call_execution
     assert execution is not None
@@ -88,7 +89,12 @@ async def suspend(
         await store.save_session(connection, item.item_id, state.rest_json())
         return await status_event(connection, waiting)
 
-    event = await resources.database.transact(wait)
+    try:
+        event = await resources.database.transact(wait)
+    except CommitUnknown as unknown:
+        event = unknown.result
+        if not await list_stored(resources, execution.child_item_ids[:1]):
+            raise
     enqueued = BatchEnqueuedEvent(
         queue_id=item.queue_id,
         batch_id=item.batch_id,
