@@ -569,7 +569,8 @@ server that claims it postpones `due_at` to the end of its lease and increments 
 
 Index("ix_webhook_deliveries_webhook", webhook_deliveries.c.webhook_id, webhook_deliveries.c.created_at)
 Index(
-    "ix_webhook_deliveries_due",
+    "ix_webhook_deliveries_pending",
+    webhook_deliveries.c.webhook_id,
     webhook_deliveries.c.due_at,
     sqlite_where=webhook_deliveries.c.due_at.is_not(None),
     postgresql_where=webhook_deliveries.c.due_at.is_not(None),

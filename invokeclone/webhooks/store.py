@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import CTE, delete, func, insert, literal_column, or_, select, update
 
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
@@ -173,23 +173,46 @@ _OF_HOOK_NEWEST = PreparedStatement(
     .order_by(_deliveries.created_at.desc(), _deliveries.delivery_id)
     .limit(LISTED_DELIVERIES)
 )
-_DUE = PreparedStatement(
-    select(
-        *(_deliveries[name] for name in ("delivery_id", "due_at", "webhook_id")), _hooks.user_id, _hooks.failing_since
+
+
+def _pending_webhooks() -> CTE:
+    """Select each webhook with unfinished deliveries once, with one index lookup per webhook, and a null at the end."""
+    first, further = webhook_deliveries.alias("first").c, webhook_deliveries.alias("further").c
+    lowest = select(first.webhook_id).where(first.due_at.is_not(None))
+    lowest = lowest.order_by(first.webhook_id, first.due_at).limit(
+        1
+    )  # only the index of unfinished ones has this order
+    pending = select(lowest.scalar_subquery().label("webhook_id")).cte("pending", recursive=True)
+    following = select(further.webhook_id).where(further.due_at.is_not(None), further.webhook_id > pending.c.webhook_id)
+    following = following.order_by(further.webhook_id, further.due_at).limit(1).correlate(pending)
+    return pending.union_all(select(following.scalar_subquery()).where(pending.c.webhook_id.is_not(None)))
+
+
+def _first_due() -> PreparedStatement:
+    """Select the delivery of each webhook that is due longest: its cost does not grow with the number of deliveries."""
+    pending, queued = _pending_webhooks(), webhook_deliveries.alias("queued").c
+    is_due = queued.due_at.is_not(None), queued.due_at <= parameter("at")
+    of_webhook = select(queued.delivery_id).where(queued.webhook_id == _hooks.webhook_id, *is_due)
+    first = of_webhook.order_by(queued.due_at).limit(1).correlate(webhooks).scalar_subquery()
+    columns = (_deliveries[name] for name in ("delivery_id", "due_at", "webhook_id"))
+    return PreparedStatement(
+        select(*columns, _hooks.user_id, _hooks.failing_since)
+        .select_from(pending)
+        .join(webhooks, _hooks.webhook_id == pending.c.webhook_id)
+        .join(users, users.c.user_id == _hooks.user_id)
+        .join(webhook_deliveries, _deliveries.delivery_id == first)
+        .where(
+            _hooks.webhook_id.not_in(members("busy_webhooks")),
+            _hooks.user_id.not_in(members("busy_users")),
+            or_(_hooks.failing_since.is_(None), _hooks.failing_since < parameter("failing_before")),
+            users.c.is_active == literal_column("1"),
+        )
+        .order_by(_deliveries.due_at, _deliveries.webhook_id)
+        .limit(parameter("count"))
     )
-    .join(webhooks, _hooks.webhook_id == _deliveries.webhook_id)
-    .join(users, users.c.user_id == _hooks.user_id)
-    .where(
-        _deliveries.due_at.is_not(None),
-        _deliveries.due_at <= parameter("at"),
-        _deliveries.webhook_id.not_in(members("busy_webhooks")),
-        _hooks.user_id.not_in(members("busy_users")),
-        or_(_hooks.failing_since.is_(None), _hooks.failing_since < parameter("failing_before")),
-        users.c.is_active == literal_column("1"),
-    )
-    .order_by(_deliveries.due_at)
-    .limit(parameter("count"))
-)
+
+
+_DUE = _first_due()
 _CLAIM = PreparedStatement(
     update(webhook_deliveries)
     .where(_deliveries.delivery_id == parameter("delivery_id"), _deliveries.due_at == parameter("seen"))
@@ -238,7 +261,7 @@ async def list_due(
     busy_users: Iterable[str] = (),
     failing: bool = True,
 ) -> list[DueDelivery]:
-    """Return deliveries of active users that are due, the longest due first; without those of busy webhooks and users.
+    """Return the first due delivery of each webhook of active users, the longest due first; without busy webhooks and users.
 
     `failing` is whether those of webhooks whose last attempt failed are among them.
     """
