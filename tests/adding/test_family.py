@@ -91,8 +91,8 @@ def enqueue(server: Server, **request: Any) -> int:
 
 def pixels(server: Server, item: dict[str, Any]) -> np.ndarray:
     assert item["status"] == "completed", item["error_traceback"]
-    size = server.picture_of(item)
-    return np.frombuffer(server.pixels_of(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
+    size = server.output_image(item)
+    return np.frombuffer(server.output_pixels(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
 
 
 def decode_image(data: str) -> np.ndarray:

@@ -21,8 +21,8 @@ from invokeclone.images.media_kinds import IMAGES, VIDEOS
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.resources import Resources
 from tests import stored_files
+from tests.applications import sample_image
 from tests.faults import Faults, check_images
-from tests.rooms import picture
 
 LEFT = ImageLocation("left.png", "2026/01")
 DEAD = """
@@ -46,7 +46,7 @@ signal.pause()
 
 async def save(resources: Resources) -> ImageLocation:
     image = await service.save(
-        resources, picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, is_intermediate=False
+        resources, sample_image(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, is_intermediate=False
     )
     return ImageLocation(image.image_name, "")
 

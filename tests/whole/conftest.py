@@ -68,7 +68,7 @@ async def ear(server: Server) -> AsyncIterator[EventListener]:
     await listener.client.disconnect()
 
 
-def picture_from(data_url: str) -> bytes:
+def decode_data_url(data_url: str) -> bytes:
     head, _, data = data_url.partition(",")
     assert head == "data:image/jpeg;base64"
     return base64.b64decode(data)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.server_process import Server
-from tests.whole.conftest import EventListener, picture_from
+from tests.whole.conftest import EventListener, decode_data_url
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.timeout(280)
@@ -23,7 +23,7 @@ async def run(server: Server, ear: EventListener, body: dict) -> dict:
 
 async def test_prompt_generates_an_image_with_all_events_in_order(server: Server, ear: EventListener) -> None:
     item = await run(server, ear, server.batch("a red circle on a blue background", seed=7, steps=4))
-    image = server.picture_of(item)
+    image = server.output_image(item)
     assert (image["width"], image["height"], image["image_origin"], image["is_intermediate"]) == (
         128,
         128,
@@ -57,7 +57,7 @@ async def test_prompt_generates_an_image_with_all_events_in_order(server: Server
     assert [payload["percentage"] for payload in progress] == [0.0, 0.25, 0.5, 0.75, 1.0]
     for payload in progress:
         assert (payload["image"]["width"], payload["image"]["height"]) == (128, 128)
-        with Image.open(io.BytesIO(picture_from(payload["image"]["dataURL"]))) as preview:
+        with Image.open(io.BytesIO(decode_data_url(payload["image"]["dataURL"]))) as preview:
             assert preview.size == (16, 16)
 
 
@@ -78,7 +78,7 @@ async def test_equal_seeds_give_equal_images_and_other_seeds_differ(server: Serv
         body = server.batch("a green star", seed=seed, steps=steps)
         for node in body["batch"]["graph"]["nodes"].values():
             node["use_cache"] = False
-        pictures.append(server.pixels_of(await run(server, ear, body)))
+        pictures.append(server.output_pixels(await run(server, ear, body)))
     assert pictures[0] == pictures[2]
     assert pictures[0] != pictures[1]
 
@@ -89,8 +89,8 @@ async def test_cached_run_repeats_only_the_last_node(server: Server, ear: EventL
     first = await run(server, ear, body)
     ear.heard.clear()
     second = await run(server, ear, body)
-    assert server.picture_of(first)["image_name"] != server.picture_of(second)["image_name"]
-    assert server.pixels_of(first) == server.pixels_of(second)
+    assert server.output_image(first)["image_name"] != server.output_image(second)["image_name"]
+    assert server.output_pixels(first) == server.output_pixels(second)
     progressed = {payload["invocation_source_id"] for name, payload in ear.heard if name == "invocation_progress"}
     assert progressed == {"canvas_output"}
 
@@ -131,7 +131,7 @@ async def test_a_node_that_raises_fails_its_item_and_the_next_runs(server: Serve
 
 async def test_image_to_image_preserves_the_image_according_to_strength(server: Server, ear: EventListener) -> None:
     first = await run(server, ear, server.batch("a red circle on a blue background", seed=21, steps=10))
-    name = server.picture_of(first)["image_name"]
+    name = server.output_image(first)["image_name"]
     body = server.batch("a red circle on a blue background", seed=22, steps=10, denoising_start=0.8)
     graph = body["batch"]["graph"]
     graph["nodes"]["i2l"] = {"type": "i2l", "id": "i2l", "image": {"image_name": name}, "fp32": True}
@@ -142,8 +142,8 @@ async def test_image_to_image_preserves_the_image_according_to_strength(server: 
             "destination": {"node_id": "denoise_latents", "field": "latents"},
         },
     ]
-    changed = server.pixels_of(await run(server, ear, body))
-    original = server.pixels_of(first)
+    changed = server.output_pixels(await run(server, ear, body))
+    original = server.output_pixels(first)
     difference = sum(abs(a - b) for a, b in zip(original, changed, strict=True)) / len(original)
     assert 0 < difference < 20
 

@@ -497,13 +497,13 @@ async def test_board_image_generator_runs_on_behalf_of_the_caller(queue: Queue, 
     from invokeclone.boards import store as boards
     from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
     from invokeclone.images import service as images
-    from tests.rooms import picture
+    from tests.applications import sample_image
 
     async with queue.resources.database.write() as connection:
         board_id = (await boards.create(connection, "b")).board_id
     image = await images.save(
         queue.resources,
-        picture(),
+        sample_image(),
         category=ImageCategory.GENERAL,
         origin=ResourceOrigin.INTERNAL,
         board_id=board_id,

@@ -18,9 +18,9 @@ from invokeclone.images.videos import api, service, upload_form, uploads
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
+from tests.applications import decode_image
 from tests.images.people import asking, multiuser, register
 from tests.images.videos.conftest import ROUTERS, encode_video
-from tests.rooms import decode_image
 
 UPLOAD = "/api/v1/videos/upload"
 ASKED = {"video_category": "general", "is_intermediate": "false"}
