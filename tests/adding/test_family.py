@@ -323,7 +323,7 @@ async def test_previews_and_cancel(server: Server) -> None:
         item_id = enqueue(server, steps=900, width=512, height=512)
 
         def previews() -> list[dict[str, Any]]:
-            return [data["image"] for name, data in client.heard if name == "invocation_progress" and data["image"]]
+            return [data["image"] for name, data in client.events if name == "invocation_progress" and data["image"]]
 
         async with asyncio.timeout(60):
             while len(previews()) < 3:

@@ -162,7 +162,7 @@ async def test_call_runs_to_completion(queue: Queue, call: Call, channel, events
     (record,) = session["workflow_call_history"]
     assert record["status"] == "completed"
     assert list(record["child_outputs"].values()) == [{"n": 7}]
-    assert channel.told()[0] == ("invocation_started", "call")
+    assert channel.node_events()[0] == ("invocation_started", "call")
     statuses = [(event.name, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
     assert [status for _, status in statuses] == [
         "in_progress", "waiting", "in_progress", "completed", "pending", "in_progress", "completed",
