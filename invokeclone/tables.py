@@ -538,11 +538,14 @@ webhooks = Table(
     Column("secret", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("failing_since", Text),
+    Column("failing_periods", Integer, nullable=False, server_default=text("0")),
+    Column("failing_period_at", Text),
     Column("disabled_at", Text),
     Column("disabled_reason", Text),
 )
 """URLs that are notified of events of their owner's items. `events` is a JSON list of names; `failing_since` is the time
-of the first failed attempt after the last successful one."""
+of the first failed attempt after the last successful one, `failing_periods` the number of periods (webhooks/store.py) since
+then in which attempts have failed, and `failing_period_at` the start of the last of them."""
 
 webhook_deliveries = Table(
     "webhook_deliveries",
@@ -557,6 +560,7 @@ webhook_deliveries = Table(
     Column("event", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("failed_attempts", Integer, nullable=False, server_default=text("0")),
     Column("due_at", Text),
     Column("delivered_at", Text),
     Column("failed_at", Text),
@@ -565,11 +569,13 @@ webhook_deliveries = Table(
     Column("body", Text, nullable=False),  # last: columns after a long text are slow to read
 )
 """Events for webhooks, written in the transaction of the event. An unfinished delivery is attempted when it is due; a
-server that claims it postpones `due_at` to the end of its lease and increments `attempts`, the fence of its result."""
+server that claims it postpones `due_at` to the end of its lease and increments `attempts`, the fence of its result. Attempts
+that were interrupted are not among `failed_attempts`."""
 
 Index("ix_webhook_deliveries_webhook", webhook_deliveries.c.webhook_id, webhook_deliveries.c.created_at)
 Index(
-    "ix_webhook_deliveries_due",
+    "ix_webhook_deliveries_pending",
+    webhook_deliveries.c.webhook_id,
     webhook_deliveries.c.due_at,
     sqlite_where=webhook_deliveries.c.due_at.is_not(None),
     postgresql_where=webhook_deliveries.c.due_at.is_not(None),

@@ -125,7 +125,7 @@ class Server:
 
         return dict(self.wait_for(done, f"item {item_id} to finish"))
 
-    def picture_of(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
+    def output_image(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
         session = item["session"]
         # The official UI's node ids have random ends: canvas_output:iOoq4hJ01g.
         prepared_ids = {
@@ -135,14 +135,14 @@ class Server:
         name = session["results"][prepared]["image"]["image_name"]
         return dict(self.client.get(f"/api/v1/images/i/{name}").json())
 
-    def picture_metadata(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
-        name = self.picture_of(item, node)["image_name"]
+    def output_metadata(self, item: dict[str, Any], node: str = "canvas_output") -> dict[str, Any]:
+        name = self.output_image(item, node)["image_name"]
         return dict(self.client.get(f"/api/v1/images/i/{name}/metadata").json())
 
-    def pixels_of(self, item: dict[str, Any]) -> bytes:
+    def output_pixels(self, item: dict[str, Any]) -> bytes:
         from PIL import Image
 
-        png = self.client.get("/" + self.picture_of(item)["image_url"]).content
+        png = self.client.get("/" + self.output_image(item)["image_url"]).content
         with Image.open(io.BytesIO(png)) as image:
             return image.convert("RGB").tobytes()
 

@@ -25,7 +25,7 @@ from invokeclone.webhooks import outbox, signing, store
 from invokeclone.webhooks.errors import TooManyTests
 from invokeclone.webhooks.metrics import ATTEMPTS
 from invokeclone.webhooks.schemas import WebhookTestResult
-from invokeclone.webhooks.store import ClaimedDelivery, DueDelivery
+from invokeclone.webhooks.store import ClaimedDelivery, DueDelivery, Failing
 
 TIMEOUT_S = 15.0
 LEASE_S = 60.0
@@ -33,7 +33,8 @@ MAX_ATTEMPTS = 9
 FIRST_DELAY_S, DELAY_FACTOR, MAX_DELAY_S = 5.0, 4.0, 16 * 3600.0
 """Attempts after 5 s, 20 s, 80 s … 16 h: the last one about a day after the event."""
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
-DISABLE_AFTER_S = 3 * 24 * 3600.0
+DISABLE_AFTER_S, DISABLE_AFTER_PERIODS = 3 * 24 * 3600.0, 6
+"""A webhook is disabled when both are reached: a clock that is set forward, or days without a server, fail no attempts."""
 KEPT_S = 7 * 24 * 3600.0
 """How long finished deliveries are kept."""
 CLEANUP_INTERVAL_S = 3600.0
@@ -232,13 +233,14 @@ class WebhookSender:
             await store.record(connection, delivery, delivered_at=now(), response_status=status)
             await store.note_success(connection, delivery.webhook_id)
             return "delivered"
-        is_last = delivery.attempts >= MAX_ATTEMPTS
-        due_at, failed_at = (None, now()) if is_last else (after(self._delay(delivery.attempts, result)), None)
+        number = delivery.failed_attempts + 1
+        is_last = number >= MAX_ATTEMPTS
+        due_at, failed_at = (None, now()) if is_last else (after(self._delay(number, result)), None)
         await store.record(
-            connection, delivery, due_at=due_at, failed_at=failed_at, response_status=status, error=error
+            connection, delivery, failures=1, due_at=due_at, failed_at=failed_at, response_status=status, error=error
         )
-        failing_since = await store.note_failure(connection, delivery.webhook_id)
-        if reason := _reason_to_disable(status, error, failing_since):
+        failing = await store.note_failure(connection, delivery.webhook_id)
+        if reason := _reason_to_disable(status, error, failing):
             if await store.disable(connection, delivery.webhook_id, reason):
                 _log.warning("the webhook %s is disabled: %s", delivery.webhook_id, reason)
             return "failed"
@@ -251,11 +253,11 @@ class WebhookSender:
         return max(delay * random.uniform(0.9, 1.1), requested)
 
 
-def _reason_to_disable(status: int | None, error: str, failing_since: str | None) -> str | None:
+def _reason_to_disable(status: int | None, error: str, failing: Failing | None) -> str | None:
     if status == GONE:
         return "the URL responded that it is gone (410)"
-    if failing_since is not None and failing_since <= after(-DISABLE_AFTER_S):
-        return f"every attempt since {failing_since} UTC has failed, the last one because {error}"
+    if failing and failing.periods >= DISABLE_AFTER_PERIODS and failing.since <= after(-DISABLE_AFTER_S):
+        return f"every attempt since {failing.since} UTC has failed, the last one because {error}"
     return None
 
 

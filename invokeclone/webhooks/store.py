@@ -5,22 +5,24 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import orjson
-from sqlalchemy import delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import CTE, case, delete, func, insert, literal_column, or_, select, update
 
 from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, json_list, members, parameter
 from invokeclone.kit.sql.transactions import Changes
-from invokeclone.kit.times import now
+from invokeclone.kit.times import after, now
 from invokeclone.tables import users, webhook_deliveries, webhooks
 from invokeclone.webhooks.errors import WebhookNotFound
 from invokeclone.webhooks.schemas import Webhook, WebhookDelivery, WebhookRequest
 
 LISTED_DELIVERIES = 100
+FAILING_PERIOD_S = 12 * 3600.0
 _ALWAYS, _NEVER = "9999", ""
 """Times after and before all others."""
 
 _hooks, _deliveries = webhooks.c, webhook_deliveries.c
 _HOOK = tuple(_hooks[name] for name in Webhook.model_fields)
 _DELIVERY = tuple(_deliveries[name] for name in WebhookDelivery.model_fields)
+_WORKING: dict[str, Any] = {"failing_since": None, "failing_periods": literal_column("0"), "failing_period_at": None}
 _IS_HOOK = _hooks.webhook_id == parameter("webhook_id")
 _OF_HOOK = _deliveries.webhook_id == parameter("webhook_id")
 
@@ -40,9 +42,7 @@ _OF_USER = PreparedStatement(
 _ONE = PreparedStatement(select(*_HOOK).where(_IS_HOOK))
 _SECRET = PreparedStatement(select(_hooks.secret).where(_IS_HOOK))
 _DELETE = PreparedStatement(delete(webhooks).where(_IS_HOOK))
-_ENABLE = PreparedStatement(
-    update(webhooks).where(_IS_HOOK).values(failing_since=None, disabled_at=None, disabled_reason=None)
-)
+_ENABLE = PreparedStatement(update(webhooks).where(_IS_HOOK).values(**_WORKING, disabled_at=None, disabled_reason=None))
 
 
 async def add(connection: Changes, user_id: str, request: WebhookRequest, secret: str) -> str:
@@ -121,14 +121,35 @@ async def disable(connection: Changes, webhook_id: str, reason: str) -> bool:
 
 
 _NOTE_SUCCESS = PreparedStatement(
-    update(webhooks).where(_IS_HOOK, _hooks.failing_since.is_not(None)).values(failing_since=None)
+    update(webhooks).where(_IS_HOOK, _hooks.failing_since.is_not(None)).values(**_WORKING)
 )
+_IS_PERIOD_OVER = or_(_hooks.failing_period_at.is_(None), _hooks.failing_period_at <= parameter("period_before"))
+_IS_AHEAD = _hooks.failing_period_at > parameter("at")
+"""The period began when the clock was ahead."""
 _NOTE_FAILURE = PreparedStatement(
     update(webhooks)
     .where(_IS_HOOK)
-    .values(failing_since=func.coalesce(_hooks.failing_since, parameter("at")))
-    .returning(_hooks.failing_since)
+    .values(
+        failing_since=case(
+            (_hooks.failing_since <= parameter("at"), _hooks.failing_since),
+            else_=parameter("at"),
+        ),
+        failing_periods=_hooks.failing_periods
+        + case((_IS_PERIOD_OVER, literal_column("1")), else_=literal_column("0")),
+        failing_period_at=case((or_(_IS_PERIOD_OVER, _IS_AHEAD), parameter("at")), else_=_hooks.failing_period_at),
+    )
+    .returning(_hooks.failing_since, _hooks.failing_periods)
 )
+
+
+class Failing(NamedTuple):
+    """Since when all attempts at a webhook have failed, and in how many periods of `FAILING_PERIOD_S`.
+
+    The number grows only with attempts: it stays low when the clock is set forward, or the server was off for days.
+    """
+
+    since: str
+    periods: int
 
 
 async def note_success(connection: Changes, webhook_id: str) -> None:
@@ -136,10 +157,11 @@ async def note_success(connection: Changes, webhook_id: str) -> None:
     await _NOTE_SUCCESS.rows(connection, webhook_id=webhook_id)
 
 
-async def note_failure(connection: Changes, webhook_id: str) -> str | None:
-    """Record that a webhook does not work; return since when, None if it is deleted."""
-    row = await _NOTE_FAILURE.first(connection, webhook_id=webhook_id, at=now())
-    return row[0] if row else None
+async def note_failure(connection: Changes, webhook_id: str) -> Failing | None:
+    """Record that a webhook does not work; return None if it is deleted."""
+    times = {"at": now(), "period_before": after(-FAILING_PERIOD_S)}
+    row = await _NOTE_FAILURE.first(connection, webhook_id=webhook_id, **times)
+    return Failing(*row) if row else None
 
 
 # Deliveries
@@ -162,6 +184,7 @@ class ClaimedDelivery(NamedTuple):
     webhook_id: str
     event: str
     attempts: int
+    failed_attempts: int
     body: str
     url: str
     secret: str
@@ -173,32 +196,54 @@ _OF_HOOK_NEWEST = PreparedStatement(
     .order_by(_deliveries.created_at.desc(), _deliveries.delivery_id)
     .limit(LISTED_DELIVERIES)
 )
-_DUE = PreparedStatement(
-    select(
-        *(_deliveries[name] for name in ("delivery_id", "due_at", "webhook_id")), _hooks.user_id, _hooks.failing_since
+
+
+def _pending_webhooks() -> CTE:
+    """Select each webhook with unfinished deliveries once, with one index lookup per webhook, and a null at the end."""
+    first, further = webhook_deliveries.alias("first").c, webhook_deliveries.alias("further").c
+    lowest = select(first.webhook_id).where(first.due_at.is_not(None))
+    lowest = lowest.order_by(first.webhook_id, first.due_at).limit(
+        1
+    )  # only the index of unfinished ones has this order
+    pending = select(lowest.scalar_subquery().label("webhook_id")).cte("pending", recursive=True)
+    following = select(further.webhook_id).where(further.due_at.is_not(None), further.webhook_id > pending.c.webhook_id)
+    following = following.order_by(further.webhook_id, further.due_at).limit(1).correlate(pending)
+    return pending.union_all(select(following.scalar_subquery()).where(pending.c.webhook_id.is_not(None)))
+
+
+def _first_due() -> PreparedStatement:
+    """Select the delivery of each webhook that is due longest: its cost does not grow with the number of deliveries."""
+    pending, queued = _pending_webhooks(), webhook_deliveries.alias("queued").c
+    is_due = queued.due_at.is_not(None), queued.due_at <= parameter("at")
+    of_webhook = select(queued.delivery_id).where(queued.webhook_id == _hooks.webhook_id, *is_due)
+    first = of_webhook.order_by(queued.due_at).limit(1).correlate(webhooks).scalar_subquery()
+    columns = (_deliveries[name] for name in ("delivery_id", "due_at", "webhook_id"))
+    return PreparedStatement(
+        select(*columns, _hooks.user_id, _hooks.failing_since)
+        .select_from(pending)
+        .join(webhooks, _hooks.webhook_id == pending.c.webhook_id)
+        .join(users, users.c.user_id == _hooks.user_id)
+        .join(webhook_deliveries, _deliveries.delivery_id == first)
+        .where(
+            _hooks.webhook_id.not_in(members("busy_webhooks")),
+            _hooks.user_id.not_in(members("busy_users")),
+            or_(_hooks.failing_since.is_(None), _hooks.failing_since < parameter("failing_before")),
+            users.c.is_active == literal_column("1"),
+        )
+        .order_by(_deliveries.due_at, _deliveries.webhook_id)
+        .limit(parameter("count"))
     )
-    .join(webhooks, _hooks.webhook_id == _deliveries.webhook_id)
-    .join(users, users.c.user_id == _hooks.user_id)
-    .where(
-        _deliveries.due_at.is_not(None),
-        _deliveries.due_at <= parameter("at"),
-        _deliveries.webhook_id.not_in(members("busy_webhooks")),
-        _hooks.user_id.not_in(members("busy_users")),
-        or_(_hooks.failing_since.is_(None), _hooks.failing_since < parameter("failing_before")),
-        users.c.is_active == literal_column("1"),
-    )
-    .order_by(_deliveries.due_at)
-    .limit(parameter("count"))
-)
+
+
+_DUE = _first_due()
 _CLAIM = PreparedStatement(
     update(webhook_deliveries)
     .where(_deliveries.delivery_id == parameter("delivery_id"), _deliveries.due_at == parameter("seen"))
     .values(due_at=parameter("lease"), attempts=_deliveries.attempts + 1)
-    .returning(
-        _deliveries.delivery_id, _deliveries.webhook_id, _deliveries.event, _deliveries.attempts, _deliveries.body
-    )
+    .returning(*(_deliveries[name] for name in ClaimedDelivery._fields if name in _deliveries))
 )
 _TARGET = PreparedStatement(select(_hooks.url, _hooks.secret).where(_IS_HOOK))
+_RESULT = ("due_at", "delivered_at", "failed_at", "response_status", "error")
 _RECORD = PreparedStatement(
     update(webhook_deliveries)
     .where(
@@ -206,9 +251,8 @@ _RECORD = PreparedStatement(
         _deliveries.attempts == parameter("attempt"),
         _deliveries.due_at.is_not(None),
     )
-    .values(
-        {name: parameter(f"to_{name}") for name in ("due_at", "delivered_at", "failed_at", "response_status", "error")}
-    )
+    .values({name: parameter(f"to_{name}") for name in _RESULT})
+    .values(failed_attempts=_deliveries.failed_attempts + parameter("failures"))
     .returning(_deliveries.delivery_id)
 )
 _PENDING = PreparedStatement(
@@ -238,7 +282,7 @@ async def list_due(
     busy_users: Iterable[str] = (),
     failing: bool = True,
 ) -> list[DueDelivery]:
-    """Return deliveries of active users that are due, the longest due first; without those of busy webhooks and users.
+    """Return the first due delivery of each webhook of active users, the longest due first; without busy webhooks and users.
 
     `failing` is whether those of webhooks whose last attempt failed are among them.
     """
@@ -261,16 +305,20 @@ async def record(
     connection: Changes,
     delivery: ClaimedDelivery,
     *,
+    failures: int = 0,
     due_at: str | None = None,
     delivered_at: str | None = None,
     failed_at: str | None = None,
     response_status: int | None = None,
     error: str | None = None,
 ) -> bool:
-    """Record the result of an attempt, unless its lease is over and another one was made; return whether it was."""
+    """Record the result of an attempt, unless its lease is over and another one was made; return whether it was.
+
+    `failures` is 1 for a failed attempt, and 0 for one that succeeded or was interrupted.
+    """
     values = {"due_at": due_at, "delivered_at": delivered_at, "failed_at": failed_at}
     values |= {"response_status": response_status, "error": error}  # type: ignore[dict-item]
-    parameters = {f"to_{name}": value for name, value in values.items()}
+    parameters: dict[str, Any] = {f"to_{name}": value for name, value in values.items()} | {"failures": failures}
     row = await _RECORD.first(connection, delivery_id=delivery.delivery_id, attempt=delivery.attempts, **parameters)
     return row is not None
 

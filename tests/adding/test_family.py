@@ -91,8 +91,8 @@ def enqueue(server: Server, **request: Any) -> int:
 
 def pixels(server: Server, item: dict[str, Any]) -> np.ndarray:
     assert item["status"] == "completed", item["error_traceback"]
-    size = server.picture_of(item)
-    return np.frombuffer(server.pixels_of(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
+    size = server.output_image(item)
+    return np.frombuffer(server.output_pixels(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
 
 
 def decode_image(data: str) -> np.ndarray:
@@ -323,7 +323,7 @@ async def test_previews_and_cancel(server: Server) -> None:
         item_id = enqueue(server, steps=900, width=512, height=512)
 
         def previews() -> list[dict[str, Any]]:
-            return [data["image"] for name, data in client.heard if name == "invocation_progress" and data["image"]]
+            return [data["image"] for name, data in client.events if name == "invocation_progress" and data["image"]]
 
         async with asyncio.timeout(60):
             while len(previews()) < 3:

@@ -12,7 +12,7 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service
 from invokeclone.images.api import router as images_router
 from invokeclone.kit.resources import Resources
-from tests.rooms import picture, serving
+from tests.applications import sample_image, serving
 
 Make = Callable[..., Awaitable[Any]]
 
@@ -43,7 +43,7 @@ def image(resources: Resources) -> Make:
     async def make(board_id: str | None = None, category: str = "general", **options: Any) -> str:
         saved_image = await service.save(
             resources,
-            picture(),
+            sample_image(),
             category=ImageCategory(category),
             origin=ResourceOrigin.INTERNAL,
             board_id=board_id,

@@ -9,9 +9,9 @@ from invokeclone.boards.api import router as boards_router
 from invokeclone.boards.virtual_api import router as virtual_router
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import images, videos
+from tests.applications import serving
 from tests.images.gallery.conftest import row
 from tests.images.people import asking, multiuser, register
-from tests.rooms import serving
 
 BY_DATE = "/api/v1/virtual_boards/by_date"
 ONE, TWO, THREE = (f"2026-01-0{day}" for day in (1, 2, 3))

@@ -17,7 +17,7 @@ from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.storage.addresses import local_storage
-from tests.rooms import picture
+from tests.applications import sample_image
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_files_without_a_record_are_found_and_deleted(
         database = open_database(settings)
         image = await service.save(
             Resources(settings, database, Bus()),
-            picture(),
+            sample_image(),
             category=ImageCategory.GENERAL,
             origin=ResourceOrigin.INTERNAL,
         )

@@ -79,7 +79,7 @@ class Bench:
             while not condition():
                 await asyncio.sleep(0.005)
 
-    async def said(self, number: int, state: str) -> None:
+    async def wait_for_line(self, number: int, state: str) -> None:
         await self.until(lambda: any(line.startswith(f"worker {number}") and state in line for line in self.lines))
 
     async def stopped(self, drain_s: float = 0.0) -> None:
@@ -103,8 +103,8 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
 
 async def test_auto_starts_a_worker_per_gpu_and_reports_each_state_once(bench: Bench) -> None:
     bench.start()
-    await bench.said(2, "joined")
-    await bench.said(1, "joined")
+    await bench.wait_for_line(2, "joined")
+    await bench.wait_for_line(1, "joined")
     first, second = bench.engine.handles
     assert first.calls == second.calls == [("start", "t")]
     await bench.stopped()
@@ -120,17 +120,17 @@ async def test_auto_starts_a_worker_per_gpu_and_reports_each_state_once(bench: B
 )
 async def test_the_number_of_workers(bench: Bench, options: dict[str, Any], number: int) -> None:
     bench.start(**options)
-    await bench.said(number, "joined")
+    await bench.wait_for_line(number, "joined")
     await bench.stopped()
     assert len(bench.engine.handles) == number
 
 
 async def test_a_restarted_worker_is_started_again(bench: Bench) -> None:
     bench.start(workers=1)
-    await bench.said(1, "joined")
+    await bench.wait_for_line(1, "joined")
     (handle,) = bench.engine.handles
     handle.failure = Unreachable("its node has ended")
-    await bench.said(1, "is restarted: its node has ended")
+    await bench.wait_for_line(1, "is restarted: its node has ended")
     handle.now, handle.failure = "new", None
     await bench.until(lambda: handle.calls.count(("start", "t")) == 2)
     assert bench.engine.handles == [handle]
@@ -139,24 +139,24 @@ async def test_a_restarted_worker_is_started_again(bench: Bench) -> None:
 @pytest.mark.parametrize("cause", ["gone", "failed"])
 async def test_a_worker_that_cannot_go_on_is_replaced(bench: Bench, cause: str) -> None:
     bench.start(workers=1)
-    await bench.said(1, "joined")
+    await bench.wait_for_line(1, "joined")
     (handle,) = bench.engine.handles
     if cause == "gone":
         handle.failure = Unreachable("killed", permanent=True)
     else:
         handle.now = "failed: no space"
-    await bench.said(2, "joined")
+    await bench.wait_for_line(2, "joined")
     assert handle.calls[-1] == ("end", None)
 
 
 async def test_auto_follows_the_nodes(bench: Bench) -> None:
     bench.start()
-    await bench.said(2, "joined")
+    await bench.wait_for_line(2, "joined")
     bench.engine.found = [*ONE, Node("10.0.0.2", cpus=1, gpus=1)]
-    await bench.said(3, "joined")
+    await bench.wait_for_line(3, "joined")
     bench.engine.handles[2].failure = Unreachable("its node has ended")
     bench.engine.found = ONE
-    await bench.said(3, "removed")
+    await bench.wait_for_line(3, "removed")
     assert bench.engine.handles[2].calls[-1] == ("end", None)
     await bench.stopped()
     assert len(bench.engine.handles) == 3
@@ -170,15 +170,15 @@ async def test_a_cluster_without_room_is_reported_once(bench: Bench, on_gpus: bo
     bench.start(on_gpus=on_gpus, cpus=8)
     await bench.until(lambda: bench.lines)
     bench.engine.found = [Node("10.0.0.1", cpus=8, gpus=1)]
-    await bench.said(1, "joined")
+    await bench.wait_for_line(1, "joined")
     await bench.stopped()
-    assert [said for said in bench.lines if said.startswith(line)] == bench.lines[:1]
+    assert [other for other in bench.lines if other.startswith(line)] == bench.lines[:1]
 
 
 async def test_a_refused_worker_ends_the_command_and_stops_the_others(bench: Bench) -> None:
     bench.start()
-    await bench.said(1, "joined")
-    await bench.said(2, "joined")
+    await bench.wait_for_line(1, "joined")
+    await bench.wait_for_line(2, "joined")
     bench.engine.handles[1].now = "refused: the worker token is revoked"
     assert bench.running is not None
     with pytest.raises(WorkerRefused, match=r"worker 2 \(box-ray-.*-2\) is refused: the worker token is revoked"):
@@ -188,7 +188,7 @@ async def test_a_refused_worker_ends_the_command_and_stops_the_others(bench: Ben
 
 async def test_a_second_stop_interrupts_the_running_items(bench: Bench) -> None:
     bench.start(workers=1)
-    await bench.said(1, "joined")
+    await bench.wait_for_line(1, "joined")
     (handle,) = bench.engine.handles
     handle.stubborn = True
     assert bench.crew is not None
@@ -201,7 +201,7 @@ async def test_a_second_stop_interrupts_the_running_items(bench: Bench) -> None:
 async def test_workers_without_a_place_are_ended_at_once(bench: Bench) -> None:
     bench.engine.has_room = False
     bench.start(workers=1)
-    await bench.said(1, "waits for a GPU")
+    await bench.wait_for_line(1, "waits for a GPU")
     await bench.stopped(60)
     assert bench.engine.handles[0].calls == [("end", None)]
 
@@ -255,5 +255,5 @@ async def test_a_worker_that_cannot_be_created_is_created_later(bench: Bench, mo
     bench.start(workers=1)
     await bench.until(lambda: "the cluster does not answer: no route to host" in bench.lines)
     monkeypatch.setattr(bench.engine, "create", create)
-    await bench.said(1, "joined")
+    await bench.wait_for_line(1, "joined")
     await bench.stopped()

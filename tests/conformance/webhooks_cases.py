@@ -88,7 +88,7 @@ async def deliveries(run: Calls) -> None:
     first = await run(store.claim, "d1", DUE, FAR)
     await run(store.claim, "d1", DUE, FAR)
     await run(store.count_pending)
-    await run(store.record, first, due_at=LATER, error="e", response_status=500)
+    await run(store.record, first, failures=1, due_at=LATER, error="e", response_status=500)
     second = await run(store.claim, "d1", LATER, FAR)
     await run(store.record, first, delivered_at=AT, response_status=200)
     await run(store.record, second, delivered_at=AT, response_status=200)

@@ -54,8 +54,8 @@ def test_examples_of_a_page_run(name: str, server: Server, tmp_path: Path) -> No
 
 def test_readme_example_makes_an_image(server: Server, tmp_path: Path) -> None:
     script = ROOT / "scripts" / "curl-example.sh"
-    said = run(["bash", str(script), "a red circle", "circle.png"], "", server, tmp_path)
-    assert said == "circle.png\n"
+    output = run(["bash", str(script), "a red circle", "circle.png"], "", server, tmp_path)
+    assert output == "circle.png\n"
     assert (tmp_path / "circle.png").read_bytes().startswith(b"\x89PNG")
 
 

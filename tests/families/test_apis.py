@@ -62,8 +62,8 @@ def enqueue(server: Server, model: str, **request: Any) -> int:
 def generate(server: Server, model: str, **request: Any) -> np.ndarray:
     item = server.finished(enqueue(server, model, **request))
     assert item["status"] == "completed", item["error_traceback"]
-    size = server.picture_of(item)
-    return np.frombuffer(server.pixels_of(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
+    size = server.output_image(item)
+    return np.frombuffer(server.output_pixels(item), np.uint8).reshape(size["height"], size["width"], 3).astype(int)
 
 
 def decode_image(data: bytes | str) -> np.ndarray:
@@ -201,7 +201,7 @@ def test_a_second_pass_with_another_family(server: Server) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_metadata_names_the_family(model: str, server: Server) -> None:
     item = server.finished(enqueue(server, model))
-    mode = server.picture_metadata(item)["generation_mode"]
+    mode = server.output_metadata(item)["generation_mode"]
     assert mode == f"{model.removeprefix('tiny ').replace('-', '_')}_txt2img"
 
 

@@ -509,10 +509,10 @@ def test_capabilities_are_those_of_the_record(server: Server) -> None:
 
 
 def test_metadata_has_both_guidances(server: Server) -> None:
-    metadata = server.picture_metadata(server.finished(enqueue(server, FLUX)))
+    metadata = server.output_metadata(server.finished(enqueue(server, FLUX)))
     assert metadata["guidance"] == SCALE
     assert "cfg_scale" not in metadata
-    metadata = server.picture_metadata(server.finished(enqueue(server, FLUX, true_cfg_scale=2.0)))
+    metadata = server.output_metadata(server.finished(enqueue(server, FLUX, true_cfg_scale=2.0)))
     assert (metadata["guidance"], metadata["cfg_scale"]) == (SCALE, 2.0)
 
 

@@ -9,7 +9,7 @@ import pytest
 from invokeclone.boards.api import router as boards_router
 from invokeclone.images.api import router as images_router
 from invokeclone.kit.resources import Resources
-from tests.rooms import encode_image, picture, serving
+from tests.applications import encode_image, sample_image, serving
 
 Upload = Callable[..., Awaitable[Any]]
 
@@ -35,7 +35,7 @@ def upload(client: httpx.AsyncClient) -> Upload:
         answer = await client.post(
             "/api/v1/images/upload",
             params={"image_category": "general", "is_intermediate": "false", **query},
-            files={"file": ("x.png", encode_image(picture()) if data is None else data, content_type)},
+            files={"file": ("x.png", encode_image(sample_image()) if data is None else data, content_type)},
             data=form or {},
         )
         assert answer.status_code == status, answer.text

@@ -9,8 +9,8 @@ import pytest
 from invokeclone.boards.api import router as boards_router
 from invokeclone.images.api import router as images_router
 from invokeclone.kit.resources import Resources
+from tests.applications import encode_image, sample_image
 from tests.images.people import asking, multiuser, register
-from tests.rooms import encode_image, picture
 
 IMAGES = "/api/v1/images"
 BOARDS = "/api/v1/boards"
@@ -45,7 +45,7 @@ def image(people: Clients) -> Make:
         if board_id is not None:
             sent["board_id"] = board_id
         answer = await people[who].post(
-            f"{IMAGES}/upload", params=sent, files={"file": ("x.png", encode_image(picture()), "image/png")}
+            f"{IMAGES}/upload", params=sent, files={"file": ("x.png", encode_image(sample_image()), "image/png")}
         )
         assert answer.status_code == status, answer.text
         return answer.json().get("image_name", "")

@@ -21,8 +21,8 @@ from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.resources import Resources
 from invokeclone.users.current import SYSTEM
 from tests import stored_files
+from tests.applications import serving
 from tests.images.people import asking, multiuser, register
-from tests.rooms import serving
 
 ROUTE = "/api/v1/images/download"
 
@@ -291,9 +291,9 @@ async def test_only_readable_images_and_own_zips_are_served(resources: Resources
 
 
 def _png() -> bytes:
-    from tests.rooms import encode_image, picture
+    from tests.applications import encode_image, sample_image
 
-    return encode_image(picture())
+    return encode_image(sample_image())
 
 
 async def test_a_board_zip_lists_missing_files(client, upload, zips, events, resources) -> None:

@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from invokeclone.kit.resources import Resources
+from tests.applications import encode_image, sample_image
 from tests.faults import Faults, check_images
-from tests.rooms import encode_image, picture
 
 
 @pytest.mark.sqlite("makes operations of SQLite's driver fail")
@@ -19,7 +19,7 @@ async def test_each_operation_of_an_upload_may_fail(
         answer = await client.post(
             "/api/v1/images/upload",
             params={"image_category": "general", "is_intermediate": "false", "board_id": board},
-            files={"file": ("x.png", encode_image(picture()), "image/png")},
+            files={"file": ("x.png", encode_image(sample_image()), "image/png")},
         )
         assert answer.status_code == 201 or len(answer.json()["detail"]) > 20
         return answer.status_code

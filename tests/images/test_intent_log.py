@@ -23,8 +23,8 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.sql.transactions import CommitUnknown
 from tests import stored_files
+from tests.applications import sample_image
 from tests.faults import Faults, check_images, image_names
-from tests.rooms import picture
 
 LEFT = ImageLocation("left.png", "2026/01")
 DEAD = """
@@ -48,7 +48,7 @@ signal.pause()
 
 async def save(resources: Resources) -> ImageLocation:
     image = await service.save(
-        resources, picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, is_intermediate=False
+        resources, sample_image(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, is_intermediate=False
     )
     return ImageLocation(image.image_name, "")
 

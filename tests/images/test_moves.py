@@ -33,8 +33,8 @@ from invokeclone.queue import service as queue_service
 from invokeclone.server.http import bodies, errors, guards
 from invokeclone.tables import app_state, images, session_queue
 from tests import stored_files
+from tests.applications import decode_image, sample_image
 from tests.images.people import ANN, asking, multiuser, register
-from tests.rooms import decode_image, picture
 
 ROUTE = "/api/v1/image_moves"
 STRATEGIES = ["flat", "date", "type", "hash"]
@@ -51,7 +51,7 @@ async def make(resources: Resources, count: int = 3) -> list[str]:
     saved = [
         await service.save(
             resources,
-            picture(),
+            sample_image(),
             category=kinds[number % 2],
             origin=ResourceOrigin.INTERNAL,
             is_intermediate=number % 3 == 2,

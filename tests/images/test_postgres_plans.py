@@ -1,7 +1,7 @@
 """Lists and searches of a large gallery use indexes in PostgreSQL: by its own plans, without forbidding it anything."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,32 +13,12 @@ from invokeclone.images.gallery import store as gallery
 from invokeclone.images.lists import search
 from invokeclone.images.schemas import ImageFilter
 from invokeclone.kit.paging import SQLiteDirection
-from invokeclone.kit.sql.postgres_database import PostgresDatabase
-from invokeclone.kit.sql.transactions import Rows
 from tests.postgres import PostgresServer
+from tests.postgres_plans import Explaining, steps
 
 MANY = 20_000
 FEW = 1000
 """Rows that may be sorted: a page, or the candidates of a search."""
-
-
-class Explaining(PostgresDatabase):
-    """A database that collects the plans of single reads."""
-
-    plans: list[Any]
-
-    async def fetch(self, sql: str, values: Any) -> Rows:
-        """Run one SELECT."""
-        ((plan,),) = await super().fetch(f"EXPLAIN (FORMAT JSON) {sql}", values)
-        self.plans.append(json.loads(plan)[0]["Plan"])
-        return await super().fetch(sql, values)
-
-
-def steps(plan: Any) -> Iterator[Any]:
-    """Yield all steps of a plan."""
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from steps(part)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +45,6 @@ def large(postgres: PostgresServer) -> str:
 @pytest.fixture
 async def explaining(large: str) -> AsyncIterator[Explaining]:
     database = Explaining(large)
-    database.plans = []
     yield database
     await database.close()
 

@@ -10,7 +10,7 @@ from invokeclone.images import files
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.images.schemas import ImageLocation
 from tests import stored_files
-from tests.rooms import decode_image, encode_image, picture
+from tests.applications import decode_image, encode_image, sample_image
 
 IMAGES = "/api/v1/images"
 
@@ -110,7 +110,7 @@ class TestMedia:
         ("mode", "kept"), [("RGB", "RGB"), ("RGBA", "RGBA"), ("L", "RGB"), ("P", "RGB"), ("LA", "RGBA")]
     )
     async def test_thumbnail(self, upload, client, mode: str, kept: str) -> None:
-        sent = picture("RGB", (700, 300)).convert(mode)
+        sent = sample_image("RGB", (700, 300)).convert(mode)
         if kept == "RGBA":
             sent.putalpha(99)
         image = await upload(encode_image(sent))

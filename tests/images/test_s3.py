@@ -29,10 +29,10 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.presets.api import router as presets_router
 from invokeclone.users.current import SYSTEM
+from tests.applications import decode_image, encode_image, sample_image, serving
 from tests.faults import image_names
 from tests.images.people import asking, multiuser, register
 from tests.images.videos.conftest import encode_video
-from tests.rooms import decode_image, encode_image, picture, serving
 from tests.s3_server import S3Service
 
 PREFIX = "some/root/"
@@ -77,7 +77,7 @@ def keys_of(name: str, subfolder: str = "") -> set[str]:
 
 async def save(resources: Resources, **texts: str) -> str:
     image = await service.save(
-        resources, picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **texts
+        resources, sample_image(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **texts
     )
     return image.image_name
 
@@ -90,7 +90,7 @@ async def test_an_image_from_upload_to_deletion(client: httpx.AsyncClient, uploa
     assert [item["image_name"] for item in listed["items"]] == [name]
     full = await client.get(url)
     assert (full.status_code, full.headers["content-type"]) == (200, "image/png")
-    assert decode_image(full.content).tobytes() == picture().tobytes()
+    assert decode_image(full.content).tobytes() == sample_image().tobytes()
     head = await client.head(url)
     assert (head.status_code, head.headers["content-length"], head.content) == (200, str(len(full.content)), b"")
     same = await client.get(url, headers={"If-None-Match": full.headers["etag"]})
@@ -209,7 +209,7 @@ async def test_a_video_and_its_ranges(client: httpx.AsyncClient, resources: Reso
 
 async def test_the_image_of_a_preset(client: httpx.AsyncClient, stored) -> None:
     data = {"data": '{"name": "p", "positive_prompt": "", "negative_prompt": "", "type": "user"}'}
-    image = {"image": ("a.png", encode_image(picture()), "image/png")}
+    image = {"image": ("a.png", encode_image(sample_image()), "image/png")}
     preset = (await client.post("/api/v1/style_presets/", data=data, files=image)).json()
     assert stored() == {f"style_presets/{preset['id']}.webp"}
     shown = await client.get(f"/{preset['image']}")
@@ -250,7 +250,7 @@ async def test_urls_are_presigned_only_for_those_who_may_see_the_image(
         answer = await clients["ann"].post(
             "/api/v1/images/upload",
             params={"image_category": "general", "is_intermediate": "false"},
-            files={"file": ("x.png", encode_image(picture()), "image/png")},
+            files={"file": ("x.png", encode_image(sample_image()), "image/png")},
         )
         url = f"/{answer.json()['image_url']}"
         own, foreign = await clients["ann"].get(url), await clients["bob"].get(url)
@@ -307,7 +307,7 @@ async def test_each_request_of_uploads_and_deletions_may_fail(
         answer = await client.post(
             "/api/v1/images/upload",
             params={"image_category": "general", "is_intermediate": "false"},
-            files={"file": ("x.png", encode_image(picture()), "image/png")},
+            files={"file": ("x.png", encode_image(sample_image()), "image/png")},
         )
         statuses.add(answer.status_code)
         assert answer.status_code == 201 or "cannot reach its storage" in answer.json()["detail"]

@@ -20,12 +20,12 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import images
-from tests.rooms import decode_image, picture
+from tests.applications import decode_image, sample_image
 
 
 async def save_image(resources: Resources, image: Image.Image | None = None, **options):
     return await service.save(
-        resources, image or picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **options
+        resources, image or sample_image(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL, **options
     )
 
 
@@ -43,7 +43,7 @@ async def test_save_stores_node_fields_and_texts(resources: Resources) -> None:
     assert (image.session_id, image.node_id, image.is_intermediate, image.has_workflow) == ("s", "n", True, True)
     assert image.image_origin == "internal"
     stored = decode_image((await service.file(resources, image.image_name)).read())
-    assert stored.tobytes() == picture().tobytes()
+    assert stored.tobytes() == sample_image().tobytes()
     assert stored.info == {png.METADATA: '{"a": "é"}', png.WORKFLOW: "{}", png.GRAPH: '{"é": "日"}'}
     texts = await service.texts(resources, image.image_name)
     assert (texts.workflow, texts.graph) == ("{}", '{"é": "日"}')
@@ -60,7 +60,7 @@ async def test_saving_to_a_missing_board_saves_without_board(resources: Resource
 )
 @pytest.mark.parametrize("level", [1, 6])
 def test_every_image_mode_round_trips(mode: str, level: int) -> None:
-    image = picture("L").convert(mode) if mode != "PA" else picture("P").convert("PA")
+    image = sample_image("L").convert(mode) if mode != "PA" else sample_image("P").convert("PA")
     decoded = decode_image(png.encode(image, level, {png.METADATA: "{}"}))
     assert decoded.size == image.size
     assert decoded.info[png.METADATA] == "{}"

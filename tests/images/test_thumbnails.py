@@ -18,8 +18,8 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.storage.s3 import S3Storage
+from tests.applications import decode_image, encode_image, sample_image, serving
 from tests.images.videos.conftest import encode_video
-from tests.rooms import decode_image, encode_image, picture, serving
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def kind(request: pytest.FixtureRequest) -> MediaKind:
 @pytest.fixture
 async def location(client: httpx.AsyncClient, resources: Resources, kind: MediaKind) -> ImageLocation:
     """Upload an image or a video, whose thumbnail is lost."""
-    content = ("x.png", encode_image(picture())) if kind is IMAGES else ("x.mp4", encode_video(), "video/mp4")
+    content = ("x.png", encode_image(sample_image())) if kind is IMAGES else ("x.mp4", encode_video(), "video/mp4")
     answer = await client.post(
         f"/api/v1/{kind}s/upload",
         params={f"{kind}_category": "general", "is_intermediate": "false"},

@@ -14,7 +14,7 @@ from invokeclone.images.encoding import png
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.files.image_modes import ORIENTATION
 from invokeclone.kit.resources import Resources
-from tests.rooms import decode_image, encode_image, picture
+from tests.applications import decode_image, encode_image, sample_image
 
 WORKFLOW = {
     "name": "w", "author": "", "description": "", "version": "", "contact": "", "tags": "", "notes": "",
@@ -33,7 +33,7 @@ async def test_upload_returns_the_full_image(client: httpx.AsyncClient, resource
     answer = await client.post(
         "/api/v1/images/upload",
         params={"image_category": "user", "is_intermediate": "true", "session_id": "s"},
-        files={"file": ("x.png", encode_image(picture()), "image/png")},
+        files={"file": ("x.png", encode_image(sample_image()), "image/png")},
     )
     image = answer.json()
     name = image["image_name"]
@@ -63,7 +63,7 @@ async def test_upload_returns_the_full_image(client: httpx.AsyncClient, resource
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
 async def test_png_pixels_are_unchanged(upload, client: httpx.AsyncClient, mode: str) -> None:
-    sent = picture(mode)
+    sent = sample_image(mode)
     image = await upload(encode_image(sent))
     stored = decode_image((await client.get(image["image_url"])).content)
     assert stored.mode == mode
@@ -75,7 +75,7 @@ async def test_png_pixels_are_unchanged(upload, client: httpx.AsyncClient, mode:
     [("RGB", "JPEG"), ("RGBA", "WEBP"), ("CMYK", "JPEG"), ("L", "GIF"), ("RGB", "BMP"), ("F", "TIFF")],
 )
 async def test_other_formats_are_converted_to_png(upload, client: httpx.AsyncClient, mode: str, kind: str) -> None:
-    image = await upload(encode_image(picture(mode), kind), content_type=f"image/{kind.lower()}")
+    image = await upload(encode_image(sample_image(mode), kind), content_type=f"image/{kind.lower()}")
     stored = decode_image((await client.get(image["image_url"])).content)
     assert (stored.format, stored.size) == ("PNG", (48, 32))
 
@@ -83,7 +83,7 @@ async def test_other_formats_are_converted_to_png(upload, client: httpx.AsyncCli
 async def test_exif_rotation_is_not_applied(upload) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = await upload(encode_image(picture(), "JPEG", exif=exif), content_type="image/jpeg")
+    image = await upload(encode_image(sample_image(), "JPEG", exif=exif), content_type="image/jpeg")
     assert (image["width"], image["height"]) == (48, 32)
 
 
@@ -118,7 +118,7 @@ async def test_only_metadata_workflow_and_graph_texts_are_kept(upload, client: h
         png.GRAPH: json.dumps(GRAPH),
         "Comment": "where I live",
     }
-    image = await upload(encode_image(picture(), texts=texts, dpi=(72, 72)))
+    image = await upload(encode_image(sample_image(), texts=texts, dpi=(72, 72)))
     stored = decode_image((await client.get(image["image_url"])).content)
     assert image["has_workflow"] is True
     assert set(stored.info) == {png.METADATA, png.WORKFLOW, png.GRAPH}
@@ -131,7 +131,7 @@ async def test_only_metadata_workflow_and_graph_texts_are_kept(upload, client: h
 
 @pytest.mark.parametrize("text", ["[]", "{", "1", '{"a": NaN}', ""])
 async def test_metadata_that_is_no_object_is_dropped(upload, client: httpx.AsyncClient, text: str) -> None:
-    image = await upload(encode_image(picture(), texts={png.METADATA: text}))
+    image = await upload(encode_image(sample_image(), texts={png.METADATA: text}))
     assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() is None
 
 
@@ -146,7 +146,7 @@ async def test_metadata_that_is_no_object_is_dropped(upload, client: httpx.Async
 )
 async def test_malformed_workflow_and_graph_are_dropped(upload, client, workflow: object, graph: object) -> None:
     image = await upload(
-        encode_image(picture(), texts={png.WORKFLOW: json.dumps(workflow), png.GRAPH: json.dumps(graph)})
+        encode_image(sample_image(), texts={png.WORKFLOW: json.dumps(workflow), png.GRAPH: json.dumps(graph)})
     )
     answer = await client.get(f"/api/v1/images/i/{image['image_name']}/workflow")
     assert answer.json() == {"workflow": None, "graph": None}
@@ -154,7 +154,7 @@ async def test_malformed_workflow_and_graph_are_dropped(upload, client, workflow
 
 
 async def test_form_metadata_takes_precedence(upload, client: httpx.AsyncClient) -> None:
-    data = encode_image(picture(), texts={png.METADATA: '{"a": 1}'})
+    data = encode_image(sample_image(), texts={png.METADATA: '{"a": 1}'})
     image = await upload(data, form={"metadata": '{"b": 2}'})
     assert (await client.get(f"/api/v1/images/i/{image['image_name']}/metadata")).json() == {"b": 2}
     dropped = await upload(data, form={"metadata": "no json"})
@@ -162,18 +162,18 @@ async def test_form_metadata_takes_precedence(upload, client: httpx.AsyncClient)
 
 
 async def test_a_graph_alone_counts_as_a_workflow(upload) -> None:
-    assert (await upload(encode_image(picture(), texts={png.GRAPH: json.dumps(GRAPH)})))["has_workflow"] is True
+    assert (await upload(encode_image(sample_image(), texts={png.GRAPH: json.dumps(GRAPH)})))["has_workflow"] is True
 
 
 @pytest.mark.parametrize(
     ("data", "content_type"),
     [
-        (encode_image(picture()), "application/octet-stream"),
-        (encode_image(picture()), "text/plain"),
+        (encode_image(sample_image()), "application/octet-stream"),
+        (encode_image(sample_image()), "text/plain"),
         (b"", "image/png"),
         (b"not a picture", "image/png"),
-        (encode_image(picture())[:-60], "image/png"),
-        (encode_image(picture(), "JPEG")[:400], "image/jpeg"),
+        (encode_image(sample_image())[:-60], "image/png"),
+        (encode_image(sample_image(), "JPEG")[:400], "image/jpeg"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/png"),
     ],
 )
@@ -280,7 +280,7 @@ async def test_presigned_uploads_are_not_implemented(client: httpx.AsyncClient) 
 async def test_target_pixels_and_sides_have_limits(client: httpx.AsyncClient, resources: Resources, size: str) -> None:
     answer = await client.post(
         "/api/v1/images/upload", params={"image_category": "user", "is_intermediate": "true"},
-        files={"file": ("x.png", encode_image(picture()), "image/png")}, data={"resize_to": size},
+        files={"file": ("x.png", encode_image(sample_image()), "image/png")}, data={"resize_to": size},
     )  # fmt: skip
     assert 400 <= answer.status_code < 500
     assert "settings limits." in answer.text
@@ -292,6 +292,6 @@ async def test_pixels_and_sides_of_an_image_have_limits(client: httpx.AsyncClien
     for size, status in (((40, 40), 415), ((101, 1), 415), ((30, 30), 201)):
         answer = await client.post(
             "/api/v1/images/upload", params={"image_category": "user", "is_intermediate": "true"},
-            files={"file": ("x.png", encode_image(picture(size=size)), "image/png")},
+            files={"file": ("x.png", encode_image(sample_image(size=size)), "image/png")},
         )  # fmt: skip
         assert answer.status_code == status or (status == 415 and answer.status_code in (413, 415)), answer.text

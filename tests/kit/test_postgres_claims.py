@@ -26,9 +26,9 @@ from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
 from invokeclone.server.http import bodies, errors, storage_errors
 from invokeclone.tables import app_state, queue_counts, session_queue
+from tests.applications import RunningWorkers
 from tests.conformance.cases import Silent
 from tests.postgres import PostgresServer
-from tests.rooms import RunningWorkers
 
 CLAIMERS = 16
 ITEMS = 300

@@ -76,7 +76,7 @@ def test_changed_settings_without_an_effect_get_one_line_each(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("port: many\n", "port: Input should be a valid integer"),
         ("precision: float8\n", "precision: Input should be 'auto', 'float16', 'bfloat16' or 'float32'"),
@@ -91,12 +91,12 @@ def test_changed_settings_without_an_effect_get_one_line_each(tmp_path: Path) ->
         ("port: [\n", "cannot be read"),
     ],
 )
-def test_a_wrong_value_gets_one_clear_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_value_gets_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
     write(tmp_path, text)
     with pytest.raises(SettingsError) as caught:
         load_settings(tmp_path, {})
     assert len(caught.value.lines) == 1
-    assert said in caught.value.lines[0]
+    assert message in caught.value.lines[0]
     assert "invokeai.yaml" in caught.value.lines[0]
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from invokeclone.models.records import relationships, store
+from tests.applications import encode_image
 from tests.models.conftest import Make
-from tests.rooms import encode_image
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ class Run:
         self.item = item
         self.graph = graph
         self.nodes = {node["type"]: node for node in graph["nodes"].values()}
-        self.image = ui.server.picture_of(item, output)
-        self.metadata = ui.server.picture_metadata(item, output)
+        self.image = ui.server.output_image(item, output)
+        self.metadata = ui.server.output_metadata(item, output)
 
 
 async def choose_model(ui: UI, name: str) -> None:

@@ -110,4 +110,4 @@ async def test_hidiffusion(library: files.Library, ui: UI) -> None:
     run = await invoke(ui, "a red fox")
     assert run.nodes["denoise_latents"]["hidiffusion"]
     assert run.metadata["seed"] == plain.metadata["seed"] == 7
-    assert ui.server.pixels_of(run.item) != ui.server.pixels_of(plain.item)
+    assert ui.server.output_pixels(run.item) != ui.server.output_pixels(plain.item)

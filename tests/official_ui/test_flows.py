@@ -32,12 +32,12 @@ async def test_a_prompt_becomes_an_image_whose_settings_are_recalled(ui: UI) -> 
     while len(seen) < 2 and (not seen or seen[-1] != ("blue", "red", "circle")):
         item = ui.server.finished(await ui.invoke(prompt, model_settings=False))
         assert item["status"] == "completed"
-        name = ui.server.picture_of(item)["image_name"]
+        name = ui.server.output_image(item)["image_name"]
         seen.append(describe(ui.server.client.get(f"/api/v1/images/i/{name}/full").content))
     assert seen[-1] == ("blue", "red", "circle"), seen
     await expect(ui.page.locator('img[src*="/full"]').first).to_be_visible()
 
-    seed = ui.server.picture_metadata(item)["seed"]
+    seed = ui.server.output_metadata(item)["seed"]
     await ui.picture(name).click()
     await ui.page.get_by_label("Info (I)").first.click()
     await expect(ui.text(prompt).last).to_be_visible()
@@ -180,7 +180,7 @@ async def make_and_use_a_style_preset(ui: UI) -> None:
     await form.get_by_role("button", name="Save").click()
     await ui.text("In oil", exact=True).first.click()
     item = ui.server.finished(await ui.invoke("a blue star on a white background"))
-    assert ui.server.picture_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
+    assert ui.server.output_metadata(item)["positive_prompt"] == "a blue star on a white background, in oil"
 
 
 async def look_at_models(ui: UI, path: Path) -> None:
@@ -301,7 +301,7 @@ async def test_image_with_lora_and_refiner_is_recalled_and_reproduced(sdxl_insta
     item_id = await ui.invoke(sdxl.PROMPT)
     await ui.preview(item_id)
     item = sdxl.wait_until_completed(ui, item_id)
-    image, metadata = ui.server.picture_of(item), ui.server.picture_metadata(item)
+    image, metadata = ui.server.output_image(item), ui.server.output_metadata(item)
     assert (image["width"], image["height"]) == (128, 128)
     assert {name: metadata[name] for name in sdxl.SETTINGS} == sdxl.SETTINGS
     assert (metadata["generation_mode"], metadata["model"]["name"]) == ("sdxl_txt2img", sdxl.MODEL)
@@ -323,6 +323,6 @@ async def test_image_with_lora_and_refiner_is_recalled_and_reproduced(sdxl_insta
         await expect(sdxl.number(ui, name)).to_have_value(str(value))
 
     again = await sdxl.invoke_again(ui)
-    assert ui.server.picture_of(again)["image_name"] != image["image_name"]
-    assert ui.server.picture_metadata(again) == metadata
-    assert ui.server.pixels_of(again) == ui.server.pixels_of(item)
+    assert ui.server.output_image(again)["image_name"] != image["image_name"]
+    assert ui.server.output_metadata(again) == metadata
+    assert ui.server.output_pixels(again) == ui.server.output_pixels(item)

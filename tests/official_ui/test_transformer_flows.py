@@ -87,7 +87,7 @@ async def test_flux_with_separate_parts_lora_and_references(library: files.Libra
     await expect(number(ui, "Seed")).to_have_value(str(metadata["seed"]))
     again = await invoke(ui, "a red fox")
     assert again.metadata == metadata
-    assert ui.server.pixels_of(again.item) == ui.server.pixels_of(run.item)
+    assert ui.server.output_pixels(again.item) == ui.server.output_pixels(run.item)
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ async def test_klein_with_a_reference_image_and_z_image_with_a_lora(
     await add_reference_image(ui, tmp_path / "photo.png")
     edited = await invoke(ui, "a red fox")
     assert "flux_kontext" in edited.nodes
-    assert ui.server.pixels_of(edited.item) != ui.server.pixels_of(run.item)
+    assert ui.server.output_pixels(edited.item) != ui.server.output_pixels(run.item)
 
     await choose_model(ui, models.Z_IMAGE)
     await ui.text("Add LoRA").first.click()

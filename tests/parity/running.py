@@ -96,5 +96,5 @@ def result(server: Server, item_id: int) -> np.ndarray | str:
     item = server.finished(item_id)
     if item["status"] != "completed":
         return str(item["error_message"])
-    image = server.picture_of(item, "out")
+    image = server.output_image(item, "out")
     return pixels(Image.open(io.BytesIO(server.client.get("/" + image["image_url"]).content)))

@@ -8,8 +8,8 @@ import pytest
 from invokeclone.kit.resources import Resources
 from invokeclone.presets import prompts, service
 from invokeclone.presets.api import router
+from tests.applications import serving
 from tests.images.people import asking, multiuser
-from tests.rooms import serving
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from invokeclone.kit.sql.transactions import CommitUnknown
 from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
 from invokeclone.users.current import User
+from tests.applications import decode_image, encode_image, sample_image
 from tests.lost_commits import losing_commit
-from tests.rooms import decode_image, encode_image, picture
 
 PRESETS = "/api/v1/style_presets"
-IMAGE = {"image": ("a.png", encode_image(picture(size=(600, 300))), "image/png")}
+IMAGE = {"image": ("a.png", encode_image(sample_image(size=(600, 300))), "image/png")}
 
 
 def form(name: str = "Pa", **fields: object) -> dict[str, str]:
@@ -110,7 +110,7 @@ async def test_preset_image_is_served_replaced_and_removed(client, settings) -> 
 
 @pytest.mark.parametrize(
     ("data", "kind"),
-    [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(picture()), "application/octet-stream")],
+    [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(sample_image()), "application/octet-stream")],
 )
 async def test_invalid_images_are_415_and_change_nothing(client, data: bytes, kind: str) -> None:
     file = {"image": ("a.png", data, kind)}

@@ -16,7 +16,7 @@ from invokeclone.queue.api import router
 from invokeclone.queue.batches import Batch
 from invokeclone.server.http import bodies, errors
 from invokeclone.users.current import User
-from tests.rooms import RunningWorkers
+from tests.applications import RunningWorkers
 
 
 @invocation_output("queue_test_output")

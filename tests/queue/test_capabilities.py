@@ -17,7 +17,7 @@ from invokeclone.queue import generation
 from invokeclone.queue.generation import GenerationRequest, InvalidGeneration
 from invokeclone.queue.generation.api import router
 from invokeclone.queue.generation.capabilities import describe
-from tests.rooms import serving
+from tests.applications import serving
 from tests.shims.test_automatic1111_adapters import library as library
 
 

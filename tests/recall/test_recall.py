@@ -17,8 +17,8 @@ from invokeclone.recall.api import router
 from invokeclone.tables import models, users
 from invokeclone.users import client_state
 from invokeclone.users.current import User, current_user
+from tests.applications import sample_image, serving
 from tests.conftest import RecordedEvents
-from tests.rooms import picture, serving
 
 ADDRESS = "/api/v1/recall/default"
 
@@ -50,7 +50,7 @@ async def client(resources: Resources) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def image(resources: Resources) -> ImageDTO:
     return await images.save(
-        resources, picture(size=(48, 32)), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL
+        resources, sample_image(size=(48, 32)), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL
     )
 
 

@@ -38,18 +38,18 @@ async def serve_sockets(settings: Settings, database: Database | None = None) ->
 
 
 class Client:
-    """A listener that keeps all it hears."""
+    """A client that records events."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
+        self.events: list[tuple[str, Any]] = []
         self.socket = socketio.AsyncClient(reconnection=False)
-        self.socket.on("*", self._hear)
+        self.socket.on("*", self._record)
 
-    async def _hear(self, name: str, data: Any) -> None:
-        self.heard.append((name, data))
+    async def _record(self, name: str, data: Any) -> None:
+        self.events.append((name, data))
 
     def names(self) -> list[str]:
-        return [name for name, _ in self.heard]
+        return [name for name, _ in self.events]
 
 
 @asynccontextmanager

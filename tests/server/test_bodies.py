@@ -16,7 +16,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
 from invokeclone.server.http.bodies import JsonRoute, _filling
-from tests.rooms import serving
+from tests.applications import serving
 
 NODES = {BaseInvocation}
 """Their nulls are for the graph to read: tests/graph/test_validation.py."""

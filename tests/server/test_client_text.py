@@ -20,7 +20,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.presets import api as presets
 from invokeclone.server.app import create_app
 from invokeclone.shims import routers as shims
-from tests.rooms import encode_image, picture, serving
+from tests.applications import encode_image, sample_image, serving
 
 NOT_STORABLE = [
     r'{"a": "\ud800"}', r'{"a": "\u0000"}', '{"a": NaN}', '{"a": 1e999}', f'{{"a": {10**30}}}', '{"a":' * 150 + "1" + "}" * 150,
@@ -37,7 +37,7 @@ CALLS = [
     ("GET", "/api/v1/images/names"), ("POST", "/api/v1/boards/?board_name=x"), ("POST", "/api/v1/style_presets/"),
     ("POST", "/api/v1/videos/upload?video_category=general&is_intermediate=true"), ("POST", "/v1/images/edits"), ("POST", "/upload/image"),
 ]  # fmt: skip
-PNG = encode_image(picture())
+PNG = encode_image(sample_image())
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_file_and_field_names_with_nul_are_refused(client: httpx.AsyncClie
 async def test_texts_in_files_must_be_storable(client: httpx.AsyncClient) -> None:
     for text in NOT_STORABLE:
         data = encode_image(
-            picture(), texts={"invokeai_metadata": text, "invokeai_graph": f'{{"nodes": {{}}, "edges": [{text}]}}'}
+            sample_image(), texts={"invokeai_metadata": text, "invokeai_graph": f'{{"nodes": {{}}, "edges": [{text}]}}'}
         )
         answer = await client.post(
             "/api/v1/images/upload?image_category=user&is_intermediate=false",
@@ -130,7 +130,7 @@ async def test_escaped_surrogates_in_image_settings_are_returned_unchanged(clien
     info = PngInfo()
     info.add_text("parameters", 'x\nSteps: 1, Sampler: Euler, Size: 8x8, Model: "\\ud800"')
     file = io.BytesIO()
-    picture().save(file, "PNG", pnginfo=info)
+    sample_image().save(file, "PNG", pnginfo=info)
     answer = await client.post("/sdapi/v1/png-info", json={"image": base64.b64encode(file.getvalue()).decode()})
     assert answer.status_code == 200, answer.text
     assert answer.json()["parameters"]["Model"] == '"\\ud800"'

@@ -31,11 +31,11 @@ def test_an_older_root_opens_and_its_pending_items_run(server: Server) -> None:
     assert path.is_dir(), "the record has followed the package"
     finished = server.item(1)
     assert finished["status"] == "completed"
-    data = server.client.get("/" + server.picture_of(finished)["image_url"])
+    data = server.client.get("/" + server.output_image(finished)["image_url"])
     assert data.headers["content-type"] == "image/png"
     for item_id in (2, 3, 4):
         item = server.finished(item_id)
         assert item["status"] == "completed", item["error_traceback"]
-    assert server.picture_of(server.item(3))["width"] == 64
+    assert server.output_image(server.item(3))["width"] == 64
     (history,) = server.client.get("/history").json().values()
     assert history["outputs"]["9"]["images"], "ComfyUI's clients find the image of their workflow"

@@ -11,7 +11,7 @@ import pytest
 
 from invokeclone.kit.config.settings import Settings
 from invokeclone.server.app import create_app
-from tests.rooms import encode_image, picture
+from tests.applications import encode_image, sample_image
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ async def test_new_root_has_private_permissions(settings: Settings, laid_out: No
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client,
     ):
         query = "image_category=general&is_intermediate=false"
-        files = {"file": ("a.png", encode_image(picture()), "image/png")}
+        files = {"file": ("a.png", encode_image(sample_image()), "image/png")}
         assert (await client.post(f"/api/v1/images/upload?{query}", files=files)).status_code == 201
         changed = await client.patch("/api/v1/app/runtime_config", json={"max_queue_history": 5})
         assert changed.status_code == 200

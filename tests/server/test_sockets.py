@@ -27,9 +27,9 @@ async def test_events_are_delivered_once_in_order_and_complete(settings: Setting
         sent = [batch(number) for number in range(30)]
         for event in sent:
             bus.emit(event)
-        await until(lambda: len(client.heard) >= 30)
+        await until(lambda: len(client.events) >= 30)
         await asyncio.sleep(0.05)
-        assert client.heard == [("batch_enqueued", event.model_dump(mode="json")) for event in sent]
+        assert client.events == [("batch_enqueued", event.model_dump(mode="json")) for event in sent]
 
 
 async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_one(settings: Settings) -> None:
@@ -45,10 +45,10 @@ async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_
         bus.emit(QueueClearedEvent(queue_id="other"))
         bus.emit(QueueClearedEvent(queue_id="default"))
         bus.emit(batch())
-        await until(lambda: client.heard and len(watcher.heard) >= 2)
+        await until(lambda: client.events and len(watcher.events) >= 2)
         assert client.names() == ["batch_enqueued"]
         assert watcher.names() == ["queue_cleared", "batch_enqueued"]
-        assert watcher.heard[0][1]["queue_id"] == "default"
+        assert watcher.events[0][1]["queue_id"] == "default"
 
 
 async def test_malformed_client_messages_are_ignored(settings: Settings) -> None:
@@ -60,7 +60,7 @@ async def test_malformed_client_messages_are_ignored(settings: Settings) -> None
         for number in range(200):
             await client.socket.emit("subscribe_queue", {"queue_id": f"q{number}"})
         bus.emit(batch())
-        await until(lambda: client.heard)
+        await until(lambda: client.events)
         assert client.names() == ["batch_enqueued"]
 
 
@@ -94,6 +94,6 @@ async def test_a_post_that_cannot_be_read_is_answered(
         )
         async with connect_client(url, "websocket") as listener:
             bus.emit(batch())
-            await until(lambda: listener.heard)
+            await until(lambda: listener.events)
     records = [*logged, *caplog.records]
     assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == []

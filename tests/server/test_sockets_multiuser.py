@@ -52,23 +52,23 @@ class SocketBench:
         open_ones = [client for client in self.clients.values() if client.socket.connected]
         await until(lambda: all(("queue_cleared", None) in self._ends(client) for client in open_ones))
         for client in open_ones:
-            client.heard = [
-                entry for entry in client.heard if entry[0] != "queue_cleared" or entry[1]["user_id"] is not None
+            client.events = [
+                entry for entry in client.events if entry[0] != "queue_cleared" or entry[1]["user_id"] is not None
             ]
 
     @staticmethod
     def _ends(client: Client) -> list[tuple[str, Any]]:
-        return [(name, data.get("user_id")) for name, data in client.heard]
+        return [(name, data.get("user_id")) for name, data in client.events]
 
-    def heard(self, name: str) -> list[dict[str, Any]]:
-        return [data for _, data in self.clients[name].heard]
+    def events_of(self, name: str) -> list[dict[str, Any]]:
+        return [data for _, data in self.clients[name].events]
 
     async def change(self, name: str, **fields: Any) -> None:
         await service.change(self.resources, self.id(name), AdminUserUpdateRequest(**fields))
 
 
 @asynccontextmanager
-async def hall(settings: Settings, database: Database) -> AsyncIterator[SocketBench]:
+async def open_bench(settings: Settings, database: Database) -> AsyncIterator[SocketBench]:
     settings = settings.model_copy(update={"multiuser": True})
     async with AsyncExitStack() as stack:
         url, bus = await stack.enter_async_context(serve_sockets(settings, database))
@@ -84,13 +84,13 @@ async def hall(settings: Settings, database: Database) -> AsyncIterator[SocketBe
 
 
 @pytest.fixture
-async def rooms(settings: Settings, database: Database) -> AsyncIterator[SocketBench]:
-    async with hall(settings, database) as bench:
+async def bench(settings: Settings, database: Database) -> AsyncIterator[SocketBench]:
+    async with open_bench(settings, database) as bench:
         yield bench
 
 
 async def test_connections_without_a_valid_token_are_refused(settings: Settings, database: Database) -> None:
-    async with hall(settings, database) as bench:
+    async with open_bench(settings, database) as bench:
         alice = bench.accounts["alice"]
         bad: list[dict[str, Any]] = [
             {},
@@ -164,13 +164,13 @@ def status_event(user_id: str) -> QueueItemStatusChangedEvent:
     )
 
 
-async def test_status_is_complete_for_owner_and_admin_and_redacted_for_others(rooms: SocketBench) -> None:
-    event = status_event(rooms.id("alice"))
-    await rooms.tell(event)
+async def test_status_is_complete_for_owner_and_admin_and_redacted_for_others(bench: SocketBench) -> None:
+    event = status_event(bench.id("alice"))
+    await bench.tell(event)
     whole = event.model_dump(mode="json")
-    assert rooms.heard("alice") == [whole]
-    assert rooms.heard("admin") == [whole]
-    (other,) = rooms.heard("bob")
+    assert bench.events_of("alice") == [whole]
+    assert bench.events_of("admin") == [whole]
+    (other,) = bench.events_of("bob")
     assert other == event.redact().model_dump(mode="json")
     assert (other["item_id"], other["status"], other["queue_status"]["total"]) == (7, "failed", 1)
     for field in ("batch_id", "session_id", "user_id"):
@@ -182,19 +182,19 @@ async def test_status_is_complete_for_owner_and_admin_and_redacted_for_others(ro
     for field in ("item_id", "batch_id", "session_id"):
         assert other["queue_status"][field] is None
     assert "secret" not in str(other)
-    assert rooms.id("alice") not in str(other)
+    assert bench.id("alice") not in str(other)
 
 
-async def test_batch_and_clear_events_are_redacted_for_others(rooms: SocketBench) -> None:
-    alice = rooms.id("alice")
+async def test_batch_and_clear_events_are_redacted_for_others(bench: SocketBench) -> None:
+    alice = bench.id("alice")
     batch = BatchEnqueuedEvent(
         queue_id="default", batch_id="b", enqueued=2, requested=2, priority=0, origin="o", user_id=alice
     )
     cleared = QueueClearedEvent(queue_id="default", user_id=alice)
-    await rooms.tell(batch, cleared)
+    await bench.tell(batch, cleared)
     for name in ("alice", "admin"):
-        assert rooms.heard(name) == [batch.model_dump(mode="json"), cleared.model_dump(mode="json")]
-    first, second = rooms.heard("bob")
+        assert bench.events_of(name) == [batch.model_dump(mode="json"), cleared.model_dump(mode="json")]
+    first, second = bench.events_of("bob")
     assert (first["user_id"], first["batch_id"], first["origin"], first["enqueued"]) == (
         "redacted",
         "redacted",
@@ -205,75 +205,75 @@ async def test_batch_and_clear_events_are_redacted_for_others(rooms: SocketBench
 
 
 @pytest.mark.parametrize(("kind", "word"), [(QueueItemsCanceledEvent, "canceled"), (QueueItemsRetriedEvent, "retried")])
-async def test_bulk_events_contain_only_own_items(rooms: SocketBench, kind: Any, word: str) -> None:
-    alice, admin = rooms.id("alice"), rooms.id("admin")
+async def test_bulk_events_contain_only_own_items(bench: SocketBench, kind: Any, word: str) -> None:
+    alice, admin = bench.id("alice"), bench.id("admin")
     event = kind.of("default", [(1, alice), (2, admin), (3, alice)])
-    await rooms.tell(event)
-    assert rooms.heard("admin") == [event.model_dump(mode="json")]
-    (payload,) = rooms.heard("alice")
+    await bench.tell(event)
+    assert bench.events_of("admin") == [event.model_dump(mode="json")]
+    (payload,) = bench.events_of("alice")
     assert payload[f"{word}_item_ids"] == [1, 3]
     assert payload["user_ids"] == [alice]
     assert payload[f"{word}_item_ids_by_user"] == {alice: [1, 3]}
-    (other,) = rooms.heard("bob")
+    (other,) = bench.events_of("bob")
     assert (other[f"{word}_item_ids"], other["user_ids"], other[f"{word}_item_ids_by_user"]) == ([], [], {})
 
 
-async def test_previews_go_to_the_owner_and_node_events_to_admins_too(rooms: SocketBench) -> None:
+async def test_previews_go_to_the_owner_and_node_events_to_admins_too(bench: SocketBench) -> None:
     node = {"session_id": "s", "invocation": {"id": "n", "type": "add"}, "invocation_source_id": "n"}
-    alice = rooms.id("alice")
+    alice = bench.id("alice")
     started = InvocationStartedEvent(**item(alice), **node)
     progress = InvocationProgressEvent(**item(alice), **node, message="Denoising", percentage=0.5)
-    await rooms.tell(started, progress)
-    assert rooms.clients["alice"].names() == ["invocation_started", "invocation_progress"]
-    assert rooms.clients["admin"].names() == ["invocation_started"]
-    assert rooms.clients["bob"].names() == []
+    await bench.tell(started, progress)
+    assert bench.clients["alice"].names() == ["invocation_started", "invocation_progress"]
+    assert bench.clients["admin"].names() == ["invocation_started"]
+    assert bench.clients["bob"].names() == []
 
 
-async def test_unsubscribed_users_receive_only_their_own_events(rooms: SocketBench) -> None:
-    await rooms.clients["bob"].socket.emit("unsubscribe_queue", {"queue_id": "default"})
-    bob = rooms.clients.pop("bob")
+async def test_unsubscribed_users_receive_only_their_own_events(bench: SocketBench) -> None:
+    await bench.clients["bob"].socket.emit("unsubscribe_queue", {"queue_id": "default"})
+    bob = bench.clients.pop("bob")
     await asyncio.sleep(0.1)
-    await rooms.tell(status_event(rooms.id("alice")), status_event(rooms.id("bob")))
-    assert [data["user_id"] for _, data in bob.heard] == [rooms.id("bob")]
+    await bench.tell(status_event(bench.id("alice")), status_event(bench.id("bob")))
+    assert [data["user_id"] for _, data in bob.events] == [bench.id("bob")]
 
 
-async def test_each_window_of_a_user_receives_every_event_once(rooms: SocketBench) -> None:
-    auth = {"token": rooms.accounts["alice"].token}
-    async with connect_client(rooms.url, "websocket", auth=auth) as second:
-        rooms.clients["second"] = second
+async def test_each_window_of_a_user_receives_every_event_once(bench: SocketBench) -> None:
+    auth = {"token": bench.accounts["alice"].token}
+    async with connect_client(bench.url, "websocket", auth=auth) as second:
+        bench.clients["second"] = second
         await second.socket.emit("subscribe_queue", {"queue_id": "default"})
         await asyncio.sleep(0.1)
-        await rooms.tell(status_event(rooms.id("alice")))
-        assert second.heard == rooms.clients["alice"].heard
-        assert len(second.heard) == 1
+        await bench.tell(status_event(bench.id("alice")))
+        assert second.events == bench.clients["alice"].events
+        assert len(second.events) == 1
 
 
-async def test_demoted_admin_immediately_gets_redacted_events(rooms: SocketBench) -> None:
-    await account(rooms.resources.database, "other", is_admin=True)
-    await rooms.change("admin", is_admin=False)
-    await rooms.tell(status_event(rooms.id("alice")))
-    assert rooms.heard("admin")[0]["user_id"] == "redacted"
-    await rooms.change("admin", is_admin=True)
-    await rooms.tell(status_event(rooms.id("alice")))
-    assert rooms.heard("admin")[1]["user_id"] == rooms.id("alice")
+async def test_demoted_admin_immediately_gets_redacted_events(bench: SocketBench) -> None:
+    await account(bench.resources.database, "other", is_admin=True)
+    await bench.change("admin", is_admin=False)
+    await bench.tell(status_event(bench.id("alice")))
+    assert bench.events_of("admin")[0]["user_id"] == "redacted"
+    await bench.change("admin", is_admin=True)
+    await bench.tell(status_event(bench.id("alice")))
+    assert bench.events_of("admin")[1]["user_id"] == bench.id("alice")
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "Another-1"}])
 async def test_disabled_and_revoked_accounts_are_disconnected_immediately(
-    rooms: SocketBench, change: dict[str, Any]
+    bench: SocketBench, change: dict[str, Any]
 ) -> None:
-    await rooms.change("alice", **change)
-    await until(lambda: not rooms.clients["alice"].socket.connected)
-    await rooms.tell(status_event(rooms.id("alice")))
-    assert rooms.clients["alice"].heard == []
-    assert rooms.clients["bob"].socket.connected
+    await bench.change("alice", **change)
+    await until(lambda: not bench.clients["alice"].socket.connected)
+    await bench.tell(status_event(bench.id("alice")))
+    assert bench.clients["alice"].events == []
+    assert bench.clients["bob"].socket.connected
 
 
 async def test_periodic_check_detects_changes_by_other_processes(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "CHECK_S", 0.05)
-    async with hall(settings, database) as bench:
+    async with open_bench(settings, database) as bench:
         elsewhere = Resources(bench.resources.settings, database, Bus())
         await service.change(elsewhere, bench.id("alice"), AdminUserUpdateRequest(is_active=False))
         await service.remove(elsewhere, bench.id("bob"))

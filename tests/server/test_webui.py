@@ -69,7 +69,7 @@ def test_install_extracts_and_activates_only_the_static_folder(root: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("files", "version", "spoil", "said"),
+    ("files", "version", "spoil", "message"),
     [
         (FILES, "9.9.9", "invokeai/frontend/web/dist/locales/en.json", "does not match the package's RECORD"),
         ({"invokeai/app/secret.py": "x"}, "9.9.9", None, "contains no web UI"),
@@ -84,11 +84,11 @@ def test_wheel_that_does_not_match_its_record_is_not_installed(
     files: dict[str, str],
     version: str,
     spoil: str | None,
-    said: str,
+    message: str,
 ) -> None:
     path = wheel(tmp_path / "ui.whl", files, version, spoil)
     assert command(root, "install", "9.9.9", "--wheel", str(path)) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list((root / "webui").iterdir()) == []
 
 

@@ -31,7 +31,7 @@ from invokeclone.worker.backend.model_cache import MODEL_FILE, MODEL_FILES
 from invokeclone.worker.backend.protocol import NodeImage
 from invokeclone.worker.backend.transfers import IMAGES, pack
 from tests.accounts import account
-from tests.rooms import serving
+from tests.applications import serving
 from tests.worker.test_context import config
 
 GRAPH = {"nodes": {"a": {"id": "a", "type": "integer", "value": 1}}, "edges": []}

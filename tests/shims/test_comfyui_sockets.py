@@ -181,7 +181,7 @@ def test_client_messages_on_the_socket_are_ignored(http: httpx.Client) -> None:
         frames_to_end(socket, comfy.enqueue(text_to_image(seed=78)))
 
 
-class Ear:
+class FakeConnection:
     """A connection that notes how it was closed."""
 
     def __init__(self) -> None:
@@ -195,11 +195,11 @@ class Ear:
         self.code = code
 
 
-async def check_until_closed(ear: Ear, check_access: Callable[[], Awaitable[None]]) -> None:
-    checks = sockets._access_checks(ear, check_access)  # type: ignore[arg-type]
+async def check_until_closed(connection: FakeConnection, check_access: Callable[[], Awaitable[None]]) -> None:
+    checks = sockets._access_checks(connection, check_access)  # type: ignore[arg-type]
     checks.start()
     async with asyncio.timeout(20):
-        while not ear.code:
+        while not connection.code:
             await asyncio.sleep(0)
     await checks.stop()
 
@@ -213,9 +213,9 @@ async def test_client_that_loses_access_is_disconnected(monkeypatch: pytest.Monk
         if len(checks) == 3:
             raise KeyNeeded
 
-    ear = Ear()
-    await check_until_closed(ear, still_may)
-    assert ear.code == 1008
+    connection = FakeConnection()
+    await check_until_closed(connection, still_may)
+    assert connection.code == 1008
     assert len(checks) >= 3
 
 
@@ -227,10 +227,10 @@ async def test_slow_client_misses_progress_frames_and_is_disconnected() -> None:
     for number in range(2 * sockets.BACKLOG):
         socket.enqueue_message("executed", {"node": number})
     assert socket.frames.qsize() == sockets.BACKLOG + 1
-    ear = Ear()
-    await sockets._send_frames(ear, socket)  # type: ignore[arg-type]
-    assert len(ear.sent) == sockets.BACKLOG
-    assert ear.code == 1013
+    connection = FakeConnection()
+    await sockets._send_frames(connection, socket)  # type: ignore[arg-type]
+    assert len(connection.sent) == sockets.BACKLOG
+    assert connection.code == 1013
 
 
 async def test_a_client_is_disconnected_if_a_frame_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,10 +238,10 @@ async def test_a_client_is_disconnected_if_a_frame_cannot_be_read(monkeypatch: p
         raise RuntimeError("the database is away")
 
     monkeypatch.setattr(sockets.ImageFrame, "read", fail)
-    socket, ear = sockets.Socket(), Ear()
+    socket, connection = sockets.Socket(), FakeConnection()
     socket.enqueue(sockets.ImageFrame(None, "a.png"))  # type: ignore[arg-type]
-    await sockets._send_frames(ear, socket)  # type: ignore[arg-type]
-    assert ear.code == 1011
+    await sockets._send_frames(connection, socket)  # type: ignore[arg-type]
+    assert connection.code == 1011
 
 
 async def test_failed_access_check_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +251,6 @@ async def test_failed_access_check_is_repeated(monkeypatch: pytest.MonkeyPatch) 
         raise answers.pop() if answers else Forbidden("the key was revoked")
 
     monkeypatch.setattr(sockets, "ACCESS_CHECK_INTERVAL_S", 0)
-    ear = Ear()
-    await check_until_closed(ear, still_may)
-    assert ear.code == 1008
+    connection = FakeConnection()
+    await check_until_closed(connection, still_may)
+    assert connection.code == 1008

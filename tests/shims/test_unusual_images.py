@@ -36,8 +36,8 @@ from invokeclone.shims.gemini.requests import GenerateContent
 from invokeclone.users.current import SYSTEM
 from invokeclone.worker.backend.local import LocalItem
 from invokeclone.worker.interfaces.images import WorkerImages
+from tests.applications import serving
 from tests.images.unusual_files import UnusualFile, unusual_files
-from tests.rooms import serving
 
 Seen = tuple[Image.Image, Any, float]
 """An image, the RGBA that it must show, and the mean difference allowed beside that of the file."""

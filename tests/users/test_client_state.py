@@ -13,7 +13,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.tables import users
 from invokeclone.users import client_state
 from invokeclone.users.client_state_api import router
-from tests.rooms import serving
+from tests.applications import serving
 
 BASE = "/api/v1/client_state/default"
 

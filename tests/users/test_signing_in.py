@@ -16,7 +16,7 @@ from invokeclone.users import attempts, passwords
 from invokeclone.users.api import router
 from invokeclone.users.attempts import Attempts, TooManyAttempts
 from invokeclone.users.current import MediaUser
-from tests.rooms import serving
+from tests.applications import serving
 from tests.users.conftest import PASSWORD, SignedInClients, Visit
 
 ALICE = {"email": "alice@example.com", "password": PASSWORD}

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from invokeclone.kit.resources import Resources
 from invokeclone.users.api import router
 from invokeclone.users.passwords import check_strength
-from tests.rooms import serving
+from tests.applications import serving
 from tests.users.conftest import PASSWORD, SignedInClients, Visit
 
 FIRST = {"email": "admin@example.com", "display_name": "Admin", "password": PASSWORD}

@@ -9,7 +9,7 @@ from fontTools.fontBuilder import FontBuilder
 
 from invokeclone.kit.resources import Resources
 from invokeclone.utilities.api import router
-from tests.rooms import serving
+from tests.applications import serving
 
 BASE = "/api/v1/utilities/fonts"
 

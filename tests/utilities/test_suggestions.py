@@ -20,8 +20,8 @@ from invokeclone.server.http import bodies, errors
 from invokeclone.tables import models, users
 from invokeclone.users.current import User, current_user
 from invokeclone.utilities.api import router
+from tests.applications import sample_image
 from tests.conftest import RecordedEvents
-from tests.rooms import picture
 
 EXPAND = "/api/v1/utilities/expand-prompt"
 DESCRIBE = "/api/v1/utilities/image-to-prompt"
@@ -76,7 +76,7 @@ async def client(resources: Resources, workers: Pretending) -> AsyncIterator[htt
 
 @pytest.fixture
 async def image_name(resources: Resources) -> str:
-    saved = await images.save(resources, picture(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL)
+    saved = await images.save(resources, sample_image(), category=ImageCategory.GENERAL, origin=ResourceOrigin.INTERNAL)
     return saved.image_name
 
 

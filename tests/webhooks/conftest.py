@@ -5,12 +5,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
 from aiohttp import web
 from sqlalchemy import select
 
+from invokeclone.kit import times
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.tables import webhook_deliveries, webhooks
@@ -128,6 +130,12 @@ class Hooks:
             query = select(webhook_deliveries).order_by(webhook_deliveries.c.created_at)
             return list((await connection.execute(query)).mappings())
 
+    async def failed_once(self, webhook_id: str) -> None:
+        """Wait until an attempt at a webhook has failed."""
+        async with asyncio.timeout(20):
+            while (await self.row(webhook_id))["failing_since"] is None:
+                await asyncio.sleep(0.01)
+
     async def settled(self) -> list[Any]:
         """Wait until nothing is due any more, and return the deliveries."""
         async with asyncio.timeout(20):
@@ -139,3 +147,20 @@ class Hooks:
 @pytest.fixture
 def hooks(database: Database) -> Hooks:
     return Hooks(database)
+
+
+class Clock:
+    """The clock of the machine, some seconds ahead."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now(self, zone: tzinfo | None = None) -> datetime:
+        return datetime.now(zone) + timedelta(seconds=self.ahead_s)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(times, "datetime", clock)
+    return clock

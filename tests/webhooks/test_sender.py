@@ -80,14 +80,25 @@ def test_delays_grow_to_a_day_in_total_and_obey_the_receiver(resources: Resource
 
 
 @pytest.mark.parametrize(
-    ("status", "failing_for", "reason"),
-    [(410, 0, "gone (410)"), (500, module.DISABLE_AFTER_S + 60, "the response has the status 500"), (500, 3600, None)],
+    ("status", "failing_for", "periods", "reason"),
+    [
+        (410, 0, 0, "gone (410)"),
+        (500, module.DISABLE_AFTER_S + 60, module.DISABLE_AFTER_PERIODS - 1, "the response has the status 500"),
+        (500, module.DISABLE_AFTER_S + 60, module.DISABLE_AFTER_PERIODS - 2, None),
+        (500, 3600, module.DISABLE_AFTER_PERIODS, None),
+    ],
 )
 async def test_webhooks_that_are_gone_or_fail_for_days_are_disabled(
-    hooks: Hooks, receiver: Receiver, start_sender: Any, status: int, failing_for: float, reason: str | None
+    hooks: Hooks,
+    receiver: Receiver,
+    start_sender: Any,
+    status: int,
+    failing_for: float,
+    periods: int,
+    reason: str | None,
 ) -> None:
     webhook_id = await hooks.add(receiver.url())
-    await set_all(hooks, webhooks, failing_since=after(-failing_for) if failing_for else None)
+    await set_all(hooks, webhooks, failing_since=after(-failing_for) if failing_for else None, failing_periods=periods)
     await hooks.emit(webhook_id)
     receiver.statuses = [status]
     await start_sender(first_delay_s=0.0)

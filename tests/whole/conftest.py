@@ -37,30 +37,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class EventListener:
-    """A socket.io client that keeps every event in the order it came."""
+    """A socket.io client that records every event in order."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
         self.client = socketio.AsyncClient(reconnection=False)
-        self.client.on("*", self._hear)
+        self.client.on("*", self._record)
 
-    async def _hear(self, name: str, payload: dict[str, Any]) -> None:
-        self.heard.append((name, payload))
+    async def _record(self, name: str, payload: dict[str, Any]) -> None:
+        self.events.append((name, payload))
 
     async def until(self, name: str, **fields: Any) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
             while True:
-                for event_name, payload in self.heard:
+                for event_name, payload in self.events:
                     if event_name == name and fields.items() <= payload.items():
                         return payload
                 await asyncio.sleep(0.02)
 
     def of(self, item_id: int) -> list[tuple[str, dict[str, Any]]]:
-        return [(name, payload) for name, payload in self.heard if payload.get("item_id") == item_id]
+        return [(name, payload) for name, payload in self.events if payload.get("item_id") == item_id]
 
 
 @pytest.fixture
-async def ear(server: Server) -> AsyncIterator[EventListener]:
+async def listener(server: Server) -> AsyncIterator[EventListener]:
     listener = EventListener()
     await listener.client.connect(server.url, socketio_path="/ws/socket.io")
     await listener.client.emit("subscribe_queue", {"queue_id": "default"})
@@ -68,7 +68,7 @@ async def ear(server: Server) -> AsyncIterator[EventListener]:
     await listener.client.disconnect()
 
 
-def picture_from(data_url: str) -> bytes:
+def decode_data_url(data_url: str) -> bytes:
     head, _, data = data_url.partition(",")
     assert head == "data:image/jpeg;base64"
     return base64.b64decode(data)

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.applications import encode_image, sample_image
 from tests.faults import strays
-from tests.rooms import encode_image, picture
 from tests.server_process import TERMINAL, Server
 from tests.whole.test_survival import has_ended
 
@@ -141,7 +141,7 @@ class KilledServer:
         answer = self.server.client.post(
             "/api/v1/images/upload",
             params={"image_category": "user", "is_intermediate": "false"},
-            files={"file": ("x.png", encode_image(picture()), "image/png")},
+            files={"file": ("x.png", encode_image(sample_image()), "image/png")},
         )
         assert answer.status_code == 201, answer.text
         return str(answer.json()["image_name"])

@@ -76,7 +76,7 @@ class RayCommand:
                 env={**os.environ, "INVOKECLONE_WORKER_TOKEN": token, **environment},
             )
 
-    def said(self, text: str) -> Callable[[], bool]:
+    def has_printed(self, text: str) -> Callable[[], bool]:
         return lambda: text in self.log.read_text()
 
     def stop(self) -> int:

@@ -42,17 +42,17 @@ async def test_download_of_a_killed_server_is_resumed(make_server: Callable[[], 
         page.hold_after = 0  # nothing more comes before somebody listens
         page.go.clear()
         await asyncio.to_thread(lambda: server.start(**environment))
-        ear = EventListener()
-        await ear.client.connect(server.url, socketio_path="/ws/socket.io")
+        listener = EventListener()
+        await listener.client.connect(server.url, socketio_path="/ws/socket.io")
         page.go.set()
-        complete = await ear.until("model_install_complete", id=0)
-        await ear.client.disconnect()
+        complete = await listener.until("model_install_complete", id=0)
+        await listener.client.disconnect()
         assert (complete["config"]["name"], complete["config"]["type"]) == ("V", "vae")
         ranges = [headers.get("Range") for headers in web.asked_for(hub.path("owner/vae", "sd-vae.safetensors"))]
         assert ranges[0] is None
         assert int(str(ranges[1]).removeprefix("bytes=").removesuffix("-")) > MIB
         assert len(ranges) == 2
-        event_names = [name for name, _ in ear.heard]
+        event_names = [name for name, _ in listener.events]
         assert {"download_complete", "model_install_downloads_complete", "model_install_started"} <= set(event_names)
     models = server.root / "models"
     assert (models / complete["config"]["path"]).read_bytes() == data

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.rooms import encode_image
+from tests.applications import encode_image
 from tests.server_process import Server
 
 SIZE, BOX, REACH = 128, (32, 32, 96, 96), 8
@@ -74,9 +74,9 @@ def test_only_the_masked_part_changes(server: Server) -> None:
     (prepared,) = session["source_prepared_mapping"]["bounds"]
     box = session["results"][prepared]["bounding_box"]
     assert (box["x_min"], box["y_min"], box["x_max"], box["y_max"]) == BOX
-    assert server.picture_of(item, "mask")["image_category"] == "mask"
+    assert server.output_image(item, "mask")["image_category"] == "mask"
 
-    response = server.client.get("/" + server.picture_of(item, "pasted")["image_url"])
+    response = server.client.get("/" + server.output_image(item, "pasted")["image_url"])
     with Image.open(io.BytesIO(response.content)) as picture:
         new = np.asarray(picture.convert("RGB"), dtype=int)
     change = np.abs(new - np.asarray(source, dtype=int)).max(axis=-1)

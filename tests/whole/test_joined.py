@@ -51,10 +51,10 @@ def test_text_to_image_is_the_same_as_on_the_servers_machine(shared_server: Serv
         (item,) = (server.finished(item_id) for item_id in server.enqueue(server.batch(seed=7)))
         assert item["status"] == "completed", (item["error_traceback"], log.read_text(encoding="utf-8"))
         assert item["device"] == "box/cpu"
-        assert server.pixels_of(item) == shared_server.pixels_of(local)
-        expected = shared_server.picture_metadata(local)
-        assert server.picture_metadata(item) == expected
-        name = server.picture_of(item)["image_name"]
+        assert server.output_pixels(item) == shared_server.output_pixels(local)
+        expected = shared_server.output_metadata(local)
+        assert server.output_metadata(item) == expected
+        name = server.output_image(item)["image_name"]
         assert server.client.get(f"/api/v1/images/i/{name}/thumbnail").content[8:12] == b"WEBP"
         files = {path.name for path in (tmp_path / "worker").rglob("*") if path.is_file()}
         assert "model_index.json" in files

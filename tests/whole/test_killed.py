@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from tests.rooms import encode_image, picture
+from tests.applications import encode_image, sample_image
 from tests.server_process import TERMINAL, Server
 from tests.whole.test_survival import has_ended
 
@@ -55,7 +55,7 @@ class Load:
                 answer = client.post(
                     "/api/v1/images/upload",
                     params={"image_category": "user", "is_intermediate": "false"},
-                    files={"file": ("x.png", encode_image(picture(size=(600, 400))), "image/png")},
+                    files={"file": ("x.png", encode_image(sample_image(size=(600, 400))), "image/png")},
                 )
                 assert answer.status_code == 201, answer.text
                 self.uploaded.add(answer.json()["image_name"])

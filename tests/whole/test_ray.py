@@ -69,7 +69,7 @@ def test_workers_follow_the_nodes(server: Server, nodes: RayNodes, tmp_path: Pat
         victim = next(process for process in ray_processes(nodes) if "ray::WorkerHost" in process.name())
         children = victim.children(recursive=True)
         victim.kill()
-        server.wait_for(command.said("is restarted"), "the report")
+        server.wait_for(command.has_printed("is restarted"), "the report")
         server.wait_for(lambda: len(joined(server)) == 2, "the restarted worker")
         assert not [child for child in children if child.is_running() and child.status() != "zombie"]
 
@@ -77,7 +77,7 @@ def test_workers_follow_the_nodes(server: Server, nodes: RayNodes, tmp_path: Pat
         items = server.enqueue(batch(2, seconds=5))
         server.wait_for(lambda: all(running_on(server, item) for item in items), "both to run")
         nodes.do("kill")
-        server.wait_for(command.said("removed"), "the worker's removal")
+        server.wait_for(command.has_printed("removed"), "the worker's removal")
         assert {server.finished(item)["status"] for item in items} == {"completed"}
         assert len({server.item(item)["device"] for item in items}) == 1
         nodes.do("add")

@@ -174,10 +174,10 @@ REFINER = {"model": "p-refiner", "start": 0.6, "steps": 7, "cfg_scale": 3.0, "sc
 
 def test_refiner_finishes_the_run(library: Library) -> None:
     item = library.run_prompt(model="p-sdxl", refiner=REFINER)
-    result = library.server.pixels_of(item)
-    assert result == library.server.pixels_of(run_with_refiner(library, 0.6))
-    assert result != library.server.pixels_of(library.run_prompt(model="p-sdxl"))
-    recorded = library.server.picture_metadata(item)
+    result = library.server.output_pixels(item)
+    assert result == library.server.output_pixels(run_with_refiner(library, 0.6))
+    assert result != library.server.output_pixels(library.run_prompt(model="p-sdxl"))
+    recorded = library.server.output_metadata(item)
     assert {name: value for name, value in recorded.items() if name.startswith("refiner_")} == {
         "refiner_model": library.identifier("p-refiner"),
         "refiner_steps": 7,
@@ -217,7 +217,7 @@ def test_refiner_refines_only_the_inpainted_part(library: Library) -> None:
         },
         mask={"type": "create_denoise_mask", "fp32": True},
     )
-    assert library.server.pixels_of(item) == library.server.pixels_of(by_hand)
+    assert library.server.output_pixels(item) == library.server.output_pixels(by_hand)
 
 
 def test_refiner_runs_alone_when_fewer_steps_remain_than_its_share(library: Library) -> None:
@@ -234,7 +234,7 @@ def test_refiner_runs_alone_when_fewer_steps_remain_than_its_share(library: Libr
         resize={"type": "img_resize", "resample_mode": "lanczos", **photo},
         i2l={"type": "i2l", "fp32": True},
     )
-    assert library.server.pixels_of(item) == library.server.pixels_of(by_hand)
+    assert library.server.output_pixels(item) == library.server.output_pixels(by_hand)
 
 
 def test_hires_fix_refines_both_runs(library: Library) -> None:
@@ -252,11 +252,11 @@ def test_hires_fix_refines_both_runs(library: Library) -> None:
         "second_denoise": (4, 0.4, 0.6),
         "refiner_second_denoise": (4, 0.6, 1.0),
     }
-    assert library.server.picture_of(item)["width"] == 96
+    assert library.server.output_image(item)["width"] == 96
 
 
 def test_the_refiner_in_the_compatibility_apis(library: Library) -> None:
-    expected = library.server.pixels_of(
+    expected = library.server.output_pixels(
         library.run_prompt(model="p-sdxl", refiner={"model": "p-refiner", "start": 0.6})
     )
     settings = {"sd_model_checkpoint": "p-sdxl"}
@@ -337,7 +337,7 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
         "mask": library.region,
     }
     item = library.run_prompt(model="p-sd15", reference_images=[choice])
-    expected = library.server.pixels_of(item)
+    expected = library.server.output_pixels(item)
     node = {
         "type": "ip_adapter",
         "ip_adapter_model": library.identifier("p-ip-sd15.safetensors"),
@@ -349,8 +349,8 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
     by_hand = run_with_ip_adapter(
         library, "mask.mask > ip.mask", "ip.ip_adapter > denoise.ip_adapter", ip=node, mask=masked
     )
-    assert expected == library.server.pixels_of(by_hand)
-    assert expected != library.server.pixels_of(library.run_prompt(model="p-sd15"))
+    assert expected == library.server.output_pixels(by_hand)
+    assert expected != library.server.output_pixels(library.run_prompt(model="p-sd15"))
     unit = {
         "module": "ip-adapter-auto",
         "model": "p-ip-sd15 [0123abcd]",
@@ -389,8 +389,8 @@ def test_reference_images_are_prompts_in_all_apis(library: Library) -> None:
 def test_recorded_metadata_reproduces_the_image(library: Library) -> None:
     choice = {"image": library.photo, "model": "p-ip-sd15.safetensors", "weight": 0.7, "end": 0.8, "method": "full"}
     item = library.run_prompt(model="p-sd15", reference_images=[choice])
-    name = library.server.picture_of(item)["image_name"]
-    recorded = library.server.picture_metadata(item)["ipAdapters"]
+    name = library.server.output_image(item)["image_name"]
+    recorded = library.server.output_metadata(item)["ipAdapters"]
     assert recorded == [
         {
             "image": {"image_name": library.photo},
@@ -409,7 +409,7 @@ def test_recorded_metadata_reproduces_the_image(library: Library) -> None:
         record={"type": "metadata_from_image", "image": {"image_name": name}},
         adapters={"type": "metadata_to_ip_adapters"},
     )
-    assert library.server.pixels_of(again) == library.server.pixels_of(item)
+    assert library.server.output_pixels(again) == library.server.output_pixels(item)
 
 
 def test_preprocessors_run_as_nodes_before_the_controlnet(library: Library) -> None:
@@ -437,7 +437,7 @@ def test_preprocessors_run_as_nodes_before_the_controlnet(library: Library) -> N
     by_hand = run_with_ip_adapter(
         library, "edges.image > net.image", "net.control > denoise.control", edges=edges, net=net
     )
-    expected = library.server.pixels_of(by_hand)
+    expected = library.server.output_pixels(by_hand)
     assert generate() == expected
     assert generate(module="none") != expected
 

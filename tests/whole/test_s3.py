@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rooms import decode_image, encode_image, picture
+from tests.applications import decode_image, encode_image, sample_image
 from tests.s3_server import CREDENTIALS, S3Service
 from tests.server_process import Server
 from tests.whole.killing import CLAIM, DELETE, KilledServer
@@ -24,11 +24,11 @@ def environment(s3: S3Service, bucket: str) -> dict[str, str]:
 
 def check_comfyui(server: Server) -> None:
     """Upload an image through ComfyUI's API and read it: as it is, encoded again, and with a mask."""
-    data = encode_image(picture())
+    data = encode_image(sample_image())
     upload = server.client.post("/upload/image", files={"image": ("ä.png", data, "image/png")})
     assert upload.json()["name"] == "ä.png"
     shown = server.client.get("/view", params={"filename": "ä.png", "type": "input"})
-    assert decode_image(shown.content).tobytes() == picture().tobytes()
+    assert decode_image(shown.content).tobytes() == sample_image().tobytes()
     assert shown.headers["content-disposition"] == "inline; filename*=UTF-8''%C3%A4.png"
     preview = server.client.get("/view", params={"filename": "ä.png", "type": "input", "preview": "webp;90"})
     assert decode_image(preview.content).format == "WEBP"
@@ -44,7 +44,7 @@ def test_a_run(tmp_path: Path, s3: S3Service, bucket: str) -> None:
         (item_id,) = server.enqueue(body)
         item = server.finished(item_id)
         assert item["status"] == "completed", item
-        image = server.picture_of(item, "blur")
+        image = server.output_image(item, "blur")
         full = server.client.get("/" + image["image_url"])
         assert decode_image(full.content).size == (64, 48)
         check_comfyui(server)

@@ -83,12 +83,12 @@ def users(servers: Servers) -> Iterator[dict[str, UserClient]]:
 async def listening(servers: Servers, users: dict[str, UserClient]) -> AsyncIterator[dict[str, UserClient]]:
     """Connect every user to the server without workers."""
     for user in users.values():
-        user.ear = EventListener()
+        user.listener = EventListener()
         await user.listen(servers.front)
     await asyncio.sleep(0.2)  # until the subscriptions are handled
     yield users
     for user in users.values():
-        await user.ear.client.disconnect()
+        await user.listener.client.disconnect()
 
 
 def on(server: Server, user: UserClient) -> httpx.Client:
@@ -126,16 +126,16 @@ async def test_events_of_one_server_reach_the_clients_of_the_other_once(
         body = {"batch": {"graph": number(0.1), "runs": 1}}
         enqueued = await asyncio.to_thread(client.post, "/api/v1/queue/default/enqueue_batch", json=body)
     (item_id,) = enqueued.json()["item_ids"]
-    await bob.ear.until("queue_item_status_changed", item_id=item_id, status="completed", user_id="redacted")
+    await bob.listener.until("queue_item_status_changed", item_id=item_id, status="completed", user_id="redacted")
     for user in (alice, admin):
-        await user.ear.until("queue_item_status_changed", item_id=item_id, status="completed", user_id=alice.id)
-        names = [name for name, _ in user.ear.of(item_id) if name != "invocation_progress"]
+        await user.listener.until("queue_item_status_changed", item_id=item_id, status="completed", user_id=alice.id)
+        names = [name for name, _ in user.listener.of(item_id) if name != "invocation_progress"]
         statuses = ["queue_item_status_changed"] * 2
         assert names == [statuses[0], "invocation_started", "invocation_complete", statuses[1]], user.email
-        assert [name for name, _ in user.ear.heard].count("batch_enqueued") == 1
-    assert [name for name, _ in bob.ear.of(item_id)] == ["queue_item_status_changed"] * 2
-    await alice.ear.until("invocation_progress", item_id=item_id)
-    assert alice.id not in str(bob.ear.heard)
+        assert [name for name, _ in user.listener.events].count("batch_enqueued") == 1
+    assert [name for name, _ in bob.listener.of(item_id)] == ["queue_item_status_changed"] * 2
+    await alice.listener.until("invocation_progress", item_id=item_id)
+    assert alice.id not in str(bob.listener.events)
 
 
 async def test_an_item_is_canceled_on_another_server_than_its_worker_is_on(
@@ -143,18 +143,18 @@ async def test_an_item_is_canceled_on_another_server_than_its_worker_is_on(
 ) -> None:
     alice = listening["alice"]
     slow = await asyncio.to_thread(alice.run, number(600))
-    await alice.ear.until("invocation_started", item_id=slow)
+    await alice.listener.until("invocation_started", item_id=slow)
     after = await asyncio.to_thread(alice.run, number(0))
     canceled = await asyncio.to_thread(alice.http.put, f"/api/v1/queue/default/i/{slow}/cancel")
     assert canceled.json()["status"] == "canceled"
-    await alice.ear.until("queue_item_status_changed", item_id=after, status="completed")
+    await alice.listener.until("queue_item_status_changed", item_id=after, status="completed")
     assert alice.item(slow)["status"] == "canceled"
 
     slow = await asyncio.to_thread(alice.run, number(600))
-    await alice.ear.until("invocation_started", item_id=slow)
+    await alice.listener.until("invocation_started", item_id=slow)
     after = await asyncio.to_thread(listening["bob"].run, number(0))
     await asyncio.to_thread(alice.http.put, "/api/v1/queue/default/clear")
-    await listening["bob"].ear.until("queue_item_status_changed", item_id=after, status="completed")
+    await listening["bob"].listener.until("queue_item_status_changed", item_id=after, status="completed")
 
 
 def test_uploads_are_read_with_the_cookie_on_the_other_server(servers: Servers, users: dict[str, UserClient]) -> None:
@@ -191,7 +191,7 @@ async def test_a_disabled_account_is_refused_on_every_server(
     assert closed.status_code == 200
     assert bob.http.get("/api/v1/auth/me").status_code == 401
     async with asyncio.timeout(20):  # its accounts are checked every 30 s anyway
-        while bob.ear.client.connected:
+        while bob.listener.client.connected:
             await asyncio.sleep(0.02)
     with pytest.raises(socketio.exceptions.ConnectionError):
         await bob.listen(servers.front)
@@ -284,7 +284,7 @@ async def test_zip_files_through_a_load_balancer(anyhow: httpx.Client, listening
     names = {"image_names": [upload.json()["image_name"] for upload in uploads]}
     for _ in range(3):
         zip_name = anyhow.post("/api/v1/images/download", json=names).json()["bulk_download_item_name"]
-        await listening["alice"].ear.until("bulk_download_complete", bulk_download_item_name=zip_name)
+        await listening["alice"].listener.until("bulk_download_complete", bulk_download_item_name=zip_name)
         file = anyhow.get(f"/api/v1/images/download/{zip_name}")
         with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
             assert len(archive.namelist()) == 2

@@ -28,12 +28,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class UserClient:
-    """Somebody with an account, a client and ears."""
+    """Somebody with an account, a client and a listener."""
 
     def __init__(self, server: Server, name: str) -> None:
         self.email = f"{name}@example.com"
         self.http = httpx.Client(base_url=server.url, timeout=60)
-        self.ear = EventListener()
+        self.listener = EventListener()
         self.token = ""
 
     def sign_in(self) -> "UserClient":
@@ -45,8 +45,8 @@ class UserClient:
 
     async def listen(self, server: Server) -> None:
         auth = {"token": self.token}
-        await self.ear.client.connect(server.url, socketio_path="/ws/socket.io", auth=auth)
-        await self.ear.client.emit("subscribe_queue", {"queue_id": "default"})
+        await self.listener.client.connect(server.url, socketio_path="/ws/socket.io", auth=auth)
+        await self.listener.client.emit("subscribe_queue", {"queue_id": "default"})
 
     def run(self, graph: dict[str, Any] = GRAPH) -> int:
         answer = self.http.post("/api/v1/queue/default/enqueue_batch", json={"batch": {"graph": graph, "runs": 1}})
@@ -83,14 +83,14 @@ async def test_image_belongs_to_the_user_who_generated_it(shared: Server, people
         await person.listen(shared)
     await asyncio.sleep(0.2)
     item = await asyncio.to_thread(alice.run)
-    event = await alice.ear.until("queue_item_status_changed", item_id=item, status="completed")
+    event = await alice.listener.until("queue_item_status_changed", item_id=item, status="completed")
     assert event["user_id"] == alice.id
-    await admin.ear.until("queue_item_status_changed", item_id=item, status="completed", user_id=alice.id)
-    await bob.ear.until("queue_item_status_changed", item_id=item, status="completed", user_id="redacted")
-    assert {name for name, _ in bob.ear.of(item)} == {"queue_item_status_changed"}
-    assert len(bob.ear.of(item)) == 2
-    assert alice.id not in str(bob.ear.heard)
-    complete_event = await alice.ear.until("invocation_complete", item_id=item)
+    await admin.listener.until("queue_item_status_changed", item_id=item, status="completed", user_id=alice.id)
+    await bob.listener.until("queue_item_status_changed", item_id=item, status="completed", user_id="redacted")
+    assert {name for name, _ in bob.listener.of(item)} == {"queue_item_status_changed"}
+    assert len(bob.listener.of(item)) == 2
+    assert alice.id not in str(bob.listener.events)
+    complete_event = await alice.listener.until("invocation_complete", item_id=item)
     name = complete_event["result"]["image"]["image_name"]
     assert (alice.images(), bob.images(), admin.images()) == ([name], [], [name])
     path = f"/api/v1/images/i/{name}/full"
@@ -103,25 +103,25 @@ async def test_image_belongs_to_the_user_who_generated_it(shared: Server, people
     assert bob.item(item)["session"]["graph"]["nodes"] == {}
 
     again = await asyncio.to_thread(bob.run)
-    await bob.ear.until("queue_item_status_changed", item_id=again, status="completed")
+    await bob.listener.until("queue_item_status_changed", item_id=again, status="completed")
     assert len(bob.images()) == 1
     assert bob.images() != [name], "what was kept of one user's run is not handed to another"
     for person in (alice, bob, admin):
-        await person.ear.client.disconnect()
+        await person.listener.client.disconnect()
 
 
 async def test_disabled_account_stops_its_items_and_disconnects_its_socket(
     shared: Server, people: dict[str, UserClient]
 ) -> None:
     admin, bob = people["admin"], people["bob"]
-    bob.ear = EventListener()
+    bob.listener = EventListener()
     await bob.listen(shared)
     admin.http.put("/api/v1/queue/default/processor/pause")
     item = await asyncio.to_thread(bob.run)
     closed = admin.http.patch(f"/api/v1/auth/users/{bob.id}", json={"is_active": False})
     assert closed.status_code == 200
     async with asyncio.timeout(PATIENCE):
-        while bob.ear.client.connected:
+        while bob.listener.client.connected:
             await asyncio.sleep(0.02)
     with pytest.raises(socketio.exceptions.ConnectionError):
         await bob.listen(shared)

@@ -58,7 +58,7 @@ class FakeChannel:
     def names(self) -> list[str]:
         return [name for name, _ in self.sent]
 
-    def told(self) -> list[tuple[str, str | None]]:
+    def node_events(self) -> list[tuple[str, str | None]]:
         """Return (event, source node) pairs."""
         return [(name, data.get("invocation_source_id")) for name, data in self.sent]
 

@@ -35,12 +35,12 @@ class ProgressRecorder:
     """The progress of a node."""
 
     def __init__(self):
-        self.told = []
+        self.reports = []
         self.canceled = threading.Event()
         self.is_canceled = self.canceled.is_set
 
     def signal_progress(self, message, percentage=None):
-        self.told.append((message, percentage))
+        self.reports.append((message, percentage))
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ async def test_file_is_downloaded_once_by_url(models, web: FakeWeb, progress, se
     assert path.is_relative_to(settings.download_cache_path)
     assert await asyncio.to_thread(models.download_and_cache_model, url) == path
     assert len(web.asked) == 1
-    assert progress.told
-    assert all(message == "Downloading big.safetensors" and 0 <= share <= 1 for message, share in progress.told)
+    assert progress.reports
+    assert all(message == "Downloading big.safetensors" and 0 <= share <= 1 for message, share in progress.reports)
 
 
 async def test_repository_downloads_as_a_folder_and_single_file_as_a_file(models, web):

@@ -14,9 +14,9 @@ from invokeclone.tables import models
 from invokeclone.worker.backend.errors import NotOnThisWorker
 from invokeclone.worker.interfaces.tools import Tools
 from invokeclone.worker.requests import Requests
+from tests.applications import encode_image, sample_image
 from tests.conftest import RecordedEvents
 from tests.language_models import write_llava, write_text_llm
-from tests.rooms import encode_image, picture
 from tests.worker.joined import Link, join
 
 
@@ -53,7 +53,7 @@ async def test_text_generation_reports_progress(tools: Tools, events: RecordedEv
 
 async def test_image_is_described(tools: Tools, tmp_path: Path) -> None:
     await register(tools, "llava", "llava_onevision", write_llava(tmp_path / "llava"))
-    tools.resources.storage.write("images/x.png", encode_image(picture("RGBA")))
+    tools.resources.storage.write("images/x.png", encode_image(sample_image("RGBA")))
     answer = await request_text(tools, model_key="llava", image="images/x.png", instruction="say")
     assert answer["error"] is None
     assert answer["text"]

@@ -75,7 +75,7 @@ async def test_disabling_the_owner_stops_the_item_after_the_current_node(
 
     outcome = await run(make.item(NODES, EDGE, user_id=alice.user_id), replace(shared, channel=Closing()))
     assert outcome.status == "canceled"
-    assert channel.told() == [("invocation_started", "one"), ("invocation_complete", "one")]
+    assert channel.node_events() == [("invocation_started", "one"), ("invocation_complete", "one")]
 
 
 async def test_single_user_mode_does_not_check_the_owner(

@@ -54,7 +54,7 @@ async def test_each_node_is_started_and_completed_in_order(run: Run, make: Any, 
     expected = [
         (name, node) for node in ("one", "sum", "all") for name in ("invocation_started", "invocation_complete")
     ]
-    assert channel.told() == expected
+    assert channel.node_events() == expected
     assert results(outcome)["all"]["collection"] == [7]
     session = orjson.loads(f'{{"graph":{{}}{outcome.session_json}')
     assert session["executed_history"] == ["one", "sum", "all"]
@@ -95,7 +95,7 @@ async def test_a_node_that_fails_ends_the_session_and_its_error_waits_for_the_st
     assert outcome.error[:2] == ("ValueError", "toys break")
     assert "Traceback" in outcome.error.error_traceback
     assert not outcome.broken
-    assert channel.told() == [("invocation_started", "bad")]
+    assert channel.node_events() == [("invocation_started", "bad")]
     outcome.announce()
     name, data = channel.sent[-1]
     assert name == "invocation_error"
@@ -116,7 +116,7 @@ async def test_invalid_input_value_is_an_error_without_a_started_event(run: Run,
     assert outcome.error.error_type == "NodeInputError"
     assert "value" in outcome.error.error_message
     outcome.announce()
-    assert channel.told() == [
+    assert channel.node_events() == [
         ("invocation_started", "big"),
         ("invocation_complete", "big"),
         ("invocation_error", "small"),
@@ -127,7 +127,7 @@ async def test_missing_input_is_an_error_after_the_started_event(run: Run, make:
     outcome = await run(make.item({"needy": {"type": "toy_needy"}}))
     assert outcome.error.error_type == "RequiredConnectionException"
     assert "toy_needy" in outcome.error.error_message
-    assert channel.told() == [("invocation_started", "needy")]
+    assert channel.node_events() == [("invocation_started", "needy")]
 
 
 async def test_a_session_that_can_not_be_read_raises_to_the_loop(run: Run, make: Any) -> None:
@@ -159,10 +159,10 @@ async def test_cancel_between_nodes_runs_no_further_one(run: Run, make: Any, toy
 
 async def test_cached_outputs_are_not_recomputed(run: Run, make: Any, channel: Any, tools: Tools) -> None:
     await run(make.item(NUMBERS, *EDGES))
-    first = list(channel.told())
+    first = list(channel.node_events())
     channel.sent.clear()
     outcome = await run(make.item(NUMBERS, *EDGES))
-    assert channel.told() == first
+    assert channel.node_events() == first
     assert results(outcome)["sum"]["value"] == 7
     status = tools.cache.status()
     assert (status["hits"], status["misses"], status["size"]) == (2, 2, 2)
@@ -227,7 +227,7 @@ async def test_iteration_gives_events_for_every_copy(run: Run, make: Any, channe
     outcome = await run(make.item(nodes, *edges))
     assert outcome.status == "completed"
     assert results(outcome)["all"]["collection"] == [11, 12]
-    assert channel.told().count(("invocation_complete", "sum")) == 2
+    assert channel.node_events().count(("invocation_complete", "sum")) == 2
     iterated = [data for _, data in channel.sent if data["invocation_source_id"] == "over"]
     assert all(data["invocation"]["collection"] == [] for data in iterated)
 

@@ -70,8 +70,8 @@ async def test_only_nodes_without_heavy_imports_run_before_warm_up(
     tools: Tools, make: Any, channel: Any, imports: SlowImports, at_call: list[bool]
 ) -> None:
     running = run(tools, make.item(GRAPH, ("light.value", "other.value")), threading.Event())
-    await until(lambda: ("invocation_started", "other") in channel.told())
-    assert ("invocation_complete", "light") in channel.told()
+    await until(lambda: ("invocation_started", "other") in channel.node_events())
+    assert ("invocation_complete", "light") in channel.node_events()
     await asyncio.sleep(0.05)
     imports.released.set()
     assert (await running).status == "completed"
@@ -82,7 +82,7 @@ async def test_a_node_that_waits_for_the_engine_can_be_canceled(
     tools: Tools, make: Any, channel: Any, canceled: threading.Event, at_call: list[bool]
 ) -> None:
     running = run(tools, make.item({"other": {"type": "toy_context"}}), canceled)
-    await until(lambda: ("invocation_started", "other") in channel.told())
+    await until(lambda: ("invocation_started", "other") in channel.node_events())
     canceled.set()
     assert (await running).status == "canceled"
     assert at_call == []

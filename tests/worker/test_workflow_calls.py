@@ -162,7 +162,7 @@ async def test_call_runs_to_completion(queue: Queue, call: Call, channel, events
     (record,) = session["workflow_call_history"]
     assert record["status"] == "completed"
     assert list(record["child_outputs"].values()) == [{"n": 7}]
-    assert channel.told()[0] == ("invocation_started", "call")
+    assert channel.node_events()[0] == ("invocation_started", "call")
     statuses = [(event.name, event.status) for event in events.sent if event.name == "queue_item_status_changed"]
     assert [status for _, status in statuses] == [
         "in_progress", "waiting", "in_progress", "completed", "pending", "in_progress", "completed",
@@ -515,13 +515,13 @@ async def test_board_image_generator_runs_on_behalf_of_the_caller(queue: Queue, 
     from invokeclone.boards import store as boards
     from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
     from invokeclone.images import service as images
-    from tests.rooms import picture
+    from tests.applications import sample_image
 
     async with queue.resources.database.write() as connection:
         board_id = (await boards.create(connection, "b")).board_id
     image = await images.save(
         queue.resources,
-        picture(),
+        sample_image(),
         category=ImageCategory.GENERAL,
         origin=ResourceOrigin.INTERNAL,
         board_id=board_id,

@@ -8,8 +8,8 @@ import pytest
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.resources import Resources
 from invokeclone.workflows.api import router
+from tests.applications import serving
 from tests.images.people import asking, multiuser
-from tests.rooms import serving
 
 
 @pytest.fixture(autouse=True, scope="session")

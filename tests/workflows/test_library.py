@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from invokeclone.workflows import service
-from tests.rooms import decode_image, encode_image, picture
+from tests.applications import decode_image, encode_image, sample_image
 from tests.workflows.drawing import callable_workflow, node, workflow
 
 WORKFLOWS = "/api/v1/workflows"
-IMAGE = {"image": ("a.png", encode_image(picture(size=(300, 600))), "image/png")}
+IMAGE = {"image": ("a.png", encode_image(sample_image(size=(300, 600))), "image/png")}
 MISSING = {"is_callable": False, "reason": "missing_workflow_return"}
 
 
@@ -207,7 +207,7 @@ async def test_thumbnail_is_served_replaced_and_deleted(client, settings) -> Non
 
 @pytest.mark.parametrize(
     ("data", "kind"),
-    [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(picture()), "application/octet-stream")],
+    [(b"text", "text/plain"), (b"text", "image/png"), (encode_image(sample_image()), "application/octet-stream")],
 )
 async def test_invalid_thumbnails_are_415_and_change_nothing(client, data: bytes, kind: str) -> None:
     record = await make(client)

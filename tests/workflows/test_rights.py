@@ -90,8 +90,8 @@ async def test_default_workflows_are_readable_by_all_and_read_only(people, resou
 async def test_thumbnails_need_access_to_their_workflow(people, resources) -> None:
     """Browsers fetch them by themselves, without a token: the media cookie that they send to images serves here too (test_signing_in)."""
     from invokeclone.workflows.api import router
+    from tests.applications import serving
     from tests.images.people import multiuser
-    from tests.rooms import serving
 
     record = await make(people["ann"])
     await people["ann"].put(f"{WORKFLOWS}/i/{record['workflow_id']}/thumbnail", files=IMAGE)

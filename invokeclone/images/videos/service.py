@@ -35,6 +35,7 @@ from invokeclone.users.current import SYSTEM, User
 MAX_CONCURRENT = 2
 STALE_UPLOAD_S = 24 * 3600
 _INSPECTIONS = LoopLocal("videos that are fetched and decoded again at a time", lambda: CapacityLimiter(MAX_CONCURRENT))
+_PARTS: LoopLocal[set[str]] = LoopLocal("names of unfinished files of videos in use", set)
 _UPLOADING: LoopLocal[set[str]] = LoopLocal("users who are uploading a video", set)
 
 
@@ -70,8 +71,7 @@ async def upload(
     settings = resources.settings
     with _upload_slot(user):
         await service.require_fillable(resources, user, board_id)
-        part = await in_thread(_upload_path, settings)
-        try:
+        async with _part_file(settings) as part:
             form = await receive(
                 body, content_type, part, video_files.require_mp4_type, settings.limits.video_mib * MIB
             )
@@ -102,20 +102,29 @@ async def upload(
             async with intent_log.open_intent(resources) as intent:
                 await in_thread(intent.run, store_files)
                 return VideoDTO.model_validate(await service.create_record(resources, new, location, VIDEOS))
-        finally:
-            with CancelScope(shield=True):
-                await in_thread(remove_file, part)
 
 
-def _upload_path(settings: Settings) -> Path:
-    """Return a path for an upload; removes uploads that a crash left more than a day ago."""
-    folder = files.uploads_folder(settings)
+@asynccontextmanager
+async def _part_file(settings: Settings) -> AsyncIterator[Path]:
+    """Give the path of a file that is removed after the block; removes those that a crash left more than a day ago."""
+    part, in_use = files.uploads_folder(settings) / f"{uuid4()}.part", _PARTS.get()
+    in_use.add(part.name)
+    try:
+        await in_thread(_remove_old_parts, part.parent, frozenset(in_use))
+        yield part
+    finally:
+        with CancelScope(shield=True):
+            await in_thread(remove_file, part)
+        in_use.discard(part.name)
+
+
+def _remove_old_parts(folder: Path, in_use: frozenset[str]) -> None:
+    """Remove old files but those in use, which seem to be old after the clock was set forward."""
     make_folder(folder)
     for old in folder.iterdir():
         with suppress(FileNotFoundError):
-            if old.stat().st_mtime < time.time() - STALE_UPLOAD_S:
+            if old.name not in in_use and old.stat().st_mtime < time.time() - STALE_UPLOAD_S:
                 old.unlink()
-    return folder / f"{uuid4()}.part"
 
 
 def _store_files(
@@ -177,13 +186,9 @@ async def _local_file(resources: Resources, stored: StoredFile) -> AsyncIterator
     if stored.path is not None:
         yield stored.path
         return
-    part = await in_thread(_upload_path, resources.settings)
-    try:
+    async with _part_file(resources.settings) as part:
         await in_thread(stored.fetch, part)
         yield part
-    finally:
-        with CancelScope(shield=True):
-            await in_thread(remove_file, part)
 
 
 def names_not_changed(names: list[str], change: BulkChange) -> list[str]:

@@ -18,8 +18,8 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files import pickles
 from tests import tiny_lama
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def run(archive: Path, image: Image.Image) -> tuple[Image.Image, FakeContext]:
 
 @pytest.mark.parametrize("size", [(64, 48), (37, 21), (5, 3)])
 def test_the_node_fills_the_hole_and_keeps_the_rest(archive: Path, size: tuple[int, int]) -> None:
-    image = picture("RGBA", size)
+    image = sample_image("RGBA", size)
     image.putalpha(255)
     image.paste((9, 200, 9, 0), (size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4))
     result, context = run(archive, image)
@@ -123,7 +123,7 @@ def test_the_node_fills_the_hole_and_keeps_the_rest(archive: Path, size: tuple[i
 
 @pytest.mark.parametrize("alpha", [0, 255])
 def test_without_a_hole_or_without_an_image_nothing_is_loaded(archive: Path, alpha: int) -> None:
-    image = picture("RGBA", (8, 8))
+    image = sample_image("RGBA", (8, 8))
     image.putalpha(alpha)
     result, context = run(archive, image)
     assert result.tobytes() == image.tobytes()

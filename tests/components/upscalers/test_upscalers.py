@@ -29,8 +29,8 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.models.errors import InvalidModel
 from invokeclone.models.files.model_files import ModelFiles
 from tests import tiny_upscalers
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 CPU = torch.device("cpu")
 MODEL = ModelIdentifierField(
@@ -123,7 +123,7 @@ def test_networks_of_gray_and_transparent_images(channels: int) -> None:
     ("size", "tile_size"), [((70, 50), 40), ((70, 50), 0), ((70, 50), -1), ((3, 2), 512), ((20, 9), 1)]
 )
 def test_tiles_are_joined_without_seams(size: tuple[int, int], tile_size: int) -> None:
-    image, network, shares = picture("RGB", size), Bicubic(), []
+    image, network, shares = sample_image("RGB", size), Bicubic(), []
     whole = pipeline.convert_image(network, image, 0, CPU, lambda _: None)
     network.sizes.clear()
     result = pipeline.convert_image(network, image, tile_size, CPU, shares.append)
@@ -162,7 +162,7 @@ def run(file: Path, kind: Any, image: Image.Image, **fields: Any) -> tuple[Image
 
 
 def test_an_image_passes_a_model_once(file: Path) -> None:
-    image = picture("RGBA", (24, 18))
+    image = sample_image("RGBA", (24, 18))
     result, context = run(file, nodes.SpandrelImageToImageInvocation, image, image_to_image_model=MODEL, tile_size=12)
     assert (result.mode, result.size) == ("RGB", (48, 36))
     assert context.models.loads == ["Tiny ESRGAN"]
@@ -176,7 +176,7 @@ def test_an_image_passes_a_model_once(file: Path) -> None:
 def test_an_image_passes_a_model_until_it_is_as_large_as_requested(
     file: Path, scale: float, fit: bool, size: tuple[int, int]
 ) -> None:
-    kind, image = nodes.SpandrelImageToImageAutoscaleInvocation, picture("RGB", (19, 13))
+    kind, image = nodes.SpandrelImageToImageAutoscaleInvocation, sample_image("RGB", (19, 13))
     fields = {"image_to_image_model": MODEL, "scale": scale, "fit_to_multiple_of_8": fit}
     assert run(file, kind, image, **fields)[0].size == size
 
@@ -184,7 +184,7 @@ def test_an_image_passes_a_model_until_it_is_as_large_as_requested(
 def test_results_over_the_limits_are_refused_before_the_computation(file: Path) -> None:
     context = FakeContext(models=Models(file))
     context.config.settings = Settings(limits=Limits(image_side=100))
-    image = context.images.put(picture("RGB", (60, 8)))
+    image = context.images.put(sample_image("RGB", (60, 8)))
     for node in (
         nodes.SpandrelImageToImageInvocation(id="n", image=image, image_to_image_model=MODEL),
         nodes.SpandrelImageToImageAutoscaleInvocation(id="n", image=image, image_to_image_model=MODEL, scale=16),
@@ -197,7 +197,7 @@ def test_results_over_the_limits_are_refused_before_the_computation(file: Path) 
 
 def test_real_esrgan_is_the_installed_model_or_a_downloaded_one(file: Path) -> None:
     fields = {"model_name": "RealESRGAN_x2plus.pth", "tile_size": 0}
-    image = picture("RGB", (9, 7))
+    image = sample_image("RGB", (9, 7))
     result, context = run(file, nodes.ESRGANInvocation, image, installed="RealESRGAN_x2plus", **fields)
     assert context.models.loads == ["installed"]
     downloaded, context = run(file, nodes.ESRGANInvocation, image, **fields)

@@ -8,8 +8,8 @@ import pytest
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.session.execution import GraphExecutionState
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 from tests.workflows.test_defaults import FILES, graph_of, read
 
 IMAGES = {"seed_sweep_sd1": 4}
@@ -20,7 +20,7 @@ def test_each_workflow_generates_images(
     file: Any, node_context: FakeContext, sd1_identifier: ModelIdentifierField
 ) -> None:
     registry.discover()
-    node_context.images.put(picture(size=(50, 40)), name="a.png")
+    node_context.images.put(sample_image(size=(50, 40)), name="a.png")
     graph = graph_of(read(file))
     for node in graph.nodes.values():
         if node.get_type() == "main_model_loader":

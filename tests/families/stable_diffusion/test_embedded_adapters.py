@@ -103,7 +103,9 @@ def images(server: Server, bodies: list[dict[str, Any]]) -> list[np.ndarray]:
     """Run batches of one item in their order and return the images, (128, 128, 3) from 0 to 255."""
     items = [server.finished(item_id) for (item_id,) in [server.enqueue(body) for body in bodies]]
     assert [item["error_message"] for item in items if item["status"] != "completed"] == []
-    return [np.frombuffer(server.pixels_of(item), np.uint8).reshape(128, 128, 3).astype(np.float32) for item in items]
+    return [
+        np.frombuffer(server.output_pixels(item), np.uint8).reshape(128, 128, 3).astype(np.float32) for item in items
+    ]
 
 
 def batch(server: Server, prompt: str, seed: int) -> dict[str, Any]:
@@ -243,7 +245,7 @@ def enqueued(server: Server, **request: Any) -> np.ndarray:
     assert answer.status_code == 200, answer.text
     item = server.finished(int(answer.json()["item_ids"][0]))
     assert item["status"] == "completed", item["error_traceback"]
-    return np.frombuffer(server.pixels_of(item), np.uint8).reshape(128, 128, 3)
+    return np.frombuffer(server.output_pixels(item), np.uint8).reshape(128, 128, 3)
 
 
 def decoded(text: str | bytes) -> np.ndarray:

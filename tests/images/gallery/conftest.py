@@ -12,7 +12,7 @@ from invokeclone.images.api import router as images_router
 from invokeclone.images.gallery.api import router as gallery_router
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import boards, images, videos
-from tests.rooms import serving
+from tests.applications import serving
 
 Fill = Callable[..., Awaitable[None]]
 

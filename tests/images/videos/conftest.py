@@ -16,7 +16,7 @@ from invokeclone.images.api import router as images_router
 from invokeclone.images.gallery.api import router as gallery_router
 from invokeclone.images.videos.api import router as videos_router
 from invokeclone.kit.resources import Resources
-from tests.rooms import serving
+from tests.applications import serving
 
 Upload = Callable[..., Awaitable[Any]]
 ROUTERS = (videos_router, gallery_router, images_router, boards_router, board_videos_router)

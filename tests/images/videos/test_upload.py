@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,9 +18,9 @@ from invokeclone.images.videos import api, service, upload_form, uploads
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
+from tests.applications import decode_image
 from tests.images.people import asking, multiuser, register
 from tests.images.videos.conftest import ROUTERS, encode_video
-from tests.rooms import decode_image
 
 UPLOAD = "/api/v1/videos/upload"
 ASKED = {"video_category": "general", "is_intermediate": "false"}
@@ -254,6 +255,29 @@ async def test_leftover_uploads_are_removed_after_a_day(upload, resources: Resou
         os.utime(folder / name, (time.time() - age,) * 2)
     await upload()
     assert [path.name for path in folder.iterdir()] == ["new.part"]
+
+
+async def test_a_running_upload_is_not_removed_when_the_clock_was_set_forward(resources: Resources, mp4: bytes) -> None:
+    continued = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\n' + mp4[:100]
+        await continued.wait()
+        yield mp4[100:] + b"\r\n--b--\r\n"
+
+    await register(resources.database)
+    async with asking(multiuser(resources), *ROUTERS) as clients:
+        options: dict[str, Any] = {"params": ASKED, "headers": BOUNDARY}
+        first = asyncio.create_task(clients["ann"].post(UPLOAD, content=slow(), **options))
+        folder = resources.settings.outputs_path / "videos" / ".uploads"
+        while not (parts := list(folder.glob("*.part"))):
+            await asyncio.sleep(0.001)
+        os.utime(parts[0], (time.time() - 2 * 24 * 3600,) * 2)
+        second = await clients["bob"].post(UPLOAD, content=b"--b--", **options)
+        assert second.status_code == 422
+        assert parts[0].exists()
+        continued.set()
+        assert (await first).status_code == 201
 
 
 async def test_subfolders_follow_the_image_strategy(resources: Resources, mp4: bytes) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from tests.rooms import encode_image
+from tests.applications import encode_image
 
 LORA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 SHAPES = {f"{LORA}.lora_down.weight": (4, 768), f"{LORA}.lora_up.weight": (8, 4)}

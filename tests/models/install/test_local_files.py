@@ -14,8 +14,8 @@ from invokeclone.models.install import embedded_model
 from invokeclone.models.install.service import MoveInPlace
 from invokeclone.models.records import store
 from invokeclone.models.records.schemas import ModelRecordChanges
+from tests.applications import encode_image, sample_image
 from tests.models.conftest import Make, wait_for_end
-from tests.rooms import encode_image, picture
 
 LORA = {"lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 768)}
 
@@ -82,7 +82,7 @@ async def test_no_operation_on_the_installed_model_changes_the_source(
     workers.one = lambda body: Make(Path(body["target"]).parent).pipeline(Path(body["target"]).name) and {}
     key = (await install(source, inplace=False)).config_out.key
     assert (await client.post(f"/i/{key}/reidentify")).status_code == 200
-    cover = {"image": ("a.png", encode_image(picture()), "image/png")}
+    cover = {"image": ("a.png", encode_image(sample_image()), "image/png")}
     assert (await client.patch(f"/i/{key}/image", files=cover)).status_code == 200
     assert (await client.patch(f"/i/{key}", json={"name": "x", "description": "y"})).status_code == 200
     converted = await client.put(f"/convert/{key}")

@@ -7,7 +7,7 @@ import pytest
 
 from invokeclone.models.records import relationships, store
 from invokeclone.models.records.relationships_api import router
-from tests.rooms import serving
+from tests.applications import serving
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.graph.vocabulary.fields import BoundingBoxField, ColorField, ImageField
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.nodes.images import basic, size
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 RED, CLEAR = (255, 0, 0, 255), (0, 0, 0, 0)
 
@@ -23,7 +23,7 @@ def make_red_image(width: int = 10, height: int = 8) -> Image.Image:
 
 
 def test_image_node_returns_the_existing_image(context: FakeContext) -> None:
-    named = context.images.put(picture())
+    named = context.images.put(sample_image())
     output = basic.ImageInvocation(image=named).invoke(context)
     assert (output.image, output.width, output.height) == (named, 48, 32)
     assert context.images.saved == []
@@ -50,11 +50,11 @@ def test_a_blank_image_is_black_and_512_by_default(context: FakeContext) -> None
 
 @pytest.mark.parametrize("node", [basic.SaveImageInvocation, basic.CanvasOutputInvocation])
 def test_saving_again_is_a_new_image_and_never_cached(context: FakeContext, node: type) -> None:
-    named = context.images.put(picture())
+    named = context.images.put(sample_image())
     invocation = node(image=named)
     output = invocation.invoke(context)
     assert output.image != named
-    assert context.images.last().tobytes() == picture().tobytes()
+    assert context.images.last().tobytes() == sample_image().tobytes()
     assert invocation.use_cache is False
 
 
@@ -69,7 +69,7 @@ def test_show_opens_no_viewer_on_the_server(context: FakeContext) -> None:
     before = ImageShow._viewers[:]
     ImageShow.register(Viewer(), 0)
     try:
-        named = context.images.put(picture())
+        named = context.images.put(sample_image())
         assert basic.ShowImageInvocation(image=named).invoke(context).image == named
     finally:
         ImageShow._viewers[:] = before
@@ -79,7 +79,7 @@ def test_show_opens_no_viewer_on_the_server(context: FakeContext) -> None:
 @pytest.mark.parametrize("source", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F"])
 @pytest.mark.parametrize("target", ["L", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"])
 def test_every_mode_converts_to_every_mode(context: FakeContext, source: str, target: str) -> None:
-    named = context.images.put(picture("L").convert(source))
+    named = context.images.put(sample_image("L").convert(source))
     basic.ImageConvertInvocation(image=named, mode=target).invoke(context)
     assert context.images.last().mode == target
 

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from invokeclone.nodes.images import channels
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ class TestChannels:
     @pytest.mark.parametrize("channel", channels.CHANNEL_FORMATS)
     @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
     def test_identity_multiplication_changes_little(self, context: FakeContext, channel: str, mode: str) -> None:
-        sent = picture().convert(mode)
+        sent = sample_image().convert(mode)
         named = context.images.put(sent)
         result = run(context, channels.ImageChannelMultiplyInvocation(image=named, channel=channel))
         assert result.mode == "RGBA"
@@ -102,5 +102,5 @@ class TestChannels:
 
     @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
     def test_lerp_takes_any_mode(self, context: FakeContext, mode: str) -> None:
-        named = context.images.put(picture("L").convert(mode))
+        named = context.images.put(sample_image("L").convert(mode))
         assert run(context, channels.ImageLerpInvocation(image=named)).size == (48, 32)

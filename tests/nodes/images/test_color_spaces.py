@@ -10,8 +10,8 @@ from PIL import Image
 from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import colors as color_nodes
 from invokeclone.nodes.images.pixels import blends, colors
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 PURE = np.array([[[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1], [0, 0, 0], [0.5, 0.5, 0.5]]], dtype=float)
 SPACES = ["HSL (RGB)", "HSV (RGB)", "Okhsl", "Okhsv", "Oklch (Oklab)", "LCh (CIELab)"]
@@ -103,10 +103,10 @@ class TestHue:
     @pytest.mark.parametrize("space", [name for name in get_args(color_nodes.HUE_SPACES) if "UPLab" not in name])
     def test_hue_is_rotated_by_the_given_degrees(self, context: FakeContext, space: str) -> None:
         node = color_nodes.InvokeAdjustImageHuePlusInvocation
-        named = context.images.put(picture())
+        named = context.images.put(sample_image())
         for degrees in (0, 360, -720):
             still = np.asarray(run(context, node(image=named, space=space, degrees=degrees)), dtype=int)
-            assert np.abs(still - np.asarray(picture(), dtype=int)).max() <= 2
+            assert np.abs(still - np.asarray(sample_image(), dtype=int)).max() <= 2
         red = store_image(context, (200, 60, 60, 90), "RGBA")
         r, g, b, a = run(context, node(image=red, space=space, degrees=120)).getpixel((0, 0))
         assert g > max(r, b)
@@ -138,7 +138,7 @@ class TestHue:
         assert abs(light[1] - before) < abs(light[0] - before)
 
     def test_low_precision_stays_close_to_full_precision(self, context: FakeContext) -> None:
-        named = context.images.put(picture())
+        named = context.images.put(sample_image())
         exact, rough = (
             np.asarray(
                 run(

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from invokeclone.nodes.images import control
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_canny_draws_the_outline(context: FakeContext) -> None:
 
 @pytest.mark.parametrize(("tile", "colors"), [(16, 6), (48, 1), (1000, 1)])
 def test_color_map_consists_of_uniform_squares(context: FakeContext, tile: int, colors: int) -> None:
-    result = run(context, control.ColorMapInvocation(image=context.images.put(picture()), tile_size=tile))
+    result = run(context, control.ColorMapInvocation(image=context.images.put(sample_image()), tile_size=tile))
     assert result.size == (48, 32)
     assert len(result.getcolors()) == colors
     if tile == 16:
@@ -119,7 +119,7 @@ class TestHeuristicResize:
         assert alpha[-1] > 220
 
     @pytest.mark.parametrize(
-        "image", [drawing(), picture(), Image.new("RGB", (9, 9)), Image.new("RGB", (1, 1), "white")]
+        "image", [drawing(), sample_image(), Image.new("RGB", (9, 9)), Image.new("RGB", (1, 1), "white")]
     )
     def test_the_same_size_changes_nothing(self, context: FakeContext, image: Image.Image) -> None:
         assert self.resize(context, image, image.size).tobytes() == image.tobytes()

@@ -8,8 +8,8 @@ from PIL import Image
 
 from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images.export import SaveImageToFileInvocation
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def context(outputs: Path) -> FakeContext:
 @pytest.mark.parametrize(("kind", "name"), [("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F"])
 def test_gallery_and_file(context: FakeContext, outputs: Path, kind: str, name: str, mode: str) -> None:
-    image = context.images.put(picture("L").convert(mode))
+    image = context.images.put(sample_image("L").convert(mode))
     node = SaveImageToFileInvocation(image=image, output_directory="a/b", prefix="x-", suffix="-y", file_format=kind)
     saved = node.invoke(context)
     assert saved.image != image
@@ -39,10 +39,10 @@ def test_gallery_and_file(context: FakeContext, outputs: Path, kind: str, name: 
 
 
 def test_png_is_exact_and_quality_matters(context: FakeContext, outputs: Path) -> None:
-    image = context.images.put(picture("RGBA", (200, 200)))
+    image = context.images.put(sample_image("RGBA", (200, 200)))
     saved = SaveImageToFileInvocation(image=image).invoke(context)
     with Image.open(outputs / saved.image.image_name) as file_image:
-        assert file_image.tobytes() == picture("RGBA", (200, 200)).tobytes()
+        assert file_image.tobytes() == sample_image("RGBA", (200, 200)).tobytes()
     lengths = []
     for quality in (10, 100):
         SaveImageToFileInvocation(
@@ -60,7 +60,7 @@ def test_folders_outside_the_outputs_folder_are_refused(
     context: FakeContext, outputs: Path, tmp_path: Path, folder: str
 ) -> None:
     (outputs / "link").symlink_to(tmp_path)
-    node = SaveImageToFileInvocation(image=context.images.put(picture()), output_directory=folder)
+    node = SaveImageToFileInvocation(image=context.images.put(sample_image()), output_directory=folder)
     with pytest.raises(NodeError, match="output_directory"):
         node.invoke(context)
     assert context.images.saved == []
@@ -70,7 +70,7 @@ def test_folders_outside_the_outputs_folder_are_refused(
 @pytest.mark.parametrize("folder", ["images", "Images/x", "tensors", "a/../images", "videos"])
 def test_folders_reserved_for_the_server_are_refused(context: FakeContext, folder: str) -> None:
     with pytest.raises(NodeError, match="reserved for the server"):
-        SaveImageToFileInvocation(image=context.images.put(picture()), output_directory=folder).invoke(context)
+        SaveImageToFileInvocation(image=context.images.put(sample_image()), output_directory=folder).invoke(context)
 
 
 @pytest.mark.parametrize("name", ["../", "a/b", "a\\b", "C:", "\n", "\0"])
@@ -79,12 +79,12 @@ def test_prefixes_and_suffixes_with_path_characters_are_refused(
     context: FakeContext, outputs: Path, part: str, name: str
 ) -> None:
     with pytest.raises(NodeError, match="prefix and suffix"):
-        SaveImageToFileInvocation(image=context.images.put(picture()), **{part: name}).invoke(context)
+        SaveImageToFileInvocation(image=context.images.put(sample_image()), **{part: name}).invoke(context)
     assert list(outputs.rglob("*")) == []
 
 
 def test_existing_files_are_not_overwritten_and_errors_are_reported(context: FakeContext, outputs: Path) -> None:
-    image = context.images.put(picture())
+    image = context.images.put(sample_image())
     (outputs / "1.png").write_bytes(b"mine")
     with pytest.raises(NodeError, match="already"):
         SaveImageToFileInvocation(image=image).invoke(context)

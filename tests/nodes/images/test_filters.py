@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from invokeclone.nodes.images import filters
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 RED, CLEAR = (255, 0, 0, 255), (0, 0, 0, 0)
 
@@ -38,12 +38,14 @@ class TestFilters:
         assert result.getpixel((0, 10)) == RED
 
     def test_zero_radius_leaves_the_image_unchanged(self, context: FakeContext) -> None:
-        named = context.images.put(picture())
-        assert run(context, filters.ImageBlurInvocation(image=named, radius=0)).tobytes() == picture("RGBA").tobytes()
+        named = context.images.put(sample_image())
+        assert (
+            run(context, filters.ImageBlurInvocation(image=named, radius=0)).tobytes() == sample_image("RGBA").tobytes()
+        )
 
     @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
     def test_sharpening_keeps_transparency(self, context: FakeContext, mode: str) -> None:
-        sent = picture().convert(mode)
+        sent = sample_image().convert(mode)
         if mode in {"LA", "RGBA"}:
             sent.putalpha(77)
         result = run(context, filters.UnsharpMaskInvocation(image=context.images.put(sent), radius=3, strength=150))

@@ -9,8 +9,8 @@ from PIL import Image
 from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import infill as infill_nodes
 from invokeclone.nodes.images.pixels import infill, patchmatch
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 RED, BLUE, CLEAR = (255, 0, 0, 255), (0, 0, 255, 255), (0, 0, 0, 0)
 
@@ -27,7 +27,7 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 
 def image_with_hole(size: tuple[int, int] = (64, 48)) -> Image.Image:
     """Return a picture with a transparent middle."""
-    image = picture("RGBA", size)
+    image = sample_image("RGBA", size)
     image.paste(CLEAR, (size[0] // 4, size[1] // 4, size[0] * 3 // 4, size[1] * 3 // 4))
     return image
 
@@ -98,8 +98,8 @@ class TestFlow:
         assert result.getextrema() == ((0, 0),) * 3
 
     def test_opaque_image_is_unchanged(self, context: FakeContext) -> None:
-        result = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(picture())))
-        assert result.tobytes() == picture().tobytes()
+        result = run(context, infill_nodes.CV2InfillInvocation(image=context.images.put(sample_image())))
+        assert result.tobytes() == sample_image().tobytes()
 
     def test_mask_selects_the_filled_area(self, context: FakeContext) -> None:
         image = Image.new("RGB", (40, 30), (0, 200, 0))
@@ -131,7 +131,7 @@ class TestPatchMatch:
 
     @pytest.mark.parametrize("size", [(1, 1), (7, 3), (40, 200)])
     def test_all_image_sizes_and_hole_shapes_are_accepted(self, context: FakeContext, size: tuple[int, int]) -> None:
-        image = picture("RGBA", size)
+        image = sample_image("RGBA", size)
         image.paste(CLEAR, (0, 0, max(1, size[0] // 2), size[1]))
         for downscale in (1.0, 2.0, 0.5):
             node = infill_nodes.InfillPatchMatchInvocation(image=context.images.put(image), downscale=downscale)

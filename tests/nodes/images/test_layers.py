@@ -9,8 +9,8 @@ from PIL import Image, ImageChops
 from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import layers
 from invokeclone.nodes.images.layers import InvokeImageBlendInvocation, InvokeImageCompositorInvocation
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 RED, BLUE, CLEAR = (255, 0, 0, 255), (0, 0, 255, 255), (0, 0, 0, 0)
 BASE, UPPER = (200, 100, 50), (60, 180, 120)
@@ -54,7 +54,7 @@ class TestBlend:
         ],
     )
     def test_blend_modes_agree_with_pillow(self, context: FakeContext, mode: str, pillow: Any) -> None:
-        base, upper = picture(), picture().transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        base, upper = sample_image(), sample_image().transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         node = InvokeImageBlendInvocation(
             layer_base=context.images.put(base), layer_upper=context.images.put(upper), blend_mode=mode
         )

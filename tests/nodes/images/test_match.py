@@ -9,8 +9,8 @@ from PIL import Image
 from invokeclone.graph.invocations.invocation import NodeError
 from invokeclone.nodes.images import match
 from invokeclone.nodes.images.pixels import levels
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def run(context: FakeContext, node: Any) -> Image.Image:
 class TestMatch:
     @pytest.mark.parametrize("space", ["RGB", "YCbCr", "YCbCr-Chroma", "YCbCr-Luma"])
     def test_matching_an_image_to_itself_changes_nothing(self, context: FakeContext, space: str) -> None:
-        named = context.images.put(picture())
+        named = context.images.put(sample_image())
         node = match.ColorCorrectInvocation(base_image=named, color_reference=named, colorspace=space)
-        change = np.abs(np.asarray(run(context, node), dtype=int) - np.asarray(picture(), dtype=int))
+        change = np.abs(np.asarray(run(context, node), dtype=int) - np.asarray(sample_image(), dtype=int))
         assert change.max() <= (0 if space == "RGB" else 3)
 
     def test_image_takes_the_reference_colors(self, context: FakeContext) -> None:
-        dark = picture().point([value // 2 for value in range(256)] * 3)
-        base, reference = context.images.put(dark), context.images.put(picture(size=(100, 90)))
+        dark = sample_image().point([value // 2 for value in range(256)] * 3)
+        base, reference = context.images.put(dark), context.images.put(sample_image(size=(100, 90)))
         result = run(context, match.ColorCorrectInvocation(base_image=base, color_reference=reference))
         assert result.size == dark.size
-        assert np.asarray(result).mean() == pytest.approx(np.asarray(picture(size=(100, 90))).mean(), abs=3)
+        assert np.asarray(result).mean() == pytest.approx(np.asarray(sample_image(size=(100, 90))).mean(), abs=3)
 
     def test_luma_and_chroma_alone(self, context: FakeContext) -> None:
         base = context.images.put(Image.new("RGB", (8, 8), (200, 40, 40)))

@@ -14,8 +14,8 @@ from invokeclone.graph.vocabulary.fields import ImageField
 from invokeclone.nodes.images import tiles
 from invokeclone.nodes.images.pixels import joins
 from invokeclone.nodes.images.tiles import even_spans, grid, overlapping_spans, spread_spans
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 NOTHING: Any = None
 
@@ -84,7 +84,7 @@ def cut(context: FakeContext, image: Image.Image, parts: list[tiles.Tile]) -> li
 @pytest.mark.parametrize("overlap", [0, 12])
 def test_merging_cut_tiles_restores_the_image(mode: str, blend: int, overlap: int) -> None:
     context = FakeContext()
-    image = picture("RGB", (100, 70))
+    image = sample_image("RGB", (100, 70))
     parts = grid(overlapping_spans(70, 40, overlap), overlapping_spans(100, 40, overlap))
     node = tiles.MergeTilesToImageInvocation(
         tiles_with_images=list(reversed(cut(context, image, parts))), blend_mode=mode, blend_amount=blend
@@ -133,12 +133,12 @@ def test_seam_follows_the_path_of_least_difference() -> None:
 
 def test_mismatched_tiles_are_refused() -> None:
     context = FakeContext()
-    upper, two = cut(context, picture("RGB", (60, 30)), grid([(0, 30)], [(0, 40), (20, 60)]))
+    upper, two = cut(context, sample_image("RGB", (60, 30)), grid([(0, 30)], [(0, 40), (20, 60)]))
     with pytest.raises(NodeError, match="no tiles"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[]).invoke(context)
-    small = tiles.TileWithImage(tile=upper.tile, image=context.images.put(picture("RGB", (4, 4))))
+    small = tiles.TileWithImage(tile=upper.tile, image=context.images.put(sample_image("RGB", (4, 4))))
     with pytest.raises(NodeError, match="4×4"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[small, two]).invoke(context)
-    [lower] = cut(context, picture("RGB", (60, 30)), grid([(0, 20)], [(20, 60)]))
+    [lower] = cut(context, sample_image("RGB", (60, 30)), grid([(0, 20)], [(20, 60)]))
     with pytest.raises(NodeError, match="the same height"):
         tiles.MergeTilesToImageInvocation(tiles_with_images=[upper, lower]).invoke(context)

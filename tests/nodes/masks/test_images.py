@@ -14,8 +14,8 @@ from invokeclone.graph.vocabulary.taxonomy import ImageCategory
 from invokeclone.nodes.images.pixels import edges
 from invokeclone.nodes.images.pixels import masks as mask_pixels
 from invokeclone.nodes.masks import images
+from tests.applications import sample_image
 from tests.fakes_context import FakeContext
-from tests.rooms import picture
 
 RED, BLUE = (255, 0, 0, 255), (0, 0, 255, 255)
 
@@ -60,7 +60,7 @@ class TestFade:
             node = images.ExpandMaskWithFadeInvocation(mask=named, threshold=threshold)
             assert run(context, node).getextrema() == (expected, expected)
 
-    @pytest.mark.parametrize("image", [picture("L"), half(), flat(255, "L"), flat(0, "L")])
+    @pytest.mark.parametrize("image", [sample_image("L"), half(), flat(255, "L"), flat(0, "L")])
     def test_no_fade_leaves_the_mask(self, context: FakeContext, image: Image.Image) -> None:
         node = images.ExpandMaskWithFadeInvocation(mask=context.images.put(image), fade_size_px=0)
         assert run(context, node).tobytes() == image.tobytes()

@@ -20,8 +20,8 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.queue import claims
 from invokeclone.tables import image_move_jobs, images, session_queue
+from tests.applications import sample_image
 from tests.postgres import PostgresServer
-from tests.rooms import picture
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ async def test_a_server_that_lost_its_lock_removes_nothing(
         (
             await images_service.save(
                 pair[0],
-                picture(),
+                sample_image(),
                 category=ImageCategory.GENERAL,
                 origin=ResourceOrigin.INTERNAL,
                 is_intermediate=False,

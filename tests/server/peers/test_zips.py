@@ -17,8 +17,8 @@ from invokeclone.images.archives.api import router
 from invokeclone.images.archives.service import FOLDER, UNFINISHED, ImageDownloads
 from invokeclone.images.errors import DownloadNotFound
 from invokeclone.kit.resources import Resources
+from tests.applications import sample_image
 from tests.images.people import ANN, asking, multiuser, register
-from tests.rooms import picture
 
 ROUTE = "/api/v1/images/download"
 
@@ -55,7 +55,7 @@ async def servers(pair: list[Resources]) -> AsyncIterator[list[ZipServer]]:
 async def image_name(pair: list[Resources]) -> str:
     category, origin = ImageCategory.GENERAL, ResourceOrigin.INTERNAL
     saved = await service.save(
-        pair[0], picture(), category=category, origin=origin, is_intermediate=False, user_id="ann"
+        pair[0], sample_image(), category=category, origin=origin, is_intermediate=False, user_id="ann"
     )
     return saved.image_name
 

@@ -1,4 +1,4 @@
-"""An application of a few rooms on a test's resources, and pictures to send to it."""
+"""Applications of a few routers on the resources of a test, and images to send to them."""
 
 import io
 from collections.abc import AsyncIterator, Mapping
@@ -17,7 +17,7 @@ from invokeclone.server.http import bodies, errors
 
 
 class RunningWorkers:
-    """Workers that run and answer nothing."""
+    """Workers that run and respond with nothing."""
 
     def require_running(self) -> None:
         pass
@@ -33,7 +33,7 @@ class RunningWorkers:
 async def serving(
     resources: Resources, *routers: APIRouter, parts: Mapping[type, object] | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the routers and lend a client; `parts` are the services that they need besides resources."""
+    """Serve the routers and yield a client; `parts` are the services that they need besides resources."""
     app = Application(generate_unique_id_function=lambda route: route.name)
     app.services.add(Resources, resources)
     for kind, part in {Workers: RunningWorkers(), **(parts or {})}.items():
@@ -46,8 +46,8 @@ async def serving(
         yield client
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32), *, flat: bool = False) -> Image.Image:
-    """Return a picture with something to see: a gradient, or one colour."""
+def sample_image(mode: str = "RGB", size: tuple[int, int] = (48, 32), *, flat: bool = False) -> Image.Image:
+    """Return an image of gradients, or of one color."""
     if flat:
         return Image.new(mode, size, 120)
     grey = Image.linear_gradient("L").resize(size)
@@ -57,7 +57,7 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (48, 32), *, flat: bool =
 def encode_image(
     image: Image.Image, kind: str = "PNG", texts: dict[str, str] | None = None, **options: object
 ) -> bytes:
-    """Return a picture as a file's bytes."""
+    """Return an image as the bytes of a file."""
     buffer = io.BytesIO()
     if texts:
         info = PngInfo()
@@ -69,7 +69,7 @@ def encode_image(
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Return bytes as a picture, wholly read."""
+    """Return bytes as an image, read in full."""
     image = Image.open(io.BytesIO(data))
     image.load()
     return image

@@ -1,4 +1,4 @@
-"""The database's clock, as text in the format of our times."""
+"""SQL functions of both databases: the clock, as text in the format of our times."""
 
 import sqlite3
 from contextlib import closing
