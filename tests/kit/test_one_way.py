@@ -311,6 +311,7 @@ MAY_READ_JSON = {
     "custom_nodes/inspection.py": "the line of a process of this server",
     "custom_nodes/workflows.py": "files of packs that an administrator installed",
     "images/intent_log.py": "files that this server wrote",
+    "images/reservations.py": "rows of the database",
     "images/videos/uploads.py": "the line of a process of this server",
     "images/videos/service.py": "files that this server wrote",
     "kit/files/root_lock.py": "the file of the root's lock",
