@@ -11,9 +11,9 @@ from invokeclone.cli.main import CommandError
 from invokeclone.cli.models import open_resources
 from invokeclone.images import orphans
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.storage import addresses
 from invokeclone.kit.storage.copies import CopyProgress, copy_all
+from invokeclone.kit.storage.threads import in_storage_thread
 
 FAILED = 1
 
@@ -54,7 +54,7 @@ async def _list_orphans(settings: Settings, *, delete: bool) -> int:
     async with open_resources(settings) as resources:
         async for keys in orphans.find(resources):
             sys.stdout.writelines(f"{key}\n" for key in keys)
-            if delete and (failed := await in_thread(resources.storage.delete, keys)):
+            if delete and (failed := await in_storage_thread(resources.storage.delete, keys)):
                 key, error = next(iter(failed.items()))
                 raise CommandError(f"{len(failed)} files could not be deleted, such as {key}: {error.strerror}", FAILED)
     return 0

@@ -108,7 +108,7 @@ def remove(storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKi
     return [location for location, location_keys in keys_of.items() if not failed.keys().isdisjoint(location_keys)]
 
 
-def read_and_shrink(storage: ObjectStorage, location: ImageLocation) -> bytes:
-    """Return the thumbnail of a stored image. Raises OSError when the file is missing, the errors of Pillow for a damaged one."""
-    with open_stored_image(StoredFile(storage, full_key(location)).source()) as image:
+def shrink(source: Path | io.BytesIO) -> bytes:
+    """Return the thumbnail of a stored image's file. Raises OSError when the file is missing, the errors of Pillow for a damaged one."""
+    with open_stored_image(source) as image:
         return thumbnail(image)

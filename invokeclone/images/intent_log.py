@@ -33,6 +33,7 @@ from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.key_locks import key_of
 from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 
 FOLDER = "intents"
 SETTLE_INTERVAL_S = 600.0
@@ -214,14 +215,14 @@ async def _settle(resources: Resources, intent_id: str, locations: _Locations, *
                 if await _has_last_files(resources, orphans):
                     return False
             if is_mine:
-                if await in_thread(files.remove, resources.storage, orphans, kind):
+                if await in_storage_thread(files.remove, resources.storage, orphans, kind):
                     return False
                 continue
             for start in range(0, len(orphans), LOCKED_AT_ONCE):
                 batch = orphans[start : start + LOCKED_AT_ONCE]
                 async with resources.database.lock(lock_key(location.name) for location in batch):
                     still = await _find_orphans(resources, kind, batch)
-                    if await in_thread(files.remove, resources.storage, still, kind):
+                    if await in_storage_thread(files.remove, resources.storage, still, kind):
                         return False
     except (OSError, SQLAlchemyError) as error:
         _log.warning("files without a record stay until the next start: %s", error)
@@ -259,7 +260,7 @@ async def _has_last_files(resources: Resources, orphans: Sequence[ImageLocation]
         lost = {location.name for location in recorded if not exists(location)}
         return any(location.name in lost and exists(location) for location in orphans)
 
-    return bool(recorded) and await in_thread(search)
+    return bool(recorded) and await in_storage_thread(search)
 
 
 async def _release(resources: Resources, intent_id: str) -> bool:
@@ -307,7 +308,7 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             continue
         try:
             locations = await in_thread(_read, descriptor)
-            await in_thread(_remove_parts, resources, locations)
+            await in_storage_thread(_remove_parts, resources, locations)
             if await _settle(resources, path.stem, locations, is_mine=False):
                 await in_thread(path.unlink, missing_ok=True)
         except OSError as error:

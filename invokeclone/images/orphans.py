@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 
 from invokeclone.images import store
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.protocol import ObjectStat
+from invokeclone.kit.storage.threads import in_storage_thread
 
 MIN_AGE = timedelta(days=1)
 """Younger objects may belong to an upload or a run that has not created its record yet."""
@@ -23,7 +23,7 @@ async def find(resources: Resources, min_age: timedelta = MIN_AGE) -> AsyncItera
     """Yield the keys of objects without a record in batches. Raises OSError."""
     for kind in (IMAGES, VIDEOS):
         stats = resources.storage.list(f"{kind}s")
-        while batch := await in_thread(_next_batch, stats):
+        while batch := await in_storage_thread(_next_batch, stats):
             latest = datetime.now(UTC) - min_age
             names = {stat.key: _names(stat.key, kind) for stat in batch if stat.modified <= latest}
             async with resources.database.read() as connection:

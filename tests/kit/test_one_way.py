@@ -375,7 +375,7 @@ def test_only_listed_modules_use_threads() -> None:
 
 
 CONNECTIONS = {"AsyncConnection", "Read", "Write", "Changes"}
-LEAVES_THE_LOOP = {"in_thread", "off_loop", "run_to_completion", "sleep"}
+LEAVES_THE_LOOP = {"in_thread", "in_storage_thread", "off_loop", "run_to_completion", "sleep"}
 
 
 def test_functions_that_get_a_connection_do_not_leave_the_event_loop() -> None:

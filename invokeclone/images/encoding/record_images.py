@@ -14,6 +14,7 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import BadRequest, NotFound
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 
 
 class NoThumbnail(NotFound):
@@ -47,12 +48,12 @@ async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
 
 async def save(storage: ObjectStorage, area: str, record_id: str, webp: bytes) -> None:
     """Write the thumbnail of a record, replacing an earlier one."""
-    await in_thread(lambda: storage.write(_key(area, record_id), webp, replace=True))
+    await in_storage_thread(lambda: storage.write(_key(area, record_id), webp, replace=True))
 
 
 async def remove(storage: ObjectStorage, area: str, record_id: str) -> None:
     """Remove the thumbnail of a record, if there is one; raises OSError."""
-    failed = await in_thread(lambda: storage.delete([_key(area, record_id)]))
+    failed = await in_storage_thread(lambda: storage.delete([_key(area, record_id)]))
     for error in failed.values():
         raise error
 
@@ -60,7 +61,7 @@ async def remove(storage: ObjectStorage, area: str, record_id: str) -> None:
 async def find(storage: ObjectStorage, area: str, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
     """Return the thumbnail of a record; raises NoThumbnail."""
     file = StoredFile(storage, _key(area, record_id))
-    if not await in_thread(file.exists):
+    if not await in_storage_thread(file.exists):
         raise NoThumbnail(record_id)
     return StoredThumbnail(file, f"{record_id}.png", bundled)
 

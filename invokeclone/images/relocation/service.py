@@ -27,9 +27,9 @@ from invokeclone.images.relocation.store import Move
 from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.threads import in_storage_thread
 
 BATCH_SIZE = 200
 """Images per batch: at most this many have two copies after an interruption."""
@@ -336,7 +336,7 @@ class ImageMoves:
                 skipped += await self._move_batch(moves)
             emptied |= {move.origin for move in moves}
         await self._set_state("moved")
-        await in_thread(relocation.prune, self._resources.storage, emptied)
+        await in_storage_thread(relocation.prune, self._resources.storage, emptied)
         for names, reason in ((skipped, FILES_MISSING), (blocked, RESERVED)):
             if names:
                 some = ", ".join(names[:MAX_NAMES_IN_ERROR])
@@ -345,7 +345,7 @@ class ImageMoves:
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
         """Move the images in the journal; return those whose files are missing. Raises _TakenOver."""
-        missing = await in_thread(relocation.duplicate_all, self._resources.storage, moves)
+        missing = await in_storage_thread(relocation.duplicate_all, self._resources.storage, moves)
         async with self._write() as connection:
             await store.relocate(connection, [move.name for move in moves if move.name not in missing])
             journal = await store.read_journal(connection)
@@ -359,7 +359,7 @@ class ImageMoves:
                 unused.append(ImageLocation(move.name, move.origin))
             if recorded is None:  # the image was deleted in the meantime
                 unused.append(ImageLocation(move.name, move.target))
-        await in_thread(relocation.clear, self._resources.storage, unused)
+        await in_storage_thread(relocation.clear, self._resources.storage, unused)
         return sorted(missing)
 
     async def _set_state(self, state: MoveState) -> None:
@@ -379,7 +379,7 @@ class ImageMoves:
             journal = await store.read_journal(connection)
         if not journal:
             return
-        corrections = await in_thread(relocation.find_corrections, self._resources.storage, journal)
+        corrections = await in_storage_thread(relocation.find_corrections, self._resources.storage, journal)
         async with intents.open_batch(self._resources) as intent:
             async with self._write() as connection:
                 for name, (recorded, subfolder) in corrections.items():
@@ -394,6 +394,6 @@ class ImageMoves:
                 for subfolder in (move.origin, move.target)
                 if subfolder != recorded
             ]
-            await in_thread(relocation.clear, self._resources.storage, unused)
-        await in_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
+            await in_storage_thread(relocation.clear, self._resources.storage, unused)
+        await in_storage_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
         await self._change(lambda connection: store.write_journal(connection, []))
