@@ -146,7 +146,7 @@ async def test_no_operation_on_images_waits_for_the_storage_in_other_threads(
         return client.post("/api/v1/style_presets/", data={"data": data}, files={"image": ("a.png", png, "image/png")})
 
     async def find_orphans(_: str) -> None:
-        async for _keys in orphans.find(resources):
+        async for _keys in orphans.find(resources, {}):
             pass
 
     png = encode_image(picture())

@@ -16,6 +16,8 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 from invokeclone.kit.storage.threads import in_storage_thread
 
+SUFFIX = ".webp"
+
 
 class NoThumbnail(NotFound):
     """The record has no thumbnail."""
@@ -70,4 +72,10 @@ def _key(area: str, record_id: str) -> str:
     """Return the key of a thumbnail; raises BadRequest for an id that is not one component of a path."""
     if not record_id or "/" in record_id or "\\" in record_id or "\0" in record_id:
         raise BadRequest(f"not a file name: {record_id!r}")
-    return f"{area}/{record_id}.webp"
+    return f"{area}/{record_id}{SUFFIX}"
+
+
+def record_id(key: str) -> str | None:
+    """Return the id of the record whose thumbnail has this key; None for the keys of other files in the folder."""
+    _area, _, name = key.partition("/")
+    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) and "/" not in name else None

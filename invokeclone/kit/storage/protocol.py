@@ -90,6 +90,10 @@ class ObjectStorage(Protocol):
         """Yield the complete objects whose keys are below `prefix`, a key of whole path components, in any order."""
         ...
 
+    def list_partial(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield the incomplete objects below `prefix` that processes are writing, or have left; keys that `delete` accepts."""
+        ...
+
     def presign(self, key: str, seconds: int) -> str | None:
         """Return a URL at which anyone may read the object for `seconds`; None if the storage has no such URLs."""
         ...
