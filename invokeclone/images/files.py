@@ -101,11 +101,15 @@ def write(storage: ObjectStorage, location: ImageLocation, png: bytes, webp: byt
     storage.write(full_key(location), png)
 
 
-def remove(storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
-    """Remove the files at `locations`; missing files are ignored. Returns the locations whose removal failed."""
+def remove(
+    storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKind = IMAGES
+) -> dict[ImageLocation, OSError]:
+    """Remove the files at `locations`; missing files are ignored. Returns the locations whose removal failed, and why."""
     keys_of = {location: keys(location, kind) for location in locations}
     failed = storage.delete(key for location_keys in keys_of.values() for key in location_keys)
-    return [location for location, location_keys in keys_of.items() if not failed.keys().isdisjoint(location_keys)]
+    return {
+        location: failed[key] for location, location_keys in keys_of.items() for key in location_keys if key in failed
+    }
 
 
 def shrink(source: Path | io.BytesIO) -> bytes:

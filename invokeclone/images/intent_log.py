@@ -28,6 +28,7 @@ from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.file_locks import try_lock
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, make_folder
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
@@ -202,7 +203,8 @@ async def reserve(connection: AsyncConnection, intent: Intent, locations: Iterab
 async def _settle(resources: Resources, intent_id: str, locations: _Locations, *, is_mine: bool = True) -> bool:
     """Remove files without a record, end the reservation, and return whether all of that succeeded.
 
-    Those that are not `is_mine` but a dead process's are locked, as another server may be storing one of them again.
+    Those that are not `is_mine` but a dead process's are locked, as another server may be storing one of them again;
+    then StorageUnreachable is raised.
     """
     try:
         for kind in _KINDS.values():
@@ -215,19 +217,25 @@ async def _settle(resources: Resources, intent_id: str, locations: _Locations, *
                 if await _has_last_files(resources, orphans):
                     return False
             if is_mine:
-                if await in_storage_thread(files.remove, resources.storage, orphans, kind):
-                    return False
+                await _remove(resources, orphans, kind)
                 continue
             for start in range(0, len(orphans), LOCKED_AT_ONCE):
                 batch = orphans[start : start + LOCKED_AT_ONCE]
                 async with resources.database.lock(lock_key(location.name) for location in batch):
                     still = await _find_orphans(resources, kind, batch)
-                    if await in_storage_thread(files.remove, resources.storage, still, kind):
-                        return False
+                    await _remove(resources, still, kind)
     except (OSError, SQLAlchemyError) as error:
+        if isinstance(error, StorageUnreachable) and not is_mine:
+            raise
         _log.warning("files without a record stay until the next start: %s", error)
         return False
     return await _release(resources, intent_id)
+
+
+async def _remove(resources: Resources, orphans: list[ImageLocation], kind: MediaKind) -> None:
+    """Remove files without a record. Raises the first error if some cannot be removed."""
+    for error in (await in_storage_thread(files.remove, resources.storage, orphans, kind)).values():
+        raise error
 
 
 async def _reserve_movable(resources: Resources, intent_id: str, orphans: Sequence[ImageLocation]) -> bool:
@@ -311,6 +319,9 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             await in_storage_thread(_remove_parts, resources, locations)
             if await _settle(resources, path.stem, locations, is_mine=False):
                 await in_thread(path.unlink, missing_ok=True)
+        except StorageUnreachable as error:  # each of the others would wait for it, too
+            _log.warning("intents stay until the storage can be reached: %s", error)
+            return
         except OSError as error:
             _log.warning("%s could not be settled: %s", path, error)
         finally:

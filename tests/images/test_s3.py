@@ -373,6 +373,24 @@ async def test_objects_of_a_dead_process_are_removed(resources: Resources, store
     assert stored() == keys_of(kept)
 
 
+async def test_only_the_first_intent_waits_for_a_service_that_is_away(
+    resources: Resources, stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locations = [ImageLocation(f"left{number}.png", "") for number in range(3)]
+    for location in locations:
+        intent = intent_log.Intent(resources.settings)
+        intent.write(IMAGES, [location])
+        files.write(resources.storage, location, b"png", b"webp")
+        intent.close(remove=False)
+    outages = Outages(monkeypatch)
+    outages.arm(1, forever=True)
+    await intent_log.settle_all(resources)
+    assert outages.count == 1
+    outages.arm(0)
+    await intent_log.settle_all(resources)
+    assert stored() == set()
+
+
 async def test_deletions_during_an_outage_are_made_up_for(
     resources: Resources, stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,9 @@ def settle(storage: ObjectStorage, subfolders: Iterable[str]) -> None:
 def clear(storage: ObjectStorage, locations: list[ImageLocation]) -> None:
     """Remove the origins of moved files. Raises PermissionError if some cannot be removed."""
     if failed := files.remove(storage, locations):
-        raise PermissionError(f"the old files of {len(failed)} images could not be removed, such as {failed[0].name}")
+        raise PermissionError(
+            f"the old files of {len(failed)} images could not be removed, such as {next(iter(failed)).name}"
+        )
 
 
 def find_corrections(storage: ObjectStorage, journal: Sequence[tuple[Move, str | None]]) -> dict[str, tuple[str, str]]:
