@@ -37,7 +37,7 @@ app_state = Table(
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""Application state by key: `paused`, whether the embedded model was ever registered."""
+"""Application state by key: `paused`, whether the embedded model was ever registered, reserved locations of images."""
 
 users = Table(
     "users",

@@ -222,7 +222,7 @@ def _storage(command: _Parser, root_parser: _Parser) -> None:
     orphans = actions.add_parser(
         "orphans",
         parents=[root_parser],
-        help="print the files of images and videos, more than a day old, that have no record",
+        help="print the files in the storage, more than a day old, that have no record",
     )
     orphans.add_argument("--delete", action="store_true", help="delete them")
 

@@ -11,11 +11,15 @@ from invokeclone.cli.main import CommandError
 from invokeclone.cli.models import open_resources
 from invokeclone.images import orphans
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.storage import addresses
+from invokeclone.kit.storage.addresses import STYLE_PRESETS, WORKFLOW_THUMBNAILS
 from invokeclone.kit.storage.copies import CopyProgress, copy_all
+from invokeclone.kit.storage.threads import in_storage_thread
+from invokeclone.presets import store as presets
+from invokeclone.workflows import store as workflows
 
 FAILED = 1
+RECORD_IMAGES = {STYLE_PRESETS: presets.with_image, WORKFLOW_THUMBNAILS: workflows.with_thumbnail}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,9 +56,9 @@ def _at(settings: Settings, address: str) -> Settings:
 async def _list_orphans(settings: Settings, *, delete: bool) -> int:
     """Print the key of each file without a record, and `delete` them."""
     async with open_resources(settings) as resources:
-        async for keys in orphans.find(resources):
+        async for keys in orphans.find(resources, RECORD_IMAGES):
             sys.stdout.writelines(f"{key}\n" for key in keys)
-            if delete and (failed := await in_thread(resources.storage.delete, keys)):
+            if delete and (failed := await in_storage_thread(resources.storage.delete, keys)):
                 key, error = next(iter(failed.items()))
                 raise CommandError(f"{len(failed)} files could not be deleted, such as {key}: {error.strerror}", FAILED)
     return 0

@@ -17,6 +17,7 @@ from invokeclone.images.store import Selection
 from invokeclone.kit import log
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.threads import in_storage_thread
 
 Deleted = Mapping[MediaKind, list[AffectedItem]]
 DeleteRecords = Callable[[AsyncConnection], Awaitable[Deleted]]
@@ -88,7 +89,7 @@ async def _clean_up(resources: Resources, items: list[AffectedItem], kind: Media
         return True
     resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
     with CancelScope(shield=True):
-        failed = await in_thread(files.remove, resources.storage, [item.location for item in items], kind)
+        failed = await in_storage_thread(files.remove, resources.storage, [item.location for item in items], kind)
     for location in failed:
         _log.warning("could not remove the files of the deleted %s %s yet", kind, location.name)
     return not failed

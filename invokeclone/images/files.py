@@ -101,14 +101,18 @@ def write(storage: ObjectStorage, location: ImageLocation, png: bytes, webp: byt
     storage.write(full_key(location), png)
 
 
-def remove(storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKind = IMAGES) -> list[ImageLocation]:
-    """Remove the files at `locations`; missing files are ignored. Returns the locations whose removal failed."""
+def remove(
+    storage: ObjectStorage, locations: list[ImageLocation], kind: MediaKind = IMAGES
+) -> dict[ImageLocation, OSError]:
+    """Remove the files at `locations`; missing files are ignored. Returns the locations whose removal failed, and why."""
     keys_of = {location: keys(location, kind) for location in locations}
     failed = storage.delete(key for location_keys in keys_of.values() for key in location_keys)
-    return [location for location, location_keys in keys_of.items() if not failed.keys().isdisjoint(location_keys)]
+    return {
+        location: failed[key] for location, location_keys in keys_of.items() for key in location_keys if key in failed
+    }
 
 
-def read_and_shrink(storage: ObjectStorage, location: ImageLocation) -> bytes:
-    """Return the thumbnail of a stored image. Raises OSError when the file is missing, the errors of Pillow for a damaged one."""
-    with open_stored_image(StoredFile(storage, full_key(location)).source()) as image:
+def shrink(source: Path | io.BytesIO) -> bytes:
+    """Return the thumbnail of a stored image's file. Raises OSError when the file is missing, the errors of Pillow for a damaged one."""
+    with open_stored_image(source) as image:
         return thumbnail(image)

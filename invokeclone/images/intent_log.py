@@ -2,7 +2,8 @@
 
 An intent is one file that lists locations. It is written before the files of a new record and before records are deleted, and
 removed once files and records agree. Recovery settles the intents of dead processes, and those of operations whose files
-could not be removed: files without a record are removed.
+could not be removed: files without a record are removed. Locations to which a recorded image could be moved meanwhile are
+reserved (`reservations.py`).
 Intents are stored beside the database that has the records.
 """
 
@@ -18,19 +19,23 @@ from uuid import uuid4
 
 from anyio import CancelScope
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from invokeclone.images import files, store
+from invokeclone.images import files, reservations, store
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.file_locks import try_lock
 from invokeclone.kit.files.storage import OWNER_FILE_MODE, make_folder
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.key_locks import key_of
 from invokeclone.kit.sql.outcomes import read_stored
+from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 
 FOLDER = "intents"
 SETTLE_INTERVAL_S = 600.0
@@ -42,6 +47,10 @@ Result = TypeVar("Result")
 _log = log.get("images.intent_log")
 
 
+class _RecordsUnknown(Exception):
+    """The database has not answered which locations have records."""
+
+
 class Intent:
     """A file that lists locations, locked while the process that wrote it is alive and uses it."""
 
@@ -50,6 +59,8 @@ class Intent:
         self.locations: _Locations = []
         self.settled = True
         """Whether files and records agree at the end of the block; if not, the next start settles them."""
+        self.has_reservation = False
+        """Whether locations are reserved, or may be; the reservation ends with the intent."""
         self._folder = folder(settings)
         self._path: Path | None = None
         self._descriptor: int | None = None
@@ -60,6 +71,12 @@ class Intent:
     def is_written(self) -> bool:
         """Whether the file exists."""
         return self._descriptor is not None
+
+    @property
+    def intent_id(self) -> str:
+        """The name of the file, which must exist."""
+        assert self._path is not None
+        return self._path.stem
 
     def run(self, work: Callable[["Intent"], Result]) -> Result:
         """Call `work`, which writes files, and return its result; the end of the block waits for it. Blocks.
@@ -82,9 +99,14 @@ class Intent:
         if locations:
             self.run(lambda _intent: self._append(kind, locations))
 
-    def _append(self, kind: MediaKind, locations: list[ImageLocation]) -> None:
+    def create(self) -> None:
+        """Create the file, without locations as yet, if it does not exist. Blocks. Raises OSError."""
         if self._descriptor is None:
             self._descriptor = self._create()
+
+    def _append(self, kind: MediaKind, locations: list[ImageLocation]) -> None:
+        self.create()
+        assert self._descriptor is not None
         lines = (json.dumps([str(kind), location.name, location.subfolder]) for location in locations)
         text = memoryview("".join(f"{line}\n" for line in lines).encode())
         self.locations += [(kind, location) for location in locations]
@@ -146,7 +168,8 @@ async def open_intent(resources: Resources) -> AsyncIterator[Intent]:
         raise
     if intent.is_written:
         with CancelScope(shield=True):
-            await in_thread(_close, intent, remove=intent.settled)
+            is_settled = intent.settled and (not intent.has_reservation or await _release(resources, intent.intent_id))
+            await in_thread(_close, intent, remove=is_settled)
 
 
 async def _undo(resources: Resources, intent: Intent) -> None:
@@ -154,7 +177,8 @@ async def _undo(resources: Resources, intent: Intent) -> None:
     is_settled = False
     try:
         await in_thread(intent.end)
-        is_settled = await _settle(resources, intent.locations)
+        if intent.is_written:
+            is_settled = await _settle(resources, intent.intent_id, intent.locations)
     finally:
         await in_thread(_close, intent, remove=is_settled)
 
@@ -175,46 +199,109 @@ def lock_key(name: str) -> int:
     return key_of(f"image {name}")
 
 
-async def _settle(resources: Resources, locations: _Locations, *, is_mine: bool = True) -> bool:
-    """Remove files without a record and return whether all could be removed.
+async def reserve(connection: AsyncConnection, intent: Intent, locations: Iterable[ImageLocation]) -> None:
+    """Reserve the locations of an intent that is written, in the transaction of `connection`, until the intent is settled."""
+    intent.has_reservation = True
+    await reservations.reserve(connection, intent.intent_id, locations)
 
-    Those that are not `is_mine` but a dead process's are locked, as another server may be storing one of them again.
+
+async def _settle(resources: Resources, intent_id: str, locations: _Locations, *, is_mine: bool = True) -> bool:
+    """Remove files without a record, end the reservation, and return whether all of that succeeded.
+
+    Those that are not `is_mine` but a dead process's are locked, as another server may be storing one of them again;
+    then StorageUnreachable is raised.
     """
     try:
         for kind in _KINDS.values():
             listed = [location for location_kind, location in locations if location_kind is kind]
-            if (orphans := await _find_orphans(resources, kind, listed)) is None:
-                return False
-            if is_mine:
-                if await in_thread(files.remove, resources.storage, orphans, kind):
+            orphans = await _find_orphans(resources, kind, listed)
+            if kind is IMAGES:
+                if not await _reserve_movable(resources, intent_id, orphans):
                     return False
+                orphans = await _find_orphans(resources, kind, orphans)
+                if await _has_last_files(resources, orphans):
+                    return False
+            if is_mine:
+                await _remove(resources, orphans, kind)
                 continue
             for start in range(0, len(orphans), LOCKED_AT_ONCE):
                 batch = orphans[start : start + LOCKED_AT_ONCE]
                 async with resources.database.lock(lock_key(location.name) for location in batch):
-                    if (still := await _find_orphans(resources, kind, batch)) is None:
-                        return False
-                    if await in_thread(files.remove, resources.storage, still, kind):
-                        return False
-    except (OSError, SQLAlchemyError) as error:
+                    await _remove(resources, await _find_orphans(resources, kind, batch), kind)
+    except (OSError, SQLAlchemyError, _RecordsUnknown) as error:
+        if isinstance(error, StorageUnreachable) and not is_mine:
+            raise
         _log.warning("files without a record stay until the next start: %s", error)
+        return False
+    return await _release(resources, intent_id)
+
+
+async def _remove(resources: Resources, orphans: list[ImageLocation], kind: MediaKind) -> None:
+    """Remove files without a record. Raises the first error if some cannot be removed."""
+    for error in (await in_storage_thread(files.remove, resources.storage, orphans, kind)).values():
+        raise error
+
+
+async def _reserve_movable(resources: Resources, intent_id: str, orphans: Sequence[ImageLocation]) -> bool:
+    """Reserve locations if their images have records elsewhere; false if one of those is being moved there."""
+    if not orphans:
+        return True
+    async with resources.database.read() as connection:
+        moved = await store.existing(connection, IMAGES, [location.name for location in orphans])
+        if not moved or await reservations.has_reservation(connection, intent_id):
+            return True
+    async with resources.database.write() as connection:
+        if not (await reservations.list_move_targets(connection)).isdisjoint(orphans):
+            return False
+        await reservations.reserve(connection, intent_id, orphans)
+    return True
+
+
+async def _has_last_files(resources: Resources, orphans: Sequence[ImageLocation]) -> bool:
+    """Return whether an image has a file here but none where its record is: recovery of a move corrects the record."""
+    if not orphans:
+        return False
+    selection = store.select_named([location.name for location in orphans], IMAGES)
+    async with resources.database.read() as connection:
+        recorded = await store.list_locations(connection, selection)
+
+    def search() -> bool:
+        def exists(location: ImageLocation) -> bool:
+            return StoredFile(resources.storage, files.full_key(location)).exists()
+
+        lost = {location.name for location in recorded if not exists(location)}
+        return any(location.name in lost and exists(location) for location in orphans)
+
+    return bool(recorded) and await in_storage_thread(search)
+
+
+async def _release(resources: Resources, intent_id: str) -> bool:
+    """End the reservation of an intent; false if that is left to the next time that intents are settled."""
+    try:
+        async with resources.database.read() as connection:
+            if not await reservations.has_reservation(connection, intent_id):
+                return True
+        async with resources.database.write() as connection:
+            await reservations.release(connection, intent_id)
+    except (OSError, SQLAlchemyError) as error:
+        _log.warning("images cannot be moved to some of their earlier subfolders yet: %s", error)
         return False
     return True
 
 
 async def _find_orphans(
     resources: Resources, kind: MediaKind, locations: Sequence[ImageLocation]
-) -> list[ImageLocation] | None:
-    """Return the locations that no record has, None if that cannot be read.
+) -> list[ImageLocation]:
+    """Return the locations that no record has: another record of the name may have its files in another subfolder.
 
-    Another record of the name may have its files in another subfolder.
+    Raises _RecordsUnknown if that cannot be read.
     """
     if not locations:
         return []
     selection = store.select_named([location.name for location in locations], kind)
     recorded = await read_stored(resources.database, lambda connection: store.list_locations(connection, selection))
     if recorded is None:
-        return None
+        raise _RecordsUnknown("their records cannot be read")
     with_record = set(recorded)
     return [location for location in locations if location not in with_record]
 
@@ -238,9 +325,12 @@ async def settle_all(resources: Resources, *, alone: bool = False) -> None:
             continue
         try:
             locations = await in_thread(_read, descriptor)
-            await in_thread(_remove_parts, resources, locations)
-            if await _settle(resources, locations, is_mine=False):
+            await in_storage_thread(_remove_parts, resources, locations)
+            if await _settle(resources, path.stem, locations, is_mine=False):
                 await in_thread(path.unlink, missing_ok=True)
+        except StorageUnreachable as error:  # each of the others would wait for it, too
+            _log.warning("intents stay until the storage can be reached: %s", error)
+            return
         except OSError as error:
             _log.warning("%s could not be settled: %s", path, error)
         finally:

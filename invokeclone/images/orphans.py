@@ -1,15 +1,23 @@
-"""Objects in the storage without a record: left by machines that never came back to settle their intents."""
+"""Objects in the storage without a record: left by machines that never came back to settle their intents.
+
+Also what processes that were killed have left of images of presets and workflows, which have no intents, of objects that
+were half-written, and of objects that no record has.
+"""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from invokeclone.images import store
+from invokeclone.images.encoding import record_images as record_files
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.addresses import AREAS, PROBE, ZIPS
 from invokeclone.kit.storage.protocol import ObjectStat
+from invokeclone.kit.storage.threads import in_storage_thread
 
 MIN_AGE = timedelta(days=1)
 """Younger objects may belong to an upload or a run that has not created its record yet."""
@@ -19,17 +27,45 @@ _SUFFIXES = {IMAGES: (".png", ".jpg", ".jpeg", ".webp"), VIDEOS: (".mp4",)}
 """Suffixes of the names to which a thumbnail or a sidecar file may belong."""
 
 
-async def find(resources: Resources, min_age: timedelta = MIN_AGE) -> AsyncIterator[list[str]]:
-    """Yield the keys of objects without a record in batches. Raises OSError."""
+Find = Callable[[AsyncConnection, Sequence[str]], Awaitable[set[str]]]
+"""Returns those of some record ids that have an image."""
+
+
+async def find(
+    resources: Resources, record_images: Mapping[str, Find], min_age: timedelta = MIN_AGE
+) -> AsyncIterator[list[str]]:
+    """Yield the keys of objects without a record in batches. `record_images` has the areas of `encoding/record_images.py`.
+
+    Raises OSError.
+    """
+    storage = resources.storage
     for kind in (IMAGES, VIDEOS):
-        stats = resources.storage.list(f"{kind}s")
-        while batch := await in_thread(_next_batch, stats):
-            latest = datetime.now(UTC) - min_age
-            names = {stat.key: _names(stat.key, kind) for stat in batch if stat.modified <= latest}
+        async for keys in _old_keys(storage.list(f"{kind}s"), min_age):
+            names = {key: _names(key, kind) for key in keys}
             async with resources.database.read() as connection:
                 existing = await store.existing(connection, kind, [*itertools.chain(*names.values())])
             if orphans := [key for key, key_names in names.items() if existing.isdisjoint(key_names)]:
                 yield orphans
+    for area, find_ids in record_images.items():
+        async for keys in _old_keys(storage.list(area), min_age):
+            ids = {key: record_id for key in keys if (record_id := record_files.record_id(key)) is not None}
+            async with resources.database.read() as connection:
+                with_image = await find_ids(connection, list(ids.values()))
+            if orphans := [key for key, record_id in ids.items() if record_id not in with_image]:
+                yield orphans
+    areas = (ZIPS, PROBE) if resources.database.is_shared else (PROBE,)
+    temporary = [storage.list(area) for area in areas]
+    partial = [storage.list_partial(area) for area in (*AREAS, *areas)]
+    async for keys in _old_keys(itertools.chain(*temporary, *partial), min_age):
+        yield keys
+
+
+async def _old_keys(stats: Iterator[ObjectStat], min_age: timedelta) -> AsyncIterator[list[str]]:
+    """Yield the keys of objects that are not younger than `min_age` in batches."""
+    while batch := await in_storage_thread(_next_batch, stats):
+        latest = datetime.now(UTC) - min_age
+        if keys := [stat.key for stat in batch if stat.modified <= latest]:
+            yield keys
 
 
 def _next_batch(stats: Iterator[ObjectStat]) -> list[ObjectStat]:

@@ -17,6 +17,7 @@ from invokeclone.images.errors import RangeNotSatisfiable
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 
 CACHE_ONE_YEAR = "max-age=31536000"
 NO_STORE = "private, no-store"
@@ -65,7 +66,7 @@ async def thumbnail(stored: StoredThumbnail, settings: Settings) -> Response:
             headers=headers,
         )
     headers["Content-Disposition"] = f'inline; filename="{stored.name}"'
-    return Response(await in_thread(stored.file.read), media_type="image/png", headers=headers)
+    return Response(await in_storage_thread(stored.file.read), media_type="image/png", headers=headers)
 
 
 async def redirect_to_storage(request: Request, stored: StoredFile, settings: Settings) -> Response | None:
@@ -75,7 +76,7 @@ async def redirect_to_storage(request: Request, stored: StoredFile, settings: Se
     """
     if settings.storage_reads != "presigned" or request.method == "HEAD" or "if-none-match" in request.headers:
         return None
-    url = await in_thread(stored.storage.presign, stored.key, PRESIGNED_S)
+    url = await in_storage_thread(stored.storage.presign, stored.key, PRESIGNED_S)
     if url is None:
         return None
     cached = NO_STORE if settings.multiuser else f"private, max-age={PRESIGNED_S // 2}"
@@ -89,7 +90,7 @@ async def file(request: Request, stored: StoredFile, media_type: str, headers: d
     client_tags = request.headers.get("if-none-match")
     if client_tags is not None and tag in {value.strip().removeprefix("W/") for value in client_tags.split(",")}:
         return Response(status_code=304, headers=headers)
-    result = await in_thread(_read_small, stored, request.method == "HEAD")
+    result = await in_storage_thread(_read_small, stored, request.method == "HEAD")
     if result is None:
         return None
     if result.is_whole:
@@ -112,7 +113,7 @@ async def part(request: Request, stored: StoredFile, media_type: str, headers: d
     condition = request.headers.get("if-range")
     if range_header is None or request.method == "HEAD" or (condition is not None and condition != f'"{stored.name}"'):
         return await file(request, stored, media_type, headers)
-    result = await in_thread(_read_range, stored, range_header)
+    result = await in_storage_thread(_read_range, stored, range_header)
     if result is None:
         return None
     start, content, size = result
@@ -157,7 +158,7 @@ async def _stream(stored: StoredFile, beginning: _Beginning) -> AsyncIterator[by
         start += len(content)
         content = b""
         if start < beginning.size:
-            content, _ = await in_thread(stored.storage.get_range, stored.key, start, start + MAX_BUFFERED_SIZE)
+            content, _ = await in_storage_thread(stored.storage.get_range, stored.key, start, start + MAX_BUFFERED_SIZE)
 
 
 def _read_range(stored: StoredFile, range_header: str) -> tuple[int, bytes, int] | None:

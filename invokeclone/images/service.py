@@ -3,8 +3,10 @@
 Files are written before records; records are deleted before files; deletions are emitted as events.
 """
 
+import io
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -33,9 +35,10 @@ from invokeclone.images.thumbnails import NotDecodable
 from invokeclone.kit import log
 from invokeclone.kit.files.storage_errors import to_storage_error
 from invokeclone.kit.process.loop_local import LoopLocal
-from invokeclone.kit.process.offload import in_thread, off_loop
+from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.users import rights
 from invokeclone.users.current import SYSTEM, User
 
@@ -108,7 +111,7 @@ async def upload(
         files.write(resources.storage, location, prepared.png, webp)
 
     async with intent_log.open_intent(resources) as intent:
-        await in_thread(intent.run, write_files)  # waits for the disk and needs no slot of the limiter
+        await in_storage_thread(intent.run, write_files)  # needs no slot of the limiter
         return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
@@ -153,13 +156,17 @@ async def save(
         user_id=user_id,
     )
 
+    def encode() -> tuple[bytes, bytes]:
+        return png.encode(image, settings.pil_compress_level, texts), files.thumbnail(image)
+
+    packed, small = await off_loop(encode, image_work_limiter())
+
     def write_files(intent: intent_log.Intent) -> None:
-        packed, small = png.encode(image, settings.pil_compress_level, texts), files.thumbnail(image)
         intent.write(IMAGES, [location])
         files.write(resources.storage, location, packed, small)
 
     async with intent_log.open_intent(resources) as intent:
-        await off_loop(lambda: intent.run(write_files), image_work_limiter())
+        await in_storage_thread(intent.run, write_files)
         return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
 
 
@@ -178,7 +185,7 @@ async def save_encoded(
         files.write(resources.storage, location, packed, small)
 
     async with intent_log.open_intent(resources) as intent:
-        await in_thread(intent.run, write_files)
+        await in_storage_thread(intent.run, write_files)
         return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
 
 
@@ -234,7 +241,7 @@ async def upright_size(resources: Resources, record: ImageDTO) -> tuple[int, int
     if record.image_origin != ResourceOrigin.EXTERNAL:
         return size
     location = ImageLocation(record.image_name, record.image_subfolder)
-    turned = await in_thread(files.is_turned, StoredFile(resources.storage, files.full_key(location)))
+    turned = await in_storage_thread(files.is_turned, StoredFile(resources.storage, files.full_key(location)))
     return size[::-1] if turned else size
 
 
@@ -261,7 +268,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     """Return the workflow and the graph embedded in an image; raises ImageNotYours, ImageNotFound."""
     stored = await file(resources, name, user=user)
     try:
-        embedded_texts = await in_thread(lambda: png.read_embedded_texts(stored.source()))
+        embedded_texts = await in_storage_thread(lambda: png.read_embedded_texts(stored.source()))
     except OSError as error:
         if to_storage_error(error) is not None:  # it may be there
             raise
@@ -272,9 +279,9 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
 async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
     """Create a lost thumbnail again; raises ImageNotFound when the image file is missing or damaged, too."""
 
-    def decode(location: ImageLocation) -> bytes:
+    def decode(source: Path | io.BytesIO) -> bytes:
         try:
-            return files.read_and_shrink(resources.storage, location)
+            return files.shrink(source)
         except FileNotFoundError:
             raise
         except (*upload_files.DECODE_ERRORS, PILImage.DecompressionBombError) as error:
@@ -282,9 +289,11 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
                 raise
             raise NotDecodable(ImageNotFound(name)) from error
 
-    return await thumbnails.regenerate(
-        resources, name, IMAGES, lambda location: off_loop(lambda: decode(location), image_work_limiter())
-    )
+    async def make(location: ImageLocation) -> bytes:
+        source = await in_storage_thread(StoredFile(resources.storage, files.full_key(location)).source)
+        return await off_loop(lambda: decode(source), image_work_limiter())
+
+    return await thumbnails.regenerate(resources, name, IMAGES, make)
 
 
 async def delete(resources: Resources, name: str, user: User = SYSTEM, kind: MediaKind = IMAGES) -> BulkChange:

@@ -4,6 +4,7 @@ A file that is not decodable stays so, and a storage that takes no new objects m
 outcome is remembered for a while, because making a thumbnail reads the whole image or video.
 """
 
+import errno
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -15,10 +16,10 @@ from invokeclone.kit import log
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.files.storage_errors import StorageUnreachable, to_storage_error
 from invokeclone.kit.process.loop_local import LoopLocal
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.key_locks import KeyLocks, key_of
 from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 
 MAX_OUTCOMES = 1000
 REMEMBERED_S = 3600.0
@@ -39,6 +40,8 @@ class _Outcomes:
 
     def __init__(self) -> None:
         self.locks = KeyLocks()
+        self.outage_at = float("-inf")
+        """When an attempt failed as the storage did not respond."""
         self._outcomes: OrderedDict[str, tuple[float, bytes | InvokeCloneError]] = OrderedDict()
 
     def add(self, name: str, outcome: bytes | InvokeCloneError) -> None:
@@ -66,29 +69,48 @@ async def regenerate(
 ) -> bytes:
     """Create and store the lost thumbnail of an image or video, which `make` makes from its file.
 
-    Raises the kind's error when the file is missing, or damaged, and the error of NotDecodable.
+    Raises the kind's error when the file is missing, or damaged, and the error of NotDecodable; StorageUnreachable also
+    if another request failed with it meanwhile, so that they do not wait for the service one after the other.
     """
     outcomes = _OUTCOMES.get()
+    began_at = time.monotonic()
     async with outcomes.locks.hold([key_of(f"{kind} {name}")]):
         if (webp := outcomes.get(name)) is not None:
             return webp
-        location = await store.get_location(resources.database, name, kind)
+        if outcomes.outage_at > began_at:
+            raise StorageUnreachable(errno.EHOSTUNREACH, "no response in time", name)
         try:
-            return await in_thread(StoredFile(resources.storage, files.thumbnail_key(location, kind)).read)
-        except FileNotFoundError:  # else another request has created it
-            pass
-        try:
-            webp = await make(location)
-        except NotDecodable as error:
-            outcomes.add(name, error.error)
-            raise error.error from error
-        except OSError as error:
-            if to_storage_error(error) is not None:
-                raise
-            raise kind.not_found_error(name) from error
-        if not await _store(resources, location, kind, webp):
-            outcomes.add(name, webp)
-        return webp
+            return await _regenerate(resources, outcomes, name, kind, make)
+        except StorageUnreachable:
+            outcomes.outage_at = time.monotonic()
+            raise
+
+
+async def _regenerate(
+    resources: Resources,
+    outcomes: _Outcomes,
+    name: str,
+    kind: MediaKind,
+    make: Callable[[ImageLocation], Awaitable[bytes]],
+) -> bytes:
+    """Return the thumbnail if another request has created it, or create and store it."""
+    location = await store.get_location(resources.database, name, kind)
+    try:
+        return await in_storage_thread(StoredFile(resources.storage, files.thumbnail_key(location, kind)).read)
+    except FileNotFoundError:  # else another request has created it
+        pass
+    try:
+        webp = await make(location)
+    except NotDecodable as error:
+        outcomes.add(name, error.error)
+        raise error.error from error
+    except OSError as error:
+        if to_storage_error(error) is not None:
+            raise
+        raise kind.not_found_error(name) from error
+    if not await _store(resources, location, kind, webp):
+        outcomes.add(name, webp)
+    return webp
 
 
 async def _store(resources: Resources, location: ImageLocation, kind: MediaKind, webp: bytes) -> bool:
@@ -100,7 +122,7 @@ async def _store(resources: Resources, location: ImageLocation, kind: MediaKind,
 
     async with intent_log.open_intent(resources) as intent:
         try:
-            await in_thread(intent.run, write)
+            await in_storage_thread(intent.run, write)
         except OSError as error:
             if isinstance(error, StorageUnreachable):
                 raise

@@ -57,6 +57,12 @@ async def exists(connection: AsyncConnection, preset_id: str) -> bool:
     return await connection.scalar(select(presets.c.id).where(presets.c.id == preset_id)) is not None
 
 
+async def with_image(connection: AsyncConnection, preset_ids: Sequence[str]) -> set[str]:
+    """Return those of `preset_ids` that have an image."""
+    statement = select(presets.c.id).where(presets.c.id.in_(preset_ids), presets.c.image.is_not(None))
+    return set(await connection.scalars(statement))
+
+
 async def get(connection: AsyncConnection, preset_id: str) -> StylePresetRecordWithImage:
     """Return a preset. Raises PresetNotFound."""
     row = (await connection.execute(_ONE, {"wanted": preset_id})).one_or_none()

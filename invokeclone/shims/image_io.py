@@ -23,6 +23,7 @@ from invokeclone.kit.files.image_files import open_image, open_stored_image
 from invokeclone.kit.files.image_modes import convert, orientation, upright
 from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import User
 
@@ -168,7 +169,8 @@ async def save_intermediate(
 async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the API's name)
     """Return the file of a stored image in `format`; a PNG unchanged, with its embedded metadata, if it is upright."""
     file = await service.file(resources, name)
-    return await image_work(lambda: _convert_file(file.read(), format, quality))
+    data = await in_storage_thread(file.read)
+    return await image_work(lambda: _convert_file(data, format, quality))
 
 
 def _convert_file(data: bytes, format: Format, quality: int | None) -> bytes:  # noqa: A002

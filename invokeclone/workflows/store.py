@@ -303,6 +303,12 @@ async def set_opened(connection: AsyncConnection, workflow_id: str) -> None:
     await connection.execute(update(table).where(table.c.workflow_id == workflow_id).values(opened_at=now()))
 
 
+async def with_thumbnail(connection: AsyncConnection, workflow_ids: Sequence[str]) -> set[str]:
+    """Return those of `workflow_ids` that have a thumbnail."""
+    statement = select(table.c.workflow_id).where(table.c.workflow_id.in_(workflow_ids), table.c.thumbnail.is_not(None))
+    return set(await connection.scalars(statement))
+
+
 async def set_thumbnail(connection: AsyncConnection, workflow_id: str, mark: str | None) -> None:
     """Set the version of the workflow's thumbnail, or None if it has none."""
     await connection.execute(update(table).where(table.c.workflow_id == workflow_id).values(thumbnail=mark))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from invokeclone.cli.main import main
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
@@ -17,6 +18,7 @@ from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.kit.storage.addresses import local_storage
+from invokeclone.tables import style_presets, workflows
 from tests.applications import sample_image
 
 
@@ -51,7 +53,24 @@ def test_files_without_a_record_are_found_and_deleted(
     shutil.copyfile(migrated, settings.database_path)
 
     async def save() -> str:
+        """Store an image, a preset `p` and a workflow `w` with images, and a preset and a workflow without."""
         database = open_database(settings)
+        async with database.write() as connection:
+            texts = {"positive_prompt": "", "negative_prompt": "", "type": "user", "created_at": "x", "updated_at": "x"}
+            presets = [{"id": "p", "image": "1"}, {"id": "plain", "image": None}]
+            await connection.execute(insert(style_presets), [{"name": "n", **texts, **preset} for preset in presets])
+            rows = [{"workflow_id": "w", "thumbnail": "1"}, {"workflow_id": "plain", "thumbnail": None}]
+            texts = {
+                "name": "n",
+                "description": "",
+                "tags": "",
+                "category": "user",
+                "workflow": "{}",
+                "judged_by": "",
+                "created_at": "x",
+                "updated_at": "x",
+            }
+            await connection.execute(insert(workflows), [{**texts, "call_message": "", **row} for row in rows])
         image = await service.save(
             Resources(settings, database, Bus()),
             sample_image(),
@@ -63,11 +82,20 @@ def test_files_without_a_record_are_found_and_deleted(
 
     kept = Path(asyncio.run(save())).stem
     storage = local_storage(settings)
-    orphans = {"images/sub/x.png", "images/thumbnails/x.webp", "videos/v.mp4", "videos/sidecars/v.json"}
-    old = orphans | {f"images/{kept}.png", f"images/thumbnails/{kept}.webp"}
-    for key in {"images/new.png", "style_presets/p.webp", *orphans}:
+    orphans = {"images/sub/x.png", "images/thumbnails/x.webp", "videos/v.mp4", "videos/sidecars/v.json", ".probe/01"}
+    orphans |= {f"{area}/{name}.webp" for area in ("style_presets", "workflow_thumbnails") for name in ("x", "plain")}
+    orphans |= {"images/2026/.x.png.01234567.part", "style_presets/.p.webp.01234567.part"}
+    others = {
+        "style_presets/p.webp",
+        "style_presets/notes.txt",
+        "style_presets/mine/x.webp",
+        "workflow_thumbnails/w.webp",
+    }
+    old = orphans | others | {f"images/{kept}.png", f"images/thumbnails/{kept}.webp"}
+    new = {"images/new.png", "images/.new.png.01234567.part", "workflow_thumbnails/new.webp"}
+    for key in {*orphans, *others, *new}:
         storage.write(key, b"x")
-    for key in {*old, "style_presets/p.webp"}:
+    for key in old:
         os.utime(storage.local_path(key), (time.time() - 90_000, time.time() - 90_000))
     arguments = ["storage", "orphans", "--root", str(settings.root)]
     for more in ([], ["--delete"]):
@@ -75,7 +103,7 @@ def test_files_without_a_record_are_found_and_deleted(
         assert set(capsys.readouterr().out.split()) == orphans
     assert main(arguments) == 0
     assert capsys.readouterr().out == ""
-    assert all(storage.local_path(key).exists() != (key in orphans) for key in {*old, "images/new.png"})
+    assert all(storage.local_path(key).exists() != (key in orphans) for key in old | new)
 
 
 @pytest.mark.parametrize(

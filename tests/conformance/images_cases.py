@@ -6,13 +6,13 @@ from typing import Any
 from invokeclone.boards import store as boards
 from invokeclone.boards import virtual
 from invokeclone.boards.schemas import BoardChanges, BoardRecordOrderBy
-from invokeclone.images import access, store
+from invokeclone.images import access, reservations, store
 from invokeclone.images.gallery import store as gallery
 from invokeclone.images.lists import deep_pages, name_lists, search
 from invokeclone.images.media_kinds import IMAGES, VIDEOS
 from invokeclone.images.relocation import store as moves
 from invokeclone.images.relocation.store import Move
-from invokeclone.images.schemas import ImageFilter, ImageRecordChanges, NewImage
+from invokeclone.images.schemas import ImageFilter, ImageLocation, ImageRecordChanges, NewImage
 from invokeclone.images.videos.schemas import NewVideo
 from invokeclone.kit.paging import SQLiteDirection
 from invokeclone.kit.sql.prepared_statements import PreparedStatement
@@ -336,3 +336,20 @@ async def relocation(run: Calls) -> None:
     for server_id in "ab":
         await run(moves.release_queue, server_id)
         await run(moves.holder)
+
+
+@case
+async def image_reservations(run: Calls) -> None:
+    first, second = ImageLocation("a.png", ""), ImageLocation("b%_é.png", "2026/01")
+    await run(reservations.reserve, "1", [first])
+    await run(reservations.reserve, "2", [first, second])
+    await run(reservations.has_reservation, "1")
+    async with run.database.read() as connection:
+        run.record(reservations.list_reserved, sorted(await reservations.list_reserved(connection)))
+    await run(reservations.reserve, "2", [second])
+    await run(reservations.release, "1")
+    await run(reservations.release, "none")
+    await run(reservations.has_reservation, "1")
+    await run(reservations.list_reserved)
+    await run(moves.write_journal, [Move("a.png", "", "b")])
+    await run(reservations.list_move_targets)

@@ -46,7 +46,7 @@ async def client(resources: Resources, zips: ImageDownloads) -> AsyncIterator[ht
 def left_files(resources: Resources) -> list[str]:
     """Return the names of the files in the folders of zip files."""
     outputs = resources.settings.outputs_path
-    paths = [path for folder in (downloads.FOLDER, ready_zips.AREA) for path in (outputs / folder).rglob("*")]
+    paths = [path for folder in (downloads.FOLDER, ready_zips.ZIPS) for path in (outputs / folder).rglob("*")]
     return sorted(path.name for path in paths if path.is_file())
 
 

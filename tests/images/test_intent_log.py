@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import files, intent_log, service, store
+from invokeclone.images import files, intent_log, reservations, service, store
 from invokeclone.images.errors import ImageNotFound
 from invokeclone.images.media_kinds import IMAGES, VIDEOS
+from invokeclone.images.relocation import files as relocation
+from invokeclone.images.relocation import store as moves
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
@@ -386,3 +388,46 @@ async def test_a_thumbnail_of_an_image_that_is_deleted_meanwhile_is_removed(
         await service.regenerate_thumbnail(resources, location.name)
     await check_images(resources)
     assert notes(resources) == []
+
+
+async def test_files_are_not_removed_where_an_image_is_being_moved_to(resources: Resources) -> None:
+    location = await save(resources)
+    target = ImageLocation(location.name, "aa")
+    relocation.duplicate(resources.storage, location, target)
+    abandon(resources, target)
+    async with resources.database.write() as connection:
+        await moves.write_journal(connection, [moves.Move(location.name, "", "aa")])
+    await intent_log.settle_all(resources)
+    assert stored_files.full_path(resources.settings, target).exists()
+    assert len(notes(resources)) == 1
+    async with resources.database.write() as connection:
+        await moves.write_journal(connection, [])
+    await intent_log.settle_all(resources)
+    assert notes(resources) == []
+    await check_images(resources)
+
+
+async def test_locations_are_reserved_while_files_of_a_moved_image_are_removed(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = await save(resources)
+    target = ImageLocation(location.name, "aa")
+    relocation.duplicate(resources.storage, location, target)
+    abandon(resources, target)
+    remove, reached, go_on = files.remove, threading.Event(), threading.Event()
+
+    def remove_late(*arguments: Any) -> Any:
+        reached.set()
+        assert go_on.wait(30)
+        return remove(*arguments)
+
+    monkeypatch.setattr(files, "remove", remove_late)
+    settling = asyncio.create_task(intent_log.settle_all(resources))
+    assert await asyncio.to_thread(reached.wait, 30)
+    async with resources.database.read() as connection:
+        assert await reservations.list_reserved(connection) == {target}
+    go_on.set()
+    await settling
+    async with resources.database.read() as connection:
+        assert await reservations.list_reserved(connection) == set()
+    await check_images(resources)

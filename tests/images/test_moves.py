@@ -378,13 +378,13 @@ class TestCrashes:
             dead = ImageMoves(resources)
             await dead.move_all()
             await crashed(dead)
-        find = ImageMoves._find_files
+        find = relocation.find_corrections
 
-        def find_late(mover: ImageMoves, journal: Any) -> Any:
-            assert find(mover, journal) == {}
+        def find_late(storage: Any, journal: Any) -> Any:
+            assert find(storage, journal) == {}
             return {name: ("other", name[:2])}
 
-        monkeypatch.setattr(ImageMoves, "_find_files", find_late)
+        monkeypatch.setattr(relocation, "find_corrections", find_late)
         await ImageMoves(resources).start()
         assert await check_whole(resources) == {name: ""}
 

@@ -5,16 +5,19 @@ import io
 import threading
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import obstore
 import pytest
+from sqlalchemy import insert
 
 from invokeclone.boards.api import router as boards_router
+from invokeclone.cli.storage import RECORD_IMAGES
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import files, intent_log, responses, service
+from invokeclone.images import files, intent_log, orphans, responses, service
 from invokeclone.images.api import router as images_router
 from invokeclone.images.archives.api import router as downloads_router
 from invokeclone.images.archives.ready_zips import ReadyZips
@@ -28,6 +31,7 @@ from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database
 from invokeclone.presets.api import router as presets_router
+from invokeclone.tables import workflows
 from invokeclone.users.current import SYSTEM
 from tests.applications import decode_image, encode_image, sample_image, serving
 from tests.faults import image_names
@@ -218,6 +222,33 @@ async def test_the_image_of_a_preset(client: httpx.AsyncClient, stored) -> None:
     assert stored() == set()
 
 
+async def test_objects_without_a_record_are_found(client: httpx.AsyncClient, resources: Resources, stored) -> None:
+    data = {"data": '{"name": "p", "positive_prompt": "", "negative_prompt": "", "type": "user"}'}
+    image = {"image": ("a.png", encode_image(sample_image()), "image/png")}
+    await client.post("/api/v1/style_presets/", data=data, files=image)
+    plain = (await client.post("/api/v1/style_presets/", data=data)).json()
+    row = {
+        "name": "n",
+        "description": "",
+        "tags": "",
+        "category": "user",
+        "workflow": "{}",
+        "judged_by": "",
+        "created_at": "x",
+        "updated_at": "x",
+    }
+    async with resources.database.write() as connection:
+        await connection.execute(insert(workflows).values(**row, workflow_id="w", call_message="", thumbnail="1"))
+    await save(resources)
+    resources.storage.write("workflow_thumbnails/w.webp", b"x")
+    kept = stored()
+    lost = {f"style_presets/{plain['id']}.webp", "workflow_thumbnails/x.webp", "images/x.png", ".probe/01"}
+    for key in lost:
+        resources.storage.write(key, b"x")
+    found = [key async for keys in orphans.find(resources, RECORD_IMAGES, timedelta(0)) for key in keys]
+    assert (sorted(found), stored()) == (sorted(lost), kept | lost)
+
+
 # Presigned URLs
 
 
@@ -340,6 +371,24 @@ async def test_objects_of_a_dead_process_are_removed(resources: Resources, store
     assert stored() == keys_of(kept) | keys_of("left.png", "2026/01")
     await intent_log.settle_all(resources)
     assert stored() == keys_of(kept)
+
+
+async def test_only_the_first_intent_waits_for_a_service_that_is_away(
+    resources: Resources, stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locations = [ImageLocation(f"left{number}.png", "") for number in range(3)]
+    for location in locations:
+        intent = intent_log.Intent(resources.settings)
+        intent.write(IMAGES, [location])
+        files.write(resources.storage, location, b"png", b"webp")
+        intent.close(remove=False)
+    outages = Outages(monkeypatch)
+    outages.arm(1, forever=True)
+    await intent_log.settle_all(resources)
+    assert outages.count == 1
+    outages.arm(0)
+    await intent_log.settle_all(resources)
+    assert stored() == set()
 
 
 async def test_deletions_during_an_outage_are_made_up_for(

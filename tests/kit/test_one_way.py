@@ -311,6 +311,7 @@ MAY_READ_JSON = {
     "custom_nodes/inspection.py": "the line of a process of this server",
     "custom_nodes/workflows.py": "files of packs that an administrator installed",
     "images/intent_log.py": "files that this server wrote",
+    "images/reservations.py": "rows of the database",
     "images/videos/uploads.py": "the line of a process of this server",
     "images/videos/service.py": "files that this server wrote",
     "kit/files/root_lock.py": "the file of the root's lock",
@@ -374,7 +375,7 @@ def test_only_listed_modules_use_threads() -> None:
 
 
 CONNECTIONS = {"AsyncConnection", "Read", "Write", "Changes"}
-LEAVES_THE_LOOP = {"in_thread", "off_loop", "run_to_completion", "sleep"}
+LEAVES_THE_LOOP = {"in_thread", "in_storage_thread", "off_loop", "run_to_completion", "sleep"}
 
 
 def test_functions_that_get_a_connection_do_not_leave_the_event_loop() -> None:

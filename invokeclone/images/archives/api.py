@@ -13,8 +13,8 @@ from invokeclone.images import responses
 from invokeclone.images.archives.service import ImageDownloads
 from invokeclone.images.errors import DownloadNotFound
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs, service
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
@@ -42,7 +42,7 @@ class _OneTimeResponse(Response):
             await self._response({**scope, "headers": whole}, receive, send)
         finally:
             with CancelScope(shield=True):
-                await in_thread(self._remove)
+                await in_storage_thread(self._remove)
 
 
 @router.post("/download", status_code=202)
@@ -75,6 +75,6 @@ async def get_bulk_download_item(
         remove = functools.partial(downloads.ready.remove, file)
         response = await responses.file(request, file, "application/zip", headers)
         if response is None:  # downloaded in the moment before the claim
-            await in_thread(remove)
+            await in_storage_thread(remove)
             raise DownloadNotFound(bulk_download_item_name)
         return _OneTimeResponse(response, remove)

@@ -11,12 +11,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from invokeclone.images.errors import DownloadNotFound, NotYourDownload
+from invokeclone.kit.storage.addresses import ZIPS
 from invokeclone.kit.storage.protocol import ObjectStat, ObjectStorage, StoredFile
 from invokeclone.users import rights
 from invokeclone.users.current import User
 
-AREA = "zips"
-"""First component of the keys; not one of the areas that are copied with a storage."""
 SUFFIX = ".zip"
 CLAIMED = ".claimed"
 
@@ -95,7 +94,7 @@ class ReadyZips:
 
     def _objects(self) -> dict[str, list[ObjectStat]]:
         """Return the objects by the key of their zip file: the file, and the mark of one that is being sent."""
-        return _by_zip(self._storage.list(AREA))
+        return _by_zip(self._storage.list(ZIPS))
 
 
 def _by_zip(stats: Iterable[ObjectStat]) -> dict[str, list[ObjectStat]]:
@@ -111,4 +110,4 @@ def _is_ready(key: str, stats: Sequence[ObjectStat]) -> bool:
 
 
 def _key(user_id: str, name: str) -> str:
-    return f"{AREA}/{user_id}/{name}"
+    return f"{ZIPS}/{user_id}/{name}"

@@ -35,6 +35,7 @@ from invokeclone.kit.process.offload import in_thread, wait_until_done
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.local import LocalStorage
 from invokeclone.kit.storage.protocol import StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.users.current import User
 
 FOLDER = ".bulk_download"
@@ -111,7 +112,7 @@ class ImageDownloads:
     async def start(self) -> None:
         """Remove zip files left by an earlier run."""
         try:
-            await in_thread(self._remove_leftovers)
+            await in_storage_thread(self._remove_leftovers)
         except OSError as error:
             _log.warning("could not remove old zip files: %s", _reason(error))
 
@@ -133,14 +134,14 @@ class ImageDownloads:
 
         Raises DownloadNotFound, NotYourDownload.
         """
-        claim = asyncio.ensure_future(in_thread(self.ready.claim, user, name))
+        claim = asyncio.ensure_future(in_storage_thread(self.ready.claim, user, name))
         try:
             await wait_until_done(claim)
             yield claim.result()
         except BaseException:
             if not claim.cancelled() and claim.exception() is None:
                 with contextlib.suppress(OSError), CancelScope(shield=True):
-                    await in_thread(self.ready.release, claim.result())
+                    await in_storage_thread(self.ready.release, claim.result())
             raise
 
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
@@ -180,7 +181,7 @@ class ImageDownloads:
                 return
             events.emit(BulkDownloadStartedEvent(**event_fields))
             try:
-                await in_thread(self._create, zip_file, contents)
+                await in_storage_thread(self._create, zip_file, contents)
             except _ServerStopping:
                 return
             except (ImageNotFound, OSError) as error:

@@ -14,6 +14,9 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import BadRequest, NotFound
 from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
+
+SUFFIX = ".webp"
 
 
 class NoThumbnail(NotFound):
@@ -47,12 +50,12 @@ async def make(data: bytes, content_type: str | None, limits: Limits) -> bytes:
 
 async def save(storage: ObjectStorage, area: str, record_id: str, webp: bytes) -> None:
     """Write the thumbnail of a record, replacing an earlier one."""
-    await in_thread(lambda: storage.write(_key(area, record_id), webp, replace=True))
+    await in_storage_thread(lambda: storage.write(_key(area, record_id), webp, replace=True))
 
 
 async def remove(storage: ObjectStorage, area: str, record_id: str) -> None:
     """Remove the thumbnail of a record, if there is one; raises OSError."""
-    failed = await in_thread(lambda: storage.delete([_key(area, record_id)]))
+    failed = await in_storage_thread(lambda: storage.delete([_key(area, record_id)]))
     for error in failed.values():
         raise error
 
@@ -60,7 +63,7 @@ async def remove(storage: ObjectStorage, area: str, record_id: str) -> None:
 async def find(storage: ObjectStorage, area: str, record_id: str, *, bundled: bool = False) -> StoredThumbnail:
     """Return the thumbnail of a record; raises NoThumbnail."""
     file = StoredFile(storage, _key(area, record_id))
-    if not await in_thread(file.exists):
+    if not await in_storage_thread(file.exists):
         raise NoThumbnail(record_id)
     return StoredThumbnail(file, f"{record_id}.png", bundled)
 
@@ -69,4 +72,10 @@ def _key(area: str, record_id: str) -> str:
     """Return the key of a thumbnail; raises BadRequest for an id that is not one component of a path."""
     if not record_id or "/" in record_id or "\\" in record_id or "\0" in record_id:
         raise BadRequest(f"not a file name: {record_id!r}")
-    return f"{area}/{record_id}.webp"
+    return f"{area}/{record_id}{SUFFIX}"
+
+
+def record_id(key: str) -> str | None:
+    """Return the id of the record whose thumbnail has this key; None for the keys of other files in the folder."""
+    _area, _, name = key.partition("/")
+    return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) and "/" not in name else None

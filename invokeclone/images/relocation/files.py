@@ -62,9 +62,24 @@ def settle(storage: ObjectStorage, subfolders: Iterable[str]) -> None:
                 os.close(handle)
 
 
-def clear(storage: ObjectStorage, locations: list[ImageLocation]) -> list[ImageLocation]:
-    """Remove the origins of moved files; returns the locations whose removal failed."""
-    return files.remove(storage, locations)
+def clear(storage: ObjectStorage, locations: list[ImageLocation]) -> None:
+    """Remove the origins of moved files. Raises PermissionError if some cannot be removed."""
+    if failed := files.remove(storage, locations):
+        raise PermissionError(
+            f"the old files of {len(failed)} images could not be removed, such as {next(iter(failed)).name}"
+        )
+
+
+def find_corrections(storage: ObjectStorage, journal: Sequence[tuple[Move, str | None]]) -> dict[str, tuple[str, str]]:
+    """Return the recorded and the right subfolder of images whose records a power failure set back."""
+    corrections = {}
+    for move, recorded in journal:
+        if recorded not in (move.origin, move.target):
+            continue
+        other = move.target if recorded == move.origin else move.origin
+        if not exists(storage, ImageLocation(move.name, recorded)) and exists(storage, ImageLocation(move.name, other)):
+            corrections[move.name] = recorded, other
+    return corrections
 
 
 def prune(storage: ObjectStorage, subfolders: Iterable[str]) -> None:

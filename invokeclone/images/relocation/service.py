@@ -5,31 +5,32 @@ updated, the origins are removed. `_settle` completes or reverts an interrupted 
 queue is paused and operations on images are refused, on all servers on the database.
 
 One server at a time holds MOVE_LOCK, which it loses with its connection; the flag that pauses the queue has the id of the
-server that took the lock last, and each transaction of another one is refused (`_write`).
+server that took the lock last, and each transaction of another one is refused (`_write`). Its last files may be created or
+removed later: until it has ended that, or its intent is settled, no image is moved to a location in its journal.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from invokeclone.images import reservations
 from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
 from invokeclone.images.events import ImageMoveChangedEvent
 from invokeclone.images.relocation import files as relocation
-from invokeclone.images.relocation import store
+from invokeclone.images.relocation import intents, store
 from invokeclone.images.relocation.store import Move
 from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
 from invokeclone.kit.events import Bus, Event
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.process.periodic import PeriodicTask
 from invokeclone.kit.process.repeated_errors import RepeatedErrors
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.threads import in_storage_thread
 
 BATCH_SIZE = 200
 """Images per batch: at most this many have two copies after an interruption."""
@@ -41,6 +42,11 @@ PEER_CHECK_S = 2.0
 """Seconds between checks whether another server moves images, and whether it has died."""
 RETRY_S = 1.0
 """Seconds between attempts to end an operation while the database cannot be reached."""
+FILES_MISSING = "their files are missing"
+RESERVED = (
+    "another server, which moved or removed them and was interrupted, may still remove files there; start it again if it "
+    "is not running, or move the images after a day"
+)
 INTERRUPTED = "interrupted; the current batch is recovered, and the other images were not moved"
 Operation = Literal["move_all", "recovery"]
 
@@ -311,27 +317,36 @@ class ImageMoves:
         await self._set_state("moving")
         after, emptied = 0, set[str]()
         skipped: list[str] = []
+        blocked: list[str] = []
         while True:
             if self._stopping.is_set():
                 raise _MoveIncomplete(INTERRUPTED)
-            async with self._write() as connection:
-                misplaced, after = await store.list_misplaced(connection, strategy, after, BATCH_SIZE)
-                moves = [move for move in misplaced if relocation.is_inside(move.target)]
-                await store.write_journal(connection, moves)
-            if not misplaced:
-                break
-            skipped += [move.name for move in misplaced if move not in moves] + await self._move_batch(moves)
+            async with intents.open_batch(self._resources) as intent:
+                async with self._write() as connection:
+                    misplaced, after = await store.list_misplaced(connection, strategy, after, BATCH_SIZE)
+                    reserved = await reservations.list_reserved(connection)
+                    inside = [move for move in misplaced if relocation.is_inside(move.target)]
+                    moves = [move for move in inside if ImageLocation(move.name, move.target) not in reserved]
+                    await store.write_journal(connection, moves)
+                    await intent.reserve(connection, moves)
+                if not misplaced:
+                    break
+                skipped += [move.name for move in misplaced if move not in inside]
+                blocked += [move.name for move in inside if move not in moves]
+                await intent.write(moves)
+                skipped += await self._move_batch(moves)
             emptied |= {move.origin for move in moves}
         await self._set_state("moved")
-        await in_thread(relocation.prune, self._resources.storage, emptied)
-        if skipped:
-            names = ", ".join(skipped[:MAX_NAMES_IN_ERROR])
-            raise _MoveIncomplete(f"{len(skipped)} images were not moved because their files are missing: {names}")
+        await in_storage_thread(relocation.prune, self._resources.storage, emptied)
+        for names, reason in ((skipped, FILES_MISSING), (blocked, RESERVED)):
+            if names:
+                some = ", ".join(names[:MAX_NAMES_IN_ERROR])
+                raise _MoveIncomplete(f"{len(names)} images were not moved because {reason}: {some}")
         await self._set_state("committed")
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
         """Move the images in the journal; return those whose files are missing. Raises _TakenOver."""
-        missing = await in_thread(relocation.duplicate_all, self._resources.storage, moves)
+        missing = await in_storage_thread(relocation.duplicate_all, self._resources.storage, moves)
         async with self._write() as connection:
             await store.relocate(connection, [move.name for move in moves if move.name not in missing])
             journal = await store.read_journal(connection)
@@ -345,15 +360,8 @@ class ImageMoves:
                 unused.append(ImageLocation(move.name, move.origin))
             if recorded is None:  # the image was deleted in the meantime
                 unused.append(ImageLocation(move.name, move.target))
-        await in_thread(self._clear, unused)
+        await in_storage_thread(relocation.clear, self._resources.storage, unused)
         return sorted(missing)
-
-    def _clear(self, locations: list[ImageLocation]) -> None:
-        failed = relocation.clear(self._resources.storage, locations)
-        if failed:
-            raise PermissionError(
-                f"the old files of {len(failed)} images could not be removed, such as {failed[0].name}"
-            )
 
     async def _set_state(self, state: MoveState) -> None:
         job_id = self._job_id
@@ -372,29 +380,21 @@ class ImageMoves:
             journal = await store.read_journal(connection)
         if not journal:
             return
-        corrections = await in_thread(self._find_files, journal)
-        async with self._write() as connection:
-            for name, (recorded, subfolder) in corrections.items():
-                await store.correct_subfolder(connection, name, recorded, subfolder)
-            journal = await store.read_journal(connection)
-        unused = [
-            ImageLocation(move.name, subfolder)
-            for move, recorded in journal
-            for subfolder in (move.origin, move.target)
-            if subfolder != recorded
-        ]
-        await in_thread(self._clear, unused)
-        await in_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
+        corrections = await in_storage_thread(relocation.find_corrections, self._resources.storage, journal)
+        async with intents.open_batch(self._resources) as intent:
+            async with self._write() as connection:
+                for name, (recorded, subfolder) in corrections.items():
+                    await store.correct_subfolder(connection, name, recorded, subfolder)
+                journal = await store.read_journal(connection)
+                moves = [move for move, _ in journal]
+                await intent.reserve(connection, moves)
+            await intent.write(moves)
+            unused = [
+                ImageLocation(move.name, subfolder)
+                for move, recorded in journal
+                for subfolder in (move.origin, move.target)
+                if subfolder != recorded
+            ]
+            await in_storage_thread(relocation.clear, self._resources.storage, unused)
+        await in_storage_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
         await self._change(lambda connection: store.write_journal(connection, []))
-
-    def _find_files(self, journal: list[tuple[Move, str | None]]) -> dict[str, tuple[str, str]]:
-        """Return the recorded and the right subfolder of images whose records a power failure set back. Blocks."""
-        corrections = {}
-        for move, recorded in journal:
-            if recorded not in (move.origin, move.target):
-                continue
-            other = move.target if recorded == move.origin else move.origin
-            exists = partial(relocation.exists, self._resources.storage)
-            if not exists(ImageLocation(move.name, recorded)) and exists(ImageLocation(move.name, other)):
-                corrections[move.name] = recorded, other
-        return corrections

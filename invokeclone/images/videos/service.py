@@ -30,6 +30,7 @@ from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.prepared_statements import Source
 from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.users.current import SYSTEM, User
 
 MAX_CONCURRENT = 2
@@ -100,7 +101,7 @@ async def upload(
                 _store_files(resources.storage, part, location, info.webp, texts)
 
             async with intent_log.open_intent(resources) as intent:
-                await in_thread(intent.run, store_files)
+                await in_storage_thread(intent.run, store_files)
                 return VideoDTO.model_validate(await service.create_record(resources, new, location, VIDEOS))
 
 
@@ -151,7 +152,7 @@ async def texts(resources: Resources, name: str, user: User = SYSTEM) -> Workflo
     """Return the workflow and the graph stored with a video; raises ImageNotYours, VideoNotFound."""
     await access.require_readable(resources.database, user, VIDEOS, name)
     location = await store.get_location(resources.database, name, VIDEOS)
-    sidecar = await in_thread(_read_sidecar, resources.storage, files.sidecar_key(location))
+    sidecar = await in_storage_thread(_read_sidecar, resources.storage, files.sidecar_key(location))
     return WorkflowAndGraphResponse(workflow=sidecar.get(png.WORKFLOW), graph=sidecar.get(png.GRAPH))
 
 
@@ -187,7 +188,7 @@ async def _local_file(resources: Resources, stored: StoredFile) -> AsyncIterator
         yield stored.path
         return
     async with _part_file(resources.settings) as part:
-        await in_thread(stored.fetch, part)
+        await in_storage_thread(stored.fetch, part)
         yield part
 
 

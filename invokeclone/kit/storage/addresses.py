@@ -15,7 +15,10 @@ from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 STYLE_PRESETS, WORKFLOW_THUMBNAILS = "style_presets", "workflow_thumbnails"
 AREAS = ("images", "videos", STYLE_PRESETS, WORKFLOW_THUMBNAILS)
 """First components of all keys."""
+ZIPS = "zips"
+"""First component of the keys of zip files that wait for their download; they are not copied."""
 PROBE = ".probe"
+"""First component of the keys of the small objects with which `check` tries a storage."""
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -125,7 +128,8 @@ def check(settings: Settings, storage: ObjectStorage) -> None:
     """Write, read and delete a small object if there is an address in the settings; raises StorageNotUsable. Blocks."""
     if settings.storage_url is None:
         return
-    key, content = f"{PROBE}-{secrets.token_hex(8)}", b"probe"
+    separator = "-" if isinstance(storage, LocalStorage) else "/"  # leave no empty folder
+    key, content = f"{PROBE}{separator}{secrets.token_hex(8)}", b"probe"
     hint = (
         "check storage_url, storage_endpoint, the credentials and their permissions (put, get, delete and list objects)"
     )

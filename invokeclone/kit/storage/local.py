@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -136,6 +136,13 @@ class LocalStorage:
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
         """Yield the objects whose keys are below `prefix`."""
+        return self._list(prefix, lambda name: not name.startswith("."))
+
+    def list_partial(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield the temporary files below `prefix`."""
+        return self._list(prefix, lambda name: name.startswith(".") and name.endswith(PART_SUFFIX))
+
+    def _list(self, prefix: str, is_listed: Callable[[str], bool]) -> Iterator[ObjectStat]:
         root = self.local_path(prefix)
         visited: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(root, followlinks=True):
@@ -147,7 +154,7 @@ class LocalStorage:
             folders[:] = [name for name in folders if not name.startswith(".")]
             relative = Path(folder).relative_to(root)
             for name in names:
-                if not name.startswith("."):
+                if is_listed(name):
                     path = Path(folder) / name
                     with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                         yield _stat("/".join((prefix, *relative.parts, name)), path)

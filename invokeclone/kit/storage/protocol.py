@@ -1,6 +1,6 @@
 """The protocol of a storage: objects by key, such as `images/2026/name.png`, that never change once they are written.
 
-Every method blocks; call them in a thread. All raise OSError: FileNotFoundError and FileExistsError as described, the
+Every method blocks; call them in a thread, on the event loop by `threads.in_storage_thread`. All raise OSError: FileNotFoundError and FileExistsError as described, the
 others as `kit/files/storage_errors.py` converts them to responses (full, read-only, unreachable).
 """
 
@@ -88,6 +88,10 @@ class ObjectStorage(Protocol):
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
         """Yield the complete objects whose keys are below `prefix`, a key of whole path components, in any order."""
+        ...
+
+    def list_partial(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield the incomplete objects below `prefix` that processes are writing, or have left; keys that `delete` accepts."""
         ...
 
     def presign(self, key: str, seconds: int) -> str | None:

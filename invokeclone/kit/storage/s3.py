@@ -209,6 +209,11 @@ class S3Storage:
                 return
             yield from map(_stat, page)
 
+    def list_partial(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield nothing: an object appears when it is complete."""
+        del prefix
+        return iter(())
+
     def presign(self, key: str, seconds: int) -> str:
         """Return a URL at which anyone may read the object for `seconds`."""
         with self._errors(key):

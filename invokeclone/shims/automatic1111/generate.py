@@ -8,6 +8,7 @@ from typing import Any
 from invokeclone.images import service
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.queue import generation
 from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
@@ -101,8 +102,9 @@ async def _respond(context: RequestContext, plan: GenerationPlan, request: Gener
 
 async def _encode_result(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
     file = await service.file(resources, name)
+    data = await in_storage_thread(file.read)
     return await image_io.image_work(
-        lambda: image_io.encode_base64(infotext.embed_infotext(file.read(), plan.options.format, text))
+        lambda: image_io.encode_base64(infotext.embed_infotext(data, plan.options.format, text))
     )
 
 

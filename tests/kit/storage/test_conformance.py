@@ -182,6 +182,9 @@ def test_partial_objects_are_not_listed_and_are_removed(storage: ObjectStorage, 
         path.with_name(".a.png.0123abcd.part").write_bytes(b"half")
         path.with_name(".b.png.0123abcd.part").write_bytes(b"half")
     assert keys(storage) == ["images/a.png"]
+    partial = sorted(stat.key for stat in storage.list_partial("images"))
+    assert partial == ([] if path is None else [f"images/.{name}.png.0123abcd.part" for name in "ab"])
+    assert list(storage.list_partial("none")) == []
     storage.remove_partial(["images/a.png", "images/none/c.png"])
     assert keys(storage) == ["images/a.png"]
     if path is not None:

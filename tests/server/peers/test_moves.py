@@ -4,23 +4,28 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
+from invokeclone.images import files as image_files
+from invokeclone.images import intent_log, reservations
 from invokeclone.images import service as images_service
 from invokeclone.images.errors import AlreadyMoving
+from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.relocation import files, service, store
+from invokeclone.images.relocation.intents import BatchIntent
 from invokeclone.images.relocation.service import MOVE_LOCK, ImageMoves
+from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.queue import claims
 from invokeclone.tables import image_move_jobs, images, session_queue
-from tests.applications import sample_image
 from tests.postgres import PostgresServer
 
 
@@ -183,6 +188,53 @@ async def cut_lock(resources: Resources) -> None:
         assert len((await connection.execute(text(cut), values)).all()) == 1
 
 
+async def make(resources: Resources) -> list[str]:
+    """Save images and return their names."""
+    saved = [
+        await images_service.save(
+            resources,
+            sample_image(),
+            category=ImageCategory.GENERAL,
+            origin=ResourceOrigin.INTERNAL,
+            is_intermediate=False,
+        )
+        for _ in range(3)
+    ]
+    return [image.image_name for image in saved]
+
+
+def use(pair: list[Resources], strategy: str) -> None:
+    for resources in pair:
+        values = {**resources.settings.to_worker(), "image_subfolder_strategy": strategy}
+        resources.settings = Settings(**values)
+
+
+async def take_over(mover: ImageMoves, resources: Resources) -> None:
+    """End the session that holds the lock of another server, and recover its move."""
+    await cut_lock(resources)
+    mover._task = None
+    async with asyncio.timeout(30):
+        while mover._task is None:
+            with contextlib.suppress(AlreadyMoving):  # until the session has ended
+                await mover.recover()
+    await mover._task
+
+
+async def move(mover: ImageMoves) -> str | None:
+    """Move all images and return the error."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(AlreadyMoving):  # while another one checks whether the lock is free
+                await mover.move_all()
+                break
+            await asyncio.sleep(0.01)
+    assert mover._task is not None
+    await mover._task
+    job = (await mover.status()).latest_job
+    assert job is not None
+    return job.error_message
+
+
 async def subfolders(resources: Resources) -> dict[str, str]:
     async with resources.database.read() as connection:
         rows = await connection.execute(select(images.c.image_name, images.c.image_subfolder))
@@ -195,21 +247,8 @@ async def test_a_server_that_lost_its_lock_removes_nothing(
 ) -> None:
     """Another one recovers its batch, and may move images itself, while it still duplicates files."""
     first, second = slow_movers
-    names = [
-        (
-            await images_service.save(
-                pair[0],
-                sample_image(),
-                category=ImageCategory.GENERAL,
-                origin=ResourceOrigin.INTERNAL,
-                is_intermediate=False,
-            )
-        ).image_name
-        for _ in range(3)
-    ]
-    for resources in pair:
-        values = {**resources.settings.to_worker(), "image_subfolder_strategy": "hash"}
-        resources.settings = Settings(**values)
+    names = await make(pair[0])
+    use(pair, "hash")
     reached, go_on = threading.Event(), threading.Event()
     settle = files.settle
 
@@ -222,12 +261,7 @@ async def test_a_server_that_lost_its_lock_removes_nothing(
         patch.setattr(files, "settle", wait)
         await first.move_all()
         assert await asyncio.to_thread(reached.wait, 30)
-        await cut_lock(pair[1])
-        async with asyncio.timeout(30):
-            while second._task is None:
-                with contextlib.suppress(AlreadyMoving):  # until the session has ended
-                    await second.recover()
-        await second._task
+        await take_over(second, pair[1])
     moved = [store.Move(name, "", name[:2]) for name in names]
     lock = contextlib.AsyncExitStack()
     if moves_too:
@@ -254,15 +288,130 @@ async def test_a_server_that_lost_its_lock_removes_nothing(
             assert set(states.values()) == {"error"}
             assert await store.holder(connection) is None
     await lock.aclose()
-    async with asyncio.timeout(30):
-        while True:
-            with contextlib.suppress(AlreadyMoving):  # while the first one checks whether the lock is free
-                await second.move_all()
-                break
-            await asyncio.sleep(0.01)
-    await second._task
+    assert await move(second) is None
     assert await subfolders(pair[1]) == {name: name[:2] for name in names}
     for name in names:
         assert (await images_service.file(pair[1], name)).exists()
     for mover in slow_movers:
         await mover.stop()
+
+
+async def check_whole(resources: Resources, expected: dict[str, str]) -> None:
+    """Assert where the records are, that all have their files, and that there are no others, nor reservations."""
+    assert await subfolders(resources) == expected
+    keys = {key for name, subfolder in expected.items() for key in image_files.keys(ImageLocation(name, subfolder))}
+    assert {stat.key for stat in resources.storage.list("images")} == keys
+    async with resources.database.read() as connection:
+        assert await reservations.list_reserved(connection) == set()
+    assert list(intent_log.folder(resources.settings).glob("*")) == []
+
+
+class Stop:
+    """Stops a function of `relocation.files` until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self._reached, self._go_on = threading.Event(), threading.Event()
+        original = getattr(files, name)
+
+        def wait(*args: Any) -> Any:
+            monkeypatch.setattr(files, name, original)  # for the first call only
+            self._reached.set()
+            assert self._go_on.wait(60)
+            return original(*args)
+
+        monkeypatch.setattr(files, name, wait)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, 30)
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+@pytest.mark.parametrize("operation", ["move", "recovery"])
+async def test_files_that_a_server_removes_late_are_not_those_of_images_moved_back(
+    slow_movers: list[ImageMoves], pair: list[Resources], monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """It has lost its lock after the records were changed; another one recovers, and moves the images back."""
+    first, second = slow_movers
+    names = await make(pair[0])
+    use(pair, "hash")
+    hashed, flat = {name: name[:2] for name in names}, dict.fromkeys(names, "")
+    removal = Stop(monkeypatch, "clear")
+    if operation == "move":
+        before, after = flat, hashed
+        await first.move_all()
+    else:  # of a move that has not changed the records: the images are moved to their targets again
+        before, after = hashed, flat
+        moves = [store.Move(name, "", name[:2]) for name in names]
+        files.duplicate_all(pair[0].storage, moves)
+        async with pair[0].database.write() as connection:
+            await store.write_journal(connection, moves)
+        await first.recover()
+    await removal.reached()
+    await take_over(second, pair[1])
+    await check_files(pair[1], after)
+    use(pair, "flat" if operation == "move" else "hash")
+    error = await move(second)
+    removal.go_on()
+    assert first._task is not None
+    await first._task
+    await check_files(pair[1], after)
+    assert error is not None
+    assert f"3 images were not moved because {service.RESERVED}" in error
+    await check_whole(pair[0], after)
+    assert await move(second) is None
+    await check_whole(pair[1], before)
+    for mover in slow_movers:
+        await mover.stop()
+
+
+async def check_files(resources: Resources, expected: dict[str, str]) -> None:
+    assert await subfolders(resources) == expected
+    for name in expected:
+        assert (await images_service.file(resources, name)).exists()
+
+
+async def test_locations_of_a_dead_server_are_reserved_until_it_starts_or_for_a_day(
+    slow_movers: list[ImageMoves], pair: list[Resources], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = slow_movers
+    names = await make(pair[0])
+    moves = [store.Move(name, name[:2], "") for name in names]
+    use(pair, "hash")
+    intent = intent_log.Intent(pair[0].settings)
+    intent.create()
+    async with pair[0].database.write() as connection:
+        await BatchIntent(intent).reserve(connection, [store.Move(name, "", name[:2]) for name in names])
+    await BatchIntent(intent).write(moves)
+    files.duplicate_all(pair[0].storage, [store.Move(name, "", name[:2]) for name in names])
+    intent.close(remove=False)
+    assert service.RESERVED in (await move(second) or "")
+    with monkeypatch.context() as patch:
+        patch.setattr(reservations, "EXPIRES_AFTER", timedelta(0))
+        async with pair[1].database.read() as connection:
+            assert await reservations.list_reserved(connection) == set()
+    await intent_log.settle_all(pair[0], alone=True)
+    await check_whole(pair[0], dict.fromkeys(names, ""))
+    assert await move(second) is None
+    await check_whole(pair[1], {name: name[:2] for name in names})
+    for mover in (first, second):
+        await mover.stop()
+
+
+async def test_the_last_file_of_an_image_is_not_removed_with_an_intent(pair: list[Resources]) -> None:
+    """A power failure has lost the file at the recorded location: recovery of the move corrects the record."""
+    (name, *_) = await make(pair[0])
+    async with pair[0].database.write() as connection:
+        await store.write_journal(connection, [store.Move(name, "", "lost")])
+        await store.correct_subfolder(connection, name, "", "lost")
+    intent = intent_log.Intent(pair[0].settings)
+    intent.write(IMAGES, [ImageLocation(name, "")])
+    intent.close(remove=False)
+    await intent_log.settle_all(pair[0], alone=True)
+    mover = ImageMoves(pair[0])
+    await mover.start()
+    assert (await subfolders(pair[0]))[name] == ""
+    assert (await images_service.file(pair[0], name)).exists()
+    await intent_log.settle_all(pair[0], alone=True)
+    assert list(intent_log.folder(pair[0].settings).glob("*")) == []

@@ -61,7 +61,7 @@ async def image_name(pair: list[Resources]) -> str:
 
 
 def stored(server: ZipServer) -> list[Path]:
-    folder = Path(server.resources.storage.address) / ready_zips.AREA
+    folder = Path(server.resources.storage.address) / ready_zips.ZIPS
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
@@ -112,7 +112,7 @@ async def test_a_server_removes_the_zip_files_that_it_was_moving_when_it_was_kil
 ) -> None:
     first, second = servers
     name = await second.make(image_name)
-    folder = Path(first.resources.storage.address) / ready_zips.AREA / "ann"
+    folder = Path(first.resources.storage.address) / ready_zips.ZIPS / "ann"
     unfinished = first.resources.settings.outputs_path / FOLDER / UNFINISHED / "ann" / "killed.zip"
     unfinished.parent.mkdir(parents=True)
     unfinished.write_bytes(b"zip")

@@ -18,9 +18,9 @@ from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.files.image_files import open_stored_image
 from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.json_text import decode_text
-from invokeclone.kit.process.offload import in_thread
 from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
+from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.shims import image_io
 from invokeclone.shims.comfyui.files import uploads
 from invokeclone.shims.comfyui.files.names import INPUT, OUTPUT, ImageName
@@ -72,10 +72,10 @@ async def _find(resources: Resources, name: ImageName, user: User) -> tuple[str,
         raise ImageNotFound(name.path)
     file = await images.file(resources, image_name, user=user)
     try:
-        source = await in_thread(file.source)
+        source = await in_storage_thread(file.source)
     except FileNotFoundError as error:
         raise ImageNotFound(name.path) from error
-    if isinstance(source, Path) and not await in_thread(source.is_file):
+    if isinstance(source, Path) and not await in_storage_thread(source.is_file):
         raise ImageNotFound(name.path)
     return image_name, source
 
