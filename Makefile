@@ -12,7 +12,7 @@ lint: ## check rules and format with ruff
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-types: ## check types with mypy, strict
+types: ## check types with mypy: strict in the package and scripts, in most tests without required annotations
 	$(PYTHON) -m mypy
 
 imports: ## check the layers of ARCHITECTURE.md with import-linter

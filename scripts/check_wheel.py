@@ -330,8 +330,8 @@ def check_without_torch(python: Path, folder: Path) -> None:
             raise CheckError(f"the item does not say that torch is missing: {item['status']} {item['error_message']}")
         if "starting it again" in server.text():
             raise CheckError(f"workers are started again and again\n{server.text()[-4000:]}")
-    generate = [python.with_name("invokeclone"), "generate", "a red circle", "--out", folder / "image.png"]
-    output = run([*generate, "--root", folder / "generated"], folder, fails=True)
+    generate = [str(python.with_name("invokeclone")), "generate", "a red circle", "--out", str(folder / "image.png")]
+    output = run([*generate, "--root", str(folder / "generated")], folder, fails=True)
     if advice not in output.splitlines()[-1]:
         raise CheckError(f"generate does not say that torch is missing: {output[-1000:]}")
 

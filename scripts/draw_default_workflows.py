@@ -82,14 +82,14 @@ class Sheet:
 
     def save(self, file: str, name: str, tags: str, description: str) -> None:
         """Write the workflow with its form: a heading, the description, the inputs."""
-        heading = [
+        heading: list[dict[str, Any]] = [
             {"id": "heading-title", "type": "heading", "data": {"content": name}},
             {"id": "text-description", "type": "text", "data": {"content": f"{description} {ADVICE}"}},
             {"id": "divider-title", "type": "divider"},
         ]
         elements = [{**element, "parentId": "root"} for element in [*heading, *self.fields]]
-        root = {"id": "root", "type": "container"}
-        root["data"] = {"layout": "column", "children": [element["id"] for element in elements]}  # type: ignore[assignment]
+        layout = {"layout": "column", "children": [element["id"] for element in elements]}
+        root: dict[str, Any] = {"id": "root", "type": "container", "data": layout}
         workflow = {
             "id": f"default_{file}", "name": name, "author": "invokeclone", "description": description,
             "version": "1.0.0", "contact": "", "tags": tags, "notes": "", "exposedFields": [],
@@ -104,7 +104,7 @@ def begin(*, positive: str | None) -> Sheet:
     """Add the common nodes: model, prompts, denoising, decoding."""
     sheet = Sheet()
     sheet.node("main_model_loader", (0, 0.5), "Model", model=MODEL)
-    prompt = {} if positive is None else {"prompt": positive}
+    prompt: dict[str, Any] = {} if positive is None else {"prompt": positive}
     sheet.node("compel-positive", (1, 0), "Positive Prompt", **prompt)
     sheet.node("compel-negative", (1, 1), "Negative Prompt", prompt="")
     sheet.node("denoise_latents", (3, 0.5), steps=20, cfg_scale=4.0, scheduler="euler")

@@ -27,7 +27,7 @@ CASES = {
 }
 """Shape, types and settings. With `products`, matrices are stored transposed."""
 
-tensors = {}
+tensors: dict[str, torch.Tensor] = {}
 torch.manual_seed(0)
 for case, (shape, kinds, settings) in CASES.items():
     for kind in kinds:

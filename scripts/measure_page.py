@@ -42,7 +42,7 @@ def upload_images(address: str, count: int) -> None:
     for number in range(count):
         file = io.BytesIO()
         Image.new("RGB", (128, 128), (number * 4 % 255, 90, 160)).save(file, "PNG")
-        query = {"image_category": "general", "is_intermediate": False}
+        query: dict[str, str | bool] = {"image_category": "general", "is_intermediate": False}
         api.post("/api/v1/images/upload", params=query, files={"file": ("a.png", file.getvalue(), "image/png")})
 
 

@@ -95,7 +95,7 @@ def graphs(file: Path, inputs: dict[tuple[str, str], Any]) -> list[dict[str, Any
     """Return the graphs of a workflow, one per value of its batch, with `inputs` replacing its own."""
     workflow = json.loads(file.read_text(encoding="utf-8"))
     drawing = conversion.read(workflow["nodes"], workflow["edges"])
-    batches = {
+    batches: dict[str, Any] = {
         node_id: node.values()[conversion.BATCHES[node.type]]
         for node_id, node in drawing.nodes.items()
         if node.type in conversion.BATCHES
@@ -141,7 +141,8 @@ def main() -> None:
             if file.stem.startswith("image_to_image"):
                 start = start_picture()
                 inputs = {("img_resize", "image"): {"image_name": running.upload(start)}}
-                image = in_corner(*run_all(running, graphs(file, inputs)), start)
+                (picture,) = run_all(running, graphs(file, inputs))
+                image = in_corner(picture, start)
             elif file.stem.startswith("text_to_image"):
                 (picture,) = run_all(running, graphs(file, {}))
                 image = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)

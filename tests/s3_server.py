@@ -53,7 +53,7 @@ class ExistingService(S3Service):
     """A service that runs already, reached through boto3."""
 
     def __init__(self, endpoint: str) -> None:
-        import boto3
+        import boto3  # type: ignore[import-untyped]
 
         super().__init__(endpoint)
         self._client: Any = boto3.client(

@@ -219,7 +219,7 @@ def test_each_rule_detects_a_violation() -> None:
         Name("x.py", 1, "PictureStore", "class"): "'picture'",
         Name("x.py", 1, "queue_room", "function"): "'room'",
     }
-    for name, problem in cases.items():
-        assert problem in (problem_of(name) or "")
+    for case, problem in cases.items():
+        assert problem in (problem_of(case) or "")
     for name in ("seed_image", "cached_latents", "embed", "find_found_models"):
         assert problem_of(Name("x.py", 1, name, "variable")) is None

@@ -119,7 +119,7 @@ class Library:
     def install_file(self, path: Path, body: dict[str, Any]) -> None:
         """Install a model in place and wait for it; `body` has its name and what has to be stated."""
         client, name = self.server.client, body["name"]
-        query = {"source": str(path), "inplace": True}
+        query: dict[str, str | bool] = {"source": str(path), "inplace": True}
         answer = client.post("/api/v2/models/install", params=query, json=body)
         answer.raise_for_status()
         job = f"/api/v2/models/install/{answer.json()['id']}"

@@ -169,7 +169,8 @@ def sd1_checkpoint(sd1_parts: dict[str, Any], tmp_path_factory: pytest.TempPathF
     import torch
     from safetensors.torch import save_file
 
-    from tests.tiny_checkpoints import SD1_TEXT_PREFIX, clip_weights, unet_weights, vae_weights
+    from invokeclone.families.stable_diffusion.single_files import SD1_TEXT_PREFIX
+    from tests.tiny_checkpoints import clip_weights, unet_weights, vae_weights
 
     weights = {
         **unet_weights(sd1_parts["unet"]),

@@ -4,14 +4,20 @@ import argparse
 import sys
 from typing import Any
 
+from invokeclone.cli import server_environment
 from invokeclone.cli.main import CommandError
 from invokeclone.kit import log
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.config.settings_file import SettingsError, load_settings
 
 
-def settings_for(arguments: argparse.Namespace, *, level: str | None = None, **overrides: Any) -> Settings:
-    """Return the settings and set up logging, at `level` unless it is None; raises CommandError."""
+def settings_for(
+    arguments: argparse.Namespace, *, level: str | None = None, uses_data: bool = True, **overrides: Any
+) -> Settings:
+    """Return the settings and set up logging, at `level` unless it is None; raises CommandError.
+
+    A command that `uses_data` of the root, its database, images or models, must use that of the root's server.
+    """
     try:
         settings, unknown = load_settings(arguments.root, **overrides)
         log.set_up(
@@ -27,4 +33,4 @@ def settings_for(arguments: argparse.Namespace, *, level: str | None = None, **o
         raise CommandError(str(error)) from error
     for line in unknown:
         sys.stderr.write(f"invokeclone: {line}\n")
-    return settings
+    return server_environment.as_server(settings) if uses_data else settings

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from invokeclone.cli import generate_inputs
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.cli.models import open_resources
+from invokeclone.cli.resources import open_resources
 from invokeclone.graph.invocations import registry
 from invokeclone.graph.vocabulary.scheduler_names import SCHEDULER_NAME_VALUES
 from invokeclone.images import service as images
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
 
     async def work() -> int:
-        async with open_resources(settings) as resources:
+        async with open_resources(settings, with_embedded_model=True) as resources:
             batch = await _batch(resources, arguments)
             with contextlib.closing(_Progress()) as progress:
                 item = await _start(resources, batch)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Iterator
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from invokeclone.cli import server_environment
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
 from invokeclone.kit import log
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises an error that the command prints in one line when another server runs on the root, or when the database, the
     storage or the address cannot be used.
     """
-    settings = settings_for(arguments, host=arguments.host, port=arguments.port)
+    settings = settings_for(arguments, uses_data=False, host=arguments.host, port=arguments.port)
     database = None if settings.use_memory_db else open_database(settings)
     if database is not None:
         asyncio.run(database.check(migrations.revisions()))
@@ -48,8 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
     lock.acquire()
     try:
         if database is not None:
+            server_environment.check_server(settings)
             asyncio.run(_migrate(database))
         addresses.check(settings, addresses.open_storage(settings))
+        if database is not None:
+            server_environment.record(settings)
         listening = listen(settings.host, settings.port)
         app = create_app(settings, migrated=database)
         server = _Server(_config(app, settings), app, settings, lock)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.cli.models import open_resources
+from invokeclone.cli.resources import open_resources
 from invokeclone.images import orphans
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.storage import addresses

@@ -6,19 +6,17 @@ the machine could see. A new API key is written to standard output once; message
 
 import argparse
 import asyncio
-import contextlib
 import getpass
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
+from invokeclone.cli.resources import open_resources
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import open_database
 from invokeclone.users import keys, quotas, service, store
 from invokeclone.users.schemas import AdminUserCreateRequest, AdminUserUpdateRequest, UserDTO
 
@@ -48,18 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def _act(
     settings: Settings, act: Callable[[Resources, argparse.Namespace], Awaitable[None]], arguments: argparse.Namespace
 ) -> None:
-    async with _open_resources(settings) as resources:
+    async with open_resources(settings) as resources:
         await act(resources, arguments)
-
-
-@contextlib.asynccontextmanager
-async def _open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    resources = Resources(settings, open_database(settings), Bus())
-    try:
-        await resources.database.migrate()
-        yield resources
-    finally:
-        await resources.database.close()
 
 
 async def _find(resources: Resources, email: str) -> UserDTO:

@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
+from invokeclone.cli.resources import open_resources
 from invokeclone.cluster.host import TOKEN_VARIABLE
 from invokeclone.kit.config.settings import DEVICE
-from invokeclone.kit.events import Bus
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.sql.database import open_database
 from invokeclone.server.joined.address import ServerAddress
 from invokeclone.server.joined.agent import Agent, run_agents
 from invokeclone.server.joined.protocol import NAME, clean_name
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or clean_name(platform.node().split(".")[0])
     if not NAME.fullmatch(name):
         raise CommandError(f"{name!r} is not a name of a machine: up to 63 letters, digits, dots, hyphens, underscores")
-    settings = settings_for(arguments)
+    settings = settings_for(arguments, uses_data=False)
     address = ServerAddress(arguments.join)
     _ = address.socket_url
     agents = [Agent(address, token, settings=settings, name=name, device=device) for device in devices]
@@ -73,12 +72,8 @@ def _manage_tokens(arguments: argparse.Namespace) -> int:
     }
 
     async def act() -> None:
-        resources = Resources(settings, open_database(settings), Bus())
-        try:
-            await resources.database.migrate()
+        async with open_resources(settings) as resources:
             await actions[arguments.token_action](resources, arguments)
-        finally:
-            await resources.database.close()
 
     asyncio.run(act())
     return 0

@@ -16,6 +16,8 @@ from invokeclone.queue.rows import ClaimedItem
 from invokeclone.worker.link import MAX_MESSAGE
 from invokeclone.worker.loop import Outcome
 
+CLAIM = "queue.claim"
+
 
 class CallRefused(ValueError):
     """The server does not run a call, or cannot send its result, and would not if the call was repeated."""
@@ -44,7 +46,7 @@ class ServerCalls:
         """Send calls, encoded as JSON, with `send`."""
         self._send = send
         self._numbers = itertools.count(1)
-        self._open: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._open: dict[int, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
 
     async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Run `method` on the server and return its result, however long the connection is cut meanwhile.
@@ -56,7 +58,7 @@ class ServerCalls:
         if len(line) > MAX_MESSAGE:
             raise CallTooLarge(explain_size(f"the call {method}", len(line), "to the server"))
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._open[number] = future
+        self._open[number] = method, future
         try:
             self._send(line)
             return await future
@@ -65,7 +67,7 @@ class ServerCalls:
 
     def resolve(self, message: dict[str, Any]) -> None:
         """Handle a `result` message; the result of a canceled call is ignored."""
-        future = self._open.get(int(message.get("id") or 0))
+        _, future = self._open.get(int(message.get("id") or 0), (None, None))
         if future is None or future.done():
             return
         if message.get("error") is not None:
@@ -73,6 +75,15 @@ class ServerCalls:
             future.set_exception(kind(str(message["error"])))
         else:
             future.set_result(dict(message.get("value") or {}))
+
+    def stop_claiming(self) -> None:
+        """End open claims without an item, as the worker ends and the connection may be cut.
+
+        The server returns an item that it claims meanwhile to the queue, when it learns that the worker has ended.
+        """
+        for method, future in self._open.values():
+            if method == CLAIM and not future.done():
+                future.set_result({})
 
 
 class RemoteQueue:
@@ -85,7 +96,7 @@ class RemoteQueue:
 
     async def claim(self) -> ClaimedItem | None:
         """Claim the next item."""
-        result = await self._calls.call("queue.claim", {"resident": list(self._resident())})
+        result = await self._calls.call(CLAIM, {"resident": list(self._resident())})
         return ClaimedItem(**result["item"]) if result.get("item") else None
 
     async def finish(self, item: ClaimedItem, outcome: Outcome) -> bool:

@@ -186,6 +186,8 @@ class Process:
             _log.info("worker %s stops: %s", self._device, reason, extra={"action": "end_worker"})
             _exit_after(GRACE_S)
             self._loop.stop()
+            if self._calls is not None:
+                self._calls.stop_claiming()
 
     def _handle(self, message: Message) -> None:
         if message.get("kind") == "result" and self._calls is not None:

@@ -319,7 +319,7 @@ def test_comfyui(server: Server, made: np.ndarray) -> None:
 
 async def test_previews_and_cancel(server: Server) -> None:
     async with connect_client(server.url) as client:
-        await client.socket.emit("subscribe_queue", {"queue_id": "default"})
+        await client.socket.subscribe()
         item_id = enqueue(server, steps=900, width=512, height=512)
 
         def previews() -> list[dict[str, Any]]:

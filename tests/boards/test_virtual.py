@@ -1,5 +1,7 @@
 """Virtual boards: a board per day, counted as things come, change and go."""
 
+from typing import Any
+
 import httpx
 import pytest
 from sqlalchemy import delete, insert, update
@@ -84,7 +86,7 @@ async def test_items_of_a_day_are_ordered_and_filtered(client: httpx.AsyncClient
         row("image", "f.png", f"{TWO} 01:00:00.000"),
     )
 
-    async def names(**query: object) -> list[str]:
+    async def names(**query: Any) -> list[str]:
         items = (await client.get(f"{BY_DATE}/{ONE}/item_names", params=query)).json()
         image_names = (await client.get(f"{BY_DATE}/{ONE}/image_names", params=query)).json()
         item_names = [item["name"] for item in items["items"]]
@@ -142,7 +144,7 @@ async def test_the_list_of_days_reads_counts_and_indexes_only(resources: Resourc
     )
     async with resources.database.read() as connection:
         rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}")).all()
-    query_plan = [record[3] for record in rows]
+    query_plan = [record.detail for record in rows]
     assert sum(line.startswith("SEARCH images USING COVERING INDEX ix_images") for line in query_plan) == 2, query_plan
     assert sum(line.startswith("SEARCH videos USING INDEX ix_videos") for line in query_plan) == 2, query_plan
     assert not any("TEMP B-TREE" in line for line in query_plan), query_plan

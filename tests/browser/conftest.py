@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvicorn
-from fastapi import FastAPI
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Route, async_playwright, expect
 from sqlalchemy import delete
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
 from invokeclone.images import service as images
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry
 from invokeclone.models.records import store
@@ -89,12 +89,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def app(settings: Settings, migrated: Path) -> FastAPI:
+def app(settings: Settings, migrated: Path) -> Application:
     """Create one application for all tests of a file, which takes longer than most of them; `url` empties it."""
     return create_in(settings, migrated)
 
 
-def create_in(settings: Settings, migrated: Path) -> FastAPI:
+def create_in(settings: Settings, migrated: Path) -> Application:
     """Create an application without workers, with a new database."""
     settings.database_path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(migrated, settings.database_path)
@@ -103,7 +103,7 @@ def create_in(settings: Settings, migrated: Path) -> FastAPI:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, port: int = 0) -> AsyncIterator[int]:
+async def serving(app: Application, port: int = 0) -> AsyncIterator[int]:
     """Serve an application for a while, at a port that is returned."""
     config = uvicorn.Config(app, port=port, log_level="error", ws="websockets-sansio", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -117,7 +117,7 @@ async def serving(app: FastAPI, port: int = 0) -> AsyncIterator[int]:
         await task
 
 
-async def add_model(app: FastAPI) -> None:
+async def add_model(app: Application) -> None:
     async with app.services.get(Resources).database.write() as connection:
         await store.add(connection, registry.parse(MODEL | ON_DISK))
 
@@ -134,14 +134,14 @@ async def offer_model(page: Page) -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def address(app: FastAPI) -> AsyncIterator[str]:
+async def address(app: Application) -> AsyncIterator[str]:
     async with serving(app) as port:
         await add_model(app)
         yield f"http://127.0.0.1:{port}/"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def url(app: FastAPI, address: str) -> str:
+async def url(app: Application, address: str) -> str:
     """Empty the server of what other tests left, and return its address."""
     resources = app.services.get(Resources)
     await processor.resume(resources)
@@ -155,7 +155,7 @@ async def url(app: FastAPI, address: str) -> str:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def painter(app: FastAPI, url: str) -> AsyncIterator[Painter]:
+async def painter(app: Application, url: str) -> AsyncIterator[Painter]:
     del url
     new_painter = Painter(app.services.get(Resources))
     task = asyncio.create_task(new_painter.work())
@@ -222,7 +222,7 @@ def image_count() -> int:
     return 0
 
 
-async def fill(app: FastAPI, count: int) -> None:
+async def fill(app: Application, count: int) -> None:
     """Add images to the gallery."""
     for number in range(count):
         await images.save(
@@ -234,7 +234,7 @@ async def fill(app: FastAPI, count: int) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(blank: Page, app: FastAPI, url: str, image_count: int) -> Page:
+async def page(blank: Page, app: Application, url: str, image_count: int) -> Page:
     """Open the page with one model."""
     await fill(app, image_count)
     await offer_model(blank)

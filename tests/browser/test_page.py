@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from fastapi import FastAPI
 from playwright.async_api import Page, Route, expect
 
+from invokeclone.kit.requests import Application
 from tests.browser.axe import AXE, check
 from tests.browser.conftest import fill
 from tests.browser.painter import Painter
@@ -55,7 +55,7 @@ async def test_the_page_opens_with_one_script_and_without_a_request_sent_twice(p
     assert len([address for address in sent if address.endswith(".js")]) == 1
 
 
-async def test_an_image_made_between_the_list_and_the_connection_is_listed(page: Page, app: FastAPI) -> None:
+async def test_an_image_made_between_the_list_and_the_connection_is_listed(page: Page, app: Application) -> None:
     async def answer(route: Route) -> None:
         response = await route.fetch()
         await fill(app, 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, ViewportSize, expect
 
 from tests.browser.axe import AXE, check
 from tests.browser.conftest import PATIENCE, offer_model
@@ -23,7 +23,7 @@ SCREENS = [(width, scheme) for width in (1500, 390) for scheme in ("light", "dar
 async def screen(request: pytest.FixtureRequest, browser: Browser, url: str) -> Any:
     """Open the page on a screen of a width and a color scheme; narrow ones are touched."""
     width, scheme = request.param
-    size = {"width": width, "height": 844 if width < 500 else 900}
+    size: ViewportSize = {"width": width, "height": 844 if width < 500 else 900}
     context = await browser.new_context(
         viewport=size, color_scheme=scheme, has_touch=width < 500, reduced_motion="reduce"
     )

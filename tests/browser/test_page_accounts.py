@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI
 from playwright.async_api import Page, expect
 from playwright.async_api import TimeoutError as BrowserTimeout
 
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.users import store
 from tests.browser.conftest import create_in, offer_model
@@ -22,7 +22,7 @@ TOKEN = "localStorage.getItem('auth_token')"
 
 
 @pytest.fixture(scope="module")
-def app(settings: Settings, migrated: Path) -> FastAPI:
+def app(settings: Settings, migrated: Path) -> Application:
     return create_in(settings.model_copy(update={"multiuser": True}), migrated)
 
 
@@ -77,7 +77,7 @@ async def test_the_first_visitor_creates_the_administrator_and_generates_an_imag
     await other.close()
 
 
-async def test_signing_out_and_in_again(visitor: Page, app: FastAPI) -> None:
+async def test_signing_out_and_in_again(visitor: Page, app: Application) -> None:
     await create_administrator(visitor)
     await visitor.get_by_label("Prompt", exact=True).fill("a secret")
     await visitor.get_by_role("button", name="Sign out").click()
@@ -98,7 +98,7 @@ async def test_signing_out_and_in_again(visitor: Page, app: FastAPI) -> None:
 
 
 async def test_an_expired_sign_in_keeps_entries_for_the_same_user_alone(
-    visitor: Page, app: FastAPI, painter: Painter
+    visitor: Page, app: Application, painter: Painter
 ) -> None:
     await create_administrator(visitor)
     database = app.services.get(Resources).database

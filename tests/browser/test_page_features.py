@@ -4,12 +4,12 @@ import io
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from PIL import Image
 from playwright.async_api import Page, expect
 
 from invokeclone.graph.recipes import recipes
 from invokeclone.kit.config.limits import Limits
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.models.identify import registry
 from invokeclone.models.records import store
@@ -41,7 +41,7 @@ LORA_FILE = {
 
 
 async def test_a_run_with_style_lora_and_aspect_is_remembered_and_reused(
-    blank: Page, app: FastAPI, url: str, painter: Painter
+    blank: Page, app: Application, url: str, painter: Painter
 ) -> None:
     page = blank
     async with app.services.get(Resources).database.write() as connection:

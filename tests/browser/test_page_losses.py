@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI
-from playwright.async_api import BrowserContext, Page, Route, WebSocketRoute, expect
+from playwright.async_api import BrowserContext, Page, Route, ViewportSize, WebSocketRoute, expect
 
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import claims, store
 from invokeclone.server.app import create_app
@@ -18,7 +18,7 @@ from tests.browser.painter import Painter
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PHONE = {"width": 390, "height": 844}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -44,7 +44,7 @@ async def test_progress_and_result_are_in_view_on_a_phone_wherever_it_is_scrolle
     await expect(phone.locator("#full")).to_be_in_viewport()
 
 
-async def work_at(app: FastAPI) -> tuple[Painter, asyncio.Task[None]]:
+async def work_at(app: Application) -> tuple[Painter, asyncio.Task[None]]:
     painter = Painter(app.services.get(Resources))
     return painter, asyncio.create_task(painter.work())
 

@@ -39,7 +39,10 @@ async def real_page(browser: Browser, server: Server) -> AsyncIterator[Page]:
 
 async def test_images_of_the_embedded_model(real_page: Page, server: Server) -> None:
     page = real_page
-    query = {"source": str(LORA), "inplace": True}  # the base of a LoRA for so small a model is stated
+    query: dict[str, str | bool] = {
+        "source": str(LORA),
+        "inplace": True,
+    }  # the base of a LoRA for so small a model is stated
     server.client.post(
         "/api/v2/models/install", params=query, json={"name": "Purple", "base": "sd-1"}
     ).raise_for_status()

@@ -57,9 +57,12 @@ def test_files_without_a_record_are_found_and_deleted(
         database = open_database(settings)
         async with database.write() as connection:
             texts = {"positive_prompt": "", "negative_prompt": "", "type": "user", "created_at": "x", "updated_at": "x"}
-            presets = [{"id": "p", "image": "1"}, {"id": "plain", "image": None}]
+            presets: list[dict[str, Any]] = [{"id": "p", "image": "1"}, {"id": "plain", "image": None}]
             await connection.execute(insert(style_presets), [{"name": "n", **texts, **preset} for preset in presets])
-            rows = [{"workflow_id": "w", "thumbnail": "1"}, {"workflow_id": "plain", "thumbnail": None}]
+            rows: list[dict[str, Any]] = [
+                {"workflow_id": "w", "thumbnail": "1"},
+                {"workflow_id": "plain", "thumbnail": None},
+            ]
             texts = {
                 "name": "n",
                 "description": "",

@@ -22,6 +22,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_life_of_a_token(worker: Any) -> None:
+    worker("token", "list")
     assert worker("token", "list") == (0, "", "")
     status, text, hint = worker("token", "create", "render box", "--days", "0")
     assert (status, "not shown again" in hint) == (0, True)

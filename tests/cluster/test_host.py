@@ -45,7 +45,7 @@ async def test_the_nodes_own_token_goes_first(
     monkeypatch.setenv(TOKEN_VARIABLE, f"{cluster.token}\n")  # as read from a file
     host.start("icw_of_the_command")
     await until(lambda: host.state() == "joined")
-    assert machine.noted("start")
+    await until(machine.noted("start"))
     host.stop(0)
     await until(lambda: host.state() == "stopped")
 

@@ -96,7 +96,7 @@ class Calls:
         required = {name: AT for name in ("created_at", "updated_at") if name in table.c}
         async with self.database.write() as connection:
             for row in rows:
-                await connection.execute(insert(table).values(**required | row))
+                await connection.execute(insert(table).values(**{**required, **row}))
 
 
 def name_of(function: Callable[..., Any]) -> str:

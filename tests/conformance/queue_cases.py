@@ -20,6 +20,7 @@ from invokeclone.shims.comfyui import catalog, jobs
 from invokeclone.shims.comfyui import store as prompts
 from invokeclone.shims.comfyui.files import uploads, user_data
 from invokeclone.shims.comfyui.files.names import ImageName
+from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.tables import comfyui_uploads, session_graphs, session_queue, users
 from invokeclone.users.current import SYSTEM, User
 from tests.conformance.cases import Calls, case
@@ -333,7 +334,7 @@ async def a1111_queue(run: Calls) -> None:
 @case
 async def comfyui_queue(run: Calls) -> None:
     for number in range(3):
-        await add(run, user=ANN, batch_id=f"p{number}", origin=prompts.NAME, destination=prompts.NAME)
+        await add(run, user=ANN, batch_id=f"p{number}", origin=NAME, destination=NAME)
     await add(run, user=ANN, batch_id="plain")
     rest = ',"results":{},"prepared_source_mapping":{},"execution_graph":{"nodes":{}},"errors":{}}'
     await store_status(run, 1, "completed", rest)

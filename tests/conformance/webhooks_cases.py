@@ -4,11 +4,12 @@ from typing import Any
 
 from sqlalchemy import update
 
+from invokeclone.kit.times import now
 from invokeclone.queue import claims, copying, leases
 from invokeclone.queue import outbox as events
 from invokeclone.queue import store as items
 from invokeclone.queue.outbox import UserBatch
-from invokeclone.tables import images, users, videos, webhook_deliveries, webhooks
+from invokeclone.tables import images, session_queue, users, videos, webhook_deliveries, webhooks
 from invokeclone.users import quotas, worker_tokens
 from invokeclone.webhooks import outbox, store
 from invokeclone.webhooks.schemas import WebhookRequest
@@ -117,7 +118,8 @@ async def events_of_items(run: Calls) -> None:
     active = await run.database.transact(lambda changes: events.list_active(changes, "default"))
     run.record(events.list_active, sorted(active))
     rest = ',"results":{},"prepared_source_mapping":{}}'
-    for item_id, status, error in ((5, "completed", None), (6, "failed", ("E", "m", "t"))):
+    ends: tuple[tuple[int, Any, Any], ...] = ((5, "completed", None), (6, "failed", ("E", "m", "t")))
+    for item_id, status, error in ends:
         await run(items.save_session, item_id, rest)
         item = await run.database.transact(lambda changes: items.set_status(changes, item_id, status, error))  # noqa: B023
         run.record(items.set_status, item)
@@ -136,7 +138,7 @@ async def quotas_of_users(run: Calls) -> None:
     await add(run, runs=1, user=BOB, queue="other", batch_id="x")
     settings = run.resources.settings
     limited = settings.model_copy(update={"max_pending_items_per_user": 5, "max_images_per_user_per_day": 9})
-    shared = {"width": 8, "height": 8, "created_at": items.now()}
+    shared = {"width": 8, "height": 8, "created_at": now()}
     for user_id in ("ann", "system"):
         image = shared | {"image_origin": "internal", "image_category": "general", "user_id": user_id}
         await run.insert(
@@ -195,6 +197,6 @@ async def claims_of_joined_workers(run: Calls) -> None:
 async def counts_of_copied_items(run: Calls) -> None:
     await fill_queue(run)
     async with run.database.write() as connection:
-        await connection.execute(update(items.statements.session_queue).values(destination=None))
+        await connection.execute(update(session_queue).values(destination=None))
     await run(copying.count_items)
     await all_counts(run)

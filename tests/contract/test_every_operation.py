@@ -76,7 +76,7 @@ def test_no_operation_returns_5xx_or_an_undeclared_response(url: str) -> None:
     failures: list[str] = []
     uncalled: list[str] = []
     for result in schema.get_all_operations():
-        operation = result.ok()
+        operation = result.ok()  # type: ignore[union-attr] # an invalid schema fails here
         if operation.path in GRAPHS:
             continue
         try:

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from invokeclone.custom_nodes import sources
 from invokeclone.custom_nodes.service import Packs
 from invokeclone.graph.invocations import registry
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.requests import Application
 from invokeclone.users.current import User, current_user
 from tests.custom_nodes.packs import write_pack
 from tests.server.test_app import running
@@ -36,13 +36,13 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def served(settings: Settings) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+async def served(settings: Settings) -> AsyncIterator[tuple[Application, httpx.AsyncClient]]:
     async with running(settings) as app_and_client:
         yield app_and_client
 
 
 @pytest.fixture
-def client(served: tuple[FastAPI, httpx.AsyncClient]) -> httpx.AsyncClient:
+def client(served: tuple[Application, httpx.AsyncClient]) -> httpx.AsyncClient:
     return served[1]
 
 
@@ -133,8 +133,8 @@ async def test_install_publish_validate_and_remove_a_folder_pack(
         batch({"id": "b", "type": "conf_whisper"}),
         batch({"id": "a", "type": "conf_cook"}, {"id": "b", "type": "conf_shout"}, edges=(("a.text", "b.recipe"),)),
     ):
-        answer = await client.post("/api/v1/queue/default/enqueue_batch", json=wrong)
-        assert answer.status_code in {400, 422}, wrong
+        refusal = await client.post("/api/v1/queue/default/enqueue_batch", json=wrong)
+        assert refusal.status_code in {400, 422}, wrong
 
     # its workflow is in the library
     workflows = (await client.get("/api/v1/workflows/?tags=node-pack:conf_pack")).json()["items"]
@@ -220,7 +220,7 @@ BROKEN = {
 
 
 async def test_broken_packs_do_not_affect_other_packs(
-    served: tuple[FastAPI, httpx.AsyncClient], settings: Settings
+    served: tuple[Application, httpx.AsyncClient], settings: Settings
 ) -> None:
     """A pack may not take the name of a module that is there either."""
     app, client = served
@@ -351,7 +351,7 @@ async def test_concurrent_installs_of_a_pack_succeed_once(client: httpx.AsyncCli
     assert len(await list_packs(client)) == 1
 
 
-async def test_routes_require_an_admin(served: tuple[FastAPI, httpx.AsyncClient]) -> None:
+async def test_routes_require_an_admin(served: tuple[Application, httpx.AsyncClient]) -> None:
     app, client = served
     app.dependency_overrides[current_user] = lambda: User(user_id="alice")
     for method, path in (("GET", "/"), ("POST", "/install"), ("POST", "/reload"), ("DELETE", "/x")):

@@ -61,9 +61,13 @@ def test_a_late_listener_receives_later_events_of_a_known_class() -> None:
 
 
 def test_listeners_are_called_in_subscription_order() -> None:
-    bus, order = Bus(), []
+    bus, order = Bus(), list[int]()
     for number in range(3):
-        bus.subscribe(lambda _kind, _payload, number=number: order.append(number), *([Tide] if number == 1 else []))
+
+        def listen(_kind: Any, _payload: Any, number: int = number) -> None:
+            order.append(number)
+
+        bus.subscribe(listen, *([Tide] if number == 1 else []))
     bus.publish(Tide, {"level": 3})
     assert order == [0, 1, 2]
 

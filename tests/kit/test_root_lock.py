@@ -1,6 +1,7 @@
 """The lock of a root: one holder, named; dead holders and file systems without locks are no hindrance."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from invokeclone.kit.files import file_locks
 from invokeclone.kit.files.root_lock import FILE, RootInUse, RootLock
 
 HOLDER = """
@@ -59,7 +59,7 @@ def test_a_file_system_without_locks(
     def refuse(_descriptor: int, _how: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     lock = RootLock(tmp_path)
     lock.acquire()
     assert any("cannot be locked" in record.getMessage() for record in logged)

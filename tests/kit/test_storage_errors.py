@@ -12,6 +12,7 @@ from invokeclone.kit.files.storage_errors import (
     NameTooLong,
     StorageFull,
     StorageReadOnly,
+    startup_line,
     to_storage_error,
 )
 
@@ -66,3 +67,17 @@ def test_the_systems_own_error_for_a_long_name(tmp_path: Path) -> None:
     with pytest.raises(OSError) as caught:
         (tmp_path / ("x" * 5000)).write_bytes(b"")
     assert isinstance(to_storage_error(caught.value), NameTooLong)
+
+
+@pytest.mark.parametrize(
+    ("file", "hint"),
+    [
+        ("/data/images/x.png", "free space, or choose another --root"),
+        ("s3://bucket/prefix/images", "check storage_url, storage_endpoint, the credentials and their permissions"),
+    ],
+)
+def test_the_line_of_a_command_fits_the_storage(file: str, hint: str) -> None:
+    line = startup_line(OSError(errno.EIO, "no answer", file))
+    assert line is not None
+    assert line.startswith(f"cannot use the files at {file}: no answer; ")
+    assert line.endswith(hint)

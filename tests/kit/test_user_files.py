@@ -8,6 +8,7 @@ import pytest
 
 from invokeclone.kit.config.limits import MIB, Limits
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.errors import TooLarge, Unprocessable
 from invokeclone.kit.files import user_files
 from invokeclone.kit.files.user_files import FileNotReadable, FileRefused, open_text
 
@@ -110,7 +111,7 @@ def test_only_regular_files_of_limited_size_are_read(shared: Settings) -> None:
             read(shared, path, is_admin=is_admin)
     (shared.root / "prompts" / "large.txt").write_bytes(b"a" * (MIB + 1))
     small = shared.model_copy(update={"limits": Limits(text_file_mib=1)})
-    with pytest.raises(user_files.TooLarge, match="text_file_mib"):
+    with pytest.raises(TooLarge, match="text_file_mib"):
         read(small, "large.txt")
     (shared.root / "prompts" / "large.txt").write_bytes(b"a" * MIB)
     assert len(read(small, "large.txt")) == MIB
@@ -118,19 +119,19 @@ def test_only_regular_files_of_limited_size_are_read(shared: Settings) -> None:
 
 @pytest.mark.parametrize("path", ["", "  ", "a\0b"])
 def test_invalid_paths_are_refused(shared: Settings, path: str) -> None:
-    with pytest.raises(user_files.Unprocessable):
+    with pytest.raises(Unprocessable):
         read(shared, path)
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a/" * 3000, "\ud800.txt"])
 def test_unusual_paths_are_refused_without_errors(shared: Settings, path: str) -> None:
-    with pytest.raises((FileNotReadable, FileRefused, user_files.Unprocessable)):
+    with pytest.raises((FileNotReadable, FileRefused, Unprocessable)):
         read(shared, path)
 
 
 def test_other_encodings_are_refused_and_a_utf_8_bom_is_stripped(shared: Settings) -> None:
     (shared.root / "prompts" / "latin.txt").write_bytes(b"caf\xe9")
     (shared.root / "prompts" / "marked.txt").write_bytes(b"\xef\xbb\xbfcaf\xc3\xa9")
-    with pytest.raises(user_files.Unprocessable, match="UTF-8"):
+    with pytest.raises(Unprocessable, match="UTF-8"):
         read(shared, "latin.txt")
     assert read(shared, "marked.txt") == "café"

@@ -7,7 +7,7 @@ import math
 import pickle
 import struct
 import zipfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Make:
         self.folder = folder
         self.count = 0
 
-    def tensors(self, path: str, shapes: dict[str, tuple[int, ...]]) -> Path:
+    def tensors(self, path: str, shapes: Mapping[str, tuple[int, ...]]) -> Path:
         self.count += 1
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

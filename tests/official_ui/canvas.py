@@ -124,5 +124,5 @@ async def wait_for_result(ui: UI) -> None:
 
 
 def saved_images(ui: UI) -> list[dict]:
-    query = {"is_intermediate": False, "categories": "general"}
+    query: dict[str, str | bool] = {"is_intermediate": False, "categories": "general"}
     return list(ui.server.client.get("/api/v1/images/", params=query).json()["items"])

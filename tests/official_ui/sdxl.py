@@ -39,7 +39,7 @@ def install_models(server: Server, folder: Path) -> Iterator[None]:
     """Install them in place, with small images as the default of the main model, and let nodes run again each time."""
     client = server.client
     for path in folder.iterdir():
-        query = {"source": str(path), "inplace": True}
+        query: dict[str, str | bool] = {"source": str(path), "inplace": True}
         client.post("/api/v2/models/install", params=query, json={"name": path.stem}).raise_for_status()
 
     def keys() -> dict[str, str]:

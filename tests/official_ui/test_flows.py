@@ -80,7 +80,7 @@ def images(server: Server) -> list[str]:
     for level in range(4):
         file = io.BytesIO()
         Image.new("RGB", (32, 32), (60 * level, 0, 0)).save(file, "PNG")
-        query = {"image_category": "general", "is_intermediate": False}
+        query: dict[str, str | bool] = {"image_category": "general", "is_intermediate": False}
         answer = server.client.post(
             "/api/v1/images/upload", params=query, files={"file": ("a.png", file.getvalue(), "image/png")}
         )

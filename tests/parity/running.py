@@ -42,7 +42,7 @@ def serve(root: Path, folder: Path) -> Iterator[Server]:
     running = Server(root).start()
     model_folders = sorted(folder.iterdir())
     for model in model_folders:
-        source = {"source": str(model), "inplace": True}
+        source: dict[str, str | bool] = {"source": str(model), "inplace": True}
         running.client.post("/api/v2/models/install", params=source, json={"name": model.name}).raise_for_status()
     running.wait_for(
         lambda: {model.name for model in model_folders} <= {model["name"] for model in models_of(running)},
@@ -71,7 +71,7 @@ def enqueue(server: Server, cases: dict[str, dict[str, Any]]) -> dict[str, int]:
 
 
 def upload(server: Server, file: Path) -> str:
-    query = {"image_category": "user", "is_intermediate": True}
+    query: dict[str, str | bool] = {"image_category": "user", "is_intermediate": True}
     files = {"file": (file.name, file.read_bytes(), "image/png")}
     return str(server.client.post("/api/v1/images/upload", params=query, files=files).json()["image_name"])
 

@@ -15,7 +15,7 @@ from invokeclone.queue import service
 from invokeclone.queue.api import router
 from invokeclone.queue.batches import Batch
 from invokeclone.server.http import bodies, errors
-from invokeclone.users.current import User
+from invokeclone.users.current import SYSTEM, User
 from tests.applications import RunningWorkers
 
 
@@ -100,7 +100,7 @@ def enqueue(client: httpx.AsyncClient, make: Make) -> Enqueue:
 def add(resources: Resources, make: Any) -> Any:
     """Enqueue a batch of the default queue, in ascending order of ids."""
 
-    async def act(*, queue: str = "default", prepend: bool = False, user: User = service.SYSTEM, **fields: Any) -> Any:
+    async def act(*, queue: str = "default", prepend: bool = False, user: User = SYSTEM, **fields: Any) -> Any:
         batch = Batch.model_validate(make.batch(**fields))
         return (await service.enqueue(resources, queue, batch, prepend=prepend, user=user)).item_ids[::-1]
 

@@ -11,7 +11,7 @@ from invokeclone.queue import claims, processor, service
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.statements import AFFINITY_REACH
 from invokeclone.tables import session_queue
-from invokeclone.users.current import User
+from invokeclone.users.current import SYSTEM, User
 
 A, B, C = "11111111-aaaa", "22222222-bbbb", "33333333-cccc"
 ALICE, BOB = User(user_id="alice"), User(user_id="bob")
@@ -27,7 +27,7 @@ class Line:
         changed = self.resources.settings.model_copy(update=settings)
         self.resources = replace(self.resources, settings=changed)
 
-    async def add(self, *needs: str, user: User = service.SYSTEM, prepend: bool = False) -> int:
+    async def add(self, *needs: str, user: User = SYSTEM, prepend: bool = False) -> int:
         graph = self._make.graph(a={"text": " ".join(needs)})
         batch = Batch.model_validate(self._make.batch(graph=graph))
         (item_id,) = (await service.enqueue(self.resources, "default", batch, prepend=prepend, user=user)).item_ids
@@ -123,4 +123,6 @@ async def test_many_users_take_turns_in_a_long_queue(line: Line) -> None:
     items_by_user = {user.user_id: [await line.add(user=user) for _ in range(3)] for user in users}
     taken = [await line.take() for _ in users]
     assert set(taken) == {items[0] for items in items_by_user.values()}
-    assert taken == sorted(taken)  # nobody was served before: the oldest item decides
+    assert taken == sorted(
+        item_id for item_id in taken if item_id is not None
+    )  # nobody was served before: the oldest item decides

@@ -8,7 +8,8 @@ import pytest
 
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import Database, open_database
-from invokeclone.queue import claims, counts, processor, service, store
+from invokeclone.queue import claims, processor, service, store
+from invokeclone.queue.schemas import SessionProcessorStatus
 from invokeclone.users.current import User
 from tests.queue.items import read, statuses, take
 
@@ -158,7 +159,7 @@ class TestRecover:
         await claims.recover(resources)
         assert await statuses(resources) == ["completed", "canceled", "pending"]
         assert events.sent == []
-        assert await processor.processor_status(resources) == counts.SessionProcessorStatus(
+        assert await processor.processor_status(resources) == SessionProcessorStatus(
             is_started=True, is_processing=False
         )
         assert (ran, await take(resources)) == (waiting - 1, waiting)

@@ -93,6 +93,7 @@ async def test_vae_of_the_model_settings_is_used_if_it_exists(database: Database
     assert (await resolve_request(database)).settings.vae is None
     await add(database, "v", type="vae", **dict.fromkeys(("prediction_type", "variant")))
     choice = await resolve_request(database)
+    assert choice.settings.vae is not None
     assert choice.settings.vae["key"] == "v"
     assert expand_nodes(choice)[0]["vae_loader"]["vae_model"]["key"] == "v"
 
@@ -303,7 +304,7 @@ async def test_loras_that_cannot_be_applied_are_refused(database: Database) -> N
     with pytest.raises(generation.InvalidGeneration, match="the LoRA other is for sdxl models, m is sd-1"):
         await resolve_request(database, loras=[{"model": "other"}])
     await add(database, "style", **LORA)
-    twice = [{"model": "style"}, {"model": "style", "weight": 0.5}]
+    twice: list[dict[str, Any]] = [{"model": "style"}, {"model": "style", "weight": 0.5}]
     (lora,) = (await resolve_request(database, loras=twice)).settings.loras
     assert (lora.weight, lora.text_weight) == (1.5, None), "weights of a LoRA that occurs twice are added"
     twice[1] |= {"text_weight": 0.25}
@@ -327,7 +328,7 @@ async def test_unsupported_features_are_refused_by_name(database: Database, monk
     architecture = model_registry.architectures()[BaseModelType.StableDiffusion1]
     limited = replace(architecture, capabilities=Capabilities(schedulers=("euler", "heun")))
     monkeypatch.setattr(model_registry, "architectures", lambda: {BaseModelType.StableDiffusion1: limited})
-    refused = {
+    refused: dict[str, dict[str, Any]] = {
         "initial images": {"init_image": InitImage("a.png")},
         "second run": {"hires_fix": HiresFix(128, 128, 5)},
         "CLIP skip": {"clip_skip": 1},

@@ -101,6 +101,7 @@ async def test_unsupported_controls_are_refused(database: Database) -> None:
         await resolve_control(model="other")
     with pytest.raises(generation.InvalidGeneration, match="begin must be less than end"):
         await resolve_control(model="edges", begin=0.5, end=0.5)
+    wrong: dict[str, Any]
     for wrong in ({"weight": -0.5}, {"mode": "unbalanced"}):
         with pytest.raises(generation.InvalidGeneration, match="sketch is a T2I-Adapter"):
             await resolve_control(model="sketch", **wrong)

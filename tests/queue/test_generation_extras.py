@@ -108,7 +108,9 @@ async def test_unsupported_extras_are_refused(library: Database) -> None:
         await resolve_request(library, model="xl", reference_images=[{"image": "a.png", "begin": 0.5, "end": 0.5}])
     with pytest.raises(generation.InvalidGeneration, match="the VAE vae is for sdxl models, m is sd-1"):
         await resolve_request(library, model="m", vae="vae")
-    assert (await resolve_request(library, model="xl", vae="VAE")).settings.vae["key"] == "vae"
+    settings = (await resolve_request(library, model="xl", vae="VAE")).settings
+    assert settings.vae is not None
+    assert settings.vae["key"] == "vae"
     for wrong in (
         {"refiner": {"model": "ref", "start": 1.5}},
         {"refiner": {"model": "ref", "positive_aesthetic_score": 11}},

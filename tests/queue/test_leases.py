@@ -1,5 +1,6 @@
 """Leases and fences of claims: late results are refused, items of dead workers return to the queue."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -176,7 +177,7 @@ async def test_a_waiting_item_keeps_its_worker_while_it_lives(resources: Resourc
     item = await claim(resources, "one", "cuda:7")
     for status in ("waiting", "pending"):
         await resources.database.transact(
-            lambda connection, status=status: store.set_status(connection, item_id, status, fence=item.fence)
+            functools.partial(store.set_status, item_id=item_id, status=status, fence=item.fence)
         )
     await leases.renew(resources, ["one"])
     await leases.rescue(resources)

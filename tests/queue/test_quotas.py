@@ -42,7 +42,7 @@ def limited(resources: Resources, app: Application) -> Callable[..., Resources]:
     return act
 
 
-async def limit_system(resources: Resources, **values: int) -> None:
+async def limit_system(resources: Resources, **values: int | None) -> None:
     async with resources.database.write() as connection:
         await quotas.change(connection, SYSTEM.user_id, values)
 

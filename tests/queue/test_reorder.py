@@ -13,7 +13,7 @@ from invokeclone.kit.sql.database import open_database
 from invokeclone.queue import claims, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.reorder import PendingItem, QueuePosition, TargetMoved, TargetNotPending, plan
-from invokeclone.users.current import User
+from invokeclone.users.current import SYSTEM, User
 from tests.postgres import PostgresServer
 
 ALICE, BOB = User(user_id="alice"), User(user_id="bob")
@@ -35,6 +35,7 @@ def expected(order: list[PendingItem], moved: list[int], position: QueuePosition
     rest = [item_id for item_id in own if item_id not in moved]
     at = {"front": 0, "end": len(rest)}.get(position.side)
     if at is None:
+        assert position.target is not None
         at = rest.index(position.target) + (position.side == "after")
     arranged = iter([*rest[:at], *moved, *rest[at:]])
     return [next(arranged) if item.item_id in own else item.item_id for item in order]
@@ -73,7 +74,7 @@ def test_targets_that_items_cannot_be_moved_next_to(target: int, error: type[Exc
 
 @pytest.fixture
 def add(resources: Resources, make: Any) -> Any:
-    async def act(user: User = service.SYSTEM, runs: int = 1) -> list[int]:
+    async def act(user: User = SYSTEM, runs: int = 1) -> list[int]:
         batch = Batch.model_validate(make.batch(runs=runs))
         return (await service.enqueue(resources, "default", batch, user=user)).item_ids[::-1]
 
@@ -106,7 +107,7 @@ async def test_users_prepend_batches_to_their_own_items_in_fifo_order(resources:
         ("round_robin", ["a2", "a3", "b1", "a1", "b2", "a4"]),
     ):
         resources = replace(resources, settings=resources.settings.model_copy(update={"session_queue_mode": mode}))
-        names = {}
+        names: dict[Any, Any] = {}
 
         async def add(user: User, *labels: str, prepend: bool = False) -> None:
             batch = Batch.model_validate(make.batch(runs=len(labels)))

@@ -14,10 +14,11 @@ from invokeclone.kit.sql.database import Database, open_database
 from invokeclone.queue import claims, counts, processor, service, store
 from invokeclone.queue.batches import Batch
 from invokeclone.queue.bulk import ItemFilter
+from invokeclone.queue.calls import chain
 from invokeclone.queue.events import QueueItemStatusChangedEvent
 from invokeclone.tables import session_queue
 from invokeclone.users import rights
-from invokeclone.users.current import User
+from invokeclone.users.current import SYSTEM, User
 from tests.queue.items import read, statuses, take
 
 ALL = ItemFilter(queue_id="default")
@@ -236,7 +237,7 @@ class TestOwners:
         await add(user=BOB)
         assert await service.cancel_idle(resources, ItemFilter(queue_id="default", owner=rights.scope(BOB))) == 1
         assert await statuses(resources) == ["pending", "pending", "canceled"]
-        assert rights.scope(service.SYSTEM) is None
+        assert rights.scope(SYSTEM) is None
 
     async def test_pausing_is_for_admins(self, resources: Resources) -> None:
         with pytest.raises(processor.AdminOnly):
@@ -258,7 +259,7 @@ async def test_items_outside_a_workflow_call_are_not_settled(resources: Resource
     async def settle(_connection: Any) -> Any:
         raise AssertionError("there is no call")
 
-    monkeypatch.setattr(service.chain, "settle", settle)
+    monkeypatch.setattr(chain, "settle", settle)
     await add(runs=2)
     item = await claims.claim(resources, "cpu")
     assert item
@@ -404,6 +405,7 @@ class TestStorage:
         await add(runs=3, user=BOB)
         await take(resources)
         item_id = await take(resources)
+        assert item_id is not None
         await claims.finish(resources, item_id, "completed")
         await add(runs=150, destination="d", user=BOB)
         await service.cancel_many(resources, ItemFilter(queue_id="default", owner="bob"))

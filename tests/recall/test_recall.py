@@ -25,7 +25,14 @@ ADDRESS = "/api/v1/recall/default"
 
 def record(key: str, name: str, model_type: str, base: str, **fields: Any) -> dict[str, Any]:
     """Return a row of the models table."""
-    columns = {"key": key, "hash": f"x:{key}", "base": base, "type": model_type, "name": name, "path": f"{key}/model"}
+    columns: dict[str, Any] = {
+        "key": key,
+        "hash": f"x:{key}",
+        "base": base,
+        "type": model_type,
+        "name": name,
+        "path": f"{key}/model",
+    }
     columns |= {"format": fields.pop("format", "diffusers"), "source": name, "file_size": 1}
     config = {**columns, "source_type": "path", "repo_variant": "", **fields}
     return {**columns, "config": json.dumps(config)}
@@ -188,7 +195,8 @@ async def test_other_users_image_is_treated_as_missing(resources: Resources, ima
             insert(users).values(user_id="alice", email="a@x.y", created_at=now(), updated_at=now())
         )
     async with serving(resources, router) as client:
-        client._transport.app.dependency_overrides[current_user] = lambda: User(user_id="alice")
+        transport: Any = client._transport
+        transport.app.dependency_overrides[current_user] = lambda: User(user_id="alice")
         answer = await send_recall(client, {"reference_images": [{"image_name": image.image_name}], "steps": 3})
         assert answer["parameters"] == {"reference_images": [], "steps": 3}
     assert await read_state(resources) == {}, "it is kept for alice, not for system"

@@ -15,6 +15,7 @@ from invokeclone.kit.requests import Application
 from invokeclone.kit.sql.database import Database
 from invokeclone.kit.sql.sqlite_database import SqliteDatabase
 from invokeclone.server.sockets import Sockets
+from tests.socket_io import SocketClient
 
 
 @asynccontextmanager
@@ -42,7 +43,7 @@ class Client:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
-        self.socket = socketio.AsyncClient(reconnection=False)
+        self.socket = SocketClient()
         self.socket.on("*", self._record)
 
     async def _record(self, name: str, data: Any) -> None:
@@ -55,7 +56,7 @@ class Client:
 @asynccontextmanager
 async def connect_client(url: str, *transports: str, **options: Any) -> AsyncIterator[Client]:
     client = Client()
-    await client.socket.connect(url, socketio_path="/ws/socket.io", transports=list(transports) or None, **options)
+    await client.socket.connect(url, transports=list(transports) or None, **options)
     try:
         yield client
     finally:

@@ -18,6 +18,7 @@ import yaml
 from fastapi import FastAPI
 
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.database import open_database
 from invokeclone.server import page
@@ -32,7 +33,7 @@ HEAVY = ("torch", "diffusers", "transformers", "cv2", "numpy", "av", "alembic", 
 @asynccontextmanager
 async def running(
     settings: Settings, worker: tuple[str, ...] | None = None
-) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+) -> AsyncIterator[tuple[Application, httpx.AsyncClient]]:
     app = create_app(settings, worker_command=worker)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

@@ -22,8 +22,7 @@ def batch(number: int = 1) -> Event:
 @pytest.mark.parametrize("transports", [("polling",), ("websocket",), ("polling", "websocket")])
 async def test_events_are_delivered_once_in_order_and_complete(settings: Settings, transports: tuple[str, ...]) -> None:
     async with serve_sockets(settings) as (url, bus), connect_client(url, *transports) as client:
-        await client.socket.emit("subscribe_queue", {"queue_id": "default"})
-        await asyncio.sleep(0.1)
+        await client.socket.subscribe()
         sent = [batch(number) for number in range(30)]
         for event in sent:
             bus.emit(event)
@@ -38,10 +37,9 @@ async def test_own_events_arrive_without_subscription_but_a_cleared_queue_needs_
         connect_client(url, "websocket") as client,
         connect_client(url, "websocket") as watcher,
     ):
-        await watcher.socket.emit("subscribe_queue", {"queue_id": "default"})
-        await watcher.socket.emit("subscribe_queue", {"queue_id": "other"})
-        await watcher.socket.emit("unsubscribe_queue", {"queue_id": "other"})
-        await asyncio.sleep(0.2)
+        await watcher.socket.subscribe()
+        await watcher.socket.subscribe("other")
+        await watcher.socket.unsubscribe("other")
         bus.emit(QueueClearedEvent(queue_id="other"))
         bus.emit(QueueClearedEvent(queue_id="default"))
         bus.emit(batch())

@@ -1,6 +1,5 @@
 """Sockets in multi-user mode: who is let in, who hears what, once, and who is shown out."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -77,9 +76,8 @@ async def open_bench(settings: Settings, database: Database) -> AsyncIterator[So
             bench.accounts[name] = await account(database, name, is_admin=name == "admin")
             auth = {"token": bench.accounts[name].token}
             client = await stack.enter_async_context(connect_client(url, "websocket", auth=auth))
-            await client.socket.emit("subscribe_queue", {"queue_id": "default"})
+            await client.socket.subscribe()
             bench.clients[name] = client
-        await asyncio.sleep(0.1)
         yield bench
 
 
@@ -230,9 +228,8 @@ async def test_previews_go_to_the_owner_and_node_events_to_admins_too(bench: Soc
 
 
 async def test_unsubscribed_users_receive_only_their_own_events(bench: SocketBench) -> None:
-    await bench.clients["bob"].socket.emit("unsubscribe_queue", {"queue_id": "default"})
     bob = bench.clients.pop("bob")
-    await asyncio.sleep(0.1)
+    await bob.socket.unsubscribe()
     await bench.tell(status_event(bench.id("alice")), status_event(bench.id("bob")))
     assert [data["user_id"] for _, data in bob.events] == [bench.id("bob")]
 
@@ -241,8 +238,7 @@ async def test_each_window_of_a_user_receives_every_event_once(bench: SocketBenc
     auth = {"token": bench.accounts["alice"].token}
     async with connect_client(bench.url, "websocket", auth=auth) as second:
         bench.clients["second"] = second
-        await second.socket.emit("subscribe_queue", {"queue_id": "default"})
-        await asyncio.sleep(0.1)
+        await second.socket.subscribe()
         await bench.tell(status_event(bench.id("alice")))
         assert second.events == bench.clients["alice"].events
         assert len(second.events) == 1

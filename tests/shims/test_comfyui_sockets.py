@@ -160,9 +160,9 @@ def test_cross_site_pages_cannot_connect(server: Server) -> None:
 
 
 async def test_socket_io_still_works(server: Server) -> None:
-    async with socketio.AsyncSimpleClient() as client:
-        await client.connect(server.url, socketio_path="/ws/socket.io", transports=["websocket"])
-        await client.emit("subscribe_queue", {"queue_id": "default"})
+    async with socketio.AsyncSimpleClient(reconnection=False, request_timeout=60) as client:
+        await client.connect(server.url, socketio_path="/ws/socket.io", transports=["websocket"], wait_timeout=60)
+        await client.call("subscribe_queue", {"queue_id": "default"})
         with httpx.Client(base_url=server.url, timeout=60) as http:
             prompt_id = Comfy(http).enqueue(text_to_image(seed=77))
         received = []

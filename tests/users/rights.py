@@ -54,7 +54,7 @@ def admins(request: str, status: int | tuple[int, ...] = 200, **send: Any) -> Ro
 SECRET = "hush-hush"
 """A word that is in each of the owner's things: whoever may not see them may not read it anywhere."""
 
-PNG = {"files": {"image": ("a.png", b"<png>", "image/png")}}
+PNG: dict[str, Any] = {"files": {"image": ("a.png", b"<png>", "image/png")}}
 PRESET = '{"name":"n","positive_prompt":"hush-hush","negative_prompt":"","type":"user"}'
 NAMES: dict[str, Any] = {"json": {"image_names": ["{image}"]}}
 

@@ -48,7 +48,7 @@ def test_authentication_runs_before_a_connection_is_taken() -> None:
             continue
         count += 1
         before = names[: names.index(looking[0])]
-        assert not [call for call in before if call.__name__ in ("_read", "_write")], name_of(route)
+        assert not [call for call in before if call and call.__name__ in ("_read", "_write")], name_of(route)
     assert count >= 3
 
 
@@ -69,7 +69,7 @@ def test_table_requests_match_their_routes() -> None:
     for name, request in {**{name: row.request for name, row in RIGHTS.items()}, **OPEN}.items():
         method, path = request.split("?")[0].split(" ")
         methods, pattern = patterns[name]
-        assert method in methods, name
+        assert method in (methods or ()), name
         assert re.search(pattern.pattern.removeprefix("^"), path), (name, path)  # a router's own prefix may be missing
 
 

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
+from typing import Any
 
 import httpx
 import jwt
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import select, update
 
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.tables import app_state, users
 from invokeclone.users import attempts, passwords
@@ -175,7 +176,7 @@ async def forge_token(resources: Resources, user_id: str, **changes: object) -> 
     ],
 )
 async def test_token_must_be_complete_and_valid(
-    people: SignedInClients, visit: Visit, multiuser: Resources, changes: dict[str, object]
+    people: SignedInClients, visit: Visit, multiuser: Resources, changes: dict[str, Any]
 ) -> None:
     await people.admin()
     good = await forge_token(multiuser, people.ids["admin"])
@@ -204,7 +205,7 @@ async def test_token_must_have_our_signature_and_algorithm(
         "\xe9",
     ]
     for token in bad:
-        answer = await visit().get("me", headers={"Authorization": f"Bearer {token}".encode("latin-1")})
+        answer = await visit().get("me", headers={b"Authorization": f"Bearer {token}".encode("latin-1")})
         assert answer.status_code == 401, token[:40]
         assert answer.headers["www-authenticate"] == "Bearer"
     for header in ("", "Bearer", "Bearer ", f"Basic {token_of(admin)}", token_of(admin)):
@@ -267,7 +268,7 @@ async def test_logout_deletes_the_cookie_and_needs_a_token(people: SignedInClien
     assert (await visit().post("logout")).status_code == 401
 
 
-async def test_media_cookie_is_valid_for_media_only(people: SignedInClients, visit: Visit, app: FastAPI) -> None:
+async def test_media_cookie_is_valid_for_media_only(people: SignedInClients, visit: Visit, app: Application) -> None:
     @app.get("/api/v1/auth/picture")
     async def media(user: MediaUser) -> str:
         return user.user_id
@@ -338,7 +339,7 @@ def test_login_attempts_are_counted() -> None:
 
 
 async def test_tokens_and_passwords_are_not_logged(
-    people: SignedInClients, visit: Visit, caplog: pytest.LogCaptureFixture, app: FastAPI
+    people: SignedInClients, visit: Visit, caplog: pytest.LogCaptureFixture, app: Application
 ) -> None:
     @app.get("/api/v1/auth/broken")
     async def broken() -> None:

@@ -4,8 +4,8 @@ import asyncio
 import json
 
 import pytest
-from fastapi import FastAPI
 
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.users.api import router
 from invokeclone.users.passwords import check_strength
@@ -89,7 +89,7 @@ async def test_setup_validates_its_input(visit: Visit, change: dict[str, str], s
     ("password", "status"),
     [("Abcdef12", 200), ("Abcdef1", 400), ("abcdefg1", 400), ("ABCDEFG1", 400), ("Abcdefgh", 400), ("", 400)],
 )
-async def test_strict_passwords(app: FastAPI, visit: Visit, password: str, status: int) -> None:
+async def test_strict_passwords(app: Application, visit: Visit, password: str, status: int) -> None:
     resources: Resources = app.services.get(Resources)
     strict = resources.settings.model_copy(update={"strict_password_checking": True})
     app.services.add(Resources, Resources(strict, resources.database, resources.events))

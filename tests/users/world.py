@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
 from PIL import Image
 
 from invokeclone.images.archives.service import ImageDownloads
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.server.app import create_app
 from tests.accounts import Account, account
@@ -40,7 +40,7 @@ def _png() -> bytes:
     return buffer.getvalue()
 
 
-FORM = {
+FORM: dict[str, Any] = {
     "name": SECRET, "author": "", "description": "", "version": "", "contact": "", "tags": "", "notes": "",
     "exposedFields": [], "meta": {"category": "user", "version": "3.0.0"}, "nodes": [], "edges": [], "form": None,
 }  # fmt: skip
@@ -49,7 +49,7 @@ FORM = {
 class World:
     """The whole application, four people, and things of the owner's."""
 
-    def __init__(self, app: FastAPI, video: bytes) -> None:
+    def __init__(self, app: Application, video: bytes) -> None:
         self.app, self._video, self._png = app, video, _png()
         self.clients: dict[str, httpx.AsyncClient] = {}
         self.accounts: dict[str, Account] = {}

@@ -66,7 +66,14 @@ async def serving(
 async def client(resources: Resources, workers: Pretending) -> AsyncIterator[httpx.AsyncClient]:
     async with resources.database.write() as connection:
         for key, model_type in (("llm", "text_llm"), ("llava", "llava_onevision")):
-            record = {"key": key, "hash": key, "base": "any", "type": model_type, "format": "diffusers", "name": key}
+            record: dict[str, Any] = {
+                "key": key,
+                "hash": key,
+                "base": "any",
+                "type": model_type,
+                "format": "diffusers",
+                "name": key,
+            }
             record |= {"path": key, "source": key, "file_size": 1}
             config = json.dumps({**record, "source_type": "path", "repo_variant": ""})
             await connection.execute(insert(models).values(**record, config=config, created_at=now(), updated_at=now()))

@@ -70,8 +70,8 @@ async def receiver() -> AsyncIterator[Receiver]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    assert site._server is not None
-    fake.port = site._server.sockets[0].getsockname()[1]
+    server: Any = site._server
+    fake.port = server.sockets[0].getsockname()[1]
     yield fake
     fake.go.set()
     await runner.cleanup()

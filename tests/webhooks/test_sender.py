@@ -11,8 +11,8 @@ from sqlalchemy import update
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.times import after, now
 from invokeclone.tables import webhook_deliveries, webhooks
+from invokeclone.webhooks import metrics, signing, store
 from invokeclone.webhooks import sender as module
-from invokeclone.webhooks import signing, store
 from invokeclone.webhooks.sender import AttemptResult, WebhookSender
 from tests.webhooks.conftest import Hooks, Receiver, until
 
@@ -52,8 +52,8 @@ async def test_a_failed_delivery_is_repeated_with_its_id_and_body(
     assert len(receiver.received) == 4, "redirects are not followed"
     assert len(set(receiver.ids)) == len({body for _, body in receiver.received}) == 1
     assert (await hooks.row(webhook_id))["failing_since"] is None
-    await until(lambda: sum(values[0] for values in sender.numbers.series(module.ATTEMPTS).values()) == 4)
-    assert sender.numbers.series(module.ATTEMPTS) == {("batch_done", "retried"): [3], ("batch_done", "delivered"): [1]}
+    await until(lambda: sum(values[0] for values in sender.numbers.series(metrics.ATTEMPTS).values()) == 4)
+    assert sender.numbers.series(metrics.ATTEMPTS) == {("batch_done", "retried"): [3], ("batch_done", "delivered"): [1]}
 
 
 async def test_attempts_end_about_a_day_after_the_event(hooks: Hooks, receiver: Receiver, start_sender: Any) -> None:

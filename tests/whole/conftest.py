@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import socketio
 
 from tests.server_process import PATIENCE, Server, serving
+from tests.socket_io import SocketClient
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ class EventListener:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.client = socketio.AsyncClient(reconnection=False)
+        self.client = SocketClient()
         self.client.on("*", self._record)
 
     async def _record(self, name: str, payload: dict[str, Any]) -> None:
@@ -62,8 +62,8 @@ class EventListener:
 @pytest.fixture
 async def listener(server: Server) -> AsyncIterator[EventListener]:
     listener = EventListener()
-    await listener.client.connect(server.url, socketio_path="/ws/socket.io")
-    await listener.client.emit("subscribe_queue", {"queue_id": "default"})
+    await listener.client.connect(server.url)
+    await listener.client.subscribe()
     yield listener
     await listener.client.disconnect()
 

@@ -43,7 +43,7 @@ async def test_download_of_a_killed_server_is_resumed(make_server: Callable[[], 
         page.go.clear()
         await asyncio.to_thread(lambda: server.start(**environment))
         listener = EventListener()
-        await listener.client.connect(server.url, socketio_path="/ws/socket.io")
+        await listener.client.connect(server.url)
         page.go.set()
         complete = await listener.until("model_install_complete", id=0)
         await listener.client.disconnect()

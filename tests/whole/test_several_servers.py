@@ -85,7 +85,6 @@ async def listening(servers: Servers, users: dict[str, UserClient]) -> AsyncIter
     for user in users.values():
         user.listener = EventListener()
         await user.listen(servers.front)
-    await asyncio.sleep(0.2)  # until the subscriptions are handled
     yield users
     for user in users.values():
         await user.listener.client.disconnect()
@@ -193,6 +192,7 @@ async def test_a_disabled_account_is_refused_on_every_server(
     async with asyncio.timeout(20):  # its accounts are checked every 30 s anyway
         while bob.listener.client.connected:
             await asyncio.sleep(0.02)
+    bob.listener = EventListener()
     with pytest.raises(socketio.exceptions.ConnectionError):
         await bob.listen(servers.front)
 
@@ -256,7 +256,7 @@ async def test_a_client_of_a_load_balancer_needs_no_server_in_particular(
         token = (await client.post("/api/v1/auth/login", json=body)).json()["token"]
         client.headers["Authorization"] = f"Bearer {token}"
         auth = {"token": token}
-        await listener.client.connect(balancer, socketio_path="/ws/socket.io", auth=auth, transports=["websocket"])
+        await listener.client.connect(balancer, auth=auth, transports=["websocket"])
         body = {"batch": {"graph": number(0), "runs": 1}}
         for _ in range(4):
             enqueued = await client.post("/api/v1/queue/default/enqueue_batch", json=body)

@@ -45,8 +45,8 @@ class UserClient:
 
     async def listen(self, server: Server) -> None:
         auth = {"token": self.token}
-        await self.listener.client.connect(server.url, socketio_path="/ws/socket.io", auth=auth)
-        await self.listener.client.emit("subscribe_queue", {"queue_id": "default"})
+        await self.listener.client.connect(server.url, auth=auth)
+        await self.listener.client.subscribe()
 
     def run(self, graph: dict[str, Any] = GRAPH) -> int:
         answer = self.http.post("/api/v1/queue/default/enqueue_batch", json={"batch": {"graph": graph, "runs": 1}})
@@ -81,7 +81,6 @@ async def test_image_belongs_to_the_user_who_generated_it(shared: Server, people
     alice, bob, admin = (people[name] for name in ("alice", "bob", "admin"))
     for person in (alice, bob, admin):
         await person.listen(shared)
-    await asyncio.sleep(0.2)
     item = await asyncio.to_thread(alice.run)
     event = await alice.listener.until("queue_item_status_changed", item_id=item, status="completed")
     assert event["user_id"] == alice.id
@@ -123,6 +122,7 @@ async def test_disabled_account_stops_its_items_and_disconnects_its_socket(
     async with asyncio.timeout(PATIENCE):
         while bob.listener.client.connected:
             await asyncio.sleep(0.02)
+    bob.listener = EventListener()
     with pytest.raises(socketio.exceptions.ConnectionError):
         await bob.listen(shared)
     admin.http.put("/api/v1/queue/default/processor/resume")

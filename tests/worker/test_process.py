@@ -110,14 +110,14 @@ class Worker:
         self.process._transport.close()  # type: ignore[attr-defined]
 
 
-Start = Callable[[], Any]
+Start = Callable[..., Any]
 
 
 @pytest.fixture
 async def start(resources: Resources, make: Any) -> AsyncIterator[Start]:
     started: list[Worker] = []
 
-    async def act() -> Worker:
+    async def act(**hello: Any) -> Worker:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(TOYS),
@@ -130,7 +130,7 @@ async def start(resources: Resources, make: Any) -> AsyncIterator[Start]:
         )
         worker = Worker(process, resources, make)
         started.append(worker)
-        worker.say(kind="hello", settings=resources.settings.to_worker())
+        worker.say(kind="hello", settings=resources.settings.to_worker(), **hello)
         await worker.until(lambda message: message["kind"] == "ready")
         return worker
 
@@ -281,6 +281,18 @@ async def test_an_idle_worker_ends_at_once_and_ctrl_c_is_the_servers(start: Star
     await worker.ask(1, "cache_status")
     worker.process.stdin.close()
     assert await worker.wait_for_exit() == 0
+
+
+@pytest.mark.parametrize("how", ["stop", "SIGTERM"])
+async def test_a_joined_worker_ends_while_its_server_does_not_answer(start: Start, how: str) -> None:
+    worker = await start(join={"url": "http://127.0.0.1:9", "token": "icw_x"})
+    await worker.until(lambda message: message["kind"] == "call" and message["method"] == "queue.claim")
+    if how == "stop":
+        worker.say(kind="stop")
+    else:
+        worker.process.terminate()
+    assert await worker.wait_for_exit() == 0, worker.errors.decode()
+    assert b"Timeout" not in worker.errors
 
 
 async def test_node_that_ignores_cancel_is_killed(start: Start) -> None:

@@ -187,7 +187,10 @@ def startup_line(error: Exception) -> str | None:
         return None
     location = f" at {error.filename}" if isinstance(error, OSError) and error.filename else ""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else getattr(error, "orig", error)
-    return f"cannot use the files{location}: {reason}; grant permission, free space, or choose another --root"
+    hint = "grant permission, free space, or choose another --root"
+    if location.startswith(" at s3://"):
+        hint = "check storage_url, storage_endpoint, the credentials and their permissions"
+    return f"cannot use the files{location}: {reason}; {hint}"
 
 
 def _postgres_cause(error: BaseException) -> BaseException | None:

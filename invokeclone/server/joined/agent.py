@@ -198,6 +198,7 @@ class Agent:
 
     async def _end_process(self) -> None:
         """Stop the process; if the connection is open, the server learns that it was stopped and not that it died."""
+        self._stopping.set()
         link = self._process.link
         if link is not None and self._process.ended is None:
             await link.end(self._grace_s)

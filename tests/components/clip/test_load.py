@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from invokeclone.components.clip import load
-from tests.tiny_checkpoints import SD1_TEXT_PREFIX, open_clip_weights, same_weights
+from invokeclone.families.stable_diffusion.single_files import SD1_TEXT_PREFIX
+from tests.tiny_checkpoints import open_clip_weights, same_weights
 
 
 def test_load_text_encoder_from_a_checkpoint(sd1_checkpoint: Path, sd1_configs: Path, sd1_parts: dict[str, Any]):

@@ -232,11 +232,14 @@ def test_the_work_grows_in_proportion_to_the_length(piece: str) -> None:
 def test_a_long_prompt_is_tokenized_once(clip: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens converted to text while a prompt is split, and chunks encoded, are in proportion to its length."""
     tokenizer, encoder = clip
-    converted = []
+    converted: list[int] = []
     original = type(tokenizer).convert_ids_to_tokens
-    monkeypatch.setattr(
-        type(tokenizer), "convert_ids_to_tokens", lambda self, ids: converted.append(len(ids)) or original(self, ids)
-    )
+
+    def convert(self: Any, ids: Any) -> Any:
+        converted.append(len(ids))
+        return original(self, ids)
+
+    monkeypatch.setattr(type(tokenizer), "convert_ids_to_tokens", convert)
     encoded = []
     hook = encoder.register_forward_hook(lambda *_: encoded.append(1))
     prompt = "(red)0.5 cat, " * 100

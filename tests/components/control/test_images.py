@@ -1,5 +1,7 @@
 """Control images made to fit: their proportions, their borders, their modes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +18,7 @@ def blocks() -> Image.Image:
     return image
 
 
-def bytes_of(image: Image.Image, size: tuple[int, int], mode: str) -> np.ndarray:
+def bytes_of(image: Image.Image, size: tuple[int, int], mode: Any) -> np.ndarray:
     values = prepare(image, size, mode)
     assert values.dtype == np.float32
     assert values.shape == (size[1], size[0], 3)

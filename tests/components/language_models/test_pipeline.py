@@ -16,6 +16,7 @@ from invokeclone.graph.context import CanceledException
 from invokeclone.graph.vocabulary.fields import SystemPromptField
 from invokeclone.graph.vocabulary.model_fields import ModelIdentifierField
 from invokeclone.graph.vocabulary.taxonomy import SubModelType
+from invokeclone.kit.config.settings import Settings
 from tests.fakes_context import FakeContext
 from tests.language_models import write_llava, write_text_llm
 
@@ -24,7 +25,7 @@ TEMPLATE = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception
 
 
 def part(loader: Any, folder: Path, submodel: SubModelType | None = None) -> Any:
-    return loader(LoadRequest(None, folder, submodel, torch.float32, CPU, None))
+    return loader(LoadRequest(None, folder, submodel, torch.float32, CPU, Settings()))
 
 
 @pytest.fixture(scope="module")

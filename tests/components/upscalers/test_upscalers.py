@@ -123,7 +123,8 @@ def test_networks_of_gray_and_transparent_images(channels: int) -> None:
     ("size", "tile_size"), [((70, 50), 40), ((70, 50), 0), ((70, 50), -1), ((3, 2), 512), ((20, 9), 1)]
 )
 def test_tiles_are_joined_without_seams(size: tuple[int, int], tile_size: int) -> None:
-    image, network, shares = sample_image("RGB", size), Bicubic(), []
+    image, network = sample_image("RGB", size), Bicubic()
+    shares: list[Any] = []
     whole = pipeline.convert_image(network, image, 0, CPU, lambda _: None)
     network.sizes.clear()
     result = pipeline.convert_image(network, image, tile_size, CPU, shares.append)

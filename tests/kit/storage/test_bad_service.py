@@ -1,5 +1,6 @@
 """An S3 service that answers wrongly, slowly or not at all: the right result or one clear error, and nothing half-written."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_reads_are_right_or_an_error(storage: ObjectStorage, service: FaultyServ
     change, status = FAULTS[fault]
     for name, (read, expected) in READS.items():
         with service.failing(change):
-            succeeded, result = attempt(lambda read=read: read(storage), status)
+            succeeded, result = attempt(functools.partial(read, storage), status)
         if fault != "garbage" or name not in ("stat", "list"):  # which look like those of another, empty bucket
             assert not succeeded or result == expected, name
         assert read(storage) == expected, name
@@ -109,7 +110,7 @@ def test_reads_survive_one_fault(storage: ObjectStorage, service: FaultyService,
     """A single failure on the way is made up for, except what looks like a decision of the service."""
     for name, (read, expected) in READS.items():
         with service.failing(FAULTS[fault][0], times=1):
-            succeeded, result = attempt(lambda read=read: read(storage), FAULTS[fault][1])
+            succeeded, result = attempt(functools.partial(read, storage), FAULTS[fault][1])
         assert result == expected if succeeded else fault in {"forbidden", "short", "empty", "truncated", "reset"}, name
 
 
@@ -124,7 +125,7 @@ def test_changes_are_complete_or_an_error(
     for name, work in CHANGES.items():
         before = {stat.key: storage.get(stat.key) for stat in storage.list("images")}
         with service.failing(change, runs=runs):
-            succeeded, failed = attempt(lambda work=work: work(storage), status)
+            succeeded, failed = attempt(functools.partial(work, storage), status)
         after = {stat.key: storage.get(stat.key) for stat in storage.list("images")}
         for reason in (failed or {}).values():
             check_response(reason, status)
@@ -201,7 +202,7 @@ def test_an_upload_in_parts_is_complete_or_an_error(
 def test_lists_and_deletions_of_thousands_of_objects(
     storage: ObjectStorage, service: FaultyService, s3: S3Service, bucket: str
 ) -> None:
-    backend = s3.backend
+    backend: Any = s3._backend
     names = [f"images/{number:04}/\u00e4\U0001f600 &'{number}.png" for number in range(2300)]
     for name in names:
         backend.put_object(bucket, f"some/root/{name}", b"x")
@@ -212,8 +213,7 @@ def test_lists_and_deletions_of_thousands_of_objects(
         assert sorted(stat.key for stat in storage.list("images")) == expected
     for fault in ("slow down", "truncated", "reset", "empty"):
         with service.failing(FAULTS[fault][0], **later_pages):  # type: ignore[arg-type]
-            listed: list[str] = []
-            succeeded, _ = attempt(lambda listed=listed: listed.extend(s.key for s in storage.list("images")), 503)
+            succeeded, _ = attempt(lambda: list(storage.list("images")), 503)
         assert not succeeded, (fault, "a list without its end is no list")
     with service.failing(FAULTS["forbidden"][0], runs=False, method="POST", times=1):
         failed = storage.delete(names)

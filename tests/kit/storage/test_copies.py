@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from invokeclone.kit.config.settings import Settings
-from invokeclone.kit.storage import copies
-from invokeclone.kit.storage.addresses import StorageNotUsable, open_storage
+from invokeclone.kit.storage.addresses import AREAS, StorageNotUsable, open_storage
 from invokeclone.kit.storage.copies import CopyNotVerified, CopyProgress, copy_all
 from invokeclone.kit.storage.local import LocalStorage
 from invokeclone.kit.storage.protocol import ObjectStat, ObjectStorage
@@ -36,7 +35,7 @@ def storages(request: pytest.FixtureRequest, settings: Settings, tmp_path: Path)
 
 
 def contents(storage: ObjectStorage) -> dict[str, bytes]:
-    return {stat.key: storage.get(stat.key) for area in copies.AREAS for stat in storage.list(area)}
+    return {stat.key: storage.get(stat.key) for area in AREAS for stat in storage.list(area)}
 
 
 def fill(storage: ObjectStorage) -> None:

@@ -26,6 +26,7 @@ from invokeclone.kit.resources import Resources
 from invokeclone.kit.sql.postgres_database import PostgresDatabase
 from invokeclone.queue import claims
 from invokeclone.tables import image_move_jobs, images, session_queue
+from tests.applications import sample_image
 from tests.postgres import PostgresServer
 
 
