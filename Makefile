@@ -21,8 +21,8 @@ imports: ## check the layers of ARCHITECTURE.md with import-linter
 migrations: ## check that the migrations produce the schema of tables.py
 	$(PYTHON) scripts/check_migrations.py
 
-# Three processes, as tests wait for servers, workers and browsers.
-PARALLEL := -n 3 --dist loadfile
+# Three processes, as tests wait for servers, workers and browsers; the order of files is that of tests/conftest.py.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 
 tests: ## run the test suite, three files at a time
 	$(PYTHON) -m pytest $(PARALLEL)

@@ -40,13 +40,18 @@ class RecordedEvents:
         return [event.name for event in self.sent]
 
 
-SLOW_FOLDERS = {"whole", "official_ui", "shims", "browser"}
+SLOW_FOLDERS = ("official_ui", "whole", "shims", "adding", "parity", "browser", "families")
 """Folders whose files take long: several processes begin with them, so that none is left with one in the end."""
+
+
+def _order_of(item: pytest.Item) -> int:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not SLOW_FOLDERS & set(item.path.parts))
+        items.sort(key=_order_of)
     if config.getoption("--postgresql"):
         for item in items:
             for mark in item.iter_markers("sqlite"):
