@@ -147,9 +147,7 @@ async def test_deleting_a_board_with_its_videos(client, upload, board, resources
     assert [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)] == [[name]]
 
 
-async def test_a_board_is_deleted_although_the_storage_is_busy(
-    client, upload, board, records, resources, events
-) -> None:
+async def test_a_board_is_deleted_while_the_storage_is_busy(client, upload, board, records, resources, events) -> None:  # noqa: F811
     """The events are emitted, and the files are removed when the intent is settled."""
     on = await board()
     name = (await upload(board_id=on, is_intermediate="true"))["video_name"]
