@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from invokeclone.cli.main import CommandError
+from invokeclone.images import image_work
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import ResolvedRequest
 from invokeclone.shims import image_io, init_images
@@ -92,7 +93,7 @@ async def with_images(
 
 async def _read(resources: Resources, file: Path) -> Image.Image:
     try:
-        data = await image_io.image_work(file.read_bytes)
+        data = await image_work.image_work(file.read_bytes)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
     return await image_io.decode_image(resources, data, str(file))

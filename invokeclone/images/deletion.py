@@ -37,7 +37,7 @@ class _NotListed(Exception):
 async def delete_records_and_files(
     resources: Resources, selections: Sequence[Selection], delete_records: DeleteRecords | None = None
 ) -> Deleted:
-    """Delete the records of `selections`, emit the event, remove the files, and return what was deleted.
+    """Delete the records of `selections`, emit the events, remove the files, and return what was deleted.
 
     `delete_records` runs instead of the plain deletion, perhaps several times; it deletes records of `selections` only.
     """
@@ -50,8 +50,10 @@ async def delete_records_and_files(
         async with resources.database.read() as connection:
             expected = [(selection.kind, await store.list_locations(connection, selection)) for selection in selections]
         deleted = await _delete_listed(resources, intent, dict(expected), delete_records)
+        for items in filter(None, deleted.values()):
+            resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
         for kind, items in deleted.items():
-            intent.settled &= await _clean_up(resources, items, kind)
+            intent.settled &= await _remove_files(resources, [item.location for item in items], kind)
     return deleted
 
 
@@ -83,13 +85,16 @@ def _require_listed(deleted: Deleted, listed: set[tuple[MediaKind, ImageLocation
         raise _NotListed(missing)
 
 
-async def _clean_up(resources: Resources, items: list[AffectedItem], kind: MediaKind) -> bool:
-    """Emit the event about deleted records and remove their files; return whether all could be removed."""
-    if not items:
+async def _remove_files(resources: Resources, locations: list[ImageLocation], kind: MediaKind) -> bool:
+    """Remove the files of deleted records; return whether all could be removed. Others stay until intents are settled."""
+    if not locations:
         return True
-    resources.events.emit(ImagesDeletedEvent(image_names=[item.location.name for item in items]))
-    with CancelScope(shield=True):
-        failed = await in_storage_thread(files.remove, resources.storage, [item.location for item in items], kind)
+    try:
+        with CancelScope(shield=True):
+            failed = await in_storage_thread(files.remove, resources.storage, locations, kind)
+    except OSError as error:
+        _log.warning("could not remove the files of %d deleted %ss yet: %s", len(locations), kind, error)
+        return False
     for location in failed:
         _log.warning("could not remove the files of the deleted %s %s yet", kind, location.name)
     return not failed

@@ -113,6 +113,9 @@ def remove(
 
 
 def shrink(source: Path | io.BytesIO) -> bytes:
-    """Return the thumbnail of a stored image's file. Raises OSError when the file is missing, the errors of Pillow for a damaged one."""
+    """Return the thumbnail of a stored image's file.
+
+    Raises OSError when the file is missing, the errors of Pillow for a damaged one.
+    """
     with open_stored_image(source) as image:
         return thumbnail(image)

@@ -51,6 +51,10 @@ class _RecordsUnknown(Exception):
     """The database has not answered which locations have records."""
 
 
+class _BeingMoved(Exception):
+    """A recorded image is being moved to one of the locations."""
+
+
 class Intent:
     """A file that lists locations, locked while the process that wrote it is alive and uses it."""
 
@@ -58,7 +62,7 @@ class Intent:
         """Nothing is written yet."""
         self.locations: _Locations = []
         self.settled = True
-        """Whether files and records agree at the end of the block; if not, the next start settles them."""
+        """Whether files and records agree at the end of the block; if not, they are settled later."""
         self.has_reservation = False
         """Whether locations are reserved, or may be; the reservation ends with the intent."""
         self._folder = folder(settings)
@@ -173,18 +177,19 @@ async def open_intent(resources: Resources) -> AsyncIterator[Intent]:
 
 
 async def _undo(resources: Resources, intent: Intent) -> None:
-    """Remove the files without a record of a block that failed; if this is cancelled, the next start does so."""
+    """Remove the files without a record of a block that failed; if this is cancelled, that is done later."""
     is_settled = False
     try:
         await in_thread(intent.end)
         if intent.is_written:
-            is_settled = await _settle(resources, intent.intent_id, intent.locations)
+            has_reservation = intent.has_reservation
+            is_settled = await _settle(resources, intent.intent_id, intent.locations, has_reservation=has_reservation)
     finally:
         await in_thread(_close, intent, remove=is_settled)
 
 
 def _close(intent: Intent, *, remove: bool) -> None:
-    """Close an intent; one that cannot be removed is settled again at the next start."""
+    """Close an intent; one that cannot be removed is settled again later."""
     try:
         intent.close(remove=remove)
     except OSError as error:
@@ -205,19 +210,20 @@ async def reserve(connection: AsyncConnection, intent: Intent, locations: Iterab
     await reservations.reserve(connection, intent.intent_id, locations)
 
 
-async def _settle(resources: Resources, intent_id: str, locations: _Locations, *, is_mine: bool = True) -> bool:
+async def _settle(
+    resources: Resources, intent_id: str, locations: _Locations, *, is_mine: bool = True, has_reservation: bool = True
+) -> bool:
     """Remove files without a record, end the reservation, and return whether all of that succeeded.
 
     Those that are not `is_mine` but a dead process's are locked, as another server may be storing one of them again;
-    then StorageUnreachable is raised.
+    then StorageUnreachable is raised. `has_reservation` says that the intent has a reservation already, or may have one.
     """
     try:
         for kind in _KINDS.values():
             listed = [location for location_kind, location in locations if location_kind is kind]
             orphans = await _find_orphans(resources, kind, listed)
-            if kind is IMAGES:
-                if not await _reserve_movable(resources, intent_id, orphans):
-                    return False
+            if kind is IMAGES and await _reserve_movable(resources, intent_id, orphans):
+                has_reservation = True
                 orphans = await _find_orphans(resources, kind, orphans)
                 if await _has_last_files(resources, orphans):
                     return False
@@ -228,12 +234,14 @@ async def _settle(resources: Resources, intent_id: str, locations: _Locations, *
                 batch = orphans[start : start + LOCKED_AT_ONCE]
                 async with resources.database.lock(lock_key(location.name) for location in batch):
                     await _remove(resources, await _find_orphans(resources, kind, batch), kind)
+    except _BeingMoved:
+        return False
     except (OSError, SQLAlchemyError, _RecordsUnknown) as error:
         if isinstance(error, StorageUnreachable) and not is_mine:
             raise
-        _log.warning("files without a record stay until the next start: %s", error)
+        _log.warning("files without a record stay until intents are settled again: %s", error)
         return False
-    return await _release(resources, intent_id)
+    return not has_reservation or await _release(resources, intent_id)
 
 
 async def _remove(resources: Resources, orphans: list[ImageLocation], kind: MediaKind) -> None:
@@ -243,17 +251,20 @@ async def _remove(resources: Resources, orphans: list[ImageLocation], kind: Medi
 
 
 async def _reserve_movable(resources: Resources, intent_id: str, orphans: Sequence[ImageLocation]) -> bool:
-    """Reserve locations if their images have records elsewhere; false if one of those is being moved there."""
+    """Reserve locations, or renew their reservation, if some of their images have records elsewhere; return whether they have.
+
+    Raises _BeingMoved if an image is being moved to a location that was not reserved.
+    """
     if not orphans:
-        return True
+        return False
     async with resources.database.read() as connection:
-        moved = await store.existing(connection, IMAGES, [location.name for location in orphans])
-        if not moved or await reservations.has_reservation(connection, intent_id):
-            return True
-    async with resources.database.write() as connection:
-        if not (await reservations.list_move_targets(connection)).isdisjoint(orphans):
+        if not await store.existing(connection, IMAGES, [location.name for location in orphans]):
             return False
-        await reservations.reserve(connection, intent_id, orphans)
+    async with resources.database.write() as connection:
+        reserved = await reservations.list_reserved(connection, intent_id)
+        if not (await reservations.list_move_targets(connection)).isdisjoint(set(orphans) - reserved):
+            raise _BeingMoved
+        await reservations.reserve(connection, intent_id, reserved.union(orphans))
     return True
 
 
@@ -276,11 +287,11 @@ async def _has_last_files(resources: Resources, orphans: Sequence[ImageLocation]
 
 
 async def _release(resources: Resources, intent_id: str) -> bool:
-    """End the reservation of an intent; false if that is left to the next time that intents are settled."""
+    """End the reservation of an intent; false if that is left to the next time that intents are settled.
+
+    The exclusive transaction waits for one that reserves, and whose COMMIT got no answer: a read would not see that.
+    """
     try:
-        async with resources.database.read() as connection:
-            if not await reservations.has_reservation(connection, intent_id):
-                return True
         async with resources.database.write() as connection:
             await reservations.release(connection, intent_id)
     except (OSError, SQLAlchemyError) as error:
@@ -315,7 +326,7 @@ def regular_settling(resources: Resources, interval_s: float = SETTLE_INTERVAL_S
 async def settle_all(resources: Resources, *, alone: bool = False) -> None:
     """Settle the intents of dead processes; `alone` says that no other process uses this root, so every intent is one.
 
-    Raises neither OSError nor SQLAlchemyError: what cannot be settled is tried again at the next start.
+    Raises neither OSError nor SQLAlchemyError: what cannot be settled is tried again, every `SETTLE_INTERVAL_S` and at the next start.
     """
     if alone:
         await in_thread(_remove_uploads, resources.settings)

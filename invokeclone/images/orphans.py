@@ -12,11 +12,12 @@ from pathlib import PurePosixPath
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from invokeclone.images import store
-from invokeclone.images.encoding import record_images as record_files
+from invokeclone.images.archives.ready_zips import by_zip
+from invokeclone.images.encoding.record_images import record_id
 from invokeclone.images.media_kinds import IMAGES, VIDEOS, MediaKind
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.addresses import AREAS, PROBE, ZIPS
-from invokeclone.kit.storage.protocol import ObjectStat
+from invokeclone.kit.storage.protocol import ObjectStat, ObjectStorage
 from invokeclone.kit.storage.threads import in_storage_thread
 
 MIN_AGE = timedelta(days=1)
@@ -26,13 +27,12 @@ _DERIVED = {"thumbnails", "sidecars"}
 _SUFFIXES = {IMAGES: (".png", ".jpg", ".jpeg", ".webp"), VIDEOS: (".mp4",)}
 """Suffixes of the names to which a thumbnail or a sidecar file may belong."""
 
-
-Find = Callable[[AsyncConnection, Sequence[str]], Awaitable[set[str]]]
+FindWithImage = Callable[[AsyncConnection, Sequence[str]], Awaitable[set[str]]]
 """Returns those of some record ids that have an image."""
 
 
 async def find(
-    resources: Resources, record_images: Mapping[str, Find], min_age: timedelta = MIN_AGE
+    resources: Resources, record_images: Mapping[str, FindWithImage], min_age: timedelta = MIN_AGE
 ) -> AsyncIterator[list[str]]:
     """Yield the keys of objects without a record in batches. `record_images` has the areas of `encoding/record_images.py`.
 
@@ -46,18 +46,25 @@ async def find(
                 existing = await store.existing(connection, kind, [*itertools.chain(*names.values())])
             if orphans := [key for key, key_names in names.items() if existing.isdisjoint(key_names)]:
                 yield orphans
-    for area, find_ids in record_images.items():
+    for area, find_with_image in record_images.items():
         async for keys in _old_keys(storage.list(area), min_age):
-            ids = {key: record_id for key in keys if (record_id := record_files.record_id(key)) is not None}
+            ids = {key: found for key in keys if (found := record_id(key)) is not None}
             async with resources.database.read() as connection:
-                with_image = await find_ids(connection, list(ids.values()))
-            if orphans := [key for key, record_id in ids.items() if record_id not in with_image]:
+                with_image = await find_with_image(connection, list(ids.values()))
+            if orphans := [key for key, found in ids.items() if found not in with_image]:
                 yield orphans
     areas = (ZIPS, PROBE) if resources.database.is_shared else (PROBE,)
-    temporary = [storage.list(area) for area in areas]
     partial = [storage.list_partial(area) for area in (*AREAS, *areas)]
-    async for keys in _old_keys(itertools.chain(*temporary, *partial), min_age):
+    zips = _zips(storage) if ZIPS in areas else iter(())
+    async for keys in _old_keys(itertools.chain(zips, storage.list(PROBE), *partial), min_age):
         yield keys
+
+
+def _zips(storage: ObjectStorage) -> Iterator[ObjectStat]:
+    """Yield zip files and the marks of those that are being sent, all with the time of the later of both."""
+    for stats in by_zip(storage.list(ZIPS)).values():
+        modified = max(stat.modified for stat in stats)
+        yield from (stat._replace(modified=modified) for stat in stats)
 
 
 async def _old_keys(stats: Iterator[ObjectStat], min_age: timedelta) -> AsyncIterator[list[str]]:

@@ -39,15 +39,12 @@ async def release(connection: AsyncConnection, intent_id: str) -> None:
     await connection.execute(delete(app_state).where(app_state.c.key == PREFIX + intent_id))
 
 
-async def has_reservation(connection: AsyncConnection, intent_id: str) -> bool:
-    """Return whether an intent has a reservation."""
-    return await connection.scalar(select(app_state.c.key).where(app_state.c.key == PREFIX + intent_id)) is not None
-
-
-async def list_reserved(connection: AsyncConnection) -> set[ImageLocation]:
-    """Return all reserved locations."""
-    reservations = (await _read(connection)).values()
-    return {location for time, locations in reservations if not _is_expired(time) for location in locations}
+async def list_reserved(connection: AsyncConnection, intent_id: str | None = None) -> set[ImageLocation]:
+    """Return the locations that are reserved, for any intent or only for `intent_id`; an expired reservation counts no more."""
+    reservations = await _read(connection)
+    if intent_id is not None:
+        reservations = {key: value for key, value in reservations.items() if key == PREFIX + intent_id}
+    return {location for time, locations in reservations.values() if not _is_expired(time) for location in locations}
 
 
 async def list_move_targets(connection: AsyncConnection) -> set[ImageLocation]:

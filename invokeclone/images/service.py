@@ -4,13 +4,11 @@ Files are written before records; records are deleted before files; deletions ar
 """
 
 import io
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from anyio import CapacityLimiter
 from PIL import Image as PILImage
 from PIL.Image import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,6 +19,7 @@ from invokeclone.images.deletion import Deleted, delete_records_and_files
 from invokeclone.images.encoding import embedded_metadata, png
 from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import BoardNotFound, ImageNotFound, ImageNotYours, NotAnImage
+from invokeclone.images.image_work import image_work, process, whole_file
 from invokeclone.images.media_kinds import IMAGES, MediaKind
 from invokeclone.images.schemas import (
     AffectedItem,
@@ -34,8 +33,6 @@ from invokeclone.images.schemas import (
 from invokeclone.images.thumbnails import NotDecodable
 from invokeclone.kit import log
 from invokeclone.kit.files.storage_errors import to_storage_error
-from invokeclone.kit.process.loop_local import LoopLocal
-from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage.protocol import StoredFile
 from invokeclone.kit.storage.threads import in_storage_thread
@@ -46,12 +43,6 @@ Check = Callable[[AsyncConnection], Awaitable[None]]
 """Runs in the transaction of a new record, before it is inserted, and raises an error to refuse it."""
 
 _log = log.get("images")
-_IMAGE_WORK = LoopLocal("threads that process images", lambda: CapacityLimiter(os.cpu_count() or 2))
-
-
-def image_work_limiter() -> CapacityLimiter:
-    """Return the limit on concurrently processed images: one per core, to bound memory and time."""
-    return _IMAGE_WORK.get()
 
 
 async def upload(
@@ -90,7 +81,7 @@ async def upload(
         )
         return prepared, files.thumbnail(prepared.image)
 
-    prepared, webp = await off_loop(prepare, image_work_limiter())
+    prepared, webp = await image_work(prepare)
     new = NewImage(
         image_name=location.name,
         image_origin=ResourceOrigin.EXTERNAL,
@@ -111,7 +102,7 @@ async def upload(
         files.write(resources.storage, location, prepared.png, webp)
 
     async with intent_log.open_intent(resources) as intent:
-        await in_storage_thread(intent.run, write_files)  # needs no slot of the limiter
+        await in_storage_thread(intent.run, write_files)
         return ImageDTO.model_validate(await create_record(resources, new, location))
 
 
@@ -159,15 +150,9 @@ async def save(
     def encode() -> tuple[bytes, bytes]:
         return png.encode(image, settings.pil_compress_level, texts), files.thumbnail(image)
 
-    packed, small = await off_loop(encode, image_work_limiter())
-
-    def write_files(intent: intent_log.Intent) -> None:
-        intent.write(IMAGES, [location])
-        files.write(resources.storage, location, packed, small)
-
-    async with intent_log.open_intent(resources) as intent:
-        await in_storage_thread(intent.run, write_files)
-        return ImageDTO.model_validate(await create_record(resources, new, location, check=check))
+    async with whole_file():
+        packed, small = await image_work(encode)
+        return await _store(resources, new, packed, small, check)
 
 
 async def save_encoded(
@@ -178,6 +163,11 @@ async def save_encoded(
     check: Callable[[AsyncConnection], Awaitable[None]],
 ) -> ImageDTO:
     """Store an image that is encoded already, and its thumbnail; `check` may refuse the record in its transaction."""
+    return await _store(resources, new, packed, small, check)
+
+
+async def _store(resources: Resources, new: NewImage, packed: bytes, small: bytes, check: Check | None) -> ImageDTO:
+    """Write the files of an image, then its record, which `check` may refuse."""
     location = ImageLocation(new.image_name, new.image_subfolder)
 
     def write_files(intent: intent_log.Intent) -> None:
@@ -290,8 +280,7 @@ async def regenerate_thumbnail(resources: Resources, name: str) -> bytes:
             raise NotDecodable(ImageNotFound(name)) from error
 
     async def make(location: ImageLocation) -> bytes:
-        source = await in_storage_thread(StoredFile(resources.storage, files.full_key(location)).source)
-        return await off_loop(lambda: decode(source), image_work_limiter())
+        return await process(StoredFile(resources.storage, files.full_key(location)).source, decode)
 
     return await thumbnails.regenerate(resources, name, IMAGES, make)
 

@@ -119,7 +119,7 @@ async def delete(resources: Resources, preset_id: str, user: User) -> None:
     await _require_owner(resources, preset_id, user)
     async with resources.database.write() as connection:
         await store.delete_preset(connection, preset_id)
-    await record_images.remove(resources.storage, STYLE_PRESETS, preset_id)
+    await record_images.remove_of_deleted(resources.storage, STYLE_PRESETS, preset_id)
 
 
 async def thumbnail_of(resources: Resources, preset_id: str, user: User) -> StoredThumbnail:

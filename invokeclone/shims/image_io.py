@@ -6,10 +6,9 @@ Input is decoded by the same function as uploads. URLs are never fetched. Does n
 import base64
 import binascii
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from PIL import Image, ImageOps
 
@@ -18,26 +17,19 @@ from invokeclone.images import service
 from invokeclone.images.encoding import png
 from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import NotAnImage, TooManyPixels
+from invokeclone.images.image_work import image_work, process
 from invokeclone.kit.config.limits import DEFAULT_LIMITS, MIB, Limits
 from invokeclone.kit.files.image_files import open_image, open_stored_image
 from invokeclone.kit.files.image_modes import convert, orientation, upright
-from invokeclone.kit.process.offload import off_loop
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.shims.compat_api import RequestRejected
 from invokeclone.users.current import User
 
 Format = Literal["png", "jpeg", "webp"]
-WorkResult = TypeVar("WorkResult")
 SLICE_CHARACTERS = 2**20
 """Characters of base64 that are decoded at a time."""
 MIME: dict[Format, str] = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 DEFAULT_QUALITY = 90
-
-
-async def image_work(work: Callable[[], WorkResult]) -> WorkResult:
-    """Run blocking work on an image in a thread, within the server's limit of concurrent image work."""
-    return await off_loop(work, service.image_work_limiter())
 
 
 # Input
@@ -169,8 +161,7 @@ async def save_intermediate(
 async def read_image_file(resources: Resources, name: str, format: Format = "png", quality: int | None = None) -> bytes:  # noqa: A002  (the API's name)
     """Return the file of a stored image in `format`; a PNG unchanged, with its embedded metadata, if it is upright."""
     file = await service.file(resources, name)
-    data = await in_storage_thread(file.read)
-    return await image_work(lambda: _convert_file(data, format, quality))
+    return await process(file.read, lambda data: _convert_file(data, format, quality))
 
 
 def _convert_file(data: bytes, format: Format, quality: int | None) -> bytes:  # noqa: A002
@@ -178,16 +169,6 @@ def _convert_file(data: bytes, format: Format, quality: int | None) -> bytes:  #
         if format == "png" and orientation(image) == 1:
             return data
         return encode(read_upright(image), format, quality)
-
-
-async def is_upright(source: Path | io.BytesIO) -> bool:
-    """Return whether a stored image's pixels are upright."""
-
-    def read() -> bool:
-        with open_stored_image(source) as image:
-            return orientation(image) == 1
-
-    return await image_work(read)
 
 
 def read_upright(image: Image.Image) -> Image.Image:

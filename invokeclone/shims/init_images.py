@@ -6,6 +6,7 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from invokeclone.graph.recipes import InitImage, InpaintMask
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
+from invokeclone.images import image_work
 from invokeclone.kit.files.image_modes import convert
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import ResolvedRequest, require_capability
@@ -45,7 +46,7 @@ async def with_init_image(
         base = image_io.resize_image(image_io.flatten(image), size, "crop")
         return base, None if mask is None else _feather_inward(image_io.resize_image(_opacity_mask(mask), size, "crop"))
 
-    base, feathered_mask = await image_io.image_work(prepare)
+    base, feathered_mask = await image_work.image_work(prepare)
     init_image = InitImage(await image_io.save_intermediate(resources, base, user), strength)
     inpaint_mask = None
     if feathered_mask is not None:

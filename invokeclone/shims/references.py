@@ -10,6 +10,7 @@ from dataclasses import replace
 from PIL import Image
 
 from invokeclone.graph.vocabulary.architectures import Capabilities
+from invokeclone.images import image_work
 from invokeclone.kit.errors import InvokeCloneError
 from invokeclone.kit.resources import Resources
 from invokeclone.queue import generation
@@ -71,7 +72,7 @@ async def with_reference_images(
     names = []
     for image in images[: len(references)]:
         fitted = functools.partial(_fit, image, limited=capabilities.reads_references)
-        flat = await image_io.image_work(fitted)
+        flat = await image_work.image_work(fitted)
         names.append(await image_io.save_intermediate(resources, flat, user))
     applied = [replace(reference, image=name) for reference, name in zip(references, names, strict=True)]
     return replace(resolved, settings=replace(resolved.settings, references=applied))

@@ -266,8 +266,8 @@ async def delete(resources: Resources, workflow_id: str, user: User) -> None:
         row = await store.get(connection, workflow_id)
         _require_writer(user, row)
         await store.delete_workflow(connection, workflow_id)
-    await record_images.remove(resources.storage, WORKFLOW_THUMBNAILS, workflow_id)
     resources.events.emit(WorkflowDeletedEvent(workflow_id=workflow_id, user_id=row.user_id, is_public=row.is_public))
+    await record_images.remove_of_deleted(resources.storage, WORKFLOW_THUMBNAILS, workflow_id)
 
 
 async def open_workflow(resources: Resources, workflow_id: str, user: User) -> None:

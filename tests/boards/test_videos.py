@@ -5,8 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from invokeclone.images import intent_log
 from invokeclone.images.events import ImagesDeletedEvent
 from invokeclone.kit.resources import Resources
+from tests.busy_storage import busy_storage
 from tests.images.gallery.conftest import row
 from tests.images.videos.conftest import ROUTERS, client, mp4, upload  # noqa: F401  (fixtures)
 
@@ -143,3 +145,20 @@ async def test_deleting_a_board_with_its_videos(client, upload, board, resources
     left = {path.name for path in resources.settings.outputs_path.rglob("*") if path.is_file()}
     assert left == {free, f"{free[:-4]}.webp"}
     assert [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)] == [[name]]
+
+
+async def test_a_board_is_deleted_while_the_storage_is_busy(client, upload, board, records, resources, events) -> None:  # noqa: F811
+    """The events are emitted, and the files are removed when the intent is settled."""
+    on = await board()
+    name = (await upload(board_id=on, is_intermediate="true"))["video_name"]
+    await records(on, row("image", "a.png"))
+    with busy_storage():
+        answer = await client.delete(f"{BOARDS}/{on}", params={"include_images": "true"})
+    assert answer.status_code == 200
+    assert (answer.json()["deleted_images"], answer.json()["deleted_videos"]) == (["a.png"], [name])
+    deleted = [event.image_names for event in events.sent if isinstance(event, ImagesDeletedEvent)]
+    assert sorted(deleted) == sorted([["a.png"], [name]])
+    assert len(list(intent_log.folder(resources.settings).glob("*"))) == 1
+    await intent_log.settle_all(resources)
+    assert list(intent_log.folder(resources.settings).glob("*")) == []
+    assert not [path for path in resources.settings.outputs_path.rglob("*") if path.is_file()]

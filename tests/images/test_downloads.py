@@ -127,6 +127,27 @@ async def test_a_download_that_failed_before_its_response_can_be_repeated(
     assert left_files(resources) == []
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_zip_that_cannot_be_removed_yet_changes_no_response(
+    client, upload, zips, monkeypatch, caplog, is_lost
+) -> None:
+    image = await upload()
+    name = (await client.post(ROUTE, json={"image_names": [image["image_name"]]})).json()["bulk_download_item_name"]
+    await ready(zips)
+
+    def fail(*_arguments: object) -> None:
+        raise StorageUnreachable("all threads wait for the storage")
+
+    async def find_none(*_arguments: object) -> None:
+        return None
+
+    monkeypatch.setattr(zips.ready, "remove", fail)
+    if is_lost:
+        monkeypatch.setattr(responses, "file", find_none)
+    assert (await client.get(f"{ROUTE}/{name}")).status_code == (404 if is_lost else 200)
+    assert f"could not remove the zip file {name} yet" in caplog.text
+
+
 async def test_a_board_takes_precedence_over_names(client, upload, zips) -> None:
     on = await board(client, "Ünter/wegs! 2_a-b ..")
     image = await upload(board_id=on)

@@ -1,12 +1,15 @@
 """Notes of files that may have no record: what a process that died has left is put in order, and nothing else is touched."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -405,6 +408,108 @@ async def test_files_are_not_removed_where_an_image_is_being_moved_to(resources:
     await intent_log.settle_all(resources)
     assert notes(resources) == []
     await check_images(resources)
+
+
+async def test_an_expired_reservation_protects_no_file_of_an_image_that_is_moved_back(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = await save(resources)
+    target = ImageLocation(location.name, "aa")
+    relocation.duplicate(resources.storage, location, target)
+    intent = abandon(resources, target)
+    monkeypatch.setattr(reservations, "EXPIRES_AFTER", timedelta(0))
+    async with resources.database.write() as connection:
+        await reservations.reserve(connection, intent.intent_id, [target])
+        await moves.write_journal(connection, [moves.Move(location.name, "", "aa")])
+    await intent_log.settle_all(resources)
+    assert stored_files.full_path(resources.settings, target).exists()
+    assert len(notes(resources)) == 1
+    async with resources.database.write() as connection:
+        await moves.write_journal(connection, [])
+    await intent_log.settle_all(resources)
+    assert notes(resources) == []
+    await check_images(resources)
+
+
+async def test_a_reservation_is_renewed_when_its_intent_is_settled(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own targets may be in the journal; those that it did not reserve may not."""
+    location = await save(resources)
+    targets = [ImageLocation(location.name, subfolder) for subfolder in ("aa", "bb")]
+    intent = abandon(resources, *targets)
+    monkeypatch.setattr(files, "remove", lambda *_: {targets[0]: OSError("busy")})
+    async with resources.database.write() as connection:
+        await reservations.reserve(connection, intent.intent_id, targets)
+        await moves.write_journal(connection, [moves.Move(location.name, "", "aa")])
+    before = await reservation_time(resources)
+    await intent_log.settle_all(resources)
+    after = await reservation_time(resources)
+    assert after > before
+    async with resources.database.write() as connection:
+        await reservations.reserve(connection, intent.intent_id, targets[1:])
+    before = await reservation_time(resources)
+    await intent_log.settle_all(resources)
+    assert await reservation_time(resources) == before
+
+
+async def reservation_time(resources: Resources) -> float:
+    async with resources.database.read() as connection:
+        ((time, _),) = (await reservations._read(connection)).values()
+    return time
+
+
+async def test_a_reservation_that_is_committed_late_ends_with_its_intent(resources: Resources) -> None:
+    """The connection was lost during the COMMIT, which the database has not ended yet."""
+    other, inserted, go = open_database(resources.settings), asyncio.Event(), asyncio.Event()
+
+    async def commit(intent: intent_log.Intent) -> None:
+        async with other.write() as connection:
+            await intent_log.reserve(connection, intent, [LEFT])
+            inserted.set()
+            await go.wait()
+
+    with pytest.raises(CommitUnknown):
+        async with intent_log.open_intent(resources) as intent:
+            intent.create()
+            committing = asyncio.create_task(commit(intent))
+            await inserted.wait()
+            asyncio.get_running_loop().call_later(0.2, go.set)  # for a reservation that would be read too early
+            raise CommitUnknown(None, OSError("the connection is lost"))
+    await committing
+    await other.close()
+    async with resources.database.read() as connection:
+        assert await reservations.list_reserved(connection) == set()
+    assert notes(resources) == []
+
+
+async def test_records_are_read_after_the_exclusive_transaction(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long list does not hold up the writers, and is read once if no image could be moved."""
+    write, reads, is_writing = type(resources.database).write, list[bool](), False
+
+    @contextlib.asynccontextmanager
+    async def note_write(self: Any) -> AsyncIterator[Any]:
+        nonlocal is_writing
+        async with write(self) as connection:
+            is_writing = True
+            yield connection
+            is_writing = False
+
+    async def note_read(connection: Any, selection: store.Selection) -> list[ImageLocation]:
+        reads.append(is_writing)
+        return await list_locations(connection, selection)
+
+    list_locations = store.list_locations
+    monkeypatch.setattr(type(resources.database), "write", note_write)
+    monkeypatch.setattr(store, "list_locations", note_read)
+    with pytest.raises(ValueError, match="failed"):
+        async with intent_log.open_intent(resources) as intent:
+            intent.write(IMAGES, [LEFT])
+            raise ValueError("failed")
+    assert reads == [False]
+    assert notes(resources) == []
 
 
 async def test_locations_are_reserved_while_files_of_a_moved_image_are_removed(

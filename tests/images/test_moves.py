@@ -21,9 +21,11 @@ from invokeclone.images.relocation import files as relocation
 from invokeclone.images.relocation import service as moves
 from invokeclone.images.relocation import store as moves_store
 from invokeclone.images.relocation.api import router as moves_router
+from invokeclone.images.relocation.incomplete import INTERRUPTED
 from invokeclone.images.relocation.service import ImageMoves
 from invokeclone.images.schemas import ImageLocation
 from invokeclone.kit.config.settings import Settings
+from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.requests import Application
 from invokeclone.kit.resources import Resources
 from invokeclone.kit.storage import local
@@ -402,7 +404,29 @@ class TestCrashes:
         status = await mover.status()
         assert "" in current.values()
         assert status.latest_job is not None
-        assert (status.latest_job.state, status.last_error) == ("error", moves.INTERRUPTED)
+        assert (status.latest_job.state, status.last_error) == ("error", INTERRUPTED)
+
+    async def test_a_move_is_complete_although_empty_folders_stay(
+        self, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_arguments: object) -> None:
+            raise StorageUnreachable("all threads wait for the storage")
+
+        monkeypatch.setattr(relocation, "prune", fail)
+        (name,) = await make(resources, 1)
+        use(resources, "hash")
+        mover = ImageMoves(resources)
+        await mover.move_all()
+        await done(mover)
+        status = await mover.status()
+        assert status.latest_job is not None
+        assert (status.latest_job.state, status.last_error) == ("committed", None)
+        async with resources.database.write() as connection:
+            await moves_store.write_journal(connection, [moves_store.Move(name, "", name[:2])])
+        await mover.recover()
+        await done(mover)
+        assert (await mover.status()).last_error is None
+        await check_whole(resources)
 
     @pytest.mark.parametrize("name", ["give_up", "release_queue"])
     async def test_a_move_is_ended_as_soon_as_the_database_is_back(
@@ -414,7 +438,7 @@ class TestCrashes:
         original, attempts = getattr(moves_store, name), iter(range(100))
 
         async def fail(*args: Any) -> None:
-            if args[-1] != moves.INTERRUPTED and next(attempts) < 2:
+            if args[-1] != INTERRUPTED and next(attempts) < 2:
                 raise OperationalError("", None, OSError("the server was restarted"))
             await original(*args)
 

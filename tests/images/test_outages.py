@@ -11,7 +11,7 @@ import pytest
 from anyio.to_thread import current_default_thread_limiter
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import intent_log, orphans, service, thumbnails
+from invokeclone.images import image_work, intent_log, orphans, service, thumbnails
 from invokeclone.images.api import router as images_router
 from invokeclone.images.archives.api import router as downloads_router
 from invokeclone.images.archives.service import ImageDownloads
@@ -105,7 +105,7 @@ async def other_work(client: httpx.AsyncClient) -> None:
         assert (await client.get("/api/v1/utilities/fonts")).status_code == 200
         assert await in_thread(lambda: 1) == 1
         assert await off_loop(lambda: 2) == 2
-        assert await image_io.image_work(lambda: 3) == 3
+        assert await image_work.image_work(lambda: 3) == 3
 
 
 async def test_requests_for_images_end_and_other_requests_go_on(
@@ -132,9 +132,10 @@ async def test_requests_for_images_end_and_other_requests_go_on(
 
 
 async def test_no_operation_on_images_waits_for_the_storage_in_other_threads(
-    client: httpx.AsyncClient, resources: Resources, outage: Outage
+    client: httpx.AsyncClient, resources: Resources, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     current_default_thread_limiter().total_tokens = 2
+    monkeypatch.setattr(image_work, "WHOLE_FILES", 6)  # those of images that are saved, and of the compatibility API
     names = [await save(resources) for _ in range(3)]
     lost = [await save(resources) for _ in range(3)]
     await asyncio.to_thread(resources.storage.delete, [f"images/thumbnails/{name[:-4]}.webp" for name in lost])

@@ -15,6 +15,7 @@ from invokeclone.presets import service, store
 from invokeclone.presets.schemas import PLACEHOLDER
 from invokeclone.users.current import User
 from tests.applications import decode_image, encode_image, sample_image
+from tests.busy_storage import busy_storage
 from tests.lost_commits import losing_commit
 
 PRESETS = "/api/v1/style_presets"
@@ -127,6 +128,13 @@ async def test_deleting_a_preset_deletes_its_image(client, settings) -> None:
     answer = await client.delete(f"{PRESETS}/i/{preset['id']}")
     assert (answer.status_code, answer.json()) == (200, None)
     assert list(settings.style_presets_path.iterdir()) == []
+    assert (await client.get(f"{PRESETS}/i/{preset['id']}")).status_code == 404
+
+
+async def test_a_preset_is_deleted_although_the_storage_is_busy(client, settings) -> None:
+    preset = (await client.post(f"{PRESETS}/", data=form(), files=IMAGE)).json()
+    with busy_storage():
+        assert (await client.delete(f"{PRESETS}/i/{preset['id']}")).status_code == 200
     assert (await client.get(f"{PRESETS}/i/{preset['id']}")).status_code == 404
 
 

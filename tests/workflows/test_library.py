@@ -8,6 +8,7 @@ import pytest
 
 from invokeclone.workflows import service
 from tests.applications import decode_image, encode_image, sample_image
+from tests.busy_storage import busy_storage
 from tests.workflows.drawing import callable_workflow, node, workflow
 
 WORKFLOWS = "/api/v1/workflows"
@@ -120,6 +121,15 @@ async def test_workflow_is_deleted(client, settings, events) -> None:
     assert list(settings.workflow_thumbnails_path.iterdir()) == []
     assert (await client.get(url)).status_code == 404
     assert (await client.get(f"{url}/thumbnail")).status_code == 404
+    assert events.names() == ["workflow_created", "workflow_deleted"]
+
+
+async def test_a_workflow_is_deleted_although_the_storage_is_busy(client, events) -> None:
+    url = f"{WORKFLOWS}/i/{(await make(client))['workflow_id']}"
+    await client.put(f"{url}/thumbnail", files=IMAGE)
+    with busy_storage():
+        assert (await client.delete(url)).status_code == 200
+    assert (await client.get(url)).status_code == 404
     assert events.names() == ["workflow_created", "workflow_deleted"]
 
 

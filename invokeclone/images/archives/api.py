@@ -1,7 +1,7 @@
 """Routes of zip files of images: requesting and downloading them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from anyio import CancelScope
@@ -14,7 +14,6 @@ from invokeclone.images.archives.service import ImageDownloads
 from invokeclone.images.errors import DownloadNotFound
 from invokeclone.images.schemas import ImageNames, ImagesDownloaded
 from invokeclone.kit.requests import Needs, service
-from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.users.current import CurrentUser
 
 router = APIRouter(prefix="/api/v1/images", tags=["images"])
@@ -31,7 +30,7 @@ ZIP: dict[int | str, dict[str, Any]] = {
 class _OneTimeResponse(Response):
     """Sends a file as a whole, whatever range is requested, and removes it then, even if the client disconnects."""
 
-    def __init__(self, response: Response, remove: Callable[[], None]) -> None:
+    def __init__(self, response: Response, remove: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
         self._response = response
         self._remove = remove
@@ -42,7 +41,7 @@ class _OneTimeResponse(Response):
             await self._response({**scope, "headers": whole}, receive, send)
         finally:
             with CancelScope(shield=True):
-                await in_storage_thread(self._remove)
+                await self._remove()
 
 
 @router.post("/download", status_code=202)
@@ -72,9 +71,9 @@ async def get_bulk_download_item(
             "Cache-Control": responses.cache_control(needs.settings),
             "Content-Disposition": responses.content_disposition(file.name),
         }
-        remove = functools.partial(downloads.ready.remove, file)
+        remove = functools.partial(downloads.remove, file)
         response = await responses.file(request, file, "application/zip", headers)
         if response is None:  # downloaded in the moment before the claim
-            await in_storage_thread(remove)
+            await remove()
             raise DownloadNotFound(bulk_download_item_name)
         return _OneTimeResponse(response, remove)

@@ -93,11 +93,11 @@ class ReadyZips:
             self._storage.delete(evicted)
 
     def _objects(self) -> dict[str, list[ObjectStat]]:
-        """Return the objects by the key of their zip file: the file, and the mark of one that is being sent."""
-        return _by_zip(self._storage.list(ZIPS))
+        return by_zip(self._storage.list(ZIPS))
 
 
-def _by_zip(stats: Iterable[ObjectStat]) -> dict[str, list[ObjectStat]]:
+def by_zip(stats: Iterable[ObjectStat]) -> dict[str, list[ObjectStat]]:
+    """Return the objects by the key of their zip file: the file, and the mark of one that is being sent."""
     objects: defaultdict[str, list[ObjectStat]] = defaultdict(list)
     for stat in stats:
         objects[stat.key.removesuffix(CLAIMED)].append(stat)

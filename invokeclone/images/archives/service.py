@@ -144,6 +144,13 @@ class ImageDownloads:
                     await in_storage_thread(self.ready.release, claim.result())
             raise
 
+    async def remove(self, file: StoredFile) -> None:
+        """Remove a zip file that was claimed; one that cannot be removed now is evicted when it is old."""
+        try:
+            await in_storage_thread(self.ready.remove, file)
+        except OSError as error:
+            _log.warning("could not remove the zip file %s yet: %s", file.name, _reason(error))
+
     async def request(self, user: User, image_names: Sequence[str] | None, board_id: str | None) -> str:
         """Start creating a zip file of a board, or else of the named images; return its download name.
 

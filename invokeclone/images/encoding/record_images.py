@@ -10,6 +10,7 @@ from typing import NamedTuple
 from invokeclone.images import files
 from invokeclone.images.encoding import upload as upload_files
 from invokeclone.images.errors import NotAnImage
+from invokeclone.kit import log
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.errors import BadRequest, NotFound
 from invokeclone.kit.process.offload import in_thread
@@ -17,6 +18,8 @@ from invokeclone.kit.storage.protocol import ObjectStorage, StoredFile
 from invokeclone.kit.storage.threads import in_storage_thread
 
 SUFFIX = ".webp"
+
+_log = log.get("images")
 
 
 class NoThumbnail(NotFound):
@@ -58,6 +61,14 @@ async def remove(storage: ObjectStorage, area: str, record_id: str) -> None:
     failed = await in_storage_thread(lambda: storage.delete([_key(area, record_id)]))
     for error in failed.values():
         raise error
+
+
+async def remove_of_deleted(storage: ObjectStorage, area: str, record_id: str) -> None:
+    """Remove the thumbnail of a record that is deleted already; one that cannot be removed now becomes an orphan."""
+    try:
+        await remove(storage, area, record_id)
+    except OSError as error:
+        _log.warning("could not remove %s, which `invokeclone storage orphans` finds: %s", _key(area, record_id), error)
 
 
 async def find(storage: ObjectStorage, area: str, record_id: str, *, bundled: bool = False) -> StoredThumbnail:

@@ -11,7 +11,7 @@ removed later: until it has ended that, or its intent is settled, no image is mo
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from invokeclone.images.errors import AlreadyMoving, QueueNotIdle
 from invokeclone.images.events import ImageMoveChangedEvent
 from invokeclone.images.relocation import files as relocation
 from invokeclone.images.relocation import intents, store
+from invokeclone.images.relocation.incomplete import FILES_MISSING, INTERRUPTED, RESERVED, MoveIncomplete, TakenOver
 from invokeclone.images.relocation.store import Move
 from invokeclone.images.schemas import ImageLocation, ImageMoveStatusResponse, MoveState
 from invokeclone.kit import log
@@ -42,26 +43,9 @@ PEER_CHECK_S = 2.0
 """Seconds between checks whether another server moves images, and whether it has died."""
 RETRY_S = 1.0
 """Seconds between attempts to end an operation while the database cannot be reached."""
-FILES_MISSING = "their files are missing"
-RESERVED = (
-    "another server, which moved or removed them and was interrupted, may still remove files there; start it again if it "
-    "is not running, or move the images after a day"
-)
-INTERRUPTED = "interrupted; the current batch is recovered, and the other images were not moved"
 Operation = Literal["move_all", "recovery"]
 
 _log = log.get("images.moves")
-
-
-class _MoveIncomplete(Exception):
-    """The job ends before all images are moved; the text is the reason."""
-
-
-class _TakenOver(_MoveIncomplete):
-    """The lock was lost, and another server has recovered: this one changes nothing more."""
-
-    def __init__(self) -> None:
-        super().__init__("the connection that held the lock was lost, and another server took over")
 
 
 async def _new_job(connection: AsyncConnection, server_id: str) -> int:
@@ -236,10 +220,10 @@ class ImageMoves:
 
     @contextlib.asynccontextmanager
     async def _write(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a transaction of the operation. Raises _TakenOver if another server has recovered meanwhile."""
+        """Yield a transaction of the operation. Raises TakenOver if another server has recovered meanwhile."""
         async with self._resources.database.write() as connection:
             if await store.holder(connection) != self._server_id:
-                raise _TakenOver
+                raise TakenOver
             yield connection
 
     async def _change(self, write: Callable[[AsyncConnection], Awaitable[None]]) -> None:
@@ -257,7 +241,7 @@ class ImageMoves:
         error: Exception | None = None
         try:
             await work()
-        except _MoveIncomplete as incomplete:
+        except MoveIncomplete as incomplete:
             error = incomplete
             _log.warning("images were not all moved: %s", error)
         except (OSError, SQLAlchemyError) as failure:
@@ -281,7 +265,7 @@ class ImageMoves:
                     await self._give_up(error)
                 async with self._resources.database.write() as connection:
                     await store.release_queue(connection, self._server_id)
-            except _TakenOver as taken_over:
+            except TakenOver as taken_over:
                 self._last_error = str(taken_over)
                 return False
             except (OSError, SQLAlchemyError) as problem:
@@ -320,7 +304,7 @@ class ImageMoves:
         blocked: list[str] = []
         while True:
             if self._stopping.is_set():
-                raise _MoveIncomplete(INTERRUPTED)
+                raise MoveIncomplete(INTERRUPTED)
             async with intents.open_batch(self._resources) as intent:
                 async with self._write() as connection:
                     misplaced, after = await store.list_misplaced(connection, strategy, after, BATCH_SIZE)
@@ -337,21 +321,21 @@ class ImageMoves:
                 skipped += await self._move_batch(moves)
             emptied |= {move.origin for move in moves}
         await self._set_state("moved")
-        await in_storage_thread(relocation.prune, self._resources.storage, emptied)
+        await self._prune(emptied)
         for names, reason in ((skipped, FILES_MISSING), (blocked, RESERVED)):
             if names:
                 some = ", ".join(names[:MAX_NAMES_IN_ERROR])
-                raise _MoveIncomplete(f"{len(names)} images were not moved because {reason}: {some}")
+                raise MoveIncomplete(f"{len(names)} images were not moved because {reason}: {some}")
         await self._set_state("committed")
 
     async def _move_batch(self, moves: list[Move]) -> list[str]:
-        """Move the images in the journal; return those whose files are missing. Raises _TakenOver."""
+        """Move the images in the journal; return those whose files are missing. Raises TakenOver."""
         missing = await in_storage_thread(relocation.duplicate_all, self._resources.storage, moves)
         async with self._write() as connection:
             await store.relocate(connection, [move.name for move in moves if move.name not in missing])
             journal = await store.read_journal(connection)
             if {move for move, _ in journal} != set(moves):
-                raise _TakenOver
+                raise TakenOver
         unused = []
         for move, recorded in journal:
             if move.name in missing:
@@ -362,6 +346,13 @@ class ImageMoves:
                 unused.append(ImageLocation(move.name, move.target))
         await in_storage_thread(relocation.clear, self._resources.storage, unused)
         return sorted(missing)
+
+    async def _prune(self, subfolders: Iterable[str]) -> None:
+        """Remove folders that are empty by now; those that cannot be removed stay, as nothing depends on them."""
+        try:
+            await in_storage_thread(relocation.prune, self._resources.storage, set(subfolders))
+        except OSError as error:
+            _log.warning("empty folders of images stay: %s", error)
 
     async def _set_state(self, state: MoveState) -> None:
         job_id = self._job_id
@@ -396,5 +387,5 @@ class ImageMoves:
                 if subfolder != recorded
             ]
             await in_storage_thread(relocation.clear, self._resources.storage, unused)
-        await in_storage_thread(relocation.prune, self._resources.storage, [location.subfolder for location in unused])
+        await self._prune(location.subfolder for location in unused)
         await self._change(lambda connection: store.write_journal(connection, []))

@@ -1,7 +1,8 @@
 """The protocol of a storage: objects by key, such as `images/2026/name.png`, that never change once they are written.
 
-Every method blocks; call them in a thread, on the event loop by `threads.in_storage_thread`. All raise OSError: FileNotFoundError and FileExistsError as described, the
-others as `kit/files/storage_errors.py` converts them to responses (full, read-only, unreachable).
+Every method blocks; call them in a thread, on the event loop by `threads.in_storage_thread`. All raise OSError:
+FileNotFoundError and FileExistsError as described, the others as `kit/files/storage_errors.py` converts them to responses
+(full, read-only, unreachable).
 """
 
 import io

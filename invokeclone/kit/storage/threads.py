@@ -6,14 +6,14 @@ import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from anyio import CancelScope, CapacityLimiter
+from anyio import CancelScope, CapacityLimiter, WouldBlock
 
 from invokeclone.kit.files.storage_errors import StorageUnreachable
 from invokeclone.kit.process.loop_local import LoopLocal
 from invokeclone.kit.process.offload import off_loop
 
 THREADS = 40
-"""Number of calls at a time; each holds at most a few pieces of `CHUNK_SIZE`."""
+"""Number of calls at a time; one that returns a whole file holds it, so callers bound their number (`images/image_work.py`)."""
 WAIT_S = 10.0
 """Seconds that a call waits for a thread; it waits that long only if calls do not end."""
 
@@ -34,10 +34,13 @@ async def in_storage_thread(
     slots = _SLOTS.get()
     borrower = object()
     try:
-        async with asyncio.timeout(WAIT_S):
-            await slots.acquire_on_behalf_of(borrower)
-    except TimeoutError as error:
-        raise StorageUnreachable(errno.ETIMEDOUT, "all threads wait for the storage") from error
+        slots.acquire_on_behalf_of_nowait(borrower)
+    except WouldBlock:
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await slots.acquire_on_behalf_of(borrower)
+        except TimeoutError as error:
+            raise StorageUnreachable(errno.ETIMEDOUT, "all threads wait for the storage") from error
     call = asyncio.ensure_future(off_loop(functools.partial(function, *arguments, **named), _UNLIMITED.get()))
 
     def end(call: "asyncio.Future[Result]") -> None:

@@ -6,6 +6,7 @@ from fastapi import Request, Response
 
 from invokeclone.graph.recipes import recipes
 from invokeclone.graph.vocabulary.taxonomy import ModelType
+from invokeclone.images import image_work
 from invokeclone.kit.errors import Forbidden, NotFound
 from invokeclone.kit.requests import RUNNING_WORKERS, Needs, NeedsWorkers, Read
 from invokeclone.kit.resources import Resources
@@ -108,9 +109,9 @@ async def read_info(request: Request, _caller: Caller, needs: Needs) -> Response
     """Read the generation parameters embedded in an image."""
     body = await read_json(request, ReadInfo, with_images=True)
     limits = needs.settings.limits
-    data = await image_io.image_work(lambda: image_io.decode_base64(body.image, "image", limits))
+    data = await image_work.image_work(lambda: image_io.decode_base64(body.image, "image", limits))
     with image_io.translate_image_errors("image"):
-        text, items = await image_io.image_work(lambda: infotext.read_infotext(data, limits))
+        text, items = await image_work.image_work(lambda: infotext.read_infotext(data, limits))
     return json_response({"info": text, "items": items, "parameters": infotext.parse(text) if text else {}})
 
 

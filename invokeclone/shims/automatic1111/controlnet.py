@@ -22,6 +22,7 @@ from invokeclone.graph.recipes import (
     ReferenceImage,
 )
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory
+from invokeclone.images import image_work
 from invokeclone.kit.requests import Read
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import (
@@ -247,7 +248,7 @@ async def with_images(
         else:
             size = settings.width, settings.height
             name = await image_io.save_intermediate(
-                resources, await image_io.image_work(partial(unit.prepare_image, image, size)), user
+                resources, await image_work.image_work(partial(unit.prepare_image, image, size)), user
             )
             controls.append(replace(next(pending_controls), image=name, preprocessor=unit.preprocessor))
     return replace(resolved, settings=replace(settings, controls=controls, references=references))
@@ -258,7 +259,7 @@ def _first_init_image(request: Generate) -> str:
 
 
 async def _decode_image(resources: Resources, text: str) -> Image.Image:
-    data = await image_io.image_work(lambda: image_io.decode_base64(text, PARAM, resources.settings.limits))
+    data = await image_work.image_work(lambda: image_io.decode_base64(text, PARAM, resources.settings.limits))
     return await image_io.decode_image(resources, data, PARAM)
 
 

@@ -2,6 +2,7 @@
 
 from PIL import Image, ImageOps
 
+from invokeclone.images import image_work
 from invokeclone.kit.files.image_modes import visible
 from invokeclone.kit.resources import Resources
 from invokeclone.queue.generation import SizeOverLimits, is_within_limits
@@ -51,6 +52,6 @@ def upscale(image: Image.Image, request: Upscale) -> Image.Image:
 
 async def upscale_base64(resources: Resources, text: str, request: Upscale, format: Format, param: str) -> str:  # noqa: A002  (the API's name)
     """Return an upscaled image, from and to base64."""
-    data = await image_io.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
+    data = await image_work.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
     image = await image_io.decode_image(resources, data, param)
-    return await image_io.image_work(lambda: image_io.encode_base64(image_io.encode(upscale(image, request), format)))
+    return await image_work.image_work(lambda: image_io.encode_base64(image_io.encode(upscale(image, request), format)))

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from invokeclone.images import service
+from invokeclone.images import image_work, service
 from invokeclone.kit.errors import NotFound
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.queue import generation
 from invokeclone.shims import image_io
 from invokeclone.shims.automatic1111 import controlnet, infotext, inpainting
@@ -65,7 +64,7 @@ async def image_to_image(context: RequestContext, request: ImageToImage) -> dict
     image = await _decode_image(context.resources, request.init_images[0], "init_images")
     mask = await _decode_image(context.resources, request.mask, "mask") if request.mask else None
     size = (plan.resolved.settings.width, plan.resolved.settings.height)
-    inputs = await image_io.image_work(lambda: inpainting.arrange(image, mask, request, size))
+    inputs = await image_work.image_work(lambda: inpainting.arrange(image, mask, request, size))
     init_image, inpaint_mask, target = await inpainting.save_images(
         context.resources, context.user, inputs, request, plan.strength
     )
@@ -80,7 +79,7 @@ async def _plan_with_images(context: RequestContext, request: Generate) -> Gener
 
 
 async def _decode_image(resources: Resources, text: str, param: str) -> Any:
-    data = await image_io.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
+    data = await image_work.image_work(lambda: image_io.decode_base64(text, param, resources.settings.limits))
     return await image_io.decode_image(resources, data, param)
 
 
@@ -102,9 +101,8 @@ async def _respond(context: RequestContext, plan: GenerationPlan, request: Gener
 
 async def _encode_result(resources: Resources, name: str, plan: GenerationPlan, text: str) -> str:
     file = await service.file(resources, name)
-    data = await in_storage_thread(file.read)
-    return await image_io.image_work(
-        lambda: image_io.encode_base64(infotext.embed_infotext(data, plan.options.format, text))
+    return await image_work.process(
+        file.read, lambda data: image_io.encode_base64(infotext.embed_infotext(data, plan.options.format, text))
     )
 
 

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from invokeclone.graph.prompts import Prompt
+from invokeclone.images import image_work
 from invokeclone.kit.requests import RUNNING_WORKERS, Needs, Read
 from invokeclone.kit.resources import Resources
 from invokeclone.models.configs.model_config import ModelConfig
@@ -133,7 +134,7 @@ async def _content(request: Request, user: User, resources: Resources, model: st
     limits = resources.settings.limits
     check_images(config.candidate_count, limits, "generationConfig.candidateCount")
     check_prompt(prompt := body.prompt, limits, "contents")
-    files = await image_io.image_work(lambda: body.image_files(limits))
+    files = await image_work.image_work(lambda: body.image_files(limits))
     images = [await image_io.decode_image(resources, data, "contents") for data in files]
     width, height = init_images.limit_edit_size(images[0].size) if images else (None, None)
     generation_request = GenerationRequest(

@@ -17,6 +17,7 @@ from invokeclone.images import service as images_service
 from invokeclone.images.errors import AlreadyMoving
 from invokeclone.images.media_kinds import IMAGES
 from invokeclone.images.relocation import files, service, store
+from invokeclone.images.relocation.incomplete import INTERRUPTED, RESERVED
 from invokeclone.images.relocation.intents import BatchIntent
 from invokeclone.images.relocation.service import MOVE_LOCK, ImageMoves
 from invokeclone.images.schemas import ImageLocation
@@ -141,7 +142,7 @@ async def test_the_others_go_on_when_the_server_that_moves_images_dies(
     async with dead.read() as connection:
         job = await store.latest_job(connection)
         assert job is not None
-        assert (job.state, job.error_message) == ("error", service.INTERRUPTED)
+        assert (job.state, job.error_message) == ("error", INTERRUPTED)
         assert await store.read_journal(connection) == []
     await dead.close()
     for mover in movers:
@@ -359,7 +360,7 @@ async def test_files_that_a_server_removes_late_are_not_those_of_images_moved_ba
     await first._task
     await check_files(pair[1], after)
     assert error is not None
-    assert f"3 images were not moved because {service.RESERVED}" in error
+    assert f"3 images were not moved because {RESERVED}" in error
     await check_whole(pair[0], after)
     assert await move(second) is None
     await check_whole(pair[1], before)
@@ -387,7 +388,7 @@ async def test_locations_of_a_dead_server_are_reserved_until_it_starts_or_for_a_
     await BatchIntent(intent).write(moves)
     files.duplicate_all(pair[0].storage, [store.Move(name, "", name[:2]) for name in names])
     intent.close(remove=False)
-    assert service.RESERVED in (await move(second) or "")
+    assert RESERVED in (await move(second) or "")
     with monkeypatch.context() as patch:
         patch.setattr(reservations, "EXPIRES_AFTER", timedelta(0))
         async with pair[1].database.read() as connection:

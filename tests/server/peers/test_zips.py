@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from invokeclone.graph.vocabulary.taxonomy import ImageCategory, ResourceOrigin
-from invokeclone.images import service
+from invokeclone.images import orphans, service
 from invokeclone.images.archives import ready_zips
 from invokeclone.images.archives.api import router
 from invokeclone.images.archives.service import FOLDER, UNFINISHED, ImageDownloads
@@ -120,3 +121,21 @@ async def test_a_server_removes_the_zip_files_that_it_was_moving_when_it_was_kil
         (folder / left).write_bytes(b"z")
     await first.zips.start()
     assert [path.name for path in stored(first)] == [name]
+
+
+async def test_an_old_zip_file_that_is_being_sent_is_no_orphan(servers: list[ZipServer], image_name: str) -> None:
+    server = servers[0]
+    key = f"{ready_zips.ZIPS}/ann/{await server.make(image_name)}"
+
+    def age(name: str) -> None:
+        path = server.resources.storage.local_path(name)
+        assert path is not None
+        at = path.stat().st_mtime - 25 * 3600
+        os.utime(path, (at, at))
+
+    age(key)
+    server.zips.ready.claim(ANN, key.rpartition("/")[2])
+    assert [keys async for keys in orphans.find(server.resources, {})] == []
+    age(key + ready_zips.CLAIMED)
+    (keys,) = [keys async for keys in orphans.find(server.resources, {})]
+    assert sorted(keys) == [key, key + ready_zips.CLAIMED]

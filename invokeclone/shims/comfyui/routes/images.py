@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from fastapi import Request, Response
@@ -12,15 +14,15 @@ from fastapi.responses import FileResponse
 from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 
+from invokeclone.images import image_work
 from invokeclone.images import service as images
 from invokeclone.images.errors import ImageNotFound, ImagesMoving
 from invokeclone.kit.config.limits import Limits
 from invokeclone.kit.files.image_files import open_stored_image
-from invokeclone.kit.files.image_modes import convert
+from invokeclone.kit.files.image_modes import convert, orientation
 from invokeclone.kit.json_text import decode_text
 from invokeclone.kit.requests import Needs
 from invokeclone.kit.resources import Resources
-from invokeclone.kit.storage.threads import in_storage_thread
 from invokeclone.shims import image_io
 from invokeclone.shims.comfyui.files import uploads
 from invokeclone.shims.comfyui.files.names import INPUT, OUTPUT, ImageName
@@ -30,6 +32,7 @@ from invokeclone.users.caller import Caller
 from invokeclone.users.current import User
 
 OVERWRITE = ("true", "1")
+Result = TypeVar("Result")
 Source = Path | io.BytesIO
 """The file of an image, or its content if the file is not on this machine."""
 
@@ -39,21 +42,21 @@ async def view(request: Request, needs: Needs, user: Caller) -> Response:
     """Get an image by `filename`, `subfolder` and `type`: `preview=webp;90` re-encodes it, `channel` is rgba, rgb or a."""
     query = request.query_params
     name = ImageName.parse(query.get("filename", ""), query.get("type") or OUTPUT, query.get("subfolder", ""))
-    source = (await _find(needs, name, user))[1]
     channel = query.get("channel", "rgba")
     preview, _, quality = query.get("preview", "").partition(";")
-    if not preview and channel not in ("rgb", "a") and await image_io.is_upright(source):
-        return _send(source, name.name)
+    may_be_unchanged = not preview and channel not in ("rgb", "a")
     format_: image_io.Format = "png" if not preview else "jpeg" if preview in ("jpeg", "jpg") else "webp"
     is_number = quality.isascii() and quality.isdigit() and len(quality) < 4  # noqa: PLR2004  (digits)
     quality_value = min(max(int(quality), 1), 100) if is_number else None
 
-    def encode() -> bytes:
+    def respond(source: Source) -> Response:
         with open_stored_image(source) as image:
-            return image_io.encode(_channel(image_io.read_upright(image), channel), format_, quality_value)
+            if may_be_unchanged and orientation(image) == 1:
+                return _send(source, name.name)
+            data = image_io.encode(_channel(image_io.read_upright(image), channel), format_, quality_value)
+        return Response(data, media_type=image_io.MIME[format_])
 
-    data = await image_io.image_work(encode)
-    return Response(data, media_type=image_io.MIME[format_])
+    return (await _process(needs, name, user, respond))[1]
 
 
 def _send(source: Source, name: str) -> Response:
@@ -63,8 +66,13 @@ def _send(source: Source, name: str) -> Response:
     return Response(source.getvalue(), media_type="image/png", headers=headers)
 
 
-async def _find(resources: Resources, name: ImageName, user: User) -> tuple[str, Source]:
-    """Return the server's name of an image, and its file; raises ImagesMoving, ImageNotYours, ImageNotFound."""
+async def _process(
+    resources: Resources, name: ImageName, user: User, work: Callable[[Source], Result]
+) -> tuple[str, Result]:
+    """Run blocking `work` on an image; return the server's name of it, and the result.
+
+    Raises ImagesMoving, ImageNotYours, ImageNotFound.
+    """
     _check_not_moving(resources)
     async with resources.database.read() as connection:
         image_name = (await uploads.resolve(connection, user, [name])).get(name)
@@ -72,12 +80,9 @@ async def _find(resources: Resources, name: ImageName, user: User) -> tuple[str,
         raise ImageNotFound(name.path)
     file = await images.file(resources, image_name, user=user)
     try:
-        source = await in_storage_thread(file.source)
+        return image_name, await image_work.process(file.source, work)
     except FileNotFoundError as error:
         raise ImageNotFound(name.path) from error
-    if isinstance(source, Path) and not await in_storage_thread(source.is_file):
-        raise ImageNotFound(name.path)
-    return image_name, source
 
 
 def _check_not_moving(resources: Resources) -> None:
@@ -110,16 +115,15 @@ async def upload_mask(request: Request, needs: Needs, user: Caller) -> Response:
     async with request.form(max_files=1, max_fields=20) as form:
         upload = await _read_upload(needs, form)
         original = _original_name(form, needs.settings.limits)
-    original_name, source = await _find(needs, original, user)
 
-    def apply_mask() -> Image.Image:
+    def apply_mask(source: Source) -> Image.Image:
         with open_stored_image(source) as image:
             result = convert(image_io.read_upright(image), "RGBA")
         alpha = convert(upload.image, "RGBA").getchannel("A").resize(result.size)
         result.putalpha(alpha)
         return result
 
-    masked = await image_io.image_work(apply_mask)
+    original_name, masked = await _process(needs, original, user, apply_mask)
     return await _store(needs, user, upload, masked, f"{original_name} {upload.content_hash}")
 
 
@@ -153,7 +157,7 @@ async def _read_upload(resources: Resources, form: FormData) -> Upload:
     def convert_and_hash() -> tuple[Image.Image, str]:
         return convert(image, mode), hashlib.sha256(data).hexdigest()
 
-    converted, content_hash = await image_io.image_work(convert_and_hash)
+    converted, content_hash = await image_work.image_work(convert_and_hash)
     return Upload(name, converted, content_hash, overwrite=_text(form, "overwrite").lower() in OVERWRITE)
 
 
