@@ -48,10 +48,10 @@ async def find(
                 yield orphans
     for area, find_with_image in record_images.items():
         async for keys in _old_keys(storage.list(area), min_age):
-            ids = {key: found for key in keys if (found := record_id(key)) is not None}
+            ids = {key: id_ for key in keys if (id_ := record_id(key)) is not None}
             async with resources.database.read() as connection:
                 with_image = await find_with_image(connection, list(ids.values()))
-            if orphans := [key for key, found in ids.items() if found not in with_image]:
+            if orphans := [key for key, id_ in ids.items() if id_ not in with_image]:
                 yield orphans
     areas = (ZIPS, PROBE) if resources.database.is_shared else (PROBE,)
     partial = [storage.list_partial(area) for area in (*AREAS, *areas)]
