@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.cli.resources import open_resources
+from invokeclone.cli.resources import check_exists, open_resources
 from invokeclone.images import orphans
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.storage import addresses
@@ -55,6 +55,7 @@ def _at(settings: Settings, address: str) -> Settings:
 
 async def _list_orphans(settings: Settings, *, delete: bool) -> int:
     """Print the key of each file without a record, and `delete` them."""
+    check_exists(settings)
     async with open_resources(settings) as resources:
         async for keys in orphans.find(resources, RECORD_IMAGES):
             sys.stdout.writelines(f"{key}\n" for key in keys)
