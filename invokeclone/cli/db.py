@@ -14,7 +14,7 @@ from invokeclone.kit.sql.database import open_database
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action of `arguments`; return 0."""
-    settings = settings_for(arguments, level="warning")
+    settings = settings_for(arguments, level="warning", uses=["database"])
     if arguments.action == "copy":
         return _copy(settings, arguments.to)
     database = open_database(settings)
