@@ -278,7 +278,7 @@ async def damage(queue: Queue, item_id: int) -> None:
 
 
 async def test_a_damaged_caller_fails_and_lets_other_calls_end(queue: Queue, call: Call) -> None:
-    caller, other = [await call(await queue.save(callable_workflow())) for _ in range(2)]
+    caller, _ = [await call(await queue.save(callable_workflow())) for _ in range(2)]
     await queue.turn()
     await queue.turn()
     await damage(queue, caller)
