@@ -178,7 +178,7 @@ def _database(address: str) -> str:
 
 
 def _other_data(root: Path, recorded: dict[str, Any], names: list[str], subject: str) -> CommandError:
-    variables = ", ".join(_shown(name, recorded[name]) for name in names)
+    variables = ", ".join(_variable_text(name, recorded[name]) for name in names)
     defaults = (settings_file.FIELDS[name].default for name in names)
     purpose = " ".join(
         f"{settings_file.PREFIX}{name.upper()}={'null' if default is None else default}"
@@ -190,7 +190,7 @@ def _other_data(root: Path, recorded: dict[str, Any], names: list[str], subject:
     )
 
 
-def _shown(name: str, value: Any) -> str:
+def _variable_text(name: str, value: Any) -> str:
     variable = f"{settings_file.PREFIX}{name.upper()}"
     if name == ENDPOINT:
         variable += " or AWS_ENDPOINT_URL"
