@@ -1,4 +1,4 @@
-"""Accounts for tests of other rooms: made straight in the database, with a token and without a password's cost."""
+"""Accounts for tests of other packages: inserted into the database, with a token and without hashing a password."""
 
 from dataclasses import dataclass
 

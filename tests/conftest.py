@@ -28,7 +28,7 @@ pytest_plugins = [
 
 
 class RecordedEvents:
-    """An emitter that keeps what it was told, in order."""
+    """An emitter that records events in order."""
 
     def __init__(self) -> None:
         self.sent: list[Event] = []

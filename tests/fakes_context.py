@@ -1,4 +1,4 @@
-"""A context for nodes: pictures and tensors live in dictionaries, what is saved and told is kept for the test to look at."""
+"""A context for nodes that stores images and tensors in dictionaries, and records what is saved and which messages are sent."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

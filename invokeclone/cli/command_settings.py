@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from invokeclone.cli import server_environment
@@ -12,11 +13,15 @@ from invokeclone.kit.config.settings_file import SettingsError, load_settings
 
 
 def settings_for(
-    arguments: argparse.Namespace, *, level: str | None = None, uses_data: bool = True, **overrides: Any
+    arguments: argparse.Namespace,
+    *,
+    uses: Collection[server_environment.Data],
+    level: str | None = None,
+    **overrides: Any,
 ) -> Settings:
     """Return the settings and set up logging, at `level` unless it is None; raises CommandError.
 
-    A command that `uses_data` of the root, its database, images or models, must use that of the root's server.
+    A command that `uses` these kinds of data of the root must use those of the root's server.
     """
     try:
         settings, unknown = load_settings(arguments.root, **overrides)
@@ -33,4 +38,4 @@ def settings_for(
         raise CommandError(str(error)) from error
     for line in unknown:
         sys.stderr.write(f"invokeclone: {line}\n")
-    return server_environment.as_server(settings) if uses_data else settings
+    return server_environment.as_server(settings, uses) if uses else settings

@@ -5,6 +5,7 @@ import asyncio
 import sys
 
 from invokeclone.cli.command_settings import settings_for
+from invokeclone.cli.resources import check_exists
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.files.root_lock import RootLock
 from invokeclone.kit.sql import migrations
@@ -13,7 +14,7 @@ from invokeclone.kit.sql.database import open_database
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action of `arguments`; return 0."""
-    settings = settings_for(arguments, level="warning")
+    settings = settings_for(arguments, level="warning", uses=["database"])
     if arguments.action == "copy":
         return _copy(settings, arguments.to)
     database = open_database(settings)
@@ -32,6 +33,7 @@ def _copy(settings: Settings, address: str) -> int:
     from invokeclone.kit.sql.copy_database import copy_database
     from invokeclone.queue.copying import PLAN
 
+    check_exists(settings)
     source, target = open_database(settings), open_database(settings.model_copy(update={"database_url": address}))
 
     async def copy() -> dict[str, int]:

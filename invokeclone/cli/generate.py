@@ -94,7 +94,7 @@ class _Progress:
 def run(arguments: argparse.Namespace) -> int:
     """Generate the image and return 0; raises CommandError for wrong use and for a failed generation."""
     _check(arguments)
-    settings = settings_for(arguments, level="warning")
+    settings = settings_for(arguments, level="warning", uses=("database", "images", "models"))
     registry.discover()
     registry.restrict(settings.allow_nodes, settings.deny_nodes)
 

@@ -17,7 +17,7 @@ from invokeclone.models.records.guard import Guard
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action of the arguments; return the exit code."""
-    settings = settings_for(arguments, level="warning")
+    settings = settings_for(arguments, level="warning", uses=("database", "models"))
     actions = {"list": _list, "install": _install, "delete": _delete}
     return asyncio.run(actions[arguments.action](settings, arguments))
 

@@ -34,6 +34,8 @@ KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 3
 BACKLOG = 2048
 
+_log = log.get("serve")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; return 0 after a graceful shutdown, 1 when the server could not start.
@@ -41,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises an error that the command prints in one line when another server runs on the root, or when the database, the
     storage or the address cannot be used.
     """
-    settings = settings_for(arguments, uses_data=False, host=arguments.host, port=arguments.port)
+    settings = settings_for(arguments, uses=(), host=arguments.host, port=arguments.port)
     database = None if settings.use_memory_db else open_database(settings)
     if database is not None:
         asyncio.run(database.check(migrations.revisions()))
@@ -52,8 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
             server_environment.check_server(settings)
             asyncio.run(_migrate(database))
         addresses.check(settings, addresses.open_storage(settings))
-        if database is not None:
-            server_environment.record(settings)
         listening = listen(settings.host, settings.port)
         app = create_app(settings, migrated=database)
         server = _Server(_config(app, settings), app, settings, lock)
@@ -105,8 +105,19 @@ class _Server(uvicorn.Server):
             port = sockets[0].getsockname()[1]
             address = f"{scheme}://{display_host}:{port}{self._settings.base_url or ''}"
             self._lock.write(address)
+            self._record_environment()
             sys.stdout.write(f"invokeclone is at {address}\n")
             sys.stdout.flush()
+
+    def _record_environment(self) -> None:
+        """Record it only now: an attempt to start that fails must not become what commands and servers compare with."""
+        if self._settings.use_memory_db:
+            return
+        try:
+            server_environment.record(self._settings)
+        except OSError as error:
+            file = self._settings.root / server_environment.FILE
+            _log.warning("%s cannot be written: %s", file, error.strerror, extra={"action": "record_environment"})
 
 
 class _OneLineStartupErrors:

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from invokeclone.cli.command_settings import settings_for
 from invokeclone.cli.main import CommandError
-from invokeclone.cli.resources import open_resources
+from invokeclone.cli.resources import check_exists, open_resources
+from invokeclone.cli.server_environment import Data
 from invokeclone.images import orphans
 from invokeclone.kit.config.settings import Settings
 from invokeclone.kit.storage import addresses
@@ -24,9 +25,10 @@ RECORD_IMAGES = {STYLE_PRESETS: presets.with_image, WORKFLOW_THUMBNAILS: workflo
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action of the arguments; return the exit code."""
-    settings = settings_for(arguments, level="warning")
     if arguments.action == "copy":
-        return _copy(settings, arguments)
+        uses: tuple[Data, ...] = () if arguments.source else ("images",)
+        return _copy(settings_for(arguments, level="warning", uses=uses), arguments)
+    settings = settings_for(arguments, level="warning", uses=("database", "images"))
     return asyncio.run(_list_orphans(settings, delete=arguments.delete))
 
 
@@ -55,6 +57,7 @@ def _at(settings: Settings, address: str) -> Settings:
 
 async def _list_orphans(settings: Settings, *, delete: bool) -> int:
     """Print the key of each file without a record, and `delete` them."""
+    check_exists(settings)
     async with open_resources(settings) as resources:
         async for keys in orphans.find(resources, RECORD_IMAGES):
             sys.stdout.writelines(f"{key}\n" for key in keys)

@@ -30,7 +30,7 @@ CHANGES = {
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action of the arguments; return the exit code."""
-    settings = settings_for(arguments, level="warning")
+    settings = settings_for(arguments, level="warning", uses=["database"])
     actions: dict[str, Callable[[Resources, argparse.Namespace], Awaitable[None]]] = {
         "list": _list,
         "add": _add,

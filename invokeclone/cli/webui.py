@@ -39,7 +39,7 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action of the arguments; return the exit code."""
-    root = settings_for(arguments, level="warning", uses_data=False).root
+    root = settings_for(arguments, level="warning", uses=()).root
     actions = {"install": _install, "use": _use, "list": _list, "remove": _remove}
     return actions[arguments.action](root, arguments)
 

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = arguments.name or clean_name(platform.node().split(".")[0])
     if not NAME.fullmatch(name):
         raise CommandError(f"{name!r} is not a name of a machine: up to 63 letters, digits, dots, hyphens, underscores")
-    settings = settings_for(arguments, uses_data=False)
+    settings = settings_for(arguments, uses=())
     address = ServerAddress(arguments.join)
     _ = address.socket_url
     agents = [Agent(address, token, settings=settings, name=name, device=device) for device in devices]
@@ -64,7 +64,7 @@ async def _run(agents: list[Agent], drain_s: float) -> None:
 
 
 def _manage_tokens(arguments: argparse.Namespace) -> int:
-    settings = settings_for(arguments, level="warning")
+    settings = settings_for(arguments, level="warning", uses=["database"])
     actions: dict[str, Callable[[Resources, argparse.Namespace], Awaitable[None]]] = {
         "create": _create,
         "list": _list,

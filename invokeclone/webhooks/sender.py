@@ -30,6 +30,8 @@ from invokeclone.webhooks.store import ClaimedDelivery, DueDelivery, Failing
 TIMEOUT_S = 15.0
 LEASE_S = 60.0
 MAX_ATTEMPTS = 9
+MAX_CLAIMS = 100
+"""Attempts with and without a result; one has none if its process dies, or its result cannot be recorded."""
 FIRST_DELAY_S, DELAY_FACTOR, MAX_DELAY_S = 5.0, 4.0, 16 * 3600.0
 """Attempts after 5 s, 20 s, 80 s … 16 h: the last one about a day after the event."""
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
@@ -174,7 +176,7 @@ class WebhookSender:
 
         async def claim(connection: Changes) -> list[tuple[DueDelivery, ClaimedDelivery | None]]:
             lease = after(LEASE_S)
-            return [(due, await store.claim(connection, due.delivery_id, due.due_at, lease)) for due in startable]
+            return [(due, await _claim(connection, due, lease)) for due in startable]
 
         for due, claimed in await self._resources.database.transact(claim):
             if claimed is not None:
@@ -258,6 +260,17 @@ def _reason_to_disable(status: int | None, error: str, failing: Failing | None) 
         return "the URL responded that it is gone (410)"
     if failing and failing.periods >= DISABLE_AFTER_PERIODS and failing.since <= after(-DISABLE_AFTER_S):
         return f"every attempt since {failing.since} UTC has failed, the last one because {error}"
+    return None
+
+
+async def _claim(connection: Changes, due: DueDelivery, lease: str) -> ClaimedDelivery | None:
+    """Claim a delivery; None if another server has, or if it fails now after `MAX_CLAIMS`."""
+    claimed = await store.claim(connection, due.delivery_id, due.due_at, lease)
+    if claimed is None or claimed.attempts <= MAX_CLAIMS:
+        return claimed
+    error = f"of {MAX_CLAIMS} attempts, {claimed.failed_attempts} had a result"
+    await store.record(connection, claimed, failed_at=now(), error=error)
+    _log.error("the delivery %s has failed: %s", claimed.delivery_id, error, extra={"action": "send_webhook"})
     return None
 
 

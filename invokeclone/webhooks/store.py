@@ -202,9 +202,8 @@ def _pending_webhooks() -> CTE:
     """Select each webhook with unfinished deliveries once, with one index lookup per webhook, and a null at the end."""
     first, further = webhook_deliveries.alias("first").c, webhook_deliveries.alias("further").c
     lowest = select(first.webhook_id).where(first.due_at.is_not(None))
-    lowest = lowest.order_by(first.webhook_id, first.due_at).limit(
-        1
-    )  # only the index of unfinished ones has this order
+    # only the index of unfinished ones has this order
+    lowest = lowest.order_by(first.webhook_id, first.due_at).limit(1)
     pending = select(lowest.scalar_subquery().label("webhook_id")).cte("pending", recursive=True)
     following = select(further.webhook_id).where(further.due_at.is_not(None), further.webhook_id > pending.c.webhook_id)
     following = following.order_by(further.webhook_id, further.due_at).limit(1).correlate(pending)

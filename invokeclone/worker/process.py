@@ -189,6 +189,12 @@ class Process:
             if self._calls is not None:
                 self._calls.stop_claiming()
 
+    def _drain(self) -> None:
+        """End after the running item. An idle worker ends now, also if the server does not answer its claim."""
+        self._loop.drain()
+        if self._calls is not None:
+            self._calls.stop_claiming()
+
     def _handle(self, message: Message) -> None:
         if message.get("kind") == "result" and self._calls is not None:
             self._calls.resolve(message)
@@ -211,7 +217,7 @@ class Process:
             case {"kind": "request", "id": int(request_id), "name": str(name)}:
                 self._start(self._answer(request_id, name, message.get("body") or {}))
             case {"kind": "stop" | "drain" as kind}:
-                self._loop.drain() if kind == "drain" else self._end("the server requested it")
+                self._drain() if kind == "drain" else self._end("the server requested it")
             case _:
                 _log.warning("unknown message from the server: %s", message)
 

@@ -1,4 +1,4 @@
-"""An endpoint is a function in `api.py` and one in `store.py`: here a toy room with both; errors and connections come by themselves."""
+"""An endpoint is a function in `api.py` and one in `store.py`: here a small package with both; errors and connections need no code."""
 
 import httpx
 from fastapi import APIRouter

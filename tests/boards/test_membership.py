@@ -1,4 +1,4 @@
-"""Which image is on which board: moving one and many, and what they are told of the boards."""
+"""Images on boards: moving one or many, and the boards that the responses name."""
 
 import asyncio
 

@@ -121,3 +121,21 @@ def test_mistakes_are_one_line(copy: Any, address: str, complaint: str) -> None:
     assert (status, out) == (2, "")
     assert complaints.startswith(f"invokeclone: {complaint}")
     assert complaints.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["storage", "orphans", "--delete"], ["db", "copy", "--to", "postgresql://127.0.0.1:1/never-reached"]]
+)
+def test_a_database_that_does_not_exist_has_nothing_to_read(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty one has no rows to copy, and no records: each file would be without one."""
+    settings = Settings(root=tmp_path / "root")
+    storage = local_storage(settings)
+    storage.write("images/a.png", b"x")
+    os.utime(storage.local_path("images/a.png"), (0, 0))
+    assert main([*command, "--root", str(settings.root)]) == 2
+    complaint = f"invokeclone: there is no database {settings.database_path}; check --root and db_dir\n"
+    assert capsys.readouterr().err == complaint
+    assert storage.local_path("images/a.png").exists()
+    assert not settings.database_path.exists()

@@ -54,6 +54,15 @@ def test_account_lifecycle(user: Any, tmp_path: Path) -> None:
     assert "bob" not in user("list")[1]
 
 
+def test_a_new_database_is_reported_by_commands_that_fail(user: Any, tmp_path: Path) -> None:
+    """Its root may be wrong: "no such user" is then the consequence."""
+    status, out, complaints = user("passwd", "bob@example.com")
+    assert (status, out) == (2, "")
+    file = tmp_path / "databases" / "invokeai.db"
+    assert complaints.splitlines()[0] == f"invokeclone: {file} is a new database"
+    assert "no user has the email address" in complaints.splitlines()[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "typed", "complaint"),
     [

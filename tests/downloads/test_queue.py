@@ -1,4 +1,4 @@
-"""Downloads from a local web: what arrives, what goes wrong on the way, and what is told of it."""
+"""Downloads from a local web server: results, faults during the transfer, and the events about them."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Recall over HTTP: what is kept, what is resolved, and what the web UI is told."""
+"""Recall over HTTP: what is stored, what is resolved, and which events the web UI gets."""
 
 import json
 from collections.abc import AsyncIterator

@@ -43,8 +43,8 @@ class SocketBench:
     def id(self, name: str) -> str:
         return self.accounts[name].user_id
 
-    async def tell(self, *events: Event) -> None:
-        """Emit events, then one that everybody hears, and wait until all have it: what comes before it has come."""
+    async def emit(self, *events: Event) -> None:
+        """Emit events, then one that all clients receive, and wait until they have it: earlier events have arrived."""
         for event in events:
             self.bus.emit(event)
         self.bus.emit(QueueClearedEvent(queue_id="default"))
@@ -164,7 +164,7 @@ def status_event(user_id: str) -> QueueItemStatusChangedEvent:
 
 async def test_status_is_complete_for_owner_and_admin_and_redacted_for_others(bench: SocketBench) -> None:
     event = status_event(bench.id("alice"))
-    await bench.tell(event)
+    await bench.emit(event)
     whole = event.model_dump(mode="json")
     assert bench.events_of("alice") == [whole]
     assert bench.events_of("admin") == [whole]
@@ -189,7 +189,7 @@ async def test_batch_and_clear_events_are_redacted_for_others(bench: SocketBench
         queue_id="default", batch_id="b", enqueued=2, requested=2, priority=0, origin="o", user_id=alice
     )
     cleared = QueueClearedEvent(queue_id="default", user_id=alice)
-    await bench.tell(batch, cleared)
+    await bench.emit(batch, cleared)
     for name in ("alice", "admin"):
         assert bench.events_of(name) == [batch.model_dump(mode="json"), cleared.model_dump(mode="json")]
     first, second = bench.events_of("bob")
@@ -206,7 +206,7 @@ async def test_batch_and_clear_events_are_redacted_for_others(bench: SocketBench
 async def test_bulk_events_contain_only_own_items(bench: SocketBench, kind: Any, word: str) -> None:
     alice, admin = bench.id("alice"), bench.id("admin")
     event = kind.of("default", [(1, alice), (2, admin), (3, alice)])
-    await bench.tell(event)
+    await bench.emit(event)
     assert bench.events_of("admin") == [event.model_dump(mode="json")]
     (payload,) = bench.events_of("alice")
     assert payload[f"{word}_item_ids"] == [1, 3]
@@ -221,7 +221,7 @@ async def test_previews_go_to_the_owner_and_node_events_to_admins_too(bench: Soc
     alice = bench.id("alice")
     started = InvocationStartedEvent(**item(alice), **node)
     progress = InvocationProgressEvent(**item(alice), **node, message="Denoising", percentage=0.5)
-    await bench.tell(started, progress)
+    await bench.emit(started, progress)
     assert bench.clients["alice"].names() == ["invocation_started", "invocation_progress"]
     assert bench.clients["admin"].names() == ["invocation_started"]
     assert bench.clients["bob"].names() == []
@@ -230,7 +230,7 @@ async def test_previews_go_to_the_owner_and_node_events_to_admins_too(bench: Soc
 async def test_unsubscribed_users_receive_only_their_own_events(bench: SocketBench) -> None:
     bob = bench.clients.pop("bob")
     await bob.socket.unsubscribe()
-    await bench.tell(status_event(bench.id("alice")), status_event(bench.id("bob")))
+    await bench.emit(status_event(bench.id("alice")), status_event(bench.id("bob")))
     assert [data["user_id"] for _, data in bob.events] == [bench.id("bob")]
 
 
@@ -239,7 +239,7 @@ async def test_each_window_of_a_user_receives_every_event_once(bench: SocketBenc
     async with connect_client(bench.url, "websocket", auth=auth) as second:
         bench.clients["second"] = second
         await second.socket.subscribe()
-        await bench.tell(status_event(bench.id("alice")))
+        await bench.emit(status_event(bench.id("alice")))
         assert second.events == bench.clients["alice"].events
         assert len(second.events) == 1
 
@@ -247,10 +247,10 @@ async def test_each_window_of_a_user_receives_every_event_once(bench: SocketBenc
 async def test_demoted_admin_immediately_gets_redacted_events(bench: SocketBench) -> None:
     await account(bench.resources.database, "other", is_admin=True)
     await bench.change("admin", is_admin=False)
-    await bench.tell(status_event(bench.id("alice")))
+    await bench.emit(status_event(bench.id("alice")))
     assert bench.events_of("admin")[0]["user_id"] == "redacted"
     await bench.change("admin", is_admin=True)
-    await bench.tell(status_event(bench.id("alice")))
+    await bench.emit(status_event(bench.id("alice")))
     assert bench.events_of("admin")[1]["user_id"] == bench.id("alice")
 
 
@@ -260,7 +260,7 @@ async def test_disabled_and_revoked_accounts_are_disconnected_immediately(
 ) -> None:
     await bench.change("alice", **change)
     await until(lambda: not bench.clients["alice"].socket.connected)
-    await bench.tell(status_event(bench.id("alice")))
+    await bench.emit(status_event(bench.id("alice")))
     assert bench.clients["alice"].events == []
     assert bench.clients["bob"].socket.connected
 

@@ -137,6 +137,27 @@ async def test_an_internal_error_is_a_failed_attempt(hooks: Hooks, receiver: Rec
     assert receiver.received == []
 
 
+async def test_a_delivery_whose_attempts_have_no_result_fails_in_the_end(
+    hooks: Hooks, receiver: Receiver, start_sender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if each process died before it recorded one."""
+    monkeypatch.setattr(module, "MAX_CLAIMS", 3)
+    monkeypatch.setattr(module, "LEASE_S", 0.0)
+    monkeypatch.setattr(module, "CONCURRENT_PER_WEBHOOK", 1)
+
+    async def fail(*_arguments: Any) -> str:
+        raise RuntimeError("not recorded")
+
+    monkeypatch.setattr(WebhookSender, "_record", fail)
+    await hooks.emit(await hooks.add(receiver.url()))
+    await start_sender()
+    (delivery,) = await hooks.settled()
+    assert len(receiver.received) == 3
+    assert delivery["error"] == "of 3 attempts, 0 had a result"
+    assert delivery["failed_at"] is not None
+    assert delivery["delivered_at"] is None
+
+
 async def test_webhooks_that_fail_leave_attempts_to_the_others(
     hooks: Hooks, receiver: Receiver, start_sender: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,14 +283,14 @@ async def test_an_idle_worker_ends_at_once_and_ctrl_c_is_the_servers(start: Star
     assert await worker.wait_for_exit() == 0
 
 
-@pytest.mark.parametrize("how", ["stop", "SIGTERM"])
+@pytest.mark.parametrize("how", ["stop", "drain", "SIGTERM"])
 async def test_a_joined_worker_ends_while_its_server_does_not_answer(start: Start, how: str) -> None:
     worker = await start(join={"url": "http://127.0.0.1:9", "token": "icw_x"})
     await worker.until(lambda message: message["kind"] == "call" and message["method"] == "queue.claim")
-    if how == "stop":
-        worker.say(kind="stop")
-    else:
+    if how == "SIGTERM":
         worker.process.terminate()
+    else:
+        worker.say(kind=how)
     assert await worker.wait_for_exit() == 0, worker.errors.decode()
     assert b"Timeout" not in worker.errors
 

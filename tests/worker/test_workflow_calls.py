@@ -269,6 +269,34 @@ async def test_a_caller_whose_session_cannot_be_read_any_more_fails(
     assert "workflow_return_get" in row["error_message"]
 
 
+async def damage(queue: Queue, item_id: int) -> None:
+    """Let the compressed session of an item be other bytes, as after a fault of the disk."""
+    async with queue.resources.database.write() as connection:
+        graph_id = await connection.scalar(select(session_graphs.c.graph_id).limit(1))
+        values = {"session": b"damaged", "graph_id": graph_id}
+        await connection.execute(update(session_queue).where(session_queue.c.item_id == item_id).values(**values))
+
+
+async def test_a_damaged_caller_fails_and_lets_other_calls_end(queue: Queue, call: Call) -> None:
+    caller, _ = [await call(await queue.save(callable_workflow())) for _ in range(2)]
+    await queue.turn()
+    await queue.turn()
+    await damage(queue, caller)
+    await queue.drain()
+    assert await queue.statuses() == ["failed", "completed", "completed", "completed"]
+
+
+async def test_a_damaged_result_fails_the_caller(queue: Queue, call: Call) -> None:
+    caller = await call(await queue.save(with_batch([1, 2])))
+    await queue.turn()
+    called = await queue.turn()
+    assert called is not None
+    await damage(queue, called)
+    await queue.drain()
+    assert await queue.statuses() == ["failed", "completed", "completed"]
+    assert (await queue.row(caller))["error_message"].startswith("the item cannot be continued after its call")
+
+
 async def test_failed_run_cancels_the_other_runs(queue: Queue, call: Call) -> None:
     nodes = [node("b", "integer_batch", integers=[1, 20, 3]), node("t", "toy_bounded", value=...), *RETURNING[1:]]
     edges = [edge("b.value", "t.value"), edge("t.value", "v.value"), RETURNS[1]]

@@ -1,4 +1,4 @@
-"""Who reads and changes which workflow, and who is told of it."""
+"""Who reads and changes which workflow, and who gets events about it."""
 
 import httpx
 import pytest

@@ -4,6 +4,7 @@ The rows record the caller of each item; the session of a waiting item records t
 by a worker, canceled or deleted), `settle` updates its call chain in the same transaction.
 """
 
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -161,8 +162,8 @@ async def settle(connection: Changes) -> list[Event]:
         for item_id in await _list_abandoned(connection):
             canceled = await store.set_status(connection, item_id, "canceled")
             events += [await status_event(connection, canceled)] if canceled else []
-        for item_id, session in await _list_waiting(connection):
-            events += await _advance_or_fail(connection, item_id, session)
+        for item_id, *stored in await _WAITING.rows(connection):
+            events += await _advance_or_fail(connection, item_id, stored)
         if len(events) == event_count:
             return events
 
@@ -215,10 +216,6 @@ def _without_caller() -> PreparedStatement:
 _ABANDONED = _without_caller()
 
 
-async def _list_waiting(connection: Changes) -> list[tuple[int, str]]:
-    return [(item_id, assemble_session(*stored)) for item_id, *stored in await _WAITING.rows(connection)]
-
-
 _WAITING = PreparedStatement(
     select(columns.item_id, *STORED).where(has_status(columns, "waiting")).order_by(columns.item_id)
 )
@@ -243,14 +240,14 @@ _CALLED = PreparedStatement(
 )
 
 
-async def _advance_or_fail(connection: Changes, item_id: int, session: str) -> list[Event]:
+async def _advance_or_fail(connection: Changes, item_id: int, stored: Sequence[Any]) -> list[Event]:
     """Advance a waiting item; one whose session cannot be read fails, as otherwise no item of a call could end.
 
-    A node pack may have been removed meanwhile, for example.
+    A node pack may have been removed meanwhile, for example, or a row, its own or of an item it called, is damaged.
     """
     try:
-        return await _advance(connection, item_id, session)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return await _advance(connection, item_id, assemble_session(*stored))
+    except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
         _log.exception("item %s cannot be continued", item_id, extra={"action": "settle_calls", "item_id": item_id})
         message = f"the item cannot be continued after its call: {error}"
         item = await store.set_status(connection, item_id, "failed", (type(error).__name__, message, message))

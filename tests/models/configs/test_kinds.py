@@ -1,4 +1,4 @@
-"""Which class every kind of model gets, told from the deciding tensors and fields of its files alone."""
+"""Which class every kind of model gets, from the deciding tensors and fields of its files alone."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Pairs of models: what is kept, what is told, and what is refused."""
+"""Pairs of models: what is stored, returned and refused."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The list of models to begin with: the form of the file, and what is told of it."""
+"""The list of starter models: the format of the file, and the responses about it."""
 
 import pytest
 
