@@ -14,7 +14,7 @@ from invokeclone.kit.sql.prepared_statements import PreparedStatement, Source, p
 from invokeclone.kit.sql.transactions import Changes
 from invokeclone.queue.rows import Item, columns
 from invokeclone.queue.schemas import ACTIVE, TERMINAL
-from invokeclone.queue.sessions import STORED, assemble_session
+from invokeclone.queue.sessions import STORED, readable_session
 from invokeclone.tables import queue_counts
 from invokeclone.webhooks import outbox
 from invokeclone.webhooks.outbox import Subscriptions
@@ -111,7 +111,7 @@ def _describe(item: Item) -> dict[str, Any]:
 
 async def _image_names(source: Source, item_id: int) -> list[str]:
     row = await _SESSION.first(source, item_id=item_id)
-    names = image_names_by_node(assemble_session(*row)) if row else {}
+    names = image_names_by_node(readable_session(*row)) if row else {}
     return [name for node_names in names.values() for name in node_names]
 
 

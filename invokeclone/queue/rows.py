@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, case, func, literal, literal_colum
 
 from invokeclone.kit.sql.prepared_statements import parameter
 from invokeclone.queue.schemas import Status
-from invokeclone.queue.sessions import STORED, TEMPLATE, assemble_session, new_session
+from invokeclone.queue.sessions import STORED, TEMPLATE, DamagedSession, assemble_session, new_session, readable_session
 from invokeclone.tables import session_queue, users
 
 columns = session_queue.c
@@ -134,7 +134,7 @@ def item_json(row: tuple[Any, ...], *, nulls: bool = True) -> str:
     """Return the JSON text of an item from a row of ITEMS (or of ITEMS_WITHOUT_NULLS if `nulls` is false)."""
     head, *stored, workflow = row
     tail = f',"workflow":{workflow}' if workflow else ',"workflow":null' if nulls else ""
-    return f'{head[:-1]},"session":{assemble_session(*stored)}{tail}}}'
+    return f'{head[:-1]},"session":{readable_session(*stored)}{tail}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +207,12 @@ def to_item(row: tuple[Any, ...]) -> Item:
 
 
 def to_claimed_item(row: tuple[Any, ...]) -> ClaimedItem:
-    """Return the claimed item of a row of CLAIMED."""
+    """Return the claimed item of a row of CLAIMED; one whose session is damaged has an empty one, so that it fails."""
     *stored, session_id, session, template, values = row
     names = [attribute.name for attribute in fields(ClaimedItem) if attribute.name not in ("in_call", "session")]
     arguments = dict(zip(names, stored, strict=True))
-    return ClaimedItem(**arguments, session=assemble_session(session_id, session, template, values))
+    try:
+        text = assemble_session(session_id, session, template, values)
+    except DamagedSession:
+        text = ""
+    return ClaimedItem(**arguments, session=text)

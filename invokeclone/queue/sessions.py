@@ -32,6 +32,10 @@ STORED: tuple[ColumnElement[str], ...] = (_columns.session_id, _columns.session,
 """The columns for `assemble_session`."""
 
 
+class DamagedSession(ValueError):
+    """The columns of a stored session do not give its text, as after damage of the database's file."""
+
+
 def new_session(session_id: str, graph: str) -> str:
     """Return the JSON text of a new session from the JSON text of its graph."""
     return f'{{"id":"{session_id}","graph":{graph}{_initial_state(_execution_id(session_id))}'
@@ -72,8 +76,19 @@ def state_text(packed: bytes) -> str:
 
 
 def assemble_session(session_id: str, session: str | bytes, template: str | None, values: str | None) -> str:
-    """Return the JSON text of a session from the columns STORED of its row."""
+    """Return the JSON text of a session from the columns STORED of its row. Raises DamagedSession."""
     if template is None:
         return str(session)
-    rest = _decompress_state(session, session_id)
-    return f'{{"id":"{session_id}","graph":{fill(template, values)}{rest}'
+    try:
+        rest = _decompress_state(session, session_id)
+        return f'{{"id":"{session_id}","graph":{fill(template, values)}{rest}'
+    except (ValueError, IndexError, zlib.error) as error:
+        raise DamagedSession(f"the stored session {session_id} is damaged: {error}") from error
+
+
+def readable_session(session_id: str, session: str | bytes, template: str | None, values: str | None) -> str:
+    """Return the JSON text of a session as `assemble_session` does; of a damaged one, that of a new one without nodes."""
+    try:
+        return assemble_session(session_id, session, template, values)
+    except DamagedSession:
+        return new_session(session_id, f'{{"id":"{session_id}","nodes":{{}},"edges":[]}}')

@@ -17,7 +17,7 @@ from invokeclone.queue.bulk_counts import CountKey
 from invokeclone.queue.reorder import PendingItem
 from invokeclone.queue.rows import ClaimedItem, Item, item_json, to_claimed_item, to_item
 from invokeclone.queue.schemas import TERMINAL, Status
-from invokeclone.queue.sessions import MARK, assemble_session, compress_state, new_session
+from invokeclone.queue.sessions import MARK, DamagedSession, assemble_session, compress_state, new_session
 from invokeclone.webhooks.outbox import read_subscriptions
 
 CHUNK_ITEMS = 250
@@ -296,7 +296,10 @@ def _best_model_match(peers: Sequence[tuple[Any, ...]], resident: Collection[str
     """Return the id of the first item (id, stored session) whose session contains most of the keys, or None."""
     best, best_count = None, -1
     for item_id, *stored in peers:
-        session = assemble_session(*stored)
+        try:
+            session = assemble_session(*stored)
+        except DamagedSession:  # it fails once it is claimed
+            session = ""
         mentioned = sum(key in session for key in resident)
         if mentioned > best_count:
             best, best_count = item_id, mentioned

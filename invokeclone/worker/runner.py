@@ -66,6 +66,9 @@ class SessionRunner:
             return self._run(item, canceled)
 
     def _run(self, item: ClaimedItem, canceled: threading.Event) -> Outcome:
+        if not item.session:
+            message = "the stored session of this item is damaged; enqueue it again"
+            return Outcome("failed", None, ItemError("DamagedSession", message, message))
         try:
             state = GraphExecutionState.model_validate_json(item.session)
         except ValidationError as error:

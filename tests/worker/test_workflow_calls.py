@@ -286,6 +286,15 @@ async def test_a_damaged_caller_fails_and_lets_other_calls_end(queue: Queue, cal
     assert await queue.statuses() == ["failed", "completed", "completed", "completed"]
 
 
+async def test_a_damaged_item_fails_when_it_is_claimed(queue: Queue, call: Call) -> None:
+    """And does not stall the queue."""
+    damaged, _ = [await call(await queue.save(callable_workflow())) for _ in range(2)]
+    await damage(queue, damaged)
+    await queue.drain()
+    assert await queue.statuses() == ["failed", "completed", "completed"]
+    assert "is damaged; enqueue it again" in (await queue.row(damaged))["error_message"]
+
+
 async def test_a_damaged_result_fails_the_caller(queue: Queue, call: Call) -> None:
     caller = await call(await queue.save(with_batch([1, 2])))
     await queue.turn()

@@ -4,7 +4,6 @@ The rows record the caller of each item; the session of a waiting item records t
 by a worker, canceled or deleted), `settle` updates its call chain in the same transaction.
 """
 
-import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -247,7 +246,7 @@ async def _advance_or_fail(connection: Changes, item_id: int, stored: Sequence[A
     """
     try:
         return await _advance(connection, item_id, assemble_session(*stored))
-    except (ValueError, LookupError, TypeError, AttributeError, zlib.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         _log.exception("item %s cannot be continued", item_id, extra={"action": "settle_calls", "item_id": item_id})
         message = f"the item cannot be continued after its call: {error}"
         item = await store.set_status(connection, item_id, "failed", (type(error).__name__, message, message))

@@ -12,7 +12,7 @@ from invokeclone.kit.sql.database import Database
 from invokeclone.queue.rows import RECORD, Item, columns, to_item
 from invokeclone.queue.schemas import ACTIVE, TERMINAL, Status
 from invokeclone.queue.service import DEFAULT_QUEUE
-from invokeclone.queue.sessions import STORED, assemble_session
+from invokeclone.queue.sessions import STORED, readable_session
 from invokeclone.shims.comfyui.record import PromptRecord, of_session
 from invokeclone.shims.comfyui.translate import NAME
 from invokeclone.users.current import User
@@ -65,7 +65,7 @@ async def list_ended(connection: AsyncConnection, user: User, offset: int, count
 async def sessions(connection: AsyncConnection, item_ids: Sequence[int]) -> dict[int, str]:
     """Return the sessions of items as JSON, by item id."""
     query = select(columns.item_id, *STORED).where(columns.item_id.in_(item_ids))
-    return {item_id: assemble_session(*stored) for item_id, *stored in await connection.execute(query)}
+    return {item_id: readable_session(*stored) for item_id, *stored in await connection.execute(query)}
 
 
 class StoredPrompt(NamedTuple):
